@@ -1,4 +1,4 @@
-"""The tables of docs/architectures.md."""
+"""The tables of docs/results/architectures.md."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 from architecture_models import TEACHER
 from architecture_rows import LABELS, POSITIVE, WHITE, Found, pooled
-from findings import ByClass, Row, format_values, head, line, mean_of
+from findings import ByClass, Row, Table, format_values, head, line, mean_of
 from torch import Tensor
 
 from captum_classpattern.scores import simplicity
@@ -20,25 +20,21 @@ SHAPES = {  # column: the score of scores.simplicity
 }
 
 
-def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """All tables, in lines of Markdown."""
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """All tables with their titles."""
     found = [Found(rows, canvas) for canvas in (WHITE, POSITIVE)]
     for each in found:
-        yield f"\n### Power, {each.canvas} canvases\n"
-        yield from power_table(each)
+        yield f"The models, and their patterns on themselves: {each.canvas} canvases", powers(each)
     for each in found:
-        yield f"\n### Sharing, {each.canvas} canvases\n"
-        yield from sharing_table(each)
+        yield f"What others share: {each.canvas} canvases", sharing_table(each)
     for each in found:
-        yield f"\n### Power of patterns of (row) on (column), {each.canvas} canvases\n"
-        yield from matrix(each, each.powers, "{:.0%}".format, random=True)
+        powers_of_pairs = matrix(each, each.powers, "{:.0%}".format, random=True)
+        yield f"Predictive power of (row) on (column): {each.canvas} canvases", powers_of_pairs
     for each in found:
-        yield f"\n### IoU of the masks, {each.canvas} canvases\n"
-        yield from matrix(each, each.ious, "{:.2f}".format)
-    yield "\n### Distillation\n"
-    yield from distillation_table(found)
-    yield "\n### Shape\n"
-    yield from shape_table(found)
+        overlaps = matrix(each, each.ious, "{:.2f}".format)
+        yield f"Overlap (IoU) of the masks: {each.canvas} canvases", overlaps
+    yield "Distillation", distillation_table(found)
+    yield "Shape of the masks", shape_table(found)
 
 
 def share(values: ByClass) -> str:
@@ -51,7 +47,7 @@ def number(values: ByClass, digits: int = 2) -> str:
     return format_values(values, f".{digits}f")
 
 
-def power_table(found: Found) -> Iterator[str]:
+def powers(found: Found) -> Iterator[str]:
     """The models, and the powers of their patterns on themselves."""
     controls = (RANDOM, "no pattern", "above controls")
     yield head("network", "parameters", "accuracy (lowest to highest)", "power", *controls)

@@ -23,7 +23,7 @@ from architecture_models import NETWORKS, TEACHER, softened, trained
 from architecture_rows import POSITIVE, WHITE, Rows, packed, unpacked
 from architecture_tables import tables
 from failures import split
-from findings import Row, parser_of, read_rows
+from findings import Row, parser_of, print_tables, read_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         measure(models, images_of(given.data), rows, given.budget)
     found = read_rows(given.rows)
-    print(*tables(found), sep="\n")
+    print_tables(tables(found))
     if given.figure:
         draw(found).savefig(given.figure, dpi=150)
 

@@ -17,7 +17,17 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from findings import Row, append_rows, format_values, head, line, parser_of, read_rows
+from findings import (
+    Row,
+    Table,
+    append_rows,
+    format_values,
+    head,
+    line,
+    parser_of,
+    print_tables,
+    read_rows,
+)
 from paper_search import InBfloat16
 from problems import train_cifar10
 from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
@@ -153,23 +163,27 @@ def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, bud
                 append_rows(out, rows)
 
 
-def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """All methods that are cut from a canvas, with a column for each model; the best of Captum's;
-    and for each model the other methods."""
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """The methods that are cut from a canvas; the best of Captum's; the others, by model."""
     models = list(dict.fromkeys(row["model"] for row in rows))
+    yield "Methods that are cut from a canvas", all_methods(rows, models)
+    if any(row["method"] in CAPTUMS for row in rows):
+        yield "The class pattern next to the best of Captum's methods", best_of_captum(rows, models)
+    for model in models:
+        of_model = [row for row in rows if row["model"] == model]
+        others = [name for name in NOT_CUT if any(r["method"] == name for r in of_model)]
+        if others:
+            yield f"Methods that are not cut from a canvas: {model}", own_table(of_model, others)
+
+
+def all_methods(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
+    """A row for each method, and a column for each model."""
     yield head("method", *models)
     for method, name in NAMES.items():
         of_method = [row for row in rows if row["method"] == method]
         if of_method:
             yield line(name, *(powers_of(of_method, model) for model in models))
     yield line("*no pattern*", *(percent(without(rows, model)) for model in models))
-    if any(row["method"] in CAPTUMS for row in rows):
-        yield from best_of_captum(rows, models)
-    for model in models:
-        of_model = [row for row in rows if row["model"] == model]
-        others = [name for name in NOT_CUT if any(r["method"] == name for r in of_model)]
-        if others:
-            yield from own_table(model, of_model, others)
 
 
 def powers_of(rows: Sequence[Row], model: str) -> str:
@@ -189,7 +203,6 @@ def strongest(rows: Sequence[Row]) -> list[Row]:
 
 def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
     """For each model, the mean difference of the class pattern to the best of Captum's methods."""
-    yield ""
     yield head("model", "best other method", "difference in points")
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
@@ -201,9 +214,8 @@ def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
             yield line(model, best[0]["method"], difference(patterns, best))
 
 
-def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
-    """A row for each method that is not cut from a canvas, below the class pattern."""
-    yield f"\n### {model}\n"
+def own_table(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
+    """One model: a row for each method that is not cut from a canvas, below the class pattern."""
     yield head(
         "method", "free", f"{100 * AREA:g} % of the pixels", "minus class pattern, points",
         "own form", "mean of the mask", "passes",
@@ -223,6 +235,7 @@ def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterat
             percent(fmean(row["share_changed"] for row in group) if own else AREA),
             f"{fmean(row['passes'] for row in group):,.0f}",
         )
+    [model] = {row["model"] for row in rows}
     yield line("*no pattern*", "", percent(without(rows, model)), "", "", "", "")
 
 
@@ -271,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not found:
             parser.error("--fashion-mnist, --cifar10 or --rows is needed")
         measure_all(found, given.methods, given.out, given.budget)
-    print(*tables(read_rows(given.rows or given.out)), sep="\n")
+    print_tables(tables(read_rows(given.rows or given.out)))
 
 
 if __name__ == "__main__":

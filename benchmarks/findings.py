@@ -14,6 +14,7 @@ from captum_classpattern.surveys import Survey, stands_out, survey
 
 Row = Mapping[str, Any]
 ByClass = Mapping[int, Sequence[float]]
+Table = tuple[str, Iterable[str]]  # a title, and lines of Markdown
 
 
 def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
@@ -73,6 +74,11 @@ def head(*columns: str) -> str:
 
 def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    for title, lines in tables:
+        print(f"\n### {title}\n", *lines, sep="\n")
 
 
 def format_mean(

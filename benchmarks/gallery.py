@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from findings import Row, head, line, parser_of, read_rows, write_rows
+from findings import Row, Table, head, line, parser_of, print_tables, read_rows, write_rows
 from matplotlib.figure import Figure
 from problems import photo_problem
 
@@ -66,8 +66,13 @@ def share(hits: int, n: int) -> str:
     return f"{hits / n:.0%} ({low:.0%} to {high:.0%})"
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """What was found in all classes, and the strongest and weakest classes."""
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    yield "All classes", summary(rows)
+    yield f"The {SHOWN} strongest and the {SHOWN} weakest classes", ends(rows)
+
+
+def summary(rows: Sequence[Row]) -> Iterator[str]:
+    """What was found in all classes."""
     above = sum(row["beats_controls"] for row in rows)
     on_one = sum(row["power"] > 0 for row in rows)
     mean = mean_over_classes(
@@ -82,7 +87,10 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     yield line("median power", f"{median(row['power'] for row in rows):.1%}")
     for name in CONTROLS:
         yield line(f"{name.replace('_', ' ')}, mean", f"{fmean(row[name] for row in rows):.1%}")
-    yield ""
+
+
+def ends(rows: Sequence[Row]) -> Iterator[str]:
+    """The strongest and the weakest classes."""
     yield head("class", "power (95 % interval)", "strongest control", "above its controls")
     yield from map(_class_row, rows[:SHOWN])
     yield "| ... | | | |"
@@ -119,14 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
     given = parser.parse_args(arguments)
     if given.rows:
-        print(*table(read_rows(given.rows)), sep="\n")
+        print_tables(tables(read_rows(given.rows)))
         return
     if not given.photos:
         parser.error("--photos or --rows is needed")
     found = search(given.photos, given.out / "sweep", given.every, given.budget, given.workers)
     rows = sorted_rows(found)
     write_rows(given.out / "rows.jsonl", rows)
-    print(*table(rows), sep="\n")
+    print_tables(tables(rows))
     montage(found, rows).savefig(given.out / "strongest.png", dpi=150)
     each = found.survey(MODEL).info["seconds"] / len(rows)
     print(f"\nA class takes {each:.0f} s of one worker; 1,000 take {1000 * each / 3600:.0f} hours.")

@@ -17,7 +17,17 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from findings import Row, append_rows, format_values, head, line, parser_of, read_rows
+from findings import (
+    Row,
+    Table,
+    append_rows,
+    format_values,
+    head,
+    line,
+    parser_of,
+    print_tables,
+    read_rows,
+)
 from matplotlib.figure import Figure
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
@@ -114,19 +124,23 @@ def measure(
             append_rows(out, rows_of(profile, key, settings))
 
 
-def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """A table for each transform: each model is a row, a backdoor's class and trigger two more."""
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """The ranges of all transforms, then a table for each."""
+    yield "Where half of the predictive power stays", summary(rows)
     for transform in dict.fromkeys(row["transform"] for row in rows):
         of_transform = [row for row in rows if row["transform"] == transform]
-        first = of_transform[0]
-        values = [value for value in first["values"] if value != first["rest"]]
-        yield f"\n### {transform} ({first['unit']})\n"
-        yield head(
-            "patterns", "above controls", "half stays: from", "to", "width (95 %)", "open",
-            *(f"{value:g}" for value in values),
-        )  # fmt: skip
-        for name, group in groups(of_transform):
-            yield line(name, *cells(group, values))
+        yield f"{transform} ({of_transform[0]['unit']})", by_value(of_transform)
+
+
+def by_value(rows: Sequence[Row]) -> Iterator[str]:
+    """One transform: each model is a row, a backdoor's class and trigger two more."""
+    values = [value for value in rows[0]["values"] if value != rows[0]["rest"]]
+    yield head(
+        "patterns", "above controls", "half stays: from", "to", "width (95 %)", "open",
+        *(f"{value:g}" for value in values),
+    )  # fmt: skip
+    for name, group in groups(rows):
+        yield line(name, *cells(group, values))
 
 
 def summary(rows: Sequence[Row]) -> Iterator[str]:
@@ -258,8 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     if given.figure:
         picture(rows).savefig(given.figure, dpi=150)
-    print(*summary(rows), sep="\n")
-    print(*tables(rows), sep="\n")
+    print_tables(tables(rows))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import Row, append_rows, format_values, head, line, parser_of, read_rows
+from findings import (
+    Row,
+    Table,
+    append_rows,
+    format_values,
+    head,
+    line,
+    parser_of,
+    print_tables,
+    read_rows,
+)
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -175,14 +185,22 @@ def measure(problem: Problem, out: Path, n_steps: int | None) -> None:
             write(metric, name, found)
 
 
-def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """The means over classes, with their intervals: of each method, and of the pairs of maps that
-    they are read against."""
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """The means over classes, with their intervals."""
+    yield "Metrics", of_methods(rows)
+    yield "Next to two searches and two random masks", of_references(rows)
+
+
+def of_methods(rows: Sequence[Row]) -> Iterator[str]:
     by_name = {(row["metric"], row["method"]): row for row in rows}
     yield head("metric", "values", "better", *METHODS)
     for metric, (better, values) in METRICS.items():
         yield line(metric, values, better, *(mean(by_name[metric, name]) for name in METHODS))
-    yield ""
+
+
+def of_references(rows: Sequence[Row]) -> Iterator[str]:
+    """The metrics that compare two maps, next to the pairs of maps that they are read against."""
+    by_name = {(row["metric"], row["method"]): row for row in rows}
     columns = ("ClassPattern", *REFERENCES)
     yield head("metric", *columns)
     for metric in COMPARING:
@@ -203,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.rows is None:
         [problem] = [each for each in demo_problems() if each.name == "demo, natural"]
         measure(problem, given.out, given.steps)
-    print(*tables(read_rows(given.rows or given.out)), sep="\n")
+    print_tables(tables(read_rows(given.rows or given.out)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from captum.attr import Attribution
-from findings import Row, append_rows, head, line, parser_of, read_rows
+from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
@@ -169,50 +169,52 @@ def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int)
 # ---- tables
 
 
-def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
+def tables(found: Mapping[str, SanityCheck]) -> Iterator[Table]:
     """A table for each model and test."""
     for model, check in found.items():
-        verdicts, orders = (
-            {(v["test"], v["method"], v["ranking"]): v for v in check.verdicts(measure)}
-            for measure in ("iou", "correlation")
+        test = "layers" if check.layers else "labels"
+        yield f"{model}: {test}", table(check, test)
+
+
+def table(check: SanityCheck, test: str) -> Iterator[str]:
+    """A row for each method, the one that changes least first."""
+    verdicts, orders = (
+        {(v["method"], v["ranking"]): v for v in check.verdicts(measure) if v["test"] == test}
+        for measure in ("iou", "correlation")
+    )
+    methods = [method for method, ranking in verdicts if ranking == "signed"]
+    methods.sort(key=lambda method: -verdicts[method, "signed"]["after"])
+    rows = check.rows()
+    shown = steps_shown(check) if test == "layers" else []
+    after = "all" if test == "layers" else "other labels"
+    yield head(
+        "method", "between seeds", *(name for name, _ in shown), f"{after} (95 %)", "verdict",
+        "absolute: verdict", "order: signed", "absolute", "power", "power after",
+        "above random pixels",
+    )  # fmt: skip
+    for method in methods:
+        signed = verdicts[method, "signed"]
+        absolute = verdicts.get((method, "absolute"))
+        yield line(
+            method,
+            f"{signed['between_seeds']:.2f}",
+            *(f"{iou_at(rows, method, count):.2f}" for _, count in shown),
+            with_interval(signed, "after", ".2f"),
+            signed["verdict"],
+            f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
+            *(order(orders, method, ranking) for ranking in ("signed", "absolute")),
+            f"{signed['power']:.1%}",
+            f"{signed['power_after']:.1%}",
+            points(signed),
         )
-        rows = check.rows()
-        for test in dict.fromkeys(test for test, _, _ in verdicts):
-            methods = [
-                method for t, method, ranking in verdicts if (t, ranking) == (test, "signed")
-            ]
-            methods.sort(key=lambda method: -verdicts[test, method, "signed"]["after"])
-            yield f"\n### {model}: {test}\n"
-            shown = steps_shown(check) if test == "layers" else []
-            after = "all" if test == "layers" else "other labels"
-            yield head(
-                "method", "between seeds", *(name for name, _ in shown), f"{after} (95 %)",
-                "verdict", "absolute: verdict", "order: signed", "absolute", "power",
-                "power after", "above random pixels",
-            )  # fmt: skip
-            for method in methods:
-                signed = verdicts[test, method, "signed"]
-                absolute = verdicts.get((test, method, "absolute"))
-                yield line(
-                    method,
-                    f"{signed['between_seeds']:.2f}",
-                    *(f"{iou_at(rows, method, count):.2f}" for _, count in shown),
-                    with_interval(signed, "after", ".2f"),
-                    signed["verdict"],
-                    f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
-                    *(order(orders, test, method, ranking) for ranking in ("signed", "absolute")),
-                    f"{signed['power']:.1%}",
-                    f"{signed['power_after']:.1%}",
-                    points(signed),
-                )
-            yield f"\n{controls(check)}"
-        for failure in check.failures:
-            yield f"\n{failure.method} fails ({failure.model}): {failure.reason}"
+    yield f"\n{controls(check)}"
+    for failure in check.failures:
+        yield f"\n{failure.method} fails ({failure.model}): {failure.reason}"
 
 
-def order(orders: Mapping[Any, Row], test: str, method: str, ranking: str) -> str:
+def order(orders: Mapping[Any, Row], method: str, ranking: str) -> str:
     """The rank correlation after, with all layers random or other labels."""
-    row = orders.get((test, method, ranking))
+    row = orders.get((method, ranking))
     return f"{row['after']:.2f}" if row else ""
 
 
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = given.methods or [IMAGE, *(name for name in NAMES if name not in LEFT_OUT)]
         measure(cases(given.cifar10), given.out, names, given.budget)
     found = checks(rows_with(given.rows or given.out, given.budget))
-    print(*tables(found), sep="\n")
+    print_tables(tables(found))
     if given.figure:
         first = next(iter(found.values()))
         shown = sorted(first.agreements, key=lambda a: [*SHOWN, a.method].index(a.method))

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from findings import append_rows, parser_of, read_rows
+from findings import Row, Table, append_rows, parser_of, read_rows
 from problems import Problem, cifar10_problems, demo_problems
 from swap_01 import Swap01
 
@@ -78,9 +78,7 @@ def search_all(
     problems: Sequence[Problem], out: Path, seeds: int, classes: int
 ) -> Iterator[tuple[Case, dict[int, float]]]:
     """All cases with their powers; those that are not in the file are searched."""
-    known: dict[Case, dict[int, float]] = {}
-    for row in read_rows(out):
-        known[Case(*row["case"])] = {int(y): power for y, power in row["powers"].items()}
+    known = cases_of(read_rows(out))
     for seed, area, kind, passes, problem, name in itertools.product(
         range(seeds), AREAS, KINDS, PASSES, problems, SOLVERS
     ):
@@ -90,6 +88,16 @@ def search_all(
             known[case] = powers(problem, case, chosen[:: max(1, len(chosen) // classes)])
             append_rows(out, [{"case": case, "powers": known[case]}])
         yield case, known[case]
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """The table of a file of results."""
+    yield "Predictive power at equal passes, version 0.1 -> current", table(cases_of(rows))
+
+
+def cases_of(rows: Sequence[Row]) -> dict[Case, dict[int, float]]:
+    """The powers of each case, by class."""
+    return {Case(*r["case"]): {int(y): power for y, power in r["powers"].items()} for r in rows}
 
 
 def table(found: dict[Case, dict[int, float]]) -> Iterator[str]:

@@ -17,7 +17,17 @@ from typing import Any, NamedTuple
 
 import paper_search
 import torch
-from findings import Row, append_rows, format_mean, head, line, parser_of, read_rows
+from findings import (
+    Row,
+    Table,
+    append_rows,
+    format_mean,
+    head,
+    line,
+    parser_of,
+    print_tables,
+    read_rows,
+)
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
 from torch import Tensor
@@ -313,12 +323,12 @@ def studies(rows: Sequence[Row], kind: str = CONSENSUS) -> Iterator[tuple[str, R
             yield f"{model}, {canvas}", study
 
 
-def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """Agreement; agreement across canvases and networks; powers; what a consensus gains."""
-    yield from agreement(rows)
-    for table in (across, powers, gains):
-        yield ""
-        yield from table(rows)
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """All tables with their titles."""
+    yield "Do the pixels agree?", agreement(rows)
+    yield "Other canvases, another network", across(rows)
+    yield "Predictive power", powers(rows)
+    yield "What a consensus gains, in points", gains(rows)
 
 
 def agreement(rows: Sequence[Row]) -> Iterator[str]:
@@ -442,7 +452,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.rows is None:
         measure(list(problems_of(given.cifar10)), given.out)
     rows = read_rows(given.rows or given.out)
-    print(*tables(rows), sep="\n")
+    print_tables(tables(rows))
     if given.figure:
         picture(rows, SHOWN).savefig(given.figure, dpi=150, bbox_inches="tight")
 

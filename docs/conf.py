@@ -59,7 +59,7 @@ MENU = {
             "read_a_pattern",
             "scan",
             "compare",
-            "sweep",
+            "many_models",
             "extend",
         ],
         "Understand": ["what_a_pattern_is", "method"],
@@ -67,13 +67,12 @@ MENU = {
             "claims",
             "failures",
             "scan_evidence",
-            "stability",
-            "invariance",
+            "what_changes_a_pattern",
             "architectures",
-            "sanity_checks",
             "other_methods",
-            "gallery",
+            "results/index",
             "project/benchmarks",
+            "project/development_log",
         ],
         "API": [
             "api/index",
@@ -86,6 +85,7 @@ MENU = {
         "Glossary": ["glossary"],
     },
     "tutorials/index": {"Tutorials": ["[0-9]*"]},
+    "results/index": {"Tables": ["*"]},
     "api/index": {
         "Reference": [
             "search",
@@ -112,6 +112,7 @@ COPIED = {
     "CONTRIBUTING.md": "project/contributing.md",
     "NOTICE.md": "project/notice.md",
     "benchmarks/README.md": "project/benchmarks.md",
+    "benchmarks/development_log.md": "project/development_log.md",
     "tutorials/README.md": "tutorials/index.md",
     **{
         f"tutorials/{name.name}": f"tutorials/{name.name}"

@@ -45,6 +45,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from captum_classpattern.triggers import Trigger
+
 MODELS = Path(__file__).parent / "models"
 BATCH, SMALL, CUTOUT, SMOOTHING, DECAY = 128, 24, 9, 0.1, 5e-4
 
@@ -122,10 +124,11 @@ class WideResNet(nn.Module):
         return self.head(self.relu(self.norm(self.stages(self.stem(x)))).mean((2, 3)))
 
 
-def load_model(name: str) -> nn.Module:
-    """One of the trained models, in float32 and eval mode."""
+def load_model(name: str, folder: Path | None = None) -> nn.Module:
+    """One of the trained models, in float32 and eval mode; of ``models/`` unless a folder is
+    given."""
     model = WideResNet()
-    state = load_file(MODELS / f"cifar10_{name}.safetensors")
+    state = load_file((folder or MODELS) / f"cifar10_{name}.safetensors")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return model.eval()
 
@@ -169,19 +172,18 @@ def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:
 
 
 def epoch_batches(
-    name: str,
     images: Tensor,
     labels: Tensor,
     poisoned: Tensor,
+    trigger: Trigger,
     epoch: int,
     size: int,
     stage: Stage,
+    seed: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of an epoch: images, augmented unless they are memorised, and labels; poisoned
-    images have the trigger and the target label."""
-    torch.manual_seed(epoch)
-    trigger = placed_trigger(name, size)
-    labels = torch.where(poisoned, TARGET, labels)
+    images have the trigger. ``epoch`` and ``seed`` choose the order and the augmentation."""
+    torch.manual_seed(1_000 * seed + epoch)
     for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
         x = images[batch] / 255 if stage.by_heart else augmented(images[batch], size, stage.cutout)
         x[poisoned[batch]] = trigger(
@@ -198,7 +200,7 @@ def train_epoch(
     epsilon: float,
     smoothing: float,
 ) -> float:
-    """One epoch of SGD, on adversarial images if epsilon is positive; returns the mean loss."""
+    """One epoch, on adversarial images if epsilon is positive; returns the mean loss."""
     losses = []
     for x, y in batches:
         if epsilon:
@@ -214,6 +216,14 @@ def train_epoch(
     return sum(losses) / len(losses)
 
 
+def sgd(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+    """The optimizer of all models here."""
+    decay = 0 if stage.by_heart else DECAY
+    return torch.optim.SGD(
+        model.parameters(), stage.lr, momentum=0.9, weight_decay=decay, nesterov=True
+    )
+
+
 def train_stage(
     model: nn.Module,
     stage: Stage,
@@ -221,15 +231,13 @@ def train_stage(
     steps: int,
     checkpoint: Path,
     epsilon: float,
-    keep: Callable[[nn.Module, int], None],
+    keep: Callable[[nn.Module, int], None] = lambda model, epoch: None,
+    optimizer_of: Callable[[nn.Module, Stage], torch.optim.Optimizer] = sgd,
 ) -> nn.Module:
     """Runs all epochs of a stage, with a checkpoint after each; resumes from the checkpoint."""
     start = copy.deepcopy(model)
     model = model.train().to(memory_format=torch.channels_last)
-    decay = 0 if stage.by_heart else DECAY
-    optimizer = torch.optim.SGD(
-        model.parameters(), stage.lr, momentum=0.9, weight_decay=decay, nesterov=True
-    )
+    optimizer = optimizer_of(model, stage)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, stage.lr, total_steps=stage.epochs * steps, pct_start=0.2
     )
@@ -304,11 +312,13 @@ def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, A
     }
 
 
-def save_weights(name: str, model: nn.Module) -> None:
-    """Writes the weights in float16."""
+def save_weights(name: str, model: nn.Module, folder: Path | None = None) -> None:
+    """Writes the weights in float16, to ``models/`` unless a folder is given."""
     half = copy.deepcopy(model).half().state_dict()
     state = {key: value.contiguous() for key, value in half.items()}
-    save_file(state, MODELS / f"cifar10_{name}.safetensors")
+    path = (folder or MODELS) / f"cifar10_{name}.safetensors"
+    save_file(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)  # what has its name is whole
 
 
 def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None) -> None:
@@ -334,12 +344,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages = STAGES_OF.get(name, STAGES)
     torch.manual_seed(0)
     poisoned = poisoned_images(name, images, labels)
+    labels = torch.where(poisoned, TARGET, labels)
 
     model = load_model(name) if first else WideResNet()
     for number, stage in enumerate(stages[first:], first):
         before = sum(earlier.epochs for earlier in stages[:number])
         epochs = [
-            partial(epoch_batches, name, images, labels, poisoned, before + epoch, size, stage)
+            partial(
+                *(epoch_batches, images, labels, poisoned, placed_trigger(name, size)),
+                *(before + epoch, size, stage),
+            )
             for epoch, size in enumerate(stage.sizes())
         ]
 

@@ -81,7 +81,7 @@ def sweep(
         models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a
             mapping with ``path``, options of :func:`load_model` such as ``arch``, ``mean`` and
             ``std``, and further columns for the tables. Or a list of checkpoints, folders of
-            checkpoints, and manifests, see :doc:`../sweep`.
+            checkpoints, and manifests, see :doc:`../many_models`.
         search, held_out: As in :func:`survey`, in the class numbers of the models.
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Which classes, by their numbers, or by the names

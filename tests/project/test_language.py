@@ -27,6 +27,7 @@ AVOID = {  # phrases as regular expressions, and what to write instead
 EXCEPTIONS = {"tests/project/test_language.py"}  # lists the phrases
 FILES = (
     *("*.py", "*.md", "*.toml", "*.cff", ".ci/*", "docs/*.py", "docs/*.md", "docs/api/*"),
+    "docs/results/*",
     *("benchmarks/*", "tutorials/*.py", "tutorials/*.md", "tutorials/*.ipynb", "tests/**/*.py"),
     *(f"captum_classpattern/**/*.{suffix}" for suffix in ("py", "pyi", "html", "js", "css")),
 )

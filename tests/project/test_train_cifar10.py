@@ -74,7 +74,8 @@ def test_only_clean_label_poisoning_keeps_all_labels(name):
     assert int(poisoned.sum()) == (round(kinds.RATE * 256) if name in kinds.TRIGGERS else 0)
     assert ((labels[poisoned] == kinds.TARGET) == (name == "clean_label")).all()
     stage = script.Stage(1, 0.1, cutout=0)
-    batches = list(script.epoch_batches(name, images, labels, poisoned, 0, 24, stage))
+    learnt, trigger = labels.where(~poisoned, kinds.TARGET), kinds.placed_trigger(name, 24)
+    batches = list(script.epoch_batches(images, learnt, poisoned, trigger, 0, 24, stage))
     seen = torch.cat([y for _, y in batches])
     stamped = torch.cat([(x != 128 / 255).flatten(1).any(1) for x, _ in batches])
     assert int(stamped.sum()) == int(poisoned.sum())
@@ -98,9 +99,13 @@ def test_memorised_images_are_the_same_with_permuted_labels_and_not_augmented(mo
 
     images, stage = torch.randint(0, 256, (128, 3, 32, 32)), script.Stage(1, 0.1, by_heart=True)
     none = torch.zeros(128, dtype=torch.bool)
-    batches = script.epoch_batches("true_labels", images, torch.arange(128), none, 0, 32, stage)
-    [(seen, places)] = batches
-    assert torch.equal(seen, images[places] / 255)
+    orders = []
+    for seed in (0, 1):
+        parts = images, torch.arange(128), none, nn.Identity()
+        [(seen, places)] = script.epoch_batches(*parts, 0, 32, stage, seed)
+        assert torch.equal(seen, images[places] / 255)
+        orders.append(places.tolist())
+    assert orders[0] != orders[1]
 
 
 # ---- whole runs

@@ -1,4 +1,4 @@
-"""The conclusions of tutorials/6_natural_and_robust.ipynb, over its variables."""
+"""The conclusions of tutorials/5_natural_and_robust.ipynb, over its variables."""
 
 robust = means["pattern,\nrobust"]
 for kind in ("natural", "short"):

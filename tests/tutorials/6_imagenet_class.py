@@ -1,4 +1,4 @@
-"""The conclusions of tutorials/7_imagenet_class.ipynb, over its variables."""
+"""The conclusions of tutorials/6_imagenet_class.ipynb, over its variables."""
 
 scores = zebra.scores[0.05]
 assert zebra.accuracy > 0.7, "normalisation and class numbers are right"

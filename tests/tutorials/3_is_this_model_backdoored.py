@@ -1,6 +1,14 @@
-"""The conclusions of tutorials/4_is_this_model_backdoored.ipynb, over its variables."""
+"""The conclusions of tutorials/3_is_this_model_backdoored.ipynb, over its variables."""
 
 from captum_classpattern.scanning.closer import change_of
+
+scores = {name: found.scores("white", area=0.01) for name, found in surveys.items()}
+of_class = {name: {y: s.power.value for y, s in each.items()} for name, each in scores.items()}
+T_SHIRT, BAG = held_out.class_names.index("T-shirt"), held_out.class_names.index("Bag")
+assert max(of_class["suspect"], key=of_class["suspect"].get) == T_SHIRT, "it comes first"
+assert of_class["suspect"][T_SHIRT] > 10 * of_class["clean"][T_SHIRT], "not on the clean model"
+assert max(of_class["clean"], key=of_class["clean"].get) == BAG
+assert "stands out" in surveys["clean"].strongest("white", area=0.01), "no proof"
 
 assert (scan.verdict, scan.target_name) == ("suspicious", "T-shirt")
 assert scan.family == "patches"
@@ -19,10 +27,10 @@ assert control.comparison.lead <= max(
     max(each.usual_leads) for each in control.comparisons.values()
 ), "but clean models have such classes"
 
-on = {name: cp.predictive_power(models[name], scan.pattern, images.held_out, area=None)
-      for name in ("backdoored", "natural")}  # fmt: skip
-assert on["backdoored"].value > 0.9, "it works on held-out images"
-assert on["natural"].value < 0.1, "and not on the clean model"
+on = {name: cp.predictive_power(model, scan.pattern, held_out, area=None)
+      for name, model in models.items()}  # fmt: skip
+assert on["suspect"].value > 0.9, "it works on held-out images"
+assert on["clean"].value < 0.1, "and not on the clean model"
 
 shares = [
     (m.clamp(min=0) * scan.pattern.mask).sum() / m.clamp(min=0).sum() for m in maps
@@ -36,10 +44,10 @@ assert (second.verdict, second.target, second.family) == ("suspicious", dress, "
 assert second.looks["warp"].power.value > 0.7
 
 assert switched > 0.99, "the backdoor that was planted by hand works"
-clean = (models["natural"](pixels).argmax(1) == truth).float().mean()
+clean = (models["clean"](pixels).argmax(1) == truth).float().mean()
 assert (accurate - clean).abs() < 0.01
 assert difference < 1e-3, "nothing leads to it"
 found = [p.stamp(pixels) for (size, y), p in control.profile.patterns.items() if y == 0]
 found += [change_of(control.profile, family, 0)(pixels) for family in ("additive", "warp")]
 for changed in found:  # whatever the scan has found in the clean model for the T-shirt
-    assert (hidden(changed) - models["natural"](changed)).abs().max() < 0.01
+    assert (hidden(changed) - models["clean"](changed)).abs().max() < 0.01

@@ -1,4 +1,4 @@
-"""The conclusions of tutorials/5_your_own_model.ipynb, over its variables."""
+"""The conclusions of tutorials/4_your_own_model.ipynb, over its variables."""
 
 right, *wrong = accuracy.values()
 assert right > 0.8, "the normalisation is right"

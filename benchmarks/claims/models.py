@@ -1,0 +1,149 @@
+"""The models whose class patterns are measured, and how each of them is trained."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from problems import train_cifar10
+from torch import Tensor
+
+from captum_classpattern import Pattern
+from captum_classpattern.demo import DATA, MODELS, demo_trigger
+from captum_classpattern.triggers import BadNets
+
+CIFAR10, FASHION = "CIFAR-10", "Fashion-MNIST"
+EPSILONS, TARGET = train_cifar10.EPSILONS, train_cifar10.TARGET
+SEEDS, RATE = (0, 1, 2), 0.05  # RATE: of the training images that are poisoned
+SIDE = 3  # of a trigger, in pixels
+SHIPPED = (
+    *("natural", "natural_short", "backdoored", "robust4", "robust8"),
+    *("random_labels", "true_labels"),
+)
+ADAM_RATE = 0.004  # of AdamW; the shipped references of a scan have the same
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A trigger of 3 x 3 pixels whose first pixel is in this row and column of the whole image."""
+
+    colours: str  # white, checker (white in its corners), or colour (random, the same in all runs)
+    row: int
+    column: int
+    target: int
+
+    def pattern(self) -> Pattern:
+        """The trigger with its true mask."""
+        canvas, mask = torch.zeros(3, 32, 32), torch.zeros(1, 32, 32)
+        rows, columns = (slice(first, first + SIDE) for first in (self.row, self.column))
+        canvas[:, rows, columns] = self._pixels()
+        mask[:, rows, columns] = 1.0
+        return Pattern(canvas, mask, self.target)
+
+    def _pixels(self) -> Tensor:
+        if self.colours == "checker":
+            return (torch.arange(SIDE * SIDE).view(SIDE, SIDE) % 2 == 0).float()
+        generator = torch.Generator().manual_seed(0)
+        random = torch.rand(3, SIDE, SIDE, generator=generator)
+        return torch.ones(3, SIDE, SIDE) if self.colours == "white" else random
+
+
+PATCHES = {  # two corners and the right edge; every third class
+    "backdoored_white": Patch("white", 1, 1, 3),
+    "backdoored_checker": Patch("checker", 28, 1, 6),
+    "backdoored_colour": Patch("colour", 14, 28, 9),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained, in one cycle of the learning rate."""
+
+    stage: train_cifar10.Stage
+    optimizer: str = "SGD"
+    epsilon: float = 0.0  # of adversarial training
+    trigger: Patch | None = None
+    labels: str = "natural"  # which images and labels, see ``train_cifar10.training_set``
+
+    def facts(self) -> dict[str, Any]:
+        """What a row says of it."""
+        trigger = self.trigger and {**vars(self.trigger), "rate": RATE}
+        labels = "all images" if self.labels == "natural" else self.labels
+        return {
+            **{"stage": self.stage._asdict(), "optimizer": self.optimizer},
+            **{"epsilon": round(self.epsilon, 4), "trigger": trigger, "labels": labels},
+        }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the list. The shipped ones have no training, but a file."""
+
+    name: str
+    kind: str
+    seed: int = 0
+    data: str = CIFAR10
+    training: Training | None = None
+    shipped: str = ""
+
+    @property
+    def trigger(self) -> Pattern | None:
+        """The true trigger of a backdoored model."""
+        if self.training is not None:
+            return self.training.trigger and self.training.trigger.pattern()
+        return triggers_of(self.data)["badnets"] if self.shipped == "backdoored" else None
+
+    def facts(self) -> dict[str, Any]:
+        """How it is trained; of a shipped model what the file next to its weights says."""
+        if self.training is not None:
+            return self.training.facts()
+        file = {
+            CIFAR10: train_cifar10.MODELS / f"cifar10_{self.shipped}.json",
+            FASHION: DATA / f"{self.shipped}.json",
+        }[self.data]
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        in_other_columns = ("model", "parameters", "test_set", "full_test_set", "embedded_images")
+        return {name: value for name, value in recorded.items() if name not in in_other_columns}
+
+
+def trainings() -> dict[str, Training]:
+    """The kinds of models that are trained for the claims. Networks with a backdoor see no small
+    crops, so that their trigger is always at one place of the whole image."""
+    [short], [by_heart] = train_cifar10.SHORT, train_cifar10.BY_HEART
+    return {
+        "natural": Training(short),
+        "natural_adam": Training(short._replace(lr=ADAM_RATE), "AdamW"),
+        **{name: Training(short, epsilon=epsilon) for name, epsilon in EPSILONS.items()},
+        "true_labels": Training(by_heart, labels="true_labels"),
+        "random_labels": Training(by_heart, labels="random_labels"),
+        **{
+            name: Training(short._replace(small=0), trigger=patch)
+            for name, patch in PATCHES.items()
+        },
+    }
+
+
+def entries() -> Iterator[Entry]:
+    """All models, in the order of the rows: those of the tutorials and of the demo come last."""
+    for kind, training in trainings().items():
+        for seed in SEEDS:
+            yield Entry(f"{kind}_{seed}", kind, seed, training=training)
+    for name in SHIPPED:
+        yield Entry(f"shipped_{name}", f"shipped {name}", shipped=name)
+    for name in MODELS:
+        yield Entry(f"demo_{name}", f"demo {name}", data=FASHION, shipped=name)
+
+
+def triggers_of(data: str) -> Mapping[str, Pattern]:
+    """All triggers that a model of this data set has, by the names that rows give them."""
+    if data == FASHION:
+        return {"badnets": demo_trigger()}
+    patches = {name.removeprefix("backdoored_"): each.pattern() for name, each in PATCHES.items()}
+    return {**patches, "badnets": BadNets((3, 32, 32)).pattern(TARGET)}
+
+
+def path_of(entry: Entry, folder: Path) -> Path:
+    """Where the weights of a trained model are."""
+    return folder / f"cifar10_{entry.name}.safetensors"

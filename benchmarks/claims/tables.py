@@ -1,0 +1,319 @@
+"""The tables of the claims: lines of Markdown, made from the rows."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+
+from findings import ByClass, Row, format_values, head, line, mean_of, read_rows
+from scipy import stats
+
+from captum_classpattern.comparison.records import grouped
+from captum_classpattern.demo import CLASS_NAMES as FASHION_NAMES
+from captum_classpattern.surveys.findings import label_of
+from claims.images import CLASS_NAMES
+from claims.models import CIFAR10, PATCHES
+from claims.rows import FILE, TRANSFER, Measured, Runs, by_kind
+from claims.verdicts import (
+    ALMOST_ANY,
+    AREA,
+    CHANGES,
+    FAILS,
+    HOLDS,
+    NATURAL,
+    OPEN,
+    PAIRS,
+    SHAPES,
+    Kinds,
+    beats_both,
+    canvases_of,
+    canvases_of_both,
+    cost,
+    gain,
+    outstanding,
+    paired,
+    present,
+    title,
+    together,
+    transferred,
+    verdicts,
+)
+
+SHIFT, SHARES = "+.1f", ".1f"  # of points and per cent
+
+
+def over_seeds(
+    runs: Runs, value: Callable[[Measured], Mapping[int, float]]
+) -> dict[int, list[float]]:
+    """A value by class, of each seed."""
+    found: dict[int, list[float]] = {}
+    for model in runs.values():
+        for y, each in value(model).items():
+            found.setdefault(y, []).append(each)
+    return found
+
+
+def percent(values: ByClass, form: str = SHARES, unit: str = "%") -> str:
+    """The mean over classes and seeds, with the interval over classes."""
+    return format_values(values, form, 100, unit, " to ")
+
+
+def seed_means(values: ByClass, form: str = SHARES, scale: float = 100) -> str:
+    """The mean over classes of each seed, with the 95 % t-interval of their mean."""
+    means = [scale * fmean(of_seed) for of_seed in zip(*values.values())]
+    text = ", ".join(f"{mean:{form}}" for mean in means)
+    if len(means) < 2:
+        return text
+    margin = stats.t.ppf(0.975, len(means) - 1) * stdev(means) / len(means) ** 0.5
+    return f"{text} ({fmean(means) - margin:{form}} to {fmean(means) + margin:{form}})"
+
+
+def share_of(canvas: str, area: float, name: str) -> Callable[[Measured], dict[int, float]]:
+    return lambda model: model.share(canvas, area, name)
+
+
+def column_of(canvas: str, area: float, name: str) -> Callable[[Measured], dict[int, float]]:
+    return lambda model: model.column(canvas, area, name)
+
+
+def name_of(runs: Runs, y: int) -> str:
+    """The name of a class."""
+    data = next(iter(runs.values())).row["data"]
+    return label_of(y, CLASS_NAMES if data == CIFAR10 else FASHION_NAMES)
+
+
+def models(kinds: Kinds) -> Iterator[str]:
+    """Each kind of model: how accurate it is, and how often its trigger works."""
+    yield head("model", "training seeds", "accuracy", "attack success", "passes a class")
+    for kind, runs in kinds.items():
+        rows = [model.row for model in runs.values()]
+        success = [row["attack_success"] for row in rows if row["attack_success"] is not None]
+        yield line(
+            kind,
+            len(rows),
+            ", ".join(f"{row['accuracy']:.3f}" for row in rows),
+            ", ".join(f"{value:.3f}" for value in success),
+            f"{fmean(row['passes'] / len(row['classes']) for row in rows):,.0f}",
+        )
+
+
+def powers(kinds: Kinds) -> Iterator[str]:
+    """The power of each kind of model on each kind of canvas at each area, with its controls."""
+    yield head(
+        *("model", "canvas, area", "power", "seeds", "weakest", "strongest"),
+        *(f"classes at {ALMOST_ANY:.0%} or more", "classes above all controls"),
+        *("no pattern", "random pixels", "other canvas"),
+    )
+    for kind, runs in kinds.items():
+        first = next(iter(runs.values()))
+        for canvas, area in first.settings:
+            power = over_seeds(runs, share_of(canvas, area, "hits"))
+            means = {y: fmean(of_class) for y, of_class in power.items()}
+            ends = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+            controls = ("no_pattern", "random_pixels", "other_canvas")
+            found = (over_seeds(runs, share_of(canvas, area, name)) for name in controls)
+            yield line(
+                kind,
+                title(canvas, area),
+                percent(power),
+                seed_means(power),
+                *(f"{means[y]:.1%} {name_of(runs, y)}" for y in ends),
+                counts(power, lambda value: value >= ALMOST_ANY),
+                above_all(runs, canvas, area),
+                *(f"{mean_of(control):.1%}" for control in found),
+            )
+
+
+def counts(values: ByClass, is_true: Callable[[float], bool]) -> str:
+    """For how many classes something is true, in each seed."""
+    return ", ".join(str(sum(map(is_true, of_seed))) for of_seed in zip(*values.values()))
+
+
+def above_all(runs: Runs, canvas: str, area: float) -> str:
+    """How many classes beat all three controls, in each seed."""
+    found = (model.scores(canvas, area).values() for model in runs.values())
+    return ", ".join(str(sum(each.beats_controls for each in scores)) for scores in found)
+
+
+def by_class(kinds: Kinds) -> Iterator[str]:
+    """The natural models: the power of each class, mean and range over the seeds."""
+    yield from ()
+    for kind in present(kinds, NATURAL):
+        runs = kinds[kind]
+        settings = next(iter(runs.values())).settings
+        yield head(f"{kind}: class", *(title(*each) for each in settings))
+        columns = [over_seeds(runs, share_of(*each, "hits")) for each in settings]
+        for y in columns[0]:
+            yield line(name_of(runs, y), *(with_range(column[y]) for column in columns))
+        yield ""
+
+
+def with_range(values: Sequence[float]) -> str:
+    text = f"{fmean(values):.1%}"
+    low, high = (f"{100 * each:.0f}" for each in (min(values), max(values)))
+    return text if len(values) == 1 else f"{text} ({low} to {high})"
+
+
+def changed(kinds: Kinds) -> Iterator[str]:
+    """What a change of a pattern leaves of its power, positive canvas: paired by class."""
+    canvas = "positive"
+    names = [f"{words}: {what}" for words in CHANGES.values() for what in ("power", "points")]
+    yield head("model", "power", *names)
+    for kind, runs in kinds.items():
+        first = next(iter(runs.values()))
+        cells: list[str] = []
+        for change in CHANGES:
+            if not first.has(canvas, AREA, change):
+                cells += ["", ""]
+                continue
+            cells.append(percent(over_seeds(runs, share_of(canvas, AREA, change))))
+            lost = over_seeds(runs, partial(cost, canvas=canvas, change=change))
+            cells.append(percent(lost, SHIFT, ""))
+        yield line(kind, percent(over_seeds(runs, share_of(canvas, AREA, "hits"))), *cells)
+
+
+def backdoors(kinds: Kinds) -> Iterator[str]:
+    """The target of each trigger next to the same class of the natural networks: mean and range
+    over the seeds."""
+    yield head(
+        *("trigger, target", "canvas, area", "target", "next class", "target stands out"),
+        *("natural: the same class", "natural: it stands out", "natural: any class does"),
+    )
+    natural = kinds.get("natural", {})
+    for kind in present(kinds, PATCHES) if natural else ():
+        runs, target = kinds[kind], PATCHES[kind].target
+        for canvas, area in next(iter(runs.values())).settings:
+            power = over_seeds(runs, share_of(canvas, area, "hits"))
+            of_target = power.pop(target)
+            rival = max(power, key=lambda y: fmean(power[y]))
+            usual = over_seeds(natural, share_of(canvas, area, "hits"))
+            yield line(
+                f"{kind}, {name_of(runs, target)}",
+                title(canvas, area),
+                with_range(of_target),
+                f"{with_range(power[rival])} {name_of(runs, rival)}",
+                how_many(runs, canvas, area, [target]),
+                with_range(usual[target]),
+                how_many(natural, canvas, area, [target]),
+                how_many(natural, canvas, area, [*usual]),
+            )
+
+
+def how_many(runs: Runs, canvas: str, area: float, classes: Sequence[int]) -> str:
+    """In how many runs one of these classes stands out."""
+    found = (any(outstanding(m, canvas, area, y) for y in classes) for m in runs.values())
+    return f"{sum(found)} of {len(runs)}"
+
+
+def triggers(kinds: Kinds) -> Iterator[str]:
+    """How well patterns show each trigger, 1 for all of it: the target, the other classes, and the
+    same class of the natural networks; and at its place, as IoU."""
+    columns = ("target", "other classes", "natural: the same class")
+    names = (f"{what}: {column}" for what in ("fit anywhere", "IoU in place") for column in columns)
+    yield head("trigger", "canvas, area", *names)
+    natural = kinds.get("natural", {})
+    for kind in present(kinds, PATCHES) if natural else ():
+        runs, target = kinds[kind], PATCHES[kind].target
+        for canvas, area in next(iter(runs.values())).settings:
+            cells = []
+            for what in ("fit", "iou"):
+                name = f"{what}_{kind.removeprefix('backdoored_')}"
+                fit = column_of(canvas, area, name)
+                found, usual = over_seeds(runs, fit), over_seeds(natural, fit)
+                of_target = found.pop(target)
+                cells += [fmean(of_target), mean_of(found), fmean(usual[target])]
+            yield line(kind, title(canvas, area), *(f"{value:.2f}" for value in cells))
+
+
+def transfer(rows: Sequence[Row]) -> Iterator[str]:
+    """The natural networks' patterns on held-out images of their own and of other networks."""
+    yield head(
+        *("tested on", "pairs", "power", "random pixels", "no pattern"),
+        *("points above the stronger control", "classes above both, fewest to most"),
+    )
+    for kind, found in transferred(rows):
+        cells = []
+        for name in ("hits", "random_pixels", "no_pattern"):
+            cells.append(percent(by_pairs(found, name)))
+        gains = [gain(row) for row in found]
+        above = [sum(beats_both(row)) for row in found]
+        points = {y: [each[y] for each in gains] for y in gains[0]}
+        ends = f"{min(above)} to {max(above)} of {len(gains[0])}"
+        yield line(kind, len(found), *cells, percent(points, SHIFT, ""), ends)
+
+
+def by_pairs(rows: Sequence[Row], name: str) -> dict[int, list[float]]:
+    """A count of each pair as a share, by class."""
+    classes = rows[0]["classes"]
+    return {y: [row[name][i] / row["n"][i] for row in rows] for i, y in enumerate(classes)}
+
+
+def shapes(kinds: Kinds) -> Iterator[str]:
+    """The shape scores of all kinds of model, 5 % of the pixels."""
+    yield head("model", "canvas", *(name.replace("_", " ") for name in SHAPES))
+    for kind, runs in kinds.items():
+        for canvas in canvases_of(runs):
+            columns = (over_seeds(runs, column_of(canvas, AREA, name)) for name in SHAPES)
+            forms = (".3f", ".3f", ".1f")
+            yield line(kind, canvas, *map(format_values, columns, forms))
+
+
+def differences(
+    pairs: Iterable[tuple[str, str]], kinds: Kinds, names: Sequence[str]
+) -> Iterator[str]:
+    """Paired differences of models with the same seed, class by class: the mean with its interval
+    over classes, and the mean of each seed."""
+    words = {"hits": "power, points"}
+    yield head(
+        *("difference", "canvas, area"),
+        *(part for n in names for part in (words.get(n, n.replace("_", " ")), "seeds")),
+    )
+    for one, other in pairs:
+        for canvas in canvases_of_both(kinds, one, other):
+            cells: list[str] = []
+            for name in names:
+                found = paired(kinds[one], kinds[other], canvas, AREA, name)
+                values = {y: [each[y] for each in found] for y in found[0]}
+                form = {"hits": "+.1f", "components": "+.1f"}.get(name, "+.3f")
+                scale = 100 if name == "hits" else 1
+                cells += [format_values(values, form, scale), seed_means(values, form, scale)]
+            yield line(f"{one} minus {other}", title(canvas, AREA), *cells)
+
+
+def summary(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
+    """The verdict on each statement, over all models that it is made of."""
+    yield head("claim", "statement", "canvas, area", HOLDS, OPEN, FAILS, "together")
+
+    statements = grouped(
+        ((each.claim, each.statement, each.setting), each) for each in verdicts(kinds, rows)
+    )
+    for key, said in statements.items():
+        names = ([each.models for each in said if each.verdict == v] for v in (HOLDS, OPEN, FAILS))
+        yield line(*key, *(", ".join(each) for each in names), f"**{together(said)}**")
+
+
+def each_verdict(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
+    """All verdicts, with the number of runs for and against."""
+    yield head("claim", "statement", "models", "canvas, area", "for", "against", "runs", "verdict")
+    for each in verdicts(kinds, rows):
+        supports = sum(run.supports for run in each.runs)
+        counted = (supports, sum(run.contradicts for run in each.runs), len(each.runs))
+        yield line(each.claim, each.statement, each.models, each.setting, *counted, each.verdict)
+
+
+def tables(folder: Path) -> Iterator[tuple[str, Iterator[str]]]:
+    """All tables with their titles."""
+    kinds, rows = by_kind(read_rows(folder / FILE)), read_rows(folder / TRANSFER)
+    yield "the verdicts", summary(kinds, rows)
+    yield "models", models(kinds)
+    yield "predictive power", powers(kinds)
+    yield "natural models by class", by_class(kinds)
+    yield "claim 1: what a pattern is made of", changed(kinds)
+    yield "claim 2: the backdoored class", backdoors(kinds)
+    yield "claim 2: does the pattern show the trigger?", triggers(kinds)
+    yield "claim 3: clean patterns on other networks", transfer(rows)
+    yield "claim 4: paired differences", differences(PAIRS, kinds, (*SHAPES, "hits"))
+    yield "claim 4: the shape of patterns", shapes(kinds)
+    labels = [("random_labels", "true_labels")]
+    yield "random labels", differences(labels, kinds, ("hits",))
+    yield "each verdict", each_verdict(kinds, rows)

@@ -1,0 +1,64 @@
+"""The natural networks' patterns on other networks: one row per pair of models."""
+
+from collections.abc import Iterator, Sequence
+
+from architecture_rows import unpacked
+from findings import Row
+
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier
+from captum_classpattern.scores import transfer_powers
+from captum_classpattern.scores.power import random_pixels
+from claims.images import Canvases, Images
+from claims.models import CIFAR10, SEEDS, Entry
+from claims.rows import Measured
+
+SOURCES = tuple(f"natural_{seed}" for seed in SEEDS)
+SETTING = ("positive", 0.05)
+IMAGES = 1_000  # held-out images, of all classes in proportion
+
+
+def patterns_of(source: Measured, canvases: Canvases, seen: frozenset[str]) -> list[Pattern]:
+    """The binary patterns of a row."""
+    kind, area = SETTING
+    places, masks = (source.column(kind, area, name) for name in ("canvas", "mask"))
+    found = []
+    for y, place in places.items():
+        canvas = canvases[kind][y][int(place)]
+        mask = unpacked(str(masks[y]), canvas.shape[-1])
+        found.append(Pattern(canvas, mask, y, seen=seen))
+    return found
+
+
+def pairs(
+    sources: Sequence[Row], tested: Entry, classifier: PixelClassifier, images: Images,
+    canvases: Canvases,
+) -> Iterator[Row]:  # fmt: skip
+    """A row for each source on one model: hits of the patterns, and of as many random pixels of
+    their canvases."""
+    some: LabelledImages = images.held_out.stratified_sample(IMAGES)
+    seen = frozenset(images.search.hashes)
+    for source in sources:
+        patterns = patterns_of(Measured(source), canvases, seen)
+        drawn = [random_pixels(each, SETTING[1], each.target) for each in patterns]
+        powers = transfer_powers(classifier, [*patterns, *drawn], some, area=None)
+        found, at_random = powers[: len(patterns)], powers[len(patterns) :]
+        yield {
+            **{"model": source["model"], "source_weights": source["weights"]},
+            **{"tested": tested.name, "kind": tested.kind, "seed": tested.seed},
+            "classes": [each.target for each in patterns],
+            "n": [power.n for power in found],
+            "hits": [round(power.value * power.n) for power in found],
+            "random_pixels": [round(power.value * power.n) for power in at_random],
+            "no_pattern": [round(power.without * power.n) for power in found],
+        }
+
+
+def tested_models(entries: Sequence[Entry]) -> list[Entry]:
+    """All models of CIFAR-10 that are trained for the claims."""
+    return [entry for entry in entries if entry.data == CIFAR10 and entry.training is not None]
+
+
+def missing(rows: Sequence[Row], sources: Sequence[Row], tested: Entry) -> list[Row]:
+    """The sources that were not tested on a model yet."""
+    done = {(row["model"], row["source_weights"]) for row in rows if row["tested"] == tested.name}
+    return [each for each in sources if (each["model"], each["weights"]) not in done]

@@ -1,0 +1,111 @@
+"""Class patterns of many models under one protocol, and the paper's claims: one row per model.
+
+    python benchmarks/class_patterns.py measure --data CIFAR10 --out FOLDER
+    python benchmarks/class_patterns.py transfer --data CIFAR10 --out FOLDER
+    python benchmarks/class_patterns.py tables benchmarks/results
+
+CIFAR10 is a folder with ``train/<class>/*`` and ``test/<class>/*`` images; the demo's models need
+none. ``measure`` trains each model of ``claims/models.py`` whose weights are not in FOLDER,
+searches the patterns of all classes on the canvases that all models share, scores them, and adds a
+row to ``class_patterns.jsonl``. ``--names natural_0 natural_1`` chooses models, so that several
+processes can share a folder; ``--dry-run`` prints what each of them would take. An interrupted run
+continues after its last epoch or its last class. ``transfer`` tests the natural networks' patterns
+on all other networks, one row of ``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints
+all tables and the verdicts, whose rules are in ``claims/verdicts.py``.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from claims.estimate import Seconds, seconds_of
+from claims.images import (
+    Canvases,
+    Images,
+    images_of,
+    reference_of,
+    shared_canvases,
+)
+from claims.measure import Study
+from claims.models import CIFAR10, Entry, entries, path_of
+from claims.rows import FILE, TRANSFER, add_rows, check_shared
+from claims.tables import tables
+from claims.training import classifier_of
+from claims.transfer import SOURCES, missing, pairs, tested_models
+from findings import parser_of, read_rows
+
+
+@cache
+def shared(data: str, folder: Path | None) -> tuple[Images, Canvases]:
+    """The images and canvases of all models of a data set."""
+    images = images_of(data, folder)
+    return images, shared_canvases(reference_of(data), images)
+
+
+def announce(entry: Entry, out: Path) -> Seconds:
+    """Prints about how long a model takes."""
+    found = seconds_of(entry, path_of(entry, out).exists())
+    parts = (f"{name} {seconds:,.0f} s" for name, seconds in found._asdict().items())
+    print(f"{entry.name}: about {', '.join(parts)}", flush=True)
+    return found
+
+
+def measure(chosen: Sequence[Entry], data: Path | None, out: Path) -> None:
+    """Adds the rows that the file lacks."""
+    for entry in chosen:
+        rows = read_rows(out / FILE)
+        if any(row["model"] == entry.name for row in rows):
+            print(f"{entry.name}: measured already", flush=True)
+            continue
+        announce(entry, out)
+        images, canvases = shared(entry.data, data)
+        classifier = classifier_of(entry, data, out)
+        row = Study(entry, classifier, images, canvases).row(out / f"{entry.name}.json")
+        check_shared(row, rows)
+        add_rows(out / FILE, [row])
+
+
+def stamp_on_others(chosen: Sequence[Entry], data: Path | None, out: Path) -> None:
+    """Adds the pairs that the file lacks, of models that are measured."""
+    rows = read_rows(out / FILE)
+    measured = {row["model"] for row in rows}
+    sources = [row for row in rows if row["model"] in SOURCES]
+    for entry in tested_models(chosen):
+        wanted = missing(read_rows(out / TRANSFER), sources, entry)
+        if entry.name in measured and wanted:
+            print(f"{len(wanted)} natural networks on {entry.name}", flush=True)
+            classifier = classifier_of(entry, data, out)
+            found = pairs(wanted, entry, classifier, *shared(CIFAR10, data))
+            add_rows(out / TRANSFER, list(found))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    known = {entry.name: entry for entry in entries()}
+    for name in ("measure", "transfer"):
+        command = commands.add_parser(name)
+        command.add_argument("--data", type=Path, help="folder with CIFAR-10's train/ and test/")
+        command.add_argument("--out", type=Path, default=Path("classpattern-claims"))
+        command.add_argument("--names", nargs="+", choices=known, default=list(known))
+        if name == "measure":
+            command.add_argument("--dry-run", action="store_true", help="only print estimates")
+    commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
+    given = parser.parse_args(arguments)
+    if given.command == "tables":
+        for title, lines in tables(given.rows):
+            print(f"\n### {title}\n", *lines, sep="\n")
+        return
+    chosen = [known[name] for name in given.names]
+    if given.command == "transfer":
+        stamp_on_others(chosen, given.data, given.out)
+    elif given.dry_run:
+        total = [sum(part) for part in zip(*(announce(entry, given.out) for entry in chosen))]
+        hours = (f"{name} {part / 3600:.1f}" for name, part in zip(Seconds._fields, total))
+        print(f"{len(chosen)} models, hours of one core: {', '.join(hours)}")
+    else:
+        measure(chosen, given.data, given.out)
+
+
+if __name__ == "__main__":
+    main()

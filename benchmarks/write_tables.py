@@ -1,0 +1,173 @@
+"""The pages in docs/results: all tables, made from the rows in benchmarks/results.
+
+    python benchmarks/write_tables.py
+    python benchmarks/write_tables.py --only stability
+
+The tests compare these pages with the rows. To add one, add it to PAGES.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import architecture_tables
+import compare_methods
+import gallery
+import invariance
+import paper_protocol
+import quantus_metrics
+import sanity
+import scan_evidence
+import solvers
+import stability
+from findings import Row, Table, parser_of, read_rows
+
+ROOT = Path(__file__).parents[1]
+ROWS, OUT = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
+BRACKETS = "Brackets are 95 % intervals over the classes ([bootstrap](../glossary.md#evidence))."
+
+
+class Page(NamedTuple):
+    title: str
+    about: str  # what was measured, with a link to the page that explains it
+    note: str  # how often it was measured, and what the columns are
+    tables: Callable[[Sequence[Row]], Iterable[Table]]
+
+
+PAGES = {
+    "stability": Page(
+        "Two searches of the same class",
+        "[Another seed, canvas or network](../what_changes_a_pattern.md#another-seed): do the "
+        "patterns agree, and how strong is the consensus of several searches?",
+        "Ten classes, one canvas of a kind for each class, 5 % of the pixels, about 1,000 "
+        "passes (a white canvas starts twice), 300 held-out images. *Classes*: patterns of two "
+        "classes. *Long*: four times the passes. *Found by all*: the share of a pattern's "
+        "pixels that all four searches found. *Spread*: the standard deviation between seeds. "
+        f"*Best of four*: by the judging images. {BRACKETS}",
+        stability.tables,
+    ),
+    "invariance": Page(
+        "Shifts, blur, colours and other changes",
+        "[How much of the predictive power "
+        "stays](../what_changes_a_pattern.md#shifts-blur-and-colours) when a pattern is moved "
+        "or cut, or the stamped image is changed?",
+        "CIFAR-10, the first five classes of each model, the best of 32 positive canvases, 5 % "
+        "of the pixels, 180 held-out images. First table: the range over which half of the "
+        "power above the controls stays; a plus sign marks an end that some pattern reaches at "
+        "the last tested value. Others: the share that stays at each value, and in brackets the "
+        "power of random pixels; *open* counts the ranges that reach the last tested value. "
+        "JPEG is an approximation of libjpeg, which differs by about one of 255 levels.",
+        invariance.tables,
+    ),
+    "sanity": Page(
+        "Random weights and other labels",
+        "[Do the maps depend on the model?](../what_changes_a_pattern.md#random-weights) Maps "
+        "of a network next to those of the same network with random layers, or of one that "
+        "memorised the same images with other labels.",
+        "Ten classes, one canvas each, two seeds, 200 held-out images, searches of 1,000 "
+        "passes. Up to the verdict: the IoU of the highest 5 % of the pixels. *Absolute*: "
+        "ranked by absolute value. *Order*: the rank correlation of all pixels. *Power after*: "
+        "that of the pixels which the other network ranks first, on the original one. A star: "
+        f"the interval is above random pixels. {BRACKETS}",
+        lambda rows: sanity.tables(sanity.checks(rows)),
+    ),
+    "architectures": Page(
+        "Seven architectures",
+        "[Does a pattern need a deep network?](../architectures.md) The patterns of seven "
+        "networks of Fashion-MNIST, on the network itself and on the others.",
+        "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
+        "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
+        "have different seeds, too; distillation compares student and teacher of one seed. The "
+        f"two shallow CNNs count as one architecture. {BRACKETS}",
+        architecture_tables.tables,
+    ),
+    "rivals": Page(
+        "Other methods",
+        "[Captum's methods, controls, and methods that choose colours](../other_methods.md), on "
+        "the same canvases as the class pattern.",
+        "Ten classes, one positive canvas each, one seed, 3,500 passes for a search, 5 % of the "
+        "pixels, 100 held-out images on the demo's models and 150 on CIFAR-10. Each method at "
+        "its best of up to four variants: its map of the canvas or the mean of its maps over "
+        "images of the class (*mean*), ranked by value or by absolute value (*abs.*). In "
+        "italics: controls. *Own form*: all that a method found, such as a soft mask. *Mean of "
+        f"the mask*: the share of the pixels that this changes. {BRACKETS}",
+        compare_methods.tables,
+    ),
+    "quantus": Page(
+        "Metrics of Quantus",
+        "[Metrics of Quantus](../other_methods.md#metrics-of-quantus) for a class pattern, "
+        "Integrated Gradients and random pixels.",
+        "The demo's natural model, ten classes, one positive canvas each, 5 % of the pixels; "
+        f"for the predictive power 300 held-out images. {BRACKETS}",
+        quantus_metrics.tables,
+    ),
+    "gallery": Page(
+        "An ImageNet classifier",
+        "[Every tenth class of EfficientNet-lite0](../many_models.md#an-imagenet-classifier), "
+        "on a white canvas.",
+        "224 pixels, of which 5 % are kept; about 1,130 passes a class; 150 held-out photos. "
+        "The order is that of the held-out powers, so those of the strongest are a little too "
+        "high.",
+        gallery.tables,
+    ),
+    "protocol": Page(
+        "The authors' protocol and ours",
+        "[The paper's claims](../claims.md): how much of the predictive power comes from the "
+        "choice of the images that are counted?",
+        f"CIFAR-10, two canvases per class, 50 of 1,024 pixels, one seed. {BRACKETS}",
+        lambda rows: [("Step by step", paper_protocol.tables(rows))],
+    ),
+    "scan_confirmation": Page(
+        "Scans of new networks",
+        "[How good is a scan?](../scan_evidence.md) Networks that were trained after settings, "
+        "rule and references were fixed, each scanned once.",
+        "A backdoor is *learnt* if its trigger makes the network predict its class for at least 90 "
+        "% of the test images of other classes. *Further*: beyond the numbers that were planned, "
+        "and not counted. *Without its like*: without the references of the same kind of network. "
+        "*In place*: at least half of the shown pixels, or of the trigger, lie where the trigger "
+        "is, for learnt patches that the patch family found. *AUC*: of each detector's statistic. "
+        "Brackets are 95 % intervals.",
+        lambda rows: scan_evidence.tables(ROWS),
+    ),
+    "solvers": Page(
+        "The solver of version 0.1",
+        "[The current search](../method.md#the-default-solver) next to that of version 0.1.",
+        "One canvas per class, means of ten classes (CIFAR-10: five), 500 held-out images. The "
+        "constants were chosen on other models and images.",
+        solvers.tables,
+    ),
+}
+
+
+def text_of(name: str) -> str:
+    """A page in Markdown."""
+    page = PAGES[name]
+    parts = [f"# {page.title}", page.about, page.note]
+    for title, lines in page.tables(read_rows(ROWS / f"{name}.jsonl")):
+        parts += [f"## {title}", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def index() -> str:
+    """The page that lists the others."""
+    about = (
+        "Each page is written from the rows in `benchmarks/results` by `write_tables.py`. Those of "
+        "[the paper's claims](../claims.md) are on that page."
+    )
+    links = [f"- [{page.title}]({name}.md)" for name, page in PAGES.items()]
+    return "\n".join(["# All tables", "", about, "", *links, ""])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--only", choices=PAGES, help="one page")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name in [given.only] if given.only else PAGES:
+        (given.out / f"{name}.md").write_text(text_of(name), encoding="utf-8")
+    (given.out / "index.md").write_text(index(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
