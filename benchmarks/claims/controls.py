@@ -30,8 +30,8 @@ def best_judged(
 
 
 def random_masks(pattern: Pattern, pool: Tensor) -> list[Pattern]:
-    """As many random pixels as a binary pattern has, one mask per canvas of its pool, and two if
-    there is one canvas, on which a search starts twice. They are the same for all models."""
+    """The same number of random pixels as a binary pattern has, one mask per canvas of its pool,
+    and two if there is one canvas, on which a search starts twice. All models have the same."""
     count, shape = int(pattern.mask.sum()), pattern.mask.shape[1:]
     generator = torch.Generator().manual_seed(pattern.target)
     canvases = pool if len(pool) > 1 else pool.expand(STARTS, -1, -1, -1)
