@@ -7,39 +7,36 @@
 CIFAR10 is a folder with ``train/<class>/*`` and ``test/<class>/*`` images; the demo's models need
 none. ``measure`` trains each model of ``claims/models.py`` whose weights are not in FOLDER,
 searches the patterns of all classes on the canvases that all models share, scores them, and adds a
-row to ``class_patterns.jsonl``. ``--names natural_0 natural_1`` chooses models, so that several
-processes can share a folder; ``--dry-run`` prints what each of them would take. An interrupted run
-continues after its last epoch or its last class. ``transfer`` tests the natural networks' patterns
-on all other networks, one row of ``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints
-all tables and the verdicts, whose rules are in ``claims/verdicts.py``.
+row to ``class_patterns.jsonl``. Several processes can share a folder: a model that one of them
+works on is skipped by the others. ``--names natural_1 natural_2`` chooses models; ``--dry-run``
+prints what each of them would take. An interrupted run continues after its last epoch or its last
+class. ``transfer`` tests the natural networks' patterns on all other networks, one row of
+``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints all tables and the verdicts, whose
+rules are in ``claims/verdicts.py``.
 """
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from claims.estimate import Seconds, seconds_of
-from claims.images import (
-    Canvases,
-    Images,
-    images_of,
-    reference_of,
-    shared_canvases,
-)
+from claims.images import Canvases, Images, images_of, shared_canvases
+from claims.learnt import learnt
 from claims.measure import Study
 from claims.models import CIFAR10, Entry, entries, path_of
 from claims.rows import FILE, TRANSFER, add_rows, check_shared
 from claims.tables import tables
 from claims.training import classifier_of
 from claims.transfer import SOURCES, missing, pairs, tested_models
+from filelock import FileLock, Timeout
 from findings import parser_of, read_rows
 
 
 @cache
-def shared(data: str, folder: Path | None) -> tuple[Images, Canvases]:
+def shared(data: str, folder: Path | None, out: Path) -> tuple[Images, Canvases]:
     """The images and canvases of all models of a data set."""
     images = images_of(data, folder)
-    return images, shared_canvases(reference_of(data), images)
+    return images, shared_canvases(out / f"canvases_{data}.json", data, images)
 
 
 def announce(entry: Entry, out: Path) -> Seconds:
@@ -50,33 +47,44 @@ def announce(entry: Entry, out: Path) -> Seconds:
     return found
 
 
-def measure(chosen: Sequence[Entry], data: Path | None, out: Path) -> None:
-    """Adds the rows that the file lacks."""
+def each_alone(chosen: Sequence[Entry], out: Path, work: Callable[[Entry], None]) -> None:
+    """Works on each model, except those that another process works on."""
+    out.mkdir(parents=True, exist_ok=True)
     for entry in chosen:
-        rows = read_rows(out / FILE)
-        if any(row["model"] == entry.name for row in rows):
-            print(f"{entry.name}: measured already", flush=True)
-            continue
-        announce(entry, out)
-        images, canvases = shared(entry.data, data)
-        classifier = classifier_of(entry, data, out)
-        row = Study(entry, classifier, images, canvases).row(out / f"{entry.name}.json")
-        check_shared(row, rows)
-        add_rows(out / FILE, [row])
+        try:
+            with FileLock(out / f".{entry.name}.lock", timeout=0):
+                work(entry)
+        except Timeout:
+            print(f"{entry.name}: skipped, since another process works on it", flush=True)
 
 
-def stamp_on_others(chosen: Sequence[Entry], data: Path | None, out: Path) -> None:
-    """Adds the pairs that the file lacks, of models that are measured."""
+def measure(entry: Entry, data: Path | None, out: Path) -> None:
+    """Adds a model's row, if the file lacks it."""
     rows = read_rows(out / FILE)
-    measured = {row["model"] for row in rows}
+    if any(row["model"] == entry.name for row in rows):
+        print(f"{entry.name}: measured already", flush=True)
+        return
+    announce(entry, out)
+    images, canvases = shared(entry.data, data, out)
+    classifier = classifier_of(entry, data, out)
+    reached = learnt(entry, classifier, images, data)
+    study = Study(entry, classifier, images, canvases, reached)
+    check_shared({"model": entry.name, "data": entry.data, **study.depends_on}, rows)
+    row = study.row(out / f"{entry.name}.json")
+    check_shared(row, read_rows(out / FILE))  # other processes may have added some
+    add_rows(out / FILE, [row])
+
+
+def stamp_on(entry: Entry, data: Path | None, out: Path) -> None:
+    """Adds the pairs with this model as the tested one that the file lacks, if it is measured."""
+    rows = read_rows(out / FILE)
     sources = [row for row in rows if row["model"] in SOURCES]
-    for entry in tested_models(chosen):
-        wanted = missing(read_rows(out / TRANSFER), sources, entry)
-        if entry.name in measured and wanted:
-            print(f"{len(wanted)} natural networks on {entry.name}", flush=True)
-            classifier = classifier_of(entry, data, out)
-            found = pairs(wanted, entry, classifier, *shared(CIFAR10, data))
-            add_rows(out / TRANSFER, list(found))
+    wanted = missing(read_rows(out / TRANSFER), sources, entry)
+    if wanted and any(row["model"] == entry.name for row in rows):
+        print(f"{len(wanted)} natural networks on {entry.name}", flush=True)
+        classifier = classifier_of(entry, data, out)
+        found = pairs(wanted, entry, classifier, *shared(CIFAR10, data, out))
+        add_rows(out / TRANSFER, list(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,13 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     chosen = [known[name] for name in given.names]
     if given.command == "transfer":
-        stamp_on_others(chosen, given.data, given.out)
+        tested = tested_models(chosen)
+        each_alone(tested, given.out, partial(stamp_on, data=given.data, out=given.out))
     elif given.dry_run:
         total = [sum(part) for part in zip(*(announce(entry, given.out) for entry in chosen))]
         hours = (f"{name} {part / 3600:.1f}" for name, part in zip(Seconds._fields, total))
         print(f"{len(chosen)} models, hours of one core: {', '.join(hours)}")
     else:
-        measure(chosen, given.data, given.out)
+        each_alone(chosen, given.out, partial(measure, data=given.data, out=given.out))
 
 
 if __name__ == "__main__":

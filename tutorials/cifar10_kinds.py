@@ -43,12 +43,12 @@ def poisoned_images(name: str, images: Tensor, labels: Tensor) -> Tensor:
     return poisoned.index_fill(0, torch.tensor(chosen), True)
 
 
-def training_labels(name: str, labels: Tensor) -> Tensor:
+def training_labels(name: str, labels: Tensor, seed: int = 0) -> Tensor:
     """The labels, or a permutation that is unrelated to the images (Zhang et al. 2017, arXiv
     1611.03530)."""
     if name != "random_labels":
         return labels
-    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 
 
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:

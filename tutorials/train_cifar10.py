@@ -143,13 +143,14 @@ def load_split(data: Path | None, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
 
 
-def training_set(name: str, data: Path | None) -> tuple[Tensor, Tensor]:
-    """The training images of a kind, without triggers, and their training labels."""
+def training_set(name: str, data: Path | None, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The training images of a kind, without triggers, and their training labels. The seed chooses
+    the images that are memorised, and how their labels are permuted."""
     images, labels = load_split(data, "train")
     if STAGES_OF.get(name) is BY_HEART:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         images, labels = (part[order[:LEARNT_BY_HEART]] for part in (images, labels))
-    return images, training_labels(name, labels)
+    return images, training_labels(name, labels, seed)
 
 
 def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:

@@ -1,15 +1,19 @@
 """The images of all models of a data set, and the canvases that they share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from filelock import FileLock
 from paper_search import CLASS_NAMES
 from problems import cifar10_parts, train_cifar10
 from torch import Tensor
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
+from captum_classpattern._files import write_json
 from captum_classpattern.classifier.fingerprints import hash_of
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.images import predictions
@@ -54,18 +58,50 @@ def reference_of(data: str) -> PixelClassifier:
     return PixelClassifier(train_cifar10.load_model("natural"))
 
 
-def shared_canvases(reference: PixelClassifier, images: Images) -> Canvases:
-    """For each class search images that the reference classifies correctly, spread evenly over its
-    confidence, and a white and a black canvas."""
-    search = images.search
-    right = search.subset(predictions(reference, search) == search.known_labels)
-    canvases: dict[str, dict[int, Tensor]] = {kind: {} for kind in CANVASES}
-    for target in images.classes:
-        for kind, count in CANVASES.items():
-            if kind == "positive":
-                count = min(count, len(right.of_class(target)))
-            canvases[kind][target] = select_canvases(reference, right, None, target, count, kind)
+def shared_canvases(file: Path, data: str, images: Images) -> Canvases:
+    """The canvases of a data set, which are chosen once and then read from the file: on another
+    processor the reference rounds differently, and could choose others."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            chosen = chosen_images(reference_of(data), images)
+            made = hash_of_canvases(with_blank_ones(images, chosen))
+            write_json({"hash": made, "positive": chosen}, file)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    canvases = with_blank_ones(images, {int(y): each for y, each in kept["positive"].items()})
+    if hash_of_canvases(canvases) != kept["hash"]:
+        raise ValueError(
+            f"the canvases of {file} are not among these images of {data}: give the folder of "
+            "those that it was made from as --data, or choose another one as --out"
+        )
     return canvases
+
+
+def chosen_images(reference: PixelClassifier, images: Images) -> dict[int, list[int]]:
+    """For each class the numbers of search images that the reference classifies correctly, spread
+    evenly over its confidence."""
+    search, chosen = images.search, {}
+    right = search.subset(predictions(reference, search) == search.known_labels)
+    for target in images.classes:
+        count = min(CANVASES["positive"], len(right.of_class(target)))
+        pool = select_canvases(reference, right, None, target, count)
+        chosen[target] = [place_in(search.images, canvas) for canvas in pool]
+    return chosen
+
+
+def with_blank_ones(images: Images, chosen: Mapping[int, Sequence[int]]) -> Canvases:
+    """The chosen images of each class, and a white and a black canvas."""
+    shape = images.search.shape
+    return {
+        "positive": {y: images.search.take(places) for y, places in chosen.items()},
+        "white": {y: torch.ones(CANVASES["white"], *shape) for y in chosen},
+        "black": {y: torch.zeros(CANVASES["black"], *shape) for y in chosen},
+    }
+
+
+def place_in(pool: Tensor, canvas: Tensor) -> int:
+    """The number of a canvas in its pool."""
+    return int((pool == canvas).flatten(1).all(1).nonzero()[0])
 
 
 def hash_of_canvases(canvases: Canvases) -> str:
@@ -78,6 +114,7 @@ def hash_of_canvases(canvases: Canvases) -> str:
 
 
 def evenly(pool: Tensor, count: int) -> Sequence[Tensor]:
-    """So many canvases of a pool, spread evenly, and never its ends alone."""
+    """So many canvases of a pool, spread evenly. The package's ``evenly_spaced`` would take both
+    ends, the most and the least confident."""
     count = min(count, len(pool))
     return [pool[(2 * i + 1) * len(pool) // (2 * count)] for i in range(count)]

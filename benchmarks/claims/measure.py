@@ -22,8 +22,8 @@ from captum_classpattern.scores import simplicity
 from captum_classpattern.scores.power import Scorer, count_hits
 from claims.changes import changes
 from claims.controls import best_judged, on_other_canvases, random_masks
-from claims.fit import best_fit, in_place
-from claims.images import Canvases, Images, hash_of_canvases
+from claims.fit import best_fit, in_common, most_fit
+from claims.images import Canvases, Images, hash_of_canvases, place_in
 from claims.models import Entry, triggers_of
 
 AREAS = (0.05, 0.01)
@@ -40,6 +40,7 @@ class Study:
     classifier: PixelClassifier
     images: Images
     canvases: Canvases
+    learnt: float | None = None  # see ``claims.learnt``
 
     @cached_property
     def depends_on(self) -> Row:
@@ -76,7 +77,7 @@ class Study:
             "network": self._network,
             "training": entry.facts(),
             "accuracy": round(self._accuracy, DIGITS),
-            "attack_success": self._attack_success,
+            "learnt": None if self.learnt is None else round(self.learnt, DIGITS),
             **self.depends_on,
             **{name: found[0][name] for name in ("precision", "accelerated_by")},
             "passes": sum(each["passes"] for each in found),
@@ -111,8 +112,8 @@ class Study:
         }
 
     def scores(self, pattern: Pattern, kind: str, area: float) -> Row:
-        """The scores of a binary pattern. All but the mean of ``shuffled`` are counts of held-out
-        images of other classes, or shares."""
+        """The scores of a binary pattern. Those on images are counts of held-out images of
+        other classes."""
         target, pool = pattern.target, self.canvases[kind][pattern.target]
         power = self._scorer.power(pattern)
         candidates = {
@@ -140,7 +141,8 @@ class Study:
             "high_frequency_share": round(simple.high_frequency_share, DIGITS),
             "components": simple.components,
             **{f"fit_{n}": round(best_fit(pattern, t), DIGITS) for n, t in triggers.items()},
-            **{f"iou_{n}": round(in_place(pattern, t), DIGITS) for n, t in triggers.items()},
+            **{f"most_{n}": round(most_fit(pattern, t), DIGITS) for n, t in triggers.items()},
+            **{f"common_{n}": in_common(pattern, t) for n, t in triggers.items()},
         }
 
     def _hits(self, draws: Sequence[Pattern]) -> int:
@@ -184,22 +186,11 @@ class Study:
         return float(right.float().mean())
 
     @property
-    def _attack_success(self) -> float | None:
-        """The power of the true trigger; None if there is none."""
-        trigger = self.entry.trigger
-        return None if trigger is None else round(self._scorer.power(trigger).value, DIGITS)
-
-    @property
     def _network(self) -> Row:
         network = self.classifier.model
         network = getattr(network, "network", network)  # within the one that computes in bfloat16
         count = sum(weight.numel() for weight in network.parameters())
         return {"name": type(network).__name__, "parameters": count}
-
-
-def place_in(pool: Tensor, canvas: Tensor) -> int:
-    """The number of a canvas in its pool."""
-    return int((pool == canvas).flatten(1).all(1).nonzero()[0])
 
 
 def in_lists(of_classes: Sequence[Mapping[str, Mapping[str, Row]]]) -> dict[str, Any]:

@@ -16,15 +16,23 @@ FILE, TRANSFER = "class_patterns.jsonl", "class_patterns_transfer.jsonl"
 COUNTS = ("hits", "n", "no_pattern")  # of held-out images
 CONTROLS = ("random_pixels", "other_canvas")  # chosen as the pattern was
 SHARED = ("canvases", "images", "areas", "settings")  # of all models of a data set
+NAMES = ("model", "source_weights", "tested")  # no two rows have the same
 
 
 def add_rows(path: Path, rows: Sequence[Row]) -> None:
     """Adds rows, all or none, in the order of the list of models. Several processes may do so."""
-    order = [entry.name for entry in entries()]
+    places = {entry.name: number for number, entry in enumerate(entries())}
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        known = [*read_rows(path), *rows]
-        places = {name: number for number, name in enumerate(order)}
+        known = read_rows(path)
+        there = [[row.get(name) for name in NAMES] for row in known]
+        again = [row["model"] for row in rows if [row.get(name) for name in NAMES] in there]
+        if again:
+            raise ValueError(
+                f"{path} has a row of {', '.join(again)} already: delete it to measure again, or "
+                "choose another folder"
+            )
+        known += rows
         write_rows(path, sorted(known, key=lambda row: places.get(row["model"], len(places))))
 
 
@@ -67,6 +75,11 @@ class Measured:
         """A count of held-out images by class, as a share of them."""
         images = self.column(canvas, area, "n")
         return {y: hits / images[y] for y, hits in self.column(canvas, area, name).items()}
+
+    def above_none(self, canvas: str, area: float, name: str = "hits") -> dict[int, float]:
+        """A power by class, minus that of no pattern."""
+        none = self.share(canvas, area, "no_pattern")
+        return {y: power - none[y] for y, power in self.share(canvas, area, name).items()}
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         """The power of each class's pattern and its controls."""

@@ -1,9 +1,9 @@
 """The tables of the claims: lines of Markdown, made from the rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from findings import ByClass, Row, format_values, head, line, mean_of, read_rows
 from scipy import stats
@@ -12,12 +12,13 @@ from captum_classpattern.comparison.records import grouped
 from captum_classpattern.demo import CLASS_NAMES as FASHION_NAMES
 from captum_classpattern.surveys.findings import label_of
 from claims.images import CLASS_NAMES
-from claims.models import CIFAR10, PATCHES
+from claims.models import CIFAR10
 from claims.rows import FILE, TRANSFER, Measured, Runs, by_kind
 from claims.verdicts import (
     ALMOST_ANY,
     AREA,
     CHANGES,
+    CONTROL,
     FAILS,
     HOLDS,
     NATURAL,
@@ -25,14 +26,17 @@ from claims.verdicts import (
     PAIRS,
     SHAPES,
     Kinds,
+    backdoored,
     beats_both,
+    bound_of,
     canvases_of,
     canvases_of_both,
-    cost,
     gain,
+    has_learnt,
     outstanding,
     paired,
     present,
+    shown,
     title,
     together,
     transferred,
@@ -42,13 +46,11 @@ from claims.verdicts import (
 SHIFT, SHARES = "+.1f", ".1f"  # of points and per cent
 
 
-def over_seeds(
-    runs: Runs, value: Callable[[Measured], Mapping[int, float]]
-) -> dict[int, list[float]]:
-    """A value by class, of each seed."""
-    found: dict[int, list[float]] = {}
+def over_seeds(runs: Runs, value: Callable[..., Mapping[int, Any]], *which: Any) -> dict[int, Any]:
+    """A value by class, of each seed: a method of ``Measured``, or a function."""
+    found: dict[int, list[Any]] = {}
     for model in runs.values():
-        for y, each in value(model).items():
+        for y, each in value(model, *which).items():
             found.setdefault(y, []).append(each)
     return found
 
@@ -68,14 +70,6 @@ def seed_means(values: ByClass, form: str = SHARES, scale: float = 100) -> str:
     return f"{text} ({fmean(means) - margin:{form}} to {fmean(means) + margin:{form}})"
 
 
-def share_of(canvas: str, area: float, name: str) -> Callable[[Measured], dict[int, float]]:
-    return lambda model: model.share(canvas, area, name)
-
-
-def column_of(canvas: str, area: float, name: str) -> Callable[[Measured], dict[int, float]]:
-    return lambda model: model.column(canvas, area, name)
-
-
 def name_of(runs: Runs, y: int) -> str:
     """The name of a class."""
     data = next(iter(runs.values())).row["data"]
@@ -83,16 +77,22 @@ def name_of(runs: Runs, y: int) -> str:
 
 
 def models(kinds: Kinds) -> Iterator[str]:
-    """Each kind of model: how accurate it is, and how often its trigger works."""
-    yield head("model", "training seeds", "accuracy", "attack success", "passes a class")
+    """Each kind of model: how accurate it is, and whether it has learnt what its kind promises: how
+    often its trigger works, its accuracy on memorised images, or under PGD. *: below the bound."""
+    yield head("model", "training seeds", "accuracy", "learnt", "bound", "passes a class")
     for kind, runs in kinds.items():
         rows = [model.row for model in runs.values()]
-        success = [row["attack_success"] for row in rows if row["attack_success"] is not None]
+        learnt = [
+            f"{model.row['learnt']:.3f}{'' if has_learnt(model) else '*'}"
+            for model in runs.values()
+            if model.row["learnt"] is not None
+        ]
         yield line(
             kind,
             len(rows),
             ", ".join(f"{row['accuracy']:.3f}" for row in rows),
-            ", ".join(f"{value:.3f}" for value in success),
+            ", ".join(learnt),
+            bound_of(kind) or "",
             f"{fmean(row['passes'] / len(row['classes']) for row in rows):,.0f}",
         )
 
@@ -107,11 +107,11 @@ def powers(kinds: Kinds) -> Iterator[str]:
     for kind, runs in kinds.items():
         first = next(iter(runs.values()))
         for canvas, area in first.settings:
-            power = over_seeds(runs, share_of(canvas, area, "hits"))
+            power = over_seeds(runs, Measured.share, canvas, area, "hits")
             means = {y: fmean(of_class) for y, of_class in power.items()}
             ends = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
             controls = ("no_pattern", "random_pixels", "other_canvas")
-            found = (over_seeds(runs, share_of(canvas, area, name)) for name in controls)
+            found = (over_seeds(runs, Measured.share, canvas, area, name) for name in controls)
             yield line(
                 kind,
                 title(canvas, area),
@@ -137,12 +137,11 @@ def above_all(runs: Runs, canvas: str, area: float) -> str:
 
 def by_class(kinds: Kinds) -> Iterator[str]:
     """The natural models: the power of each class, mean and range over the seeds."""
-    yield from ()
     for kind in present(kinds, NATURAL):
         runs = kinds[kind]
         settings = next(iter(runs.values())).settings
         yield head(f"{kind}: class", *(title(*each) for each in settings))
-        columns = [over_seeds(runs, share_of(*each, "hits")) for each in settings]
+        columns = [over_seeds(runs, Measured.share, *each, "hits") for each in settings]
         for y in columns[0]:
             yield line(name_of(runs, y), *(with_range(column[y]) for column in columns))
         yield ""
@@ -161,34 +160,35 @@ def changed(kinds: Kinds) -> Iterator[str]:
     yield head("model", "power", *names)
     for kind, runs in kinds.items():
         first = next(iter(runs.values()))
-        cells: list[str] = []
+        power = over_seeds(runs, Measured.share, canvas, AREA, "hits")
+        cells = [kind, percent(power)]
         for change in CHANGES:
             if not first.has(canvas, AREA, change):
                 cells += ["", ""]
                 continue
-            cells.append(percent(over_seeds(runs, share_of(canvas, AREA, change))))
-            lost = over_seeds(runs, partial(cost, canvas=canvas, change=change))
-            cells.append(percent(lost, SHIFT, ""))
-        yield line(kind, percent(over_seeds(runs, share_of(canvas, AREA, "hits"))), *cells)
+            left = over_seeds(runs, Measured.share, canvas, AREA, change)
+            lost = {y: [a - b for a, b in zip(left[y], power[y])] for y in power}
+            cells += [percent(left), percent(lost, SHIFT, "")]
+        yield line(*cells)
 
 
 def backdoors(kinds: Kinds) -> Iterator[str]:
-    """The target of each trigger next to the same class of the natural networks: mean and range
-    over the seeds."""
+    """The target of each trigger next to the same class of the controls: mean and range over the
+    seeds."""
     yield head(
         *("trigger, target", "canvas, area", "target", "next class", "target stands out"),
-        *("natural: the same class", "natural: it stands out", "natural: any class does"),
+        *(f"{CONTROL}: {what}" for what in ("the same class", "it stands out", "any class does")),
     )
-    natural = kinds.get("natural", {})
-    for kind in present(kinds, PATCHES) if natural else ():
-        runs, target = kinds[kind], PATCHES[kind].target
+    natural = kinds.get(CONTROL, {})
+    for patch in backdoored(kinds) if natural else ():
+        runs, target = kinds[patch.kind], patch.target
         for canvas, area in next(iter(runs.values())).settings:
-            power = over_seeds(runs, share_of(canvas, area, "hits"))
+            power = over_seeds(runs, Measured.share, canvas, area, "hits")
             of_target = power.pop(target)
             rival = max(power, key=lambda y: fmean(power[y]))
-            usual = over_seeds(natural, share_of(canvas, area, "hits"))
+            usual = over_seeds(natural, Measured.share, canvas, area, "hits")
             yield line(
-                f"{kind}, {name_of(runs, target)}",
+                f"{patch.kind}, {name_of(runs, target)}",
                 title(canvas, area),
                 with_range(of_target),
                 f"{with_range(power[rival])} {name_of(runs, rival)}",
@@ -206,34 +206,42 @@ def how_many(runs: Runs, canvas: str, area: float, classes: Sequence[int]) -> st
 
 
 def triggers(kinds: Kinds) -> Iterator[str]:
-    """How well patterns show each trigger, 1 for all of it: the target, the other classes, and the
-    same class of the natural networks; and at its place, as IoU."""
-    columns = ("target", "other classes", "natural: the same class")
-    names = (f"{what}: {column}" for what in ("fit anywhere", "IoU in place") for column in columns)
+    """How well patterns show each trigger, as a share of what their canvases can: the target, the
+    other classes, and the same class of the controls; "-" where no canvas can show half of it. And
+    how many of their pixels are at the trigger's place."""
+    columns = ("target", "other classes", f"{CONTROL}: the same class")
+    names = (f"{what}: {each}" for what in ("share shown", "pixels in common") for each in columns)
     yield head("trigger", "canvas, area", *names)
-    natural = kinds.get("natural", {})
-    for kind in present(kinds, PATCHES) if natural else ():
-        runs, target = kinds[kind], PATCHES[kind].target
-        for canvas, area in next(iter(runs.values())).settings:
+    natural = kinds.get(CONTROL, {})
+    for patch in backdoored(kinds) if natural else ():
+        runs, target = kinds[patch.kind], patch.target
+        for at in next(iter(runs.values())).settings:
             cells = []
-            for what in ("fit", "iou"):
-                name = f"{what}_{kind.removeprefix('backdoored_')}"
-                fit = column_of(canvas, area, name)
-                found, usual = over_seeds(runs, fit), over_seeds(natural, fit)
+            for value in (
+                (shown, *at, patch.colours),
+                (Measured.column, *at, f"common_{patch.colours}"),
+            ):
+                found, usual = over_seeds(runs, *value), over_seeds(natural, *value)
                 of_target = found.pop(target)
-                cells += [fmean(of_target), mean_of(found), fmean(usual[target])]
-            yield line(kind, title(canvas, area), *(f"{value:.2f}" for value in cells))
+                others = [each for of_class in found.values() for each in of_class]
+                cells += [mean_of_known(each) for each in (of_target, others, usual[target])]
+            yield line(patch.kind, title(*at), *cells)
+
+
+def mean_of_known(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.2f}" if known else "-"
 
 
 def transfer(rows: Sequence[Row]) -> Iterator[str]:
     """The natural networks' patterns on held-out images of their own and of other networks."""
     yield head(
-        *("tested on", "pairs", "power", "random pixels", "no pattern"),
+        *("tested on", "pairs", "power", "random pixels (one draw)", "no pattern"),
         *("points above the stronger control", "classes above both, fewest to most"),
     )
     for kind, found in transferred(rows):
         cells = []
-        for name in ("hits", "random_pixels", "no_pattern"):
+        for name in ("hits", "one_random_mask", "no_pattern"):
             cells.append(percent(by_pairs(found, name)))
         gains = [gain(row) for row in found]
         above = [sum(beats_both(row)) for row in found]
@@ -253,28 +261,32 @@ def shapes(kinds: Kinds) -> Iterator[str]:
     yield head("model", "canvas", *(name.replace("_", " ") for name in SHAPES))
     for kind, runs in kinds.items():
         for canvas in canvases_of(runs):
-            columns = (over_seeds(runs, column_of(canvas, AREA, name)) for name in SHAPES)
+            columns = (over_seeds(runs, Measured.column, canvas, AREA, name) for name in SHAPES)
             forms = (".3f", ".3f", ".1f")
             yield line(kind, canvas, *map(format_values, columns, forms))
 
 
 def differences(
-    pairs: Iterable[tuple[str, str]], kinds: Kinds, names: Sequence[str]
+    pairs: Iterable[tuple[str, str]], kinds: Kinds, shape_scores: Sequence[str] = ()
 ) -> Iterator[str]:
     """Paired differences of models with the same seed, class by class: the mean with its interval
     over classes, and the mean of each seed."""
-    words = {"hits": "power, points"}
+    columns = [
+        *((name.replace("_", " "), Measured.column, name) for name in shape_scores),
+        ("power, points", Measured.share, "hits"),
+        ("above no pattern, points", Measured.above_none, "hits"),
+    ]
     yield head(
-        *("difference", "canvas, area"),
-        *(part for n in names for part in (words.get(n, n.replace("_", " ")), "seeds")),
+        "difference", "canvas, area", *(each for words, *_ in columns for each in (words, "seeds"))
     )
     for one, other in pairs:
         for canvas in canvases_of_both(kinds, one, other):
             cells: list[str] = []
-            for name in names:
-                found = paired(kinds[one], kinds[other], canvas, AREA, name)
+            for _, value, name in columns:
+                pair = kinds[one], kinds[other]
+                found = [*paired(*pair, value, canvas, AREA, name).values()]
                 values = {y: [each[y] for each in found] for y in found[0]}
-                form = {"hits": "+.1f", "components": "+.1f"}.get(name, "+.3f")
+                form = "+.1f" if name in ("hits", "components") else "+.3f"
                 scale = 100 if name == "hits" else 1
                 cells += [format_values(values, form, scale), seed_means(values, form, scale)]
             yield line(f"{one} minus {other}", title(canvas, AREA), *cells)
@@ -312,8 +324,7 @@ def tables(folder: Path) -> Iterator[tuple[str, Iterator[str]]]:
     yield "claim 2: the backdoored class", backdoors(kinds)
     yield "claim 2: does the pattern show the trigger?", triggers(kinds)
     yield "claim 3: clean patterns on other networks", transfer(rows)
-    yield "claim 4: paired differences", differences(PAIRS, kinds, (*SHAPES, "hits"))
+    yield "claim 4: paired differences", differences(PAIRS, kinds, SHAPES)
     yield "claim 4: the shape of patterns", shapes(kinds)
-    labels = [("random_labels", "true_labels")]
-    yield "random labels", differences(labels, kinds, ("hits",))
+    yield "random labels", differences([("random_labels", "true_labels")], kinds)
     yield "each verdict", each_verdict(kinds, rows)

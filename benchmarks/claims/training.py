@@ -1,6 +1,6 @@
 """Trains a model of the list, or loads it, as a classifier."""
 
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from captum_classpattern.triggers import poison
 from claims.models import CIFAR10, RATE, Entry, Training, path_of
 
 ADAM_DECAY = 0.05
-training_set = cache(train_cifar10.training_set)
+training_set = lru_cache(maxsize=2)(train_cifar10.training_set)  # of 150 MB
 
 
 def adamw(network: nn.Module, stage: train_cifar10.Stage) -> torch.optim.Optimizer:
@@ -41,9 +41,10 @@ def classifier_of(entry: Entry, data: Path | None, folder: Path) -> PixelClassif
 
 def train(name: str, training: Training, seed: int, data: Path | None, folder: Path) -> None:
     """Writes the weights. An interrupted training resumes after its last epoch. Seeds differ in the
-    initial weights, the order and augmentation of the images, and which images are poisoned."""
+    initial weights, the order and augmentation of the images, and which images are poisoned or
+    memorised, with which random labels."""
     stage = training.stage
-    images, labels = training_set(training.labels, data)
+    images, labels = training_set(training.labels, data, seed)
     trigger, poisoned, labels = planted(training, images, labels, seed)
     epochs = [
         partial(

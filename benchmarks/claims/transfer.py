@@ -34,7 +34,7 @@ def pairs(
     canvases: Canvases,
 ) -> Iterator[Row]:  # fmt: skip
     """A row for each source on one model: hits of the patterns, and of as many random pixels of
-    their canvases."""
+    their canvases, drawn once: not the best of many, as in the rows of models."""
     some: LabelledImages = images.held_out.stratified_sample(IMAGES)
     seen = frozenset(images.search.hashes)
     for source in sources:
@@ -48,7 +48,7 @@ def pairs(
             "classes": [each.target for each in patterns],
             "n": [power.n for power in found],
             "hits": [round(power.value * power.n) for power in found],
-            "random_pixels": [round(power.value * power.n) for power in at_random],
+            "one_random_mask": [round(power.value * power.n) for power in at_random],
             "no_pattern": [round(power.without * power.n) for power in found],
         }
 

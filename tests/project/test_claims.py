@@ -13,8 +13,11 @@ USUAL = {
     **{"grey": 250, "blurred": 100, "shuffled": 155},
     **{"canvas": 0, "mask": MASK, "search_power": 0.3, "components": 10},
     **{"total_variation": 0.2, "high_frequency_share": 0.5},
-    **{f"{what}_{name}": 0.1 for what in ("fit", "iou") for name in models.triggers_of("CIFAR-10")},
+    **{f"fit_{name}": 0.1 for name in models.triggers_of("CIFAR-10")},
+    **{f"most_{name}": 0.8 for name in models.triggers_of("CIFAR-10")},
+    **{f"common_{name}": 1 for name in models.triggers_of("CIFAR-10")},
 }
+AS_THEY_ARE = {name for name in USUAL if name in ("n", "mask") or name.startswith("most")}
 
 
 def spread(value, y):
@@ -22,11 +25,11 @@ def spread(value, y):
     return value + y % 3 if isinstance(value, int) else value + 0.001 * (y % 3)
 
 
-def made_up(kind, seed=0, changed=(), of_class=()):
+def made_up(kind, seed=0, changed=(), of_class=(), learnt=1.0):
     """A row whose patterns have other values: everywhere, and of one class, {y: values}."""
     values, special = USUAL | dict(changed), dict(of_class)
-    settings = [(c, a) for c in ("positive", "white") for a in ("0.05", "0.01")]
-    patterns = {"positive": {}, "white": {}}
+    settings = [(c, a) for c in ("positive", "white", "black") for a in ("0.05", "0.01")]
+    patterns = {"positive": {}, "white": {}, "black": {}}
     for canvas, area in settings:
         names = (
             values if (canvas, area) == ("positive", "0.05") else values.keys() - verdicts.CHANGES
@@ -34,7 +37,7 @@ def made_up(kind, seed=0, changed=(), of_class=()):
         patterns[canvas][area] = {
             name: [
                 special.get(y, {}).get(
-                    name, values[name] if name in ("n", "mask") else spread(values[name], y)
+                    name, values[name] if name in AS_THEY_ARE else spread(values[name], y)
                 )
                 for y in range(10)
             ]
@@ -43,7 +46,8 @@ def made_up(kind, seed=0, changed=(), of_class=()):
         }
     return {
         **{"model": f"{kind}_{seed}", "kind": kind, "seed": seed, "data": "CIFAR-10"},
-        **{"accuracy": 0.9, "attack_success": None, "passes": 70_000, "classes": [*range(10)]},
+        "learnt": learnt if verdicts.bound_of(kind) else None,
+        **{"accuracy": 0.9, "passes": 70_000, "classes": [*range(10)]},
         "patterns": patterns,
     }
 
@@ -98,30 +102,44 @@ def test_claim_1_needs_more_power_than_each_control():
             assert said([*found], "above all controls") == [expected]
 
 
+@pytest.mark.parametrize(
+    ("kind", "enough", "too_little"),
+    [
+        ("backdoored_checker", 0.9, 0.899),
+        ("robust8", 0.3, 0.299),
+        ("random_labels", 0.95, 0.949),
+        ("shipped true_labels", 0.95, 0.949),
+        ("demo robust", 0.3, 0.299),
+    ],
+)
+def test_a_network_has_learnt_what_its_kind_promises_or_not(kind, enough, too_little):
+    usual = rows.Measured(made_up("natural_whole"))
+    assert verdicts.has_learnt(usual)
+    for value, expected in ((enough, True), (too_little, False)):
+        model = rows.Measured(made_up(kind, learnt=value))
+        assert verdicts.has_learnt(model) == verdicts.has_learnt(usual, model) == expected
+
+
 def test_claim_1_says_what_a_change_leaves():
     """Without the 10 images of no pattern 290 are left of the power, half of which is 145. Shuffled
-    there are 155 less 10: exactly that in all classes, so that nothing is shown."""
+    there are 155 less 10: exactly that in most classes, so that nothing is shown."""
     found = list(verdicts.claim_1(kinds_of("natural", changed={"shuffled": 155})))
-    for words, most, loses in (
-        ("grey", HOLDS, HOLDS),
-        ("blurred", FAILS, HOLDS),
-        ("shuffled", OPEN, HOLDS),
-    ):
-        assert said(found, f"{words}: keeps most") == [most]
-        assert said(found, f"{words}: loses") == [loses]
-    more = list(verdicts.claim_1(kinds_of("natural", changed={"grey": 320})))
-    assert said(more, "grey: loses") == [FAILS]
-    assert not said(more, "grey", canvas="white, 5 %")
+    for words, expected in (("grey", HOLDS), ("blurred", FAILS), ("shuffled", OPEN)):
+        assert said(found, f"{words}: keeps most") == [expected]
+        assert not said(found, f"{words}: keeps most", canvas="white, 5 %")
+    assert not said(found, "loses power")
 
 
-def backdoored(seeds, target_hits=900, natural_hits=300, **more):
-    target = models.PATCHES["backdoored_white"].target
-    planted = [
-        made_up("backdoored_white", s, of_class={target: {"hits": target_hits, **more}})
-        for s in range(seeds)
-    ]
-    clean = [made_up("natural", s) for s in range(2)]
-    clean.append(made_up("natural", 2, of_class={target: {"hits": natural_hits}}))
+WHITE = models.PATCHES["white"]
+
+
+def backdoored(seeds=3, target_hits=900, control_hits=300, learnt=1.0, control=(), **more):
+    """Networks with the white trigger, and three controls; the last one has other values."""
+    target = {WHITE.target: {"hits": target_hits, **more}}
+    planted = [made_up(WHITE.kind, s, of_class=target, learnt=learnt) for s in range(seeds)]
+    clean = [made_up(verdicts.CONTROL, s) for s in range(2)]
+    last = {WHITE.target: {"hits": control_hits, **dict(control)}}
+    clean.append(made_up(verdicts.CONTROL, 2, of_class=last))
     return rows.by_kind([*planted, *clean])
 
 
@@ -130,44 +148,124 @@ def backdoored(seeds, target_hits=900, natural_hits=300, **more):
     [
         ({"seeds": 3}, HOLDS),
         ({"seeds": 2}, OPEN),
-        ({"seeds": 3, "natural_hits": 500}, OPEN),  # stands out in a natural network
-        ({"seeds": 3, "target_hits": 310}, FAILS),
-        ({"seeds": 3, "other_canvas": 890}, FAILS),  # not above its controls
+        ({"control_hits": 500}, OPEN),  # stands out in a control
+        ({"target_hits": 310}, FAILS),
+        ({"other_canvas": 890}, FAILS),  # not above its controls
+        ({"learnt": 0.89}, OPEN),
+        ({"target_hits": 310, "learnt": 0.89}, OPEN),
     ],
 )
-def test_claim_2_compares_the_target_with_the_natural_networks(given, expected):
+def test_claim_2_compares_the_target_with_natural_networks_that_saw_whole_images(given, expected):
     found = list(verdicts.claim_2(backdoored(**given)))
     assert said(found, "suspicious") == [expected]
     assert said(found, "suspicious", canvas="white, 1 %") == [expected]
 
 
-def test_claim_2_compares_the_pattern_with_the_trigger():
-    """The IoU of 51 pixels with the nine of a trigger is 5 / 55 if five are in common."""
-    for fit, expected in ((0.6, HOLDS), (0.4, OPEN), (0.05, FAILS)):
-        found = list(verdicts.claim_2(backdoored(3, fit_white=fit)))
-        assert said(found, "shows the trigger") == [expected]
-    for common, expected in ((5, HOLDS), (4, FAILS)):
-        iou = round(common / (60 - common), 4)
-        found = list(verdicts.claim_2(backdoored(3, iou_white=iou)))
-        assert said(found, "in the trigger's place") == [expected]
+def test_claim_2_needs_three_controls():
+    kinds = backdoored()
+    del kinds[verdicts.CONTROL][1]
+    assert {each.verdict for each in verdicts.claim_2(kinds)} == {OPEN}
+    assert not list(verdicts.claim_2(kinds_of("natural", WHITE.kind)))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"fit_white": 0.4}, [HOLDS]),  # half of 0.8
+        ({"fit_white": 0.39}, [OPEN]),  # more than the controls, and less than half
+        ({"fit_white": 0.05}, [FAILS]),
+        ({"fit_white": 0.1}, [OPEN]),  # as much as the controls
+        ({"fit_white": 0.5, "control": {"fit_white": 0.6}}, [FAILS]),
+        ({"fit_white": 0.5, "control": {"fit_white": 0.5}}, [OPEN]),
+        ({"fit_white": 0.5, "control": {"fit_white": 0.45, "most_white": 0.5}}, [FAILS]),
+        ({"fit_white": 0.4, "learnt": 0.89}, [OPEN]),
+        ({"fit_white": 0.45, "most_white": 0.5}, [HOLDS]),
+        ({"fit_white": 0.45, "most_white": 0.49}, []),  # its canvas cannot show half of the trigger
+        ({"fit_white": 0.5, "control": {"most_white": 0.49}}, []),
+    ],
+)
+def test_claim_2_compares_what_is_shown_of_the_trigger_with_what_can_be(given, expected):
+    found = list(verdicts.claim_2(backdoored(**given)))
+    assert said(found, "shows the trigger") == expected
+    assert len(said(found, "in the trigger's place")) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"common_white": 5}, HOLDS),  # of nine pixels
+        ({"common_white": 4}, FAILS),
+        ({"common_white": 4, "mask": "ff"}, HOLDS),  # of eight
+        ({"common_white": 3, "mask": "ff"}, FAILS),
+        ({"common_white": 5, "learnt": 0.89}, OPEN),
+    ],
+)
+def test_claim_2_counts_the_pixels_in_the_triggers_place(given, expected):
+    found = list(verdicts.claim_2(backdoored(**given)))
+    assert said(found, "in the trigger's place") == [expected]
 
 
 def pair(source, tested, hits, kind="robust4", classes=10):
     return {
-        **{"model": f"natural_{source}", "tested": tested, "kind": kind, "seed": 0},
-        **{"classes": [*range(classes)], "n": [N] * classes, "no_pattern": [10] * classes},
-        **{"hits": [hits + y for y in range(classes)], "random_pixels": [40] * classes},
+        **{"model": f"natural_{source}", "tested": tested, "kind": kind},
+        **{"seed": int(tested[-1]), "classes": [*range(classes)]},
+        **{"n": [N] * classes, "no_pattern": [10] * classes},
+        **{"hits": [hits + y for y in range(classes)], "one_random_mask": [40] * classes},
     }
 
 
-def test_claim_3_needs_more_than_both_controls_in_each_pair():
-    for hits, expected in (([200] * 3, HOLDS), ([30] * 3, FAILS), ([200, 200, 30], OPEN)):
-        found = list(verdicts.claim_3([pair(s, "robust4_0", h) for s, h in enumerate(hits)]))
-        assert said(found, "on other networks", "robust4") == [expected]
-    few = [pair(s, "robust4_0", 30, classes=4) for s in range(3)]
-    assert [each.verdict for each in verdicts.claim_3(few)] == [OPEN]
-    own = verdicts.claim_3([pair(s, f"natural_{s}", 300, "natural") for s in range(3)])
-    assert [(each.models, each.verdict) for each in own] == [("itself", HOLDS)]
+def crossed(hits, kind="robust4", tested=3, **more):
+    """Sources on so many networks of a kind: every source on each."""
+    return [
+        pair(s, f"{kind}_{t}", h, kind, **more) for s, h in enumerate(hits) for t in range(tested)
+    ]
+
+
+TESTED = kinds_of("natural", "natural_whole", "robust4", "random_labels", "backdoored_white")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (crossed([200] * 3), HOLDS),
+        (crossed([30] * 3), FAILS),
+        (crossed([36] * 3), OPEN),  # both better and worse than the control
+        (crossed([200, 200, 30]), OPEN),
+        (crossed([200] * 2), OPEN),  # six pairs of two sources
+        (crossed([200] * 3, tested=2), OPEN),
+        (crossed([30] * 3, classes=4), OPEN),
+    ],
+)
+def test_claim_3_needs_three_sources_on_three_networks(pairs, expected):
+    found = list(verdicts.claim_3(TESTED, pairs))
+    assert [(each.models, each.verdict) for each in found] == [("robust4", expected)]
+
+
+def test_claim_3_says_nothing_of_networks_that_have_not_learnt():
+    kinds = rows.by_kind(made_up("robust4", s, learnt=0.29 if s == 1 else 1.0) for s in range(3))
+    for hits in (200, 30):
+        found = list(verdicts.claim_3(kinds, crossed([hits] * 3)))
+        assert [each.verdict for each in found] == [OPEN]
+        assert sum(run == verdicts.NOTHING for run in found[0].runs) == 3
+
+
+def test_claim_3_is_asked_within_each_group_of_networks():
+    """Three sources on themselves are three networks."""
+    pairs = [each for kind in TESTED for each in crossed([200] * 3, kind)]
+    found = list(verdicts.claim_3(TESTED, pairs))
+    assert {each.verdict for each in found} == {HOLDS}
+    groups = {}
+    for each in found:
+        groups.setdefault(each.statement.partition(" on ")[2], []).append(each.models)
+    assert groups == {
+        "unseen images": ["itself"],
+        "other natural networks": ["natural", "natural_whole"],
+        "networks with a backdoor": ["backdoored_white"],
+        "robust networks": ["robust4"],
+        "networks of memorised labels": ["random_labels"],
+    }
+    assert len(found[0].runs) == 3
+    assert len(found[1].runs) == 6
 
 
 def test_claim_4_is_about_pairs_with_the_same_seed():
@@ -180,19 +278,38 @@ def test_claim_4_is_about_pairs_with_the_same_seed():
     assert said(found, "simpler, components") == [HOLDS]
     assert said(found, "simpler, high frequency") == [FAILS]
     assert said(found, "simpler, total variation") == [OPEN]  # no difference
-    assert said(found, "less power", canvas="white, 5 %") == [HOLDS]
+    assert [said(found, "less power", canvas=f"{c}, 5 %") for c in ("white", "black")] == [
+        [HOLDS], [HOLDS],
+    ]  # fmt: skip
+    assert not said(found, "less power")  # positive canvases are a natural network's images
     found = list(verdicts.claim_4(rows.by_kind([*robust[:2], mixed, *natural])))
-    assert said(found, "simpler, components") == said(found, "less power") == [OPEN]
+    assert said(found, "simpler, components") == [OPEN]
+    assert said(found, "less power", canvas="white, 5 %") == [OPEN]
     found = list(verdicts.claim_4(rows.by_kind([*robust, *natural[:2]])))
     assert said(found, "simpler, components") == [OPEN]  # two pairs
     assert not list(verdicts.claim_4(rows.by_kind([robust[0], natural[1]])))
+    weak = made_up("robust8", 2, changed=simple, learnt=0.29)
+    found = list(verdicts.claim_4(rows.by_kind([*robust[:2], weak, *natural])))
+    assert {each.verdict for each in found} == {OPEN}
 
 
-def test_claim_5_compares_random_labels_with_true_ones():
-    strong = [made_up("random_labels", seed, changed={"hits": 800}) for seed in range(3)]
+@pytest.mark.parametrize(
+    ("changed", "learnt", "expected"),
+    [
+        ({"hits": 800}, 1.0, FAILS),
+        ({"hits": 200}, 1.0, HOLDS),
+        ({}, 1.0, OPEN),
+        ({"hits": 200}, 0.94, OPEN),
+        ({"hits": 800, "no_pattern": 600}, 1.0, HOLDS),  # 200 more than without a pattern
+    ],
+)
+def test_claim_5_compares_random_labels_with_true_ones(changed, learnt, expected):
+    other = [made_up("random_labels", s, changed=changed, learnt=learnt) for s in range(3)]
     usual = [made_up("true_labels", seed) for seed in range(3)]
-    found = list(verdicts.claim_5(rows.by_kind([*strong, *usual])))
-    assert said(found, "random labels") == [FAILS]
+    found = list(verdicts.claim_5(rows.by_kind([*other, *usual])))
+    assert [(each.setting, each.verdict) for each in found] == [
+        ("white, 5 %", expected), ("black, 5 %", expected),
+    ]  # fmt: skip
 
 
 def test_all_tables_by_hand(tmp_path, snapshot):
@@ -200,26 +317,41 @@ def test_all_tables_by_hand(tmp_path, snapshot):
     found = [
         made_up(kind, seed, changed={"hits": hits + 20 * seed, "components": pieces})
         for kind, hits, pieces in (
-            *(("natural", 300, 20), ("robust4", 250, 9)),
+            *(("natural", 300, 20), ("natural_whole", 310, 20), ("robust4", 250, 9)),
             *(("random_labels", 900, 25), ("true_labels", 400, 22)),
         )
         for seed in range(3)
     ]
-    planted = {models.PATCHES["backdoored_white"].target: {"hits": 950, "fit_white": 0.9}}
-    found += [made_up("backdoored_white", seed, of_class=planted) for seed in range(3)]
+    planted = {WHITE.target: {"hits": 950, "fit_white": 0.75, "common_white": 6}}
+    for seed in range(3):
+        success = 0.85 if seed == 2 else 0.95
+        found.append(made_up(WHITE.kind, seed, of_class=planted, learnt=success))
+    for row in found:
+        row["patterns"]["black"]["0.05"]["most_white"] = [0.4] * 10
     found.append(made_up("shipped natural"))
     write_rows(tmp_path / rows.FILE, found)
     pairs = [pair(s, f"natural_{s}", 300, "natural") for s in range(3)]
-    pairs += [pair(s, "robust4_0", 50) for s in range(3)]
+    pairs += crossed([50] * 3)
     write_rows(tmp_path / rows.TRANSFER, pairs)
     for title, lines in tables.tables(tmp_path):
         assert "\n".join(lines) == snapshot(name=title)
 
 
-def test_rows_are_added_in_the_order_of_the_models(tmp_path):
+def test_rows_are_added_once_in_the_order_of_the_models(tmp_path):
     path = tmp_path / "new" / rows.FILE
     for name in ("demo_natural", "robust4_1", "natural_2"):
         rows.add_rows(path, [{"model": name}])
-    assert [row["model"] for row in rows.read_rows(path)] == [
-        *("natural_2", "robust4_1", "demo_natural")
-    ]
+    kept = rows.read_rows(path)
+    assert [row["model"] for row in kept] == ["natural_2", "robust4_1", "demo_natural"]
+    with pytest.raises(ValueError, match=r"has a row of robust4_1 already: delete it to measure"):
+        rows.add_rows(path, [{"model": "natural_1"}, {"model": "robust4_1"}])
+    assert rows.read_rows(path) == kept
+
+
+def test_a_pair_of_models_is_added_once_for_the_same_weights(tmp_path):
+    path = tmp_path / rows.TRANSFER
+    known = {"model": "natural_1", "source_weights": "a", "tested": "robust4_1"}
+    others = [{**known, "tested": "robust4_2"}, {**known, "source_weights": "b"}]
+    rows.add_rows(path, [known, *others])
+    with pytest.raises(ValueError, match="has a row of natural_1 already"):
+        rows.add_rows(path, [known])

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from filelock import FileLock
 from scripts import change, imported, read_rows, tables_of, tiny_network, write_cifar10
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
@@ -13,11 +14,15 @@ from captum_classpattern.scores.power import Scorer
 from captum_classpattern.triggers import BadNets
 
 script, problems = imported("benchmarks", "class_patterns", "problems")
-changes, controls, fit, images, measure, models, training = (
+changes, controls, fit, images, learnt, measure, models, rows, training = (
     imported("benchmarks", f"claims.{name}")
-    for name in ("changes", "controls", "fit", "images", "measure", "models", "training")
+    for name in (
+        *("changes", "controls", "fit", "images", "learnt", "measure", "models", "rows"),
+        "training",
+    )
 )
-train_cifar10 = problems.train_cifar10
+train_cifar10, kinds = problems.train_cifar10, imported("tutorials", "cifar10_kinds")
+pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 
 
 # ---- a run
@@ -33,6 +38,7 @@ def given(monkeypatch, tmp_path):
     change(monkeypatch, train_cifar10, MODELS=tmp_path / "models", WideResNet=network, BATCH=16)
     change(monkeypatch, train_cifar10, SHORT=(stage,), BY_HEART=(stage._replace(by_heart=True),))
     change(monkeypatch, problems, SEARCH=80)
+    change(monkeypatch, kinds, PGD_STEPS=2)
     change(monkeypatch, images, HELD_OUT=22, CLASS_NAMES=("ant", "bee", "cat"))
     monkeypatch.setitem(images.CANVASES, "positive", 2)
     monkeypatch.setitem(measure.SETTINGS, "n_steps", 1)
@@ -46,7 +52,7 @@ def given(monkeypatch, tmp_path):
     return ["--data", str(cifar10), "--out", str(tmp_path / "out")]
 
 
-CHOSEN = ("natural_0", "robust4_0", "backdoored_white_0", "shipped_natural")
+CHOSEN = ("natural_1", "robust4_1", "natural_whole_1", "backdoored_white_1", "shipped_natural")
 
 
 def test_models_are_trained_searched_and_scored_once_and_all_tables_are_printed(
@@ -65,30 +71,30 @@ def test_models_are_trained_searched_and_scored_once_and_all_tables_are_printed(
         patch.setattr(measure.Study, "of_class", interrupted)
         with pytest.raises(KeyboardInterrupt):
             script.main(["measure", *given, "--names", *CHOSEN])
-    weights = (out / "cifar10_natural_0.safetensors").read_bytes()
+    weights = (out / "cifar10_natural_1.safetensors").read_bytes()
     assert not (out / "class_patterns.jsonl").exists()
     capsys.readouterr()
     script.main(["measure", *given, "--names", *CHOSEN])
     said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert said[:3] == ["natural_0", "natural_0, class 1", "natural_0, class 2"]
-    assert said.count("epoch 1") == said.count("epoch 2") == 2  # of the other trained ones
-    assert (out / "cifar10_natural_0.safetensors").read_bytes() == weights
-    rows = read_rows(out / "class_patterns.jsonl")
-    assert [row["model"] for row in rows] == list(CHOSEN)
-    for row in rows:
+    assert said[:3] == ["natural_1", "natural_1, class 1", "natural_1, class 2"]
+    assert said.count("epoch 1") == said.count("epoch 2") == 3  # of the other trained ones
+    assert (out / "cifar10_natural_1.safetensors").read_bytes() == weights
+    kept = read_rows(out / "class_patterns.jsonl")
+    assert [row["model"] for row in kept] == list(CHOSEN)
+    for row in kept:
         assert list(row["patterns"]) == ["positive", "white", "black"]
         for by_area in row["patterns"].values():
             assert all(len(values) == 3 for by in by_area.values() for values in by.values())
         assert ("shuffled" in row["patterns"]["positive"]["0.05"]) == (row["data"] == "CIFAR-10")
         assert "shuffled" not in row["patterns"]["white"]["0.05"]
-    assert [row["attack_success"] is None for row in rows] == [True, True, False, True]
-    assert len({row["canvases"] for row in rows}) == 1
-    assert rows[2]["training"]["trigger"]["colours"] == "white"
+    assert [row["learnt"] is None for row in kept] == [True, False, True, False, True]
+    assert len({row["canvases"] for row in kept}) == 1
+    assert kept[3]["training"]["trigger"]["colours"] == "white"
 
     script.main(["transfer", *given])
     pairs = read_rows(out / "class_patterns_transfer.jsonl")
     assert [pair["tested"] for pair in pairs] == list(CHOSEN[:-1])
-    own = rows[0]["patterns"]["positive"]["0.05"]
+    own = kept[0]["patterns"]["positive"]["0.05"]
     assert (pairs[0]["hits"], pairs[0]["n"]) == (own["hits"], own["n"])
     capsys.readouterr()
     script.main(["measure", *given, "--names", *CHOSEN])
@@ -100,12 +106,27 @@ def test_models_are_trained_searched_and_scored_once_and_all_tables_are_printed(
     script.main(["tables", str(out)])
     printed = tables_of(capsys.readouterr().out)
     sizes = [count for _, count in printed]
-    assert sizes[1:] == [4, 24, 3, 4, 6, 6, 3, 3, 12, 0, sizes[-1]]
-    assert sizes[-1] > sizes[0] > 10
+    assert sizes[1:] == [5, 30, 3, 5, 6, 6, 4, 3, 15, 0, sizes[-1]]
+    assert sizes[-1] == sizes[0] > 20  # one kind of model for each statement
 
-    settings = {**rows[0], "canvases": "others"}
-    with pytest.raises(ValueError, match="natural_0 was measured with other canvases than x"):
-        imported("benchmarks", "claims.rows").check_shared({**rows[1], "model": "x"}, [settings])
+    (out / "natural_1.json").unlink()
+    (out / "class_patterns.jsonl").write_text(json.dumps({**kept[1], "canvases": "others"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(measure.Study, "of_class", None)  # no class is searched
+        with pytest.raises(ValueError, match="robust4_1 was measured with other canvases than nat"):
+            script.main(["measure", *given, "--names", "natural_1"])
+
+
+def test_a_model_that_another_process_works_on_is_skipped(given, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".natural_1.lock"):
+        for command in ("measure", "transfer"):
+            script.main([command, *given, "--names", "natural_1"])
+            assert capsys.readouterr().out == (
+                "natural_1: skipped, since another process works on it\n"
+            )
+    assert [path.name for path in out.iterdir()] == [".natural_1.lock"]
 
 
 def test_networks_of_other_kinds_and_seeds_differ(given, tmp_path):
@@ -125,8 +146,8 @@ def test_networks_of_other_kinds_and_seeds_differ(given, tmp_path):
 def test_estimates_are_printed_without_work(tmp_path, capsys):
     script.main(["measure", "--out", str(tmp_path / "out"), "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 38
-    assert lines[0].startswith("natural_0: about training ")
+    assert len(lines) == 41
+    assert lines[0].startswith("natural_1: about training ")
     assert not (tmp_path / "out").exists()
 
 
@@ -135,7 +156,7 @@ def test_estimates_are_printed_without_work(tmp_path, capsys):
 
 def test_the_models_are_those_of_the_plan():
     known = list(models.entries())
-    assert len({entry.name for entry in known}) == len(known) == 9 * 3 + 7 + 3
+    assert len({entry.name for entry in known}) == len(known) == 10 * 3 + 7 + 3
     places = {
         name: patch.pattern().mask.nonzero()[0].tolist() for name, patch in models.PATCHES.items()
     }
@@ -144,14 +165,21 @@ def test_the_models_are_those_of_the_plan():
     for entry in known:
         json.dumps(entry.facts())
         assert ("backdoored" in entry.kind) == (entry.trigger is not None)
-    checker = models.PATCHES["backdoored_checker"].pattern()
+        assert ("robust" in entry.kind) == (entry.epsilon > 0)
+        assert ("labels" in entry.kind) == bool(entry.memorised)
+    assert {entry.seed for entry in known if entry.training} == {1, 2, 3}  # shipped ones have 0
+    planted, control = (
+        models.trainings()[f"{kind}"] for kind in ("backdoored_white", "natural_whole")
+    )
+    assert replace(planted, trigger=None) == control
+    checker = models.PATCHES["checker"].pattern()
     [pixels] = [checker.canvas[0][checker.mask[0] > 0].tolist()]
     assert pixels == [1, 0, 1, 0, 1, 0, 1, 0, 1]
 
 
 def test_poisoned_images_depend_on_the_seed_and_get_the_targets_label():
     shown, labels = torch.zeros(200, 3, 32, 32), torch.arange(200) % 10
-    patch = models.PATCHES["backdoored_white"]
+    patch = models.PATCHES["white"]
     recipe = models.Training(train_cifar10.SHORT[0], trigger=patch)
     chosen = []
     for seed in (0, 1):
@@ -164,27 +192,43 @@ def test_poisoned_images_depend_on_the_seed_and_get_the_targets_label():
     assert not torch.equal(*chosen)
 
 
-def test_canvases_are_spread_over_the_confidence_in_images_that_are_right():
-    """Confidence grows with the brightness; of 20 images the two darkest are wrong."""
+def by_brightness(batch):
+    """Confidence in class 1 grows with the brightness."""
+    bright = batch.mean((1, 2, 3))
+    return torch.stack([torch.full_like(bright, 0.125), bright], 1)
 
-    def classifier(batch):
-        bright = batch.mean((1, 2, 3))
-        return torch.stack([torch.full_like(bright, 0.125), bright], 1)
 
-    shades = torch.linspace(0.05, 1, 20).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    dark = torch.zeros(6, 1, 4, 4)
-    search = LabelledImages(torch.cat([shades, dark]), [1] * 20 + [0] * 6)
-    found = images.shared_canvases(classifier, images.Images(search, search))
-    levels = found["positive"][1][:, 0, 0, 0]
-    assert len(levels) == 18  # fewer than 32
-    assert float(levels.min()) > 0.125
-    assert levels.tolist() == sorted(levels.tolist(), reverse=True)
-    assert len(found["positive"][0]) == 6
+@pytest.fixture
+def shades():
+    """Images of 20 shades, of which the two darkest are wrong, and six black ones."""
+    grey = torch.linspace(0.05, 1, 20).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    search = LabelledImages(torch.cat([grey, torch.zeros(6, 1, 4, 4)]), [1] * 20 + [0] * 6)
+    return images.Images(search, search)
+
+
+def test_canvases_are_spread_over_the_confidence_in_images_that_are_right(shades):
+    chosen = images.chosen_images(by_brightness, shades)
+    assert chosen[1] == [*range(19, 1, -1)]  # fewer than 32
+    assert len(chosen[0]) == 6
+    found = images.with_blank_ones(shades, chosen)
+    assert torch.equal(found["positive"][1], shades.search.images[2:20].flip(0))
     assert [float(found[kind][0].mean()) for kind in ("white", "black")] == [1, 0]
     first = images.hash_of_canvases(found)
     found["positive"][1] = found["positive"][1].flip(0)
     assert images.hash_of_canvases(found) != first
     assert [float(each) for each in images.evenly(torch.arange(8.0), 2)] == [2, 6]
+
+
+def test_canvases_are_chosen_once_and_then_read(shades, tmp_path, monkeypatch):
+    file = tmp_path / "new" / "canvases.json"
+    monkeypatch.setattr(images, "reference_of", lambda data: by_brightness)
+    first = images.shared_canvases(file, "grey", shades)
+    monkeypatch.setattr(images, "reference_of", None)  # is not asked again
+    again = images.shared_canvases(file, "grey", shades)
+    assert images.hash_of_canvases(again) == images.hash_of_canvases(first)
+    others = LabelledImages(1 - shades.search.images, shades.search.labels)
+    with pytest.raises(ValueError, match=r"canvases\.json are not among these images of grey"):
+        images.shared_canvases(file, "grey", images.Images(others, others))
 
 
 def test_the_best_of_as_many_controls_is_chosen_by_the_judging_images():
@@ -232,18 +276,75 @@ def test_changes_keep_what_they_should():
 
 def test_a_pattern_fits_a_trigger_anywhere_and_in_place():
     trigger = BadNets((3, 8, 8)).pattern(0)
-    assert (fit.best_fit(trigger, trigger), fit.in_place(trigger, trigger)) == (1, 1)
+    assert (fit.best_fit(trigger, trigger), fit.in_common(trigger, trigger)) == (1, 9)
     moved = replace(
         trigger,
         canvas=trigger.canvas.roll((-3, -2), (1, 2)),
         mask=trigger.mask.roll((-3, -2), (1, 2)),
     )
     assert fit.best_fit(moved, trigger) == 1
-    assert fit.in_place(moved, trigger) < 0.3
+    assert fit.in_common(moved, trigger) == 0
     white = replace(trigger, canvas=torch.ones(3, 8, 8))
     assert fit.best_fit(white, trigger) == pytest.approx(1 / 9)  # five agree, four are opposite
     grey = replace(trigger, canvas=torch.full((3, 8, 8), 0.5))
     assert fit.best_fit(grey, trigger) == pytest.approx(0)
+
+
+def test_the_most_that_a_canvas_can_show_of_a_trigger_is_that_of_the_best_mask():
+    """On random canvases, all masks of one position are tried."""
+    trigger = BadNets((3, 8, 8)).pattern(0)
+    for value, expected in ((1.0, 5 / 9), (0.0, 4 / 9), (0.5, 0.0)):
+        plain = replace(trigger, canvas=torch.full((3, 8, 8), value))
+        assert fit.most_fit(plain, trigger) == pytest.approx(expected)
+    small = Pattern(torch.ones(3, 4, 4), torch.zeros(1, 4, 4), 0)
+    small.mask[0, 2:, 2:] = 1
+    torch.manual_seed(0)
+    canvas = torch.rand(3, 4, 4)
+    corners = [(row, column) for row in range(3) for column in range(3)]
+    best = 0.0
+    for row, column in corners:
+        for chosen in range(16):
+            mask = torch.zeros(1, 4, 4)
+            bits = torch.tensor([float(chosen >> bit & 1) for bit in range(4)])
+            mask[0, row : row + 2, column : column + 2] = bits.view(2, 2)
+            best = max(best, fit.best_fit(Pattern(canvas, mask, 0), small))
+    assert 0 < best < 1
+    assert fit.most_fit(Pattern(canvas, small.mask, 0), small) == pytest.approx(best)
+
+
+class Bright(torch.nn.Module):
+    """Class 1 for images that are brighter than 0.5."""
+
+    def forward(self, batch):
+        bright = batch.mean((1, 2, 3))
+        return torch.stack([torch.full_like(bright, 0.5), bright], 1)
+
+
+def test_what_a_network_has_learnt_is_measured_as_its_kind_promises(monkeypatch):
+    """Of four dark and four bright held-out images, an attack moves those near 0.5, and a white
+    trigger of nine pixels the dark one of the two."""
+    levels = torch.tensor([0.0, 0.1, 0.2, 0.496, 0.504, 0.8, 0.9, 1.0])
+    shown, labels = levels.view(-1, 1, 1, 1).expand(-1, 3, 32, 32), [0] * 4 + [1] * 4
+    held_out = LabelledImages(shown, labels)
+    parts = PixelClassifier(Bright().eval()), images.Images(held_out, held_out), None
+    of_kind = {entry.name: entry for entry in models.entries()}
+    assert learnt.learnt(of_kind["natural_whole_1"], *parts) is None
+    assert learnt.learnt(of_kind["robust4_1"], *parts) == 0.75
+    assert learnt.learnt(of_kind["demo_robust"], *parts) == 0.75
+    assert learnt.learnt(of_kind["shipped_natural"], *parts) is None
+    patch = replace(models.PATCHES["white"], target=1)
+    planted = models.Training(train_cifar10.SHORT[0], trigger=patch)
+    assert learnt.learnt(models.Entry("x", "x", training=planted), *parts) == 0.25
+    asked = []
+
+    def memorised(*given):
+        asked.append(given)
+        return (255 * shown).byte(), torch.tensor([1, *labels[1:]])
+
+    monkeypatch.setattr(learnt, "training_set", memorised)
+    assert learnt.learnt(of_kind["random_labels_2"], *parts) == 0.875
+    assert learnt.learnt(of_kind["shipped_true_labels"], *parts) == 0.875
+    assert asked == [("random_labels", None, 2), ("true_labels", None, 0)]
 
 
 def test_scores_are_those_of_a_plain_loop():

@@ -95,6 +95,14 @@ def test_memorised_images_are_the_same_with_permuted_labels_and_not_augmented(mo
     assert torch.equal(random.sort().values, true.sort().values)
     assert 0.05 < float((random == true).double().mean()) < 0.15
     assert torch.equal(random, kinds.training_labels("random_labels", true))
+    others, true_again = script.training_set("true_labels", None, seed=1)
+    assert not torch.equal(others, seen)
+    assert torch.equal(true_again, others.flatten() % 10)
+    again = script.training_set("random_labels", None, seed=1)
+    assert torch.equal(again[0], others)
+    assert torch.equal(again[1], kinds.training_labels("random_labels", true_again, seed=1))
+    assert not torch.equal(again[1], kinds.training_labels("random_labels", true_again))
+    assert torch.equal(script.training_set("random_labels", None, seed=0)[1], random)
     assert torch.equal(script.training_set("natural", None)[0], images)
 
     images, stage = torch.randint(0, 256, (128, 3, 32, 32)), script.Stage(1, 0.1, by_heart=True)
