@@ -214,8 +214,7 @@ def predictive_power(
         (40, True)
     """
     with preserve_state(forward_func, seed=0):
-        source = LabelledImages.of(images, labels, forward_func)
-        others = images_to_score(forward_func, pattern, source)
+        others = images_to_score(forward_func, pattern, images, labels)
         binary = pattern if area is None else pattern.topk(area)
         return Scorer(forward_func, others, pattern.canvas).power(binary)
 
@@ -294,7 +293,7 @@ def images_to_score(
 ) -> LabelledImages:
     """The held-out images that are not of the pattern's class; an error if there are none, if some
     were used in its search, or if classifier, pattern and images do not fit."""
-    source = LabelledImages.of(images, labels)
+    source = LabelledImages.of(images, labels, forward_func)
     sample = pattern.stamp(source.take([0]).to(pattern.canvas))
     outputs = check_classifier(forward_func, sample, [pattern.target])
     check_labels(source.labels, outputs.shape[1], source.argument)

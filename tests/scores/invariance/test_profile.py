@@ -52,6 +52,23 @@ def profile_of(transforms=None, pattern=None, net=NET, labels=LABELS, **kwargs):
     return invariance_profile(net, pattern, IMAGES, labels, transforms, **{"area": AREA, **kwargs})
 
 
+def test_classes_are_matched_by_their_names():
+    """Of images whose folders have another order than the classifier's classes."""
+    names, order = ["cat", "ant", "bee"], torch.tensor([2, 0, 1])  # in the order of the folders
+    net, pattern = cp.PixelClassifier(NET, class_names=names), random_pattern()
+    named = cp.LabelledImages(IMAGES, order[LABELS], ("ant", "bee", "cat"))
+    assert predictive_power(net, pattern, named) == predictive_power(NET, pattern, IMAGES, LABELS)
+    assert cp.scores.transfer_powers(net, [pattern], named) == [
+        predictive_power(NET, pattern, IMAGES, LABELS)
+    ]
+    found, usual = (
+        invariance_profile(of, pattern, images, labels, ["pixel loss"], area=AREA)
+        for of, images, labels in ((net, named, None), (NET, IMAGES, LABELS))
+    )
+    assert found.power == usual.power
+    assert found.ranges().equals(usual.ranges())
+
+
 def powers_of(curve):
     return [scores.power.value for scores in curve.points.values()]
 
