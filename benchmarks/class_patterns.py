@@ -29,7 +29,7 @@ from claims.tables import tables
 from claims.training import classifier_of
 from claims.transfer import SOURCES, missing, pairs, tested_models
 from filelock import FileLock, Timeout
-from findings import parser_of, read_rows
+from findings import parser_of, print_tables, read_rows
 
 
 @cache
@@ -101,8 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
     given = parser.parse_args(arguments)
     if given.command == "tables":
-        for title, lines in tables(given.rows):
-            print(f"\n### {title}\n", *lines, sep="\n")
+        print_tables(tables(given.rows))
         return
     chosen = [known[name] for name in given.names]
     if given.command == "transfer":

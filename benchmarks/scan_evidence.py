@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from findings import Row, head, line, parser_of, read_rows
+from findings import Row, Table, head, line, parser_of, print_tables, read_rows
 from rivals import cbd_alarm, mm_bd_p_value
 from scan_zoo import ZOOS, reference_set
 from scipy import stats
@@ -353,7 +353,7 @@ TABLES = {
 }
 
 
-def tables(folder: Path, zoo: str = "confirmation") -> Iterator[tuple[str, Iterable[str]]]:
+def tables(folder: Path, zoo: str = "confirmation") -> Iterator[Table]:
     """All tables of a zoo, with their titles. References are compared with one another."""
     known = read(folder, "references")
     for data, networks in read(folder, zoo).items():
@@ -381,8 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", type=Path, help="their folder")
     parser.add_argument("--zoo", choices=ZOOS, default="confirmation")
     options = parser.parse_args(arguments)
-    for title, lines in tables(options.rows, options.zoo):
-        print(f"\n### {title}\n", *lines, sep="\n")
+    print_tables(tables(options.rows, options.zoo))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from findings import ByClass, Row, format_values, head, line, mean_of, read_rows
+from findings import ByClass, Row, Table, format_values, head, line, mean_of, read_rows
 from scipy import stats
 
 from captum_classpattern.comparison.records import grouped
@@ -313,7 +313,7 @@ def each_verdict(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
         yield line(each.claim, each.statement, each.models, each.setting, *counted, each.verdict)
 
 
-def tables(folder: Path) -> Iterator[tuple[str, Iterator[str]]]:
+def tables(folder: Path) -> Iterator[Table]:
     """All tables with their titles."""
     kinds, rows = by_kind(read_rows(folder / FILE)), read_rows(folder / TRANSFER)
     yield "the verdicts", summary(kinds, rows)

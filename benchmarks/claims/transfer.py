@@ -33,8 +33,8 @@ def pairs(
     sources: Sequence[Row], tested: Entry, classifier: PixelClassifier, images: Images,
     canvases: Canvases,
 ) -> Iterator[Row]:  # fmt: skip
-    """A row for each source on one model: hits of the patterns, and of as many random pixels of
-    their canvases, drawn once: not the best of many, as in the rows of models."""
+    """A row for each source on one model: hits of the patterns, and of the same number of random
+    pixels of their canvases, drawn once: not the best of many, as in the rows of models."""
     some: LabelledImages = images.held_out.stratified_sample(IMAGES)
     seen = frozenset(images.search.hashes)
     for source in sources:
