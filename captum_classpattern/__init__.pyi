@@ -22,6 +22,7 @@ from .datasets import load_images as load_images
 from .demo import demo_images as demo_images
 from .demo import demo_models as demo_models
 from .images import LabelledImages as LabelledImages
+from .optimization import Cells as Cells
 from .optimization import SearchResult as SearchResult
 from .optimization import search_masks as search_masks
 from .optimization import select_canvases as select_canvases

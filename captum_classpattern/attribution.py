@@ -24,6 +24,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.contest import Contest
+from captum_classpattern.optimization.features import numbered
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
@@ -115,6 +116,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         keep: int | None = None,
         budget: int | None = None,
         additional_forward_args: Any = None,
+        feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
         solver: str | Solver = "swap",
         n_steps: int | None = None,
         max_seconds: float | None = None,
@@ -144,8 +146,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 that others take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each
                 pattern; otherwise the solver's own length, which for "swap" is about 1,000 per
                 canvas).
-            additional_forward_args, solver, precision, internal_batch_size, show_progress: As in
-                :func:`search_masks`.
+            additional_forward_args, feature_mask, solver, precision, internal_batch_size,
+                show_progress: As in :func:`search_masks`.
             n_steps (int, optional): Steps on each canvas that is searched to the end, as in
                 :func:`search_masks`. It overrides the budget. Default: None.
             max_seconds (float, optional): Stops the search after that time, at the next step, but
@@ -189,6 +191,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         keep: int | None = None,
         budget: int | None = None,
         additional_forward_args: Any = None,
+        feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
         solver: str | Solver = "swap",
         n_steps: int | None = None,
         max_seconds: float | None = None,
@@ -245,6 +248,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         targets = parse_targets(target, len(canvases), self.forward_func)
         for each in settings.areas:
             pixels_kept(each, canvases.shape[-2:])
+        described = settings.as_dict()
+        ids = numbered(settings.feature_mask, canvases, settings.areas)
+        settings = replace(settings, feature_mask=ids)
         arguments = as_arguments(additional_forward_args)
         contests: dict[float, Contest] = {}
         contest: Contest | None = None  # the one at the next larger area
@@ -258,7 +264,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 contests[each] = contest
             seen = self._seen([*contests.values()])
             evidence = {
-                "settings": settings.as_dict(),
+                "settings": described,
                 "seed": settings.seed,
                 "seconds": round(time.perf_counter() - started, 3),
                 "searched_together": len(canvases),
@@ -278,6 +284,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str] | None = None,
         additional_forward_args: Any = None,
         *,
+        feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
         solver: str | Solver = "swap",
         area: float = 0.05,
         budget: int | None = None,
@@ -319,13 +326,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
-        first, inverse = _distinct_searches(canvases, targets, arguments)
+        ids = numbered(settings.feature_mask, canvases, settings.areas)
+        rows = None if ids is None or len(ids) == 1 else ids
+        first, inverse = _distinct_searches(canvases, targets, arguments, rows)
+        settings = replace(settings, feature_mask=ids if rows is None else rows[first])
         with preserve_state(self.forward_func, settings.seed):
             distinct = [targets[i] for i in first]
             contest = self._hold_contest(
                 settings, canvases[first], distinct, arguments, started, masks_only=True
             )
-            masks = contest.search.masks[contest.winners]
+            masks = contest.search.pixel_masks[contest.winners]
             result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
@@ -423,11 +433,11 @@ def single_tensor(inputs: Any) -> Any:
 
 
 def _distinct_searches(
-    canvases: Tensor, targets: list[int], additional: tuple[Any, ...]
+    canvases: Tensor, targets: list[int], additional: tuple[Any, ...], ids: Tensor | None
 ) -> tuple[list[int], list[int]]:
     """The first row of each distinct (canvas, target), and the search that serves each row. With
-    additional Tensors, which may differ from row to row, each row has its own search."""
-    if any(isinstance(argument, Tensor) for argument in additional):
+    additional Tensors or features that may differ from row to row, each row has its own search."""
+    if ids is not None or any(isinstance(argument, Tensor) for argument in additional):
         return [*range(len(targets))], [*range(len(targets))]
     rows: dict[tuple[bytes, int], list[int]] = {}  # of each search
     for row, image in enumerate(canvases.cpu().double().numpy()):

@@ -117,6 +117,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     def topk(self, area: float) -> "Pattern":
         r"""
         Makes the mask binary: the ``round(area * H * W)`` largest weights become 1, the others 0.
+        Pixels without weight stay out, so there may be fewer.
 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
         same on every device.
@@ -125,7 +126,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             area (float): Share of the pixels to keep.
 
         Returns:
-            *Pattern*: A pattern of exactly that many pixels, on the same canvas.
+            *Pattern*: A pattern of at most that many pixels, on the same canvas.
 
         Raises:
             ValueError: If the area rounds to no pixel or to all of them.
@@ -134,7 +135,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         order = torch.argsort(self.mask.flatten(), descending=True, stable=True)
         binary = torch.zeros_like(self.mask).flatten()
         binary[order[:k]] = 1.0
-        return replace(self, mask=binary.view_as(self.mask))
+        return replace(self, mask=binary.view_as(self.mask) * (self.mask > 0))
 
     def at_own_area(self) -> "Pattern":
         """The binary pattern at :attr:`area`; unchanged if that is no pixel, or all of them."""

@@ -318,15 +318,20 @@ class SurveyOptions(SearchOptions):
         area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
         canvases: Images per class that compete to be its canvas. A white and a black canvas are
             searched, too.
+        cells: Keep or drop pixels in cells, of N rows and N columns. By default, one by one.
     """
 
     area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
     canvases: Count = 32
+    cells: Annotated[int | None, read_as(partial(values.whole_number, least=2), "N")] = None
 
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""
+        from captum_classpattern.optimization import Cells
         from captum_classpattern.surveys.search import AREAS, CANVASES
 
         keywords = super().keywords()
+        cells = keywords.pop("cells")
+        keywords["feature_mask"] = None if cells is None else Cells(cells)
         keywords["areas"] = keywords.pop("area") or AREAS
         return {**keywords, "canvases": {**CANVASES, "positive": self.canvases}}

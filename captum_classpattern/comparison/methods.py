@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-import torch
 from captum import attr
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from captum_classpattern.comparison.controls import (
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.settings import SearchSettings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
@@ -223,23 +223,3 @@ def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
             f"has {'only patches of the image' if cuts else 'none'}"
         )
     return layer
-
-
-def grid_cells(height: int, width: int) -> Tensor:
-    r"""
-    Superpixels: a grid of 7 x 7 cells (fewer if there are fewer pixels), numbered from 0.
-
-    Args:
-        height (int): H of the images.
-        width (int): W of the images.
-
-    Returns:
-        *Tensor*: int64 (1, 1, H, W), a ``feature_mask`` for Captum.
-
-    Examples::
-
-        >>> grid_cells(28, 28).unique().numel()
-        49
-    """
-    rows, columns = (torch.arange(n) * min(CELLS, n) // n for n in (height, width))
-    return (rows[:, None] * min(CELLS, width) + columns)[None, None]

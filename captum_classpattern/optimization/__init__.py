@@ -1,18 +1,21 @@
 """One search: its objective, its schedule, its solvers, and the images that judge its masks."""
 
 from captum_classpattern.optimization.canvases import select_canvases
+from captum_classpattern.optimization.features import Cells, grid_cells
 from captum_classpattern.optimization.run import search_masks
 from captum_classpattern.optimization.search import Search, SearchResult, Solver
 from captum_classpattern.optimization.solvers import SOLVERS, Learned, PaperLoop, Swap
 
 __all__ = [
     "SOLVERS",
+    "Cells",
     "Learned",
     "PaperLoop",
     "Search",
     "SearchResult",
     "Solver",
     "Swap",
+    "grid_cells",
     "search_masks",
     "select_canvases",
 ]

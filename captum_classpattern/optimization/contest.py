@@ -203,9 +203,13 @@ class Contest:
         fit, judges = split_for_judging(baselines, settings.seed, compared)
         has_rows = any(isinstance(argument, Tensor) for argument in arguments)
         self.pool = Pool(canvases, targets, settings, judges, all_differ=has_rows)
+        chosen = [entrant.canvas for entrant in self.pool.entrants]
+        features = settings.feature_mask
+        if isinstance(features, Tensor) and len(features) > 1:
+            settings = replace(settings, feature_mask=features[chosen])
         self.search = begin_search(
             forward_func,
-            canvases[[entrant.canvas for entrant in self.pool.entrants]],
+            canvases[chosen],
             [entrant.stream for entrant in self.pool.entrants],
             fit,
             replace(settings, n_steps=self.pool.steps(per_canvas=masks_only)),
@@ -304,7 +308,7 @@ class Contest:
             others = judges.known_labels != self.pool.entrants[row].stream.target
             batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
             self.images_judged += len(batch.places)
-            mask = masks[row : row + 1]
+            mask = quick.spread(masks[row : row + 1], [row])
             losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
         scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
         self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.screened)))
@@ -314,7 +318,7 @@ class Contest:
         """Extends the curves of those that are still searched: how many judging images of other
         classes get the class with their binary masks. Returns how many images it took."""
         search, objective, judged = self.search, self.search.objective, 0
-        passes = search.passes.tolist()
+        passes, masks = search.passes.tolist(), self.search.pixel_masks
         for row in self.pool.crowded(search.rows) if self.masks_only else search.rows:
             canvas, target = objective.canvases[row], objective.targets[row]
             others = judges.without_class(target)
@@ -325,15 +329,15 @@ class Contest:
                 rows = torch.full((n,), row)
                 return additional_rows(objective.additional, rows, len(objective.canvases))
 
-            hits, margin = judge(
+            found = judge(
                 self.judge_func,
-                Pattern(canvas, search.masks[row], target).topk(search.area),
+                Pattern(canvas, masks[row], target).topk(search.area),
                 others,
                 additional_for=additional_for,
                 batch_size=objective.internal_batch_size,
             )
             note_half_passes(len(others))
-            self.powers[row], self.margins[row] = hits / len(others), margin
+            self.powers[row], self.margins[row] = found.hits / len(others), found.margin
             self.curves[row].append([passes[row], self.powers[row]])
             judged += len(others)
         return judged

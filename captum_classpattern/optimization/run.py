@@ -1,5 +1,7 @@
 """From a classifier, canvases and baselines to masks."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +11,7 @@ from captum_classpattern.classifier import Classifier, additional_rows, logits_o
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.acceleration import accelerated
+from captum_classpattern.optimization.features import Features, numbered
 from captum_classpattern.optimization.objective import Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.optimization.search import Search, SearchResult, Solver
@@ -25,6 +28,7 @@ def search_masks(
     *,
     baseline_labels: Labels = None,
     additional_forward_args: Any = None,
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
     solver: str | Solver = "swap",
     area: float = 0.05,
     n_steps: int | None = None,
@@ -63,6 +67,12 @@ def search_masks(
             Dataset's own, else the classifier's predictions).
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of
             a Tensor with N rows, each canvas gets its row. Default: None.
+        feature_mask (Tensor or Callable, optional): Pixels that are kept together or not at all, as
+            in Captum: the number of each pixel's feature, int (H, W), (1, H, W) or, for each
+            canvas, (N, 1 or C, H, W), alike in all channels; or a function from a canvas
+            (C, H, W) to such numbers, (H, W), such as ``Cells(32)`` or one that segments it (a
+            canvas of one colour has 32 x 32 cells then). Features are taken by what they gain a
+            pixel, until the next one would exceed the area. Default: None (each pixel is one).
         solver (str or Solver): ``"swap"``, ``"paper"``, ``"learned"`` (which also changes the
             colours, which only :meth:`ClassPattern.search` returns), or a solver with settings,
             such as ``PaperLoop(epochs=2)``. Default: "swap".
@@ -90,7 +100,8 @@ def search_masks(
     Raises:
         TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
         ValueError: If a shape, a range or a target does not fit, no baselines are left without
-            those of the target's class, or the loss becomes NaN or infinite.
+            those of the target's class, or the loss becomes NaN or infinite; also if there is one
+            feature for all pixels, or one that is larger than the area.
 
     Examples::
 
@@ -105,6 +116,8 @@ def search_masks(
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     check_pixels(canvases, "canvases")
     targets = parse_targets(target, len(canvases), forward_func)
+    ids = numbered(settings.feature_mask, canvases, settings.areas)
+    settings = replace(settings, feature_mask=ids)
     with preserve_state(forward_func, settings.seed):
         streams = [Stream(target) for target in targets]
         arguments = as_arguments(additional_forward_args)
@@ -123,7 +136,8 @@ def begin_search(
     *,
     started: float = 0.0,
 ) -> Search:
-    """A search of canvases that has not begun; to be called and used under ``preserve_state``."""
+    """A search of canvases that has not begun; to be called and used under ``preserve_state``. The
+    feature mask of the settings is one that was ``numbered``."""
     check_same_shape(canvases, source.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     arguments = tuple(
@@ -144,6 +158,7 @@ def begin_search(
         classifier = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None and canvases.device.type == "cpu":
         batch_size = CPU_BATCH
+    ids = settings.feature_mask
     return Search(
         settings.solver,
         Objective(classifier, canvases, targets, arguments, batch_size),
@@ -153,4 +168,5 @@ def begin_search(
         n_steps=settings.n_steps,
         deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         show_progress=settings.show_progress,
+        features=Features.of(ids, len(canvases)) if isinstance(ids, Tensor) else None,
     )

@@ -1,10 +1,13 @@
 """The settings of a search, validated once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Self
 
+from torch import Tensor
+
 from captum_classpattern._validation import ArgumentTypeError, check_area, check_numbers, check_seed
+from captum_classpattern.optimization.features import in_words
 from captum_classpattern.optimization.solvers import SOLVERS
 
 PRECISIONS = ("auto", "full", "bfloat16")
@@ -29,6 +32,7 @@ class SearchSettings:
     budget: int | None = None
     max_seconds: float | None = None
     keep: int | None = None
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Raises an error that names the first setting out of range; keeps plain numbers."""
@@ -88,4 +92,7 @@ class SearchSettings:
     def limits(self) -> dict[str, Any]:
         """What decides the result beside the solver and the areas."""
         names = ("budget", "n_steps", "max_seconds", "seed", "precision")
-        return {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in names}
+        if self.feature_mask is not None:
+            given["feature_mask"] = in_words(self.feature_mask)
+        return given

@@ -19,7 +19,7 @@ from captum_classpattern.scores.examples import (
     choose_images,
     with_predictions,
 )
-from captum_classpattern.scores.power import PredictivePower, hits_and_margin, power_of
+from captum_classpattern.scores.power import PredictivePower, hits_of, power_of
 
 MOST, BATCH = 500, 100  # images in all, and at once
 
@@ -64,9 +64,9 @@ def look_closer(
             others = others if unseen else fewest
             change, place = change_of(profile, family, target), device_and_dtype(model, first)
             parts = torch.split(others.images, at_once)
-            without, _ = hits_and_margin(classifier, parts, target)
+            without = hits_of(classifier, parts, target).hits
             changed = (change(part.to(*place)) for part in parts)
-            hits, _ = hits_and_margin(classifier, changed, target)
+            hits = hits_of(classifier, changed, target).hits
             chosen = choose_images(others, target, EXAMPLES, seed)
             shown, labels = others.images[chosen].to(*place), others.known_labels[chosen]
             looks[family] = Look(

@@ -24,12 +24,13 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import hits_and_margin, margins_of
+from captum_classpattern.scores.power import hits_of, margins_of
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -86,7 +87,8 @@ def search_patches(task: Task) -> Found:
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
-    settings = replace(task.settings, solver=replace(SOLVER, grid=grid), areas=[*areas.values()])
+    cells = None if grid is None else grid_cells(shape[1], shape[2], *grid)
+    settings = replace(task.settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
     together = AT_ONCE if grid is None else 1
     patterns: dict[tuple[int, int], Pattern] = {}
     for first in range(0, task.n_classes, together):
@@ -283,7 +285,7 @@ def search_further(name: str, task: Task) -> Found:
             others = judges.without_class(y)
             given = (batch.to(value)[None] for batch in others.in_order(at_once))
             changed = (change.apply(value[None], batch)[0] for batch in given)
-            hits, margin = hits_and_margin(classifier, changed, y)
+            hits, margin, _ = hits_of(classifier, changed, y)
             before = float(margins_of(clean[(judges.known_labels != y).to(clean.device)], y).mean())
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)

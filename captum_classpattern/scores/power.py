@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +18,12 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
+MANY_CLASSES = 20  # with fewer, most images have any class among the five first
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,12 +33,17 @@ class PredictivePower(Result):
 
     ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
     the pattern's class), ``without`` the share that the model classifies so without the pattern.
+    ``mean_margin`` is the mean of the class's logit less the largest other one. ``top5`` is the
+    share of images with the class among the five largest logits, for models of 20 classes or more.
+    Both say how near a pattern comes where the power is 0; None if they were not measured.
     """
 
     value: float
     interval: tuple[float, float]
     n: int
     without: float
+    top5: float | None = None
+    mean_margin: float | None = None
 
     def __repr__(self) -> str:
         return f"PredictivePower({self})"
@@ -50,7 +56,7 @@ class PredictivePower(Result):
     def table(self) -> Any:
         """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:
         ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number of
-        ``images``, and ``no_pattern``."""
+        ``images``, ``no_pattern``, ``top5`` and ``mean_margin``."""
         return as_table([self.as_columns()])
 
     def as_columns(self) -> dict[str, Any]:
@@ -62,6 +68,8 @@ class PredictivePower(Result):
             "power_high": high,
             "images": self.n,
             "no_pattern": self.without,
+            "top5": self.top5,
+            "mean_margin": self.mean_margin,
         }
 
     def __float__(self) -> float:
@@ -148,6 +156,8 @@ class Scores:
             "interval": list(self.power.interval),
             "n": self.power.n,
             "no_pattern": self.power.without,
+            "top5": self.power.top5,
+            "mean_margin": self.power.mean_margin,
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
             "control_images": self.control_images,
@@ -166,7 +176,8 @@ class Scores:
     def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
         """The scores that :meth:`as_dict` wrote."""
         low, high = row["interval"]
-        power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"])
+        near = row.get("top5"), row.get("mean_margin")
+        power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
         return cls(power, row["random_pixels"], row["other_canvas"], row.get("control_images"))
 
     def _images_of(self, control: str) -> int:
@@ -284,8 +295,10 @@ class Scorer:
         """The power of a pattern as it is, on the images of other classes."""
         others = self._others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
-        hits = count_hits(self.forward_func, pattern, others)
-        return power_of(hits, len(others), int((predicted == pattern.target).sum()))
+        n, found = len(others), judge(self.forward_func, pattern, others)
+        power = power_of(found.hits, n, int((predicted == pattern.target).sum()))
+        top5 = None if found.top5 is None else found.top5 / n
+        return replace(power, top5=top5, mean_margin=found.margin)
 
 
 def images_to_score(
@@ -321,7 +334,16 @@ def _whole(hits: float) -> int:
 
 def count_hits(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> int:
     """How many images are classified as the pattern's class when stamped with it as it is."""
-    return judge(forward_func, pattern, source)[0]
+    return judge(forward_func, pattern, source).hits
+
+
+class Hits(NamedTuple):
+    """How many images are classified as a class, how many have it among the five largest logits
+    (None for few classes), and its mean margin: its logit less the largest other one."""
+
+    hits: int
+    margin: float
+    top5: int | None
 
 
 def judge(
@@ -331,31 +353,32 @@ def judge(
     *,
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
     batch_size: int | None = None,
-) -> tuple[int, float]:
-    """:func:`hits_and_margin` of images that are stamped with a pattern as it is.
+) -> Hits:
+    """:func:`hits_of` of images that are stamped with a pattern as it is.
 
     ``additional_for(n)`` gives the additional arguments for n images.
     """
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
     batches = source.in_order(batch_size)
     stamped = (pattern.stamp(images.to(device, dtype)) for images in batches)
-    return hits_and_margin(forward_func, stamped, pattern.target, additional_for)
+    return hits_of(forward_func, stamped, pattern.target, additional_for)
 
 
-def hits_and_margin(
+def hits_of(
     forward_func: Classifier,
     batches: Iterable[Tensor],
     target: int,
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
-) -> tuple[int, float]:
-    """How many images are classified as a class, and the mean margin of the class: its logit less
-    the largest other one (0 if there are no images)."""
-    hits, margins = 0, list[float]()
+) -> Hits:
+    """How images are classified; the margin is 0 if there are none."""
+    hits, top5, margins = 0, None, list[float]()
     for images in batches:
         logits = outputs_for(forward_func, images, additional_for(len(images)))
         hits += int((logits.argmax(1) == target).sum())  # as it predicts: float32 may be coarser
         margins += margins_of(logits.float(), target).tolist()
-    return hits, math.fsum(margins) / max(1, len(margins))
+        if logits.shape[1] >= MANY_CLASSES:
+            top5 = (top5 or 0) + int((logits.topk(5).indices == target).sum())
+    return Hits(hits, math.fsum(margins) / max(1, len(margins)), top5)
 
 
 def margins_of(logits: Tensor, target: int) -> Tensor:
@@ -391,8 +414,8 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
     """A control: as many pixels of the same canvas, chosen at random."""
-    shape = pattern.mask.shape[-2:]
-    mask = random_mask(pixels_kept(area, shape), shape, torch.Generator().manual_seed(seed))
+    kept, shape = int(pattern.topk(area).mask.sum()), pattern.mask.shape[-2:]
+    mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))
     return replace(pattern, mask=mask.to(pattern.mask))
 
 

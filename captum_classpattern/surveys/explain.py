@@ -1,6 +1,6 @@
 """``explain_class``: the pattern of one class of one model, with its evidence, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ def explain_class(
     budget: int | None = None,
     n_steps: int | None = None,
     max_seconds: float | None = None,
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     precision: str = "auto",
     internal_batch_size: int | None = None,
@@ -80,6 +81,9 @@ def explain_class(
             budget. Default: None.
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share. Choosing the canvases and scoring come on top.
+            Default: None.
+        feature_mask (Tensor or Callable, optional): Pixels that are kept together, such as
+            ``Cells(32)``, see :func:`search_masks`. Such patterns are easier to name, and weaker.
             Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :func:`search_masks`. Default: "auto".

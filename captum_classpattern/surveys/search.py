@@ -6,7 +6,7 @@ import math
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -457,6 +457,7 @@ def survey(
     budget: int | None = None,
     n_steps: int | None = None,
     max_seconds: float | None = None,
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     precision: str = "auto",
     internal_batch_size: int | None = None,
@@ -497,7 +498,7 @@ def survey(
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
         max_seconds (float, optional): Stops each group of classes and kind of canvas after that
             time, with what was found. Default: None.
-        n_steps, seed, precision, internal_batch_size: As in :func:`explain_class`.
+        n_steps, feature_mask, seed, precision, internal_batch_size: As in :func:`explain_class`.
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
         folder (str or PathLike, optional): Where each class is written as soon as it is finished.
             Default: None (nowhere).

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, check_count, summary_of
@@ -53,6 +54,7 @@ def sweep(
     budget: int | None = None,
     n_steps: int | None = None,
     max_seconds: float | None = None,
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     precision: str = "auto",
     internal_batch_size: int | None = None,
@@ -86,9 +88,9 @@ def sweep(
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Which classes, by their numbers, or by the names
             that the images give them. Default: None (all that have search images).
-        canvases, areas, budget, n_steps, max_seconds, seed, precision, internal_batch_size: As in
-            :func:`survey`, for each unit. With ``max_seconds``, results depend on how fast a
-            machine is.
+        canvases, areas, budget, n_steps, max_seconds, feature_mask, seed, precision,
+            internal_batch_size: As in :func:`survey`, for each unit. With ``max_seconds``, results
+            depend on how fast a machine is.
         first_look (bool): Searches all units cheaply first (a tenth of the passes, at the first
             area), and only the best of them fully. Default: False.
         keep (float): With ``first_look``, the share of the units that are searched fully.

@@ -10,7 +10,7 @@ from torch import nn
 
 from captum_classpattern import ClassPattern, search_masks
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization import Learned
+from captum_classpattern.optimization import Learned, grid_cells
 from captum_classpattern.optimization.holdout import split_for_judging
 
 LABELS = torch.arange(30) % 3
@@ -199,7 +199,8 @@ def test_cells_of_a_grid_are_searched_like_pixels():
 
     small = learned(canvases, [1, 2], **settings)
     settings |= {"net": pooled, "baselines": enlarged(baselines)}
-    large = learned(enlarged(canvases), [1, 2], solver=Learned(grid=(HEIGHT, WIDTH)), **settings)
+    cells = grid_cells(3 * HEIGHT, 2 * WIDTH, HEIGHT, WIDTH)
+    large = learned(enlarged(canvases), [1, 2], feature_mask=cells, **settings)
     for area in areas:
         for pixels, cells in zip(small[area], large[area], strict=True):
             assert torch.equal(cells.mask, enlarged(pixels.mask))

@@ -177,8 +177,21 @@ REFUSALS = {
     "no area": lambda: search(area=None),
     "area of no pixel": lambda: search(area=0.01),
     "area above 1": lambda: search(area=1.5),
-    "grid of 4 rows on 6": lambda: search(solver=Learned(grid=(4, 6))),
-    "grid of 5 columns on 6": lambda: search(solver=Learned(grid=(6, 5))),
+    "features of floats": lambda: search(feature_mask=torch.zeros(6, 6)),
+    "features in a list": lambda: search(feature_mask=[0, 1]),
+    "features of another size": lambda: search(feature_mask=torch.zeros(7, 6).long()),
+    "features of three canvases": lambda: search(feature_mask=torch.arange(108).view(3, 1, 6, 6)),
+    "features that differ between channels": lambda: search(
+        feature_mask=torch.arange(72).view(1, 2, 6, 6)
+    ),
+    "three channels without rows": lambda: search(feature_mask=torch.zeros(3, 6, 6).long()),
+    "one feature for all": lambda: search(feature_mask=torch.ones(6, 6).long()),
+    "a feature larger than the area": lambda: search(
+        feature_mask=torch.arange(6).repeat(6, 1) // 3
+    ),
+    "a function of two rows": lambda: search(
+        feature_mask=lambda x: torch.arange(72).view(2, 1, 6, 6)
+    ),
     "internal batch of none": lambda: search(internal_batch_size=0),
     "model that returns a tuple": lambda: search(returns(lambda z: (z, z))),
     "model of one column": lambda: search(returns(lambda z: z[:, :1])),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from captum_classpattern.optimization import Learned, PaperLoop, Swap
+from captum_classpattern.optimization import Cells, Learned, PaperLoop, Swap
 from captum_classpattern.optimization.settings import SearchSettings
 
 
@@ -53,7 +53,7 @@ REFUSALS = {
     "first batches of 0": lambda: Learned(soft_batch_size=0),
     "learning rate of 0": lambda: Learned(rate=0),
     "negative weight": lambda: Learned(weight=-1),
-    "grid of 0 rows": lambda: Learned(grid=(0, 3)),
+    "cells of one row": lambda: Cells(1),
 }
 
 

@@ -82,7 +82,6 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
         assert int(one.mask.sum()) == 4 * size
         for cells in (one.mask.view(33, 2, 33, 2), one.canvas.view(33, 2, 33, 2)):
             assert torch.equal(cells, cells[:, :1, :, :1].expand_as(cells))
-        assert one.info["settings"]["solver_settings"]["grid"] == (33, 33)
     assert large.target == 3
     held = large.pattern.mask.view(33, 2, 33, 2)[:, 0, :, 0]
     assert held[5, 5] == held[5, 6] == 1

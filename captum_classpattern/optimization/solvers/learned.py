@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, check_numbers
-from captum_classpattern.optimization.masks import strongest, swap_pixels, unit
+from captum_classpattern._validation import check_numbers
+from captum_classpattern.optimization.masks import unit
 from captum_classpattern.optimization.search import Search
 
 BETAS = (0.5, 0.9)  # of Adam, as in Neural Cleanse
@@ -42,8 +42,9 @@ class Learned:
     start may miss a trigger, so a canvas of one colour can have several. They differ in their first
     colours and their baselines; the one with the largest margin on the judging images goes on.
 
-    On large images a few pixels are invisible. With a ``grid``, the search chooses cells of many
-    pixels instead, each of one colour; so it costs the same at any size.
+    On large images a few pixels are invisible. With a ``feature_mask``, such as
+    :class:`~captum_classpattern.Cells`, each feature has one colour, at first that of the canvas in
+    its first pixel; so the search is as hard at any size.
 
     Args:
         rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
@@ -53,12 +54,9 @@ class Learned:
         starts (int): How often a canvas of one colour starts: in this colour, and then each time in
             pixels that are black or white by chance. Default: 1.
         weight (float): The weight of the mask's sum at first. Default: 0.001.
-        grid (tuple[int, int], optional): Rows and columns of cells, which must divide the height
-            and the width of the images. A cell begins in the colour of the canvas in its corner.
-            Default: None (each pixel is a cell).
 
     Raises:
-        ValueError: If a setting is out of range, or the grid does not fit the images.
+        ValueError: If a setting is out of range.
     """
 
     rounds: int = 9
@@ -67,7 +65,6 @@ class Learned:
     rate: float = 0.1
     starts: int = 1
     weight: float = 0.001
-    grid: tuple[int, int] | None = None
 
     name: ClassVar[str] = "learned"
     accelerates: ClassVar[bool] = True
@@ -76,8 +73,6 @@ class Learned:
     def __post_init__(self) -> None:
         counts = ("rounds", "batch_size", "soft_batch_size", "starts")
         check_numbers(self, counts=counts, positive=("rate", "weight"))
-        for count in self.grid or ():
-            check_count("grid", count)
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
         """The passes of one canvas at its largest area, with whole batches."""
@@ -86,24 +81,23 @@ class Learned:
 
     def run(self, search: Search) -> Iterator[None]:
         """All rounds; no canvas is dropped."""
-        rows, cells, rounds = search.rows, self._cells(search.masks), search.n_steps or self.rounds
-        kept = max(1, round(search.kept_pixels / (cells.height * cells.width)))
+        rows, rounds = search.rows, search.n_steps or self.rounds
+        sizes = search.sizes[rows] if isinstance(search.sizes, Tensor) else search.sizes
         if search.trend is None:
-            soft = self._soft_masks(search, cells, _soft_steps(rounds))
-            contrast = (cells.corners(search.canvases[rows].float()) - 0.5).abs()
+            soft = self._soft_masks(search, _soft_steps(rounds))
+            contrast = (search.gather(search.canvases[rows].float(), rows) - 0.5).abs()
             weights = soft * contrast.clamp(min=CONTRAST).amax(1, keepdim=True)
-            trend, masks = None, strongest(weights, kept)
+            trend, masks = None, search.strongest(weights * sizes, rows)
             search.trend = torch.zeros_like(search.masks)
-            search.trend[rows] = cells.spread(-weights)  # if no time is left for a smaller area
+            search.trend[rows] = -weights * sizes  # if no time is left for a smaller area
         else:
             search.trend = search.trend.clone()
-            trend, held = (cells.corners(each[rows]) for each in (search.trend, search.masks))
-            masks = strongest((-trend).where(held > 0, -torch.inf), kept)
-        colours = cells.corners(search.canvases[rows].float()).clone().requires_grad_()
+            trend, held = search.trend[rows], search.masks[rows]
+            masks = search.strongest((-trend).where(held > 0, -torch.inf), rows)
+        colours = search.gather(search.canvases[rows].float(), rows).clone().requires_grad_()
         adam = torch.optim.Adam([colours], self.rate, BETAS)
         for number, batch in enumerate(search.batches(self.batch_size, rounds)):
-            loss, *both = search.loss_and_colour_gradients(cells.spread(masks), batch, bounded=True)
-            slope, at_images = map(cells.sums, both)
+            loss, slope, at_images = search.loss_and_colour_gradients(masks, batch, bounded=True)
             search.record(batch, loss)
             # the loss that a pixel adds, to first order: one of the mask in its colour, any other
             # in the most promising of 0 and 1 a channel
@@ -114,35 +108,24 @@ class Learned:
             trend = worth if trend is None else TREND * trend + (1 - TREND) * worth
             colours.grad = slope * masks
             adam.step()
-            count = max(1, round(SWAPPED * kept * (1 - number / rounds)))
-            tried = swap_pixels(masks, trend, count)
+            count = max(1, round(SWAPPED * search.kept * (1 - number / rounds)))
+            tried = search.swap(masks, trend, count, rows)
             with torch.no_grad():
                 colours.copy_(brightest.where(tried > masks, colours.clamp(0, 1)))
-            _paint(search, cells, colours)
-            better = search.loss(cells.spread(tried), batch) < loss
+            _paint(search, colours)
+            better = search.loss(tried, batch) < loss
             masks = tried.where(better.view(-1, 1, 1, 1), masks)
-        search.masks[rows] = cells.spread(masks)
+        search.masks[rows] = masks
         if trend is not None:
-            search.trend[rows] = cells.spread(trend)
+            search.trend[rows] = trend
         yield from ()
 
-    def _cells(self, images: Tensor) -> "_Cells":
-        """The cells of the grid; an error if it does not divide the images."""
-        height, width = images.shape[-2:]
-        rows, columns = self.grid or (height, width)
-        if height % rows or width % columns:
-            raise ValueError(
-                f"a grid of {rows}x{columns} cells does not divide images of {height}x{width} "
-                "pixels: choose divisors, or images of another size"
-            )
-        return _Cells(height // rows, width // columns)
-
-    def _soft_masks(self, search: Search, cells: "_Cells", steps: int) -> Tensor:
+    def _soft_masks(self, search: Search, steps: int) -> Tensor:
         """The smallest soft masks that still make the class predicted; the canvases get their
         colours."""
         rows = search.rows
-        places = torch.zeros_like(cells.corners(search.masks[rows]), requires_grad=True)
-        shades = cells.corners(search.canvases[rows].float())
+        places = torch.zeros_like(search.masks[rows], requires_grad=True)
+        shades = search.gather(search.canvases[rows].float(), rows).clone()
         for number, row in enumerate(rows):
             target, start = search.streams[row]
             if start:  # in random colours
@@ -158,9 +141,8 @@ class Learned:
         for batch in search.batches(self.soft_batch_size, steps):
             masks, colours = places.sigmoid(), shades.sigmoid()
             now = masks.detach(), colours.detach()
-            _paint(search, cells, colours)
-            loss, *both = search.loss_and_colour_gradients(cells.spread(now[0]), batch)
-            slope, at_images = map(cells.sums, both)
+            _paint(search, colours)
+            loss, slope, at_images = search.loss_and_colour_gradients(now[0], batch)
             mean = loss.where(mean.isinf(), SMOOTHED * mean + (1 - SMOOTHED) * loss)
             size = now[0].sum((1, 2, 3))
             smaller = (mean < EASY) & (size < smallest)
@@ -175,34 +157,14 @@ class Learned:
             adam.zero_grad()
             torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])
             adam.step()
-        _paint(search, cells, best[1])
+        _paint(search, best[1])
         return best[0]
 
 
-class _Cells(NamedTuple):
-    """Cells of so many pixels, which share a place in the mask and a colour."""
-
-    height: int
-    width: int
-
-    def spread(self, cells: Tensor) -> Tensor:
-        """The pixels (n, c, H, W) of cells."""
-        return cells.repeat_interleave(self.height, 2).repeat_interleave(self.width, 3)
-
-    def corners(self, pixels: Tensor) -> Tensor:
-        """The first pixel of each cell."""
-        return pixels[:, :, :: self.height, :: self.width]
-
-    def sums(self, pixels: Tensor) -> Tensor:
-        """The sum over each cell."""
-        count, channels, height, width = pixels.shape
-        rows, columns = height // self.height, width // self.width
-        return pixels.view(count, channels, rows, self.height, columns, self.width).sum((3, 5))
-
-
-def _paint(search: Search, cells: _Cells, colours: Tensor) -> None:
+def _paint(search: Search, colours: Tensor) -> None:
     """Gives the canvases that are searched their colours."""
-    search.canvases[search.rows] = cells.spread(colours.detach()).to(search.canvases.dtype)
+    painted = search.spread(colours.detach(), search.rows)
+    search.canvases[search.rows] = painted.to(search.canvases.dtype)
 
 
 def _soft_steps(rounds: int) -> int:

@@ -63,8 +63,9 @@ class PaperLoop:
     def step(self, search: Search, batch: Batch) -> Tensor:
         """One step of ``search.masks``; returns the losses before it."""
         masks = search.masks[batch.index]
-        half = masks[0].numel() / 2
+        half, sizes = search.canvases[0, 0].numel() / 2, search.sizes
+        sizes = sizes[batch.index] if isinstance(sizes, Tensor) else sizes
         entropy, gradient = search.loss_and_gradient(masks, batch)
-        gradient = self.alpha * gradient + (1 - self.alpha) / half
+        gradient = self.alpha * gradient + (1 - self.alpha) * sizes / half
         search.masks[batch.index] = (masks - self.step_size * gradient.sign()).clamp(0, 1)
-        return self.alpha * entropy + (1 - self.alpha) * masks.sum((1, 2, 3)) / half
+        return self.alpha * entropy + (1 - self.alpha) * (sizes * masks).sum((1, 2, 3)) / half

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from captum_classpattern.optimization.masks import strongest, unit
+from captum_classpattern.optimization.masks import unit
 from captum_classpattern.optimization.search import Search
 
 STEPS, BATCH_SIZE = 10, 4
@@ -27,14 +27,16 @@ class Shrink:
 
     def run(self, search: Search) -> Iterator[None]:
         """All steps at once; no canvas is dropped."""
-        steps, kept, half = search.n_steps or STEPS, search.kept_pixels, search.masks[0].numel() / 2
+        steps, kept = search.n_steps or STEPS, search.kept_pixels
+        half = search.canvases[0, 0].numel() / 2
         trend = torch.zeros_like(search.masks)
         for number, batch in enumerate(search.batches(BATCH_SIZE, steps)):
             rows = batch.index
             loss, gradient = search.loss_and_gradient(search.masks[rows], batch, bounded=number > 1)
             trend[rows] += unit(gradient)
             left = round(half * (kept / half) ** (number / max(1, steps - 1)))
-            search.masks[rows] = strongest(-trend[rows], max(kept, left) if kept < half else kept)
+            held = max(kept, left) if kept < half else kept
+            search.masks[rows] = search.strongest(-trend[rows], rows, held)
             search.record(batch, loss)
-        search.masks = strongest(-trend, kept)
+        search.masks = search.strongest(-trend)
         yield from ()

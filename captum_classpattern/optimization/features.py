@@ -1,0 +1,228 @@
+"""Features: pixels that a mask keeps together, or not at all (Captum's ``feature_mask``)."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import ArgumentTypeError, check_count
+from captum_classpattern.optimization.masks import swap_pixels
+from captum_classpattern.pattern import pixels_kept
+
+CELLS = 32  # a side, on a blank canvas, which has no segments
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cuts any canvas into so many rows and columns of cells of about the same size; fewer if it
+    has fewer pixels. For ``feature_mask``.
+
+    Args:
+        side (int): Rows, and columns.
+
+    Raises:
+        ValueError: If ``side`` is not a whole number from 2.
+
+    Examples::
+
+        >>> Cells(4)(torch.rand(3, 28, 28)).unique().numel()
+        16
+    """
+
+    side: int
+
+    def __post_init__(self) -> None:
+        check_count("cells", self.side, 2)
+
+    def __call__(self, canvas: Tensor) -> Tensor:
+        height, width = canvas.shape[-2:]
+        return grid_cells(height, width, self.side, self.side)[0, 0]
+
+
+def grid_cells(height: int, width: int, rows: int = 7, columns: int = 7) -> Tensor:
+    r"""
+    Superpixels: a grid of cells (fewer if there are fewer pixels), numbered from 0.
+
+    Args:
+        height (int): H of the images.
+        width (int): W of the images.
+        rows (int): Rows of cells. Default: 7.
+        columns (int): Columns of cells. Default: 7.
+
+    Returns:
+        *Tensor*: int64 (1, 1, H, W), a ``feature_mask`` for Captum's methods and ours.
+
+    Examples::
+
+        >>> grid_cells(28, 28).unique().numel()
+        49
+    """
+    rows, columns = min(rows, height), min(columns, width)
+    row, column = (torch.arange(n) * k // n for n, k in ((height, rows), (width, columns)))
+    return (row[:, None] * columns + column)[None, None]
+
+
+def numbered(
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None,
+    canvases: Tensor,
+    areas: Sequence[float],
+) -> Tensor | None:
+    """The features of each canvas, int64 (N or 1, H, W), numbered from 0 in reading order; None if
+    each pixel is one. An error if they don't fit the canvases, or one is larger than an area."""
+    if feature_mask is None:
+        return None
+    count, _, height, width = canvases.shape
+    if callable(feature_mask):
+        given = torch.stack([_of_canvas(feature_mask, canvas) for canvas in canvases])
+    else:
+        given = _checked(feature_mask, (height, width))
+    if len(given) not in (1, count):
+        raise ValueError(
+            f"`feature_mask` has {len(given)} rows for {count} canvases: give one for all, or one "
+            "for each"
+        )
+    ids = torch.stack([_in_order(each) for each in given]).to(canvases.device)
+    if bool((ids[:, -1, -1] + 1 == height * width).all()):
+        return None
+    if bool((ids.flatten(1).amax(1) == 0).any()):
+        raise ValueError("`feature_mask` has one feature for all pixels: give at least two")
+    kept, area = min((pixels_kept(area, (height, width)), area) for area in areas)
+    largest = int(max(each.flatten().bincount().max() for each in ids))
+    if largest > kept:
+        raise ValueError(
+            f"`feature_mask` has a feature of {largest} pixels, but `area={area:g}` keeps "
+            f"{kept} of {height}x{width}: give smaller features, or a larger area"
+        )
+    return ids
+
+
+def in_words(feature_mask: Tensor | Callable[[Tensor], Tensor]) -> str:
+    """A feature mask in the files of a search: a hash, or what makes it."""
+    if isinstance(feature_mask, Tensor):
+        return hashlib.sha256(feature_mask.detach().cpu().long().numpy().tobytes()).hexdigest()[:16]
+    name = getattr(feature_mask, "__qualname__", None)
+    return f"{feature_mask.__module__}.{name}" if name else repr(feature_mask)
+
+
+def _of_canvas(features_of: Callable[[Tensor], Tensor], canvas: Tensor) -> Tensor:
+    """What a function says of one canvas; cells for one of a single colour."""
+    is_blank = bool((canvas == canvas[:, :1, :1]).all())
+    if is_blank and not isinstance(features_of, Cells):
+        features_of = Cells(CELLS)
+    given = _checked(features_of(canvas.detach().cpu()), tuple(canvas.shape[-2:]))
+    if len(given) != 1:
+        raise ValueError(
+            f"`feature_mask` is a function that gives {len(given)} rows: it must give (H, W)"
+        )
+    return given[0]
+
+
+def _checked(feature_mask: object, size: tuple[int, ...]) -> Tensor:
+    """A feature mask as (N or 1, H, W)."""
+    if not isinstance(feature_mask, Tensor):
+        raise ArgumentTypeError(
+            "`feature_mask` must be an integer Tensor, or a function from a canvas (C, H, W) to "
+            f"one, got {type(feature_mask).__name__}"
+        )
+    if feature_mask.is_floating_point() or feature_mask.is_complex():
+        raise ArgumentTypeError(
+            f"`feature_mask` must hold integers, got {feature_mask.dtype}: give .long()"
+        )
+    ids = feature_mask.detach().long()
+    shape = tuple(ids.shape)
+    if shape[-2:] != size or not 2 <= ids.ndim <= 4:
+        raise ValueError(
+            f"`feature_mask` must be (H, W), (1, H, W) or (N, 1 or C, H, W) with {size[0]}x"
+            f"{size[1]} pixels, got {shape}"
+        )
+    if ids.ndim == 4:
+        if not bool((ids == ids[:, :1]).all()):
+            raise ValueError(
+                "`feature_mask` differs between channels, but a mask holds for all of them: give "
+                "one channel"
+            )
+        ids = ids[:, 0]
+    if ids.ndim == 3 and feature_mask.ndim == 3 and len(ids) != 1:
+        raise ValueError(f"`feature_mask` must be (1, H, W) or (N, 1 or C, H, W), got {shape}")
+    return ids.view(-1, *size)
+
+
+def _in_order(ids: Tensor) -> Tensor:
+    """The same features, numbered from 0 in the order of their first pixels."""
+    _, first, dense = np.unique(ids.cpu().numpy(), return_index=True, return_inverse=True)
+    return torch.from_numpy(first.argsort().argsort()[dense]).view(ids.shape)
+
+
+class Features(NamedTuple):
+    """The features of canvases as the pixels of an image (n, c, 1, F), for solvers.
+
+    Attributes:
+        ids (Tensor): The feature of each pixel, (n, H * W).
+        order (Tensor): The pixels, feature by feature, (n, H * W).
+        sizes (Tensor): How many pixels each feature has, (n, 1, 1, F); 0 where a canvas has fewer
+            features than others.
+        size (tuple[int, int]): H and W.
+    """
+
+    ids: Tensor
+    order: Tensor
+    sizes: Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, ids: Tensor, count: int) -> Self:
+        """Those of so many canvases, from their numbers (N or 1, H, W)."""
+        flat = ids.flatten(1).expand(count, -1)
+        sizes = torch.stack([each.bincount(minlength=int(flat.max()) + 1) for each in flat])
+        order = flat.argsort(dim=1, stable=True)
+        return cls(flat, order, sizes[:, None, None], (ids.shape[1], ids.shape[2]))
+
+    def at(self, rows: Tensor | list[int]) -> Self:
+        """Those of some canvases."""
+        return self._replace(ids=self.ids[rows], order=self.order[rows], sizes=self.sizes[rows])
+
+    def spread(self, values: Tensor) -> Tensor:
+        """The pixels (n, c, H, W) of features (n, c, 1, F)."""
+        index = self.ids[:, None].expand(-1, values.shape[1], -1)
+        return values.flatten(2).gather(2, index).view(*values.shape[:2], *self.size)
+
+    def sums(self, pixels: Tensor) -> Tensor:
+        """The sum over each feature, always in the same order."""
+        n, c = pixels.shape[:2]
+        sorted_pixels = pixels.flatten(2).gather(2, self.order[:, None].expand(-1, c, -1))
+        lengths = self.sizes[:, 0].expand(-1, c, -1).flatten()
+        total: Tensor = torch.segment_reduce(
+            sorted_pixels.flatten(), "sum", lengths=lengths, initial=0.0, unsafe=True
+        )
+        return total.view(n, c, 1, -1)
+
+    def first(self, pixels: Tensor) -> Tensor:
+        """The first pixel of each feature."""
+        starts = (self.sizes.cumsum(3) - self.sizes)[:, 0, 0].clamp(max=self.ids.shape[1] - 1)
+        index = self.order.gather(1, starts)[:, None].expand(-1, pixels.shape[1], -1)
+        return pixels.flatten(2).gather(2, index)[:, :, None]
+
+    def strongest(self, weights: Tensor, kept: int) -> Tensor:
+        """Binary masks of the features with the largest weights a pixel, until the next would make
+        them larger than ``kept`` pixels; of ties (after rounding) the first in reading order."""
+        weights = (weights / self.sizes.clamp(min=1) * 1e5).round()
+        return self._first_that_fit(weights, kept)
+
+    def swap(self, masks: Tensor, gradients: Tensor, count: int, kept: int) -> Tensor:
+        """Binary masks with up to ``count`` features swapped, as :func:`swap_pixels` does it by the
+        gradients a pixel; then the worst are left out, or the best added, up to ``kept`` pixels."""
+        a_pixel = (gradients / self.sizes.clamp(min=1)).where(self.sizes > 0, torch.inf)
+        swapped = swap_pixels(masks, a_pixel, count)
+        span = a_pixel.where(self.sizes > 0, 0).abs().amax((1, 2, 3), keepdim=True)
+        return self._first_that_fit(swapped * (2 * span + 1) - a_pixel, kept)
+
+    def _first_that_fit(self, weights: Tensor, kept: int) -> Tensor:
+        weights = weights.where(self.sizes > 0, -torch.inf).flatten(1)
+        order = weights.argsort(dim=1, descending=True, stable=True)
+        fits = self.sizes.flatten(1).gather(1, order).cumsum(1) <= kept
+        binary = torch.zeros_like(weights).scatter_(1, order, fits.to(weights.dtype))
+        return (binary.view(self.sizes.shape) * (self.sizes > 0)).to(weights.dtype)

@@ -1,0 +1,137 @@
+"""A feature mask keeps pixels together, as plain, slow versions do it."""
+
+import pytest
+import torch
+from small_models import conv_net, random_images
+
+from captum_classpattern import Cells, ClassPattern, explain_class, search_masks
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization import Learned, PaperLoop, Swap, grid_cells
+from captum_classpattern.optimization.features import Features, numbered
+
+LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]
+SOLVERS = [Swap(4, batch_size=2), PaperLoop(epochs=2, batch_size=2), Learned(3, batch_size=2)]
+
+
+def search(feature_mask, canvases=None, targets=(0, 1), **settings):
+    settings = {
+        "baseline_labels": LABELS,
+        "area": 0.25,
+        "solver": Swap(5, batch_size=3),
+        **settings,
+    }
+    canvases = random_images(len(targets), seed=5) if canvases is None else canvases
+    baselines = random_images(12, seed=6)
+    return search_masks(
+        conv_net(), canvases, [*targets], baselines, feature_mask=feature_mask, **settings
+    )
+
+
+def uneven(seed=0):
+    """Features of 1 to 5 pixels of an image of 6x6, in any order."""
+    sizes = [5, 1, 4, 2, 3, 1, 5, 2, 4, 3, 1, 5]
+    ids = torch.repeat_interleave(torch.arange(12), torch.tensor(sizes))
+    order = torch.randperm(36, generator=torch.Generator().manual_seed(seed))
+    return ids[order].view(6, 6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
+def test_a_feature_for_each_pixel_changes_no_bit(solver):
+    alone = search(None, solver=solver)
+    ids = torch.randperm(36, generator=torch.Generator().manual_seed(1)).view(6, 6)
+    for mask in (ids, 7 - 3 * ids, ids.int()[None], ids.expand(2, 1, 6, 6), lambda canvas: ids):
+        for ours, theirs in zip(search(mask, solver=solver), alone, strict=True):
+            assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1))
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
+@pytest.mark.parametrize("ids", [uneven(), uneven(1), grid_cells(6, 6, 3, 4)[0, 0]])
+def test_all_pixels_of_a_feature_have_one_weight_and_the_area_is_kept(solver, ids):
+    other = search(11 - 2 * ids, solver=solver)
+    for mask, same in zip(search(ids, solver=solver).masks, other.masks, strict=True):
+        assert torch.equal(mask, same)  # whatever the numbers are
+        for feature in ids.unique():
+            assert mask[0, ids == feature].unique().numel() == 1
+        if solver.name != "paper":  # whose masks have any size
+            assert 9 - ids.unique(return_counts=True)[1].max() < (mask > 0).sum() <= 9
+
+
+def test_each_canvas_has_its_features():
+    together = torch.stack([uneven(0), uneven(1)])[:, None].expand(2, 1, 6, 6)
+    canvases = random_images(2, seed=5)
+    masks = search(together, canvases).masks
+    for row, target in enumerate((0, 1)):
+        alone = search(uneven(row), canvases[row : row + 1], [target]).masks
+        assert torch.equal(masks[row] > 0, alone[0] > 0)
+    explainer = ClassPattern(conv_net(), random_images(12, seed=6), LABELS)
+    settings = {"area": 0.25, "solver": Swap(5, batch_size=3), "feature_mask": together}
+    attributed = explainer.attribute(canvases, [0, 1], **settings)
+    searched = explainer.search(canvases, [0, 1], **settings)
+    assert torch.equal(attributed > 0, torch.stack([p.mask for p in searched]) > 0)
+    pool = explainer.search(canvases, 2, keep=1, **settings)  # the kept one has its own features
+    [place] = [row for row in (0, 1) if torch.equal(pool[0].canvas, canvases[row])]
+    for feature in range(12):
+        assert pool[0].mask[0, uneven(place) == feature].unique().numel() == 1
+
+
+def test_a_function_segments_a_canvas_and_a_blank_one_has_cells():
+    seen = []
+
+    def halves(canvas):
+        seen.append(tuple(canvas.shape))
+        return (canvas[0] > 0.5).long() * 36 + torch.arange(36).view(6, 6) // 4
+
+    canvases = torch.cat([random_images(1, seed=5), torch.ones(1, 1, 6, 6)])
+    ids = numbered(halves, canvases, [0.25])
+    assert seen == [(1, 6, 6)]
+    assert torch.equal(ids[0] == ids[0, 0, 0], halves(canvases[0]) == halves(canvases[0])[0, 0])
+    assert ids[1].unique().numel() == 36  # no more than pixels
+    small = numbered(Cells(3), canvases, [0.25])
+    assert small.shape == (2, 6, 6)
+    assert torch.equal(
+        small[1],
+        torch.arange(3).repeat_interleave(2).add(3 * torch.arange(3).repeat_interleave(2)[:, None]),
+    )
+
+
+def test_features_are_summed_spread_and_chosen_as_plain_versions_do_it():
+    masks = [uneven(0), grid_cells(6, 6, 2, 3)[0, 0]]
+    ids = numbered(torch.stack(masks)[:, None], torch.rand(2, 1, 6, 6), [0.5])
+    features, pixels = Features.of(ids, 2), torch.randn(2, 3, 6, 6)
+    sums, firsts = features.sums(pixels), features.first(pixels)
+    for row, channel in ((0, 0), (0, 2), (1, 1)):
+        for feature in ids[row].unique():
+            inside = pixels[row, channel][ids[row] == feature]
+            assert float(sums[row, channel, 0, feature]) == pytest.approx(
+                float(inside.sum()), abs=1e-5
+            )
+            assert firsts[row, channel, 0, feature] == inside[0]
+    spread = features.spread(sums)
+    assert torch.equal(spread[1, 0][ids[1] == 4].unique(), sums[1, 0, 0, 4].view(1))
+    weights = torch.randn(2, 1, 1, 12)
+    chosen = features.strongest(weights, 13)
+    for row in (0, 1):
+        sizes = ids[row].flatten().bincount().tolist()
+        worth = {f: float(weights[row, 0, 0, f]) / size for f, size in enumerate(sizes)}
+        kept, total = set(), 0
+        for feature in sorted(worth, key=worth.get, reverse=True):
+            if total + sizes[feature] > 13:
+                break
+            kept.add(feature)
+            total += sizes[feature]
+        assert {f for f in range(12) if chosen[row, 0, 0, f]} == kept
+
+
+def test_a_pattern_of_features_is_never_filled_up():
+    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
+    found = explain_class(
+        conv_net(),
+        images,
+        target=1,
+        area=0.3,
+        feature_mask=Cells(2),
+        n_steps=3,
+        canvases="positive",
+    )
+    assert int(found.pattern.topk(0.3).mask.sum()) == 9  # one cell of four; 11 pixels would fit
+    assert found.pattern.info["settings"]["feature_mask"] == "Cells(side=2)"
