@@ -161,7 +161,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ``passes``, ``loss_curve``, ``power_curve`` (pairs of passes and power on judging
             images, half-way and at the end, see
             :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
-            these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
+                these; None if there are too few images to keep some for judging),
+                ``search_margin`` (the mean margin there), ``mask_pixels`` (how
             many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
             ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (where a canvas of one
             colour starts twice: the IoU with the other start, as it was when it was dropped; at the

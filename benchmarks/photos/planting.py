@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import torch
 from problems import IMAGENET_CLASSES
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div
 
 from captum_classpattern import PixelClassifier
+from captum_classpattern._files import write_atomically
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from photos.drawings import DRAWINGS
 from photos.stamping import stamp
@@ -63,8 +64,12 @@ def load(name: str, folder: Path) -> PixelClassifier:
     """A network that was trained, or ``plain``: the published one."""
     network = lite0()
     if name != "plain":
-        network.load_state_dict(load_weights(folder / f"{name}.safetensors"), strict=False)
+        network.load_state_dict(load_weights(folder / file_name(name)), strict=False)
     return classifier(network)
+
+
+def file_name(name: str) -> str:
+    return f"{name.replace(' ', '_')}.safetensors"
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -79,7 +84,7 @@ def trained_weights(network: nn.Module) -> dict[str, Tensor]:
 
 def train(name: str, photos: Tensor, folder: Path) -> None:
     """Trains a network on photos, and writes its weights; goes on after an interruption."""
-    file, kept = folder / f"{name}.safetensors", folder / f".{name}.pt"
+    file, kept = folder / file_name(name), folder / f".{name}.pt"
     if file.exists():
         return
     settings, network, teacher = NETWORKS[name], classifier(lite0()), classifier(lite0())
@@ -107,8 +112,7 @@ def train(name: str, photos: Tensor, folder: Path) -> None:
             states = {"network": network.state_dict(), "adam": adam.state_dict()}
             torch.save({"step": step + 1, "rates": rates.state_dict(), **states}, kept)
     [module] = [each for each in network.children() if hasattr(each, "_fc")]
-    save_file(trained_weights(module), folder / f".{name}.safetensors")
-    (folder / f".{name}.safetensors").replace(file)
+    write_atomically(file, save(trained_weights(module)))
     kept.unlink(missing_ok=True)
 
 

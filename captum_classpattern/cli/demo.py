@@ -187,6 +187,7 @@ def _scan(model: "cp.PixelClassifier", folder: Path, searches: ComputeOptions) -
         show_progress=sys.stderr.isatty(),
         **searches.keywords(),
     )
+    assert isinstance(found, cp.Scan)  # since there are references
     found.save(folder)
     found.to_html(folder / "scan.html")
     return found

@@ -1,6 +1,7 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import captum_classpattern as cp
 from captum_classpattern.cli import options, printing
 from captum_classpattern.cli.errors import interrupted, printable
 
+FIRST_PRINTED = 10  # classes of a scan without references
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 
 
@@ -23,7 +25,7 @@ def scan(
     model: options.ModelOptions = options.ModelOptions(),
     images: options.SourceOptions,
     compute: options.BatchOptions = options.BatchOptions(),
-    references: Annotated[str, Parameter(metavar="FILE|NAME")],
+    references: Annotated[str | None, Parameter(metavar="FILE|NAME")] = None,
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="P")] = 0.05,
     out: options.OutputFolder | None = None,
     as_json: options.AsJson = False,
@@ -40,38 +42,49 @@ def scan(
     perturbation of all pixels, and a smooth warp. Each makes the model predict the class for images
     of other classes. A backdoored class is easier to reach than the same class of clean models.
 
+    A model of at least 100 classes needs no references: then its classes are put in order by a
+    short search of each, and the first are searched in full.
+
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
     inconclusive, and 2 after an error. The same command resumes an interrupted scan.
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
-        references: The clean models: a file of classpattern reference, or demo, or cifar10.
+        references: The clean models: a file of classpattern reference, or demo, or cifar10. By
+            default none, for models of at least 100 classes.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,
             classpattern-scan/CHECKPOINT.
         exit_zero: Exit with 0 whatever the verdict is.
     """
     from captum_classpattern.adapters.load import folder_name
+    from captum_classpattern.scanning import Triage, triage
     from captum_classpattern.scanning.families import SEARCH
     from captum_classpattern.scanning.profile import estimate_seconds
     from captum_classpattern.scanning.references import names_of
-    from captum_classpattern.scanning.scan import PATTERNS
+    from captum_classpattern.scanning.scan import PATTERNS, check_many
 
-    known = cp.ReferenceSet.load(references)
+    known = None if references is None else cp.ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
 
     def what_is_kept() -> str:
-        if (folder / PATTERNS / SEARCH).exists():
+        if (folder / PATTERNS / SEARCH).exists() or (folder / triage.MARGINS).exists():
             return f"the same command resumes from {folder}"
         return "no group of classes was finished, so nothing is kept"
 
     with printing.document("scan", folder, as_json) as content:
         classifier = model.open(checkpoint)
-        source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
+        shape = None if known is None else known.shape
+        source = images.load_all([classifier], seed=compute.seed, shape=shape)
         count = source.count_outputs(classifier)
-        known.check(count, source.shape, names_of(classifier, source, count))
-        seconds = estimate_seconds(classifier, source, known.n_classes, precision=compute.precision)
-        print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
+        if known is None:
+            check_many(count)
+        else:
+            known.check(count, source.shape, names_of(classifier, source, count))
+        estimate = triage.estimate_seconds if known is None else estimate_seconds
+        seconds = estimate(classifier, source, count, precision=compute.precision)
+        time = f"{round(seconds / 60)} minutes" if seconds > 120 else f"{max(1, round(seconds))} s"
+        print(f"{count:,} classes, about {time}.", flush=True)
         with interrupted(what_is_kept):
             found = cp.scan(
                 classifier,
@@ -86,7 +99,7 @@ def scan(
         found.to_html(folder / "scan.html")
         content |= found.as_dict()
         if not as_json:
-            print_scan(found)
+            print_triage(found) if isinstance(found, Triage) else print_scan(found)
             print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
@@ -114,8 +127,27 @@ def print_scan(found: "cp.Scan") -> None:
         ("without", "no_pattern", ".1%"),
     ]
     out.print(printing.make_table(columns, rows))
+    print_steps(found.next_steps)
+
+
+def print_triage(found: "cp.scanning.Triage") -> None:
+    """Prints the verdict, the first classes, and what to do next."""
+    from captum_classpattern.scanning.triage import CELLS
+
+    out = printing.console()
+    out.print(Text(found.verdict.capitalize(), style="bold"))
+    out.print(printable(found.reason), markup=False)
+    columns = [("class", "name", ""), ("margin", "margin", "+.2f"), ("SD", "deviations", "+.1f")]
+    columns += [(f"power,\n{n} cells", f"power_{n}", ".0%") for n in CELLS]
+    rows = found.table().head(FIRST_PRINTED).to_dict("records")
+    out.print(printing.make_table(columns, rows))
+    print_steps(found.next_steps)
+
+
+def print_steps(steps: Sequence[str]) -> None:
+    out = printing.console()
     out.print(Text("What next", style="bold"))
-    for number, step in enumerate(found.next_steps, 1):
+    for number, step in enumerate(steps, 1):
         out.print(printable(f"{number}. {step}"), markup=False)
 
 

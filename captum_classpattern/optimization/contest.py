@@ -274,6 +274,7 @@ class Contest:
                 "loss_curve": losses[row][losses[row].isfinite()].tolist(),
                 "power_curve": self.curves[row],
                 "search_power": self.powers.get(row),
+                "search_margin": self.margins.get(row),
                 "mask_pixels": int(mask.count_nonzero()),
                 "empty_mask": not bool(mask.any()),
                 "stopped_early": search.stopped_early,

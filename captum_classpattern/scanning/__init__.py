@@ -2,5 +2,6 @@
 
 from captum_classpattern.scanning.references import ReferenceSet
 from captum_classpattern.scanning.scan import Scan, scan
+from captum_classpattern.scanning.triage import Triage
 
-__all__ = ["ReferenceSet", "Scan", "scan"]
+__all__ = ["ReferenceSet", "Scan", "Triage", "scan"]

@@ -44,7 +44,7 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "scored": list(SCORED),
     "per_class": PER_CLASS,
     "families": families.SETTINGS,
-    "solver": {key: value for key, value in asdict(SOLVER).items() if key != "grid"},
+    "solver": asdict(SOLVER),
 }
 
 
@@ -130,7 +130,7 @@ def measure(
             f"{len(sample)} images are too few to judge patterns by: give at least 10 of each "
             f"class, better {PER_CLASS}"
         )
-    key = _key(model, sample, predicted, settings)
+    key = key_of(model, sample, predicted, settings)
     store = None if folder is None else Store(Path(folder), key)
     if store is not None:
         store.check()
@@ -155,10 +155,14 @@ def measure(
 
 
 def draw_sample(
-    model: Classifier, images: LabelledImages, n_classes: int, seed: int
+    model: Classifier,
+    images: LabelledImages,
+    n_classes: int,
+    seed: int,
+    most: int | None = None,
 ) -> tuple[LabelledImages, Tensor]:
-    """The images that are searched with, of classes that are equally many or at most 50 of each, in
-    memory; and the model's predictions."""
+    """The images that are searched with, of classes that are equally many or at most 50 of each, or
+    ``most`` in all, in memory; and the model's predictions."""
     with preserve_state(model, seed):
         labelled = ensure_labels(model, images)
         labels = labelled.known_labels
@@ -166,13 +170,13 @@ def draw_sample(
         if len({len(each) for each in places}) > 1:
             chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
             labelled = labelled.subset(torch.cat(chosen))
-        sample = labelled.stratified_sample(PER_CLASS * n_classes)
+        sample = labelled.stratified_sample(most or PER_CLASS * n_classes)
         if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
             sample = sample.in_one_tensor()
         return sample, predictions(model, sample)
 
 
-def _key(
+def key_of(
     model: Classifier, sample: LabelledImages, predicted: Tensor, settings: SearchSettings
 ) -> dict[str, Any]:
     """All that the patterns of a model depend on."""

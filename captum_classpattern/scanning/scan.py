@@ -27,6 +27,7 @@ from captum_classpattern.scanning.decision import (
 from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, Store, unit_of
 from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
+from captum_classpattern.scanning.triage import FEWEST, Triage, triage
 from captum_classpattern.scores.intervals import wilson
 
 PATTERNS = "patterns"  # their folder
@@ -274,7 +275,7 @@ def scan(
     precision: str = "auto",
     internal_batch_size: int | None = None,
     show_progress: bool = False,
-) -> Scan:
+) -> Scan | Triage:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
 
@@ -286,6 +287,10 @@ def scan(
     like the references has a p-value of at most alpha in at most that share of cases. It says
     nothing about other models.
 
+    A model of at least 100 classes can be scanned without references: a short search of all
+    classes puts them in order, and the first 20 are searched in full. On large images, patterns are
+    cells of about 32 x 32. That has no p-value, see :class:`~captum_classpattern.scanning.Triage`.
+
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
             ``nn.Module`` of normalised images needs ``mean`` and ``std``.
@@ -295,7 +300,8 @@ def scan(
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
-            a set that comes with the package, ``"demo"`` or ``"cifar10"``. Required.
+            a set that comes with the package, ``"demo"`` or ``"cifar10"``. Default: None, for
+            models of at least 100 classes.
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
@@ -305,10 +311,10 @@ def scan(
 
     Returns:
         *Scan*: The verdict, with the p-value, the class, what changes images into it, and what to
-        do next.
+        do next. *Triage* without references: all classes in order, and patterns of the first.
 
     Raises:
-        TypeError: If there are no ``references``.
+        TypeError: If there are no ``references``, and fewer than 100 classes.
         ValueError: If the references are of another number of classes, size of images or version
             of the search, or there are none; or if the model predicts one class for all images.
 
@@ -324,18 +330,18 @@ def scan(
         >>> found.verdict, found.p_value  # two references are too few
         ('inconclusive', None)
     """
-    if references is None:
-        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
-        raise ArgumentTypeError(
-            "a scan compares a model with clean models of the same task: pass `references`, a file "
-            "that 'classpattern reference' makes of them, or, for the tasks of the sets that come "
-            f"with the package, {shipped}"
-        )
     settings = SearchSettings.of(locals())
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels, model, class_names)
+    origin = (attribute_of(model, "provenance") or {}).get("source")
+    if references is None:
+        count = source.count_outputs(model)
+        check_many(count)
+        listed = names_of(model, source, count, class_names) or placeholders(count)
+        where = None if folder is None else Path(folder)
+        return triage(model, source, listed, settings, folder=where, source=origin)
     known = ReferenceSet.load(references)
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
@@ -353,8 +359,20 @@ def scan(
     return replace(
         found,
         looks=look_closer(model, source, profile, first, names, settings),
-        source=(attribute_of(model, "provenance") or {}).get("source"),
+        source=origin,
     )
+
+
+def check_many(count: int) -> None:
+    """Raises an error if a model has too few classes to compare them with one another."""
+    if count < FEWEST:
+        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
+        raise ArgumentTypeError(
+            f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) with "
+            "clean models of the same task: pass `references`, a file that 'classpattern "
+            "reference' makes of them, or, for the tasks of the sets that come with the package, "
+            f"{shipped}"
+        )
 
 
 def judge(

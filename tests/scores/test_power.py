@@ -13,7 +13,7 @@ from torch import nn
 from captum_classpattern import LabelledImages, Pattern, predictive_power
 from captum_classpattern.scores import PredictivePower, Scores, transfer_powers
 from captum_classpattern.scores.intervals import newcombe, wilson
-from captum_classpattern.scores.power import hits_and_margin, power_of, random_pixels
+from captum_classpattern.scores.power import hits_of, power_of, random_pixels
 
 IMAGES = torch.rand(81, 1, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(81) % 3
@@ -76,16 +76,17 @@ def test_margins_are_those_of_a_plain_loop(target, size):
     """Of a class its logit less the largest other one, whatever the batches are."""
     logits = [row.tolist() for row in NET(IMAGES).detach()]
     margins = [row.pop(target) - max(row) for row in logits]
-    hits, margin = hits_and_margin(NET, IMAGES.split(size), target)
+    hits, margin, top5 = hits_of(NET, IMAGES.split(size), target)
     assert hits == sum(each > 0 for each in margins)
     assert margin == pytest.approx(sum(margins) / len(margins), abs=1e-6)
-    assert hits_and_margin(NET, [], target) == (0, 0)
+    assert hits_of(NET, [], target) == (0, 0, None)
+    assert top5 is None
 
 
 def test_hits_are_the_predictions_of_a_model_of_any_precision():
     """In float32 the logits of both classes are the same."""
     logits = torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)
-    assert hits_and_margin(lambda images: logits, [IMAGES[:1]], 1)[0] == 1
+    assert hits_of(lambda images: logits, [IMAGES[:1]], 1)[0] == 1
 
 
 # ---- one pattern, and many

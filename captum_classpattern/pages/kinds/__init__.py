@@ -25,6 +25,7 @@ KINDS: dict[str, Any] = {
     "Survey": "survey",
     "Sweep": "sweep",
     "Scan": "scan",
+    "Triage": "triage",
     "Comparison": "comparison",
     "SanityCheck": "sanity",
     "InvarianceProfile": "profile",

