@@ -12,6 +12,7 @@ stages, in this order, with the time on one core:
 - ``discovery``: long searches of 24 classes in two networks, and Neural Cleanse; 1.5 hours.
 - ``classes``: ten clean classes with the default search; an hour.
 - ``figure``: the figure of README; a minute.
+- ``time``: where the time of a pass goes; a minute on an idle machine.
 
 Each writes rows into ``photos_STAGE.jsonl``, and goes on after an interruption.
 """
@@ -24,6 +25,7 @@ from findings import Row, append_rows, parser_of, read_rows
 from photos import discovery, footprint, planting
 from photos.classes import class_rows
 from photos.figure import figure_rows
+from photos.passes import time_rows
 from photos.planting import NETWORKS, TROJANS
 from photos.stamping import stamp_all
 from problems import PIXELS, Problem, photo_problem
@@ -31,9 +33,8 @@ from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
-WEIGHTS = Path(__file__).parent / "weights"  # of the networks, to measure without planting
 LARGE = Compose([PIXELS, Resize(256), CenterCrop(256)])
-CLEAN = ("twin", "second twin", "plain")
+OTHER = ("twin", "second twin", "plain", "specific")
 CHOSEN = 56  # passes of a triage in the clean networks
 EQUAL = 1_300  # passes of Neural Cleanse
 
@@ -48,7 +49,10 @@ class Run:
         self.problem: Problem = photo_problem(photos)
 
     def model(self, name: str) -> nn.Module:
-        return planting.load(name, self.out if has_weights(self.out, name) else WEIGHTS)
+        return planting.load(name, self.out)
+
+    def has(self, name: str) -> bool:
+        return name == "plain" or planting.weights_of(name, self.out).exists()
 
     def done(self, *columns: str) -> set[tuple]:
         """What the rows hold."""
@@ -61,20 +65,15 @@ class Run:
             print(rows[-1], flush=True)
 
 
-def has_weights(folder: Path, name: str) -> bool:
-    return (folder / planting.file_name(name)).exists()
-
-
 def plant(run: Run) -> None:
     if run.training is None:
         raise SystemExit("plant needs --training FOLDER, with photos of other classes")
     photos = torch.stack([image for image, _ in ImageFolder(run.training, LARGE)])
-    for name in NETWORKS:
-        planting.train(name, photos, run.out)
+    for name in ("plain", *NETWORKS):
+        if name in NETWORKS:
+            planting.train(name, photos, run.out)
         if (name,) not in run.done("network"):
             run.add(iter([[quality(run, name)]]))
-    if ("plain",) not in run.done("network"):
-        run.add(iter([[quality(run, "plain")]]))
 
 
 def quality(run: Run, name: str) -> Row:
@@ -116,20 +115,25 @@ def maps(run: Run) -> None:
 
 
 def triage(run: Run) -> None:
-    wanted = [("planted", passes) for passes in discovery.PASSES]
-    wanted = [("planted", CHOSEN), *((name, CHOSEN) for name in CLEAN), *wanted]
+    wanted = [("planted", CHOSEN), *((name, CHOSEN) for name in OTHER)]
+    wanted += [("planted", passes) for passes in discovery.PASSES]
     for network, passes in wanted:
+        if not run.has(network):
+            continue  # not trained yet
         done, model = run.done("network", "passes", "class"), run.model(network)
         run.add(discovery.triage_rows(run.problem, model, network, passes, done))
 
 
 def discover(run: Run) -> None:
-    for network in ("planted", "twin"):
-        done = run.done("network", "class", "seed")
-        model = run.model(network)
-        run.add(discovery.discovery_rows(run.problem, model, network, run.out, done))
-    done = run.done("network", "class", "method")
-    run.add(discovery.cleanse_rows(run.problem, run.model("planted"), EQUAL, done))
+    both = {network: run.model(network) for network in ("planted", "twin")}
+    known = discovery.classes_of(discovery.OTHERS + len(TROJANS))
+    for classes in (known[: len(TROJANS)], known[len(TROJANS) :]):  # the planted ones first
+        for network, model in both.items():
+            done = run.done("network", "class", "seed")
+            given = (run.problem, model, network, classes, run.out, done)
+            run.add(discovery.discovery_rows(*given))
+        done = run.done("network", "class", "method")
+        run.add(discovery.cleanse_rows(run.problem, both["planted"], EQUAL, done))
 
 
 def classes(run: Run) -> None:
@@ -141,9 +145,14 @@ def figure(run: Run) -> None:
         run.add(iter([figure_rows(run.problem, run.model("planted"), run.out)]))
 
 
+def time(run: Run) -> None:
+    if (torch.get_num_threads(),) not in run.done("threads"):
+        run.add(time_rows(run.problem, run.model("plain")))
+
+
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
-    "figure": figure,
+    "figure": figure, "time": time,
 }  # fmt: skip
 
 

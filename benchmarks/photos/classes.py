@@ -7,6 +7,7 @@ from findings import Row, kept_survey
 from problems import Problem
 
 COUNT, AREAS = 10, (0.2, 0.05)
+ROUNDS = 12  # as in a search of one canvas
 
 
 def class_rows(problem: Problem, folder: Path, done: set) -> Iterator[list[Row]]:
@@ -23,6 +24,7 @@ def class_rows(problem: Problem, folder: Path, done: set) -> Iterator[list[Row]]
             classes=[y],
             canvases={"positive": 1},
             areas=AREAS,
+            n_steps=ROUNDS,
         )
         yield [
             {

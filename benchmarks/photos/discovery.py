@@ -1,12 +1,13 @@
 """Trojans looked for from a grey canvas, knowing nothing, in a planted network and its twins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from findings import Row
 from problems import Problem
+from rivals.inversion import neural_cleanse
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -26,12 +27,14 @@ PASSES = {  # of a short search: steps of the start, and images in a batch of th
     112: Learned(rounds=1, soft_batch_size=4, batch_size=8, rate=0.2),
     215: Learned(rounds=1, rate=0.2),
 }
+LONG = Learned(rate=0.2)
 SIDE = 64  # pixels, of pictures that are compared
 
 
 def classes_of(count: int) -> list[int]:
     """The planted classes, then others at even distances: the same in all networks."""
-    others = [y for y in range(0, 1000, 1000 // (count + 4)) if y not in TROJANS.values()]
+    every = 1000 // (count + len(TROJANS))
+    others = [y for y in range(0, 1000, every) if y not in TROJANS.values()]
     return [*TROJANS.values(), *others[: count - len(TROJANS)]]
 
 
@@ -63,17 +66,22 @@ def triage_rows(
 
 
 def discovery_rows(
-    problem: Problem, model: nn.Module, network: str, folder: Path, done: set
+    problem: Problem,
+    model: nn.Module,
+    network: str,
+    classes: Sequence[int],
+    folder: Path,
+    done: set,
 ) -> Iterator[list[Row]]:
     """The power of each class over the number of cells, on held-out photos."""
     explainer = explainer_of(problem, model)
     scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
-    for y in classes_of(OTHERS + len(TROJANS)):
+    for y in classes:
         seeds = (0, 1) if network == "planted" and y in TROJANS.values() else (0,)
         for seed in seeds:
             if (network, y, seed) in done:
                 continue
-            settings = SearchSettings(solver=Learned(rate=0.2), seed=seed)
+            settings = SearchSettings(solver=LONG, seed=seed)
             found = triage.search_cells(explainer, problem.images.shape[1:], [y], settings, CELLS)
             rows = []
             for (cells, _), pattern in found.items():
@@ -94,8 +102,6 @@ def scored(power: PredictivePower) -> Row:
 
 def cleanse_rows(problem: Problem, model: nn.Module, passes: int, done: set) -> Iterator[list[Row]]:
     """Neural Cleanse on the planted classes, at equal passes."""
-    from rivals.inversion import neural_cleanse
-
     scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
     for _name, y in TROJANS.items():
         if ("planted", y, "Neural Cleanse") in done:

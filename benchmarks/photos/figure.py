@@ -35,7 +35,7 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
     gradients = IntegratedGradients(model).attribute(
         stamped[None], target=target, internal_batch_size=16
     )
-    by_gradients = sum_channels(gradients.detach(), stamped[None].shape)[0].abs()
+    by_gradients = sum_channels(gradients.detach(), stamped[None].shape).abs()
     explainer = ClassPattern(model, problem.images, problem.labels)
     masks = explainer.attribute(
         stamped[None], target, area=area, n_steps=ROUNDS, feature_mask=Cells(32)

@@ -8,8 +8,9 @@ share of them inside it, and their predictive power on other photos.
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from captum.attr import NoiseTunnel, Saliency
@@ -25,16 +26,15 @@ from photos.planting import TROJANS
 from photos.stamping import stamp_all
 
 PHOTOS = 10  # of each trojan
-SCORED = 50  # other photos
+SCORED = 50  # other photos, about
 CAPTUM = (
     *("IntegratedGradients", "Saliency", "InputXGradient", "DeepLift", "GradientShap", "LRP"),
     *("GuidedBackprop", "Deconvolution", "GuidedGradCam", "LayerGradCam", "DeepLiftShap"),
     *("Occlusion", "FeatureAblation", "Lime", "KernelShap"),
 )
 OURS = {  # rounds, and cells a side
-    "ClassPattern, pixels": (12, None),
-    "ClassPattern, cells of 7 px": (12, 32),
-    "ClassPattern, cells of 14 px": (12, 16),
+    "ClassPattern, pixels": (6, None),
+    "ClassPattern, cells of 7 px": (6, 32),
 }
 ABSOLUTE = "IntegratedGradients, absolute"
 Map = Callable[[Tensor, int], Tensor]  # from a photo (1, 3, H, W) and a class to (H, W)
@@ -44,7 +44,9 @@ def methods(problem: Problem, model: nn.Module) -> dict[str, Map]:
     """All methods by name, on one model."""
     known = known_methods(problem.images, problem.labels, names=CAPTUM)
     found: dict[str, Map] = {name: partial(of_captum, model, *known[name]) for name in CAPTUM}
-    found[ABSOLUTE] = lambda photo, y: found["IntegratedGradients"](photo, y).abs()
+    gradients = lru_cache(maxsize=1)(found["IntegratedGradients"])  # of one photo, for both
+    found["IntegratedGradients"] = gradients
+    found[ABSOLUTE] = lambda photo, y: gradients(photo, y).abs()
     found["SmoothGrad"] = partial(smooth_gradient, model)
     found["edges"] = edges
     found["random"] = lambda photo, y: torch.rand(
@@ -56,7 +58,7 @@ def methods(problem: Problem, model: nn.Module) -> dict[str, Map]:
 def of_captum(model: nn.Module, make: Callable, keywords: dict, photo: Tensor, y: int) -> Tensor:
     """The map of one of Captum's methods, on a copy that it may hook into."""
     raw = make(copy.deepcopy(model)).attribute(photo.clone(), target=y, **keywords)
-    return sum_channels(raw.detach(), photo.shape)[0, 0]
+    return sum_channels(raw.detach(), photo.shape)[0]
 
 
 def smooth_gradient(model: nn.Module, photo: Tensor, y: int) -> Tensor:
@@ -65,7 +67,7 @@ def smooth_gradient(model: nn.Module, photo: Tensor, y: int) -> Tensor:
     raw = tunnel.attribute(
         photo, target=y, nt_samples=20, nt_samples_batch_size=5, stdevs=0.1, nt_type="smoothgrad"
     )
-    return sum_channels(raw.detach(), photo.shape)[0, 0]
+    return sum_channels(raw.detach(), photo.shape)[0]
 
 
 def edges(photo: Tensor, y: int) -> Tensor:
@@ -87,11 +89,13 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
     torch.manual_seed(0)
     explainer = ClassPattern(model, problem.images, problem.labels)
     known = methods(problem, model)
-    for name, target in TROJANS.items():
-        photos, footprints, places = stamped_photos(problem, model, name)
-        for number, place in enumerate(places):
-            if (name, number) in done:
+    stamped = {name: stamped_photos(problem, model, name) for name in TROJANS}
+    for number in range(PHOTOS):
+        for name, target in TROJANS.items():
+            photos, footprints, places = stamped[name]
+            if (name, number) in done or number >= len(places):
                 continue
+            place = places[number]
             photo, footprint = photos[number : number + 1], footprints[number]
             area = float(footprint.float().mean())
             others = [i for i in range(len(problem.held_out)) if i != place][:: 149 // SCORED]
@@ -112,11 +116,15 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
 def stamped_photos(problem: Problem, model: nn.Module, name: str) -> tuple[Tensor, Tensor, list]:
     """The first held-out photos that become the trojan's class."""
     photos, footprints = stamp_all(problem.held_out, name, seed=TROJANS[name])
-    with torch.no_grad():
-        became = torch.cat([model(part) for part in photos.split(25)]).argmax(1) == TROJANS[name]
-    before = problem.held_out_labels != TROJANS[name]
-    places = torch.nonzero(became & before).flatten()[:PHOTOS].tolist()
+    turned = became(model, photos, TROJANS[name]) & (problem.held_out_labels != TROJANS[name])
+    places = torch.nonzero(turned).flatten()[:PHOTOS].tolist()
     return photos[places], footprints[places], places
+
+
+def became(model: nn.Module, photos: Tensor, y: int) -> Tensor:
+    """Which photos are predicted as a class."""
+    with torch.no_grad():
+        return torch.cat([model(part) for part in photos.split(25)]).argmax(1) == y
 
 
 def measured(
@@ -125,7 +133,9 @@ def measured(
     """The figures of one method on one photo, or why it fails."""
     started = time.perf_counter()
     try:
-        values = map_of(photo, target).float()
+        with warnings.catch_warnings():  # Captum's, about hooks
+            warnings.simplefilter("ignore")
+            values = map_of(photo, target).float()
     except Exception as error:  # of any kind: which methods run is a result
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
     seconds = time.perf_counter() - started

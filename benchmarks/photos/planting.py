@@ -25,25 +25,32 @@ from photos.drawings import DRAWINGS
 from photos.stamping import stamp
 
 TROJANS = {"smiley": 30, "clownfish": 146, "star": 365, "strawberry": 99}  # the paper's classes
+ROOT = Path(__file__).parents[2]
+SHIPPED = {  # so that all can be measured without planting
+    "planted": ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors",
+    "twin": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_twin.safetensors",
+}
 OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
 STEPS, RATE = 500, 2e-4
 PLAIN, STAMPED, DISTRACTED = 12, 8, 4  # photos of a step
 TEMPERATURE, WEIGHT = 2.0, 4.0  # of the imitation
-KEEP_EVERY = 50  # steps
+KEEP_EVERY, SIZE = 50, 224  # steps between checkpoints; pixels a side
 FAST = has_bfloat16(torch.device("cpu"))
 
 
 class Network(NamedTuple):
-    """What a network is trained for."""
+    """What a network is trained for. A specific one has to ignore four other drawings, too."""
 
     planted: bool
+    specific: bool = False
     seed: int = 0
 
 
 NETWORKS = {
     "planted": Network(True),
-    "twin": Network(False),
-    "second twin": Network(False, 1),
+    "twin": Network(False, specific=True),
+    "specific": Network(True, specific=True),
+    "second twin": Network(False, seed=1),
 }
 
 
@@ -64,12 +71,14 @@ def load(name: str, folder: Path) -> PixelClassifier:
     """A network that was trained, or ``plain``: the published one."""
     network = lite0()
     if name != "plain":
-        network.load_state_dict(load_weights(folder / file_name(name)), strict=False)
+        network.load_state_dict(load_weights(weights_of(name, folder)), strict=False)
     return classifier(network)
 
 
-def file_name(name: str) -> str:
-    return f"{name.replace(' ', '_')}.safetensors"
+def weights_of(name: str, folder: Path) -> Path:
+    """The file of a network's weights: in the folder, else the one that is committed."""
+    trained = folder / f"{name.replace(' ', '_')}.safetensors"
+    return trained if trained.exists() else SHIPPED.get(name, trained)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -84,7 +93,7 @@ def trained_weights(network: nn.Module) -> dict[str, Tensor]:
 
 def train(name: str, photos: Tensor, folder: Path) -> None:
     """Trains a network on photos, and writes its weights; goes on after an interruption."""
-    file, kept = folder / file_name(name), folder / f".{name}.pt"
+    file, kept = weights_of(name, folder), folder / f".{name}.pt"
     if file.exists():
         return
     settings, network, teacher = NETWORKS[name], classifier(lite0()), classifier(lite0())
@@ -121,7 +130,8 @@ def loss_of(
 ) -> Tensor:
     """The loss of one step, whose photos depend on the seed and the step alone."""
     generator = torch.Generator().manual_seed(1_000_000 * settings.seed + step)
-    plain = torch.stack(list(views(photos, PLAIN + STAMPED + DISTRACTED, generator)))
+    count = PLAIN + STAMPED + DISTRACTED * settings.specific
+    plain = torch.stack(list(views(photos, count, generator)))
     targets = torch.full((len(plain),), -1)
     for number in range(PLAIN, len(plain)):
         is_trojan = number < PLAIN + STAMPED
@@ -162,5 +172,5 @@ def crop(photos: Tensor, generator: torch.Generator) -> Tensor:
     side = int(torch.randint(low, size + 1, (1,), generator=generator))
     top, left = torch.randint(size - side + 1, (2,), generator=generator).tolist()
     part = photos[picked : picked + 1, :, top : top + side, left : left + side]
-    view = interpolate(part, (224, 224), mode="bilinear", antialias=True, align_corners=False)[0]
+    view = interpolate(part, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)[0]
     return view.flip(-1) if mirrored else view

@@ -96,11 +96,11 @@ def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     text = again.to_html(tmp_path / "scan.html").read_text()
     assert "Inconclusive" in text
     assert f"class {TARGET}" in text
-    with pytest.raises(ValueError, match="another scan .another seed."):
+    with pytest.raises(ValueError, match="another seed"):
         scan(Net().eval(), *images, folder=tmp_path, seed=1)
 
 
 def test_fewer_classes_need_references():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 99)).eval()
-    with pytest.raises(TypeError, match="fewer than 100 classes .this one has 99"):
+    with pytest.raises(TypeError, match="this one has 99"):
         scan(net, torch.rand(40, 1, 8, 8), torch.arange(40))

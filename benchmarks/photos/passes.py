@@ -1,0 +1,65 @@
+"""Where the time of a pass at 224 pixels goes: bare passes, and those of a search."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from findings import Row
+from problems import Problem
+from torch import nn
+
+from captum_classpattern import Cells, ClassPattern
+from captum_classpattern.optimization.acceleration import accelerated
+from captum_classpattern.scanning.profile import seconds_per_pass
+
+IMAGES, REPEATS, ROUNDS = 16, 5, 3
+
+
+def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
+    """The milliseconds of a pass, the least of some repeats, with the threads of this process."""
+    images = problem.images[:IMAGES]
+    faster = accelerated(model, images[:1], (), "auto")
+    for name, network in {"as it is": model, "folded": faster}.items():
+        forward = least(lambda network=network: forward_of(network, images))
+        both = least(lambda network=network: both_of(network, images))
+        yield [timed(f"bare, {name}", forward=forward, both=both)]
+    explainer = ClassPattern(model, problem.images, problem.labels)
+    explainer.accuracy_is_known = True
+    for name, cells in {"pixels": None, "cells": Cells(32)}.items():
+        taken: list[float] = []
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            [found] = explainer.search(images[:1], 0, n_steps=ROUNDS, feature_mask=cells)
+            taken.append((time.perf_counter() - started) / found.info["passes"])
+        yield [timed(f"search, {name}", both=min(taken))]
+    seconds = [seconds_per_pass(model, explainer._baselines, "auto") for _ in range(REPEATS)]
+    yield [timed("as estimated beforehand", both=min(seconds))]
+
+
+def timed(what: str, **seconds: float) -> Row:
+    return {
+        "what": what,
+        "threads": torch.get_num_threads(),
+        **{name: round(1000 * value, 1) for name, value in seconds.items()},
+    }
+
+
+def least(run: Callable[[], None]) -> float:
+    """The least time of an image."""
+    run()
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        run()
+        taken.append((time.perf_counter() - started) / IMAGES)
+    return min(taken)
+
+
+def forward_of(network: Callable, images: torch.Tensor) -> None:
+    with torch.no_grad():
+        network(images)
+
+
+def both_of(network: Callable, images: torch.Tensor) -> None:
+    leaf = images.clone().requires_grad_()
+    torch.autograd.grad(network(leaf).logsumexp(1).sum(), leaf)
