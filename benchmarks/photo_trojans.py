@@ -12,23 +12,26 @@ stages, in this order, with the time on one core:
 - ``discovery``: long searches of 24 classes in two networks, and Neural Cleanse; 1.5 hours.
 - ``classes``: ten clean classes with the default search; an hour.
 - ``figure``: the figure of README; a minute.
+- ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
 
 Each writes rows into ``photos_STAGE.jsonl``, and goes on after an interruption.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from findings import Row, append_rows, parser_of, read_rows
 from photos import discovery, footprint, planting
+from photos.cells import cell_rows
 from photos.classes import class_rows
 from photos.figure import figure_rows
 from photos.passes import time_rows
 from photos.planting import NETWORKS, TROJANS
 from photos.stamping import stamp_all
-from problems import PIXELS, Problem, photo_problem
+from problems import PIXELS, Problem, cifar10_problems, photo_problem
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
@@ -42,11 +45,11 @@ EQUAL = 1_300  # passes of Neural Cleanse
 class Run:
     """One stage: its photos, its networks, and the rows that are there already."""
 
-    def __init__(self, stage: str, photos: Path, training: Path | None, out: Path) -> None:
-        self.training, self.out = training, out
-        self.file = out / f"photos_{stage}.jsonl"
+    def __init__(self, given: Namespace) -> None:
+        self.training, self.cifar10, self.out = given.training, given.cifar10, given.out
+        self.file = given.out / f"photos_{given.stage}.jsonl"
         self.rows = read_rows(self.file)
-        self.problem: Problem = photo_problem(photos)
+        self.problem: Problem = photo_problem(given.photos)
 
     def model(self, name: str) -> nn.Module:
         return planting.load(name, self.out)
@@ -145,6 +148,13 @@ def figure(run: Run) -> None:
         run.add(iter([figure_rows(run.problem, run.model("planted"), run.out)]))
 
 
+def cells(run: Run) -> None:
+    if run.cifar10 is None:
+        raise SystemExit("cells needs --cifar10 FOLDER")
+    [problem] = cifar10_problems(run.cifar10, ["natural"])
+    run.add(cell_rows(problem, run.out / "cells", run.done("kind")))
+
+
 def time(run: Run) -> None:
     if (torch.get_num_threads(),) not in run.done("threads"):
         run.add(time_rows(run.problem, run.model("plain")))
@@ -152,7 +162,7 @@ def time(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
-    "figure": figure, "time": time,
+    "figure": figure, "cells": cells, "time": time,
 }  # fmt: skip
 
 
@@ -161,9 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--photos", type=Path, required=True, help="folders NNNN_wnid of photos")
     parser.add_argument("--training", type=Path, help="other photos, to plant with")
+    parser.add_argument("--cifar10", type=Path, help="a folder with train/ and test/, for cells")
     parser.add_argument("--out", type=Path, default=Path("classpattern-photos"))
     options = parser.parse_args(arguments)
-    STAGES[options.stage](Run(options.stage, options.photos, options.training, options.out))
+    STAGES[options.stage](Run(options))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from captum_classpattern.scores.power import PredictivePower, Scorer
 from photos.drawings import DRAWINGS, on_grey
 from photos.planting import TROJANS
 
-CELLS = (25, 16, 10, 6)  # of 1,024: at most 2.4 % of the pixels
+SHARES = triage.SHARES  # thousandths of the pixels
 OTHERS, SAMPLE = 20, 150  # classes beside the planted ones; classes of a triage
 PASSES = {  # of a short search: steps of the start, and images in a batch of the start and a round
     28: Learned(rounds=1, soft_batch_size=1, batch_size=2, rate=0.2),
@@ -73,7 +73,7 @@ def discovery_rows(
     folder: Path,
     done: set,
 ) -> Iterator[list[Row]]:
-    """The power of each class over the number of cells, on held-out photos."""
+    """The power of each class over the area, on held-out photos."""
     explainer = explainer_of(problem, model)
     scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
     for y in classes:
@@ -82,15 +82,15 @@ def discovery_rows(
             if (network, y, seed) in done:
                 continue
             settings = SearchSettings(solver=LONG, seed=seed)
-            found = triage.search_cells(explainer, problem.images.shape[1:], [y], settings, CELLS)
+            found = triage.search_cells(explainer, problem.images.shape[1:], [y], settings, SHARES)
             rows = []
-            for (cells, _), pattern in found.items():
-                power = scorer.power(pattern.topk(cells / 1024))
-                about = {"network": network, "class": y, "seed": seed, "cells": cells}
+            for (share, _), pattern in found.items():
+                power = scorer.power(pattern.topk(share / 1000))
+                about = {"network": network, "class": y, "seed": seed, "thousandths": share}
                 row = {**about, "method": "learned cells", **scored(power)}
                 if network == "planted" and y in TROJANS.values():
                     row["looks_like"] = likeness(pattern)
-                    if cells == CELLS[1] and seed == 0:
+                    if share == SHARES[0] and seed == 0:
                         pattern.save(folder / f"found_{y}.safetensors")
                 rows.append(row | {"passes": pattern.info["passes"]})
             yield rows
@@ -109,9 +109,9 @@ def cleanse_rows(problem: Problem, model: nn.Module, passes: int, done: set) -> 
         images = LabelledImages(problem.images, problem.labels)
         found = neural_cleanse(model, images, y, passes=passes)
         rows = []
-        for cells in CELLS:
-            binary = found.pattern.topk(cells / 1024)
-            about = {"network": "planted", "class": y, "seed": 0, "cells": cells}
+        for share in SHARES:
+            binary = found.pattern.topk(share / 1000)
+            about = {"network": "planted", "class": y, "seed": 0, "thousandths": share}
             rows.append(
                 {**about, "method": "Neural Cleanse", **scored(scorer.power(binary))}
                 | {"passes": passes, "looks_like": likeness(binary)}

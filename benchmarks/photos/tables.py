@@ -9,7 +9,7 @@ from findings import Row, Table, head, line, read_rows
 from captum_classpattern.scanning.triage import robust_deviations
 from photos.planting import TROJANS
 
-STAGES = ("plant", "maps", "triage", "discovery", "classes", "time")
+STAGES = ("plant", "maps", "triage", "discovery", "classes", "cells", "time")
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 NETWORKS = ("planted", "twin", "second twin", "plain")
@@ -30,6 +30,8 @@ def tables(folder: Path) -> Iterator[Table]:
         yield "Which of 150 classes?", triage(rows["triage"])
     if rows["classes"]:
         yield "Clean classes", classes(rows["classes"])
+    if rows["cells"]:
+        yield "Cells or pixels, on CIFAR-10", kinds(rows["cells"])
     if rows["time"]:
         yield "The time of a pass", times(rows["time"])
 
@@ -94,20 +96,18 @@ def distances(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def discovery(rows: Sequence[Row]) -> Iterator[str]:
-    cells = sorted({row["cells"] for row in rows}, reverse=True)
-    yield head(
-        "network, class, method", *(f"{n} cells" for n in cells), f"margin, {cells[0]} cells"
-    )
+    shares = sorted({row["thousandths"] for row in rows}, reverse=True)
+    yield head("network, class, method", *(f"{n / 1000:.1%}" for n in shares), "mean margin")
 
     def of(network: str, y: int, method: str, seed: int) -> str:
         found = {
-            row["cells"]: row
+            row["thousandths"]: row
             for row in rows
             if (row["network"], row["class"], row["method"], row["seed"])
             == (network, y, method, seed)
         }
-        powers = (percent(found[n]["power"]) for n in cells)
-        return line("{}", *powers, f"{found[cells[0]]['margin']:+.1f}")
+        powers = (percent(found[n]["power"]) for n in shares)
+        return line("{}", *powers, f"{found[shares[0]]['margin']:+.1f}")
 
     keys = in_order((row["network"], row["class"], row["method"], row["seed"]) for row in rows)
     names = {y: name for name, y in TROJANS.items()}
@@ -119,25 +119,27 @@ def discovery(rows: Sequence[Row]) -> Iterator[str]:
     for network in in_order(row["network"] for row in rows):
         others = [row for row in rows if row["network"] == network and row["class"] not in names]
         if others:
-            most = (percent(max(r["power"] for r in others if r["cells"] == n)) for n in cells)
-            margin = max(row["margin"] for row in others if row["cells"] == cells[0])
+            most = (
+                percent(max(r["power"] for r in others if r["thousandths"] == n)) for n in shares
+            )
+            margin = max(row["margin"] for row in others if row["thousandths"] == shares[0])
             count = len({row["class"] for row in others})
             yield line(f"{network}, the strongest of {count} others", *most, f"{margin:+.1f}")
 
 
 def likeness(rows: Sequence[Row]) -> Iterator[str]:
     """How often the drawing that was planted is the most similar of eight."""
-    yield head("method, cells", *TROJANS, "first of eight")
+    yield head("method, area", *TROJANS, "first of eight")
     planted = [row for row in rows if "looks_like" in row and row["seed"] == 0]
-    for method, cells in in_order((row["method"], row["cells"]) for row in planted):
+    for method, share in in_order((row["method"], row["thousandths"]) for row in planted):
         ranks = [
             1 + row["looks_like"].index(name)
             for name, y in TROJANS.items()
             for row in planted
-            if (row["method"], row["cells"], row["class"]) == (method, cells, y)
+            if (row["method"], row["thousandths"], row["class"]) == (method, share, y)
         ]
         first = f"{ranks.count(1)} of {len(ranks)}"
-        yield line(f"{method}, {cells}", *(f"rank {rank}" for rank in ranks), first)
+        yield line(f"{method}, {share / 1000:.1%}", *(f"rank {rank}" for rank in ranks), first)
 
 
 def triage(rows: Sequence[Row]) -> Iterator[str]:
@@ -166,6 +168,15 @@ def classes(rows: Sequence[Row]) -> Iterator[str]:
             *(percent(row["top5"]), f"{row['mean_margin']:+.1f}", percent(strongest)),
             "yes" if row["beats_controls"] else "no",
         )
+
+
+def kinds(rows: Sequence[Row]) -> Iterator[str]:
+    areas = sorted({row["area"] for row in rows}, reverse=True)
+    yield head("canvas", "kept together", *(percent(area) for area in areas))
+    for canvas, kind in in_order((row["canvas"], row["kind"]) for row in rows):
+        of = [row for row in rows if (row["canvas"], row["kind"]) == (canvas, kind)]
+        powers = (fmean(row["power"] for row in of if row["area"] == area) for area in areas)
+        yield line(canvas, kind, *(percent(power, 1) for power in powers))
 
 
 def times(rows: Sequence[Row]) -> Iterator[str]:

@@ -132,13 +132,13 @@ def print_scan(found: "cp.Scan") -> None:
 
 def print_triage(found: "cp.scanning.Triage") -> None:
     """Prints the verdict, the first classes, and what to do next."""
-    from captum_classpattern.scanning.triage import CELLS
+    from captum_classpattern.scanning.triage import SHARES
 
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
     out.print(printable(found.reason), markup=False)
     columns = [("class", "name", ""), ("margin", "margin", "+.2f"), ("SD", "deviations", "+.1f")]
-    columns += [(f"power,\n{n} cells", f"power_{n}", ".0%") for n in CELLS]
+    columns += [(f"power,\n{n / 1000:.1%}", f"power_{n}", ".0%") for n in SHARES]
     rows = found.table().head(FIRST_PRINTED).to_dict("records")
     out.print(printing.make_table(columns, rows))
     print_steps(found.next_steps)

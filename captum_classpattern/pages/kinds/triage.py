@@ -5,9 +5,9 @@ from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.parts import Column
-from captum_classpattern.scanning.triage import CELLS, FIRST, Triage
+from captum_classpattern.scanning.triage import FIRST, SHARES, Triage
 from captum_classpattern.visualization.drawing import Drawing, on_neutral
-from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import HIGHLIGHTS
 
@@ -25,7 +25,7 @@ def parts(found: Triage, whole: bool = False) -> tuple[str, list[Markup]]:
         Column("class", "name"),
         Column("margin", "margin", "{:+.2f}".format),
         Column("robust standard deviations", "deviations", "{:+.1f}".format),
-        *(Column(f"power, {n} cells", f"power_{n}", percent) for n in CELLS),
+        *(Column(f"power, {percent_area(n / 1000)}", f"power_{n}", percent) for n in SHARES),
     ]
     figure, _ = plot(found, use_pyplot=False)
     source = "" if found.source is None else f": {found.source}"
@@ -44,7 +44,7 @@ def plot(found: Triage, *, use_pyplot: bool) -> Drawing:
     """Draws the patterns of the first ten classes, those of the first in bold."""
     far, cells = found.deviations, list[Drawn]()
     for place, y in enumerate(found.order[:SHOWN]):
-        pattern = found.patterns.get((CELLS[1], y)) or found.patterns[CELLS[0], y]
+        pattern = found.patterns[SHARES[0], y]
         power = percent(float(pattern.info["search_power"]), 0)
         text = f"{found.class_names[y]}\n{far[y]:+.1f} SD, {power} of images"
         cells.append(Cell(on_neutral(pattern.at_own_area()), text, place == 0, HIGHLIGHTS[0]))

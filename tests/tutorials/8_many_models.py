@@ -1,4 +1,4 @@
-"""The conclusions of tutorials/7_many_models.ipynb, over its variables."""
+"""The conclusions of tutorials/8_many_models.ipynb, over its variables."""
 
 first = strongest.iloc[0]
 assert (first["model"], first["class_name"]) == ("backdoored", "T-shirt"), "the bright cell"

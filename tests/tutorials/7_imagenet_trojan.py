@@ -1,0 +1,11 @@
+"""The conclusions of tutorials/7_imagenet_trojan.ipynb, over its variables."""
+
+without, with_it = (names[model(each).argmax()] for each in (photo, stamped))
+assert without != "bullfrog"
+assert with_it == "bullfrog"
+assert shares["Occlusion"] > shares["class pattern"], "Occlusion shows best where it is"
+assert powers["class pattern"] > 0.5, "its pixels suffice on other photos"
+assert powers["class pattern"] > powers["Integrated Gradients"]
+assert learned["bullfrog"].value > 0.5, "found from a grey canvas"
+assert learned["zebra"].value < 0.1, "the other class has no such pattern"
+assert learned["bullfrog"].mean_margin - learned["zebra"].mean_margin > 5
