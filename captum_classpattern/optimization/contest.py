@@ -309,7 +309,7 @@ class Contest:
             others = judges.known_labels != self.pool.entrants[row].stream.target
             batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
             self.images_judged += len(batch.places)
-            mask = quick.spread(masks[row : row + 1], [row])
+            mask = quick.units.at([row]).spread(masks[row : row + 1])
             losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
         scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
         self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.screened)))

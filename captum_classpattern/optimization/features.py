@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_count
-from captum_classpattern.optimization.masks import swap_pixels
+from captum_classpattern.optimization.masks import strongest, swap_pixels
 from captum_classpattern.pattern import pixels_kept
 
 CELLS = 32  # a side, on a blank canvas, which has no segments
@@ -157,6 +157,31 @@ def _in_order(ids: Tensor) -> Tensor:
     return torch.from_numpy(first.argsort().argsort()[dense]).view(ids.shape)
 
 
+class Pixels(NamedTuple):
+    """Each pixel is a feature of its own: the interface of :class:`Features`, without its work."""
+
+    shape: tuple[int, int]  # of a mask
+    sizes: Tensor = torch.tensor(1.0)
+
+    def at(self, rows: object) -> Self:
+        return self
+
+    def spread(self, values: Tensor) -> Tensor:
+        return values
+
+    def sums(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    def first(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    def strongest(self, weights: Tensor, kept: int) -> Tensor:
+        return strongest(weights, kept)
+
+    def swap(self, masks: Tensor, gradients: Tensor, count: int, kept: int) -> Tensor:
+        return swap_pixels(masks, gradients, count)
+
+
 class Features(NamedTuple):
     """The features of canvases as the pixels of an image (n, c, 1, F), for solvers.
 
@@ -181,8 +206,15 @@ class Features(NamedTuple):
         order = flat.argsort(dim=1, stable=True)
         return cls(flat, order, sizes[:, None, None], (ids.shape[1], ids.shape[2]))
 
-    def at(self, rows: Tensor | list[int]) -> Self:
-        """Those of some canvases."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of a mask."""
+        return 1, self.sizes.shape[-1]
+
+    def at(self, rows: Tensor | list[int] | None) -> Self:
+        """Those of some canvases, or of all."""
+        if rows is None:
+            return self
         return self._replace(ids=self.ids[rows], order=self.order[rows], sizes=self.sizes[rows])
 
     def spread(self, values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.optimization.search import Search, SearchResult, Solver
 from captum_classpattern.optimization.settings import SearchSettings
 
-CPU_BATCH = 32  # larger steps spend their time on fresh memory pages
+CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2  # larger steps spend their time on fresh memory pages
 
 
 def search_masks(
@@ -87,8 +87,9 @@ def search_masks(
             AVX-512 bfloat16); ``"bfloat16"`` demands it anywhere; ``"full"`` uses the model as it
             is. Default: "auto".
         internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
-            changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, on
-            other devices all images of a step; halved if the memory is too small).
+            changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
+            at 224 pixels; on other devices all images of a step; halved if the memory is too
+            small).
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
@@ -157,7 +158,7 @@ def begin_search(
     if settings.solver.accelerates:
         classifier = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None and canvases.device.type == "cpu":
-        batch_size = CPU_BATCH
+        batch_size = max(1, min(CPU_BATCH, CPU_PIXELS // canvases[0, 0].numel()))
     ids = settings.feature_mask
     return Search(
         settings.solver,

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern.optimization.features import Features
-from captum_classpattern.optimization.masks import strongest, swap_pixels
+from captum_classpattern.optimization.features import Features, Pixels
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.pattern import pixels_kept
@@ -83,7 +82,7 @@ class Search:
         deadline (float, optional): When to stop, by ``time.perf_counter()``.
         show_progress (bool): Draws progress bars.
         features (Features, optional): Pixels that are kept together. Then all masks and gradients
-            of a solver are those of features, (N, 1, 1, F).
+            of a solver are those of features, (N, 1, 1, F). Default: None (``Pixels``).
 
     Attributes:
         masks (Tensor): float32 (N, 1, H, W) in [0, 1], 0.5 at first: the masks found so far.
@@ -107,8 +106,8 @@ class Search:
     def __post_init__(self) -> None:
         count, _, height, width = self.objective.canvases.shape
         device = self.objective.canvases.device
-        size = (height, width) if self.features is None else (1, self.features.sizes.shape[-1])
-        self.masks = torch.full((count, 1, *size), 0.5, device=device)
+        self.units: Pixels | Features = self.features or Pixels((height, width))
+        self.masks = torch.full((count, 1, *self.units.shape), 0.5, device=device)
         self.rows = list(range(count))
         self.losses: list[Tensor] = []
         self.trend: Tensor | None = None
@@ -133,52 +132,25 @@ class Search:
     @property
     def kept(self) -> int:
         """How many entries of a mask that is about, pixels or features."""
-        share = self.masks.shape[-1] * self.masks.shape[-2] / self.canvases[0, 0].numel()
-        return max(1, round(self.kept_pixels * share))
+        height, width = self.canvases.shape[-2:]
+        return max(1, round(self.kept_pixels * self.masks[0].numel() / (height * width)))
 
     @property
     def pixel_masks(self) -> Tensor:
         """The masks (N, 1, H, W)."""
-        return self.spread(self.masks)
-
-    def spread(self, values: Tensor, rows: list[int] | Tensor | None = None) -> Tensor:
-        """The pixels (n, c, H, W) of the entries of masks, of some canvases or all."""
-        return values if self.features is None else self._features(rows).spread(values)
-
-    def gather(self, pixels: Tensor, rows: list[int] | Tensor | None = None) -> Tensor:
-        """The first pixel of each entry of a mask."""
-        return pixels if self.features is None else self._features(rows).first(pixels)
+        return self.units.spread(self.masks)
 
     def strongest(
-        self,
-        weights: Tensor,
-        rows: list[int] | Tensor | None = None,
-        kept: int | None = None,
+        self, weights: Tensor, rows: list[int] | Tensor | None = None, kept: int | None = None
     ) -> Tensor:
-        """Binary masks of the largest weights a pixel, of as many pixels as a pattern may have, or
-        of ``kept``."""
-        kept = kept or self.kept_pixels
-        if self.features is None:
-            return strongest(weights, kept)
-        return self._features(rows).strongest(weights, kept)
+        """Binary masks of the largest weights a pixel, of some canvases or all, with as many pixels
+        as a pattern may have, or ``kept``."""
+        return self.units.at(rows).strongest(weights, kept or self.kept_pixels)
 
-    def swap(
-        self, masks: Tensor, gradients: Tensor, count: int, rows: list[int] | Tensor | None = None
-    ) -> Tensor:
-        """Binary masks with up to ``count`` entries swapped, where the gradient says that it
-        helps."""
-        if self.features is None:
-            return swap_pixels(masks, gradients, count)
-        return self._features(rows).swap(masks, gradients, count, self.kept_pixels)
-
-    @property
-    def sizes(self) -> Tensor | float:
-        """How many pixels each entry of a mask has, (N, 1, 1, F); 1.0 without features."""
-        return 1.0 if self.features is None else self.features.sizes
-
-    def _features(self, rows: list[int] | Tensor | None) -> Features:
-        assert self.features is not None
-        return self.features if rows is None else self.features.at(rows)
+    def swap(self, masks: Tensor, gradients: Tensor, count: int, rows: Any) -> Tensor:
+        """Binary masks of some canvases with up to ``count`` entries swapped, where the gradient
+        says that it helps."""
+        return self.units.at(rows).swap(masks, gradients, count, self.kept_pixels)
 
     def run(self) -> Iterator[None]:
         """Runs the search; pauses where the solver yields, once the losses are looked at."""
@@ -298,12 +270,12 @@ class Search:
         self, masks: Tensor, batch: Batch, bounded: bool, gradient: bool, colours: bool = False
     ) -> tuple[Tensor, Tensor]:
         """What the objective says. Counts the passes; the losses are looked at later."""
-        spread = self.spread(masks, batch.index)
+        features = self.units.at(batch.index)
         losses, slopes = self.objective.evaluate(
-            spread, batch, bounded=bounded, gradient=gradient, colours=colours
+            features.spread(masks), batch, bounded=bounded, gradient=gradient, colours=colours
         )
-        if gradient and self.features is not None:
-            slopes = self._features(batch.index).sums(slopes)
+        if gradient:
+            slopes = features.sums(slopes)
         each = 2 if gradient else 1  # half passes
         for row, pick in zip(batch.rows, batch.picks):
             self.half_passes[row] += each * len(pick)

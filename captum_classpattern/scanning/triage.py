@@ -29,9 +29,7 @@ FEWEST = 100  # classes: with fewer, the others do not say what is usual
 MOST_IMAGES = 300  # to search with
 SHORT = Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2)  # 56 passes
 LONG = Learned(rate=0.2)
-SIDE = (
-    56  # cells a side: 4 x 4 pixels of 224; with cells of 7 x 7, two of four triggers were missed
-)
+SIDE = 56  # cells a side, 4 x 4 pixels of 224: cells of 7 x 7 missed a smiley
 SHARES = (24, 16, 10, 6)  # thousandths of the pixels: of the long search; the short one has 24
 FIRST = 20  # classes that are searched in full
 TOGETHER = 8  # classes in one short search

@@ -18,7 +18,7 @@ import captum_classpattern as cp
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.adapters.load import folder_name
 from captum_classpattern.datasets import load_images
-from captum_classpattern.scanning import ReferenceSet, Scan, families, profile
+from captum_classpattern.scanning import ReferenceSet, Scan, families, profile, triage
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.references import SHIPPED
 
@@ -384,3 +384,43 @@ def test_images_without_labels(tmp_path):
     [note] = read(tmp_path / "scan")["notes"]
     assert "nobody knows whether the model is better" in note
     assert f"Note: {note}" in plain(result.stdout)
+
+
+class Many(torch.nn.Module):
+    """A linear network of 100 classes."""
+
+    def __init__(self, num_classes=100):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(256, num_classes)
+
+    def forward(self, images):
+        return self.head(8 * (images - 0.5).mean(1).flatten(1))
+
+
+@pytest.fixture
+def many(place, monkeypatch):
+    """A checkpoint of a network with many classes, and short searches."""
+    monkeypatch.chdir(place)
+    torch.save(Many().state_dict(), place / "many.pt")
+    for number, name in enumerate(NAMES):  # folders with the numbers of classes
+        if not (place / "numbered" / f"{number}_{name}").exists():
+            shutil.copytree(place / "images" / name, place / "numbered" / f"{number}_{name}")
+    monkeypatch.setattr(triage, "LONG", replace(triage.LONG, rounds=1, soft_batch_size=2))
+    monkeypatch.setattr(triage, "FIRST", 2)
+    return "scan many.pt --arch test_cli_scan:Many --mean 0 --std 1 --data numbered --size 16"
+
+
+def test_many_classes_are_scanned_without_references(many, tmp_path):
+    result = run([*many.split(), "--out", str(tmp_path)])
+    assert result.exit_code == 4, result.output
+    assert re.match(r"100 classes, about \d+ (s|minutes)\.", result.output)
+    assert "Inconclusive" in result.output
+    assert "3. If you have another model of the task" in result.output
+    kept = json.loads((tmp_path / "scan.json").read_text())
+    assert len(kept["classes"]) == 100
+    assert kept["verdict"] == "inconclusive"
+    assert (tmp_path / "scan.html").exists()
+    again = run([*many.split(), "--out", str(tmp_path), "--json", "--exit-zero"])
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["classes"] == kept["classes"]

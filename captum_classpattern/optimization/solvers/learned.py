@@ -82,19 +82,19 @@ class Learned:
     def run(self, search: Search) -> Iterator[None]:
         """All rounds; no canvas is dropped."""
         rows, rounds = search.rows, search.n_steps or self.rounds
-        sizes = search.sizes[rows] if isinstance(search.sizes, Tensor) else search.sizes
+        units = search.units.at(rows)
         if search.trend is None:
             soft = self._soft_masks(search, _soft_steps(rounds))
-            contrast = (search.gather(search.canvases[rows].float(), rows) - 0.5).abs()
+            contrast = (units.first(search.canvases[rows].float()) - 0.5).abs()
             weights = soft * contrast.clamp(min=CONTRAST).amax(1, keepdim=True)
-            trend, masks = None, search.strongest(weights * sizes, rows)
+            trend, masks = None, search.strongest(weights * units.sizes, rows)
             search.trend = torch.zeros_like(search.masks)
-            search.trend[rows] = -weights * sizes  # if no time is left for a smaller area
+            search.trend[rows] = -weights * units.sizes  # if no time is left for a smaller area
         else:
             search.trend = search.trend.clone()
             trend, held = search.trend[rows], search.masks[rows]
             masks = search.strongest((-trend).where(held > 0, -torch.inf), rows)
-        colours = search.gather(search.canvases[rows].float(), rows).clone().requires_grad_()
+        colours = units.first(search.canvases[rows].float()).clone().requires_grad_()
         adam = torch.optim.Adam([colours], self.rate, BETAS)
         for number, batch in enumerate(search.batches(self.batch_size, rounds)):
             loss, slope, at_images = search.loss_and_colour_gradients(masks, batch, bounded=True)
@@ -125,7 +125,7 @@ class Learned:
         colours."""
         rows = search.rows
         places = torch.zeros_like(search.masks[rows], requires_grad=True)
-        shades = search.gather(search.canvases[rows].float(), rows).clone()
+        shades = search.units.at(rows).first(search.canvases[rows].float()).clone()
         for number, row in enumerate(rows):
             target, start = search.streams[row]
             if start:  # in random colours
@@ -163,7 +163,7 @@ class Learned:
 
 def _paint(search: Search, colours: Tensor) -> None:
     """Gives the canvases that are searched their colours."""
-    painted = search.spread(colours.detach(), search.rows)
+    painted = search.units.at(search.rows).spread(colours.detach())
     search.canvases[search.rows] = painted.to(search.canvases.dtype)
 
 

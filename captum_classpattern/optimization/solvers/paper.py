@@ -63,8 +63,7 @@ class PaperLoop:
     def step(self, search: Search, batch: Batch) -> Tensor:
         """One step of ``search.masks``; returns the losses before it."""
         masks = search.masks[batch.index]
-        half, sizes = search.canvases[0, 0].numel() / 2, search.sizes
-        sizes = sizes[batch.index] if isinstance(sizes, Tensor) else sizes
+        half, sizes = search.canvases[0, 0].numel() / 2, search.units.at(batch.index).sizes
         entropy, gradient = search.loss_and_gradient(masks, batch)
         gradient = self.alpha * gradient + (1 - self.alpha) * sizes / half
         search.masks[batch.index] = (masks - self.step_size * gradient.sign()).clamp(0, 1)

@@ -78,11 +78,14 @@ class Swap:
             loop = PaperLoop(step_size=TRAVEL / steps)
             for batch in search.batches(loop.batch_size, steps):
                 loop.step(search, batch)  # these losses are not reported
-            trend, binary = unit(0.5 - search.masks), search.strongest(search.masks * search.sizes)
+            trend, binary = (
+                unit(0.5 - search.masks),
+                search.strongest(search.masks * search.units.sizes),
+            )
         else:
             trend = search.trend.clone()
             largest = trend.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
-            held = (search.masks > 0).float() * search.sizes
+            held = (search.masks > 0).float() * search.units.sizes
             binary = search.strongest(held - trend / (2 * largest))
         search.masks = weigh(binary, trend)
         most = self.swapped * min(search.kept, binary[0].numel() - search.kept)

@@ -43,10 +43,11 @@ def parts(found: Triage, whole: bool = False) -> tuple[str, list[Markup]]:
 def plot(found: Triage, *, use_pyplot: bool) -> Drawing:
     """Draws the patterns of the first ten classes, those of the first in bold."""
     far, cells = found.deviations, list[Drawn]()
-    for place, y in enumerate(found.order[:SHOWN]):
+    searched = [y for y in found.order if (SHARES[0], y) in found.patterns]
+    for place, y in enumerate(searched[:SHOWN]):
         pattern = found.patterns[SHARES[0], y]
         power = percent(float(pattern.info["search_power"]), 0)
-        text = f"{found.class_names[y]}\n{far[y]:+.1f} SD, {power} of images"
+        text = f"{found.class_names[y]}: {far[y]:+.1f} SD, {power}"
         cells.append(Cell(on_neutral(pattern.at_own_area()), text, place == 0, HIGHLIGHTS[0]))
     cells += [None] * (-len(cells) % COLUMNS)
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
