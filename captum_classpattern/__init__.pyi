@@ -32,6 +32,7 @@ from .pages.explorer import explore as explore
 from .pattern import Pattern as Pattern
 from .scanning import ReferenceSet as ReferenceSet
 from .scanning import Scan as Scan
+from .scanning import Triage as Triage
 from .scanning import scan as scan
 from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power

@@ -92,7 +92,7 @@ def test_the_evidence(snapshot):
     versions = info.pop("versions")
     assert versions["torch"] == torch.__version__
     assert packages.items() <= versions.items()
-    for measured in ("search_power", "power_curve", "mask_pixels"):
+    for measured in ("search_power", "search_margin", "power_curve", "mask_pixels"):
         info.pop(measured)
     assert info == snapshot
     assert first.seen is second.seen

@@ -72,14 +72,14 @@ def test_topk_keeps_the_largest_weights_with_ties_in_reading_order(pattern, data
     area = data.draw(st.floats(0, 1).filter(lambda area: 0 < round(area * total) < total))
     weights = pattern.mask.flatten().tolist()
     ranked = sorted(range(total), key=lambda i: (-weights[i], i))
-    expected = set(ranked[: round(area * total)])
+    expected = {i for i in ranked[: round(area * total)] if weights[i] > 0}
     top = pattern.topk(area)
     assert top.mask.flatten().tolist() == [float(i in expected) for i in range(total)]
     assert (top.mask.shape, top.mask.dtype) == (pattern.mask.shape, pattern.mask.dtype)
     assert top.canvas is pattern.canvas
     assert (top.target, top.info) == (pattern.target, pattern.info)
-    assert same_bits(top.topk(area).mask, top.mask)
-    assert top.area == round(area * total) / total
+    assert same_bits(top.topk(area).mask, top.mask)  # also where it has fewer pixels
+    assert top.area == len(expected) / total
     image = random_images(*pattern.canvas.shape, seed=7, dtype=pattern.canvas.dtype)
     assert same_bits(top.stamp(image), torch.where(top.mask.bool(), pattern.canvas, image))
 

@@ -26,7 +26,8 @@ LOADING = (  # of load_model, and allowed in a manifest
 )
 COLUMNS = (  # of Sweep.table, before those of the manifest and the error
     *("model", "class", "class_name", "canvas", "area", "power", "power_low", "power_high"),
-    *("images", "no_pattern", "random_pixels", "other_canvas", "beats_controls", "search_power"),
+    *("images", "no_pattern", "top5", "mean_margin", "random_pixels", "other_canvas"),
+    *("beats_controls", "search_power"),
 )
 FIRST_LOOK, FAILED = "first_look", "failed"  # folders that no model can have
 

@@ -293,7 +293,7 @@ def test_without_a_folder_each_checkpoint_has_its_own(monkeypatch, tmp_path, pla
 @pytest.mark.usefixtures("first_scan")
 def test_an_interrupted_scan_says_what_is_kept_and_resumes_there(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "AT_ONCE", 2)
-    monkeypatch.setattr(profile, "estimate_seconds", lambda *_, **__: 123.4)
+    monkeypatch.setattr(profile, "estimate_seconds", lambda *_, **__: 23.4)
     for interrupted, said in (
         (0, "no group of classes was finished, so nothing is kept"),
         (2, f"the same command resumes from {tmp_path}"),
@@ -301,7 +301,7 @@ def test_an_interrupted_scan_says_what_is_kept_and_resumes_there(tmp_path, monke
         with monkeypatch.context() as patch:
             record_searches(patch, interrupted=interrupted)
             result = scan(tmp_path)
-        assert (result.exit_code, result.stdout) == (130, "4 classes, about 123 s.\n")
+        assert (result.exit_code, result.stdout) == (130, "4 classes, about 23 s.\n")
         assert result.stderr.strip() == f"Interrupted: {said}."
         assert not (tmp_path / "scan.json").exists()
     searched = record_searches(monkeypatch)

@@ -184,6 +184,7 @@ def test_the_numbers_of_a_power():
     low, high = power.interval
     assert row == {
         "power": 0.45, "power_low": low, "power_high": high, "no_pattern": 0.02, "images": 200,
+        "top5": None, "mean_margin": None,
     }  # fmt: skip
     _, [axis] = power.plot(use_pyplot=False)
     assert [text.get_text() for text in axis.texts] == ["45\xa0%"]

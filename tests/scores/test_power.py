@@ -60,14 +60,18 @@ def plain_power(pattern, labels, area):
     """One image at a time."""
     mask = (pattern if area is None else pattern.topk(area)).mask
     hits = bare = n = 0
+    margins = []
     for image, label in zip(IMAGES, labels.tolist()):
         if label == pattern.target:
             continue
         stamped = mask * pattern.canvas + (1 - mask) * image
         hits += int(NET(stamped[None]).argmax()) == pattern.target
+        others = NET(stamped[None])[0].tolist()
+        margins.append(others.pop(pattern.target) - max(others))
         bare += int(NET(image[None]).argmax()) == pattern.target
         n += 1
-    return PredictivePower(hits / n, wilson(hits, n), n, bare / n)
+    mean = pytest.approx(sum(margins) / n, abs=1e-5)
+    return PredictivePower(hits / n, wilson(hits, n), n, bare / n, None, mean)
 
 
 @pytest.mark.parametrize("target", range(3))
@@ -81,6 +85,13 @@ def test_margins_are_those_of_a_plain_loop(target, size):
     assert margin == pytest.approx(sum(margins) / len(margins), abs=1e-6)
     assert hits_of(NET, [], target) == (0, 0, None)
     assert top5 is None
+
+
+def test_the_share_among_the_five_first_is_that_of_a_plain_loop():
+    logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
+    found = hits_of(lambda part: part, logits.split(7), 4)
+    ranks = [row.argsort(descending=True).tolist().index(4) for row in logits]
+    assert found.top5 == sum(rank < 5 for rank in ranks) > found.hits == ranks.count(0)
 
 
 def test_hits_are_the_predictions_of_a_model_of_any_precision():

@@ -71,7 +71,8 @@ def plain_consensus(patterns, kept):
     w = patterns[0].mask.shape[-1]
     places = range(patterns[0].mask.numel())
     sums = [sum(float(p.mask[0, place // w, place % w]) for p in patterns) for place in places]
-    return set(sorted(places, key=lambda place: (-sums[place], place))[:kept])
+    ranked = sorted(places, key=lambda place: (-sums[place], place))
+    return {place for place in ranked[:kept] if sums[place] > 0}
 
 
 @quick
