@@ -136,7 +136,8 @@ def discover(run: Run) -> None:
             given = (run.problem, model, network, classes, run.out, done)
             run.add(discovery.discovery_rows(*given))
         done = run.done("network", "class", "method")
-        run.add(discovery.cleanse_rows(run.problem, both["planted"], EQUAL, done))
+        given = (run.problem, both["planted"], EQUAL, run.out, done)
+        run.add(discovery.cleanse_rows(*given))
 
 
 def classes(run: Run) -> None:

@@ -9,7 +9,7 @@ from findings import Row
 from problems import Problem
 from rivals.inversion import neural_cleanse
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern
 from captum_classpattern.optimization import Learned
@@ -28,7 +28,7 @@ PASSES = {  # of a short search: steps of the start, and images in a batch of th
     215: Learned(rounds=1, rate=0.2),
 }
 LONG = Learned(rate=0.2)
-SIDE = 64  # pixels, of pictures that are compared
+WINDOW = 32  # pixels a side, as large as a drawing
 
 
 def classes_of(count: int) -> list[int]:
@@ -88,10 +88,9 @@ def discovery_rows(
                 power = scorer.power(pattern.topk(share / 1000))
                 about = {"network": network, "class": y, "seed": seed, "thousandths": share}
                 row = {**about, "method": "learned cells", **scored(power)}
-                if network == "planted" and y in TROJANS.values():
+                if share == SHARES[0] and seed == 0 and y in TROJANS.values():
                     row["looks_like"] = likeness(pattern)
-                    if share == SHARES[0] and seed == 0:
-                        pattern.save(folder / f"found_{y}.safetensors")
+                    pattern.save(folder / f"{network}_{y}.safetensors")
                 rows.append(row | {"passes": pattern.info["passes"]})
             yield rows
 
@@ -100,10 +99,12 @@ def scored(power: PredictivePower) -> Row:
     return {"power": power.value, "n": power.n, "top5": power.top5, "margin": power.mean_margin}
 
 
-def cleanse_rows(problem: Problem, model: nn.Module, passes: int, done: set) -> Iterator[list[Row]]:
+def cleanse_rows(
+    problem: Problem, model: nn.Module, passes: int, folder: Path, done: set
+) -> Iterator[list[Row]]:
     """Neural Cleanse on the planted classes, at equal passes."""
     scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
-    for _name, y in TROJANS.items():
+    for y in TROJANS.values():
         if ("planted", y, "Neural Cleanse") in done:
             continue
         images = LabelledImages(problem.images, problem.labels)
@@ -112,10 +113,11 @@ def cleanse_rows(problem: Problem, model: nn.Module, passes: int, done: set) -> 
         for share in SHARES:
             binary = found.pattern.topk(share / 1000)
             about = {"network": "planted", "class": y, "seed": 0, "thousandths": share}
-            rows.append(
-                {**about, "method": "Neural Cleanse", **scored(scorer.power(binary))}
-                | {"passes": passes, "looks_like": likeness(binary)}
-            )
+            row = {**about, "method": "Neural Cleanse", **scored(scorer.power(binary))}
+            if share == SHARES[0]:
+                row["looks_like"] = likeness(binary)
+                binary.save(folder / f"cleanse_{y}.safetensors")
+            rows.append(row | {"passes": passes})
         yield rows
 
 
@@ -139,17 +141,20 @@ def features_of(pictures: Tensor) -> Tensor:
 
 @lru_cache
 def drawn_features() -> Tensor:
-    return features_of(torch.stack([on_grey(name, SIDE) for name in DRAWINGS]))
+    return features_of(torch.stack([on_grey(name, WINDOW) for name in DRAWINGS]))
 
 
 def likeness(pattern: Pattern) -> list[str]:
-    """The eight drawings, the one that looks most like a pattern first: by the cosine of features,
-    less the mean over the drawings."""
-    mask = pattern.mask[0] > 0
-    rows, columns = torch.nonzero(mask.any(1)).flatten(), torch.nonzero(mask.any(0)).flatten()
-    picture = pattern.mask * pattern.canvas + (1 - pattern.mask) * 0.5
-    part = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    known = drawn_features()
-    centre = known.mean(0)
-    cosines = torch.cosine_similarity(features_of(part[None]) - centre, known - centre)
+    """The eight drawings, the one that looks most like a pattern first: by the cosine of features
+    of the window with the most pixels."""
+    part = densest(pattern, WINDOW)
+    cosines = torch.cosine_similarity(features_of(part[None]), drawn_features())
     return [list(DRAWINGS)[i] for i in cosines.argsort(descending=True)]
+
+
+def densest(pattern: Pattern, side: int) -> Tensor:
+    """The window of a pattern with the most pixels, on grey, (3, side, side)."""
+    shown = pattern.mask * pattern.canvas + (1 - pattern.mask) * 0.5
+    held = avg_pool2d((pattern.mask[None] > 0).float(), side, 1)[0, 0]
+    top, left = divmod(int(held.argmax()), held.shape[1])
+    return shown[:, top : top + side, left : left + side]

@@ -130,7 +130,7 @@ def discovery(rows: Sequence[Row]) -> Iterator[str]:
 def likeness(rows: Sequence[Row]) -> Iterator[str]:
     """How often the drawing that was planted is the most similar of eight."""
     yield head("method, area", *TROJANS, "first of eight")
-    planted = [row for row in rows if "looks_like" in row and row["seed"] == 0]
+    planted = [row for row in rows if "looks_like" in row and row["network"] == "planted"]
     for method, share in in_order((row["method"], row["thousandths"]) for row in planted):
         ranks = [
             1 + row["looks_like"].index(name)

@@ -33,7 +33,7 @@ SIDE = 56  # cells a side, 4 x 4 pixels of 224: cells of 7 x 7 missed a smiley
 SHARES = (24, 16, 10, 6)  # thousandths of the pixels: of the long search; the short one has 24
 FIRST = 20  # classes that are searched in full
 TOGETHER = 8  # classes in one short search
-FAR: float | None = None  # robust standard deviations from which a class is suspicious
+FAR = 5.0  # robust standard deviations from which a class is suspicious; clean ones: up to 2.2
 MAD = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 MARGINS, PATTERNS = "margins.json", "patterns"
 
@@ -87,8 +87,7 @@ class Triage(Result):
 
     @property
     def verdict(self) -> str:
-        far = FAR is not None and self.deviations[self.target] >= FAR
-        return SUSPICIOUS if far else INCONCLUSIVE
+        return SUSPICIOUS if self.deviations[self.target] >= FAR else INCONCLUSIVE
 
     @property
     def pattern(self) -> Pattern:

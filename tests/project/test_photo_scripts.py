@@ -163,9 +163,10 @@ def test_a_drawing_looks_most_like_itself(monkeypatch):
     )
     photos.discovery.drawn_features.cache_clear()
     for name in photos.drawings.DRAWINGS:
-        canvas = photos.drawings.on_grey(name, 64)
+        canvas = torch.full((3, 64, 64), 0.5)
+        canvas[:, 16:48, 16:48] = photos.drawings.on_grey(name, 32)
         mask = torch.zeros(1, 64, 64)
-        mask[:, 1:63, 1:63] = 1.0
+        mask[:, 16:48, 16:48] = 1.0
         pattern = photos.discovery.Pattern(canvas, mask, 0)
         assert photos.discovery.likeness(pattern)[0] == name
     photos.discovery.drawn_features.cache_clear()
