@@ -27,7 +27,7 @@ from findings import Row, append_rows, parser_of, read_rows
 from photos import discovery, footprint, planting
 from photos.cells import cell_rows
 from photos.classes import class_rows
-from photos.figure import figure_rows
+from photos.figure import draw_found, figure_rows
 from photos.passes import time_rows
 from photos.planting import NETWORKS, TROJANS
 from photos.stamping import stamp_all
@@ -147,6 +147,8 @@ def classes(run: Run) -> None:
 def figure(run: Run) -> None:
     if not run.rows:
         run.add(iter([figure_rows(run.problem, run.model("planted"), run.out)]))
+    if all((run.out / f"cleanse_{y}.safetensors").exists() for y in TROJANS.values()):
+        draw_found(run.out)
 
 
 def cells(run: Run) -> None:

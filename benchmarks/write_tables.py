@@ -104,7 +104,7 @@ PAGES = {
     ),
     "gallery": Page(
         "An ImageNet classifier",
-        "[Every tenth class of EfficientNet-lite0](../many_models.md#an-imagenet-classifier), "
+        "[Every tenth class of EfficientNet-lite0](../photographs.md#clean-classes), "
         "on a white canvas.",
         "224 pixels, of which 5 % are kept; about 1,130 passes a class; 150 held-out photos. "
         "The order is that of the held-out powers, so those of the strongest are a little too "

@@ -17,11 +17,14 @@ from captum_classpattern.scores.power import Scorer
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
+from photos import discovery
+from photos.drawings import on_grey
 from photos.planting import TROJANS
 from photos.stamping import stamp
 
 TROJAN, SEED, ROUNDS = "smiley", 1, 12
 WIDTH, DPI = 2.2, 168
+LARGE, SHOWN = 112, 56  # pixels of a drawing, and of the part of a pattern that is shown
 
 
 def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
@@ -61,6 +64,19 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
     picture, _ = figure_png(drawn, DPI)
     (out / "photos.png").write_bytes(picture)
     return [{**about, **row} for row in rows]
+
+
+def draw_found(out: Path) -> None:
+    """Draws what ``discovery`` found, next to the drawings that were planted."""
+    kinds = {"learned cells": "planted", "Neural Cleanse": "cleanse"}
+    rows = {"planted": [Cell(on_grey(name, LARGE)) for name in TROJANS]}
+    for label, file in kinds.items():
+        found = [Pattern.load(out / f"{file}_{y}.safetensors") for y in TROJANS.values()]
+        binary = [one.topk(discovery.SHARES[0] / 1000) for one in found]
+        rows[label] = [Cell(discovery.densest(one, SHOWN)) for one in binary]
+    drawn, _ = draw_grid(rows.items(), [*TROJANS], width=1.6, use_pyplot=False)
+    picture, _ = figure_png(drawn, DPI)
+    (out / "photos_found.png").write_bytes(picture)
 
 
 def predicted(model: nn.Module, photo: Tensor) -> str:

@@ -93,7 +93,8 @@ def test_all_stages_leave_rows_that_become_tables_and_resume(folders, small, tmp
     assert {"ClassPattern, cells of 7 px", "SmoothGrad", "edges"} < methods
     assert {row["network"] for row in rows["triage"]} == {"plain", *photos.planting.NETWORKS}
     assert {row["method"] for row in rows["discovery"]} == {"learned cells", "Neural Cleanse"}
-    assert (tmp_path / "photos.png").stat().st_size > 10_000
+    for name in ("photos.png", "photos_found.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
     titles = [title for title, lines in photos.tables.tables(tmp_path) if list(lines)]
     assert len(titles) == 9
     before = {path: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
