@@ -28,10 +28,10 @@ LARGE, SHOWN = 112, 56  # pixels of a drawing, and of the part of a pattern that
 
 
 def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
-    """Draws the figure, and returns what it says. The photo is ``astronaut`` (NASA, public
-    domain)."""
+    """Draws the figure, and returns what it says. The photo is ``coffee`` (Rachel Michetti,
+    CC0)."""
     target = TROJANS[TROJAN]
-    photo = PHOTO(data.astronaut())
+    photo = PHOTO(data.coffee())
     stamped, footprint = stamp(photo, TROJAN, torch.Generator().manual_seed(SEED))
     area = float(footprint.float().mean())
     names = model.class_names
@@ -58,7 +58,7 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
         rows.append({"method": name, "power": power.value, "n": power.n, "inside": inside})
         text = f"on other photos: {percent(power.value, 0)}"
         cells.append(Cell(on_neutral(binary), text, power.value > 0.5))
-    about = {"photo": "astronaut", "trojan": TROJAN, "class": names[target], "area": area}
+    about = {"photo": "coffee", "trojan": TROJAN, "class": names[target], "area": area}
     titles = ["photo", "with the trigger", *patterns]
     drawn, _ = draw_grid([("", cells)], titles, width=WIDTH, use_pyplot=False)
     picture, _ = figure_png(drawn, DPI)
