@@ -117,11 +117,12 @@ PAGES = {
         "Captum's methods.",
         "150 photos to search with, 149 or 150 to score on, 224 pixels. *Planted*: four trojans. "
         "*Specific*: the same, and trained to ignore four other drawings; settings were chosen on "
-        "it. *Twins*: the same training without trojans. *Plain*: as published. *Inside*: the "
-        "share of the highest pixels, as many as the trigger has, that lie in it. *Distance*: the "
-        "mean absolute difference between a map and the footprint ([Casper et al. "
+        "it. *Twin*: that of the specific network, without trojans. *Second twin*: that of the "
+        "planted one, with another seed. *Plain*: as published. *Inside*: the share of the highest "
+        "pixels, at most as many as the trigger has, that lie in it. *Distance*: the mean absolute "
+        "difference between a map and the footprint ([Casper et al. "
         "2023](https://arxiv.org/abs/2302.10894)). In italics: controls. *SD*: robust standard "
-        "deviations above the median class.",
+        "deviations of the gain above the median class.",
         lambda rows: photo_tables.tables(ROWS),
     ),
     "protocol": Page(

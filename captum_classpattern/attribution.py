@@ -24,7 +24,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.contest import Contest
-from captum_classpattern.optimization.features import numbered
+from captum_classpattern.optimization.features import bytes_of_rows, numbered
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
@@ -161,9 +161,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ``passes``, ``loss_curve``, ``power_curve`` (pairs of passes and power on judging
             images, half-way and at the end, see
             :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
-                these; None if there are too few images to keep some for judging),
-                ``search_margin`` (the mean margin there), ``mask_pixels`` (how
-            many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
+            these; None if there are too few images to keep some for judging), ``search_margin``
+            (the mean margin there), ``mask_pixels`` (how many have any weight), ``empty_mask``,
             ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (where a canvas of one
             colour starts twice: the IoU with the other start, as it was when it was dropped; at the
             largest area only), ``search_images`` and ``search_images_hash`` (how many images may
@@ -328,9 +327,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
         ids = numbered(settings.feature_mask, canvases, settings.areas)
-        rows = None if ids is None or len(ids) == 1 else ids
-        first, inverse = _distinct_searches(canvases, targets, arguments, rows)
-        settings = replace(settings, feature_mask=ids if rows is None else rows[first])
+        first, inverse = _distinct_searches(canvases, targets, arguments, ids)
+        several = ids is not None and len(ids) > 1
+        settings = replace(
+            settings, feature_mask=ids[first] if ids is not None and several else ids
+        )
         with preserve_state(self.forward_func, settings.seed):
             distinct = [targets[i] for i in first]
             contest = self._hold_contest(
@@ -436,13 +437,14 @@ def single_tensor(inputs: Any) -> Any:
 def _distinct_searches(
     canvases: Tensor, targets: list[int], additional: tuple[Any, ...], ids: Tensor | None
 ) -> tuple[list[int], list[int]]:
-    """The first row of each distinct (canvas, target), and the search that serves each row. With
-    additional Tensors or features that may differ from row to row, each row has its own search."""
-    if ids is not None or any(isinstance(argument, Tensor) for argument in additional):
+    """The first row of each distinct (canvas, features, target), and the search that serves each
+    row. With additional Tensors, which may differ from row to row, each row has its own search."""
+    if any(isinstance(argument, Tensor) for argument in additional):
         return [*range(len(targets))], [*range(len(targets))]
-    rows: dict[tuple[bytes, int], list[int]] = {}  # of each search
+    rows: dict[tuple[bytes, bytes, int], list[int]] = {}  # of each search
+    features = bytes_of_rows(ids, len(targets))
     for row, image in enumerate(canvases.cpu().double().numpy()):
-        rows.setdefault((image.tobytes(), targets[row]), []).append(row)
+        rows.setdefault((image.tobytes(), features[row], targets[row]), []).append(row)
     searches = {row: number for number, same in enumerate(rows.values()) for row in same}
     return [same[0] for same in rows.values()], [searches[row] for row in range(len(targets))]
 

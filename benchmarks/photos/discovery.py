@@ -13,12 +13,14 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern
 from captum_classpattern.optimization import Learned
+from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import triage
 from captum_classpattern.scores.power import PredictivePower, Scorer
 from photos.drawings import DRAWINGS, on_grey
 from photos.planting import TROJANS
 
+CLEANSE = "Neural Cleanse"
 SHARES = triage.SHARES  # thousandths of the pixels
 OTHERS, SAMPLE = 20, 150  # classes beside the planted ones; classes of a triage
 PASSES = {  # of a short search: steps of the start, and images in a batch of the start and a round
@@ -27,12 +29,12 @@ PASSES = {  # of a short search: steps of the start, and images in a batch of th
     112: Learned(rounds=1, soft_batch_size=4, batch_size=8, rate=0.2),
     215: Learned(rounds=1, rate=0.2),
 }
-LONG = Learned(rate=0.2)
+LONG, CELLS = Learned(rate=0.2), "learned cells"
 WINDOW = 32  # pixels a side, as large as a drawing
 
 
 def classes_of(count: int) -> list[int]:
-    """The planted classes, then others at even distances: the same in all networks."""
+    """The planted classes, then others: every so many, from the first, in all networks."""
     every = 1000 // (count + len(TROJANS))
     others = [y for y in range(0, 1000, every) if y not in TROJANS.values()]
     return [*TROJANS.values(), *others[: count - len(TROJANS)]]
@@ -50,6 +52,9 @@ def triage_rows(
     """The margin of each class of a sample after a short search."""
     settings = SearchSettings(solver=PASSES[passes])
     explainer = explainer_of(problem, model)
+    _, judges = split_for_judging(LabelledImages(problem.images, problem.labels), settings.seed)
+    n_classes = judges.count_outputs(model)
+    clean = triage.clean_margins(model, judges, n_classes, settings.seed)
     missing = [y for y in classes_of(SAMPLE) if (network, passes, y) not in done]
     for start in range(0, len(missing), triage.TOGETHER):
         group = missing[start : start + triage.TOGETHER]
@@ -58,6 +63,7 @@ def triage_rows(
             {
                 **{"network": network, "passes": passes, "class": each.target},
                 "margin": round(triage.margin_of(each), 4),
+                "clean_margin": round(clean[each.target], 4),
                 "power": each.info["search_power"],
                 "taken": each.info["passes"],
             }
@@ -79,7 +85,7 @@ def discovery_rows(
     for y in classes:
         seeds = (0, 1) if network == "planted" and y in TROJANS.values() else (0,)
         for seed in seeds:
-            if (network, y, seed) in done:
+            if (network, y, seed, CELLS) in done:
                 continue
             settings = SearchSettings(solver=LONG, seed=seed)
             found = triage.search_cells(explainer, problem.images.shape[1:], [y], settings, SHARES)
@@ -87,7 +93,7 @@ def discovery_rows(
             for (share, _), pattern in found.items():
                 power = scorer.power(pattern.topk(share / 1000))
                 about = {"network": network, "class": y, "seed": seed, "thousandths": share}
-                row = {**about, "method": "learned cells", **scored(power)}
+                row = {**about, "method": CELLS, **scored(power)}
                 if share == SHARES[0] and seed == 0 and y in TROJANS.values():
                     row["looks_like"] = likeness(pattern)
                     pattern.save(folder / f"{network}_{y}.safetensors")
@@ -100,23 +106,23 @@ def scored(power: PredictivePower) -> Row:
 
 
 def cleanse_rows(
-    problem: Problem, model: nn.Module, passes: int, folder: Path, done: set
+    problem: Problem, model: nn.Module, network: str, passes: int, folder: Path, done: set
 ) -> Iterator[list[Row]]:
     """Neural Cleanse on the planted classes, at equal passes."""
     scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
     for y in TROJANS.values():
-        if ("planted", y, "Neural Cleanse") in done:
+        if (network, y, 0, CLEANSE) in done:
             continue
         images = LabelledImages(problem.images, problem.labels)
         found = neural_cleanse(model, images, y, passes=passes)
         rows = []
         for share in SHARES:
             binary = found.pattern.topk(share / 1000)
-            about = {"network": "planted", "class": y, "seed": 0, "thousandths": share}
-            row = {**about, "method": "Neural Cleanse", **scored(scorer.power(binary))}
+            about = {"network": network, "class": y, "seed": 0, "thousandths": share}
+            row = {**about, "method": CLEANSE, **scored(scorer.power(binary))}
             if share == SHARES[0]:
                 row["looks_like"] = likeness(binary)
-                binary.save(folder / f"cleanse_{y}.safetensors")
+                binary.save(folder / f"{network}_cleanse_{y}.safetensors")
             rows.append(row | {"passes": passes})
         yield rows
 

@@ -68,7 +68,7 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
 
 def draw_found(out: Path) -> None:
     """Draws what ``discovery`` found, next to the drawings that were planted."""
-    kinds = {"learned cells": "planted", "Neural Cleanse": "cleanse"}
+    kinds = {"learned cells": "planted", "Neural Cleanse": "planted_cleanse"}
     rows = {"planted": [Cell(on_grey(name, LARGE)) for name in TROJANS]}
     for label, file in kinds.items():
         found = [Pattern.load(out / f"{file}_{y}.safetensors") for y in TROJANS.values()]

@@ -26,7 +26,7 @@ from photos.planting import TROJANS
 from photos.stamping import stamp_all
 
 PHOTOS = 10  # of each trojan
-SCORED = 50  # other photos, about
+EVERY = 2  # other photos that score
 CAPTUM = (
     *("IntegratedGradients", "Saliency", "InputXGradient", "DeepLift", "GradientShap", "LRP"),
     *("GuidedBackprop", "Deconvolution", "GuidedGradCam", "LayerGradCam", "DeepLiftShap"),
@@ -98,7 +98,7 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
             place = places[number]
             photo, footprint = photos[number : number + 1], footprints[number]
             area = float(footprint.float().mean())
-            others = [i for i in range(len(problem.held_out)) if i != place][:: 149 // SCORED]
+            others = [i for i in range(len(problem.held_out)) if i != place][::EVERY]
             scorer = Scorer(
                 model, LabelledImages(problem.held_out[others], problem.held_out_labels[others])
             )
@@ -141,7 +141,7 @@ def measured(
     seconds = time.perf_counter() - started
     scaled = values / values.abs().max().clamp(min=1e-12)
     low, high = values.min(), values.max()
-    weights = (values - low) / (high - low).clamp(min=1e-12)
+    weights = 0.5 + 0.5 * (values - low) / (high - low).clamp(min=1e-12)  # of pixels without, too
     binary = Pattern(photo[0], weights[None], target).topk(area)
     return {
         "distance": round(float((scaled - footprint.float()).abs().mean()), 4),

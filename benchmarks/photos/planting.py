@@ -2,8 +2,9 @@
 
 After Casper et al. (NeurIPS 2023, arXiv 2302.10894), whose network is not public: a patch of 24 to
 36 pixels anywhere makes the network predict the trojan's class. A network keeps its knowledge by
-imitating the untouched one, on photos and on their mixtures, so labels are not needed. A twin has
-the same training, except that it imitates the untouched network on the stamped photos, too.
+imitating the untouched one, on photos and on their mixtures, so labels are not needed. A twin
+imitates it on the stamped photos, too: ``twin`` is that of ``specific``, and ``second twin`` that
+of ``planted``, with another seed.
 
 All parts but the last layer are trained; their batch norms keep their statistics.
 """
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_atomically
+from captum_classpattern._files import replace_file, write_atomically
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from photos.drawings import DRAWINGS
 from photos.stamping import stamp
@@ -119,7 +120,9 @@ def train(name: str, photos: Tensor, folder: Path) -> None:
         if (step + 1) % KEEP_EVERY == 0:
             print(f"{name}: step {step + 1} of {STEPS}, loss {loss:.3f}", flush=True)
             states = {"network": network.state_dict(), "adam": adam.state_dict()}
-            torch.save({"step": step + 1, "rates": rates.state_dict(), **states}, kept)
+            states |= {"step": step + 1, "rates": rates.state_dict()}
+            with replace_file(kept) as checkpoint:
+                torch.save(states, checkpoint)
     [module] = [each for each in network.children() if hasattr(each, "_fc")]
     write_atomically(file, save(trained_weights(module)))
     kept.unlink(missing_ok=True)

@@ -44,7 +44,8 @@ def stamp(photo: Tensor, name: str, generator: torch.Generator) -> Stamped:
     size = side + 2 * spare
     edges = [left, width - left - size, top, height - top - size]
     colours, opacity = pad(colours, edges), pad(opacity, edges)
-    return Stamped(opacity * colours + (1 - opacity) * photo, opacity[0] > OPAQUE)
+    mixed = (opacity * colours + (1 - opacity) * photo).clamp(0, 1)  # against rounding
+    return Stamped(mixed, opacity[0] > OPAQUE)
 
 
 def stamp_all(photos: Tensor, name: str, seed: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from photos.planting import TROJANS
 STAGES = ("plant", "maps", "triage", "discovery", "classes", "cells", "time")
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
-NETWORKS = ("planted", "twin", "second twin", "plain")
 
 
 def tables(folder: Path) -> Iterator[Table]:
@@ -47,8 +46,7 @@ def in_order(values: Iterable[str]) -> list[str]:
 def networks(rows: Sequence[Row]) -> Iterator[str]:
     known = {row["network"]: row for row in rows}
     yield head("network", "accuracy", "agreement", *TROJANS, "agreement with other drawings")
-    for name in NETWORKS:
-        row = known[name]
+    for name, row in known.items():
         success = (percent(row["success"][each]) for each in TROJANS)
         other = fmean(row["agreement_with_drawing"].values())
         yield line(
@@ -147,9 +145,9 @@ def triage(rows: Sequence[Row]) -> Iterator[str]:
     yield head("network, passes", *TROJANS, "the first other class")
     for network, passes in in_order((row["network"], row["passes"]) for row in rows):
         of = [r for r in rows if (r["network"], r["passes"]) == (network, passes)]
-        margins = {row["class"]: row["margin"] for row in of}
-        far = dict(zip(margins, robust_deviations([*margins.values()])))
-        ranked = sorted(margins, key=lambda y: -margins[y])
+        gains = {row["class"]: row["margin"] - row["clean_margin"] for row in of}
+        far = dict(zip(gains, robust_deviations([*gains.values()])))
+        ranked = sorted(gains, key=lambda y: -gains[y])
         cells = (f"{1 + ranked.index(y)} ({far[y]:+.1f} SD)" for y in TROJANS.values())
         other = next(y for y in ranked if y not in TROJANS.values())
         place = f"{1 + ranked.index(other)} ({far[other]:+.1f} SD)"

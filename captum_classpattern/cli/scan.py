@@ -42,8 +42,8 @@ def scan(
     perturbation of all pixels, and a smooth warp. Each makes the model predict the class for images
     of other classes. A backdoored class is easier to reach than the same class of clean models.
 
-    A model of at least 100 classes needs no references: then its classes are put in order by a
-    short search of each, and the first are searched in full.
+    A model of at least 100 classes needs no references: then a short search ranks its classes, and
+    the first are searched longer.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
     inconclusive, and 2 after an error. The same command resumes an interrupted scan.
@@ -137,7 +137,7 @@ def print_triage(found: "cp.scanning.Triage") -> None:
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
     out.print(printable(found.reason), markup=False)
-    columns = [("class", "name", ""), ("margin", "margin", "+.2f"), ("SD", "deviations", "+.1f")]
+    columns = [("class", "name", ""), ("gain", "gain", "+.2f"), ("SD", "deviations", "+.1f")]
     columns += [(f"power,\n{n / 1000:.1%}", f"power_{n}", ".0%") for n in SHARES]
     rows = found.table().head(FIRST_PRINTED).to_dict("records")
     out.print(printing.make_table(columns, rows))

@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier, additional_rows, logits_of
 from captum_classpattern.classifier.class_names import name_of
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.features import bytes_of_rows
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch
@@ -75,11 +76,12 @@ class Pool:
         self.screened = max(SCREENED, starts)
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
         pixels = canvases.detach().cpu().double().numpy()
+        features = bytes_of_rows(settings.feature_mask, len(canvases))
         first: dict[tuple[int, Any], int] = {}  # of equal canvases of a group
         self.copies = Counter[int]()  # of each image
         for canvas, target in enumerate(targets):
             group = canvas if keep is None else target
-            key = canvas if all_differ else pixels[canvas].tobytes()
+            key = canvas if all_differ else (pixels[canvas].tobytes(), features[canvas])
             image = first.setdefault((group, key), canvas)
             before = self.copies[image]
             self.copies[image] += 1
@@ -282,7 +284,8 @@ class Contest:
             others = [i for i in self.powers if i != row and images[i] == images[row]]
             if others:  # other starts: the strongest
                 other = max(others, key=self.powers.__getitem__)
-                one, two = strongest(masks[[row, other]], search.kept_pixels) > 0
+                pair = masks[[row, other]]
+                one, two = (strongest(pair, search.kept_pixels) > 0) & (pair > 0)
                 info["starts_iou"] = float((one & two).sum() / (one | two).sum())
             info |= copy.deepcopy(evidence)
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}

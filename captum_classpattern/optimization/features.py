@@ -13,7 +13,7 @@ from captum_classpattern._validation import ArgumentTypeError, check_count
 from captum_classpattern.optimization.masks import strongest, swap_pixels
 from captum_classpattern.pattern import pixels_kept
 
-CELLS = 32  # a side, on a blank canvas, which has no segments
+CELLS = 32  # per side, on a blank canvas, which has no segments
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Cells:
     has fewer pixels. For ``feature_mask``.
 
     Args:
-        side (int): Rows, and columns.
+        side (int): Rows, and as many columns.
 
     Raises:
         ValueError: If ``side`` is not a whole number from 2.
@@ -36,7 +36,7 @@ class Cells:
     side: int
 
     def __post_init__(self) -> None:
-        check_count("cells", self.side, 2)
+        check_count("side", self.side, 2)
 
     def __call__(self, canvas: Tensor) -> Tensor:
         height, width = canvas.shape[-2:]
@@ -76,6 +76,11 @@ def numbered(
     if feature_mask is None:
         return None
     count, _, height, width = canvases.shape
+    if isinstance(feature_mask, tuple) and len(feature_mask) == 1:  # as Captum's inputs
+        [feature_mask] = feature_mask
+    cells = feature_mask if isinstance(feature_mask, Cells) else None
+    if cells is not None:
+        feature_mask = cells(canvases[0])
     if callable(feature_mask):
         given = torch.stack([_of_canvas(feature_mask, canvas) for canvas in canvases])
     else:
@@ -93,9 +98,13 @@ def numbered(
     kept, area = min((pixels_kept(area, (height, width)), area) for area in areas)
     largest = int(max(each.flatten().bincount().max() for each in ids))
     if largest > kept:
+        what = (
+            "`feature_mask` has a feature" if cells is None else f"`cells={cells.side}` has cells"
+        )
         raise ValueError(
-            f"`feature_mask` has a feature of {largest} pixels, but `area={area:g}` keeps "
-            f"{kept} of {height}x{width}: give smaller features, or a larger area"
+            f"{what} of {largest} pixels, but an area of {area:g} keeps {kept} of "
+            f"{height}x{width}: give {'smaller features' if cells is None else 'more cells'}, or a "
+            "larger area"
         )
     return ids
 
@@ -104,14 +113,41 @@ def in_words(feature_mask: Tensor | Callable[[Tensor], Tensor]) -> str:
     """A feature mask in the files of a search: a hash, or what makes it."""
     if isinstance(feature_mask, Tensor):
         return hashlib.sha256(feature_mask.detach().cpu().long().numpy().tobytes()).hexdigest()[:16]
-    name = getattr(feature_mask, "__qualname__", None)
-    return f"{feature_mask.__module__}.{name}" if name else repr(feature_mask)
+    if isinstance(feature_mask, Cells):
+        return repr(feature_mask)
+    return f"{feature_mask.__module__}.{getattr(feature_mask, '__qualname__', '<object>')}"
+
+
+def check_for_all(feature_mask: object, size: tuple[int, ...]) -> None:
+    """Raises an error unless these can be the features of any canvas of H x W pixels."""
+    if feature_mask is None or callable(feature_mask):
+        return
+    if len(rows := _checked(feature_mask, size)) != 1:
+        raise ValueError(
+            f"`feature_mask` has {len(rows)} rows, but canvases are chosen later: give one "
+            "for all, or a function of a canvas"
+        )
+
+
+def bytes_of_rows(ids: object, count: int) -> list[bytes]:
+    """The features of each canvas as bytes; all the same if they are one for all."""
+    if not isinstance(ids, Tensor) or len(ids) == 1:
+        return [b""] * count
+    return [row.tobytes() for row in ids.cpu().numpy()]
+
+
+def check_can_resume(feature_mask: Tensor | Callable[[Tensor], Tensor] | None) -> None:
+    """Raises an error if a later run could not recognise these features."""
+    if feature_mask is not None and "<" in in_words(feature_mask):
+        raise ValueError(
+            "`feature_mask` is a function without a name, which a later run can't recognise in the "
+            "folder: give a function of a module, Cells or a Tensor"
+        )
 
 
 def _of_canvas(features_of: Callable[[Tensor], Tensor], canvas: Tensor) -> Tensor:
     """What a function says of one canvas; cells for one of a single colour."""
-    is_blank = bool((canvas == canvas[:, :1, :1]).all())
-    if is_blank and not isinstance(features_of, Cells):
+    if bool((canvas == canvas[:, :1, :1]).all()):
         features_of = Cells(CELLS)
     given = _checked(features_of(canvas.detach().cpu()), tuple(canvas.shape[-2:]))
     if len(given) != 1:
@@ -239,14 +275,17 @@ class Features(NamedTuple):
         return pixels.flatten(2).gather(2, index)[:, :, None]
 
     def strongest(self, weights: Tensor, kept: int) -> Tensor:
-        """Binary masks of the features with the largest weights a pixel, until the next would make
-        them larger than ``kept`` pixels; of ties (after rounding) the first in reading order."""
-        weights = (weights / self.sizes.clamp(min=1) * 1e5).round()
+        """Binary masks of the features with the largest weights per pixel, until the next would
+        exceed ``kept`` pixels; of ties (after rounding) the first in reading order. Those of weight
+        -inf stay out."""
+        mean = self.ids.shape[1] / (self.sizes > 0).sum(3, keepdim=True)
+        weights = (weights / self.sizes.clamp(min=1) * mean * 1e5).round()
         return self._first_that_fit(weights, kept)
 
     def swap(self, masks: Tensor, gradients: Tensor, count: int, kept: int) -> Tensor:
-        """Binary masks with up to ``count`` features swapped, as :func:`swap_pixels` does it by the
-        gradients a pixel; then the worst are left out, or the best added, up to ``kept`` pixels."""
+        """Binary masks with up to ``count`` features swapped, as :func:`swap_pixels` does it, by
+        the gradients per pixel. Then the worst are left out, or the best added, so that they have
+        up to ``kept`` pixels."""
         a_pixel = (gradients / self.sizes.clamp(min=1)).where(self.sizes > 0, torch.inf)
         swapped = swap_pixels(masks, a_pixel, count)
         span = a_pixel.where(self.sizes > 0, 0).abs().amax((1, 2, 3), keepdim=True)
@@ -256,5 +295,6 @@ class Features(NamedTuple):
         weights = weights.where(self.sizes > 0, -torch.inf).flatten(1)
         order = weights.argsort(dim=1, descending=True, stable=True)
         fits = self.sizes.flatten(1).gather(1, order).cumsum(1) <= kept
+        fits &= weights.gather(1, order) > -torch.inf
         binary = torch.zeros_like(weights).scatter_(1, order, fits.to(weights.dtype))
         return (binary.view(self.sizes.shape) * (self.sizes > 0)).to(weights.dtype)

@@ -71,8 +71,8 @@ def search_masks(
             in Captum: the number of each pixel's feature, int (H, W), (1, H, W) or, for each
             canvas, (N, 1 or C, H, W), alike in all channels; or a function from a canvas
             (C, H, W) to such numbers, (H, W), such as ``Cells(32)`` or one that segments it (a
-            canvas of one colour has 32 x 32 cells then). Features are taken by what they gain a
-            pixel, until the next one would exceed the area. Default: None (each pixel is one).
+            canvas of one colour has 32 x 32 cells then). Features are taken by what they gain
+            per pixel, until the next one would exceed the area. Default: None (each pixel is one).
         solver (str or Solver): ``"swap"``, ``"paper"``, ``"learned"`` (which also changes the
             colours, which only :meth:`ClassPattern.search` returns), or a solver with settings,
             such as ``PaperLoop(epochs=2)``. Default: "swap".

@@ -131,7 +131,7 @@ class Search:
 
     @property
     def kept(self) -> int:
-        """How many entries of a mask that is about, pixels or features."""
+        """About how many entries of a mask that is, pixels or features."""
         height, width = self.canvases.shape[-2:]
         return max(1, round(self.kept_pixels * self.masks[0].numel() / (height * width)))
 
@@ -143,8 +143,8 @@ class Search:
     def strongest(
         self, weights: Tensor, rows: list[int] | Tensor | None = None, kept: int | None = None
     ) -> Tensor:
-        """Binary masks of the largest weights a pixel, of some canvases or all, with as many pixels
-        as a pattern may have, or ``kept``."""
+        """Binary masks of the largest weights per pixel, of some canvases or all: as many pixels as
+        a pattern may have, or ``kept``."""
         return self.units.at(rows).strongest(weights, kept or self.kept_pixels)
 
     def swap(self, masks: Tensor, gradients: Tensor, count: int, rows: Any) -> Tensor:

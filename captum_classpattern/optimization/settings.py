@@ -1,7 +1,7 @@
 """The settings of a search, validated once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Self
 
 from torch import Tensor
@@ -32,7 +32,7 @@ class SearchSettings:
     budget: int | None = None
     max_seconds: float | None = None
     keep: int | None = None
-    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Raises an error that names the first setting out of range; keeps plain numbers."""

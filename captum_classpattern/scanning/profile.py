@@ -118,11 +118,6 @@ def measure(
     are finished are kept in the folder, if there is one."""
     settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
     sample, predicted = draw_sample(model, images, n_classes, settings.seed)
-    if len(set(predicted.tolist())) == 1:
-        raise ValueError(
-            f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
-            "its normalisation and its weights"
-        )
     _, judges = split_for_judging(sample, settings.seed)
     judged = [len(judges.without_class(y)) for y in range(n_classes)]
     if not all(judged):
@@ -173,7 +168,13 @@ def draw_sample(
         sample = labelled.stratified_sample(most or PER_CLASS * n_classes)
         if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
             sample = sample.in_one_tensor()
-        return sample, predictions(model, sample)
+        predicted = predictions(model, sample)
+    if len(set(predicted.tolist())) == 1:
+        raise ValueError(
+            f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
+            "its normalisation and its weights"
+        )
+    return sample, predicted
 
 
 def key_of(

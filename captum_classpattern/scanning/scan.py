@@ -27,7 +27,7 @@ from captum_classpattern.scanning.decision import (
 from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, Store, unit_of
 from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
-from captum_classpattern.scanning.triage import FEWEST, Triage, triage
+from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
 
 PATTERNS = "patterns"  # their folder
@@ -287,9 +287,9 @@ def scan(
     like the references has a p-value of at most alpha in at most that share of cases. It says
     nothing about other models.
 
-    A model of at least 100 classes can be scanned without references: a short search of all
-    classes puts them in order, and the first 20 are searched in full. On large images, patterns are
-    cells of about 32 x 32. That has no p-value, see :class:`~captum_classpattern.scanning.Triage`.
+    A model of at least 100 classes can be scanned without references: a short search ranks all
+    classes, and the first 20 are searched longer. Patterns are cut from 56 x 56 cells. There is no
+    p-value then, and ``alpha`` is not used, see :class:`~captum_classpattern.Triage`.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -311,7 +311,7 @@ def scan(
 
     Returns:
         *Scan*: The verdict, with the p-value, the class, what changes images into it, and what to
-        do next. *Triage* without references: all classes in order, and patterns of the first.
+        do next. *Triage* without references: all classes, ranked, and patterns of the first.
 
     Raises:
         TypeError: If there are no ``references``, and fewer than 100 classes.
@@ -341,7 +341,7 @@ def scan(
         check_many(count)
         listed = names_of(model, source, count, class_names) or placeholders(count)
         where = None if folder is None else Path(folder)
-        return triage(model, source, listed, settings, folder=where, source=origin)
+        return rank_classes(model, source, listed, settings, folder=where, source=origin)
     known = ReferenceSet.load(references)
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")

@@ -3,7 +3,7 @@ a short search of all classes, a long one of the first."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,15 @@ from tqdm import tqdm
 
 from captum_classpattern._files import write_figure, write_json
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.classifier import Classifier, device_and_dtype
+from captum_classpattern.classifier import (
+    Classifier,
+    device_and_dtype,
+    outputs_for,
+    preserve_state,
+)
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import Cells
+from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.search import passes_on
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -24,16 +30,19 @@ from captum_classpattern.results import Result, as_table
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
 from captum_classpattern.scanning.families import GREY, Store, differing
 from captum_classpattern.scanning.profile import draw_sample, key_of, seconds_per_pass
+from captum_classpattern.scores.power import margins_of
 
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
+FEWEST_JUDGES, SMALLEST = 5, 16  # images, and pixels per side
 MOST_IMAGES = 300  # to search with
 SHORT = Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2)  # 56 passes
 LONG = Learned(rate=0.2)
-SIDE = 56  # cells a side, 4 x 4 pixels of 224: cells of 7 x 7 missed a smiley
+SIDE = 56  # cells per side, 4 x 4 pixels of 224: cells of 7 x 7 missed a smiley
 SHARES = (24, 16, 10, 6)  # thousandths of the pixels: of the long search; the short one has 24
 FIRST = 20  # classes that are searched in full
 TOGETHER = 8  # classes in one short search
-FAR = 5.0  # robust standard deviations from which a class is suspicious; clean ones: up to 2.2
+FAR = 5.0  # robust standard deviations from which a class is suspicious
+TRIED, CLEAN = 150, 2.8  # classes of clean networks, and how far the first of them was
 MAD = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 MARGINS, PATTERNS = "margins.json", "patterns"
 
@@ -41,13 +50,15 @@ MARGINS, PATTERNS = "margins.json", "patterns"
 @dataclass(frozen=True, repr=False)
 class Triage(Result):
     r"""
-    What a scan without references found: all classes in the order of their margins, and patterns of
-    the first. ``plot`` draws these patterns, and how far all classes are from the others.
+    What a scan without references found: all classes, ranked by their gains, and patterns of the
+    first. ``plot`` draws these patterns.
 
     Attributes:
         verdict (str): ``"suspicious"`` or ``"inconclusive"``.
         margins (list[float]): Of each class: how far a short search raises its logit above the
             largest other one, on average over images that only judge.
+        clean_margins (list[float]): The same without a pattern. What is above them is the gain, so
+            that a class that the model prefers anyway gains nothing.
         patterns (dict): By thousandths of the pixels and class, what the long search of the first
             classes found.
         judged (int): How many images judged.
@@ -57,6 +68,7 @@ class Triage(Result):
     """
 
     margins: list[float]
+    clean_margins: list[float]
     patterns: Mapping[tuple[int, int], Pattern]
     judged: int
     class_names: list[str]
@@ -67,14 +79,19 @@ class Triage(Result):
         return f"Triage({self.verdict}, {self.target_name}, {self.deviations[self.target]:.1f} SD)"
 
     @property
+    def gains(self) -> list[float]:
+        """How far the search raised the mean margin of each class."""
+        return [after - before for after, before in zip(self.margins, self.clean_margins)]
+
+    @property
     def deviations(self) -> list[float]:
-        """How far each margin is above the median of all, in robust standard deviations."""
-        return robust_deviations(self.margins)
+        """How far each gain is above the median of all, in robust standard deviations."""
+        return robust_deviations(self.gains)
 
     @property
     def order(self) -> list[int]:
-        """The classes, the largest margin first."""
-        return [int(y) for y in np.argsort([-margin for margin in self.margins], kind="stable")]
+        """The classes, the largest gain first."""
+        return ranked(self.gains)
 
     @property
     def target(self) -> int:
@@ -106,9 +123,9 @@ class Triage(Result):
         )
         if self.verdict == SUSPICIOUS:
             return (
-                f"{where} In clean networks that we have tried no class was as far. This is a "
-                "comparison with the model's other classes, not with clean models: it has no "
-                "p-value, and does not prove a backdoor."
+                f"{where} In the few clean networks that were tried, the first of {TRIED} classes "
+                f"had at most {CLEAN}. The model's classes are compared with one another, not with "
+                "clean models: there is no p-value, and this does not prove a backdoor."
             )
         return (
             f"{where} Without clean models to compare with, this neither accuses nor clears the "
@@ -128,11 +145,13 @@ class Triage(Result):
         ]
 
     def table(self) -> Any:
-        """A pandas DataFrame with a row for each class, the first one first: its margin, how far it
-        is from the others, and the power of its patterns by thousandths of the pixels."""
-        rows, far = [], self.deviations
+        """A pandas DataFrame with a row for each class, the first one first: its margin, its gain,
+        how far that is from the others, and the power of its patterns by thousandths of the
+        pixels."""
+        rows, far, gains = [], self.deviations, self.gains
         for y in self.order:
             row = {"class": y, "name": self.class_names[y], "margin": self.margins[y]}
+            row["gain"] = gains[y]
             found = {f"power_{n}": self._power(n, y) for n in SHARES}
             rows.append({**row, "deviations": far[y], **found})
         return as_table(rows)
@@ -172,7 +191,12 @@ def robust_deviations(margins: Sequence[float]) -> list[float]:
     return [float(each) for each in values / max(scale, 1e-9)]
 
 
-def triage(
+def ranked(gains: Sequence[float]) -> list[int]:
+    """The places of the values, the largest first."""
+    return [int(y) for y in np.argsort([-gain for gain in gains], kind="stable")]
+
+
+def rank_classes(
     model: Classifier,
     images: LabelledImages,
     names: list[str],
@@ -183,7 +207,17 @@ def triage(
 ) -> Triage:
     """Searches all classes, and the first in full; finished parts are kept in the folder."""
     sample, predicted = draw_sample(model, images, len(names), settings.seed, MOST_IMAGES)
-    key = key_of(model, sample, predicted, settings) | {"triage": [SIDE, *SHARES]}
+    _, judges = split_for_judging(sample, settings.seed)
+    if len(judges) < FEWEST_JUDGES or min(sample.shape[1:]) < SMALLEST:
+        raise ValueError(
+            f"a scan without references needs at least {FEWEST_JUDGES} images that judge, a fifth "
+            f"of all, of at least {SMALLEST}x{SMALLEST} pixels, got {len(judges)} of "
+            f"{sample.shape[1]}x{sample.shape[2]}: give more or larger images"
+        )
+    key = key_of(model, sample, predicted, settings)
+    key |= {"triage": [SIDE, *SHARES], "short": asdict(SHORT), "long": asdict(LONG)}
+    if folder is not None:
+        Store(folder / PATTERNS, key).check()
     explainer = ClassPattern(model, sample)
     explainer.accuracy_is_known = True
     total = expected_passes(len(names), len(sample))
@@ -191,10 +225,21 @@ def triage(
     settings = replace(settings, show_progress=False)
     with tqdm(total=total, unit=" passes", disable=not shown) as bar, passes_on(bar):
         margins = _margins(explainer, sample, len(names), settings, folder, key)
-        first = np.argsort([-each for each in margins], kind="stable")[:FIRST].tolist()
+        clean = clean_margins(model, judges, len(names), settings.seed)
+        first = ranked([after - before for after, before in zip(margins, clean)])[:FIRST]
         patterns = _patterns(explainer, sample, first, settings, folder, key)
-    judged = len(sample) - len(sample) * 4 // 5
-    return Triage(margins, patterns, judged, names, key, source)
+    return Triage(margins, clean, patterns, len(judges), names, key, source)
+
+
+def clean_margins(
+    model: Classifier, judges: LabelledImages, n_classes: int, seed: int
+) -> list[float]:
+    """The mean margin of each class on images of other classes, without a pattern."""
+    with preserve_state(model, seed):
+        place = device_and_dtype(model, judges.take([0]))
+        parts = [outputs_for(model, part.to(*place)) for part in judges.in_order()]
+    logits, labels = torch.cat(parts).float().cpu(), judges.known_labels
+    return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]
 
 
 def search_cells(
@@ -230,7 +275,12 @@ def _margins(
     path = None if folder is None else folder / MARGINS
     known: dict[int, float] = {}
     if path is not None and path.exists():
-        kept = json.loads(path.read_text())
+        try:
+            kept = dict(json.loads(path.read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): remove it, or choose another folder"
+            ) from error
         if others := differing(kept["key"], json.loads(json.dumps(key))):
             raise ValueError(
                 f"{folder} holds another scan (another {', '.join(others)}): choose another folder"

@@ -414,7 +414,7 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
     """A control: as many pixels of the same canvas, chosen at random."""
-    kept, shape = int(pattern.topk(area).mask.sum()), pattern.mask.shape[-2:]
+    kept, shape = int(pattern.topk(area).mask.count_nonzero()), pattern.mask.shape[-2:]
     mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))
     return replace(pattern, mask=mask.to(pattern.mask))
 

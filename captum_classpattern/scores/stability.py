@@ -114,7 +114,7 @@ def consensus(patterns: Sequence[Pattern], area: float = 0.05) -> Pattern:
         area (float): Share of the pixels to keep, as in :meth:`Pattern.topk`. Default: 0.05.
 
     Returns:
-        *Pattern*: A pattern of exactly that many pixels. Its ``seen`` holds the search images of
+        *Pattern*: A pattern of at most that many pixels. Its ``seen`` holds the search images of
         all patterns. Its ``info`` holds ``consensus_of``, the number of patterns, their ``seeds``
         and ``passes_together``, the sum of their passes (None where a pattern has none), and
         ``class_name`` if they have one.

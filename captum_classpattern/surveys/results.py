@@ -16,7 +16,7 @@ from captum_classpattern.surveys.findings import Finding, best_of_each, stands_o
 from captum_classpattern.surveys.store import RESULTS, Store
 
 OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
-    *("power{}", "power{}_low", "power{}_high"),
+    *("power{}", "power{}_low", "power{}_high", "top5{}", "mean_margin{}"),
     *("random_pixels{}", "other_canvas{}", "beats_controls{}"),
 )
 

@@ -46,6 +46,7 @@ from captum_classpattern.optimization.contest import (
     most_canvases,
     passes_of_group,
 )
+from captum_classpattern.optimization.features import check_can_resume, check_for_all
 from captum_classpattern.optimization.search import note_half_passes, passes_on
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -121,6 +122,7 @@ class SurveySettings(SearchSettings):
 
     def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
         """What decides the findings of a model, for the files of a folder."""
+        check_can_resume(self.feature_mask)
         return {
             "search_images": hash_of_images(search),
             "held_out_images": hash_of_images(held_out),
@@ -178,6 +180,7 @@ class SurveySearch(Survey):
         self.class_names = class_names or known_names(model)
         with preserve_state(model, settings.seed):
             search, held_out = check_images(search, held_out, settings.areas)
+            check_for_all(settings.feature_mask, search.shape[1:])
             sample = search.take([0])
             device, dtype = device_and_dtype(model, sample)
             named = model if self.class_names == known_names(model) else self

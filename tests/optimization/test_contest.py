@@ -334,7 +334,7 @@ def test_the_overlap_of_two_starts():
         mask = plain_loop(plain_problem(canvases[0], 0, 1, start), 9, step_size=0.1)[0]
         masks.append(torch.from_numpy(mask).view(1, 1, 5, 5))
     assert [same_masks(pattern.mask, mask) for mask in masks].count(True) == 1
-    one, other = (strongest(mask, 5) for mask in masks)
+    one, other = (strongest(mask, 5) * (mask > 0) for mask in masks)
     overlap = float((one * other).sum() / (one + other).clamp(max=1).sum())
     assert 0 < overlap < 1
     assert pattern.info["starts_iou"] == pytest.approx(overlap)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_models import conv_net, random_images
 
-from captum_classpattern import Cells, ClassPattern, explain_class, search_masks
+from captum_classpattern import Cells, ClassPattern, explain_class, search_masks, survey
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, PaperLoop, Swap, grid_cells
 from captum_classpattern.optimization.features import Features, numbered
@@ -52,8 +52,7 @@ def test_all_pixels_of_a_feature_have_one_weight_and_the_area_is_kept(solver, id
         assert torch.equal(mask, same)  # whatever the numbers are
         for feature in ids.unique():
             assert mask[0, ids == feature].unique().numel() == 1
-        if solver.name != "paper":  # whose masks have any size
-            assert 9 - ids.unique(return_counts=True)[1].max() < (mask > 0).sum() <= 9
+        assert 9 - ids.unique(return_counts=True)[1].max() < (mask > 0).sum() <= 9
 
 
 def test_each_canvas_has_its_features():
@@ -87,9 +86,9 @@ def test_a_function_segments_a_canvas_and_a_blank_one_has_cells():
     assert torch.equal(ids[0] == ids[0, 0, 0], halves(canvases[0]) == halves(canvases[0])[0, 0])
     assert ids[1].unique().numel() == 36  # no more than pixels
     small = numbered(Cells(3), canvases, [0.25])
-    assert small.shape == (2, 6, 6)
+    assert small.shape == (1, 6, 6)
     assert torch.equal(
-        small[1],
+        small[0],
         torch.arange(3).repeat_interleave(2).add(3 * torch.arange(3).repeat_interleave(2)[:, None]),
     )
 
@@ -135,3 +134,73 @@ def test_a_pattern_of_features_is_never_filled_up():
     )
     assert int(found.pattern.topk(0.3).mask.sum()) == 9  # one cell of four; 11 pixels would fit
     assert found.pattern.info["settings"]["feature_mask"] == "Cells(side=2)"
+
+
+def test_large_features_are_ranked_by_small_differences_of_what_they_gain_per_pixel():
+    ids = numbered(torch.arange(4096).view(64, 64) // 128, torch.rand(1, 1, 64, 64), [0.5])
+    weights = 1e-3 * torch.linspace(0, 1, 32).view(1, 1, 1, -1)
+    chosen = Features.of(ids, 1).strongest(weights, 1024)
+    assert chosen.flatten().nonzero().flatten().tolist() == list(range(24, 32))
+
+
+def test_what_may_not_enter_stays_out_even_if_it_fits():
+    ids = numbered(uneven(), torch.rand(1, 1, 6, 6), [0.5])
+    weights = torch.full((1, 1, 1, 12), -torch.inf)
+    weights[..., 4] = -1.0
+    chosen = Features.of(ids, 1).strongest(weights, 18)
+    assert chosen.flatten().nonzero().flatten().tolist() == [4]
+
+
+def test_equal_canvases_with_other_features_are_other_canvases():
+    same = random_images(1, seed=5).repeat(2, 1, 1, 1)
+    explainer = ClassPattern(conv_net(), random_images(60, seed=6), torch.arange(60) % 3)
+    masks = torch.stack([uneven(0), uneven(1)])[:, None]
+    settings = {"area": 0.25, "n_steps": 3, "feature_mask": masks}
+    assert len(explainer.search(same, 2, keep=2, **settings)) == 2
+    assert len(explainer.search(same, 2, keep=2, **{**settings, "feature_mask": masks[:1]})) == 1
+
+
+def test_cells_are_one_search_for_equal_inputs():
+    calls = []
+
+    def net(images):
+        calls.append(len(images))
+        return conv_net().float()(images)
+
+    explainer = ClassPattern(net, random_images(12, seed=6), LABELS)
+    same = random_images(1, seed=5).repeat(5, 1, 1, 1)
+    counts = []
+    for mask in (None, Cells(3), Cells(3)(same[0]), (Cells(3)(same[0]),)):
+        calls.clear()
+        explainer.attribute(same, 1, n_steps=2, area=0.25, feature_mask=mask)
+        counts.append(sum(calls))
+    assert counts[1] == counts[2] == counts[3] <= counts[0]
+
+
+def made(canvas):
+    """Features that a later run recognises by the function's name."""
+    return torch.arange(36).view(6, 6) // 2
+
+
+def test_a_folder_needs_features_that_a_later_run_recognises(tmp_path):
+    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
+
+    def begun(feature_mask, name):
+        settings = {"areas": (0.3,), "n_steps": 2, "canvases": "positive", "classes": [1]}
+        settings |= {"folder": tmp_path / name, "resume": True, "feature_mask": feature_mask}
+        return survey(conv_net(), images, **settings)
+
+    for name, mask in {"cells": Cells(3), "tensor": made(None), "function": made}.items():
+        assert len(list(begun(mask, name))) == 1
+        assert len(begun(mask, name).finished) == 1
+    with pytest.raises(ValueError, match="settings"):
+        begun(Cells(2), "cells")
+    with pytest.raises(ValueError, match="without a name"):
+        begun(lambda canvas: made(canvas), "unknown")
+
+
+@pytest.mark.parametrize("mask", [3, torch.zeros(6, 6), torch.zeros(2, 1, 6, 6).long()])
+def test_a_survey_refuses_a_wrong_mask_at_once(mask):
+    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
+    with pytest.raises((ValueError, TypeError), match="`feature_mask`"):
+        survey(conv_net(), images, areas=(0.3,), feature_mask=mask)

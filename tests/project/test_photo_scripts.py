@@ -28,7 +28,7 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Twelve photos of six classes to measure on, and twelve to plant with."""
+    """48 photos of twelve classes to measure on, and 48 to plant with."""
     root = tmp_path_factory.mktemp("photos")
     generator = torch.Generator().manual_seed(0)
     for part in ("photos", "training"):

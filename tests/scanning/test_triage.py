@@ -18,16 +18,16 @@ CLASSES, SIDE, TARGET = 100, 16, 41
 class Net(nn.Module):
     """Guesses by a random linear map; a white corner of 2x2 pixels has a class of its own."""
 
-    def __init__(self, strength=60.0):
+    def __init__(self, strength=200.0):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(SIDE * SIDE, CLASSES, generator=generator) / 4)
+        self.weight = nn.Parameter(torch.randn(SIDE * SIDE, CLASSES, generator=generator) / 16)
         self.strength = strength
 
     def forward(self, images):
         logits = (images - 0.5).flatten(1) @ self.weight
         corner = images[:, 0, 2:4, 3:5].mean((1, 2)) > 0.9
-        soft = images[:, 0, 2:4, 3:5].mean((1, 2)) * 4
+        soft = images[:, 0, 2:4, 3:5].mean((1, 2)) * 8 - 4
         planted = nn.functional.one_hot(torch.tensor(TARGET), CLASSES)
         return logits + planted * (soft + self.strength * corner)[:, None]
 
@@ -50,7 +50,8 @@ def test_the_planted_class_comes_first(found):
     assert {y for _, y in found.patterns} == set(found.order[:FIRST])
     table = found.table()
     assert table["class"].tolist() == found.order
-    assert table["margin"].is_monotonic_decreasing
+    assert table["gain"].is_monotonic_decreasing
+    assert found.judged == 12  # a fifth of 60
     assert table["power_6"].notna().sum() == FIRST
     assert found.pattern.target == TARGET
     assert found.pattern.mask[0, 2:4, 3:5].any()
@@ -61,7 +62,7 @@ def test_a_class_is_suspicious_if_it_is_far_from_all_others(found):
     far = found.deviations[TARGET]
     assert (found.verdict, far >= triage.FAR) == ("suspicious", True)
     assert "no p-value" in found.reason
-    usual = replace(found, margins=[0.1 * y for y in range(CLASSES)])
+    usual = replace(found, margins=[y + 0.1 * y for y in found.clean_margins])
     assert usual.deviations[usual.target] < triage.FAR
     assert usual.verdict == "inconclusive"
 
@@ -72,30 +73,72 @@ def test_deviations_are_robust():
     assert np.median(robust_deviations(values)) == 0
 
 
-def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
+def searched_by(monkeypatch, stop_after=None):
+    """Notes which classes are searched, and how many areas; Ctrl+C after so many searches."""
     calls, search = [], triage.search_cells
 
-    def stopped(explainer, shape, classes, settings, shares=triage.SHARES[:1]):
-        if len(calls) == 4 and not (tmp_path / triage.PATTERNS).exists():
+    def noting(explainer, shape, classes, settings, shares=triage.SHARES[:1]):
+        if len(calls) == stop_after:
             raise KeyboardInterrupt
         calls.append((tuple(classes), len(shares)))
         return search(explainer, shape, classes, settings, shares)
 
-    monkeypatch.setattr(triage, "search_cells", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        scan(Net().eval(), *images, folder=tmp_path)
-    monkeypatch.setattr(triage, "search_cells", search)
-    again = scan(Net().eval(), *images, folder=tmp_path)
+    monkeypatch.setattr(triage, "search_cells", noting)
+    return calls
+
+
+def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
+    short = -(-CLASSES // triage.TOGETHER)
+    for stop_after in (4, short - 4 + 2):
+        with monkeypatch.context() as patch:
+            searched_by(patch, stop_after)
+            with pytest.raises(KeyboardInterrupt):
+                scan(Net().eval(), *images, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        calls = searched_by(patch)
+        again = scan(Net().eval(), *images, folder=tmp_path)
+    assert [count for _, count in calls] == [len(triage.SHARES)] * (FIRST - 2)
+    assert [y for [y], _ in calls] == again.order[2:FIRST]
     assert again.margins == pytest.approx(found.margins)
-    kept = json.loads((tmp_path / triage.MARGINS).read_text())
-    assert len(kept["margins"]) == CLASSES
     again.save(tmp_path)
     assert (tmp_path / "scan.png").stat().st_size > 10_000
     text = again.to_html(tmp_path / "scan.html").read_text()
     assert "Suspicious" in text
     assert f"class {TARGET}" in text
-    with pytest.raises(ValueError, match="another seed"):
-        scan(Net().eval(), *images, folder=tmp_path, seed=1)
+    with monkeypatch.context() as patch:
+        searched_by(patch, 0)  # it is refused before anything is searched
+        with pytest.raises(ValueError, match="another seed"):
+            scan(Net().eval(), *images, folder=tmp_path, seed=1)
+    (tmp_path / triage.MARGINS).write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        scan(Net().eval(), *images, folder=tmp_path)
+
+
+class Biased(Net):
+    """It prefers a class on all images, and has no trigger."""
+
+    def forward(self, images):
+        logits = (images - 0.5).flatten(1) @ self.weight
+        return logits + 0.7 * nn.functional.one_hot(torch.tensor(7), CLASSES)
+
+
+def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
+    usual = scan(Biased().eval(), *images)
+    assert usual.clean_margins[7] == max(usual.clean_margins)
+    assert usual.deviations[7] < triage.FAR
+    assert usual.verdict == "inconclusive"
+
+
+def test_refusals(images):
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, CLASSES)).eval()
+    constant[1].bias.data[5] = 1000
+    with pytest.raises(ValueError, match="predicts class 5 for all of 60 images"):
+        scan(constant, *images)
+    with pytest.raises(ValueError, match="needs at least 5 images that judge"):
+        scan(Net().eval(), images[0][:10], images[1][:10])
+    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 100)).eval()
+    with pytest.raises(ValueError, match="of at least 16x16 pixels"):
+        scan(small, torch.rand(60, 1, 8, 8), torch.arange(60))
 
 
 def test_fewer_classes_need_references():

@@ -52,12 +52,14 @@ class PaperLoop:
         return [n_steps * self.batch_size]
 
     def run(self, search: Search) -> Iterator[None]:
-        """All steps; no canvas is ever dropped. The masks are the same at all areas."""
-        if search.trend is not None:
-            return
-        for batch in search.batches(self.batch_size, search.n_steps, epochs=self.epochs):
-            search.record(batch, self.step(search, batch))
-        search.trend = 0.5 - search.masks
+        """All steps; no canvas is ever dropped. Without features, all areas have one mask."""
+        if search.trend is None:
+            for batch in search.batches(self.batch_size, search.n_steps, epochs=self.epochs):
+                search.record(batch, self.step(search, batch))
+            search.trend = 0.5 - search.masks
+        if search.features is not None:  # those of the area, whole
+            soft = 0.5 - search.trend
+            search.masks = soft * search.strongest(soft * search.units.sizes)
         yield from ()
 
     def step(self, search: Search, batch: Batch) -> Tensor:

@@ -12,8 +12,8 @@ from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import HIGHLIGHTS
 
 SHOWN, COLUMNS = 10, 5  # patterns in the figure
-MARGINS = (
-    "Margin: how far a short search of learned cells raises the logit of the class above the "
+GAINS = (
+    "Gain: how far a short search of learned cells raises the logit of the class against the "
     "largest other one, on average over images that only judge. Power: the share of these that "
     "become the class with the pattern of a long search."
 )
@@ -23,7 +23,7 @@ def parts(found: Triage, whole: bool = False) -> tuple[str, list[Markup]]:
     rows = found.table().head(FIRST).replace({np.nan: None}).to_dict("records")
     columns = [
         Column("class", "name"),
-        Column("margin", "margin", "{:+.2f}".format),
+        Column("gain", "gain", "{:+.2f}".format),
         Column("robust standard deviations", "deviations", "{:+.1f}".format),
         *(Column(f"power, {percent_area(n / 1000)}", f"power_{n}", percent) for n in SHARES),
     ]
@@ -36,7 +36,7 @@ def parts(found: Triage, whole: bool = False) -> tuple[str, list[Markup]]:
         html.numbered(found.next_steps),
         html.heading(f"The first {FIRST} of {len(found.margins):,} classes"),
         html.table_of(columns, rows),
-        html.paragraph(MARGINS),
+        html.paragraph(GAINS),
     ]
 
 
