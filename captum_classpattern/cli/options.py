@@ -318,7 +318,7 @@ class SurveyOptions(SearchOptions):
         area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
         canvases: Images per class that compete to be its canvas. A white and a black canvas are
             searched, too.
-        cells: Keep or drop pixels in cells, of N rows and N columns. By default, one by one.
+        cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 
     area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None

@@ -98,6 +98,8 @@ def scan(
         found.save(folder)
         found.to_html(folder / "scan.html")
         content |= found.as_dict()
+        if known is None:
+            content["schema"] = content["schema"].replace("/scan/", "/triage/")
         if not as_json:
             print_triage(found) if isinstance(found, Triage) else print_scan(found)
             print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")

@@ -423,4 +423,6 @@ def test_many_classes_are_scanned_without_references(many, tmp_path):
     assert (tmp_path / "scan.html").exists()
     again = run([*many.split(), "--out", str(tmp_path), "--json", "--exit-zero"])
     assert again.exit_code == 0
-    assert json.loads(again.stdout)["classes"] == kept["classes"]
+    printed = json.loads(again.stdout)
+    assert printed["schema"] == "classpattern/triage/1"
+    assert printed["classes"] == kept["classes"]

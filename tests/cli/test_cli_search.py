@@ -262,3 +262,17 @@ def test_the_example_of_the_page_has_fields_of_the_schema():
     [row] = example["rows"]
     for position, part in enumerate((example, row, row["areas"]["0.05"])):
         assert set(part) <= set(documented("search", position))
+
+
+def test_cells_are_kept_whole(tmp_path):
+    result = search(tmp_path / "cells", "--classes dog --cells 4")
+    assert result.exit_code == 0, result.output
+    for path in (tmp_path / "cells" / "patterns").glob("*.safetensors"):
+        if not path.name.startswith("seen"):
+            pattern = Pattern.load(path)
+            height, width = (side // 4 for side in pattern.mask.shape[1:])
+            held = pattern.mask[0].view(4, height, 4, width)
+            assert (held == held[:, :1, :, :1]).all()
+    result = search(tmp_path / "large", "--classes dog --cells 2 --area 0.1")
+    assert result.exit_code == 2
+    assert "--cells=2 has cells of" in result.stderr or "--cells 2 has cells of" in result.stderr
