@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = {  # so that all can be measured without planting
     "planted": ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors",
     "twin": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_twin.safetensors",
+    "specific": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_specific.safetensors",
 }
 OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
 STEPS, RATE = 500, 2e-4
