@@ -146,8 +146,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 that others take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each
                 pattern; otherwise the solver's own length, which for "swap" is about 1,000 per
                 canvas).
-            additional_forward_args, feature_mask, solver, precision, internal_batch_size,
-                show_progress: As in :func:`search_masks`.
+            additional_forward_args, solver, precision, internal_batch_size, show_progress: As in
+                :func:`search_masks`.
+            feature_mask: As in :func:`search_masks`.
             n_steps (int, optional): Steps on each canvas that is searched to the end, as in
                 :func:`search_masks`. It overrides the budget. Default: None.
             max_seconds (float, optional): Stops the search after that time, at the next step, but

@@ -70,6 +70,7 @@ MENU = {
             "what_changes_a_pattern",
             "architectures",
             "other_methods",
+            "photographs",
             "results/index",
             "project/benchmarks",
             "project/development_log",

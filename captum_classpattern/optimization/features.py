@@ -146,7 +146,7 @@ def check_can_resume(feature_mask: Tensor | Callable[[Tensor], Tensor] | None) -
 
 
 def _of_canvas(features_of: Callable[[Tensor], Tensor], canvas: Tensor) -> Tensor:
-    """What a function says of one canvas; cells for one of a single colour."""
+    """The features that a function gives for a canvas; cells for one of a single colour."""
     if bool((canvas == canvas[:, :1, :1]).all()):
         features_of = Cells(CELLS)
     given = _checked(features_of(canvas.detach().cpu()), tuple(canvas.shape[-2:]))

@@ -88,9 +88,10 @@ def sweep(
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Which classes, by their numbers, or by the names
             that the images give them. Default: None (all that have search images).
-        canvases, areas, budget, n_steps, max_seconds, feature_mask, seed, precision,
-            internal_batch_size: As in :func:`survey`, for each unit. With ``max_seconds``, results
-            depend on how fast a machine is.
+        canvases, areas, budget, n_steps, max_seconds, seed, precision, internal_batch_size: As in
+            :func:`survey`, for each unit. With ``max_seconds``, results depend on how fast a
+            machine is.
+        feature_mask: As in :func:`survey`.
         first_look (bool): Searches all units cheaply first (a tenth of the passes, at the first
             area), and only the best of them fully. Default: False.
         keep (float): With ``first_look``, the share of the units that are searched fully.

@@ -128,7 +128,7 @@ def test_it_has_pictures_controls_and_no_local_paths(path):
 @by_name
 def test_its_cells_are_short_without_assertions_and_import_the_package_alone(path):
     """Its conclusions are checked by a file of its own."""
-    allowed = LIBRARIES | (OF_IMAGENET if path.stem == "6_imagenet_class" else set())
+    allowed = LIBRARIES | (OF_IMAGENET if "imagenet" in path.stem else set())
     for source in code_of(nbformat.read(path, 4)):
         lines, tree = source.splitlines(), parse(source)
         assert len(lines) <= MOST_LINES, f"{len(lines)} lines:\n{source}"
