@@ -18,7 +18,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
@@ -413,8 +413,10 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
-    """A control: as many pixels of the same canvas, chosen at random."""
-    kept, shape = int(pattern.topk(area).mask.count_nonzero()), pattern.mask.shape[-2:]
+    """A control: as many pixels of the same canvas, chosen at random; those of the area, if the
+    pattern has none."""
+    shape = pattern.mask.shape[-2:]
+    kept = int(pattern.topk(area).mask.count_nonzero()) or pixels_kept(area, shape)
     mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))
     return replace(pattern, mask=mask.to(pattern.mask))
 
