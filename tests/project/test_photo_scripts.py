@@ -48,12 +48,13 @@ def small(monkeypatch):
     def problem(folder):
         images = torch.stack([image for image, _ in problems.ImageFolder(folder, photo)])
         labels = torch.tensor([y for _, y in problems.ImageFolder(folder).samples]) * 7
-        model = photos.planting.classifier(Small().eval())
+        model = problems.classifier_of(Small().eval())
         parts = images[::2], labels[::2], images[1::2], labels[1::2]
         return problems.Problem("small", model, *parts)
 
     change(monkeypatch, photo_trojans, photo_problem=problem, LARGE=photo, CHOSEN=28, EQUAL=32)
-    planting = {"lite0": lambda: Small().eval(), "IMAGENET_CLASSES": names, "SIZE": SIDE}
+    change(monkeypatch, problems, IMAGENET_CLASSES=names)
+    planting = {"lite0": lambda: Small().eval(), "SIZE": SIDE}
     planting |= {"STEPS": 3, "KEEP_EVERY": 2, "SHIPPED": {}}
     change(monkeypatch, photos.planting, **planting)
     footprint = {"PHOTOS": 1, "CAPTUM": ("IntegratedGradients", "Saliency", "LRP")}
