@@ -124,17 +124,16 @@ def triage(run: Run) -> None:
 
 
 def discover(run: Run) -> None:
-    both = {network: run.model(network) for network in ("planted", "twin")}
-    known = discovery.classes_of(discovery.OTHERS + len(TROJANS))
-    for classes in (known[: len(TROJANS)], known[len(TROJANS) :]):  # the planted ones first
-        for network, model in both.items():
-            done = run.done("network", "class", "seed", "method")
-            given = (run.problem, model, network, classes, run.out, done)
-            run.add(discovery.discovery_rows(*given))
-    for network, model in both.items():
+    networks = {name: run.model(name) for name in ("planted", "twin")}
+    for network, model in networks.items():
         done = run.done("network", "class", "seed", "method")
-        given = (run.problem, model, network, EQUAL, run.out, done)
-        run.add(discovery.cleanse_rows(*given))
+        run.add(discovery.cleanse_rows(run.problem, model, network, EQUAL, run.out, done))
+    known = discovery.classes_of(discovery.OTHERS + len(TROJANS))
+    planted, others = known[: len(TROJANS)], known[len(TROJANS) :]
+    for network, classes in (("planted", planted), ("twin", planted), ("planted", others)):
+        done = run.done("network", "class", "seed", "method")
+        given = (run.problem, networks[network], network, classes, run.out, done)
+        run.add(discovery.discovery_rows(*given))
 
 
 def classes(run: Run) -> None:
