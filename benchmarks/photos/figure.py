@@ -66,14 +66,18 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
     return [{**about, **row} for row in rows]
 
 
-def draw_found(out: Path) -> None:
+def draw_found(problem: Problem, model: nn.Module, out: Path) -> None:
     """Draws what ``discovery`` found, next to the drawings that were planted."""
-    kinds = {"learned cells": "planted", "Neural Cleanse": "planted_cleanse"}
+    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    kinds = {discovery.CELLS: "planted", discovery.CLEANSE: "planted_cleanse"}
     rows = {"planted": [Cell(on_grey(name, LARGE)) for name in TROJANS]}
     for label, file in kinds.items():
-        found = [Pattern.load(out / f"{file}_{y}.safetensors") for y in TROJANS.values()]
-        binary = [one.topk(discovery.SHARES[0] / 1000) for one in found]
-        rows[label] = [Cell(discovery.densest(one, SHOWN)) for one in binary]
+        rows[label] = []
+        for y in TROJANS.values():
+            binary = Pattern.load(out / f"{file}_{y}.safetensors").topk(discovery.SHARES[0] / 1000)
+            power = scorer.power(binary).value
+            cell = Cell(discovery.densest(binary, SHOWN), percent(power, 0), power > 0.5)
+            rows[label].append(cell)
     drawn, _ = draw_grid(rows.items(), [*TROJANS], width=1.6, use_pyplot=False)
     picture, _ = figure_png(drawn, DPI)
     (out / "photos_found.png").write_bytes(picture)
