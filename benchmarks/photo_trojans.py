@@ -6,8 +6,8 @@
 The photos are those of ``gallery.py``; those of ``--training`` are others, for planting alone. The
 stages, in this order, with the time on one core:
 
-- ``plant``: two networks with four trojans, and two clean twins; 40 minutes each. Three of them
-  are shipped, and not trained again.
+- ``plant``: two networks with four trojans, and two clean twins; half an hour each. Their weights
+  are committed, and not trained again.
 - ``maps``: Captum's methods, edges and class patterns on 40 photos with a trigger; 2 hours.
 - ``triage``: short searches of 150 classes in four networks; 1.5 hours.
 - ``discovery``: long searches of 24 classes in the first network and of four in two others, and

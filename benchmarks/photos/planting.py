@@ -31,6 +31,7 @@ SHIPPED = {  # so that all can be measured without planting
     "planted": ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors",
     "twin": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_twin.safetensors",
     "specific": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_specific.safetensors",
+    "second twin": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_second_twin.safetensors",
 }
 OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
 STEPS, RATE = 500, 2e-4
