@@ -1,16 +1,16 @@
 """Trojans in an ImageNet network: planted, looked for, and shown next to Captum's methods.
 
-    pip install '.[benchmarks,lime]'
-    python benchmarks/photo_trojans.py STAGE --photos FOLDER --training FOLDER --out FOLDER
+    pip install '.[benchmarks]'
+    python benchmarks/photo_trojans.py STAGE --photos FOLDER --out FOLDER
 
 The photos are those of ``gallery.py``; those of ``--training`` are others, for planting alone. The
 stages, in this order, with the time on one core:
 
-- ``plant``: two networks with four trojans, and two clean twins; half an hour each. Their weights
-  are committed, and not trained again.
-- ``maps``: Captum's methods, edges and class patterns on 40 photos with a trigger; 2 hours.
+- ``plant``: how good the networks are: two with four trojans, and two clean twins. Their weights
+  are committed; with ``--training FOLDER`` they are planted again, half an hour each.
+- ``maps``: Captum's methods, edges and class patterns on 20 photos with a trigger; an hour.
 - ``triage``: short searches of 150 classes in four networks; 1.5 hours.
-- ``discovery``: long searches of 24 classes in the first network and of four in two others, and
+- ``discovery``: long searches of 24 classes in the first network and of four in three others, and
   Neural Cleanse; 1.5 hours.
 - ``classes``: ten clean classes with the default search; an hour.
 - ``figure``: the figure of README, and what ``discovery`` found; 15 minutes.
@@ -56,9 +56,6 @@ class Run:
     def model(self, name: str) -> nn.Module:
         return planting.load(name, self.out)
 
-    def has(self, name: str) -> bool:
-        return name == "plain" or planting.weights_of(name, self.out).exists()
-
     def done(self, *columns: str) -> set[tuple]:
         """What the rows hold."""
         return {tuple(row.get(column) for column in columns) for row in self.rows}
@@ -71,12 +68,11 @@ class Run:
 
 
 def plant(run: Run) -> None:
-    if run.training is None:
-        raise SystemExit("plant needs --training FOLDER, with photos of other classes")
-    photos = torch.stack([image for image, _ in ImageFolder(run.training, LARGE)])
-    for name in ("plain", *NETWORKS):
-        if name in NETWORKS:
+    if run.training is not None:
+        photos = torch.stack([image for image, _ in ImageFolder(run.training, LARGE)])
+        for name in NETWORKS:
             planting.train(name, photos, run.out)
+    for name in ("plain", *NETWORKS):
         if (name,) not in run.done("network"):
             run.add(iter([[quality(run, name)]]))
 
@@ -118,14 +114,12 @@ def triage(run: Run) -> None:
     wanted = [("planted", CHOSEN), *((name, CHOSEN) for name in OTHER)]
     wanted += [("planted", passes) for passes in discovery.PASSES]
     for network, passes in wanted:
-        if not run.has(network):
-            continue  # not trained yet
         done, model = run.done("network", "passes", "class"), run.model(network)
         run.add(discovery.triage_rows(run.problem, model, network, passes, done))
 
 
 def discover(run: Run) -> None:
-    networks = {name: run.model(name) for name in ("planted", "twin", "specific")}
+    networks = {name: run.model(name) for name in ("planted", *OTHER) if name != "plain"}
     for network in ("planted", "twin"):
         done = run.done("network", "class", "seed", "method")
         given = (run.problem, networks[network], network)

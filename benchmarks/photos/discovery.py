@@ -27,7 +27,6 @@ PASSES = {  # of a short search: steps of the start, and images in a batch of th
     28: Learned(rounds=1, soft_batch_size=1, batch_size=2, rate=0.2),
     56: Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2),
     112: Learned(rounds=1, soft_batch_size=4, batch_size=8, rate=0.2),
-    215: Learned(rounds=1, rate=0.2),
 }
 LONG, CELLS = Learned(rate=0.2), "learned cells"
 WINDOW = 32  # pixels a side, as large as a drawing

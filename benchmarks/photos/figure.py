@@ -1,17 +1,16 @@
-"""The figure of README: a photo, with the trigger, and what two methods say of it."""
+"""The figures: a photo with a trigger, and what three methods show; what a search has found."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from captum.attr import IntegratedGradients
 from findings import Row
 from problems import PHOTO, Problem
 from skimage import data
 from torch import Tensor, nn
 
-from captum_classpattern import Cells, ClassPattern, LabelledImages, Pattern
-from captum_classpattern.comparison.maps import sum_channels
+from captum_classpattern import ClassPattern, LabelledImages, Pattern
 from captum_classpattern.pages.parts import figure_png
 from captum_classpattern.scores.power import Scorer
 from captum_classpattern.visualization.drawing import on_neutral
@@ -19,10 +18,11 @@ from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from photos import discovery
 from photos.drawings import on_grey
+from photos.footprint import ABSOLUTE, Map, inside, methods, of_patterns, strongest
 from photos.planting import TROJANS
 from photos.stamping import stamp
 
-TROJAN, SEED, ROUNDS = "smiley", 1, 12
+TROJAN, SEED, ROUNDS, CELLS = "smiley", 1, 12, 32
 WIDTH, DPI = 2.2, 168
 LARGE, SHOWN = 112, 56  # pixels of a drawing, and of the part of a pattern that is shown
 
@@ -35,31 +35,26 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
     stamped, footprint = stamp(photo, TROJAN, torch.Generator().manual_seed(SEED))
     area = float(footprint.float().mean())
     names = model.class_names
-    gradients = IntegratedGradients(model).attribute(
-        stamped[None], target=target, internal_batch_size=16
-    )
-    by_gradients = sum_channels(gradients.detach(), stamped[None].shape).abs()
+    known = methods(problem, model)
     explainer = ClassPattern(model, problem.images, problem.labels)
-    masks = explainer.attribute(
-        stamped[None], target, area=area, n_steps=ROUNDS, feature_mask=Cells(32)
-    )
-    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
-    patterns = {
-        "Integrated Gradients": Pattern(stamped, by_gradients / by_gradients.max(), target),
-        "class pattern": Pattern(stamped, masks[0, :1], target),
+    shown: dict[str, Map] = {
+        "Integrated Gradients": known[ABSOLUTE],
+        "Occlusion": known["Occlusion"],
+        "class pattern": partial(of_patterns, explainer, area=area, rounds=ROUNDS, cells=CELLS),
     }
+    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
     rows: list[Row] = []
     cells = [Cell(photo, f"predicted: {predicted(model, photo)}")]
     cells.append(Cell(stamped, f"predicted: {predicted(model, stamped)}"))
-    for name, pattern in patterns.items():
-        binary = pattern.topk(area)
+    for name, map_of in shown.items():
+        binary = strongest(map_of(stamped[None], target), stamped[None], target, area)
         power = scorer.power(binary)
-        inside = float((binary.mask[0] * footprint).sum() / binary.mask.sum())
-        rows.append({"method": name, "power": power.value, "n": power.n, "inside": inside})
+        figures = {"power": power.value, "n": power.n, "inside": inside(binary, footprint)}
+        rows.append({"method": name, **figures})
         text = f"on other photos: {percent(power.value, 0)}"
         cells.append(Cell(on_neutral(binary), text, power.value > 0.5))
     about = {"photo": "coffee", "trojan": TROJAN, "class": names[target], "area": area}
-    titles = ["photo", "with the trigger", *patterns]
+    titles = ["photo", "with the trigger", *shown]
     drawn, _ = draw_grid([("", cells)], titles, width=WIDTH, use_pyplot=False)
     picture, _ = figure_png(drawn, DPI)
     (out / "photos.png").write_bytes(picture)

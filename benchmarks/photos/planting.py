@@ -67,8 +67,12 @@ def load(name: str, folder: Path) -> PixelClassifier:
 
 def weights_of(name: str, folder: Path) -> Path:
     """The file of a network's weights: in the folder, else the one that is committed."""
-    trained = folder / f"{name.replace(' ', '_')}.safetensors"
-    return trained if trained.exists() else SHIPPED.get(name, trained)
+    trained = trained_file(name, folder)
+    return trained if trained.exists() else SHIPPED[name]
+
+
+def trained_file(name: str, folder: Path) -> Path:
+    return folder / f"{name.replace(' ', '_')}.safetensors"
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -83,7 +87,7 @@ def trained_weights(network: nn.Module) -> dict[str, Tensor]:
 
 def train(name: str, photos: Tensor, folder: Path) -> None:
     """Trains a network on photos, and writes its weights; goes on after an interruption."""
-    file, kept = weights_of(name, folder), folder / f".{name}.pt"
+    file, kept = trained_file(name, folder), folder / f".{name}.pt"
     if file.exists():
         return
     settings, network, teacher = NETWORKS[name], classifier_of(lite0()), classifier_of(lite0())
@@ -158,8 +162,8 @@ def views(photos: Tensor, count: int, generator: torch.Generator) -> Iterator[Te
 
 def crop(photos: Tensor, generator: torch.Generator) -> Tensor:
     size = photos.shape[-1]
-    picked, mirrored = torch.randint(2 * len(photos), (1,), generator=generator).item(), False
-    picked, mirrored = picked // 2, bool(picked % 2)
+    drawn = int(torch.randint(2 * len(photos), (1,), generator=generator))
+    picked, mirrored = divmod(drawn, 2)
     low = size // 2
     side = int(torch.randint(low, size + 1, (1,), generator=generator))
     top, left = torch.randint(size - side + 1, (2,), generator=generator).tolist()

@@ -56,22 +56,21 @@ def networks(rows: Sequence[Row]) -> Iterator[str]:
 
 def footprints(rows: Sequence[Row]) -> Iterator[str]:
     """Means over all photos; the most inside first, and those that failed last."""
-    yield head("method", "inside the footprint", "power on other photos", "distance", "seconds")
+    yield head("method", "inside the footprint", "in cells", "power on other photos", "seconds")
     ran = [row for row in rows if "error" not in row]
     means = {
         method: [
             fmean(row[key] for row in ran if row["method"] == method)
-            for key in ("inside", "power", "distance", "seconds")
+            for key in ("inside", "inside_cells", "power", "seconds")
         ]
         for method in in_order(row["method"] for row in ran)
     }
-    for method, (inside, power, distance, seconds) in sorted(
+    for method, (inside, cells, power, seconds) in sorted(
         means.items(), key=lambda each: -each[1][0]
     ):
         name = f"*{method}*" if method in CONTROLS else method
         name = f"**{name}**" if method.startswith(OURS) else name
-        cells = (percent(inside), percent(power), f"{distance:.3f}", f"{seconds:.1f}")
-        yield line(name, *cells)
+        yield line(name, percent(inside), percent(cells), percent(power), f"{seconds:.1f}")
     for method in in_order(row["method"] for row in rows if "error" in row):
         yield line(method, "does not run", "", "", "")
 

@@ -57,7 +57,7 @@ def small(monkeypatch):
     planting = {"lite0": lambda: Small().eval(), "SIZE": SIDE}
     planting |= {"STEPS": 3, "KEEP_EVERY": 2, "SHIPPED": {}}
     change(monkeypatch, photos.planting, **planting)
-    footprint = {"PHOTOS": 1, "CAPTUM": ("IntegratedGradients", "Saliency", "LRP")}
+    footprint = {"PHOTOS": 1, "CAPTUM": ("IntegratedGradients", "Occlusion", "LRP")}
     footprint["OURS"] = {"ClassPattern, cells of 7 px": (1, 32)}
     change(monkeypatch, photos.footprint, **footprint)
     # all photos become the trojan's class, so that there are some to look at
@@ -142,7 +142,8 @@ def test_a_stamped_photo_differs_only_near_its_footprint():
         assert stamped.max() <= 1
 
 
-def test_the_distance_and_the_share_inside_are_those_of_the_papers():
+def test_the_distance_and_the_share_inside_are_those_of_the_papers(monkeypatch):
+    monkeypatch.setattr(photos.footprint, "CELL", 2)
     footprint = torch.zeros(4, 4, dtype=torch.bool)
     footprint[0] = True
     values = torch.zeros(4, 4)
@@ -154,6 +155,7 @@ def test_the_distance_and_the_share_inside_are_those_of_the_papers():
     # |1 - 1| twice, |0 - 1| twice, and 1/2 twice outside
     assert found["distance"] == pytest.approx((2 + 1) / 16, abs=1e-4)
     assert found["inside"] == pytest.approx(3 / 4)  # two, and one of the zeros in reading order
+    assert found["inside_cells"] == pytest.approx(2 / 4)  # the first cell has the largest mean
     assert found["power"] == 0.5
 
 
