@@ -12,7 +12,7 @@ stages, in this order, with the time on one core:
 - ``triage``: short searches of 150 classes in four networks; 1.5 hours.
 - ``discovery``: long searches of 24 classes in the first network and of four in three others, and
   Neural Cleanse; 1.5 hours.
-- ``classes``: ten clean classes with the default search; an hour.
+- ``classes``: ten clean classes, a photo of each; half an hour.
 - ``figure``: the figure of README, and what ``discovery`` found; 15 minutes.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.

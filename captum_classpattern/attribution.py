@@ -300,8 +300,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
 
-        A pattern belongs to the class: one is searched for each distinct pair of input and
-        target. Inputs may leave [0, 1] by up to 0.25, as under NoiseTunnel, and are clamped.
+        A pattern belongs to the class: inputs that are equal, with the same target and the same
+        features, share one search. Inputs may leave [0, 1] by up to 0.25, as under NoiseTunnel, and
+        are clamped.
 
         Args:
             inputs (Tensor or tuple[Tensor]): Canvases (N, C, H, W) in [0, 1], or a tuple of one.
@@ -329,10 +330,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         ids = numbered(settings.feature_mask, canvases, settings.areas)
         first, inverse = _distinct_searches(canvases, targets, arguments, ids)
-        several = ids is not None and len(ids) > 1
-        settings = replace(
-            settings, feature_mask=ids[first] if ids is not None and several else ids
-        )
+        settings = replace(settings, feature_mask=None if ids is None else ids[first])
         with preserve_state(self.forward_func, settings.seed):
             distinct = [targets[i] for i in first]
             contest = self._hold_contest(

@@ -116,8 +116,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     def topk(self, area: float) -> "Pattern":
         r"""
-        Makes the mask binary: the ``round(area * H * W)`` largest weights become 1, the others 0.
-        Pixels without weight stay out, so there may be fewer.
+        Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the
+        others 0. Pixels of weight 0 are never kept.
 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
         same on every device.

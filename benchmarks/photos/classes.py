@@ -1,4 +1,4 @@
-"""What the default search finds of clean ImageNet classes."""
+"""What a search of one photo, of the default length, finds of clean ImageNet classes."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -25,10 +25,10 @@ SHARES = triage.SHARES  # thousandths of the pixels
 OTHERS, SAMPLE = 20, 150  # classes beside the planted ones; classes of a triage
 PASSES = {  # of a short search: steps of the start, and images in a batch of the start and a round
     28: Learned(rounds=1, soft_batch_size=1, batch_size=2, rate=0.2),
-    56: Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2),
+    56: triage.SHORT,
     112: Learned(rounds=1, soft_batch_size=4, batch_size=8, rate=0.2),
 }
-LONG, CELLS = Learned(rate=0.2), "learned cells"
+LONG, CELLS = triage.LONG, "learned cells"
 WINDOW = 32  # pixels a side, as large as a drawing
 
 
@@ -61,7 +61,7 @@ def triage_rows(
         yield [
             {
                 **{"network": network, "passes": passes, "class": each.target},
-                "margin": round(triage.margin_of(each), 4),
+                "margin": round(each.info["search_margin"], 4),
                 "clean_margin": round(clean[each.target], 4),
                 "power": each.info["search_power"],
                 "taken": each.info["passes"],

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -179,7 +179,7 @@ def _search(
 
 def _scan(model: "cp.PixelClassifier", folder: Path, searches: ComputeOptions) -> "cp.Scan":
     """Whether a model is backdoored, as a page and as a figure."""
-    found = cp.scan(
+    scanned = cp.scan(
         model,
         cp.demo_images().search,
         references="demo",
@@ -187,7 +187,7 @@ def _scan(model: "cp.PixelClassifier", folder: Path, searches: ComputeOptions) -
         show_progress=sys.stderr.isatty(),
         **searches.keywords(),
     )
-    assert isinstance(found, cp.Scan)  # since there are references
+    found = cast("cp.Scan", scanned)  # since there are references
     found.save(folder)
     found.to_html(folder / "scan.html")
     return found

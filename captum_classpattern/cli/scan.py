@@ -59,10 +59,10 @@ def scan(
     """
     from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning import Triage, triage
-    from captum_classpattern.scanning.families import SEARCH
+    from captum_classpattern.scanning.families import PATTERNS, SEARCH
     from captum_classpattern.scanning.profile import estimate_seconds
     from captum_classpattern.scanning.references import names_of
-    from captum_classpattern.scanning.scan import PATTERNS, check_many
+    from captum_classpattern.scanning.scan import check_many
 
     known = None if references is None else cp.ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
@@ -101,7 +101,10 @@ def scan(
         if known is None:
             content["schema"] = content["schema"].replace("/scan/", "/triage/")
         if not as_json:
-            print_triage(found) if isinstance(found, Triage) else print_scan(found)
+            if isinstance(found, Triage):
+                print_triage(found)
+            else:
+                print_scan(found)
             print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 

@@ -207,7 +207,7 @@ class Contest:
         self.pool = Pool(canvases, targets, settings, judges, all_differ=has_rows)
         chosen = [entrant.canvas for entrant in self.pool.entrants]
         features = settings.feature_mask
-        if isinstance(features, Tensor) and len(features) > 1:
+        if isinstance(features, Tensor):
             settings = replace(settings, feature_mask=features[chosen])
         self.search = begin_search(
             forward_func,

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -66,21 +66,31 @@ def grid_cells(height: int, width: int, rows: int = 7, columns: int = 7) -> Tens
     return (row[:, None] * columns + column)[None, None]
 
 
+def of_known_kind(feature_mask: Any) -> Tensor | Callable[[Tensor], Tensor] | None:
+    """A feature mask without the tuple of Captum's inputs; an error if it is of another type."""
+    if isinstance(feature_mask, tuple) and len(feature_mask) == 1:
+        [feature_mask] = feature_mask
+    if not (feature_mask is None or isinstance(feature_mask, Tensor) or callable(feature_mask)):
+        raise ArgumentTypeError(
+            "`feature_mask` must be an integer Tensor, or a function from a canvas (C, H, W) to "
+            f"one, got {type(feature_mask).__name__}"
+        )
+    given: Tensor | Callable[[Tensor], Tensor] | None = feature_mask
+    return given
+
+
 def numbered(
     feature_mask: Tensor | Callable[[Tensor], Tensor] | None,
     canvases: Tensor,
     areas: Sequence[float],
 ) -> Tensor | None:
-    """The features of each canvas, int64 (N or 1, H, W), numbered from 0 in reading order; None if
-    each pixel is one. An error if they don't fit the canvases, or one is larger than an area."""
+    """The features of each canvas, int64 (N, H, W), numbered from 0 in reading order; None if each
+    pixel is one. An error if they don't fit the canvases, or one is larger than an area."""
     if feature_mask is None:
         return None
     count, _, height, width = canvases.shape
-    if isinstance(feature_mask, tuple) and len(feature_mask) == 1:  # as Captum's inputs
-        [feature_mask] = feature_mask
-    cells = feature_mask if isinstance(feature_mask, Cells) else None
-    if cells is not None:
-        feature_mask = cells(canvases[0])
+    if isinstance(feature_mask, Cells):
+        feature_mask = feature_mask(canvases[0])
     if callable(feature_mask):
         given = torch.stack([_of_canvas(feature_mask, canvas) for canvas in canvases])
     else:
@@ -98,21 +108,19 @@ def numbered(
     kept, area = min((pixels_kept(area, (height, width)), area) for area in areas)
     largest = int(max(each.flatten().bincount().max() for each in ids))
     if largest > kept:
-        what = (
-            "`feature_mask` has a feature" if cells is None else f"`cells={cells.side}` has cells"
-        )
         raise ValueError(
-            f"{what} of {largest} pixels, but an area of {area:g} keeps {kept} of "
-            f"{height}x{width}: give {'smaller features' if cells is None else 'more cells'}, or a "
-            "larger area"
+            f"`feature_mask` has a feature of {largest} pixels, but an area of {area:g} keeps "
+            f"{kept} of {height}x{width}: give smaller features (more cells), or a larger area"
         )
-    return ids
+    return ids.expand(count, -1, -1)
 
 
 def in_words(feature_mask: Tensor | Callable[[Tensor], Tensor]) -> str:
     """A feature mask in the files of a search: a hash, or what makes it."""
     if isinstance(feature_mask, Tensor):
-        return hashlib.sha256(feature_mask.detach().cpu().long().numpy().tobytes()).hexdigest()[:16]
+        rows = feature_mask.detach().flatten(0, -3) if feature_mask.ndim > 2 else feature_mask[None]
+        ids = torch.stack([_in_order(row) for row in rows])
+        return hashlib.sha256(ids.numpy().tobytes()).hexdigest()[:16]
     if isinstance(feature_mask, Cells):
         return repr(feature_mask)
     return f"{feature_mask.__module__}.{getattr(feature_mask, '__qualname__', '<object>')}"
@@ -130,8 +138,8 @@ def check_for_all(feature_mask: object, size: tuple[int, ...]) -> None:
 
 
 def bytes_of_rows(ids: object, count: int) -> list[bytes]:
-    """The features of each canvas as bytes; all the same if they are one for all."""
-    if not isinstance(ids, Tensor) or len(ids) == 1:
+    """The features of each canvas as bytes."""
+    if not isinstance(ids, Tensor):
         return [b""] * count
     return [row.tobytes() for row in ids.cpu().numpy()]
 
@@ -161,8 +169,8 @@ def _checked(feature_mask: object, size: tuple[int, ...]) -> Tensor:
     """A feature mask as (N or 1, H, W)."""
     if not isinstance(feature_mask, Tensor):
         raise ArgumentTypeError(
-            "`feature_mask` must be an integer Tensor, or a function from a canvas (C, H, W) to "
-            f"one, got {type(feature_mask).__name__}"
+            "`feature_mask` is a function, which must give an integer Tensor, got "
+            f"{type(feature_mask).__name__}"
         )
     if feature_mask.is_floating_point() or feature_mask.is_complex():
         raise ArgumentTypeError(
@@ -235,9 +243,9 @@ class Features(NamedTuple):
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, ids: Tensor, count: int) -> Self:
-        """Those of so many canvases, from their numbers (N or 1, H, W)."""
-        flat = ids.flatten(1).expand(count, -1)
+    def of(cls, ids: Tensor) -> Self:
+        """Those of canvases, from their numbers (n, H, W)."""
+        flat = ids.flatten(1)
         sizes = torch.stack([each.bincount(minlength=int(flat.max()) + 1) for each in flat])
         order = flat.argsort(dim=1, stable=True)
         return cls(flat, order, sizes[:, None, None], (ids.shape[1], ids.shape[2]))

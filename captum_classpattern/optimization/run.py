@@ -169,5 +169,5 @@ def begin_search(
         n_steps=settings.n_steps,
         deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         show_progress=settings.show_progress,
-        features=Features.of(ids, len(canvases)) if isinstance(ids, Tensor) else None,
+        features=Features.of(ids) if isinstance(ids, Tensor) else None,
     )

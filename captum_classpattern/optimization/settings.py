@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_area, check_numbers, check_seed
-from captum_classpattern.optimization.features import in_words
+from captum_classpattern.optimization.features import in_words, of_known_kind
 from captum_classpattern.optimization.solvers import SOLVERS
 
 PRECISIONS = ("auto", "full", "bfloat16")
@@ -46,6 +46,7 @@ class SearchSettings:
                 f"such as PaperLoop(epochs=2), got {solver!r}"
             )
         object.__setattr__(self, "solver", solver)
+        object.__setattr__(self, "feature_mask", of_known_kind(self.feature_mask))
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"

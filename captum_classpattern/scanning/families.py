@@ -40,6 +40,7 @@ GREY = 0.5
 STARTS = 3  # of each class: one may miss a trigger
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 SEARCH = "search.json"  # in a folder of patterns: what they depend on
+PATTERNS = "patterns"  # their folder
 
 STEPS, BATCH, TOGETHER = 30, 8, 4  # of other changes: steps, images in each, classes at once
 RATE = 0.25  # of the bound, for the first step; it falls to a tenth of that
@@ -142,19 +143,7 @@ class Store:
 
     def check(self) -> None:
         """Raises an error if the folder holds the patterns of another search."""
-        if not self.file.exists():
-            return
-        try:
-            known = dict(json.loads(self.file.read_text()))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self.file} is damaged ({error}): remove it, or choose another folder"
-            ) from error
-        if others := differing(known, self.key):
-            raise ValueError(
-                f"{self.folder} holds the patterns of another scan (another "
-                f"{', '.join(others)}): choose another folder"
-            )
+        read_kept(self.file, self.key)
 
     def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
         """These patterns, or None unless all are there."""
@@ -187,6 +176,26 @@ class Store:
 
     def _path(self, size: int, target: int) -> Path:
         return self.folder / f"{target}_{size}.safetensors"
+
+
+def read_kept(file: Path, key: Mapping[str, Any], *own: str) -> dict[str, Any]:
+    """What a file holds under these names, beside the key of its scan; nothing if there is no file.
+    An error if it is damaged, or of another scan."""
+    if not file.exists():
+        return {}
+    try:
+        known = dict(json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}): remove it, or choose another folder"
+        ) from error
+    found = {name: known.pop(name) for name in own if name in known}
+    if others := differing(known, json.loads(json.dumps(key))):
+        raise ValueError(
+            f"{file.parent} holds the patterns of another scan (another {', '.join(others)}): "
+            "choose another folder"
+        )
+    return found
 
 
 def differing(known: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

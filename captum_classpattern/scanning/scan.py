@@ -24,13 +24,19 @@ from captum_classpattern.scanning.decision import (
     Decision,
     decide,
 )
-from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, Store, unit_of
+from captum_classpattern.scanning.families import (
+    FAMILIES,
+    PATCHES,
+    PATTERNS,
+    SCORED,
+    Store,
+    unit_of,
+)
 from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
 
-PATTERNS = "patterns"  # their folder
 FACTOR = 3  # by which the number of judging images may differ from the references'
 BETTER = "above all of theirs"
 ANOTHER_KIND = (
@@ -288,8 +294,8 @@ def scan(
     nothing about other models.
 
     A model of at least 100 classes can be scanned without references: a short search ranks all
-    classes, and the first 20 are searched longer. Patterns are cut from 56 x 56 cells. There is no
-    p-value then, and ``alpha`` is not used, see :class:`~captum_classpattern.Triage`.
+    classes, and the first 20 are searched longer. Patterns consist of cells of a 56 x 56 grid.
+    There is no p-value then, and ``alpha`` is not used, see :class:`~captum_classpattern.Triage`.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -329,6 +335,9 @@ def scan(
         >>> found = scan(nets[2], images, labels, references=clean)
         >>> found.verdict, found.p_value  # two references are too few
         ('inconclusive', None)
+        >>> many = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 100)).eval()
+        >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
+        'inconclusive'
     """
     settings = SearchSettings.of(locals())
     model = over_pixels(model, mean, std, class_names)

@@ -23,7 +23,7 @@ from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
-MANY_CLASSES = 20  # with fewer, most images have any class among the five first
+MANY_CLASSES = 20  # with fewer, a class is among the five first by chance too often
 
 
 @dataclass(frozen=True, repr=False)
@@ -413,8 +413,8 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
-    """A control: as many pixels of the same canvas, chosen at random; those of the area, if the
-    pattern has none."""
+    """A control: as many pixels of the same canvas, chosen at random; as many as the area allows,
+    if the pattern is empty."""
     shape = pattern.mask.shape[-2:]
     kept = int(pattern.topk(area).mask.count_nonzero()) or pixels_kept(area, shape)
     mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))

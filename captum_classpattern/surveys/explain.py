@@ -83,8 +83,8 @@ def explain_class(
             kind of canvas has an equal share. Choosing the canvases and scoring come on top.
             Default: None.
         feature_mask (Tensor or Callable, optional): Pixels that are kept together, such as
-            ``Cells(32)``, see :func:`search_masks`. Such patterns are easier to name, and weaker.
-            Default: None.
+            ``Cells(32)``, see :func:`search_masks`. Such patterns are weaker. The control of random
+            pixels keeps single pixels. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.

@@ -22,6 +22,7 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
+from captum_classpattern.optimization.features import check_for_all
 from captum_classpattern.surveys.engines import Engine, Outcome, Unit, find_engine
 from captum_classpattern.surveys.search import (
     AREAS,
@@ -144,6 +145,7 @@ def sweep(
         engine, threads, address=address, workers=workers, gpus_per_task=gpus_per_task
     )
     search, held_out = check_images(search, held_out, settings.areas)
+    check_for_all(settings.feature_mask, search.shape[1:])
     if classes is not None:
         if ClassNames.of(search) is None and any(isinstance(each, str) for each in classes):
             raise ValueError(

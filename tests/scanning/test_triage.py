@@ -109,9 +109,10 @@ def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
         searched_by(patch, 0)  # it is refused before anything is searched
         with pytest.raises(ValueError, match="another seed"):
             scan(Net().eval(), *images, folder=tmp_path, seed=1)
-    (tmp_path / triage.MARGINS).write_text("{")
-    with pytest.raises(ValueError, match="is damaged"):
-        scan(Net().eval(), *images, folder=tmp_path)
+    for text, message in {"{": "is damaged", "{}": "of another scan"}.items():
+        (tmp_path / triage.MARGINS).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            scan(Net().eval(), *images, folder=tmp_path)
 
 
 class Biased(Net):
