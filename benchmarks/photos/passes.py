@@ -14,7 +14,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.profile import seconds_per_pass
 
-IMAGES, REPEATS, ROUNDS = 16, 5, 3
+IMAGES, REPEATS, ROUNDS = 16, 2, 2
 
 
 def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
