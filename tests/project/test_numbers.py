@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 from scripts import ROOT, imported
 
-from captum_classpattern.scanning import references
+from captum_classpattern.scanning import references, triage
 
 RESULTS = ROOT / "benchmarks" / "results"
 findings, hero, compare_methods, scan_evidence, imagenet_class, write_tables = imported(
@@ -78,6 +78,16 @@ def test_a_page_quotes_the_tables_as_they_are(page):
             ), quoted
             found += 1
     assert found == QUOTED[page]
+
+
+def test_a_scan_without_references_says_how_far_clean_networks_were():
+    rows = [row for row in rows_of("photos_triage") if row["passes"] == triage.SHORT.passes()[-1]]
+    farthest = []
+    for network in ("plain", "twin", "second twin"):
+        gains = [r["margin"] - r["clean_margin"] for r in rows if r["network"] == network]
+        assert len(gains) == triage.TRIED
+        farthest.append(max(triage.robust_deviations(gains)))
+    assert round(max(farthest), 1) == triage.CLEAN < triage.FAR
 
 
 def of_both_protocols():
