@@ -119,9 +119,10 @@ PAGES = {
         "*Specific*: the same, and trained to ignore four other drawings; settings were chosen on "
         "it. *Twin*: that of the specific network, without trojans. *Second twin*: that of the "
         "planted one, with another seed. *Plain*: as published. *Inside*: the share of the highest "
-        "pixels, at most as many as the trigger has, that lie in it. *Distance*: the mean absolute "
-        "difference between a map and the footprint ([Casper et al. "
-        "2023](https://arxiv.org/abs/2302.10894)). In italics: controls. *SD*: robust standard "
+        "pixels, at most as many as the trigger has, that lie in it. *In cells*: the same for the "
+        "mean of the map over cells of 7 x 7. *Distance*: the mean absolute difference "
+        "between a map and the footprint ([Casper et al. 2023](https://arxiv.org/abs/2302.10894)). "
+        "In italics: controls. *SD*: robust standard "
         "deviations of the gain above the median class.",
         lambda rows: photo_tables.tables(ROWS),
     ),

@@ -27,7 +27,7 @@ from captum_classpattern.scores.power import Scorer
 from photos.planting import TROJANS, predicted
 from photos.stamping import stamp_all
 
-PHOTOS = 5  # of each trojan
+PHOTOS = 3  # of each trojan
 EVERY = 2  # other photos that score
 CELL = 7  # pixels a side
 CAPTUM = (
