@@ -9,7 +9,7 @@ stages, in this order, with the time on one core:
 - ``plant``: how good the networks are: two with four trojans, and two clean twins. Their weights
   are committed; with ``--training FOLDER`` they are planted again, half an hour each.
 - ``maps``: Captum's methods, edges and class patterns on 12 photos with a trigger; 40 minutes.
-- ``triage``: short searches of 150 classes in four networks; 1.5 hours.
+- ``triage``: short searches of 150 classes in five networks; an hour.
 - ``discovery``: long searches of 24 classes in the first network and of four in three others, and
   Neural Cleanse; 1.5 hours.
 - ``classes``: ten clean classes, a photo of each; half an hour.

@@ -26,7 +26,6 @@ OTHERS, SAMPLE = 20, 150  # classes beside the planted ones; classes of a triage
 PASSES = {  # of a short search: steps of the start, and images in a batch of the start and a round
     28: Learned(rounds=1, soft_batch_size=1, batch_size=2, rate=0.2),
     56: triage.SHORT,
-    112: Learned(rounds=1, soft_batch_size=4, batch_size=8, rate=0.2),
 }
 LONG, CELLS = triage.LONG, "learned cells"
 WINDOW = 32  # pixels a side, as large as a drawing

@@ -139,7 +139,7 @@ class Store:
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder, self.file = folder, folder / SEARCH
-        self.key = json.loads(json.dumps(key))  # as it is read back
+        self.key = key
 
     def check(self) -> None:
         """Raises an error if the folder holds the patterns of another search."""
@@ -190,7 +190,7 @@ def read_kept(file: Path, key: Mapping[str, Any], *own: str) -> dict[str, Any]:
             f"{file} is damaged ({error}): remove it, or choose another folder"
         ) from error
     found = {name: known.pop(name) for name in own if name in known}
-    if others := differing(known, json.loads(json.dumps(key))):
+    if others := differing(known, json.loads(json.dumps(key))):  # as it is read back
         raise ValueError(
             f"{file.parent} holds the patterns of another scan (another {', '.join(others)}): "
             "choose another folder"
