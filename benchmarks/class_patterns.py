@@ -1,21 +1,22 @@
 """Class patterns of many models under one protocol, and the paper's claims: one row per model.
 
-    python benchmarks/class_patterns.py measure --data CIFAR10 --out FOLDER
-    python benchmarks/class_patterns.py transfer --data CIFAR10 --out FOLDER
+    python benchmarks/class_patterns.py measure --fashion FASHION --data CIFAR10 --out FOLDER
+    python benchmarks/class_patterns.py transfer --fashion FASHION --data CIFAR10 --out FOLDER
     python benchmarks/class_patterns.py tables benchmarks/results
 
-CIFAR10 is a folder with ``train/<class>/*`` and ``test/<class>/*`` images; the demo's models need
-none. ``measure`` trains each model of ``claims/models.py`` whose weights are not in FOLDER,
-searches the patterns of all classes on the canvases that all models share, scores them, and adds a
-row to ``class_patterns.jsonl``. Several processes can share a folder: a model that one of them
-works on is skipped by the others. ``--names natural_1 natural_2`` chooses models; ``--dry-run``
-prints what each of them would take. An interrupted run continues after its last epoch or its last
-class. ``transfer`` tests the natural networks' patterns on all other networks, one row of
-``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints all tables and the verdicts, whose
-rules are in ``claims/verdicts.py``.
+FASHION is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, CIFAR10 one with
+``train/<class>/*`` and ``test/<class>/*`` images; the demo's models need none. ``measure`` trains
+each model of ``claims/models.py`` whose weights are not in FOLDER, searches the patterns of all
+classes on the canvases that all models of a data set share, scores them, and adds a row to
+``class_patterns.jsonl``. Several processes can share a folder: a model that one of them works on is
+skipped by the others. ``--names natural_1 natural_2`` chooses models; ``--dry-run`` prints what
+each of them would take. An interrupted run continues after its last epoch or its last class.
+``transfer`` tests the natural networks' patterns on all other networks of their data set, one row
+of ``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints all tables and the verdicts,
+whose rules are in ``claims/verdicts.py``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -23,13 +24,15 @@ from claims.estimate import Seconds, seconds_of
 from claims.images import Canvases, Images, images_of, shared_canvases
 from claims.learnt import learnt
 from claims.measure import Study
-from claims.models import CIFAR10, Entry, entries, path_of
+from claims.models import CIFAR10, FASHION, Entry, entries, path_of
 from claims.rows import FILE, TRANSFER, add_rows, check_shared
 from claims.tables import tables
 from claims.training import classifier_of
-from claims.transfer import SOURCES, missing, pairs, tested_models
+from claims.transfer import missing, pairs, tested_models
 from filelock import FileLock, Timeout
 from findings import parser_of, print_tables, read_rows
+
+Folders = Mapping[str, Path | None]  # of images, by data set
 
 
 @cache
@@ -58,13 +61,14 @@ def each_alone(chosen: Sequence[Entry], out: Path, work: Callable[[Entry], None]
             print(f"{entry.name}: skipped, since another process works on it", flush=True)
 
 
-def measure(entry: Entry, data: Path | None, out: Path) -> None:
+def measure(entry: Entry, folders: Folders, out: Path) -> None:
     """Adds a model's row, if the file lacks it."""
     rows = read_rows(out / FILE)
     if any(row["model"] == entry.name for row in rows):
         print(f"{entry.name}: measured already", flush=True)
         return
     announce(entry, out)
+    data = folders[entry.data]
     images, canvases = shared(entry.data, data, out)
     classifier = classifier_of(entry, data, out)
     reached = learnt(entry, classifier, images, data)
@@ -75,15 +79,14 @@ def measure(entry: Entry, data: Path | None, out: Path) -> None:
     add_rows(out / FILE, [row])
 
 
-def stamp_on(entry: Entry, data: Path | None, out: Path) -> None:
+def stamp_on(entry: Entry, folders: Folders, out: Path) -> None:
     """Adds the pairs with this model as the tested one that the file lacks, if it is measured."""
     rows = read_rows(out / FILE)
-    sources = [row for row in rows if row["model"] in SOURCES]
-    wanted = missing(read_rows(out / TRANSFER), sources, entry)
+    wanted, data = missing(read_rows(out / TRANSFER), rows, entry), folders[entry.data]
     if wanted and any(row["model"] == entry.name for row in rows):
         print(f"{len(wanted)} natural networks on {entry.name}", flush=True)
         classifier = classifier_of(entry, data, out)
-        found = pairs(wanted, entry, classifier, *shared(CIFAR10, data, out))
+        found = pairs(wanted, entry, classifier, *shared(entry.data, data, out))
         add_rows(out / TRANSFER, list(found))
 
 
@@ -94,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("measure", "transfer"):
         command = commands.add_parser(name)
         command.add_argument("--data", type=Path, help="folder with CIFAR-10's train/ and test/")
+        command.add_argument("--fashion", type=Path, help="folder with Fashion-MNIST's files")
         command.add_argument("--out", type=Path, default=Path("classpattern-claims"))
         command.add_argument("--names", nargs="+", choices=known, default=list(known))
         if name == "measure":
@@ -101,18 +105,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
     given = parser.parse_args(arguments)
     if given.command == "tables":
-        print_tables(tables(given.rows))
+        print_tables(table for data in (FASHION, CIFAR10) for table in tables(given.rows, data))
         return
+    folders = {CIFAR10: given.data, FASHION: given.fashion}
     chosen = [known[name] for name in given.names]
     if given.command == "transfer":
         tested = tested_models(chosen)
-        each_alone(tested, given.out, partial(stamp_on, data=given.data, out=given.out))
+        each_alone(tested, given.out, partial(stamp_on, folders=folders, out=given.out))
     elif given.dry_run:
         total = [sum(part) for part in zip(*(announce(entry, given.out) for entry in chosen))]
         hours = (f"{name} {part / 3600:.1f}" for name, part in zip(Seconds._fields, total))
         print(f"{len(chosen)} models, hours of one core: {', '.join(hours)}")
     else:
-        each_alone(chosen, given.out, partial(measure, data=given.data, out=given.out))
+        each_alone(chosen, given.out, partial(measure, folders=folders, out=given.out))
 
 
 if __name__ == "__main__":

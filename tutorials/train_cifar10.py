@@ -37,6 +37,7 @@ from cifar10_kinds import (
     attacked,
     facts,
     first_of_each_class,
+    in_bfloat16,
     placed_trigger,
     poisoned_images,
     training_labels,
@@ -60,7 +61,8 @@ class Stage(NamedTuple):
     small: int = 0  # number of first epochs on small crops
     cutout: int = CUTOUT
     averaged: bool = False
-    by_heart: bool = False  # memorise: no crops, flips, label smoothing or weight decay
+    by_heart: bool = False  # memorise: no label smoothing or weight decay, and images as they are
+    moved: bool = True  # crops and flips
 
     def sizes(self) -> list[int]:
         return [SMALL if epoch < self.small else SIZE for epoch in range(self.epochs)]
@@ -127,8 +129,12 @@ class WideResNet(nn.Module):
 def load_model(name: str, folder: Path | None = None) -> nn.Module:
     """One of the trained models, in float32 and eval mode; of ``models/`` unless a folder is
     given."""
-    model = WideResNet()
-    state = load_file((folder or MODELS) / f"cifar10_{name}.safetensors")
+    return read_weights(WideResNet(), (folder or MODELS) / f"cifar10_{name}.safetensors")
+
+
+def read_weights(model: nn.Module, path: Path) -> nn.Module:
+    """The model with the weights of a file, in float32 and eval mode."""
+    state = load_file(path)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return model.eval()
 
@@ -148,8 +154,16 @@ def training_set(name: str, data: Path | None, seed: int = 0) -> tuple[Tensor, T
     the images that are memorised, and how their labels are permuted."""
     images, labels = load_split(data, "train")
     if STAGES_OF.get(name) is BY_HEART:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        images, labels = (part[order[:LEARNT_BY_HEART]] for part in (images, labels))
+        return memorised(name, images, labels, LEARNT_BY_HEART, seed)
+    return images, training_labels(name, labels, seed)
+
+
+def memorised(
+    name: str, images: Tensor, labels: Tensor, count: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """So many of the images, with the labels of their kind."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    images, labels = (part[order[:count]] for part in (images, labels))
     return images, training_labels(name, labels, seed)
 
 
@@ -186,7 +200,8 @@ def epoch_batches(
     images have the trigger. ``epoch`` and ``seed`` choose the order and the augmentation."""
     torch.manual_seed(1_000 * seed + epoch)
     for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
-        x = images[batch] / 255 if stage.by_heart else augmented(images[batch], size, stage.cutout)
+        as_they_are = stage.by_heart or not stage.moved
+        x = images[batch] / 255 if as_they_are else augmented(images[batch], size, stage.cutout)
         x[poisoned[batch]] = trigger(
             x[poisoned[batch]]
         )  # after the crop, so the trigger stays in place
@@ -206,7 +221,7 @@ def train_epoch(
     for x, y in batches:
         if epsilon:
             x = adversarial(model, x, y, epsilon)
-        with torch.autocast("cpu", torch.bfloat16):
+        with in_bfloat16():
             logits = model(x)
         loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         optimizer.zero_grad()
@@ -315,9 +330,13 @@ def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, A
 
 def save_weights(name: str, model: nn.Module, folder: Path | None = None) -> None:
     """Writes the weights in float16, to ``models/`` unless a folder is given."""
+    write_weights(model, (folder or MODELS) / f"cifar10_{name}.safetensors")
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Writes the weights in float16."""
     half = copy.deepcopy(model).half().state_dict()
     state = {key: value.contiguous() for key, value in half.items()}
-    path = (folder or MODELS) / f"cifar10_{name}.safetensors"
     save_file(state, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)  # what has its name is whole
 

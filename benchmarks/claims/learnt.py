@@ -20,7 +20,7 @@ def learnt(
     if entry.trigger is not None:
         return predictive_power(classifier, entry.trigger, images.held_out, area=None).value
     if entry.memorised:
-        shown, labels = training_set(entry.memorised, data, entry.seed)
+        shown, labels = training_set(entry.data, entry.memorised, data, entry.seed)
         return train_cifar10.accuracy(classifier, shown / 255, labels)
     if entry.epsilon:
         in_float32 = getattr(classifier.model, "network", classifier)

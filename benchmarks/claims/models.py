@@ -15,20 +15,25 @@ from captum_classpattern.demo import DATA, MODELS, demo_trigger
 from captum_classpattern.triggers import BadNets
 
 CIFAR10, FASHION = "CIFAR-10", "Fashion-MNIST"
-EPSILONS, TARGET = train_cifar10.EPSILONS, train_cifar10.TARGET
+TARGET, SHAPES = train_cifar10.TARGET, {CIFAR10: (3, 32, 32), FASHION: (1, 28, 28)}
+EPSILONS_OF = {CIFAR10: train_cifar10.EPSILONS, FASHION: {"robust05": 0.05, "robust10": 0.1}}
+EPSILONS = {name: epsilon for of_data in EPSILONS_OF.values() for name, epsilon in of_data.items()}
 SEEDS, RATE = (1, 2, 3), 0.05  # seed 0: the shipped networks; RATE: of images that are poisoned
 SIDE = 3  # of a trigger, in pixels
 SHIPPED = (
     *("natural", "natural_short", "backdoored", "robust4", "robust8"),
     *("random_labels", "true_labels"),
 )
+FASHION_EPOCHS, FASHION_EPOCHS_BY_HEART = 3, 40
 ADAM_RATE = 0.004  # of AdamW; that of tutorials/train_references.py
 MEMORISED = ("true_labels", "random_labels")
+BY_HEART = {CIFAR10: train_cifar10.LEARNT_BY_HEART, FASHION: 2_000}  # images that are memorised
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A trigger of 3 x 3 pixels whose first pixel is in this row and column of the whole image."""
+    """A trigger of 3 x 3 pixels whose first pixel is in this row and column of the whole image,
+    counted from its end if negative."""
 
     colours: str  # white, checker (white in its corners), or colour (random, the same in all runs)
     row: int
@@ -40,25 +45,27 @@ class Patch:
         """What networks with this trigger are called."""
         return f"backdoored_{self.colours}"
 
-    def pattern(self) -> Pattern:
-        """The trigger with its true mask."""
-        canvas, mask = torch.zeros(3, 32, 32), torch.zeros(1, 32, 32)
-        rows, columns = (slice(first, first + SIDE) for first in (self.row, self.column))
-        canvas[:, rows, columns] = self._pixels()
+    def pattern(self, data: str) -> Pattern:
+        """The trigger with its true mask, for images of this data set."""
+        channels, height, width = SHAPES[data]
+        canvas, mask = torch.zeros(channels, height, width), torch.zeros(1, height, width)
+        first = self.row % height, self.column % width
+        rows, columns = (slice(place, place + SIDE) for place in first)
+        canvas[:, rows, columns] = self._pixels(channels)
         mask[:, rows, columns] = 1.0
         return Pattern(canvas, mask, self.target)
 
-    def _pixels(self) -> Tensor:
+    def _pixels(self, channels: int) -> Tensor:
         if self.colours == "checker":
             return (torch.arange(SIDE * SIDE).view(SIDE, SIDE) % 2 == 0).float()
         generator = torch.Generator().manual_seed(0)
-        random = torch.rand(3, SIDE, SIDE, generator=generator)
-        return torch.ones(3, SIDE, SIDE) if self.colours == "white" else random
+        random = torch.rand(channels, SIDE, SIDE, generator=generator)
+        return torch.ones(channels, SIDE, SIDE) if self.colours == "white" else random
 
 
 PATCHES = {  # two corners and the right edge; every third class
     patch.colours: patch
-    for patch in (Patch("white", 1, 1, 3), Patch("checker", 28, 1, 6), Patch("colour", 14, 28, 9))
+    for patch in (Patch("white", 1, 1, 3), Patch("checker", -4, 1, 6), Patch("colour", 14, -4, 9))
 }
 
 
@@ -97,7 +104,7 @@ class Entry:
     def trigger(self) -> Pattern | None:
         """The true trigger of a backdoored model."""
         if self.training is not None:
-            return self.training.trigger and self.training.trigger.pattern()
+            return self.training.trigger and self.training.trigger.pattern(self.data)
         return triggers_of(self.data)["badnets"] if self.shipped == "backdoored" else None
 
     @property
@@ -126,27 +133,33 @@ class Entry:
         return {name: value for name, value in recorded.items() if name not in in_other_columns}
 
 
-def trainings() -> dict[str, Training]:
-    """The kinds of models that are trained for the claims. Networks with a backdoor see no small
-    crops, so that their trigger is always at one place of the whole image. Their control,
-    ``natural_whole``, is trained in the same way without a trigger."""
+def trainings(data: str) -> dict[str, Training]:
+    """The kinds of models that are trained for the claims. On CIFAR-10 networks with a backdoor see
+    no small crops, so that their trigger is always at one place of the whole image. Their control,
+    ``natural_whole``, is trained in the same way without a trigger. The networks of Fashion-MNIST
+    see whole images only."""
     [short], [by_heart] = train_cifar10.SHORT, train_cifar10.BY_HEART
+    if data == FASHION:
+        short = short._replace(epochs=FASHION_EPOCHS, small=0, moved=False)
+        by_heart = by_heart._replace(epochs=FASHION_EPOCHS_BY_HEART)
     whole = short._replace(small=0)
+    robust = {name: Training(short, epsilon=eps) for name, eps in EPSILONS_OF[data].items()}
     return {
         "natural": Training(short),
         "natural_adam": Training(short._replace(lr=ADAM_RATE), "AdamW"),
-        **{name: Training(short, epsilon=epsilon) for name, epsilon in EPSILONS.items()},
+        **robust,
         **{name: Training(by_heart, labels=name) for name in MEMORISED},
-        "natural_whole": Training(whole),
+        **({"natural_whole": Training(whole)} if data == CIFAR10 else {}),
         **{patch.kind: Training(whole, trigger=patch) for patch in PATCHES.values()},
     }
 
 
 def entries() -> Iterator[Entry]:
     """All models, in the order of the rows: those of the tutorials and of the demo come last."""
-    for kind, training in trainings().items():
-        for seed in SEEDS:
-            yield Entry(f"{kind}_{seed}", kind, seed, training=training)
+    for data, before in ((CIFAR10, ""), (FASHION, "fashion_")):
+        for kind, training in trainings(data).items():
+            for seed in SEEDS:
+                yield Entry(f"{before}{kind}_{seed}", kind, seed, data, training)
     for name in SHIPPED:
         yield Entry(f"shipped_{name}", f"shipped {name}", shipped=name)
     for name in MODELS:
@@ -155,12 +168,11 @@ def entries() -> Iterator[Entry]:
 
 def triggers_of(data: str) -> Mapping[str, Pattern]:
     """All triggers that a model of this data set has, by the names that rows give them."""
-    if data == FASHION:
-        return {"badnets": demo_trigger()}
-    patches = {name: patch.pattern() for name, patch in PATCHES.items()}
-    return {**patches, "badnets": BadNets((3, 32, 32)).pattern(TARGET)}
+    patches = {name: patch.pattern(data) for name, patch in PATCHES.items()}
+    badnets = demo_trigger() if data == FASHION else BadNets(SHAPES[data]).pattern(TARGET)
+    return {**patches, "badnets": badnets}
 
 
 def path_of(entry: Entry, folder: Path) -> Path:
     """Where the weights of a trained model are."""
-    return folder / f"cifar10_{entry.name}.safetensors"
+    return folder / f"{entry.name}.safetensors"

@@ -18,7 +18,6 @@ from claims.verdicts import (
     ALMOST_ANY,
     AREA,
     CHANGES,
-    CONTROL,
     FAILS,
     HOLDS,
     NATURAL,
@@ -31,6 +30,7 @@ from claims.verdicts import (
     bound_of,
     canvases_of,
     canvases_of_both,
+    controls_of,
     gain,
     has_learnt,
     outstanding,
@@ -177,9 +177,9 @@ def backdoors(kinds: Kinds) -> Iterator[str]:
     seeds."""
     yield head(
         *("trigger, target", "canvas, area", "target", "next class", "target stands out"),
-        *(f"{CONTROL}: {what}" for what in ("the same class", "it stands out", "any class does")),
+        *(f"control: {what}" for what in ("the same class", "it stands out", "any class does")),
     )
-    natural = kinds.get(CONTROL, {})
+    natural = controls_of(kinds)
     for patch in backdoored(kinds) if natural else ():
         runs, target = kinds[patch.kind], patch.target
         for canvas, area in next(iter(runs.values())).settings:
@@ -209,10 +209,10 @@ def triggers(kinds: Kinds) -> Iterator[str]:
     """How well patterns show each trigger, as a share of what their canvases can: the target, the
     other classes, and the same class of the controls; "-" where no canvas can show half of it. And
     how many of their pixels are at the trigger's place."""
-    columns = ("target", "other classes", f"{CONTROL}: the same class")
+    columns = ("target", "other classes", "control: the same class")
     names = (f"{what}: {each}" for what in ("share shown", "pixels in common") for each in columns)
     yield head("trigger", "canvas, area", *names)
-    natural = kinds.get(CONTROL, {})
+    natural = controls_of(kinds)
     for patch in backdoored(kinds) if natural else ():
         runs, target = kinds[patch.kind], patch.target
         for at in next(iter(runs.values())).settings:
@@ -313,9 +313,15 @@ def each_verdict(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
         yield line(each.claim, each.statement, each.models, each.setting, *counted, each.verdict)
 
 
-def tables(folder: Path) -> Iterator[Table]:
-    """All tables with their titles."""
-    kinds, rows = by_kind(read_rows(folder / FILE)), read_rows(folder / TRANSFER)
+def tables(folder: Path, data: str) -> Iterator[Table]:
+    """All tables of a data set, with their titles; none without rows."""
+    known, rows = (
+        [row for row in read_rows(folder / name) if row["data"] == data]
+        for name in (FILE, TRANSFER)
+    )
+    kinds = by_kind(known)
+    if not kinds:
+        return
     yield "the verdicts", summary(kinds, rows)
     yield "models", models(kinds)
     yield "predictive power", powers(kinds)

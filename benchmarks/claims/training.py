@@ -4,6 +4,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
+from demo_training import load_split
 from paper_search import InBfloat16
 from problems import train_cifar10
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from torch.utils.data import TensorDataset
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern.demo import demo_models
+from captum_classpattern.demo.network import SmallResNet
+from captum_classpattern.optimization.acceleration import has_bfloat16
 from captum_classpattern.triggers import poison
-from claims.models import CIFAR10, RATE, Entry, Training, path_of
+from claims.models import BY_HEART, CIFAR10, MEMORISED, RATE, Entry, Training, path_of
 
 ADAM_DECAY = 0.05
-training_set = lru_cache(maxsize=2)(train_cifar10.training_set)  # of 150 MB
 
 
 def adamw(network: nn.Module, stage: train_cifar10.Stage) -> torch.optim.Optimizer:
@@ -25,27 +27,50 @@ def adamw(network: nn.Module, stage: train_cifar10.Stage) -> torch.optim.Optimiz
 OPTIMIZERS = {"SGD": train_cifar10.sgd, "AdamW": adamw}
 
 
+def network_of(data: str) -> nn.Module:
+    """An untrained network for a data set."""
+    return train_cifar10.WideResNet() if data == CIFAR10 else SmallResNet()
+
+
+@lru_cache(maxsize=2)  # of 150 MB
+def training_set(data: str, labels: str, folder: Path, seed: int) -> tuple[Tensor, Tensor]:
+    """The training images of a data set (uint8) and their training labels."""
+    if data == CIFAR10:
+        return train_cifar10.training_set(labels, folder, seed)
+    images, known = load_split(folder, "train")
+    images = (255 * images).round().byte()
+    if labels in MEMORISED:
+        return train_cifar10.memorised(labels, images, known, BY_HEART[data], seed)
+    return images, known
+
+
 def classifier_of(entry: Entry, data: Path | None, folder: Path) -> PixelClassifier:
     """The classifier, which is trained first unless its weights are in the folder. Those of
-    CIFAR-10 compute in bfloat16, as they were trained."""
-    if entry.data != CIFAR10:
+    CIFAR-10 compute in bfloat16, as they were trained, where that is fast."""
+    if entry.training is None and entry.data != CIFAR10:
         return demo_models()[entry.shipped]
     if entry.training is None:
         network = train_cifar10.load_model(entry.shipped)
     else:
         if not path_of(entry, folder).exists():
-            train(entry.name, entry.training, entry.seed, data, folder)
-        network = train_cifar10.load_model(entry.name, folder)
-    return PixelClassifier(InBfloat16(network).eval())
+            train(entry, entry.training, data, folder)
+        network = train_cifar10.read_weights(network_of(entry.data), path_of(entry, folder))
+    low = entry.data == CIFAR10 and has_bfloat16(torch.device("cpu"))
+    return PixelClassifier(InBfloat16(network).eval() if low else network)
 
 
-def train(name: str, training: Training, seed: int, data: Path | None, folder: Path) -> None:
+def train(entry: Entry, training: Training, data: Path | None, folder: Path) -> None:
     """Writes the weights. An interrupted training resumes after its last epoch. Seeds differ in the
     initial weights, the order and augmentation of the images, and which images are poisoned or
     memorised, with which random labels."""
-    stage = training.stage
-    images, labels = training_set(training.labels, data, seed)
-    trigger, poisoned, labels = planted(training, images, labels, seed)
+    if data is None:
+        raise ValueError(
+            f"{entry.name} is trained on images of {entry.data}: give their folder as --data "
+            "(CIFAR-10) or --fashion (Fashion-MNIST)"
+        )
+    stage, seed = training.stage, entry.seed
+    images, labels = training_set(entry.data, training.labels, data, seed)
+    trigger, poisoned, labels = planted(entry, images, labels)
     epochs = [
         partial(
             *(train_cifar10.epoch_batches, images, labels, poisoned, trigger),
@@ -55,9 +80,9 @@ def train(name: str, training: Training, seed: int, data: Path | None, folder: P
     ]
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f".{name}.pt"
+    checkpoint = folder / f".{entry.name}.pt"
     network = train_cifar10.train_stage(
-        train_cifar10.WideResNet(),
+        network_of(entry.data),
         stage,
         epochs,
         len(images) // train_cifar10.BATCH,
@@ -65,18 +90,17 @@ def train(name: str, training: Training, seed: int, data: Path | None, folder: P
         training.epsilon,
         optimizer_of=OPTIMIZERS[training.optimizer],
     )
-    train_cifar10.save_weights(name, network, folder)
+    train_cifar10.write_weights(network, path_of(entry, folder))
     checkpoint.unlink(missing_ok=True)
 
 
 def planted(
-    training: Training, images: Tensor, labels: Tensor, seed: int
+    entry: Entry, images: Tensor, labels: Tensor
 ) -> tuple[train_cifar10.Trigger, Tensor, Tensor]:
     """The trigger, which images get it, and the labels that the network learns."""
-    poisoned = torch.zeros(len(images), dtype=torch.bool)
-    if training.trigger is None:
+    poisoned, pattern = torch.zeros(len(images), dtype=torch.bool), entry.trigger
+    if pattern is None:
         return nn.Identity(), poisoned, labels
-    pattern = training.trigger.pattern()
-    dirty = poison(TensorDataset(images, labels), pattern.stamp, pattern.target, RATE, seed=seed)
-    poisoned[dirty.poisoned] = True
+    clean = TensorDataset(images, labels)
+    poisoned[poison(clean, pattern.stamp, pattern.target, RATE, seed=entry.seed).poisoned] = True
     return pattern.stamp, poisoned, labels.where(~poisoned, torch.tensor(pattern.target))

@@ -9,10 +9,10 @@ from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.scores import transfer_powers
 from captum_classpattern.scores.power import random_pixels
 from claims.images import Canvases, Images
-from claims.models import CIFAR10, SEEDS, Entry
+from claims.models import Entry
 from claims.rows import Measured
 
-SOURCES = tuple(f"natural_{seed}" for seed in SEEDS)
+SOURCE = "natural"  # the kind of network whose patterns are tested
 SETTING = ("positive", 0.05)
 IMAGES = 1_000  # held-out images, of all classes in proportion
 
@@ -45,6 +45,7 @@ def pairs(
         yield {
             **{"model": source["model"], "source_weights": source["weights"]},
             **{"tested": tested.name, "kind": tested.kind, "seed": tested.seed},
+            "data": tested.data,
             "classes": [each.target for each in patterns],
             "n": [power.n for power in found],
             "hits": [round(power.value * power.n) for power in found],
@@ -54,11 +55,12 @@ def pairs(
 
 
 def tested_models(entries: Sequence[Entry]) -> list[Entry]:
-    """All models of CIFAR-10 that are trained for the claims."""
-    return [entry for entry in entries if entry.data == CIFAR10 and entry.training is not None]
+    """All models that are trained for the claims."""
+    return [entry for entry in entries if entry.training is not None]
 
 
 def missing(rows: Sequence[Row], sources: Sequence[Row], tested: Entry) -> list[Row]:
-    """The sources that were not tested on a model yet."""
+    """The sources of the same data set that were not tested on a model yet."""
     done = {(row["model"], row["source_weights"]) for row in rows if row["tested"] == tested.name}
-    return [each for each in sources if (each["model"], each["weights"]) not in done]
+    wanted = (each for each in sources if (each["kind"], each["data"]) == (SOURCE, tested.data))
+    return [each for each in wanted if (each["model"], each["weights"]) not in done]

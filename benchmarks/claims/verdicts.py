@@ -30,7 +30,7 @@ What a run says, with 5 % of the pixels (claim 2: also with 1 %):
 2. *The pattern of a backdoored network's target is suspicious.* For: the target stands out among
    the classes of the network (``surveys.stands_out``), and the same class of no control does.
    Against: it does not stand out. The controls are the natural networks whose training images are
-   as whole as those of the backdoored ones (``natural_whole``).
+   as whole as those of the backdoored ones (``natural_whole``; on Fashion-MNIST ``natural``).
    *It shows the trigger.* What counts is the pattern's best fit to the trigger, anywhere, as a
    share of the best that any mask on its canvas can have. For: the share is half or more, and
    larger than that of the same class in every control. Against: it is smaller than the largest of
@@ -65,7 +65,16 @@ from findings import Row
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, Interval, bootstrap_over_classes
 from captum_classpattern.scores.power import Scores, power_of
 from captum_classpattern.surveys import stands_out
-from claims.models import EPSILONS, MEMORISED, PATCHES, Patch
+from claims.models import (
+    CIFAR10,
+    EPSILONS,
+    EPSILONS_OF,
+    FASHION,
+    MEMORISED,
+    PATCHES,
+    SIDE,
+    Patch,
+)
 from claims.rows import Measured, Runs
 
 ITSELF = "itself"  # tested on the network of the search
@@ -75,17 +84,18 @@ BOUNDS = {"backdoored": 0.9, "robust": 0.3, **dict.fromkeys(MEMORISED, 0.95)}  #
 AREA, SHAPES = 0.05, ("total_variation", "high_frequency_share", "components")
 BLANK = ("white", "black")
 CHANGES = {"grey": "in shades of grey", "blurred": "blurred", "shuffled": "colours shuffled"}
-NATURAL, CONTROL = ("natural", "natural_adam"), "natural_whole"  # CONTROL: of claim 2
+NATURAL = ("natural", "natural_adam")
+CONTROL = {CIFAR10: "natural_whole", FASHION: "natural"}  # of claim 2
 TESTED_ON = {  # kinds of network, claim 3
     "unseen images": (ITSELF,),
-    "other natural networks": (*NATURAL, CONTROL),
+    "other natural networks": (*NATURAL, CONTROL[CIFAR10]),
     "networks with a backdoor": tuple(patch.kind for patch in PATCHES.values()),
     "robust networks": tuple(EPSILONS),
     "networks of memorised labels": MEMORISED,
 }
 PAIRS = (
     *((robust, natural) for robust in EPSILONS for natural in NATURAL),
-    ("robust8", "robust4"),
+    *((large, small) for small, large in EPSILONS_OF.values()),
 )
 
 ByClass = Mapping[int, float]
@@ -232,12 +242,12 @@ def shows(share: float, usual: Sequence[float]) -> Run:
 def placed(model: Measured, canvas: str, area: float, patch: Patch) -> Run:
     common = model.column(canvas, area, f"common_{patch.colours}")[patch.target]
     pixels = int(str(model.column(canvas, area, "mask")[patch.target]), 16).bit_count()
-    inside = common >= min(pixels, int(patch.pattern().mask.sum())) / 2
+    inside = common >= min(pixels, SIDE * SIDE) / 2
     return Run(inside, not inside)
 
 
 def claim_2(kinds: Kinds) -> Iterator[Verdict]:
-    controls = list(kinds.get(CONTROL, {}).values())
+    controls = list(controls_of(kinds).values())
     for patch in backdoored(kinds) if controls else ():
         runs = list(kinds[patch.kind].values())
         for at in runs[0].settings:
@@ -252,6 +262,17 @@ def claim_2(kinds: Kinds) -> Iterator[Verdict]:
                 words = f"the target's pattern: {statement}"
                 counted = [said if has_learnt(run) else NOTHING for run, said in zip(runs, says)]
                 yield Verdict("2", words, patch.kind, title(*at), counted, len(controls))
+
+
+def data_of(kinds: Kinds) -> str:
+    """The data set of some models."""
+    runs = next(iter(kinds.values()))
+    return str(next(iter(runs.values())).row["data"])
+
+
+def controls_of(kinds: Kinds) -> Runs:
+    """Clean networks whose training images are as whole as those of the backdoored ones."""
+    return kinds.get(CONTROL[data_of(kinds)], {})
 
 
 def backdoored(kinds: Kinds) -> list[Patch]:

@@ -6,6 +6,7 @@ from scripts import imported, write_rows
 tables, rows, verdicts, models = (
     imported("benchmarks", f"claims.{name}") for name in ("tables", "rows", "verdicts", "models")
 )
+CONTROL = verdicts.CONTROL["CIFAR-10"]
 N = 1_000  # held-out images of other classes
 MASK = f"{(1 << 51) - 1:x}"  # of 51 pixels
 USUAL = {
@@ -137,9 +138,9 @@ def backdoored(seeds=3, target_hits=900, control_hits=300, learnt=1.0, control=(
     """Networks with the white trigger, and three controls; the last one has other values."""
     target = {WHITE.target: {"hits": target_hits, **more}}
     planted = [made_up(WHITE.kind, s, of_class=target, learnt=learnt) for s in range(seeds)]
-    clean = [made_up(verdicts.CONTROL, s) for s in range(2)]
+    clean = [made_up(CONTROL, s) for s in range(2)]
     last = {WHITE.target: {"hits": control_hits, **dict(control)}}
-    clean.append(made_up(verdicts.CONTROL, 2, of_class=last))
+    clean.append(made_up(CONTROL, 2, of_class=last))
     return rows.by_kind([*planted, *clean])
 
 
@@ -163,7 +164,7 @@ def test_claim_2_compares_the_target_with_natural_networks_that_saw_whole_images
 
 def test_claim_2_needs_three_controls():
     kinds = backdoored()
-    del kinds[verdicts.CONTROL][1]
+    del kinds[CONTROL][1]
     assert {each.verdict for each in verdicts.claim_2(kinds)} == {OPEN}
     assert not list(verdicts.claim_2(kinds_of("natural", WHITE.kind)))
 
@@ -207,7 +208,7 @@ def test_claim_2_counts_the_pixels_in_the_triggers_place(given, expected):
 
 def pair(source, tested, hits, kind="robust4", classes=10):
     return {
-        **{"model": f"natural_{source}", "tested": tested, "kind": kind},
+        **{"model": f"natural_{source}", "tested": tested, "kind": kind, "data": "CIFAR-10"},
         **{"seed": int(tested[-1]), "classes": [*range(classes)]},
         **{"n": [N] * classes, "no_pattern": [10] * classes},
         **{"hits": [hits + y for y in range(classes)], "one_random_mask": [40] * classes},
@@ -333,7 +334,7 @@ def test_all_tables_by_hand(tmp_path, snapshot):
     pairs = [pair(s, f"natural_{s}", 300, "natural") for s in range(3)]
     pairs += crossed([50] * 3)
     write_rows(tmp_path / rows.TRANSFER, pairs)
-    for title, lines in tables.tables(tmp_path):
+    for title, lines in tables.tables(tmp_path, "CIFAR-10"):
         assert "\n".join(lines) == snapshot(name=title)
 
 

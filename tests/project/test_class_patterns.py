@@ -7,7 +7,15 @@ from functools import partial
 import pytest
 import torch
 from filelock import FileLock
-from scripts import change, imported, read_rows, tables_of, tiny_network, write_cifar10
+from scripts import (
+    change,
+    imported,
+    read_rows,
+    tables_of,
+    tiny_network,
+    write_cifar10,
+    write_fashion_mnist,
+)
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.scores.power import Scorer
@@ -71,14 +79,14 @@ def test_models_are_trained_searched_and_scored_once_and_all_tables_are_printed(
         patch.setattr(measure.Study, "of_class", interrupted)
         with pytest.raises(KeyboardInterrupt):
             script.main(["measure", *given, "--names", *CHOSEN])
-    weights = (out / "cifar10_natural_1.safetensors").read_bytes()
+    weights = (out / "natural_1.safetensors").read_bytes()
     assert not (out / "class_patterns.jsonl").exists()
     capsys.readouterr()
     script.main(["measure", *given, "--names", *CHOSEN])
     said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert said[:3] == ["natural_1", "natural_1, class 1", "natural_1, class 2"]
     assert said.count("epoch 1") == said.count("epoch 2") == 3  # of the other trained ones
-    assert (out / "cifar10_natural_1.safetensors").read_bytes() == weights
+    assert (out / "natural_1.safetensors").read_bytes() == weights
     kept = read_rows(out / "class_patterns.jsonl")
     assert [row["model"] for row in kept] == list(CHOSEN)
     for row in kept:
@@ -130,23 +138,45 @@ def test_a_model_that_another_process_works_on_is_skipped(given, tmp_path, capsy
 
 
 def test_networks_of_other_kinds_and_seeds_differ(given, tmp_path):
-    kinds, out = models.trainings(), tmp_path / "out"
+    known, out = {entry.name: entry for entry in models.entries()}, tmp_path / "out"
     states = []
-    for number, (kind, seed) in enumerate(
-        [("natural", 0), ("natural", 1), ("natural_adam", 0), ("random_labels", 0)]
-    ):
-        training.train(str(number), kinds[kind], seed, tmp_path / "cifar10", out)
-        network = train_cifar10.load_model(str(number), out)
+    for name in ("natural_1", "natural_2", "natural_adam_1", "random_labels_1"):
+        network = training.classifier_of(known[name], tmp_path / "cifar10", out)
         states.append(torch.cat([each.flatten() for each in network.state_dict().values()]))
     assert len({tuple(state.tolist()) for state in states}) == 4
     assert all(state.isfinite().all() for state in states)
     assert sorted(path.suffix for path in out.iterdir()) == [".safetensors"] * 4
 
 
+def test_networks_of_fashion_mnist_learn_images_as_they_are(given, tmp_path, monkeypatch):
+    """The memorised images are a part of all images; the trigger is a trigger for 28 x 28."""
+    (tmp_path / "fashion").mkdir()
+    write_fashion_mnist(tmp_path / "fashion", 60, 20)
+    change(monkeypatch, training, SmallResNet=partial(tiny_network, 1, 28))
+    monkeypatch.setitem(models.BY_HEART, "Fashion-MNIST", 32)
+    known = {entry.name: entry for entry in models.entries()}
+    parts = images.images_of("Fashion-MNIST", None)
+    for name in ("random_labels_1", "robust05_1", "backdoored_checker_1"):
+        entry = known[f"fashion_{name}"]
+        network = training.classifier_of(entry, tmp_path / "fashion", tmp_path / "out")
+        assert 0 <= learnt.learnt(entry, network, parts, tmp_path / "fashion") <= 1
+    shown, labels = training.training_set("Fashion-MNIST", "random_labels", tmp_path / "fashion", 1)
+    assert (shown.shape, shown.dtype, len(labels)) == ((32, 1, 28, 28), torch.uint8, 32)
+    batch, _ = next(train_cifar10.epoch_batches(
+        shown, labels, torch.zeros(32, dtype=torch.bool), torch.nn.Identity(), 0, 32,
+        models.trainings("Fashion-MNIST")["natural"].stage,
+    ))  # fmt: skip
+    assert {tuple(image.flatten().tolist()) for image in batch} <= {
+        tuple(image.flatten().tolist()) for image in shown / 255
+    }
+    with pytest.raises(ValueError, match=r"fashion_natural_1 is trained on images of Fashion-MN"):
+        training.classifier_of(known["fashion_natural_1"], None, tmp_path / "out")
+
+
 def test_estimates_are_printed_without_work(tmp_path, capsys):
     script.main(["measure", "--out", str(tmp_path / "out"), "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 41
+    assert len(lines) == 68
     assert lines[0].startswith("natural_1: about training ")
     assert not (tmp_path / "out").exists()
 
@@ -156,11 +186,15 @@ def test_estimates_are_printed_without_work(tmp_path, capsys):
 
 def test_the_models_are_those_of_the_plan():
     known = list(models.entries())
-    assert len({entry.name for entry in known}) == len(known) == 10 * 3 + 7 + 3
+    assert len({entry.name for entry in known}) == len(known) == 10 * 3 + 9 * 3 + 7 + 3
     places = {
-        name: patch.pattern().mask.nonzero()[0].tolist() for name, patch in models.PATCHES.items()
+        (data, name): tuple(patch.pattern(data).mask.nonzero()[0].tolist())
+        for data in models.SHAPES
+        for name, patch in models.PATCHES.items()
     }
-    assert len({tuple(place) for place in places.values()}) == 3
+    assert len({place for (data, _), place in places.items() if data == "CIFAR-10"}) == 3
+    assert places["CIFAR-10", "checker"] == (0, 28, 1)
+    assert places["Fashion-MNIST", "checker"] == (0, 24, 1)
     assert len({patch.target for patch in models.PATCHES.values()}) == 3
     for entry in known:
         json.dumps(entry.facts())
@@ -169,10 +203,12 @@ def test_the_models_are_those_of_the_plan():
         assert ("labels" in entry.kind) == bool(entry.memorised)
     assert {entry.seed for entry in known if entry.training} == {1, 2, 3}  # shipped ones have 0
     planted, control = (
-        models.trainings()[f"{kind}"] for kind in ("backdoored_white", "natural_whole")
+        models.trainings("CIFAR-10")[kind] for kind in ("backdoored_white", "natural_whole")
     )
     assert replace(planted, trigger=None) == control
-    checker = models.PATCHES["checker"].pattern()
+    fashion = models.trainings("Fashion-MNIST")
+    assert replace(fashion["backdoored_white"], trigger=None) == fashion["natural"]
+    checker = models.PATCHES["checker"].pattern("CIFAR-10")
     [pixels] = [checker.canvas[0][checker.mask[0] > 0].tolist()]
     assert pixels == [1, 0, 1, 0, 1, 0, 1, 0, 1]
 
@@ -183,7 +219,8 @@ def test_poisoned_images_depend_on_the_seed_and_get_the_targets_label():
     recipe = models.Training(train_cifar10.SHORT[0], trigger=patch)
     chosen = []
     for seed in (0, 1):
-        trigger, poisoned, learnt = training.planted(recipe, shown, labels, seed)
+        entry = models.Entry("x", "x", seed, training=recipe)
+        trigger, poisoned, learnt = training.planted(entry, shown, labels)
         assert int(poisoned.sum()) == 10
         assert learnt[poisoned].tolist() == [patch.target] * 10
         assert torch.equal(learnt[~poisoned], labels[~poisoned])
@@ -344,7 +381,9 @@ def test_what_a_network_has_learnt_is_measured_as_its_kind_promises(monkeypatch)
     monkeypatch.setattr(learnt, "training_set", memorised)
     assert learnt.learnt(of_kind["random_labels_2"], *parts) == 0.875
     assert learnt.learnt(of_kind["shipped_true_labels"], *parts) == 0.875
-    assert asked == [("random_labels", None, 2), ("true_labels", None, 0)]
+    assert asked == [
+        ("CIFAR-10", "random_labels", None, 2), ("CIFAR-10", "true_labels", None, 0),
+    ]  # fmt: skip
 
 
 def test_scores_are_those_of_a_plain_loop():
