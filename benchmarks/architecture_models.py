@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from demo_training import accuracy, cross_entropy
-from failures import read_record, split
+from demo_training import accuracy, cross_entropy, load_split
+from findings import read_record
 from one_cycle import BATCH, fit
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {  # the teacher before its stude
 def train(network: nn.Module, data: Path, epochs: int, teacher: nn.Module | None) -> None:
     """Trains on the labels, or also on the probabilities of a teacher (Hinton et al. 2015, arXiv
     1503.02531)."""
-    images, labels = split(data, "train")
+    images, labels = load_split(data, "train")
     targets = None if teacher is None else softened(teacher, images)
 
     def loss_of(batch: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def trained(name: str, seed: int, data: Path, out: Path, epochs: int) -> PixelCl
         network = network.half().float().eval()
         record = {
             "settings": settings,
-            "accuracy": accuracy(network, *split(data, "t10k")),
+            "accuracy": accuracy(network, *load_split(data, "t10k")),
             "parameters": sum(weight.numel() for weight in network.parameters()),
             "seconds": round(time.perf_counter() - started),
         }

@@ -22,7 +22,7 @@ from architecture_figure import draw
 from architecture_models import NETWORKS, TEACHER, softened, trained
 from architecture_rows import POSITIVE, WHITE, Rows, packed, unpacked
 from architecture_tables import tables
-from failures import split
+from demo_training import load_split
 from findings import Row, parser_of, print_tables, read_rows
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,7 +61,7 @@ class Images(NamedTuple):
 
 def images_of(data: Path) -> Images:
     """The first test images, and the next ones, without exact copies of the first."""
-    images, labels = split(data, "t10k")
+    images, labels = load_split(data, "t10k")
     search = LabelledImages(images[:SEARCH], labels[:SEARCH])
     others = LabelledImages(images[SEARCH:], labels[SEARCH:]).without(search)
     return Images(search, others.subset(range(min(HELD_OUT, len(others)))))

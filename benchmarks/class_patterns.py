@@ -3,6 +3,7 @@
     python benchmarks/class_patterns.py measure --fashion FASHION --data CIFAR10 --out FOLDER
     python benchmarks/class_patterns.py transfer --fashion FASHION --data CIFAR10 --out FOLDER
     python benchmarks/class_patterns.py tables benchmarks/results
+    python benchmarks/class_patterns.py figure benchmarks/results --figure claims.png
 
 FASHION is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, CIFAR10 one with
 ``train/<class>/*`` and ``test/<class>/*`` images; the demo's models need none. ``measure`` trains
@@ -13,7 +14,7 @@ skipped by the others. ``--names natural_1 natural_2`` chooses models; ``--dry-r
 each of them would take. An interrupted run continues after its last epoch or its last class.
 ``transfer`` tests the natural networks' patterns on all other networks of their data set, one row
 of ``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints all tables and the verdicts,
-whose rules are in ``claims/verdicts.py``.
+whose rules are in ``claims/verdicts.py``. ``figure`` draws some patterns of Fashion-MNIST.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from claims.estimate import Seconds, seconds_of
+from claims.figure import DPI, draw
 from claims.images import Canvases, Images, images_of, shared_canvases
 from claims.learnt import learnt
 from claims.measure import Study
@@ -40,6 +42,12 @@ def shared(data: str, folder: Path | None, out: Path) -> tuple[Images, Canvases]
     """The images and canvases of all models of a data set."""
     images = images_of(data, folder)
     return images, shared_canvases(out / f"canvases_{data}.json", data, images)
+
+
+def draw_figure(folder: Path, file: Path) -> None:
+    """Draws patterns of the rows of a folder, with its canvases."""
+    rows = {row["model"]: row for row in read_rows(folder / FILE)}
+    draw(rows, shared(FASHION, None, folder)[1]).savefig(file, dpi=DPI)
 
 
 def announce(entry: Entry, out: Path) -> Seconds:
@@ -103,7 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name == "measure":
             command.add_argument("--dry-run", action="store_true", help="only print estimates")
     commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
+    figure = commands.add_parser("figure")
+    figure.add_argument("rows", type=Path, help="their folder")
+    figure.add_argument("--figure", type=Path, required=True)
     given = parser.parse_args(arguments)
+    if given.command == "figure":
+        return draw_figure(given.rows, given.figure)
     if given.command == "tables":
         print_tables(table for data in (FASHION, CIFAR10) for table in tables(given.rows, data))
         return

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
+from cifar10 import InBfloat16
 from findings import (
     Row,
     Table,
@@ -28,7 +29,6 @@ from findings import (
     print_tables,
     read_rows,
 )
-from paper_search import InBfloat16
 from problems import train_cifar10
 from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
 

@@ -1,16 +1,17 @@
-"""Surveys cached in a folder, the rank of a class, rows of results, lines of Markdown, options."""
+"""Surveys cached in a folder, records of models, rows of results, lines of Markdown, options."""
 
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
+
+from safetensors import safe_open
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.scores import Scores
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, Estimate, bootstrap_over_classes
-from captum_classpattern.surveys import Survey, stands_out, survey
+from captum_classpattern.surveys import Survey, survey
 
 Row = Mapping[str, Any]
 ByClass = Mapping[int, Sequence[float]]
@@ -26,41 +27,12 @@ def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
     return kept
 
 
-class Standing(NamedTuple):
-    """The rank of a class among all classes, on a kind of canvas and at an area."""
-
-    scores: Scores
-    rank: int
-    rival: int  # the strongest other class
-    rival_scores: Scores
-    stands_out: bool
-
-
-def standing(survey: Survey, canvas: str, area: float, target: int, n_classes: int) -> Standing:
-    """Where a class ranks among all classes of the model, see ``surveys.stands_out``."""
-    scores = survey.scores(canvas, area)
-    others = {y: other for y, other in scores.items() if y != target}
-    rival = max(others, key=lambda y: others[y].power.value)
-    return Standing(
-        scores[target],
-        1 + sum(other.power.value > scores[target].power.value for other in others.values()),
-        rival,
-        others[rival],
-        stands_out(scores, target, n_classes),
-    )
-
-
-def first_class(survey: Survey, canvas: str, area: float) -> int:
-    """The class with the strongest pattern on a kind of canvas, at an area."""
-    scores = survey.scores(canvas, area)
-    return max(scores, key=lambda target: scores[target].power.value)
-
-
-def format_power(scores: Scores) -> str:
-    """A power in per cent with its interval, and a star if it beats its controls."""
-    low, high = scores.power.interval
-    star = "*" if scores.beats_controls else ""
-    return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a weights file, or None if there is no file."""
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["record"])
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cifar10 import CLASS_NAMES, model, parts
 from findings import Row, append_rows, parser_of, read_rows
 from matplotlib.figure import Figure
-from paper_search import CLASS_NAMES, model, parts
 from problems import Parts
 from torch import Tensor
 

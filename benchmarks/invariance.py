@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from cifar10 import InBfloat16
 from findings import (
     Row,
     Table,
@@ -29,7 +30,6 @@ from findings import (
     read_rows,
 )
 from matplotlib.figure import Figure
-from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
 from strength import TARGETS, strongest
 

@@ -16,10 +16,10 @@ numbers of the figure in the README are in ``results/methods.jsonl``.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cifar10 import CLASS_NAMES
 from compare_methods import AREA, BUDGET, Setting, cifar10_settings, run, strongest
 from findings import Row, parser_of, write_rows
 from matplotlib.figure import Figure
-from paper_search import CLASS_NAMES
 from torch import Tensor
 
 from captum_classpattern import Pattern

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from captum.attr import Attribution
+from cifar10 import InBfloat16
 from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
-from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from failures import read_record
-from findings import append_rows, parser_of, read_rows
+from findings import append_rows, parser_of, read_record, read_rows
 from safetensors.torch import load_file
 from scan_evidence import LEARNT
 from scan_zoo import compact, opened, rounded, scan_images, timed

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from demo_training import accuracy
-from failures import read_record
-from findings import parser_of, read_rows, write_rows
+from findings import parser_of, read_record, read_rows, write_rows
 from rivals import cbd, mm_bd
 from safetensors.torch import load, load_file, save
 from torch import Tensor

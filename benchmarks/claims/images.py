@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from cifar10 import CLASS_NAMES
 from filelock import FileLock
-from paper_search import CLASS_NAMES
 from problems import cifar10_parts, train_cifar10
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from captum_classpattern.images import predictions
 from captum_classpattern.pattern import image_hash
 from claims.models import CIFAR10
 
-HELD_OUT = 2_000  # of the test images of CIFAR-10, at most
+HELD_OUT = 1_000  # of the test images of CIFAR-10, at most
 CANVASES = {"positive": 32, "white": 1, "black": 1}  # of each class
 
 Canvases = Mapping[str, Mapping[int, Tensor]]  # by kind and class: (N, C, H, W)
@@ -61,12 +61,13 @@ def reference_of(data: str) -> PixelClassifier:
 def shared_canvases(file: Path, data: str, images: Images) -> Canvases:
     """The canvases of a data set, which are chosen once and then read from the file: on another
     processor the reference rounds differently, and could choose others."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        if not file.exists():
-            chosen = chosen_images(reference_of(data), images)
-            made = hash_of_canvases(with_blank_ones(images, chosen))
-            write_json({"hash": made, "positive": chosen}, file)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.exists():  # as no other process has written it meanwhile
+                chosen = chosen_images(reference_of(data), images)
+                made = hash_of_canvases(with_blank_ones(images, chosen))
+                write_json({"hash": made, "positive": chosen}, file)
     kept = json.loads(file.read_text(encoding="utf-8"))
     canvases = with_blank_ones(images, {int(y): each for y, each in kept["positive"].items()})
     if hash_of_canvases(canvases) != kept["hash"]:

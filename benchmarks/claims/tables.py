@@ -314,7 +314,7 @@ def each_verdict(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def tables(folder: Path, data: str) -> Iterator[Table]:
-    """All tables of a data set, with their titles; none without rows."""
+    """The tables of a data set for which there are rows, with their titles."""
     known, rows = (
         [row for row in read_rows(folder / name) if row["data"] == data]
         for name in (FILE, TRANSFER)
@@ -322,15 +322,21 @@ def tables(folder: Path, data: str) -> Iterator[Table]:
     kinds = by_kind(known)
     if not kinds:
         return
-    yield "the verdicts", summary(kinds, rows)
-    yield "models", models(kinds)
-    yield "predictive power", powers(kinds)
-    yield "natural models by class", by_class(kinds)
-    yield "claim 1: what a pattern is made of", changed(kinds)
-    yield "claim 2: the backdoored class", backdoors(kinds)
-    yield "claim 2: does the pattern show the trigger?", triggers(kinds)
-    yield "claim 3: clean patterns on other networks", transfer(rows)
-    yield "claim 4: paired differences", differences(PAIRS, kinds, SHAPES)
-    yield "claim 4: the shape of patterns", shapes(kinds)
-    yield "random labels", differences([("random_labels", "true_labels")], kinds)
-    yield "each verdict", each_verdict(kinds, rows)
+    found: list[Table] = [
+        ("the verdicts", summary(kinds, rows)),
+        ("models", models(kinds)),
+        ("predictive power", powers(kinds)),
+        ("natural models by class", by_class(kinds)),
+        ("claim 1: what a pattern is made of", changed(kinds)),
+        ("claim 2: the backdoored class", backdoors(kinds)),
+        ("claim 2: does the pattern show the trigger?", triggers(kinds)),
+        ("claim 3: clean patterns on other networks", transfer(rows)),
+        ("claim 4: paired differences", differences(PAIRS, kinds, SHAPES)),
+        ("claim 4: the shape of patterns", shapes(kinds)),
+        ("random labels", differences([("random_labels", "true_labels")], kinds)),
+        ("each verdict", each_verdict(kinds, rows)),
+    ]
+    for name, lines in found:
+        head_and_rows = list(lines)
+        if len(head_and_rows) > 1:
+            yield name, head_and_rows

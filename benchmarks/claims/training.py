@@ -4,8 +4,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
+from cifar10 import InBfloat16
 from demo_training import load_split
-from paper_search import InBfloat16
 from problems import train_cifar10
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset

@@ -18,7 +18,7 @@ IMAGES = 1_000  # held-out images, of all classes in proportion
 
 
 def patterns_of(source: Measured, canvases: Canvases, seen: frozenset[str]) -> list[Pattern]:
-    """The binary patterns of a row."""
+    """The binary patterns of a row, positive canvas."""
     kind, area = SETTING
     places, masks = (source.column(kind, area, name) for name in ("canvas", "mask"))
     found = []

@@ -1,6 +1,7 @@
 """benchmarks/class_patterns.py: a whole run on tiny networks, and what all models share."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 from scripts import (
+    ROOT,
     change,
     imported,
     read_rows,
@@ -15,6 +17,7 @@ from scripts import (
     tiny_network,
     write_cifar10,
     write_fashion_mnist,
+    write_rows,
 )
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
@@ -22,10 +25,10 @@ from captum_classpattern.scores.power import Scorer
 from captum_classpattern.triggers import BadNets
 
 script, problems = imported("benchmarks", "class_patterns", "problems")
-changes, controls, fit, images, learnt, measure, models, rows, training = (
+changes, controls, figure, fit, images, learnt, measure, models, rows, training = (
     imported("benchmarks", f"claims.{name}")
     for name in (
-        *("changes", "controls", "fit", "images", "learnt", "measure", "models", "rows"),
+        *("changes", "controls", "figure", "fit", "images", "learnt", "measure", "models", "rows"),
         "training",
     )
 )
@@ -114,7 +117,7 @@ def test_models_are_trained_searched_and_scored_once_and_all_tables_are_printed(
     script.main(["tables", str(out)])
     printed = tables_of(capsys.readouterr().out)
     sizes = [count for _, count in printed]
-    assert sizes[1:] == [5, 30, 3, 5, 6, 6, 4, 3, 15, 0, sizes[-1]]
+    assert sizes[1:] == [5, 30, 3, 5, 6, 6, 4, 3, 15, sizes[-1]]
     assert sizes[-1] == sizes[0] > 20  # one kind of model for each statement
 
     (out / "natural_1.json").unlink()
@@ -171,6 +174,25 @@ def test_networks_of_fashion_mnist_learn_images_as_they_are(given, tmp_path, mon
     }
     with pytest.raises(ValueError, match=r"fashion_natural_1 is trained on images of Fashion-MN"):
         training.classifier_of(known["fashion_natural_1"], None, tmp_path / "out")
+
+
+def test_the_figure_has_a_row_for_each_network(tmp_path):
+    """On the committed canvases."""
+    shutil.copy(ROOT / "benchmarks" / "results" / "canvases_Fashion-MNIST.json", tmp_path)
+    values = {"canvas": 1, "mask": "f0f", "hits": 50, "n": 100, "no_pattern": 1}
+    values |= {"random_pixels": 2, "other_canvas": 3}
+    of_class = {name: [value] * 10 for name, value in values.items()}
+    write_rows(
+        tmp_path / rows.FILE,
+        [
+            {"model": name, "classes": [*range(10)], "patterns": {"positive": {"0.05": of_class}}}
+            for name in figure.SHOWN
+        ],
+    )
+    file = tmp_path / "claims.png"
+    script.main(["figure", str(tmp_path), "--figure", str(file)])
+    assert file.stat().st_size > 10_000
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_estimates_are_printed_without_work(tmp_path, capsys):

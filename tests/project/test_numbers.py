@@ -91,7 +91,7 @@ def test_a_scan_without_references_says_how_far_clean_networks_were():
 
 
 def of_both_protocols():
-    print(*imported("benchmarks", "paper_protocol").tables(rows_of("protocol")), sep="\n")
+    print(*imported("benchmarks", "protocol").tables(rows_of("protocol")), sep="\n")
 
 
 def of_the_readme():

@@ -1,4 +1,4 @@
-"""Scripts of speed, solvers, failures, memory and the demo's models run on a tiny case."""
+"""Scripts of speed, solvers, memory and the demo's models run on a tiny case."""
 
 import json
 import re
@@ -11,12 +11,10 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from scripts import (
-    AREA,
     ROOT,
     change,
     imported,
     noise,
-    of_classes,
     read_rows,
     tables_of,
     tiny_network,
@@ -25,13 +23,12 @@ from scripts import (
 )
 
 import captum_classpattern
-from captum_classpattern import PixelClassifier, Survey
+from captum_classpattern import PixelClassifier
 from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages
 from captum_classpattern.optimization import Swap
 
-demo_training, equal_power, failures, growth, images, overhead, problems = imported(
-    *("benchmarks", "demo_training", "equal_power", "failures", "growth", "images", "overhead"),
-    "problems",
+demo_training, equal_power, growth, images, overhead, problems = imported(
+    *("benchmarks", "demo_training", "equal_power", "growth", "images", "overhead", "problems")
 )
 solvers, speed, strength, swap_01 = imported(
     "benchmarks", "solvers", "speed", "strength", "swap_01"
@@ -53,10 +50,9 @@ def tiny(monkeypatch):
         name: PixelClassifier(tiny_network(1, 28).eval(), class_names=CLASS_NAMES)
         for name in MODELS
     }
-    for module in (captum_classpattern, demo_package, problems, failures):
+    for module in (captum_classpattern, demo_package, problems):
         change(monkeypatch, module, demo_images=lambda: images, demo_models=lambda: models)
-    for module in (failures, demo_training):
-        change(monkeypatch, module, SmallResNet=lambda: tiny_network(1, 28))
+    change(monkeypatch, demo_training, SmallResNet=lambda: tiny_network(1, 28))
 
 
 # ---- speed.py
@@ -161,69 +157,6 @@ def test_the_solver_of_version_01_takes_the_passes_that_it_promises():
     assert result.losses.shape == (1, 3)
 
 
-# ---- failures.py
-
-
-def test_failures_trains_searches_and_prints_its_tables(tmp_path, capsys, monkeypatch):
-    write_fashion_mnist(tmp_path, 260, 20)
-    change(monkeypatch, failures, CANVASES={"positive": 1, "white": 1})
-    given = [str(tmp_path), "--out", str(tmp_path / "out"), "--triggers", "WaNet"]
-    given += ["--seeds", "1", "--epochs", "1", "--rounds", "1"]
-    failures.main(given)
-    printed, logged = capsys.readouterr()
-    assert (logged.count("training "), logged.count("searching ")) == (2, 3 + 2)
-    overview, *against_others, false_alarms, weak = tables_of(printed)
-    assert overview[0].startswith("| trigger | strength | poisoned | seed | accuracy |")
-    assert overview[1] == 2 + 2  # the demo's models and the trained ones
-    assert [rows for _, rows in against_others] == 4 * [1 + 1]  # without the clean models
-    assert false_alarms == (
-        "| model | canvas | area | first class | next class | stands out |",
-        3 * 4,
-    )
-    assert weak[0].startswith("| model | class | positive, 5% | white, 5% |")
-    failures.main(given)
-    assert capsys.readouterr() == (printed, "")  # models and patterns are cached
-
-
-def of_ten(*hits, **more):
-    """The other seven classes have no hits."""
-    return of_classes(*hits, *[0] * 7, n_classes=10, **more)
-
-
-@pytest.mark.parametrize(
-    ("found", "rank", "rival", "text"),
-    [
-        (of_ten(880, 100, 200), 1, 2, "**yes**"),
-        (of_ten(880, 100, 200, control=0.99), 1, 2, "no, 1 of 10"),  # as random pixels
-        (of_ten(500, 490, 200), 1, 1, "no, 1 of 10"),  # too close
-        (of_classes(200, 100, n_classes=10), 1, 1, "no, 1 of 10"),  # not all were searched
-        (of_ten(490, 500, 200), 2, 1, "no, 2 of 10"),
-        (of_ten(200, 880, 300), 3, 1, "no, 3 of 10; Trouser does"),
-    ],
-)
-def test_a_class_stands_out_by_the_rule_of_the_package(found, rank, rival, text):
-    standing = failures.standing(found, "white", AREA, 0, 10)
-    assert (standing.rank, standing.rival) == (rank, rival)
-    assert standing.stands_out == (text == "**yes**")
-    first = failures.first_class(found, "white", AREA)
-    assert first == (0 if rank == 1 else rival)
-    anyone = " stands out." in found.strongest("white", AREA)
-    assert failures.standing(found, "white", AREA, first, 10).stands_out == anyone
-    assert failures.verdict(found, "white", AREA) == text
-
-
-def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table():
-    hits = {"positive": (500, 10, 10), "white": (10, 10, 500)}
-    both = [
-        finding
-        for canvas, of_canvas in hits.items()
-        for finding in of_classes(*of_canvas, canvas=canvas, control=0.0, areas=failures.AREAS)
-    ]
-    text = "\n".join(failures.weak_classes({"a model": Survey(both)}))
-    assert [name in text for name in failures.CLASS_NAMES[:3]] == [False, True, False]
-    assert "1.0% (0.5-1.8)*, control 0.0%" in text
-
-
 # ---- demo_training.py
 
 
@@ -285,7 +218,7 @@ LACKING = {
     "architectures": [],
     "compare_methods": [],
     "gallery": [],
-    "paper": ["data", "--protocol", "authors", "--only", "kinds"],
+    "protocol": [],
 }
 
 

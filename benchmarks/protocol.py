@@ -1,19 +1,25 @@
 """How much of the published power is the protocol? The authors' protocol beside ours, by steps.
 
+    python benchmarks/protocol.py CIFAR10 --out protocol.jsonl
+
+CIFAR10 is a folder with ``test/<class>/*`` images. An interrupted run resumes.
+
 The authors search on a random fifth of the test images and score on all of them, the class's own
 and the searched ones included; the canvases are the class's first test images. Ours scores on
 unseen images of other classes. All scores of a pattern come from one count of the test images,
 by whether they are of the class and whether they were searched.
 """
 
+import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from findings import Row, append_rows, format_mean, head, line, read_rows
-from paper_search import model, predictions
+from cifar10 import model, predictions
+from findings import Row, append_rows, format_mean, head, line, parser_of, read_rows
 from problems import PIXELS, SEARCH
 from torch import Tensor
 from torchvision.datasets import ImageFolder
@@ -233,3 +239,17 @@ def differences(
 def interval(mean: Estimate, unit: str = "") -> str:
     """A mean in percent or points with its interval over classes."""
     return format_mean(mean, ".1f", scale=100, unit=unit)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
+    parser.add_argument("--out", type=Path, default=Path("protocol.jsonl"))
+    given = parser.parse_args(arguments)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
+        rows = measure(given.data, given.out)
+    print(*tables(rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
