@@ -64,11 +64,10 @@ MENU = {
         ],
         "Understand": ["what_a_pattern_is", "method"],
         "Evidence": [
+            "results_to_cite",
             "claims",
-            "failures",
             "scan_evidence",
             "what_changes_a_pattern",
-            "architectures",
             "other_methods",
             "photographs",
             "results/index",

@@ -42,7 +42,7 @@ def test_one_page_of_tables_can_be_written(tmp_path):
 
 
 QUOTED = {  # how many tables of a page are parts of those in docs/results
-    "architectures.md": 1,
+    "claims.md": 1,
     "other_methods.md": 5,
     "photographs.md": 8,
     "scan_evidence.md": 5,
@@ -65,10 +65,10 @@ def all_tables():
     return [table for page in pages for table in tables_in(page.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("page", QUOTED)
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
 def test_a_page_quotes_the_tables_as_they_are(page):
-    """Some rows and some columns of them. A table with the same columns and other numbers is an
-    error, not one of the page's own."""
+    """Some rows and some columns of them, so that one quantity has one value in the docs. A table
+    with the same columns and other numbers is an error, not one of the page's own."""
     found = 0
     for quoted in tables_in((ROOT / "docs" / page).read_text(encoding="utf-8")):
         alike = [table for table in all_tables() if quoted[0].keys() <= table[0].keys()]
@@ -77,7 +77,7 @@ def test_a_page_quotes_the_tables_as_they_are(page):
                 all(any(row.items() <= r.items() for r in t) for row in quoted) for t in alike
             ), quoted
             found += 1
-    assert found == QUOTED[page]
+    assert found == QUOTED.get(page, 0)
 
 
 def test_a_scan_without_references_says_how_far_clean_networks_were():
