@@ -1,4 +1,4 @@
-"""The figure of docs/architectures.md: patterns, and which networks share them."""
+"""The figure of docs/claims.md on architectures: patterns, and which networks share them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

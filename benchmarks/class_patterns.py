@@ -6,15 +6,15 @@
     python benchmarks/class_patterns.py figure benchmarks/results --figure claims.png
 
 FASHION is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, CIFAR10 one with
-``train/<class>/*`` and ``test/<class>/*`` images; the demo's models need none. ``measure`` trains
-each model of ``claims/models.py`` whose weights are not in FOLDER, searches the patterns of all
-classes on the canvases that all models of a data set share, scores them, and adds a row to
-``class_patterns.jsonl``. Several processes can share a folder: a model that one of them works on is
-skipped by the others. ``--names natural_1 natural_2`` chooses models; ``--dry-run`` prints what
-each of them would take. An interrupted run continues after its last epoch or its last class.
-``transfer`` tests the natural networks' patterns on all other networks of their data set, one row
-of ``class_patterns_transfer.jsonl`` per pair, and ``tables`` prints all tables and the verdicts,
-whose rules are in ``claims/verdicts.py``. ``figure`` draws some patterns of Fashion-MNIST.
+``train/<class>/*`` and ``test/<class>/*`` images. ``measure`` trains each model of
+``claims/models.py`` whose weights are not in FOLDER, searches the patterns of all classes on the
+canvases that all models of a data set share, scores them, and adds a row to
+``class_patterns.jsonl``. It takes all models of the given data sets, or those of ``--names``;
+``--dry-run`` prints how long each of them takes. Several processes can share a folder: a model that
+one of them works on is skipped by the others. An interrupted run continues after its last epoch or
+its last class. ``transfer`` tests the natural networks' patterns on all other networks of their
+data set, one row of ``class_patterns_transfer.jsonl`` per pair. ``tables`` prints all tables and
+the verdicts, whose rules are in ``claims/verdicts.py``; ``figure`` draws some patterns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--data", type=Path, help="folder with CIFAR-10's train/ and test/")
         command.add_argument("--fashion", type=Path, help="folder with Fashion-MNIST's files")
         command.add_argument("--out", type=Path, default=Path("classpattern-claims"))
-        command.add_argument("--names", nargs="+", choices=known, default=list(known))
+        command.add_argument("--names", nargs="+", choices=known, help="only these models")
         if name == "measure":
             command.add_argument("--dry-run", action="store_true", help="only print estimates")
     commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
@@ -121,7 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_tables(table for data in (FASHION, CIFAR10) for table in tables(given.rows, data))
         return
     folders = {CIFAR10: given.data, FASHION: given.fashion}
-    chosen = [known[name] for name in given.names]
+    names = given.names or [name for name, entry in known.items() if folders[entry.data]]
+    if not names:
+        parser.error("give --fashion, --data or both, the folders of images; or --names")
+    chosen = [known[name] for name in names]
     if given.command == "transfer":
         tested = tested_models(chosen)
         each_alone(tested, given.out, partial(stamp_on, folders=folders, out=given.out))

@@ -15,8 +15,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-import cifar10
 import torch
+from cifar10 import CLASS_NAMES, HELD_OUT
+from cifar10 import model as classifier_of
 from findings import (
     Row,
     Table,
@@ -198,7 +199,7 @@ class Study:
 def name_of(model: str, y: int) -> str:
     """The name of a class."""
     names = demo_images().search.class_names if model.startswith("demo") else None
-    return (names or cifar10.CLASS_NAMES)[y]
+    return (names or CLASS_NAMES)[y]
 
 
 def problems_of(cifar10: Path | None) -> Iterator[Problem]:
@@ -206,10 +207,10 @@ def problems_of(cifar10: Path | None) -> Iterator[Problem]:
     if cifar10 is None:
         yield from (problem for problem in demo_problems() if problem.name == "demo, natural")
         return
-    parts = cifar10_parts(cifar10, 0, cifar10.HELD_OUT)
+    parts = cifar10_parts(cifar10, 0, HELD_OUT)
     for name in dict.fromkeys(plan.model for plan in PLANS):
         if name.startswith("CIFAR-10, "):
-            yield Problem(name, cifar10.model(name.removeprefix("CIFAR-10, ")), *parts)
+            yield Problem(name, classifier_of(name.removeprefix("CIFAR-10, ")), *parts)
 
 
 def measure(problems: Sequence[Problem], out: Path) -> None:

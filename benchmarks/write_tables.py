@@ -88,8 +88,8 @@ PAGES = {
     ),
     "architectures": Page(
         "Seven architectures",
-        "[Does a pattern need a deep network?](../claims.md#seven-architectures) The patterns of seven "
-        "networks of Fashion-MNIST, on the network itself and on the others.",
+        "[Does a pattern need a deep network?](../claims.md#seven-architectures) The "
+        "patterns of seven networks of Fashion-MNIST, on the network itself and on the others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
         "have different seeds, too; distillation compares student and teacher of one seed. The "

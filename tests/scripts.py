@@ -11,12 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
-from captum_classpattern import Pattern, PixelClassifier, Survey
-from captum_classpattern.scores.power import power_of
-from captum_classpattern.surveys import Finding, Scores
+from captum_classpattern import PixelClassifier
 
 ROOT = Path(__file__).parent.parent
-AREA = 4 / 64  # of made-up patterns
 
 
 def imported(folder, *names):
@@ -55,23 +52,6 @@ def tiny_problem(name, n_classes, shape, count=100, *, network=None, own_labels=
     return imported("benchmarks", "problems").Problem(
         name, PixelClassifier(network, **more), *parts
     )
-
-
-def found(target, hits, *, mask=None, canvas="white", control=0.01, areas=(AREA,)):
-    """A class whose pattern, a corner of 2 x 2 pixels by default, turns this many of 1,000
-    images."""
-    if mask is None:
-        mask = torch.zeros(1, 8, 8)
-        mask[0, -2:, -2:] = 1.0
-    pattern, power = Pattern(torch.ones(1, 8, 8), mask, target), power_of(hits, 1000, 0)
-    scores = Scores(power, control, 0.0)
-    return Finding(dict.fromkeys(areas, pattern), canvas, dict.fromkeys(areas, scores))
-
-
-def of_classes(*hits, masks=(None,) * 10, n_classes=None, **more):
-    """A survey with so many hits of classes 0, 1, ..."""
-    parts = enumerate(zip(hits, masks))
-    return Survey([found(y, n, mask=mask, **more) for y, (n, mask) in parts], n_classes)
 
 
 def noise(channels, size, per_class, classes=10, bars=False):

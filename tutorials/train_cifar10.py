@@ -9,8 +9,7 @@ random_labels or true_labels (10,000 memorised images, with permuted or true lab
 set.
 The weights (float16 safetensors) and a JSON with settings and scores are written to
 ``tutorials/models/`` after each stage. An interrupted run resumes after its last complete epoch;
-``--first 2`` starts after the first two stages; ``--keep 1 4`` also writes the weights after the
-first and the fourth epoch, as ``cifar10_KIND_epoch1.safetensors``.
+``--first 2`` starts after the first two stages.
 """
 
 import argparse
@@ -161,7 +160,7 @@ def training_set(name: str, data: Path | None, seed: int = 0) -> tuple[Tensor, T
 def memorised(
     name: str, images: Tensor, labels: Tensor, count: int, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """So many of the images, with the labels of their kind."""
+    """A seeded choice of ``count`` images, with the labels of their kind."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     images, labels = (part[order[:count]] for part in (images, labels))
     return images, training_labels(name, labels, seed)
@@ -247,7 +246,6 @@ def train_stage(
     steps: int,
     checkpoint: Path,
     epsilon: float,
-    keep: Callable[[nn.Module, int], None] = lambda model, epoch: None,
     optimizer_of: Callable[[nn.Module, Stage], torch.optim.Optimizer] = sgd,
 ) -> nn.Module:
     """Runs all epochs of a stage, with a checkpoint after each; resumes from the checkpoint."""
@@ -272,7 +270,6 @@ def train_stage(
         saved = {name: part.state_dict() for name, part in parts.items()}
         temporary = checkpoint.with_suffix(".tmp")
         torch.save({"epochs": epoch + 1, **saved}, temporary)
-        keep(model, epoch + 1)
         os.replace(temporary, checkpoint)
     return (averaged(start, model) if stage.averaged else model).eval()
 
@@ -356,7 +353,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--first", type=int, default=0, help="stages that the saved model has completed"
     )
-    parser.add_argument("--keep", type=int, nargs="*", default=(), help="epochs to keep")
     options = parser.parse_args(arguments)
     name, first = options.name, options.first
     MODELS.mkdir(exist_ok=True)
@@ -377,14 +373,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for epoch, size in enumerate(stage.sizes())
         ]
 
-        def keep(trained: nn.Module, epoch: int, before: int = before) -> None:
-            if before + epoch in options.keep:
-                save_weights(f"{name}_epoch{before + epoch}", trained)
-
         checkpoint = MODELS / f".cifar10_{name}_{number}.pt"
         epsilon = EPSILONS.get(name, 0.0)
         steps = len(images) // BATCH
-        model = train_stage(model, stage, epochs, steps, checkpoint, epsilon, keep)
+        model = train_stage(model, stage, epochs, steps, checkpoint, epsilon)
         save(name, model, stages[: number + 1], options.data)
         model = load_model(name)
 

@@ -10,34 +10,38 @@ from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from claims.images import Canvases
-from claims.models import FASHION, entries
+from claims.models import entries
 from claims.rows import Measured
-from claims.transfer import SETTING, patterns_of
+from claims.transfer import AREA, patterns_of
 
-SHOWN = {  # networks of Fashion-MNIST, and what their rows are called
-    "fashion_natural_1": "natural",
-    "fashion_robust10_1": "robust, 0.1",
-    "fashion_backdoored_checker_1": "backdoored",
-}
+SHOWN = (  # networks of Fashion-MNIST, canvases, and what their rows are called
+    ("fashion_natural_1", "positive", "natural"),
+    ("fashion_robust10_1", "positive", "robust, 0.1"),
+    ("fashion_natural_1", "white", "natural, white"),
+    ("fashion_backdoored_white_1", "white", "backdoored, white"),
+)
+BACKDOORED = SHOWN[-1][0]
 DPI, NOT_ABOVE = 180, "Grey number: not above its controls"
 
 
 def draw(rows: Mapping[str, Row], canvases: Canvases) -> Figure:
-    """One column per class, one row per network: the pixels of a positive canvas, and their power.
-    The place of the trigger is boxed."""
-    triggers = {entry.name: entry.trigger for entry in entries() if entry.data == FASHION}
+    """One column per class: the pixels of a canvas, and their power. In the rows of white canvases,
+    the place of the trigger is boxed."""
+    [trigger] = [entry.trigger for entry in entries() if entry.name == BACKDOORED]
     lines = []
-    for name, label in SHOWN.items():
-        model, trigger = Measured(rows[name]), triggers[name]
-        scores = model.scores(*SETTING)
+    for name, canvas, label in SHOWN:
+        model = Measured(rows[name])
+        scores = model.scores(canvas, AREA)
         cells = [
             Cell(
                 on_neutral(pattern),
                 percent(scores[pattern.target].power.value, 0),
                 scores[pattern.target].beats_controls,
-                boxed=trigger.mask if trigger and trigger.target == pattern.target else None,
+                boxed=trigger.mask
+                if (canvas, pattern.target) == ("white", trigger.target)
+                else None,
             )
-            for pattern in patterns_of(model, canvases, frozenset())
+            for pattern in patterns_of(model, canvases, frozenset(), canvas)
         ]
         lines.append((label, cells))
     return draw_grid(lines, CLASS_NAMES, note=NOT_ABOVE, use_pyplot=False)[0]

@@ -156,16 +156,17 @@ def with_range(values: Sequence[float]) -> str:
 def changed(kinds: Kinds) -> Iterator[str]:
     """What a change of a pattern leaves of its power, positive canvas: paired by class."""
     canvas = "positive"
-    names = [f"{words}: {what}" for words in CHANGES.values() for what in ("power", "points")]
+    changes = [
+        change
+        for change in CHANGES
+        if all(next(iter(runs.values())).has(canvas, AREA, change) for runs in kinds.values())
+    ]
+    names = [f"{CHANGES[change]}: {what}" for change in changes for what in ("power", "points")]
     yield head("model", "power", *names)
     for kind, runs in kinds.items():
-        first = next(iter(runs.values()))
         power = over_seeds(runs, Measured.share, canvas, AREA, "hits")
         cells = [kind, percent(power)]
-        for change in CHANGES:
-            if not first.has(canvas, AREA, change):
-                cells += ["", ""]
-                continue
+        for change in changes:
             left = over_seeds(runs, Measured.share, canvas, AREA, change)
             lost = {y: [a - b for a, b in zip(left[y], power[y])] for y in power}
             cells += [percent(left), percent(lost, SHIFT, "")]
@@ -276,9 +277,8 @@ def differences(
         ("power, points", Measured.share, "hits"),
         ("above no pattern, points", Measured.above_none, "hits"),
     ]
-    yield head(
-        "difference", "canvas, area", *(each for words, *_ in columns for each in (words, "seeds"))
-    )
+    of_seeds = (each for words, *_ in columns for each in (words, f"{words}: seeds"))
+    yield head("difference", "canvas, area", *of_seeds)
     for one, other in pairs:
         for canvas in canvases_of_both(kinds, one, other):
             cells: list[str] = []

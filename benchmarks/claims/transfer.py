@@ -13,14 +13,15 @@ from claims.models import Entry
 from claims.rows import Measured
 
 SOURCE = "natural"  # the kind of network whose patterns are tested
-SETTING = ("positive", 0.05)
+AREA, POSITIVE = 0.05, "positive"
 IMAGES = 1_000  # held-out images, of all classes in proportion
 
 
-def patterns_of(source: Measured, canvases: Canvases, seen: frozenset[str]) -> list[Pattern]:
-    """The binary patterns of a row, positive canvas."""
-    kind, area = SETTING
-    places, masks = (source.column(kind, area, name) for name in ("canvas", "mask"))
+def patterns_of(
+    source: Measured, canvases: Canvases, seen: frozenset[str], kind: str = POSITIVE
+) -> list[Pattern]:
+    """The binary patterns of a row on a kind of canvas."""
+    places, masks = (source.column(kind, AREA, name) for name in ("canvas", "mask"))
     found = []
     for y, place in places.items():
         canvas = canvases[kind][y][int(place)]
@@ -39,7 +40,7 @@ def pairs(
     seen = frozenset(images.search.hashes)
     for source in sources:
         patterns = patterns_of(Measured(source), canvases, seen)
-        drawn = [random_pixels(each, SETTING[1], each.target) for each in patterns]
+        drawn = [random_pixels(each, AREA, each.target) for each in patterns]
         powers = transfer_powers(classifier, [*patterns, *drawn], some, area=None)
         found, at_random = powers[: len(patterns)], powers[len(patterns) :]
         yield {

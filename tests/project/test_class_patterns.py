@@ -181,12 +181,13 @@ def test_the_figure_has_a_row_for_each_network(tmp_path):
     shutil.copy(ROOT / "benchmarks" / "results" / "canvases_Fashion-MNIST.json", tmp_path)
     values = {"canvas": 1, "mask": "f0f", "hits": 50, "n": 100, "no_pattern": 1}
     values |= {"random_pixels": 2, "other_canvas": 3}
-    of_class = {name: [value] * 10 for name, value in values.items()}
+    at_5 = {"0.05": {name: [value] * 10 for name, value in values.items()}}
+    patterns = {"positive": at_5, "white": {"0.05": at_5["0.05"] | {"canvas": [0] * 10}}}
     write_rows(
         tmp_path / rows.FILE,
         [
-            {"model": name, "classes": [*range(10)], "patterns": {"positive": {"0.05": of_class}}}
-            for name in figure.SHOWN
+            {"model": name, "classes": [*range(10)], "patterns": patterns}
+            for name in dict.fromkeys(name for name, *_ in figure.SHOWN)
         ],
     )
     file = tmp_path / "claims.png"
@@ -196,7 +197,8 @@ def test_the_figure_has_a_row_for_each_network(tmp_path):
 
 
 def test_estimates_are_printed_without_work(tmp_path, capsys):
-    script.main(["measure", "--out", str(tmp_path / "out"), "--dry-run"])
+    folders = ["--data", "cifar10", "--fashion", "fashion"]
+    script.main(["measure", *folders, "--out", str(tmp_path / "out"), "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 68
     assert lines[0].startswith("natural_1: about training ")

@@ -68,6 +68,17 @@ def test_a_method_that_fails_stops_the_run(three_classes, snapshot):
 # ---- stability.py
 
 
+def test_stability_takes_the_models_of_its_plans(tmp_path, monkeypatch):
+    images = torch.zeros(4, 3, 32, 32), torch.arange(4)
+    change(monkeypatch, stability, cifar10_parts=lambda folder, seed, count: (*images, *images))
+    found = list(stability.problems_of(tmp_path))
+    assert [problem.name for problem in found] == [
+        "CIFAR-10, natural", "CIFAR-10, robust8", "CIFAR-10, natural_short",
+    ]  # fmt: skip
+    assert found[0].model(images[0]).shape == (4, 10)
+    assert [problem.name for problem in stability.problems_of(None)] == ["demo, natural"]
+
+
 def test_stability_searches_scores_and_continues(tmp_path, capsys, monkeypatch):
     plan = stability.Plan
     plans = (
