@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from architecture_rows import POSITIVE, WHITE
 from findings import Row
 from matplotlib.figure import Figure
 
@@ -9,19 +10,21 @@ from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.overviews import NOT_ABOVE
 from claims.images import Canvases
 from claims.models import entries
 from claims.rows import Measured
-from claims.transfer import AREA, patterns_of
+from claims.transfer import patterns_of
+from claims.verdicts import AREA
 
 SHOWN = (  # networks of Fashion-MNIST, canvases, and what their rows are called
-    ("fashion_natural_1", "positive", "natural"),
-    ("fashion_robust10_1", "positive", "robust, 0.1"),
-    ("fashion_natural_1", "white", "natural, white"),
-    ("fashion_backdoored_white_1", "white", "backdoored, white"),
+    ("fashion_natural_1", POSITIVE, "natural"),
+    ("fashion_robust10_1", POSITIVE, "robust, 0.1"),
+    ("fashion_natural_1", WHITE, "natural, white"),
+    ("fashion_backdoored_white_1", WHITE, "backdoored, white"),
 )
 BACKDOORED = SHOWN[-1][0]
-DPI, NOT_ABOVE = 180, "Grey number: not above its controls"
+DPI = 180
 
 
 def draw(rows: Mapping[str, Row], canvases: Canvases) -> Figure:
@@ -31,15 +34,13 @@ def draw(rows: Mapping[str, Row], canvases: Canvases) -> Figure:
     lines = []
     for name, canvas, label in SHOWN:
         model = Measured(rows[name])
-        scores = model.scores(canvas, AREA)
+        scores, box = model.scores(canvas, AREA), trigger.mask if canvas == WHITE else None
         cells = [
             Cell(
                 on_neutral(pattern),
                 percent(scores[pattern.target].power.value, 0),
                 scores[pattern.target].beats_controls,
-                boxed=trigger.mask
-                if (canvas, pattern.target) == ("white", trigger.target)
-                else None,
+                boxed=box if pattern.target == trigger.target else None,
             )
             for pattern in patterns_of(model, canvases, frozenset(), canvas)
         ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from architecture_rows import unpacked
+from architecture_rows import POSITIVE, unpacked
 from findings import Row
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
@@ -11,9 +11,9 @@ from captum_classpattern.scores.power import random_pixels
 from claims.images import Canvases, Images
 from claims.models import Entry
 from claims.rows import Measured
+from claims.verdicts import AREA
 
 SOURCE = "natural"  # the kind of network whose patterns are tested
-AREA, POSITIVE = 0.05, "positive"
 IMAGES = 1_000  # held-out images, of all classes in proportion
 
 

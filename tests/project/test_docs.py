@@ -271,7 +271,7 @@ def test_the_readme_has_the_commands_that_ci_runs():
 def test_links_within_the_project_exist():
     pages = ("*.md", "docs/*.md", "docs/results/*.md", "tutorials/*.md", "benchmarks/*.md")
     for page in (page for pattern in pages for page in ROOT.glob(pattern)):
-        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        text = without_code(page)
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
         for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text):
@@ -280,10 +280,13 @@ def test_links_within_the_project_exist():
                 assert anchor in anchors_of(linked), f"{page.name}: {link}#{anchor}"
 
 
+def without_code(page):
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
 def anchors_of(page):
     """The headings of a page, as a code host and the site name them in links."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
