@@ -15,6 +15,7 @@ architectures, figure, models, one_cycle, rows_of, tables = imported(
     *("benchmarks", "architectures", "architecture_figure", "architecture_models", "one_cycle"),
     *("architecture_rows", "architecture_tables"),
 )
+pytestmark = pytest.mark.script
 
 
 @pytest.fixture

@@ -33,7 +33,10 @@ changes, controls, figure, fit, images, learnt, measure, models, rows, training 
     )
 )
 train_cifar10, kinds = problems.train_cifar10, imported("tutorials", "cifar10_kinds")
-pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+pytestmark = [
+    pytest.mark.script,
+    pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients"),
+]
 
 
 # ---- a run

@@ -78,6 +78,7 @@ def size_of(file):
 # ---- pages with the embedded models
 
 
+@pytest.mark.page
 def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
     """The numbers depend on the kind of device: here, most images become the class."""
     readme, page = (ROOT / "README.md").read_text(), (DOCS / "demo.md").read_text()
@@ -99,12 +100,14 @@ def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
     assert size_of("pattern.png") > 10_000
 
 
+@pytest.mark.page
 def test_the_page_on_scans_finds_the_backdoor():
     names = run_page("scan.md")
     assert (names["found"].verdict, names["found"].target_name) == ("suspicious", "T-shirt")
     assert size_of("scan/scan.json")
 
 
+@pytest.mark.page
 def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls():
     pattern, *controls = run_page("what_a_pattern_is.md", budget="n_steps=4")["powers"]
     assert all(pattern.interval[0] > 0.5 > control.interval[1] for control in controls)
@@ -209,6 +212,7 @@ PAGES = {  # a page, and the section that a check runs
 }
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("check", PAGES, ids=lambda check: check.__name__)
 @pytest.mark.usefixtures("_few_images")
 def test_pages_run(check):
@@ -228,6 +232,7 @@ def test_no_section_with_an_example_is_left_out():
 # ---- the examples for models of one's own
 
 
+@pytest.mark.page
 def test_the_readme_explains_a_model_of_your_own():
     write_images("my_images")
     code = blocks_of(ROOT / "README.md")[1]
@@ -236,6 +241,7 @@ def test_the_readme_explains_a_model_of_your_own():
     assert "Class pattern: dog" in Path("dog.html").read_text()
 
 
+@pytest.mark.page
 def test_the_page_on_own_models_runs():
     write_images("my_images")
     torch.manual_seed(0)
@@ -247,6 +253,7 @@ def test_the_page_on_own_models_runs():
     assert size_of("dog.png") > 10_000
 
 
+@pytest.mark.page
 def test_the_tutorial_on_own_models_writes_a_checkpoint_that_loads(monkeypatch):
     write_images("images", count=8, sides=(32,))
     line = ["bring_your_own_model.py", "--images", "images", "--out", "own.pth"]

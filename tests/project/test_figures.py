@@ -15,6 +15,7 @@ from captum_classpattern.demo import demo_images, demo_models
 demo_figure, hero, imagenet_class, methods, problems = imported(
     "benchmarks", "demo_figure", "hero", "imagenet_class", "methods", "problems"
 )
+pytestmark = pytest.mark.script
 NAMES = ("ant", "bee", "cat", "dog")
 
 

@@ -15,6 +15,7 @@ compare_methods, gallery, invariance, quantus, sanity, stability, strength = imp
     *("benchmarks", "compare_methods", "gallery", "invariance", "quantus_metrics", "sanity"),
     *("stability", "strength"),
 )
+pytestmark = pytest.mark.script
 
 
 # ---- compare_methods.py

@@ -24,6 +24,7 @@ def rows_of(name):
     return findings.read_rows(RESULTS / f"{name}.jsonl")
 
 
+@pytest.mark.script
 def test_the_pages_of_tables_are_what_the_script_writes(tmp_path):
     """After a change of rows: python benchmarks/write_tables.py"""
     write_tables.main(["--out", str(tmp_path)])

@@ -9,6 +9,7 @@ from torchvision.utils import save_image
 
 photo_trojans, problems, photos = imported("benchmarks", "photo_trojans", "problems", "photos")
 imported("benchmarks", "photos.tables", "photos.passes")
+pytestmark = pytest.mark.script
 SIDE, CLASSES = 96, 400
 STAGES = ("plant", "maps", "triage", "discovery", "classes", "figure", "cells", "time")
 

@@ -20,6 +20,7 @@ anomaly_index, mm_bd, mm_bd_p_value = rivals.anomaly_index, rivals.mm_bd, rivals
 cbd, cbd_alarm = rivals.cbd, rivals.cbd_alarm
 neural_cleanse, pixel_inversion = rivals.neural_cleanse, rivals.pixel_inversion
 universal_patch, universal_perturbation = rivals.universal_patch, rivals.universal_perturbation
+pytestmark = pytest.mark.script
 
 LABELS = torch.arange(30) % 3
 HEIGHT, WIDTH = 6, 5

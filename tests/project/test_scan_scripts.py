@@ -21,6 +21,7 @@ scan_evidence, scan_variations, scan_zoo, zoo = imported(
     "benchmarks", "scan_evidence", "scan_variations", "scan_zoo", "zoo"
 )
 train_references = imported("tutorials", "train_references")
+pytestmark = pytest.mark.script
 
 
 class Net(nn.Module):

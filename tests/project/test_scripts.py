@@ -34,6 +34,7 @@ solvers, speed, strength, swap_01 = imported(
     "benchmarks", "solvers", "speed", "strength", "swap_01"
 )
 demo_package = import_module("captum_classpattern.demo")
+pytestmark = pytest.mark.script
 
 
 def few_images(classes):

@@ -11,7 +11,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 script, kinds = imported("tutorials", "train_cifar10", "cifar10_kinds")
-pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+pytestmark = [
+    pytest.mark.script,
+    pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients"),
+]
 
 
 @pytest.mark.parametrize(("size", "margin"), [(32, 4), (24, 0)])

@@ -10,9 +10,16 @@ from torch import nn
 
 from captum_classpattern import scan
 from captum_classpattern.scanning import Triage, triage
-from captum_classpattern.scanning.triage import FIRST, robust_deviations
+from captum_classpattern.scanning.triage import robust_deviations
 
-CLASSES, SIDE, TARGET = 100, 16, 41
+CLASSES, SIDE, TARGET, FIRST = 100, 16, 41, 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_classes_in_full():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triage, "FIRST", FIRST)
+        yield
 
 
 class Net(nn.Module):
