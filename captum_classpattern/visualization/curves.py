@@ -1,6 +1,5 @@
 """Predictive power as lines: over the area of the patterns, and in the course of searches."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
@@ -162,7 +161,6 @@ class _Search(NamedTuple):
 def plot_search(
     patterns: Pattern | Sequence[Pattern] | Mapping[str, Pattern],
     *,
-    labels: Sequence[str] | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
     r"""
@@ -181,10 +179,9 @@ def plot_search(
 
     Args:
         patterns (Pattern, Sequence[Pattern] or Mapping[str, Pattern]): What
-            :meth:`ClassPattern.search` returns, or patterns by their labels.
-        labels (Sequence[str], optional): A label for each pattern. Default: None (the keys of a
-            mapping; else the classes, such as "Dress" or "class 3", numbered from 1 if there are
-            several of one class).
+            :meth:`ClassPattern.search` returns, or patterns by their names. Without names, they
+            are called by their classes, such as "Dress" or "class 3", numbered from 1 if there are
+            several of one class.
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
     Returns:
@@ -193,7 +190,7 @@ def plot_search(
     Raises:
         TypeError: If one of them is not a pattern.
         ValueError: If there are no patterns, one has neither ``power_curve`` nor ``loss_curve`` in
-            its ``info``, all of these are empty, or there is not a different label for each.
+            its ``info``, or all of these are empty.
 
     Examples::
 
@@ -207,7 +204,7 @@ def plot_search(
     """
     import pandas as pd  # takes long to import
 
-    searches = _read(patterns, labels)
+    searches = _read(patterns)
     names = [search.name for search in searches]
     strong = names if len(names) <= len(HIGHLIGHTS) else []
     styles = {name: {**s, **LOOK} for name, s in line_styles(names, strong, ()).items()}
@@ -278,11 +275,10 @@ def _rounds(rounds: int, losses: npt.NDArray[np.float64], label: str) -> Style:
     }
 
 
-def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
+def _read(patterns: Any) -> list[_Search]:
     """How the search of each pattern went on, by its info."""
-    if isinstance(patterns, Mapping):
-        labels = list(patterns) if labels is None else labels
-        patterns = list(patterns.values())
+    names = [*map(str, patterns)] if isinstance(patterns, Mapping) else []
+    patterns = patterns.values() if isinstance(patterns, Mapping) else patterns
     patterns = [patterns] if isinstance(patterns, Pattern) else list(patterns)
     if not patterns:
         raise ValueError("there are no patterns to draw: give at least one")
@@ -291,51 +287,24 @@ def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
             raise ArgumentTypeError(
                 f"patterns must be what ClassPattern.search returns, got {pattern!r:.80}"
             )
-    if labels is None:
+    if not names:
         classes = [pattern.label for pattern in patterns]
         numbers = [classes[: i + 1].count(name) for i, name in enumerate(classes)]
-        labels = [f"{c} ({n})" if classes.count(c) > 1 else c for c, n in zip(classes, numbers)]
-    check_as_many(labels, len(patterns), "patterns need a list of as many labels")
-    names = [str(label) for label in labels]
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"each pattern needs a different label, got {name!r} {count} times")
-    searches = [_read_info(pattern.info, name) for pattern, name in zip(patterns, names)]
+        names = [f"{c} ({n})" if classes.count(c) > 1 else c for c, n in zip(classes, numbers)]
+    searches = []
+    for name, info in zip(names, (pattern.info for pattern in patterns)):
+        if not info.keys() & {"power_curve", "loss_curve"}:
+            raise ValueError(
+                f"the info of {name!r} has neither 'power_curve' nor 'loss_curve', but "
+                f"{join_names(list(info)) or 'nothing'}: draw patterns that ClassPattern.search of "
+                "this version has found, or leave it out"
+            )
+        powers = np.array(info.get("power_curve", []), float).reshape(-1, 2)
+        losses = np.array([*enumerate(info.get("loss_curve", []), 1)], float).reshape(-1, 2)
+        searches.append(_Search(name, powers, losses, bool(info.get("stopped_early"))))
     if not any(len(search.powers) or len(search.losses) for search in searches):
         raise ValueError(
             "there is nothing to draw: no search came to its first round, and none had judging "
             "images; give the search more time, or more images"
         )
     return searches
-
-
-def _read_info(info: Mapping[str, Any], name: str) -> _Search:
-    if not info.keys() & {"power_curve", "loss_curve"}:
-        raise ValueError(
-            f"the info of {name!r} has neither 'power_curve' nor 'loss_curve', but "
-            f"{join_names(list(info)) or 'nothing'}: draw patterns that ClassPattern.search of "
-            "this version has found, or leave it out"
-        )
-    powers = _points(info.get("power_curve", []))
-    if powers is None or not ((powers[:, 1] >= 0) & (powers[:, 1] <= 1)).all():
-        raise ValueError(
-            f"the 'power_curve' of {name!r} must be a list of [passes, power], with powers from 0 "
-            f"to 1, got {info['power_curve']!r:.80}"
-        )
-    losses = _points(info.get("loss_curve", []), numbered=True)
-    if losses is None:
-        raise ValueError(
-            f"the 'loss_curve' of {name!r} must be a list of finite numbers, got "
-            f"{info['loss_curve']!r:.80}"
-        )
-    return _Search(name, powers, losses, bool(info.get("stopped_early")))
-
-
-def _points(values: Any, *, numbered: bool = False) -> Points | None:
-    """Pairs of finite numbers, or numbers and their positions from 1; None if they are not."""
-    try:
-        pairs = list(enumerate(values, start=1) if numbered else values)
-        points = np.array(pairs, dtype=float).reshape(len(pairs), 2)
-    except (TypeError, ValueError):
-        return None
-    return points if np.isfinite(points).all() else None
