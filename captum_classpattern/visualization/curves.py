@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from captum_classpattern._validation import ArgumentTypeError, join_names
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import Drawing, check_as_many
+from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.lines import (
     POWERS,
     Line,
@@ -38,7 +38,6 @@ GAP = 0.06  # between the panels, as a share of their width
 def plot_curves(
     curves: Mapping[str, Mapping[str, Sequence[Point]]],
     *,
-    titles: Sequence[str] | None = None,
     highlight: Collection[str] = (),
     controls: Collection[str] = (),
     areas_marked: Collection[float] = (),
@@ -51,11 +50,9 @@ def plot_curves(
     panel has at most six, whose ends are apart; otherwise a legend below names them.
 
     Args:
-        curves (Mapping[str, Mapping[str, Sequence[tuple]]]): For each panel (such as a model),
-            for each method, its points: (area, predictive power, lower and upper end of its
-            interval), each a share from 0 to 1.
-        titles (Sequence[str], optional): Title of each panel. Default: None (the keys of
-            ``curves``).
+        curves (Mapping[str, Mapping[str, Sequence[tuple]]]): For each panel, by its title (such as
+            a model), for each method, its points: (area, predictive power, lower and upper end of
+            its interval), each a share from 0 to 1.
         highlight (Collection[str]): Methods in thick, strong colours. Default: ().
         controls (Collection[str]): Methods in dashed grey. Default: ().
         areas_marked (Collection[float]): Areas that get a dotted vertical line. Default: ().
@@ -79,8 +76,7 @@ def plot_curves(
         >>> axes[0].get_title()
         'ResNet'
     """
-    titles = list(curves) if titles is None else titles
-    _check(curves, titles, areas_marked)
+    _check(curves)
     names = list(dict.fromkeys(name for methods in curves.values() for name in methods))
     styles = line_styles(names, highlight, controls)
     for style in styles.values():
@@ -88,7 +84,7 @@ def plot_curves(
     columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
     labelled = columns < 3 and all(ends_are_apart(methods) for methods in curves.values())
     panels = []
-    for title, methods in zip(titles, curves.values()):
+    for title, methods in curves.items():
         lines = []
         for name, points in methods.items():
             width, text = styles[name]["linewidth"], name if labelled else ""
@@ -121,34 +117,24 @@ def _areas(methods: Mapping[str, Sequence[Point]]) -> Style:
     }
 
 
-def _check(curves: Any, titles: Sequence[str], areas: Collection[float]) -> None:
-    if not curves:
-        raise ValueError("there are no curves to draw: give at least one panel")
-    check_as_many(titles, len(curves), "panels need as many titles")
-    for area in areas:
-        if not 0 < area <= 1:
-            raise ValueError(f"areas_marked must be shares above 0, up to 1, got {area!r}")
-    for panel, methods in curves.items():
-        if not methods:
-            raise ValueError(f"panel {panel!r} has no methods: leave it out")
-        for name, points in methods.items():
-            where = f"{name!r} in panel {panel!r}"
-            if len(points) == 0:
-                raise ValueError(f"{where} has no points: leave it out")
-            for point in points:
-                _check_point(point, where)
-
-
-def _check_point(point: Point, where: str) -> None:
-    if len(point) != 4:
-        raise ValueError(f"{where} needs points (area, value, low, high), got {point!r}")
-    area, value, low, high = point
-    shares = (0, low, value, high, 1)
-    if not (0 < area <= 1 and all(a <= b + ROUNDING for a, b in pairwise(shares))):  # nor NaN
+def _check(curves: Mapping[str, Mapping[str, Sequence[Point]]]) -> None:
+    lines = [points for methods in curves.values() for points in methods.values()]
+    if not (curves and all(curves.values()) and all(map(len, lines))):
         raise ValueError(
-            f"{where} needs shares 0 < area <= 1 and 0 <= low <= value <= high <= 1, got "
-            f"(area, value, low, high) = {tuple(float(share) for share in point)}"
+            "there must be a panel, a method in each panel, and a point of each method: leave out "
+            "what has nothing to draw"
         )
+    for panel, methods in curves.items():
+        for name, points in methods.items():
+            for area, value, low, high in points:
+                shares = (0, low, value, high, 1)
+                in_order = all(a <= b + ROUNDING for a, b in pairwise(shares))
+                if not (0 < area <= 1 and in_order):  # nor NaN
+                    raise ValueError(
+                        f"{name!r} in panel {panel!r} needs shares 0 < area <= 1 and 0 <= low <= "
+                        "value <= high <= 1, got (area, value, low, high) = "
+                        f"{tuple(map(float, (area, value, low, high)))}"
+                    )
 
 
 class _Search(NamedTuple):

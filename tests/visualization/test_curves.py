@@ -52,7 +52,7 @@ REVERSE = dict(reversed(fifteen_methods().items()))
 NOISY = {f"NoiseTunnel (IntegratedGradients), class mean, number {i} of many": points(0.1 * i)
          for i in range(9)}  # fmt: skip
 CURVES = {
-    "three": ({"m": three_methods()}, {"titles": ["A"], "areas_marked": [0.05]}),
+    "three": ({"A": three_methods()}, {"areas_marked": [0.05]}),
     "six": ({"a": SIX, "b": SIX}, {}),
     "too many": ({"m": REVERSE}, {"highlight": ["ClassPattern"], "controls": CONTROLS}),
     "too close": ({"m": {f"m{i}": points(0.9 - 0.05 * i) for i in range(4)}}, {}),
@@ -183,16 +183,12 @@ REFUSALS = {
     "no panels": curves(curves={}),
     "no methods": curves(curves={"m": {}}),
     "no points": curves(curves={"m": {"a": []}}),
-    "three numbers": curves((0.1, 0.2, 0.3)),
     "percent": curves((5, 0.2, 0.1, 0.3)),
     "nan": curves((0.1, float("nan"), 0, 1)),
     "order": curves((0.1, 0.5, 0.6, 0.7)),
-    "titles": curves(titles=["a", "b"]),
-    "a title": curves(titles="natural"),
     "highlight": curves(highlight=["Occlusion"]),
     "one highlight": curves(highlight="Lime"),
     "controls": curves(controls=["unknown"]),
-    "marked": curves(areas_marked=[5]),
     "no patterns": search([]),
     "an empty mapping": search({}),
     "made by hand": search({"a": pattern_of(), "b": MADE}),
