@@ -200,15 +200,10 @@ class MapSet:
     All maps of a method for a task, on a copy of a classifier and of the canvases.
 
     Attributes:
-        canvases (Explanation): Attributions and cost of all canvases.
-        images (list[PixelMap]): The map of each canvas.
-        seeds (list[list[PixelMap]]): For each seed the maps of the canvases without a trigger. A
-            method without randomness has the same objects for all seeds.
-        of_class (list[PixelMap or None]): For each canvas, if the method explains single images,
-            the mean map over images of its class, or over the stamped canvases if it is one.
-        areas (dict[float, list[PixelMap]]): The maps for each area, for a method that searches.
-        trigger (dict[int, list[PixelMap]]): For a method that searches, the maps of a canvas of the
-            trigger's class for the trigger's area, one for each seed.
+        canvases: Attributions and cost of all canvases; ``images`` are their maps.
+        seeds: For each seed the maps of the canvases without a trigger.
+        of_class: For each canvas the mean map of its class, or of the stamped canvases, or None.
+        areas, trigger: The maps of a method that searches, by area, and for the trigger's area.
     """
 
     def __init__(self, method: Method, forward_func: Classifier, task: Task) -> None:

@@ -147,19 +147,8 @@ class SanityCheck(Result):
         r"""
         Which methods' maps change, by one rule.
 
-        Three means over classes are compared by their 95 % intervals (:term:`bootstrap over
-        classes`). *Between seeds* is the agreement of two maps of the unchanged model; it is 1 for
-        a method without randomness. *After* is the agreement of the original map with the one of
-        the model whose layers are all random, or of the other model. *Lost* is the difference of
-        the two, canvas by canvas.
-
-        - ``"random"``: between seeds is not above chance. The maps of the unchanged model do not
-          agree with each other, so the test is not applicable.
-        - ``"no change"``: lost is not above 0.
-        - ``"most stays"``: lost is above 0, and after is more than half-way from chance to between
-          seeds.
-        - ``"part stays"``: lost is above 0, and after is above chance, but not above half-way.
-        - ``"gone"``: lost is above 0, and after is not above chance.
+        The agreement after the change is compared with that between seeds and with chance, by 95 %
+        intervals over classes: :doc:`../what_changes_a_pattern` has the rules.
 
         Args:
             measure (str): ``"iou"``, whose chance is :attr:`chance`, or ``"correlation"``, whose

@@ -165,32 +165,15 @@ def known_transforms() -> dict[str, Transform]:
     r"""
     The built-in transforms by their names.
 
-    ======================= ================ =====================================================
-    name                    of               what the value is
-    ======================= ================ =====================================================
-    ``"shift"``             the pattern      pixels, on average over right, down, left and up;
-                                             what leaves the image is lost
-    ``"wrapped shift"``     the pattern      the same, but pixels come back on the opposite side
-    ``"scale"``             the pattern      factor, about the pattern's centre of mass; its number
-                                             of pixels changes with the square
-    ``"rotation"``          the pattern      degrees, about the same centre, on average over both
-                                             directions
-    ``"pixel loss"``        the pattern      share of its pixels that is removed at random, on
-                                             average over three draws
-    ``"brightness"``        stamped images   factor on all pixels
-    ``"contrast"``          stamped images   factor on the distance to the image's mean luma
-    ``"hue"``               stamped images   degrees, a rotation in the chroma plane of YIQ, on
-                                             average over both directions; only colour images
-    ``"blur"``              stamped images   standard deviation of a Gaussian, in pixels
-    ``"JPEG"``              stamped images   quality, with chroma at half the size; 100 stands
-                                             for uncompressed images
-    ======================= ================ =====================================================
+    Of the pattern: ``"shift"``, ``"wrapped shift"``, ``"scale"``, ``"rotation"`` and
+    ``"pixel loss"``. Of the stamped images: ``"brightness"``, ``"contrast"``, ``"hue"``,
+    ``"blur"`` and ``"JPEG"``. See :doc:`../what_changes_a_pattern` for what each value is.
 
     Geometry takes the nearest pixel, so that masks stay binary. Colours are clipped to [0, 1].
     :func:`dataclasses.replace` gives any of them other values.
 
     Returns:
-        *dict[str, Transform]*: In the order of the table.
+        *dict[str, Transform]*: In this order.
 
     Examples::
 
