@@ -62,10 +62,9 @@ def plot_maps(
         row_names (Sequence[str]): The text to the left of each canvas, such as its class.
         column_names (Sequence[str]): The methods.
         title (str, optional): Title of the figure. Default: None.
-        scale (str or float): Which maps share a scale from 0 (or -s) to s: the maps of a
-            ``"method"``, those of a ``"row"``, or all of them, with s as this number. For the
-            first two s is the largest 99.5 % quantile of the maps' absolute values (their
-            maximum if that is 0). Default: "method".
+        scale (str or float): The end s of a scale from 0 (or -s) to s, for all maps; or
+            ``"method"``: for the maps of each method, the largest 99.5 % quantile of their
+            absolute values (their maximum if that is 0). Default: "method".
         show (str): ``"maps"``, ``"patterns"``, or ``"both"``, one below the other.
             Default: "both".
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
@@ -93,25 +92,24 @@ def plot_maps(
         (4, 3)
     """
     values = _check(canvases, maps, patterns, captions, row_names, column_names, scale, show)
-    kinds, columns = KINDS[show], range(len(column_names))
+    kinds = KINDS[show]
+    scales = [_scale(cells, scale) for cells in zip(*values)]
     aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    width = _cell_width(len(canvases), len(columns), len(kinds) * aspect)
+    width = _cell_width(len(canvases), len(scales), len(kinds) * aspect)
     rows: list[tuple[str, list[Cell]]] = []
     for row, (canvas, name) in enumerate(zip(canvases, row_names)):
         first, below = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
-        if scale == "row" and show != "patterns":
-            name = f"{name}\n(s = {number(_largest(values[row]), '.2g')})"
         for kind in kinds:
             last = kind == kinds[-1]
             cells = [
                 replace(
                     _cell(kind, values[row][column], patterns[row][column]),
                     caption=captions[row][column] if last else "",
-                    scale=_scale(values, row, column, scale),
+                    scale=colours,
                     note=kind if show == "both" and column == 0 else "",
-                    range=_range(values, column, scale) if last and below else None,
+                    range=stated if last and below else None,
                 )
-                for column in columns
+                for column, (colours, stated) in enumerate(scales)
             ]
             rows.append((name if kind == kinds[0] else "", [first, *cells]))
     return draw_grid(
@@ -138,8 +136,8 @@ def _check(
     if show not in KINDS:
         raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
     is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if scale not in ("method", "row") and not (is_number and 0 < scale < float("inf")):
-        raise ValueError(f'scale must be "method", "row" or a number above 0, got {scale!r}')
+    if scale != "method" and not (is_number and 0 < scale < float("inf")):
+        raise ValueError(f'scale must be "method" or a number above 0, got {scale!r}')
     rows, columns = len(canvases), len(column_names)
     if rows == 0 or columns == 0:
         raise ValueError(f"there is nothing to draw: got {rows} canvases and {columns} methods")
@@ -156,8 +154,6 @@ def _check(
             raise ValueError(f"{name} must be (C, H, W), got shape {tuple(canvas.shape)}")
         check_pixels(canvas[None], name)
         check_channels(canvas)
-    for pattern in (pattern for cells in patterns for pattern in cells if pattern is not None):
-        check_channels(pattern.canvas)
     return [
         [
             _parse_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
@@ -207,23 +203,15 @@ def _cell(kind: str, values: Values | None, pattern: Pattern | None) -> Cell:
 
 
 def _scale(
-    values: list[list[Values | None]], row: int, column: int, by: str | float
-) -> tuple[str | Colormap, float, float]:
-    """The colours of a map, and the values at their ends; 1 if all maps that share them are 0."""
-    of_method = [cells[column] for cells in values]
-    high = _largest(values[row] if by == "row" else of_method) if isinstance(by, str) else by
-    high = float(high or 1.0)
-    if any(bool((each < 0).any()) for each in of_method if each is not None):
-        return SIGNED, -high, high
-    return UNSIGNED, 0.0, high
-
-
-def _range(values: list[list[Values | None]], column: int, by: str | float) -> str | None:
-    """A method's range: "±0.12", or "0 to s" if rows share a scale; None if all maps are 0."""
-    if _largest([cells[column] for cells in values]) == 0:
-        return None
-    _, low, high = _scale(values, 0, column, by)
-    return f"{'±' if low < 0 else '0 to '}{'s' if by == 'row' else number(high, '.2g')}"
+    maps: Sequence[Values | None], scale: str | float
+) -> tuple[tuple[str | Colormap, float, float], str | None]:
+    """The colours of a method's maps and the values at their ends, and how these are stated, such
+    as "±0.12"; None if all maps are 0."""
+    largest = _largest(maps)
+    high = float((largest or 1.0) if isinstance(scale, str) else scale)
+    signed = any(bool((values < 0).any()) for values in maps if values is not None)
+    stated = f"{'±' if signed else '0 to '}{number(high, '.2g')}" if largest else None
+    return (SIGNED, -high, high) if signed else (UNSIGNED, 0.0, high), stated
 
 
 def _largest(maps: Sequence[Values | None]) -> float:

@@ -72,25 +72,19 @@ def test_each_row_shows_canvas_maps_patterns_and_captions(show, lines, unfitted)
                 assert np.abs(drawn[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
 
 
-@pytest.mark.parametrize("scale", ["method", "row", 0.25])
+@pytest.mark.parametrize("scale", ["method", 0.25])
 def test_maps_share_one_stated_scale(scale, unfitted):
     given = grid(show="maps", scale=scale)
     figure, axes = plot_maps(**given)
     maps, labels = given["maps"], scale_labels(figure)
     for row in range(2):
-        name, *note = axes[row, 0].get_ylabel().split("\n")
-        assert name == ROWS[row]
+        assert axes[row, 0].get_ylabel() == ROWS[row]
         for column, (sign, label) in enumerate(zip(("0 to ", "±", "±"), labels, strict=True)):
-            shared = maps[row] if scale == "row" else [cells[column] for cells in maps]
-            high = scale if scale == 0.25 else quantile(*shared)
+            high = scale if scale == 0.25 else quantile(*[cells[column] for cells in maps])
             low = 0 if column == 0 else -high
             assert limits(axes[row, column + 1]) == pytest.approx((low, high))
             assert label.startswith(sign)
-            stated = label.removeprefix(sign)
-            if scale == "row":
-                assert stated == "s"
-                stated = note[0].removeprefix("(s = ").removesuffix(")")
-            assert float(stated) == pytest.approx(high, rel=0.05)
+            assert float(label.removeprefix(sign)) == pytest.approx(high, rel=0.05)
     maps[1][1] = None  # a failed method does not change the scale of the others
     _, axes = plot_maps(**given)
     if scale == "method":
@@ -126,7 +120,7 @@ def test_colours_are_captums_or_such_that_colour_blind_readers_can_tell_signs_ap
     assert low[0] - high[0] > 0.5
 
 
-@pytest.mark.parametrize("scale", ["method", "row", 2.0])
+@pytest.mark.parametrize("scale", ["method", 2.0])
 def test_maps_of_zeros_are_drawn_as_zero_and_named(scale, unfitted):
     given = grid(show="maps", scale=scale)
     given["maps"][0] = [torch.zeros(20, 20)] * 3
@@ -163,10 +157,9 @@ LONG = "NoiseTunnel (IntegratedGradients), same mask, other canvas"
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "scale", "show"),
-    [(1, 1, "row", "patterns"), (1, 15, "method", "maps"), (6, 2, "row", "both")],
+    ("rows", "columns", "show"), [(1, 1, "patterns"), (1, 15, "maps"), (6, 2, "both")]
 )
-def test_cells_and_texts_keep_clear_of_each_other(rows, columns, scale, show):
+def test_cells_and_texts_keep_clear_of_each_other(rows, columns, show):
     figure, axes = plot_maps(
         torch.rand(rows, 1, 28, 28),
         torch.randn(rows, columns, 28, 28) * 1.234e-5,
@@ -175,7 +168,6 @@ def test_cells_and_texts_keep_clear_of_each_other(rows, columns, scale, show):
         row_names=["Ankle boot of a very long name"] * rows,
         column_names=[LONG, "A" * 40, *["LayerGradCam"] * 13][:columns],
         title="A title that is longer than a narrow figure is wide, and has to be broken",
-        scale=scale,
         show=show,
         use_pyplot=False,
     )
