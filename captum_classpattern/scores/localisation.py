@@ -120,8 +120,13 @@ def _check(map: Tensor, pixels: Tensor) -> None:
         raise ArgumentTypeError(
             f"pixels must be a bool Tensor (1, H, W), got {type(pixels).__name__}"
         )
-    if pixels.ndim != 3 or len(pixels) != 1:
-        raise ValueError(f"pixels must be (1, H, W), got {tuple(pixels.shape)}")
+    check_float_tensor(map, "map", "(1, H, W) or (H, W)")
+    shape = tuple(pixels.shape)
+    if len(shape) != 3 or shape[0] != 1 or map.shape not in (shape, shape[1:]):
+        raise ValueError(
+            "pixels must be (1, H, W), and the map the same or (H, W), got "
+            f"{shape} and {tuple(map.shape)}: sum the map over its channels if it has several"
+        )
     true = int(pixels.bool().sum())
     if true in (0, pixels.numel()):
         h, w = pixels.shape[1:]
@@ -129,15 +134,8 @@ def _check(map: Tensor, pixels: Tensor) -> None:
             f"pixels must mark some of the {h}x{w} = {pixels.numel()} pixels as true, got "
             f"{'none' if true == 0 else 'all'}: there is nothing to find"
         )
-    check_float_tensor(map, "map", "(1, H, W) or (H, W)")
-    if map.shape not in (pixels.shape, pixels.shape[1:]):
+    if not bool(map.isfinite().all()):
         raise ValueError(
-            f"map must have the pixels' shape {tuple(pixels.shape)}, or {tuple(pixels.shape[1:])}, "
-            f"got {tuple(map.shape)}: sum it over the channels if it has several"
-        )
-    invalid = int((~torch.isfinite(map)).sum())
-    if invalid:
-        raise ValueError(
-            f"map must be finite, but {invalid} of its {map.numel()} values are NaN or infinite: "
-            "such a map ranks nothing; report it as a failure of its method"
+            "map has NaN or infinite values, which rank nothing: report it as a failure of its "
+            "method"
         )

@@ -35,23 +35,18 @@ def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
         >>> mean_pairwise_iou([left, left]), round(mean_pairwise_iou([left, middle]), 4)
         (1.0, 0.3333)
     """
-    if len(masks) < 2:
-        raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
     for number, mask in enumerate(masks):
         if not isinstance(mask, Tensor):
             raise ArgumentTypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
-        if mask.shape != masks[0].shape:
+    shapes = [tuple(mask.shape) for mask in masks]
+    if len(shapes) < 2 or len({*shapes}) > 1:
+        raise ValueError(f"masks must be two or more of one shape, got {shapes}")
+    for number, mask in enumerate(masks):
+        if not (bool(mask.any()) and bool(((mask == 0) | (mask == 1)).all())):
             raise ValueError(
-                f"masks must all have one shape: number 0 has {tuple(masks[0].shape)}, number "
-                f"{number} has {tuple(mask.shape)}"
+                f"masks must hold 0 and 1 only, and keep some pixel, but number {number} does not: "
+                "make it binary first, for instance with Pattern.topk"
             )
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            raise ValueError(
-                f"masks must hold only 0 and 1, but number {number} has other values: make it "
-                "binary first, for instance with Pattern.topk"
-            )
-        if not bool(mask.any()):
-            raise ValueError(f"each mask must keep some pixel, but number {number} is empty")
     flat = torch.stack([mask.detach().cpu().double().flatten() for mask in masks])
     both = flat @ flat.T
     sizes = both.diagonal()
@@ -132,24 +127,21 @@ def consensus(patterns: Sequence[Pattern], area: float = 0.05) -> Pattern:
         >>> consensus(patterns, area=0.5).mask
         tensor([[[0., 1., 0., 1.]]])
     """
-    if len(patterns) == 0:
-        raise ValueError("patterns must be one or more, got 0")
-    first = patterns[0]
     for number, pattern in enumerate(patterns):
         if not isinstance(pattern, Pattern):
             raise ArgumentTypeError(
                 f"patterns must be Patterns, but number {number} is {pattern!r:.80}"
             )
-        if pattern.target != first.target:
-            raise ValueError(
-                f"patterns must all be of one target: number 0 is of {first.target}, number "
-                f"{number} of {pattern.target}"
-            )
-        if not torch.equal(pattern.canvas.cpu(), first.canvas.cpu()):
-            raise ValueError(
-                f"patterns must all be of one canvas, but number {number} has another one than "
-                "number 0: search the same canvas with several seeds"
-            )
+    if not patterns or any(
+        pattern.target != patterns[0].target
+        or not torch.equal(pattern.canvas.cpu(), patterns[0].canvas.cpu())
+        for pattern in patterns
+    ):
+        raise ValueError(
+            "patterns must be one or more, all of one canvas and target: search the same canvas "
+            "with several seeds"
+        )
+    first = patterns[0]
     masks = torch.stack([pattern.mask.detach().cpu().double() for pattern in patterns])
     mean = Pattern(first.canvas, masks.mean(0), first.target)
     passes = [pattern.info.get("passes_together") for pattern in patterns]
