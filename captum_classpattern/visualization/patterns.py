@@ -1,6 +1,6 @@
 """Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +14,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
-from captum_classpattern.visualization.drawing import (
-    Drawing,
-    check_as_many,
-    check_channels,
-    on_neutral,
-)
+from captum_classpattern.visualization.drawing import Drawing, check_as_many, on_neutral
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIT, QUIET, SMALL, TRACK
@@ -40,7 +35,6 @@ def plot_patterns(
     *,
     area: float = 0.05,
     powers: Sequence[PredictivePower | Scores] | None = None,
-    controls: Sequence[Mapping[str, float]] | None = None,
     trigger: Pattern | None = None,
     class_names: Sequence[str] | None = None,
     title: str | None = None,
@@ -64,11 +58,9 @@ def plot_patterns(
             labels, else the classifier's predictions).
         area (float): Share of the pixels in the binary patterns. Default: 0.05.
         powers (Sequence[PredictivePower or Scores], optional): The patterns' powers at this area,
-            if they are known already. Scores have their controls, too; a power that is not above
-            them is grey. Default: None (measured here).
-        controls (Sequence[Mapping[str, float]], optional): For each pattern its controls: shares
-            of images by name, such as ``{"random pixels": 0.04}``. The strongest is named below
-            the power. Default: None (the share without a pattern).
+            if they are known already. Scores have their controls, too: the strongest is named
+            below the power, and a power that is not above them is grey. Default: None (measured
+            here, with the share without a pattern as the control).
         trigger (Pattern, optional): A known trigger, whose place is boxed in the rows of its
             class. Default: None.
         class_names (Sequence[str], optional): The names of the classes. Default: None (the
@@ -83,9 +75,8 @@ def plot_patterns(
 
     Raises:
         TypeError: If ``patterns`` is one pattern, or ``trigger`` is not a pattern.
-        ValueError: If there are no patterns, if a pattern has no controls in ``controls``, if
-            ``trigger`` has another shape than the canvases or no pixels, or as
-            :func:`predictive_power`.
+        ValueError: If there are no patterns, if ``trigger`` has another shape than the canvases or
+            no pixels, or as :func:`predictive_power`.
 
     Examples::
 
@@ -97,14 +88,14 @@ def plot_patterns(
         (1, 6)
     """
     names = known_names(forward_func) if class_names is None else class_names
-    _check(patterns, powers, controls, trigger)
+    _check(patterns, powers, trigger)
     with preserve_state(forward_func, check_seed(seed)):
         source = LabelledImages.of(images, labels, argument="images")
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
         if powers is None:
             powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
         rows = []
-        for number, (pattern, power) in enumerate(zip(patterns, powers)):
+        for pattern, power in zip(patterns, powers):
             check_unseen(pattern, source)
             binary, target = pattern.topk(area), pattern.target
             rows.append(
@@ -114,7 +105,6 @@ def plot_patterns(
                     binary,
                     stamp_examples(forward_func, binary, source, names, seed),
                     power,
-                    None if controls is None else controls[number],
                     trigger.mask if trigger is not None and trigger.target == target else None,
                 )
             )
@@ -123,14 +113,13 @@ def plot_patterns(
 
 class PatternRow(NamedTuple):
     """What a row of a figure shows: a pattern as it was found, its binary form, and, if they are
-    known, images that are stamped with it, its power, its controls, and the pixels to box."""
+    known, images that are stamped with it, its power, and the pixels to box."""
 
     name: str
     pattern: Pattern
     binary: Pattern
     stamped: StampedImages | None = None
     power: PredictivePower | Scores | None = None
-    controls: Mapping[str, float] | None = None
     boxed: Tensor | None = None
 
 
@@ -179,8 +168,7 @@ def draw_patterns(
 def _draw_power(axis: Axes, row: PatternRow) -> None:
     """A bar with the power's interval, and the strongest control as a line across it."""
     assert row.power is not None
-    power, controls, weak = unpacked(row.power)
-    shares = row.controls or controls
+    power, shares, weak = unpacked(row.power)
     control = max(shares, key=lambda name: shares[name])
     axis.barh(0, 1, color=TRACK, height=0.4)
     axis.barh(0, power.value, color=CONTROL if weak else HIT, height=0.4)
@@ -202,20 +190,12 @@ def unpacked(found: Scores | PredictivePower) -> tuple[PredictivePower, dict[str
     return found, {"no pattern": found.without}, False
 
 
-def _check(patterns: Any, powers: Any, controls: Any, trigger: Any) -> None:
+def _check(patterns: Any, powers: Any, trigger: Any) -> None:
     if isinstance(patterns, Pattern):
         raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
         raise ValueError("there are no patterns to draw: give at least one")
-    for name, given in (("powers", powers), ("controls", controls)):
-        check_as_many(given, len(patterns), f"patterns need as many {name}")
-    if controls is not None and not all(controls):
-        raise ValueError(
-            'each of `controls` needs a share, such as {"random pixels": 0.04}, got an empty one: '
-            "leave out `controls` to name the share without a pattern"
-        )
-    for pattern in patterns:
-        check_channels(pattern.canvas)
+    check_as_many(powers, len(patterns), "patterns need as many powers")
     if trigger is None:
         return
     if not isinstance(trigger, Pattern):

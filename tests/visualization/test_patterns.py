@@ -8,7 +8,7 @@ from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.scores.power import power_of
+from captum_classpattern.scores.power import Scores, power_of
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import NO_PIXEL
 
@@ -68,10 +68,11 @@ def test_a_pattern_alone_also_shows_its_mask_on_a_scale_from_0_to_1():
 
 
 def test_the_strongest_control_is_named_and_a_trigger_boxed_in_the_rows_of_its_class():
-    controls = [{"no pattern": 0.01, "random pixels": 0.25}, {"other canvas": 0.5, "x": 0.0}]
+    power = power_of(110, 120, 1)
+    powers = [Scores(power, random_pixels=0.25), Scores(power, 0.1, other_canvas=0.5)]
     mask = torch.zeros(1, 8, 8)
     mask[0, 5:7, 2:6] = 1.0
-    given = {"controls": controls, "trigger": pattern_of(1, torch.ones(1, 8, 8), mask)}
+    given = {"powers": powers, "trigger": pattern_of(1, torch.ones(1, 8, 8), mask)}
     figure, axes = drawn(pattern_of(), pattern_of(1), labels=None, **given)
     named = [texts_in(row[5])[1] for row in axes]
     assert named == ["random pixels 25.0\xa0%", "other canvas 50.0\xa0%"]
@@ -124,12 +125,12 @@ REFUSALS = {
     "no patterns": plot([]),
     "one pattern": plot(ONE),
     "powers": plot(powers=[]),
-    "controls": plot(controls=[{}] * 2),
-    "empty controls": plot(controls=[{}]),
     "a tensor as trigger": plot(trigger=torch.ones(1, 8, 8)),
     "a large trigger": plot(trigger=Pattern(torch.ones(1, 16, 16), torch.ones(1, 16, 16), 1)),
     "an empty trigger": plot(trigger=pattern_of(mask=torch.zeros(1, 8, 8))),
-    "two channels": plot([pattern_of(1, torch.rand(2, 8, 8))]),
+    "two channels": lambda: plot_patterns(
+        network(128), [pattern_of(1, torch.rand(2, 8, 8))], torch.rand(9, 2, 8, 8), [0] * 9
+    ),
     "images of the search": plot([pattern_of(1, seen=HASHES)]),
     "images of the search, scored": plot([pattern_of(1, seen=HASHES)], powers=[power_of(1, 9, 0)]),
 }
