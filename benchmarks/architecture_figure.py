@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from architecture_rows import LABELS, WHITE, Found
 from architecture_tables import RANDOM, iou_by_chance, mean_of, random_masks
 from findings import Row
@@ -11,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_classpattern import Pattern
 from captum_classpattern.demo import CLASS_NAMES
-from captum_classpattern.visualization.drawing import draw_image, mask_on_neutral
+from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import CELLS
 
@@ -40,7 +42,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     for row, masks in enumerate(masks_of(found, shown)):
         for column, mask in enumerate(masks):
             axis = place(starts[0] + CELL * column, 1, row, 1)
-            draw_image(axis, mask_on_neutral(mask))
+            draw_image(axis, on_neutral(Pattern(torch.ones_like(mask), mask, target=0)))
             axis.set(xticks=[], yticks=[])
             for edge in axis.spines.values():
                 edge.set(color="black", linewidth=1.5)  # white pixels can lie at the border

@@ -44,7 +44,7 @@ from captum_classpattern.demo import demo_images
 from captum_classpattern.scores import consensus, mean_pairwise_iou
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
-from captum_classpattern.visualization.drawing import draw_image, mask_on_neutral
+from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import CELLS
 
@@ -431,7 +431,8 @@ def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figur
         of_row[GROUP].set_xlabel(" ", fontsize=14)  # so that the row is in line
         of_masks = [*of_row[:GROUP], of_row[-1]]
         for axis, mask, row in zip(of_masks, [*binary, common], drawn):
-            draw_image(axis, mask_on_neutral(mask[None]))
+            white = Pattern(torch.ones_like(mask[None]), mask[None], target=0)
+            draw_image(axis, on_neutral(white))
             axis.set_xlabel(percent(row["power"], 0), fontsize=14)
         of_row[0].set_ylabel(f"{name_of(model, y)},\n{canvas}", fontsize=13)
     for axis, name in zip(axes[0], columns):

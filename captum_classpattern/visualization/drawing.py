@@ -87,11 +87,6 @@ def on_neutral(pattern: Pattern) -> Tensor:
     return mask * canvas + (1 - mask) * torch.tensor(NO_PIXEL).view(3, 1, 1)
 
 
-def mask_on_neutral(mask: Tensor) -> Tensor:
-    """White where a mask (1, H, W) has its pixels, on the same background."""
-    return on_neutral(Pattern(torch.ones_like(mask), mask, target=0))
-
-
 def check_channels(canvas: Tensor) -> None:
     """Raises an error unless this (C, H, W) is a greyscale or colour image."""
     if canvas.shape[0] not in (1, 3):
