@@ -32,7 +32,7 @@ from captum_classpattern import (
     select_canvases,
 )
 from captum_classpattern.scores import Scores
-from captum_classpattern.scores.power import count_hits, random_pixels
+from captum_classpattern.scores.power import judge, random_pixels
 from captum_classpattern.surveys.search import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
@@ -93,16 +93,16 @@ def score(pattern: Pattern, name: str, parts: Parts) -> Scores:
     power = predictive_power(model(name), pattern, held_out, area=AREA)
     others = held_out.without_class(pattern.target)
     at_random = sum(
-        count_hits(
+        judge(
             model(name),
             random_pixels(pattern, AREA, SEED + draw),
             others.subset(range(draw, power.n, DRAWS)),
-        )
+        ).hits
         for draw in range(DRAWS)
     )
     after = (pattern.target + 1) % len(CLASS_NAMES)
     [canvas] = select_canvases(model(name), parts.images, parts.labels, after, 1)
-    elsewhere = count_hits(model(name), replace(pattern.topk(AREA), canvas=canvas), others)
+    elsewhere = judge(model(name), replace(pattern.topk(AREA), canvas=canvas), others).hits
     return Scores(power, at_random / power.n, elsewhere / power.n, power.n)
 
 

@@ -10,7 +10,7 @@ from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.optimization.contest import SCREENED, SCREENING_JUDGES, STARTS
 from captum_classpattern.optimization.holdout import judging_subset
-from captum_classpattern.scores.power import count_hits, random_mask
+from captum_classpattern.scores.power import judge, random_mask
 from claims.images import evenly
 
 
@@ -24,7 +24,7 @@ def best_judged(
     for images, count in rounds:
         if len(left) > count:
             others = images.without_class(left[0].target)
-            left.sort(key=lambda each: -count_hits(classifier, each, others))
+            left.sort(key=lambda each: -judge(classifier, each, others).hits)
             left = left[:count]
     return left[0]
 

@@ -19,7 +19,7 @@ from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import hash_of_images
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.scores import simplicity
-from captum_classpattern.scores.power import Scorer, count_hits
+from captum_classpattern.scores.power import Scorer, judge
 from claims.changes import changes
 from claims.controls import best_judged, on_other_canvases, random_masks
 from claims.fit import best_fit, in_common, most_fit
@@ -150,7 +150,7 @@ class Study:
         the images."""
         others, count = self._scorer.images.without_class(draws[0].target), len(draws)
         return sum(
-            count_hits(self.classifier, each, others.subset(range(i, len(others), count)))
+            judge(self.classifier, each, others.subset(range(i, len(others), count))).hits
             for i, each in enumerate(draws)
         )
 

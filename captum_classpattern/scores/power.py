@@ -332,11 +332,6 @@ def _whole(hits: float) -> int:
     return round(round(hits, 6))
 
 
-def count_hits(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> int:
-    """How many images are classified as the pattern's class when stamped with it as it is."""
-    return judge(forward_func, pattern, source).hits
-
-
 class Hits(NamedTuple):
     """How many images are classified as a class, how many have it among the five largest logits
     (None for few classes), and its mean margin: its logit less the largest other one."""

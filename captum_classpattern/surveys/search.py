@@ -51,7 +51,7 @@ from captum_classpattern.optimization.search import note_half_passes, passes_on
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
-from captum_classpattern.scores.power import Scorer, Scores, check_unseen, count_hits, random_pixels
+from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.store import RESULTS, VERSION, Store
@@ -325,13 +325,13 @@ class SurveySearch(Survey):
             moved = replace(binary, canvas=other_canvas)
             drawn = [random_pixels(pattern, area, self.settings.seed + i) for i in range(DRAWS)]
             hits = [
-                count_hits(self.model, each, images.subset(range(i, n, DRAWS)))
+                judge(self.model, each, images.subset(range(i, n, DRAWS))).hits
                 for i, each in enumerate(drawn)
             ]
             scores = Scores(
                 self._scorer.power(binary),
                 random_pixels=sum(hits) / n,
-                other_canvas=count_hits(self.model, moved, images) / n,
+                other_canvas=judge(self.model, moved, images).hits / n,
                 control_images=n,
             )
         note_half_passes(len(others) + 2 * n)
