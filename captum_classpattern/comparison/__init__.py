@@ -9,16 +9,15 @@ from captum_classpattern.comparison.controls import (
     RandomPixels,
 )
 from captum_classpattern.comparison.maps import CanvasResult
-from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
+from captum_classpattern.comparison.methods import DEFAULT, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
-from captum_classpattern.comparison.run import AREAS, compare
+from captum_classpattern.comparison.run import compare
 from captum_classpattern.comparison.sanity import Agreement, SanityCheck, sanity_check
 from captum_classpattern.comparison.task import Task
 
 __all__ = [
-    "AREAS",
     "DEFAULT",
     "METRICS",
     "STAMPED",
@@ -31,7 +30,6 @@ __all__ = [
     "Failure",
     "Interrupted",
     "LearnedPattern",
-    "Method",
     "Metric",
     "NearestImage",
     "RandomPixels",

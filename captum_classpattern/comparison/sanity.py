@@ -16,7 +16,6 @@ from captum_classpattern._validation import (
     check_area,
     check_count,
     check_pixels,
-    is_whole,
 )
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state, uncounted
 from captum_classpattern.classifier.class_names import parse_targets
@@ -410,11 +409,7 @@ def sanity_check(
 
 
 def _check_arguments(forward_func: Classifier, n_steps: int, n_seeds: int, other: Any) -> None:
-    if not is_whole(n_seeds) or n_seeds < 2:
-        raise ValueError(
-            f"`n_seeds` must be a whole number from 2, got {n_seeds!r}: one for the original maps, "
-            "and one for those that are compared with them"
-        )
+    check_count("n_seeds", n_seeds, least=2)  # one of them for the original maps
     check_count("n_steps", n_steps, least=0)
     if not n_steps and other is None:
         raise ValueError("there is nothing to test: give `n_steps`, another model, or both")

@@ -35,7 +35,8 @@ def turn_hue(images: Tensor, degrees: float, direction: int) -> Tensor:
     turn = torch.zeros(3, 3, dtype=torch.float64)  # the rotation minus the identity: exact at 0
     turn[1, 1] = turn[2, 2] = math.cos(angle) - 1
     turn[1, 2], turn[2, 1] = -math.sin(angle), math.sin(angle)
-    return (images + _mix(images, to_yiq.inverse() @ turn @ to_yiq)).clamp(0, 1)
+    change = (to_yiq.inverse() @ turn @ to_yiq).to(images)
+    return (images + torch.einsum("dc,nchw->ndhw", change, images)).clamp(0, 1)
 
 
 def blur(images: Tensor, sigma: float, _: int) -> Tensor:
@@ -69,10 +70,6 @@ def jpeg(images: Tensor, quality: float, _: int) -> Tensor:
     levels = (255 * images).round().to("cpu", torch.uint8)
     decoded = torch.stack([decode_jpeg(encode_jpeg(each, int(quality))) for each in levels])
     return decoded.to(images) / 255
-
-
-def _mix(channels: Tensor, matrix: Tensor) -> Tensor:
-    return torch.einsum("dc,nchw->ndhw", matrix.to(channels), channels)
 
 
 def _check_factor(factor: float) -> None:
