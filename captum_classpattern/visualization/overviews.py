@@ -1,6 +1,6 @@
 """Figures of many classes and models: patterns as a grid, powers as dots and as a heat map."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -60,14 +60,14 @@ def plot_grid(
     *,
     area: float | None = None,
     canvas: str | None = None,
-    classes: Sequence[int | str] | None = None,
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
     r"""
     Draws patterns as a grid, as in the paper: a row for each model, a column for each class, and
     the predictive power below each pattern: bold if it is above its controls, grey if not. With
-    fewer than 100 images it is neither, since they are too few to say so.
+    fewer than 100 images it is neither, since they are too few to say so. Of more than 20 classes,
+    those with the highest power on average are drawn.
 
     Args:
         found (Mapping[str, Survey]): For each model, by its name, what was found: a
@@ -78,9 +78,6 @@ def plot_grid(
             pattern's own).
         canvas (str, optional): The kind of canvas, also among :attr:`Finding.others`. Default: None
             (for each class the one that did best on the judging images).
-        classes (Sequence[int or str], optional): Which classes, by number or name, in this order.
-            Default: None (all in the order of their numbers; if there are more than 20, those with
-            the highest power on average).
         title (str, optional): Title of the figure. Default: None.
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
@@ -101,7 +98,7 @@ def plot_grid(
         >>> axes.shape, [axis.get_title() for axis in axes[0]]
         ((2, 3), ['class 0', 'class 1', 'class 2'])
     """
-    models, labels, title = _read(found, area, canvas, classes, title)
+    models, labels, title = _read(found, area, canvas, title)
     rows = {
         name: [_cell(row[y], area) if y in row else None for y in labels]
         for name, row in models.items()
@@ -129,22 +126,20 @@ def plot_powers(
     *,
     area: float | None = None,
     canvas: str | None = None,
-    classes: Sequence[int | str] | None = None,
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
     r"""
     Draws the predictive power of each class as a dot with its 95 % interval, next to its controls.
-    The class with the highest power is at the top. A power that is not above its controls is a
-    circle, unless there are fewer than 100 images, which are too few to say so.
+    The class with the highest power is at the top, and at most 20 are drawn. A power that is not
+    above its controls is a circle, unless there are fewer than 100 images, which are too few to
+    say so.
 
     Args:
         found (Mapping[str, Survey]): For each model, by its name, what was found: a
             :class:`Survey`, which is finished first, or findings. Without names, it is one model.
         area (float, optional): Share of the pixels. Default: None (the first area of each).
         canvas (str, optional): As in :func:`plot_grid`. Default: None.
-        classes (Sequence[int or str], optional): Which classes, by number or name, from top to
-            bottom. Default: None (all, at most 20, the highest power on average first).
         title (str, optional): Title of the figure. Default: None.
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
@@ -167,7 +162,7 @@ def plot_powers(
         >>> len(axis.get_yticklabels()), axis.get_xlabel()
         (3, 'predictive power')
     """
-    models, labels, title = _read(found, area, canvas, classes, title, by_power=True)
+    models, labels, title = _read(found, area, canvas, title, by_power=True)
     if any(isinstance(one, Pattern) for row in models.values() for one in row.values()):
         raise ArgumentTypeError(
             "a pattern alone has no power: give what survey or explain_class return"
@@ -301,7 +296,6 @@ def _read(
     found: Any,
     area: float | None,
     canvas: str | None,
-    classes: Sequence[int | str] | None,
     title: str | None,
     by_power: bool = False,
 ) -> tuple[Models, dict[int, str], str | None]:
@@ -310,18 +304,11 @@ def _read(
     given = found if isinstance(found, Mapping) else {"": found}
     models = {name: _by_class(each, area, canvas) for name, each in given.items()}
     names = _names(models)
-    if classes is None:
-        strongest = sorted(sorted(names), key=lambda y: -_mean(models, y, area))[:MOST_CLASSES]
-        chosen = strongest if by_power else sorted(strongest)
-    else:
-        find = ClassNames([*names.values()]).find
-        chosen = [[*names][find(y)] if isinstance(y, str) else y for y in classes]
-        missing = [str(each) for each, y in zip(classes, chosen) if y not in names]
-        if missing:
-            raise ValueError(f"nothing was found for class {', '.join(missing)} here")
+    strongest = sorted(sorted(names), key=lambda y: -_mean(models, y, area))[:MOST_CLASSES]
+    chosen = strongest if by_power else sorted(strongest)
     if not chosen:
         raise ValueError("there is nothing to draw: no class was found on this canvas at this area")
-    if classes is None and len(chosen) < len(names):
+    if len(chosen) < len(names):
         note = f"the {MOST_CLASSES} strongest of {len(names)} classes"
         title = note if title is None else f"{title} ({note})"
     return models, distinct_names({y: names[y] for y in chosen}), title

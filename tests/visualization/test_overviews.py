@@ -85,13 +85,11 @@ FIGURES = {
     "a grid of patterns": lambda **how: plot_grid([ranked(2), ranked(5)], **how),
     "a grid of one pattern": lambda **how: plot_grid(ranked(), **how),
     "a grid of patterns by name": lambda **how: plot_grid({"a": ranked(), "b": ranked()}, **how),
-    "a grid of classes": lambda **how: plot_grid(survey(90, 3, 50), classes=["cat", 0], **how),
     "a grid of names that fit": lambda **how: plot_grid(NAMED, **how),
     "a grid of one name": lambda **how: plot_grid(CRANES, **how),
     "powers": lambda **how: plot_powers(survey(90, 3, 50), **how),
     "powers of few images": lambda **how: plot_powers(survey(50, 3, n=60), **how),
     "powers of models": lambda **how: plot_powers(MODELS, **how),
-    "powers of classes": lambda **how: plot_powers(survey(9, 3, 50), classes=["bee", "ant"], **how),
     "powers of names that fit": lambda **how: plot_powers(NAMED, **how),
     "a heat map": lambda **how: plot_heat_map(
         SHARES, faint={("strong", "c")}, title="Power", **how
@@ -155,8 +153,6 @@ REFUSALS = {
     "several patterns of a class": lambda: plot_grid([ranked(), ranked()], area=0.1),
     "a pattern of a found class": lambda: plot_grid([finding(4, "white", 50), ranked()]),
     "powers of patterns": lambda: plot_powers([ranked()]),
-    "a class that was not searched": lambda: plot_grid(OLD, classes=[7]),
-    "a class that there is not": lambda: plot_grid(OLD, classes=["cow"]),
     "two channels": lambda: plot_grid([ranked(channels=2)], area=0.1),
     "other numbers in a grid": lambda: plot_grid(SWAPPED),
     "other numbers of powers": lambda: plot_powers(SWAPPED),
