@@ -212,7 +212,6 @@ class Comparison(Result):
         methods: Sequence[str] | None = None,
         kind: str | None = None,
         show: str = "both",
-        title: str | None = None,
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
@@ -226,7 +225,6 @@ class Comparison(Result):
                 (the signed maps of the images).
             kind (str, optional): Kind of canvas. Default: None (the first one).
             show (str): ``"maps"``, ``"patterns"`` or ``"both"``. Default: "both".
-            title (str, optional): Default: None.
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:

@@ -203,7 +203,7 @@ class SanityCheck(Result):
         return grouped(((a.method, a.ranking, a.test, a.randomised), a) for a in self.agreements)
 
     def plot(
-        self, *, ranking: str = "signed", title: str | None = None, use_pyplot: bool = True
+        self, *, ranking: str = "signed", use_pyplot: bool = True
     ) -> tuple[Any, npt.NDArray[Any]]:
         """
         Draws a panel for each method: the agreement with the original map, over the share of the
@@ -212,7 +212,6 @@ class SanityCheck(Result):
         Args:
             ranking (str): ``"signed"``, or ``"absolute"`` for the methods whose maps have negative
                 values. Default: "signed".
-            title (str, optional): Default: None.
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:

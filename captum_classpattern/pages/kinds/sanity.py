@@ -35,7 +35,7 @@ def parts(check: SanityCheck, whole: bool = False) -> tuple[str, list[Markup]]:
         ),
     ]
     if any(row["test"] == "layers" and row["ranking"] == "signed" for row in verdicts):
-        figure, _ = plot(check, ranking="signed", title=None, use_pyplot=False)
+        figure, _ = plot(check, ranking="signed", use_pyplot=False)
         shown.insert(0, drawing(figure, "agreement while layers are randomised"))
     failed = [paragraph(f"{f.method}, {f.model}: {f.reason}") for f in check.failures]
     if failed:
@@ -85,7 +85,7 @@ AGREEMENTS: Style = {
 }
 
 
-def plot(check: SanityCheck, *, ranking: str, title: str | None, use_pyplot: bool) -> Drawing:
+def plot(check: SanityCheck, *, ranking: str, use_pyplot: bool) -> Drawing:
     """Draws for each method its measures over the share of layers that are random, with 95 %
     intervals, and the IoU that random masks have."""
     wanted = {"ranking": ranking, "test": "layers"}.items()
@@ -116,7 +116,6 @@ def plot(check: SanityCheck, *, ranking: str, title: str | None, use_pyplot: boo
         size=SIZE,
         key=STYLES,
         y_label="agreement",
-        title=title,
         use_pyplot=use_pyplot,
         **SMALL_PANELS,
     )
