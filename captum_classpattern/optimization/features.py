@@ -227,20 +227,12 @@ class Pixels(NamedTuple):
 
 
 class Features(NamedTuple):
-    """The features of canvases as the pixels of an image (n, c, 1, F), for solvers.
+    """The features of canvases as the pixels of an image (n, c, 1, F), for solvers."""
 
-    Attributes:
-        ids (Tensor): The feature of each pixel, (n, H * W).
-        order (Tensor): The pixels, feature by feature, (n, H * W).
-        sizes (Tensor): How many pixels each feature has, (n, 1, 1, F); 0 where a canvas has fewer
-            features than others.
-        size (tuple[int, int]): H and W.
-    """
-
-    ids: Tensor
-    order: Tensor
-    sizes: Tensor
-    size: tuple[int, int]
+    ids: Tensor  # of each pixel, (n, H * W)
+    order: Tensor  # the pixels, feature by feature, (n, H * W)
+    sizes: Tensor  # in pixels, (n, 1, 1, F); 0 where a canvas has fewer features than others
+    size: tuple[int, int]  # H and W
 
     @classmethod
     def of(cls, ids: Tensor) -> Self:

@@ -130,12 +130,8 @@ def unit_of(shape: Sequence[int]) -> str:
 
 
 class Store:
-    """The patterns of one search, by number of pixels and class, so that it can resume.
-
-    Args:
-        folder (Path): The folder. It is made when there is something to write.
-        key (Mapping): All that the patterns depend on.
-    """
+    """The patterns of one search in a folder, by number of pixels and class, so that it can resume;
+    ``key`` is all that they depend on."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder, self.file = folder, folder / SEARCH

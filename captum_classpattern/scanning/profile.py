@@ -50,28 +50,20 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
 
 @dataclass(frozen=True)
 class Profile:
-    """What was found of every class of a model.
+    """What was found of every class of a model. ``gains`` are how far the further families raise
+    the mean margin of the class, in units of the model's usual margin."""
 
-    ``powers`` holds a list for each number of pixels, ``others`` one for each further family, and
-    ``gains`` how far these raise the mean margin of the class, in units of the model's usual
-    margin; ``judged`` how many images of other classes each is a share or mean of, ``accuracy`` the
-    share of ``images`` that the model classifies correctly, ``model`` a hash of its weights,
-    ``computed`` the seed, the precision and the version, ``patterns`` the patterns by number of
-    pixels and class, ``changes`` what was found of the further families, by family and class, and
-    ``key`` all that the patterns depend on.
-    """
-
-    powers: Mapping[int, list[float]]
-    judged: list[int]
+    powers: Mapping[int, list[float]]  # of patches, by number of pixels
+    judged: list[int]  # images of other classes, of which each power is a share
     accuracy: float | None = None
     images: int = 0
-    others: Mapping[str, list[float]] = field(default_factory=dict)
+    others: Mapping[str, list[float]] = field(default_factory=dict)  # powers of further families
     gains: Mapping[str, list[float]] = field(default_factory=dict)
-    model: str | None = None
-    computed: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None  # a hash of its weights
+    computed: Mapping[str, Any] = field(default_factory=dict)  # seed, precision and version
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
     changes: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict, compare=False)
-    key: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    key: Mapping[str, Any] = field(default_factory=dict, compare=False)  # all they depend on
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain values; :meth:`from_dict` reads them."""

@@ -179,13 +179,7 @@ class Triage(Result):
 
 
 def robust_deviations(margins: Sequence[float]) -> list[float]:
-    """How far each value is above the median, in robust standard deviations.
-
-    Examples::
-
-        >>> [round(each, 2) for each in robust_deviations([0, 1, 2, 3, 10])]
-        [-1.35, -0.67, 0.0, 0.67, 5.4]
-    """
+    """How far each value is above the median, in robust standard deviations."""
     values = np.array(margins, float) - np.median(margins)
     scale = MAD * float(np.median(np.abs(values)))
     return [float(each) for each in values / max(scale, 1e-9)]
