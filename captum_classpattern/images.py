@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
-    predict,
+    outputs_for,
     preserve_state,
 )
 from captum_classpattern.classifier.class_names import (
@@ -555,7 +555,8 @@ def predictions(
     predicted = []
     for batch in images.in_order(batch_size):
         device, dtype = device_and_dtype(forward_func, batch if like is None else like)
-        predicted.append(predict(forward_func, batch.to(device, dtype)).cpu())
+        outputs = outputs_for(forward_func, batch.to(device, dtype))
+        predicted.append(outputs.argmax(1).cpu())
     return torch.cat(predicted)
 
 
