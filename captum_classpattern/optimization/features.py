@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -191,7 +191,7 @@ class Pixels:
     """Each pixel is a feature of its own: the interface of :class:`Features`, without its work."""
 
     shape: tuple[int, int]  # of a mask
-    sizes: Tensor = torch.tensor(1.0)
+    sizes: ClassVar[Tensor] = torch.tensor(1.0)
 
     def at(self, rows: object) -> Self:
         return self
