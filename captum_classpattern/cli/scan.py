@@ -111,7 +111,7 @@ def scan(
 
 def print_scan(found: "cp.Scan") -> None:
     """Prints the verdict, what each family has found, and what to do next."""
-    from captum_classpattern.scanning.families import FAMILIES
+    from captum_classpattern.scanning.families import WORDS
 
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
@@ -121,7 +121,7 @@ def print_scan(found: "cp.Scan") -> None:
     rows = []
     for family, each in found.comparisons.items():
         known, look = each.usual_leads, found.looks.get(family)
-        row = {"words": FAMILIES[family].words, "name": found.class_names[each.target]}
+        row = {"words": WORDS[family], "name": found.class_names[each.target]}
         row["usual"] = f"{known.min():.1f} to {known.max():.1f}"
         rows.append({**row, "lead": each.lead, **(look.power.as_columns() if look else {})})
     unseen = all(look.unseen for look in found.looks.values())

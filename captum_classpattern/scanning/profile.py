@@ -30,7 +30,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, SIZES, SOLVER, Store
+from captum_classpattern.scanning.families import CHANGES, PATCHES, SCORED, SIZES, SOLVER, Store
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
 TIMED, STEPS_TIMED = 16, 3  # images of a step of a search, and steps
@@ -122,21 +122,24 @@ def measure(
     if store is not None:
         store.check()
     task = families.Task(model, sample, n_classes, settings, store)
-    found = {name: each.search(task) for name, each in FAMILIES.items()}
-    patches = found.pop(PATCHES)
+    patterns = families.search_patches(task)
+    further = {name: families.search_further(name, task) for name in CHANGES}
     correct = float((predicted == sample.known_labels).float().mean())
-    precision = patches.changes[SIZES[0], 0].info["precision"]
+    precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
-        powers=patches.powers,
+        powers={
+            size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
+            for size in SIZES
+        },
         judged=judged,
         accuracy=None if images.labels is None else correct,
         images=len(sample),
-        others={name: each.powers[name] for name, each in found.items()},
-        gains={name: each.gains for name, each in found.items()},
+        others={name: powers for name, (powers, _, _) in further.items()},
+        gains={name: gains for name, (_, gains, _) in further.items()},
         model=key["model"],
         computed={"seed": settings.seed, "precision": precision, "version": VERSION},
-        patterns=patches.changes,
-        changes={name: each.changes for name, each in found.items()},
+        patterns=patterns,
+        changes={name: changes for name, (_, _, changes) in further.items()},
         key=key,
     )
 
@@ -192,8 +195,7 @@ def estimate_seconds(
     model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
 ) -> float:
     """About how long a scan takes, from the time of one pass; nothing else depends on it."""
-    passes = n_classes * sum(family.passes for family in FAMILIES.values())
-    return seconds_per_pass(model, images, precision) * passes
+    return seconds_per_pass(model, images, precision) * n_classes * families.PASSES
 
 
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
