@@ -59,8 +59,8 @@ def scan(
     """
     from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning import Triage, triage
-    from captum_classpattern.scanning.families import PATTERNS, SEARCH
-    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.families import PASSES, PATTERNS, SEARCH
+    from captum_classpattern.scanning.profile import seconds_per_pass
     from captum_classpattern.scanning.references import names_of
     from captum_classpattern.scanning.scan import check_many
 
@@ -79,10 +79,11 @@ def scan(
         count = source.count_outputs(classifier)
         if known is None:
             check_many(count)
+            passes = triage.expected_passes(count, len(source))
         else:
             known.check(count, source.shape, names_of(classifier, source, count))
-        estimate = triage.estimate_seconds if known is None else estimate_seconds
-        seconds = estimate(classifier, source, count, precision=compute.precision)
+            passes = count * PASSES
+        seconds = passes * seconds_per_pass(classifier, source, compute.precision)
         time = f"{round(seconds / 60)} minutes" if seconds > 120 else f"{max(1, round(seconds))} s"
         print(f"{count:,} classes, about {time}.", flush=True)
         with interrupted(what_is_kept):
