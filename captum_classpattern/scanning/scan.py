@@ -346,31 +346,25 @@ def scan(
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels, model, class_names)
     origin = (attribute_of(model, "provenance") or {}).get("source")
-    if references is None:
-        count = source.count_outputs(model)
-        check_many(count)
-        listed = names_of(model, source, count, class_names) or placeholders(count)
-        where = None if folder is None else Path(folder)
-        return rank_classes(model, source, listed, settings, folder=where, source=origin)
-    known = ReferenceSet.load(references)
-    if not len(known):
-        raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-    patterns = None if folder is None else Path(folder) / PATTERNS
+    where = None if folder is None else Path(folder)
+    known = None if references is None else ReferenceSet.load(references)
     count = source.count_outputs(model)
     names = names_of(model, source, count, class_names)
+    listed = names or placeholders(count)
+    if known is None:
+        check_many(count)
+        return rank_classes(model, source, listed, settings, folder=where, source=origin)
+    if not len(known):
+        raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
     known.check(count, source.shape, names)
-    profile = measure(model, source, settings, folder=patterns)
+    profile = measure(model, source, settings, folder=where and where / PATTERNS)
     notes = _notes(profile, source, known, names)
     if names is not None:
         known = known.in_order(names)
-    names = names or placeholders(known.n_classes)
-    found = judge(profile, known, alpha, names, notes)
+    found = judge(profile, known, alpha, listed, notes)
     first = {family: each.target for family, each in found.comparisons.items()}
-    return replace(
-        found,
-        looks=look_closer(model, source, profile, first, names, settings),
-        source=origin,
-    )
+    looks = look_closer(model, source, profile, first, listed, settings)
+    return replace(found, looks=looks, source=origin)
 
 
 def check_many(count: int) -> None:
