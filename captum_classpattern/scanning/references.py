@@ -298,7 +298,7 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
     accuracy = [] if profile.accuracy is None else [profile.accuracy]
     if not (
         held == [set(SIZES), set(CHANGES), set(CHANGES)]
-        and {len(values) for values in (profile.judged, *shares, *gains)} == {references.n_classes}
+        and {len(profile.judged), *map(len, (*shares, *gains))} == {references.n_classes}
         and all(0 <= share <= 1 for values in (*shares, accuracy) for share in values)
         and all(math.isfinite(gain) for values in gains for gain in values)
         and all(isinstance(count, int) and count > 0 for count in profile.judged)
