@@ -8,7 +8,7 @@ from problems import Parts, cifar10_parts, train_cifar10
 from torch import Tensor, nn
 
 from captum_classpattern import Pattern, PixelClassifier
-from captum_classpattern.classifier import predict
+from captum_classpattern.classifier import outputs_for
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -46,4 +46,4 @@ def predictions(network: PixelClassifier, images: Tensor, pattern: Pattern | Non
     """The predicted class of each image, stamped with a pattern if there is one."""
     batches = images.split(200)
     stamped = batches if pattern is None else (pattern.stamp(batch) for batch in batches)
-    return torch.cat([predict(network, batch) for batch in stamped])
+    return torch.cat([outputs_for(network, batch).argmax(1) for batch in stamped])

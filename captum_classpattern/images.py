@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
-    predict,
+    outputs_for,
     preserve_state,
 )
 from captum_classpattern.classifier.class_names import (
@@ -555,7 +555,8 @@ def predictions(
     predicted = []
     for batch in images.in_order(batch_size):
         device, dtype = device_and_dtype(forward_func, batch if like is None else like)
-        predicted.append(predict(forward_func, batch.to(device, dtype)).cpu())
+        outputs = outputs_for(forward_func, batch.to(device, dtype))
+        predicted.append(outputs.argmax(1).cpu())
     return torch.cat(predicted)
 
 
@@ -570,21 +571,18 @@ def _collate(
     """Images and labels by a loader's ``collate_fn``; errors say what the items should be."""
     try:
         batch = collate(items)
+        images, labels = batch, None
+        if isinstance(batch, tuple | list) and batch:
+            images, labels = batch[0], batch[1] if len(batch) > 1 else None
+        if not isinstance(images, Tensor):
+            held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
+            raise TypeError(f"got a {type(batch).__name__}{held}")
     except (TypeError, RuntimeError) as error:
         raise ArgumentTypeError(
             f"the items of {argument} don't make a batch ({error}): each must be an image Tensor "
             "(C, H, W), or a pair of it and a label, all of one size; with torchvision, transform "
             "them by ToTensor() and Resize((height, width))"
         ) from error
-    images, labels = batch, None
-    if isinstance(batch, tuple | list) and batch:
-        images, labels = batch[0], batch[1] if len(batch) > 1 else None
-    if not isinstance(images, Tensor):
-        held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
-        raise ArgumentTypeError(
-            f"{argument} must yield images, or pairs of images and labels, as Tensors; got a "
-            f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
-        )
     if len(images) != len(items):
         raise ValueError(
             f"the collate_fn of {argument} made {len(images)} images of {len(items)} items: it "

@@ -33,12 +33,7 @@ def name_of(arch: Arch) -> str:
 
 def build(arch: Arch, num_classes: int | None) -> nn.Module:
     """A network with random weights, for a number of classes (its default if None); or a copy of
-    the network that was given.
-
-    Raises:
-        ImportError: If timm or the module of the factory is not installed.
-        ValueError: If no such network is known.
-    """
+    the network that was given."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch)
     family, _, name = name_of(arch).rpartition(":")

@@ -188,15 +188,9 @@ def load_weights(
     may_lack: tuple[str, ...] = ("num_batches_tracked",),
     **details: Any,
 ) -> LoadedNetwork:
-    """Loads a state dict. All its keys may have one prefix, as those of DataParallel do.
-
-    Any other keys must be a normalisation, which is taken out and returned, or a second copy of
-    what was loaded. Keys of the network that end in ``may_lack`` may be missing. The provenance
-    gets the ``details``.
-
-    Raises:
-        ValueError: If keys are missing or unexpected, or shapes differ; it lists them.
-    """
+    """Loads a state dict, whose keys may have one prefix, as those of DataParallel do. Other keys
+    must be a normalisation, which is taken out and returned, or a second copy of what was loaded.
+    Keys of the network that end in ``may_lack`` may be missing."""
     expected, state = network.state_dict(), weights.state
     prefix = _find_prefix(expected, state)
     fitting = {name: state[prefix + name] for name in expected if prefix + name in state}

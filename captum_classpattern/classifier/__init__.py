@@ -14,7 +14,6 @@ from captum_classpattern.classifier.calling import find_module as find_module
 from captum_classpattern.classifier.calling import guessing_below as guessing_below
 from captum_classpattern.classifier.calling import logits_of as logits_of
 from captum_classpattern.classifier.calling import outputs_for as outputs_for
-from captum_classpattern.classifier.calling import predict as predict
 from captum_classpattern.classifier.calling import preserve_state as preserve_state
 from captum_classpattern.classifier.calling import seed_generators as seed_generators
 from captum_classpattern.classifier.calling import uncounted as uncounted

@@ -117,11 +117,6 @@ def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
-def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
-    """The predicted class of each image (N, C, H, W); int64 (N,) on the classifier's device."""
-    return outputs_for(forward_func, images, additional).argmax(1)
-
-
 def outputs_for(
     forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()
 ) -> Tensor:

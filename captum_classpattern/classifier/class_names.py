@@ -30,14 +30,8 @@ REMEDY = (
 
 
 class ClassNames:
-    """The names of a classifier's classes in the order of their numbers.
-
-    Args:
-        names (Sequence[str]): A name for each class. It may be a description with commas, such as
-            "tench, Tinca tinca".
-        ids (Sequence[str], optional): Another name for each class, such as its WordNet id.
-            Default: None.
-    """
+    """The names of a classifier's classes in the order of their numbers, which may be descriptions
+    with commas, such as "tench, Tinca tinca"; and other names, such as WordNet ids."""
 
     def __init__(self, names: Sequence[str], ids: Sequence[str] | None = None) -> None:
         self.names = tuple(str(name) for name in names)
@@ -65,14 +59,9 @@ class ClassNames:
         return cls.of(classifier)
 
     def find(self, name: str) -> int:
-        """The number of the class that a name means.
-
-        A name fits if it is equal to a class's name or id; else if it is equal apart from case,
-        spaces, underscores and hyphens; else if it is one of the parts of a description.
-
-        Raises:
-            ValueError: If the name fits several classes, or none.
-        """
+        """The number of the class that has this name or id; else, of that which has it apart from
+        case, spaces, underscores and hyphens; else, of that which has it among the parts of its
+        description. An error if several have it, or none."""
         simple = simplified(name)
         for classes, key in zip(self._classes_by_name, (name, simple, simple)):
             fitting = classes.get(key, [])

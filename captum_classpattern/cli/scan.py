@@ -59,8 +59,8 @@ def scan(
     """
     from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning import Triage, triage
-    from captum_classpattern.scanning.families import PATTERNS, SEARCH
-    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.families import PASSES, PATTERNS, SEARCH
+    from captum_classpattern.scanning.profile import seconds_per_pass
     from captum_classpattern.scanning.references import names_of
     from captum_classpattern.scanning.scan import check_many
 
@@ -79,10 +79,11 @@ def scan(
         count = source.count_outputs(classifier)
         if known is None:
             check_many(count)
+            passes = triage.expected_passes(count, len(source))
         else:
             known.check(count, source.shape, names_of(classifier, source, count))
-        estimate = triage.estimate_seconds if known is None else estimate_seconds
-        seconds = estimate(classifier, source, count, precision=compute.precision)
+            passes = count * PASSES
+        seconds = passes * seconds_per_pass(classifier, source, compute.precision)
         time = f"{round(seconds / 60)} minutes" if seconds > 120 else f"{max(1, round(seconds))} s"
         print(f"{count:,} classes, about {time}.", flush=True)
         with interrupted(what_is_kept):
@@ -111,7 +112,7 @@ def scan(
 
 def print_scan(found: "cp.Scan") -> None:
     """Prints the verdict, what each family has found, and what to do next."""
-    from captum_classpattern.scanning.families import FAMILIES
+    from captum_classpattern.scanning.families import WORDS
 
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
@@ -121,7 +122,7 @@ def print_scan(found: "cp.Scan") -> None:
     rows = []
     for family, each in found.comparisons.items():
         known, look = each.usual_leads, found.looks.get(family)
-        row = {"words": FAMILIES[family].words, "name": found.class_names[each.target]}
+        row = {"words": WORDS[family], "name": found.class_names[each.target]}
         row["usual"] = f"{known.min():.1f} to {known.max():.1f}"
         rows.append({**row, "lead": each.lead, **(look.power.as_columns() if look else {})})
     unseen = all(look.unseen for look in found.looks.values())

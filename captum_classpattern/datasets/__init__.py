@@ -95,7 +95,7 @@ def load_images(
 
     Raises:
         FileNotFoundError: If the source does not exist.
-        TypeError: If ``cache`` is of another type.
+        TypeError: If ``cache`` is neither a flag nor a folder, or labels are no whole numbers.
         ValueError: If the source is of another kind, has no image, an empty class folder, or
             images that can't be read or differ in size (of a folder, when the first image is
             needed); or if a setting is out of range.
@@ -118,14 +118,10 @@ def load_images(
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
-    if not isinstance(cache, bool | str | os.PathLike):
+    if cache == "" or not isinstance(cache, bool | str | os.PathLike):
         raise ArgumentTypeError(
-            f"cache must be True, False or a folder, got {type(cache).__name__}"
-        )
-    if cache == "":
-        raise ValueError(
-            "cache must be True, False or a folder, got '': pass False for no cache, '.' for the "
-            "working directory"
+            "`cache` must be True, False (no cache) or a folder ('.' for the working directory), "
+            f"got {cache!r}"
         )
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):

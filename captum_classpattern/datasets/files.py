@@ -51,15 +51,10 @@ class Part(NamedTuple):
 
 
 class ImageFiles(Dataset[Tensor]):
-    """The images of files, float32 (C, H, W) in [0, 1].
-
-    The first image that is asked for makes a pass over all files, part by part, since all must be
-    readable and of one size, and since one RGB image makes all of them RGB. A part that can't be
+    """The images of files, float32 (C, H, W) in [0, 1]. The first that is asked for makes a pass
+    over all files, part by part, since one RGB image makes all of them RGB. A part that can't be
     kept in the cache is decoded again whenever it is needed, unless it is the only one: then it
-    stays in memory. A part with a file that changed just now is kept when it is needed later.
-
-    A copy that is sent to another process has the names of the files, and no pixels.
-    """
+    stays in memory. A copy that is sent to another process has no pixels."""
 
     in_unit_range = True  # nobody needs to check the pixels
 

@@ -12,7 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, Notice, join_names, suggest_names
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    Notice,
+    join_names,
+    parse_labels,
+    suggest_names,
+)
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import NUMBERED
 from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
@@ -115,7 +121,7 @@ def npz_listing(path: Path) -> Listing:
     pixels = torch.from_numpy(x.astype(np.uint8 if x.dtype == np.uint8 else np.float32, copy=False))
     pixels = pixels[:, None] if axis is None else pixels.movedim(axis, 1)
     names = [f"image {i}" for i in range(len(x))]
-    labels = None if y is None else _labels(y, len(x), f"y in {path}")
+    labels = None if y is None else parse_labels(y.tolist(), len(x), str(path)).tolist()
     return Listing(str(path), names, labels, None, pixels.__getitem__, "numbers")
 
 
@@ -130,16 +136,6 @@ def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
             f"(N, H, W), but its shape {shape} {what}"
         )
     return None if grey else axes[0]
-
-
-def _labels(values: Any, count: int, name: str) -> list[int]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu" or array.shape != (count,) or array.min() < 0:
-        raise ValueError(
-            f"{name} must be class numbers from 0, one for each of {count} images, got "
-            f"{array.dtype} of shape {array.shape}" + (f": {values!r:.60}" if array.size else "")
-        )
-    return [int(value) for value in array]
 
 
 def torchvision_listing(source: str, split: str, root: Path, download: bool) -> Listing:
@@ -167,15 +163,14 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
             )
         return decode(image)
 
-    listed: Any = listed_labels(data)
+    listed = listed_labels(data)
     if listed is None:
-        listed = [item[1] for item in data]  # for which all are loaded
-    labels = _labels(listed, len(data), f"the labels of {source}")
+        listed = parse_labels([item[1] for item in data], len(data), source)  # all are loaded
     classes = getattr(data, "classes", None) or ()
     named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     names = tuple(classes) if named and classes else None
     images = [f"image {i}" for i in range(len(data))]
-    return Listing(f"{source} ({split})", images, labels, names, load)
+    return Listing(f"{source} ({split})", images, listed.tolist(), names, load)
 
 
 def _torchvision_class(name: str) -> tuple[Any, bool]:

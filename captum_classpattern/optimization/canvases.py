@@ -82,16 +82,10 @@ def select_canvases(
             return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
         source = LabelledImages.of(source, None, forward_func)
         candidates = ensure_labels(forward_func, source).of_class(number)
-        if not len(candidates):
-            raise ValueError(
-                f"none of the {len(source)} images is of class {number}: give images of it, or "
-                "choose a blank canvas such as 'white'"
-            )
         if len(candidates) < n:
             raise ValueError(
-                f"{n} canvases were requested, but only {len(candidates)} of {len(source)} images "
-                f"are of class {number}: give more images, a smaller n, or a blank canvas such as "
-                "'white'"
+                f"{len(candidates)} of the {len(source)} images are of class {number}, fewer than "
+                f"n={n}: give more of them, or choose a blank canvas such as 'white'"
             )
         if strategy == "random":
             order = torch.randperm(len(candidates), generator=generator)

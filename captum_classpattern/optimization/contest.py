@@ -45,18 +45,10 @@ class Entrant(NamedTuple):
 
 
 class Pool:
-    r"""
-    The entrants of a search, how many of each group are kept, and the images that decide.
-
-    A group of more than two entrants per kept pattern is screened, which leaves two of them, or as
-    many as one canvas has starts. The solver's checkpoint leaves one. This is a short form of
-    successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each
-    canvas is a group of its own.
-
-    A canvas of one colour has several ``starts``: its pixels favour no place, so a small pattern
-    may settle at a wrong one. If ``all_differ``, equal canvases are different entrants with one
-    start each, as those with additional arguments of their own are.
-    """
+    """The entrants of a search, how many of each group are kept, and the images that decide: a
+    short form of successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943). A canvas of
+    one colour has several starts: its pixels favour no place, so a small pattern may settle at a
+    wrong one. If ``all_differ``, equal canvases are different entrants with one start each."""
 
     def __init__(
         self,
@@ -181,13 +173,9 @@ def most_canvases(budget: int) -> int:
 
 
 class Contest:
-    r"""
-    The search of canvases that compete. Only the judging images decide who goes on.
-
-    ``forward_func`` is the classifier as it is, whose logits judge after the screening. With
-    ``masks_only``, a budget is for each canvas, only canvases that may be dropped are judged, and
-    there are no other curves. ``max_seconds`` counts from ``started``, by ``time.perf_counter()``.
-    """
+    """The search of canvases that compete. Only the judging images decide who goes on. With
+    ``masks_only``, a budget is for each canvas, and only canvases that may be dropped are judged.
+    ``max_seconds`` counts from ``started``, by ``time.perf_counter()``."""
 
     def __init__(
         self,

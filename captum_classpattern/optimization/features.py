@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -64,19 +64,6 @@ def grid_cells(height: int, width: int, rows: int = 7, columns: int = 7) -> Tens
     rows, columns = min(rows, height), min(columns, width)
     row, column = (torch.arange(n) * k // n for n, k in ((height, rows), (width, columns)))
     return (row[:, None] * columns + column)[None, None]
-
-
-def of_known_kind(feature_mask: Any) -> Tensor | Callable[[Tensor], Tensor] | None:
-    """A feature mask without the tuple of Captum's inputs; an error if it is of another type."""
-    if isinstance(feature_mask, tuple) and len(feature_mask) == 1:
-        [feature_mask] = feature_mask
-    if not (feature_mask is None or isinstance(feature_mask, Tensor) or callable(feature_mask)):
-        raise ArgumentTypeError(
-            "`feature_mask` must be an integer Tensor, or a function from a canvas (C, H, W) to "
-            f"one, got {type(feature_mask).__name__}"
-        )
-    given: Tensor | Callable[[Tensor], Tensor] | None = feature_mask
-    return given
 
 
 def numbered(
@@ -178,7 +165,7 @@ def _checked(feature_mask: object, size: tuple[int, ...]) -> Tensor:
         )
     ids = feature_mask.detach().long()
     shape = tuple(ids.shape)
-    if shape[-2:] != size or not 2 <= ids.ndim <= 4:
+    if shape[-2:] != size or not 2 <= ids.ndim <= 4 or (ids.ndim == 3 and len(ids) != 1):
         raise ValueError(
             f"`feature_mask` must be (H, W), (1, H, W) or (N, 1 or C, H, W) with {size[0]}x"
             f"{size[1]} pixels, got {shape}"
@@ -190,8 +177,6 @@ def _checked(feature_mask: object, size: tuple[int, ...]) -> Tensor:
                 "one channel"
             )
         ids = ids[:, 0]
-    if ids.ndim == 3 and feature_mask.ndim == 3 and len(ids) != 1:
-        raise ValueError(f"`feature_mask` must be (1, H, W) or (N, 1 or C, H, W), got {shape}")
     return ids.view(-1, *size)
 
 
@@ -201,11 +186,12 @@ def _in_order(ids: Tensor) -> Tensor:
     return torch.from_numpy(first.argsort().argsort()[dense]).view(ids.shape)
 
 
-class Pixels(NamedTuple):
+@dataclass(frozen=True)
+class Pixels:
     """Each pixel is a feature of its own: the interface of :class:`Features`, without its work."""
 
     shape: tuple[int, int]  # of a mask
-    sizes: Tensor = torch.tensor(1.0)
+    sizes: ClassVar[Tensor] = torch.tensor(1.0)
 
     def at(self, rows: object) -> Self:
         return self
@@ -213,11 +199,7 @@ class Pixels(NamedTuple):
     def spread(self, values: Tensor) -> Tensor:
         return values
 
-    def sums(self, pixels: Tensor) -> Tensor:
-        return pixels
-
-    def first(self, pixels: Tensor) -> Tensor:
-        return pixels
+    sums = first = spread
 
     def strongest(self, weights: Tensor, kept: int) -> Tensor:
         return strongest(weights, kept)
@@ -227,20 +209,12 @@ class Pixels(NamedTuple):
 
 
 class Features(NamedTuple):
-    """The features of canvases as the pixels of an image (n, c, 1, F), for solvers.
+    """The features of canvases as the pixels of an image (n, c, 1, F), for solvers."""
 
-    Attributes:
-        ids (Tensor): The feature of each pixel, (n, H * W).
-        order (Tensor): The pixels, feature by feature, (n, H * W).
-        sizes (Tensor): How many pixels each feature has, (n, 1, 1, F); 0 where a canvas has fewer
-            features than others.
-        size (tuple[int, int]): H and W.
-    """
-
-    ids: Tensor
-    order: Tensor
-    sizes: Tensor
-    size: tuple[int, int]
+    ids: Tensor  # of each pixel, (n, H * W)
+    order: Tensor  # the pixels, feature by feature, (n, H * W)
+    sizes: Tensor  # in pixels, (n, 1, 1, F); 0 where a canvas has fewer features than others
+    size: tuple[int, int]  # H and W
 
     @classmethod
     def of(cls, ids: Tensor) -> Self:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_area, check_numbers, check_seed
-from captum_classpattern.optimization.features import in_words, of_known_kind
+from captum_classpattern.optimization.features import in_words
 from captum_classpattern.optimization.solvers import SOLVERS
 
 PRECISIONS = ("auto", "full", "bfloat16")
@@ -46,7 +46,15 @@ class SearchSettings:
                 f"such as PaperLoop(epochs=2), got {solver!r}"
             )
         object.__setattr__(self, "solver", solver)
-        object.__setattr__(self, "feature_mask", of_known_kind(self.feature_mask))
+        features: Any = self.feature_mask
+        if isinstance(features, tuple) and len(features) == 1:
+            [features] = features  # of Captum's inputs
+        if not (features is None or isinstance(features, Tensor) or callable(features)):
+            raise ArgumentTypeError(
+                "`feature_mask` must be an integer Tensor, or a function from a canvas (C, H, W) "
+                f"to one, got {type(features).__name__}"
+            )
+        object.__setattr__(self, "feature_mask", features)
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"

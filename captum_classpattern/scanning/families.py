@@ -3,11 +3,10 @@ perturbation of all pixels, and one smooth warp."""
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -48,7 +47,6 @@ SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.0, 5  # bounds at images of that side; 
 SETTINGS = {"steps": STEPS, "batch_size": BATCH, "rate": RATE}  # others cannot be compared
 SETTINGS |= {"radius": RADIUS, "shift": SHIFT, "points": POINTS}
 
-Powers: TypeAlias = dict[Any, list[float]]  # of each class, by number of pixels or by family
 SOLVER = Learned(rate=0.2, starts=STARTS)
 
 
@@ -64,25 +62,7 @@ class Task:
     store: "Store | None" = None
 
 
-class Family(NamedTuple):
-    """One kind of change, the same for all images: what it is called, the passes of a class with
-    those that judge, and what searches it."""
-
-    words: str
-    passes: int
-    search: Callable[[Task], "Found"]
-
-
-class Found(NamedTuple):
-    """What the search of a family gives: the powers of all classes (by number of pixels, or of the
-    family), the gains of perturbations and warps, and the changes themselves."""
-
-    powers: Powers
-    gains: list[float]
-    changes: dict[Any, Any]
-
-
-def search_patches(task: Task) -> Found:
+def search_patches(task: Task) -> dict[tuple[int, int], Pattern]:
     """Patterns of all sizes and classes, by both."""
     shape, store = task.sample.shape, task.store
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
@@ -102,11 +82,7 @@ def search_patches(task: Task) -> Found:
             if store:
                 store.add(found)
         patterns |= found
-    classes = range(task.n_classes)
-    powers = {
-        size: [float(patterns[size, y].info["search_power"]) for y in classes] for size in SIZES
-    }
-    return Found(powers, [], patterns)
+    return patterns
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
@@ -130,12 +106,8 @@ def unit_of(shape: Sequence[int]) -> str:
 
 
 class Store:
-    """The patterns of one search, by number of pixels and class, so that it can resume.
-
-    Args:
-        folder (Path): The folder. It is made when there is something to write.
-        key (Mapping): All that the patterns depend on.
-    """
+    """The patterns of one search in a folder, by number of pixels and class, so that it can resume;
+    ``key`` is all that they depend on."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder, self.file = folder, folder / SEARCH
@@ -274,9 +246,10 @@ Change: TypeAlias = Additive | Warping
 CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 
 
-def search_further(name: str, task: Task) -> Found:
-    """The changes of a further family, one for each class. Its gain is how far it raises the mean
-    margin of the class, so that a model that prefers the class on clean images gains nothing."""
+def search_further(name: str, task: Task) -> tuple[list[float], list[float], dict[int, Tensor]]:
+    """The powers, gains and changes of a further family, one for each class. A gain is how far the
+    change raises the mean margin of the class, so that a model that prefers the class on clean
+    images gains nothing."""
     seed, at_once = task.settings.seed, task.settings.internal_batch_size
     fit, judges = split_for_judging(task.sample, seed)
     first = task.sample.take([0])
@@ -298,7 +271,7 @@ def search_further(name: str, task: Task) -> Found:
             before = float(margins_of(clean[(judges.known_labels != y).to(clean.device)], y).mean())
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)
-    return Found({name: powers}, gains, changes)
+    return powers, gains, changes
 
 
 def search_change(
@@ -312,10 +285,6 @@ def search_change(
     for first in range(0, task.n_classes, TOGETHER):
         group = range(first, min(first + TOGETHER, task.n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
-        if not all(others):
-            raise ValueError(
-                f"all {len(labels)} images are of one class: give images of all classes"
-            )
         chance = [np.random.default_rng([seed, y]) for y in group]
         wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)
         values = change.start(len(group)).to(like)
@@ -335,9 +304,7 @@ def search_change(
     return found
 
 
-# each smaller size takes two thirds of the rounds, of a pass and a half for each image
+# of a class; each smaller size takes two thirds of the rounds, of a pass and a half for each image
 PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
-FAMILIES = {PATCHES: Family("a pattern", PASSES, search_patches)} | {
-    name: Family(kind.words, STEPS * BATCH + 30, partial(search_further, name))
-    for name, kind in CHANGES.items()
-}
+PASSES += len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
+WORDS = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}

@@ -30,7 +30,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, SIZES, SOLVER, Store
+from captum_classpattern.scanning.families import CHANGES, PATCHES, SCORED, SIZES, SOLVER, Store
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
 TIMED, STEPS_TIMED = 16, 3  # images of a step of a search, and steps
@@ -50,28 +50,20 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
 
 @dataclass(frozen=True)
 class Profile:
-    """What was found of every class of a model.
+    """What was found of every class of a model. ``gains`` are how far the further families raise
+    the mean margin of the class, in units of the model's usual margin."""
 
-    ``powers`` holds a list for each number of pixels, ``others`` one for each further family, and
-    ``gains`` how far these raise the mean margin of the class, in units of the model's usual
-    margin; ``judged`` how many images of other classes each is a share or mean of, ``accuracy`` the
-    share of ``images`` that the model classifies correctly, ``model`` a hash of its weights,
-    ``computed`` the seed, the precision and the version, ``patterns`` the patterns by number of
-    pixels and class, ``changes`` what was found of the further families, by family and class, and
-    ``key`` all that the patterns depend on.
-    """
-
-    powers: Mapping[int, list[float]]
-    judged: list[int]
+    powers: Mapping[int, list[float]]  # of patches, by number of pixels
+    judged: list[int]  # images of other classes, of which each power is a share
     accuracy: float | None = None
     images: int = 0
-    others: Mapping[str, list[float]] = field(default_factory=dict)
+    others: Mapping[str, list[float]] = field(default_factory=dict)  # powers of further families
     gains: Mapping[str, list[float]] = field(default_factory=dict)
-    model: str | None = None
-    computed: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None  # a hash of its weights
+    computed: Mapping[str, Any] = field(default_factory=dict)  # seed, precision and version
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
     changes: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict, compare=False)
-    key: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    key: Mapping[str, Any] = field(default_factory=dict, compare=False)  # all they depend on
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain values; :meth:`from_dict` reads them."""
@@ -130,21 +122,24 @@ def measure(
     if store is not None:
         store.check()
     task = families.Task(model, sample, n_classes, settings, store)
-    found = {name: each.search(task) for name, each in FAMILIES.items()}
-    patches = found.pop(PATCHES)
+    patterns = families.search_patches(task)
+    further = {name: families.search_further(name, task) for name in CHANGES}
     correct = float((predicted == sample.known_labels).float().mean())
-    precision = patches.changes[SIZES[0], 0].info["precision"]
+    precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
-        powers=patches.powers,
+        powers={
+            size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
+            for size in SIZES
+        },
         judged=judged,
         accuracy=None if images.labels is None else correct,
         images=len(sample),
-        others={name: each.powers[name] for name, each in found.items()},
-        gains={name: each.gains for name, each in found.items()},
+        others={name: powers for name, (powers, _, _) in further.items()},
+        gains={name: gains for name, (_, gains, _) in further.items()},
         model=key["model"],
         computed={"seed": settings.seed, "precision": precision, "version": VERSION},
-        patterns=patches.changes,
-        changes={name: each.changes for name, each in found.items()},
+        patterns=patterns,
+        changes={name: changes for name, (_, _, changes) in further.items()},
         key=key,
     )
 
@@ -200,8 +195,7 @@ def estimate_seconds(
     model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
 ) -> float:
     """About how long a scan takes, from the time of one pass; nothing else depends on it."""
-    passes = n_classes * sum(family.passes for family in FAMILIES.values())
-    return seconds_per_pass(model, images, precision) * passes
+    return seconds_per_pass(model, images, precision) * n_classes * families.PASSES
 
 
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:

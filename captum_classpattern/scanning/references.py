@@ -293,21 +293,17 @@ def names_of(
 
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
     """Raises an error unless all numbers of a model are there and possible."""
-    shares: list[list[float]] = [*profile.powers.values(), *profile.others.values()]
-    lengths = {len(profile.judged), *map(len, shares), *map(len, profile.gains.values())}
-    if lengths != {references.n_classes}:
-        raise ValueError(f"{name} has not as many values as classes")
-    if not all(0 <= share <= 1 for row in shares for share in row):
-        raise ValueError(f"a power of {name} is not between 0 and 1")
-    if not all(isinstance(count, int) and count > 0 for count in profile.judged):
-        raise ValueError(f"{name} was not judged by images")
-    if profile.accuracy is not None and not 0 <= profile.accuracy <= 1:
-        raise ValueError(f"the accuracy of {name} is not between 0 and 1")
     held = [set(values) for values in (profile.powers, profile.others, profile.gains)]
-    if held != [set(SIZES), set(CHANGES), set(CHANGES)]:
-        raise ValueError(f"{name} lacks a number of pixels or a family, or has others")
-    if not all(math.isfinite(gain) for row in profile.gains.values() for gain in row):
-        raise ValueError(f"a gain of {name} is not a number")
+    shares, gains = [*profile.powers.values(), *profile.others.values()], profile.gains.values()
+    accuracy = [] if profile.accuracy is None else [profile.accuracy]
+    if not (
+        held == [set(SIZES), set(CHANGES), set(CHANGES)]
+        and {len(profile.judged), *map(len, (*shares, *gains))} == {references.n_classes}
+        and all(0 <= share <= 1 for values in (*shares, accuracy) for share in values)
+        and all(math.isfinite(gain) for values in gains for gain in values)
+        and all(isinstance(count, int) and count > 0 for count in profile.judged)
+    ):
+        raise ValueError(f"{name} lacks numbers, or has impossible ones")
 
 
 def _span_of(values: Sequence[Any]) -> str:

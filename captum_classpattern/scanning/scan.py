@@ -25,10 +25,11 @@ from captum_classpattern.scanning.decision import (
     decide,
 )
 from captum_classpattern.scanning.families import (
-    FAMILIES,
+    CHANGES,
     PATCHES,
     PATTERNS,
     SCORED,
+    WORDS,
     Store,
     unit_of,
 )
@@ -128,7 +129,7 @@ class Scan(Decision, Result):
             return _concern(self.profile, self.references) or ANOTHER_KIND
         if self.verdict == NOTHING:
             looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
-            looked += [family.words for key, family in FAMILIES.items() if key != PATCHES]
+            looked += [kind.words for kind in CHANGES.values()]
             return (
                 f"No class differs from the clean references by {', '.join(looked[:-1])} or "
                 f"{looked[-1]} ({self.p_text}). This does not show that the model is clean."
@@ -144,7 +145,7 @@ class Scan(Decision, Result):
         unseen = look is not None and look.unseen
         where = "that the search has not seen" if unseen else "by which the search was judged"
         return (
-            f"{name} has {FAMILIES[self.family].words} unlike those of the {n} clean references "
+            f"{name} has {WORDS[self.family]} unlike those of the {n} clean references "
             f"({self.p_text}). With {what}, the model predicts {name} for {share} of the images of "
             f"other classes {where}. If this model were like the references, this would happen in "
             f"at most {100 * self.alpha:g} % of cases. It does not prove a backdoor."
@@ -153,7 +154,7 @@ class Scan(Decision, Result):
     @property
     def likeness(self) -> str:
         """Whether the model is like its references, and what they are."""
-        words = [FAMILIES[of].words for of, one in self.comparisons.items() if one.of_another_kind]
+        words = [WORDS[of] for of, one in self.comparisons.items() if one.of_another_kind]
         by = f" by {' and '.join(words)}" if words else ""
         return (
             f"Compared with the {len(self.references)} references, its accuracy is "
@@ -345,31 +346,25 @@ def scan(
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels, model, class_names)
     origin = (attribute_of(model, "provenance") or {}).get("source")
-    if references is None:
-        count = source.count_outputs(model)
-        check_many(count)
-        listed = names_of(model, source, count, class_names) or placeholders(count)
-        where = None if folder is None else Path(folder)
-        return rank_classes(model, source, listed, settings, folder=where, source=origin)
-    known = ReferenceSet.load(references)
-    if not len(known):
-        raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-    patterns = None if folder is None else Path(folder) / PATTERNS
+    where = None if folder is None else Path(folder)
+    known = None if references is None else ReferenceSet.load(references)
     count = source.count_outputs(model)
     names = names_of(model, source, count, class_names)
+    listed = names or placeholders(count)
+    if known is None:
+        check_many(count)
+        return rank_classes(model, source, listed, settings, folder=where, source=origin)
+    if not len(known):
+        raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
     known.check(count, source.shape, names)
-    profile = measure(model, source, settings, folder=patterns)
+    profile = measure(model, source, settings, folder=where and where / PATTERNS)
     notes = _notes(profile, source, known, names)
     if names is not None:
         known = known.in_order(names)
-    names = names or placeholders(known.n_classes)
-    found = judge(profile, known, alpha, names, notes)
+    found = judge(profile, known, alpha, listed, notes)
     first = {family: each.target for family, each in found.comparisons.items()}
-    return replace(
-        found,
-        looks=look_closer(model, source, profile, first, names, settings),
-        source=origin,
-    )
+    looks = look_closer(model, source, profile, first, listed, settings)
+    return replace(found, looks=looks, source=origin)
 
 
 def check_many(count: int) -> None:

@@ -29,7 +29,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
 from captum_classpattern.scanning.families import GREY, PATTERNS, Store, read_kept
-from captum_classpattern.scanning.profile import draw_sample, key_of, seconds_per_pass
+from captum_classpattern.scanning.profile import draw_sample, key_of
 from captum_classpattern.scores.power import margins_of
 
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
@@ -179,13 +179,7 @@ class Triage(Result):
 
 
 def robust_deviations(margins: Sequence[float]) -> list[float]:
-    """How far each value is above the median, in robust standard deviations.
-
-    Examples::
-
-        >>> [round(each, 2) for each in robust_deviations([0, 1, 2, 3, 10])]
-        [-1.35, -0.67, 0.0, 0.67, 5.4]
-    """
+    """How far each value is above the median, in robust standard deviations."""
     values = np.array(margins, float) - np.median(margins)
     scale = MAD * float(np.median(np.abs(values)))
     return [float(each) for each in values / max(scale, 1e-9)]
@@ -216,8 +210,9 @@ def rank_classes(
         )
     key = key_of(model, sample, predicted, settings)
     key |= {"triage": [SIDE, *SHARES], "short": asdict(SHORT), "long": asdict(LONG)}
-    if folder is not None:
-        Store(folder / PATTERNS, key).check()
+    store = None if folder is None else Store(folder / PATTERNS, key)
+    if store:
+        store.check()
     explainer = ClassPattern(model, sample)
     explainer.accuracy_is_known = True
     total = expected_passes(len(names), len(sample))
@@ -227,7 +222,15 @@ def rank_classes(
         margins = _margins(explainer, sample, len(names), settings, folder, key)
         clean = clean_margins(model, judges, len(names), settings.seed)
         first = ranked([after - before for after, before in zip(margins, clean)])[:FIRST]
-        patterns = _patterns(explainer, sample, first, settings, folder, key)
+        patterns: dict[tuple[int, int], Pattern] = {}
+        long = replace(settings, solver=LONG)
+        for y in first:
+            found = store and store.find([(n, y) for n in SHARES])
+            if not found:
+                found = search_cells(explainer, sample.shape, [y], long, SHARES)
+                if store:
+                    store.add(found)
+            patterns |= found
     return Triage(margins, clean, patterns, len(judges), names, key, source)
 
 
@@ -236,8 +239,7 @@ def clean_margins(
 ) -> list[float]:
     """The mean margin of each class on images of other classes, without a pattern."""
     with preserve_state(model, seed):
-        place = device_and_dtype(model, judges.take([0]))
-        parts = [outputs_for(model, part.to(*place)) for part in judges.in_order()]
+        parts = [outputs_for(model, part) for part in judges.in_order()]
     logits, labels = torch.cat(parts).float().cpu(), judges.known_labels
     return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]
 
@@ -284,28 +286,6 @@ def _margins(
     return [known[y] for y in range(count)]
 
 
-def _patterns(
-    explainer: ClassPattern,
-    sample: LabelledImages,
-    classes: Sequence[int],
-    settings: SearchSettings,
-    folder: Path | None,
-    key: Mapping[str, Any],
-) -> dict[tuple[int, int], Pattern]:
-    """The patterns of the first classes."""
-    store = None if folder is None else Store(folder / PATTERNS, key)
-    patterns: dict[tuple[int, int], Pattern] = {}
-    for y in classes:
-        found = store and store.find([(n, y) for n in SHARES])
-        if not found:
-            long = replace(settings, solver=LONG)
-            found = search_cells(explainer, sample.shape, [y], long, SHARES)
-            if store:
-                store.add(found)
-        patterns |= found
-    return patterns
-
-
 def expected_passes(classes: int, images: int) -> int:
     """About how many passes the scan of so many classes takes."""
     judging = min(images, MOST_IMAGES) // 10  # a fifth of the images, half a pass each
@@ -313,10 +293,3 @@ def expected_passes(classes: int, images: int) -> int:
     return classes * (SHORT.passes()[-1] + judging) + FIRST * (
         LONG.passes()[-1] + judging + smaller
     )
-
-
-def estimate_seconds(
-    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str
-) -> float:
-    """About how long the scan takes, from the time of one pass; nothing else depends on it."""
-    return seconds_per_pass(model, images, precision) * expected_passes(n_classes, len(images))

@@ -293,7 +293,7 @@ def test_without_a_folder_each_checkpoint_has_its_own(monkeypatch, tmp_path, pla
 @pytest.mark.usefixtures("first_scan")
 def test_an_interrupted_scan_says_what_is_kept_and_resumes_there(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "AT_ONCE", 2)
-    monkeypatch.setattr(profile, "estimate_seconds", lambda *_, **__: 23.4)
+    monkeypatch.setattr(profile, "seconds_per_pass", lambda *_: 23.4 / (4 * families.PASSES))
     for interrupted, said in (
         (0, "no group of classes was finished, so nothing is kept"),
         (2, f"the same command resumes from {tmp_path}"),

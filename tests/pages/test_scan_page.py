@@ -12,7 +12,7 @@ from shown import HOSTILE, check, percent, read, table_of
 from captum_classpattern.cli.scan import print_scan
 from captum_classpattern.pages import parts
 from captum_classpattern.pages.kinds.scan import bound_of
-from captum_classpattern.scanning.families import CHANGES, FAMILIES
+from captum_classpattern.scanning.families import CHANGES, WORDS
 from captum_classpattern.scanning.scan import judge
 from captum_classpattern.visualization.drawing import on_neutral
 
@@ -64,7 +64,7 @@ def test_a_page_shows_what_each_family_found_on_images_before_and_after(found):
     html = html_of(found)
     pictures = [attributes["src"] for tag, attributes in check(html).tags if tag == "img"]
     del pictures[SHOWN]  # the chart, after the family that decides
-    for number, family in enumerate(FAMILIES):
+    for number, family in enumerate(WORDS):
         look = found.looks[family]
         first, *others = pictures[SHOWN * number : SHOWN * (number + 1)]
         y, shape = look.target, found.references.shape
@@ -110,7 +110,7 @@ def test_without_a_look_at_images_there_is_the_chart_alone():
     assert found.next_steps[0] in check(html_of(found), pictures=1).text
     figure, axes = found.plot(use_pyplot=False)
     assert isinstance(figure, Figure)
-    assert [axis.get_title() for axis in axes] == [each.words for each in FAMILIES.values()]
+    assert [axis.get_title() for axis in axes] == [*WORDS.values()]
     print_scan(found)
 
 
@@ -118,7 +118,7 @@ def test_cells_and_channels_that_cannot_be_drawn(found):
     cells = replace(found, references=replace(found.references, shape=(1, 66, 66)))
     assert " cells" in read(cells).text
     other = replace(found, references=replace(found.references, shape=(2, 8, 8)))
-    assert len(other.plot(use_pyplot=False)[1]) == len(FAMILIES)
+    assert len(other.plot(use_pyplot=False)[1]) == len(WORDS)
 
 
 # ---- the figure
@@ -132,7 +132,7 @@ def test_the_figure_shows_images_with_predictions_and_the_leads_of_all_classes(f
     for row, (family, look) in zip(axes, found.looks.items()):
         each = found.comparisons[family]
         words = row[0].get_ylabel().replace("\n", " ")
-        assert words == f"{FAMILIES[family].words}: {NAMES[look.target]}"
+        assert words == f"{WORDS[family]}: {NAMES[look.target]}"
         for axis, before, after in zip(row[1:], look.before.names, look.after.captions):
             assert axis.get_xlabel().replace("\n", " ") == f"{before} {ARROW} {after}"
         hits = [axis.xaxis.label.get_fontweight() == "bold" for axis in row[1:4]]

@@ -14,7 +14,7 @@ from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.closer import look_closer
-from captum_classpattern.scanning.families import CHANGES, FAMILIES, SCORED, SIZES, Store
+from captum_classpattern.scanning.families import CHANGES, SCORED, SIZES, WORDS, Store
 from captum_classpattern.scanning.profile import Profile, draw_sample
 from captum_classpattern.scanning.scan import judge
 
@@ -88,8 +88,8 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
 
 
 def test_every_family_is_searched_and_the_one_that_leads_decides(found):
-    assert list(found.comparisons) == list(found.profile.scores()) == list(FAMILIES)
-    assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].lead)
+    assert list(found.comparisons) == list(found.profile.scores()) == list(WORDS)
+    assert found.family == max(WORDS, key=lambda name: found.comparisons[name].lead)
     for name in CHANGES:
         assert found.profile.changes[name].keys() == set(range(CLASSES))
         assert len(found.profile.others[name]) == len(found.profile.gains[name]) == CLASSES

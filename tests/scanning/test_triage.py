@@ -78,6 +78,8 @@ def test_deviations_are_robust():
     values = [*np.random.default_rng(0).normal(3, 2, 500), 103.0]
     assert robust_deviations(values)[-1] == pytest.approx(50, rel=0.1)
     assert np.median(robust_deviations(values)) == 0
+    few = robust_deviations([0, 1, 2, 3, 10])
+    assert few == pytest.approx([-1.349, -0.674, 0, 0.674, 5.396], abs=1e-3)
 
 
 def searched_by(monkeypatch, stop_after=None):

@@ -15,7 +15,7 @@ from captum_classpattern.pages.kinds.power import power_text
 from captum_classpattern.pages.parts import Column
 from captum_classpattern.scanning import Scan
 from captum_classpattern.scanning.decision import SUSPICIOUS
-from captum_classpattern.scanning.families import CHANGES, FAMILIES, PATCHES, unit_of
+from captum_classpattern.scanning.families import CHANGES, PATCHES, WORDS, unit_of
 from captum_classpattern.scores.examples import EXAMPLES
 from captum_classpattern.visualization.drawing import Drawing, on_neutral
 from captum_classpattern.visualization.formats import percent, percent_range
@@ -67,7 +67,7 @@ def parts(scan: Scan, whole: bool = False) -> tuple[str, list[Markup]]:
 
 def _found(scan: Scan, family: str, title: str) -> Iterator[Markup]:
     """What a family has found for its first class, and what it does to images."""
-    look, words = scan.looks[family], FAMILIES[family].words
+    look, words = scan.looks[family], WORDS[family]
     name, power = scan.class_names[look.target], look.power
     yield html.heading(f"{title}: {words} for {name}")
     used = "has not seen" if look.unseen else "was judged by, too, since few were left"
@@ -136,7 +136,7 @@ def plot(scan: Scan, *, use_pyplot: bool) -> Drawing:
             cells.append(Cell(image, f"{name} {ARROW} {text}", y == look.target, HIT))
         cells += [None] * (EXAMPLES + 1 - len(cells))
         cells.append(partial(_draw_leads, panel=_leads_of(scan, family)))
-        rows.append((f"{FAMILIES[family].words}: {scan.class_names[look.target]}", cells))
+        rows.append((f"{WORDS[family]}: {scan.class_names[look.target]}", cells))
     titles = ["what was found", *[""] * EXAMPLES, "how far each class leads"]
     unseen = "held-out images" if all(look.unseen for look in scan.looks.values()) else "images"
     titles[1 + EXAMPLES // 2] = f"{unseen} with it,\nand the model's predictions"
@@ -185,7 +185,7 @@ def _leads_of(scan: Scan, family: str) -> Panel:
         "xlabel": f"first: {', '.join(cut)}",
     }
     lines = [Line([(x, 0) for x in leads], look) for leads, look in zip(values, LEADS.values())]
-    return Panel(lines, axes, FAMILIES[family].words, dotted=bound_of(scan))
+    return Panel(lines, axes, WORDS[family], dotted=bound_of(scan))
 
 
 def leads_text(scan: Scan) -> str:

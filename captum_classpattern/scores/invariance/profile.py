@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, suggest_names
-from captum_classpattern.classifier import Classifier, device_and_dtype, predict, preserve_state
+from captum_classpattern.classifier import Classifier, device_and_dtype, outputs_for, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
@@ -339,7 +339,7 @@ def _mean_hits(
             images = batch.to(device, dtype)
             for i, (_, stamped, change) in enumerate(trials):
                 changed = change(images if stamped is None else stamped.stamp(images))
-                counts[i] += (predict(forward_func, changed) == pattern.target).sum()
+                counts[i] += (outputs_for(forward_func, changed).argmax(1) == pattern.target).sum()
                 bar.update(len(images))
     hits: dict[tuple[Any, ...], list[int]] = {}
     for (measured, *_), count in zip(trials, counts.tolist()):
