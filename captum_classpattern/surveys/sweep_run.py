@@ -395,13 +395,7 @@ def choose(
 
 
 def duration(seconds: float) -> str:
-    """A time with two digits or so, in the unit that suits it.
-
-    Examples::
-
-        >>> duration(48), duration(5_400), duration(400_000)
-        ('48 s', '90 min', '111 h')
-    """
+    """A time with two digits or so, in the unit that suits it."""
     for size, name in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"

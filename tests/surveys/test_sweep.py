@@ -27,7 +27,7 @@ from captum_classpattern.surveys import Survey, engines, survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.sources import COLUMNS, ModelSource, read_models
 from captum_classpattern.surveys.sweep_results import begin, locked, note
-from captum_classpattern.surveys.sweep_run import cheap, choose
+from captum_classpattern.surveys.sweep_run import cheap, choose, duration
 
 sweeping = importlib.import_module("captum_classpattern.surveys.sweep_run")
 
@@ -415,6 +415,13 @@ def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsy
     printed = capsys.readouterr().err
     assert "sweep: 3 units left, about " in printed
     assert "failed=3" in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(48, "48 s"), (5_400, "90 min"), (7_199, "120 min"), (400_000, "111 h")]
+)
+def test_a_time_has_the_unit_that_suits_it(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_a_first_look_is_cheap():
