@@ -362,9 +362,10 @@ def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):
     search, held_out = (LabelledImages(*pair, names) for pair in (SEARCH, HELD_OUT))
     model = cp.PixelClassifier(network(0), class_names=placeholders(CLASSES))
     other = cp.PixelClassifier(network(0), class_names=["dog", "cat", "owl"])
-    models = {"m": model, "other": other}
+    models = {"m": model, "other": other, "plain": network(0)}
     found = sweep(models, search, held_out, folder=tmp_path, classes=["owl"], **QUICK)
-    ours = found.table().query("model == 'm'")
+    ours = found.table().query("model in ('m', 'plain') and error.isna()")
+    assert {*ours["model"]} == {"m", "plain"}
     assert ({*ours["class"]}, {*ours["class_name"]}) == ({2}, {"owl"})
     assert model.class_names == placeholders(CLASSES)  # the caller's own is unchanged
     [failure] = found.failures
