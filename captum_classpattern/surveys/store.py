@@ -138,12 +138,6 @@ def findings_file(folder: Path, target: int) -> Path:
     return folder / "findings" / f"{target}.json"
 
 
-def remove_findings(folder: Path) -> None:
-    """Removes the summary and the scores of a survey, so that the folder can hold another."""
-    for path in (folder / RESULTS, *folder.glob("findings/*.json")):
-        path.unlink(missing_ok=True)
-
-
 def pattern_file(
     folder: Path, target: int, canvas: str, area: float, name: str | None = None
 ) -> Path:
