@@ -146,10 +146,6 @@ def sweep(
     search, held_out = check_images(search, held_out, settings.areas)
     check_for_all(settings.feature_mask, search.shape[1:])
     if classes is not None:
-        if ClassNames.of(search) is None and any(isinstance(each, str) for each in classes):
-            raise ValueError(
-                "`classes` has names, but the images have no class names: give numbers"
-            )
         targets = find_classes(classes, search)
     elif search.labels is None:
         raise ValueError("the search images have no labels: say which classes to search")
