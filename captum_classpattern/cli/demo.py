@@ -161,11 +161,10 @@ def _search(
         classes_together=len(cp.demo.CLASS_NAMES),
         canvases=CANVASES,
         n_steps=ROUNDS,
-        internal_batch_size=BATCH,
         show_progress=sys.stderr.isatty(),
         folder=out / name,
         resume=True,
-        **searches.keywords(),
+        **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
     for _ in found:  # it searches while it is iterated
         pass

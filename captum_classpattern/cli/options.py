@@ -237,10 +237,13 @@ class ComputeOptions:
     Args:
         seed: The seed of everything that is random.
         precision: Full as in the model, or faster in bfloat16.
+        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
+            suits the device.
     """
 
     seed: Annotated[int, read_as(partial(values.whole_number, least=0), "N")] = 0
     precision: Literal["auto", "full", "bfloat16"] = "auto"
+    internal_batch_size: Count | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The options as the library's functions take them, without the classes, whose numbers
@@ -249,19 +252,7 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions(ComputeOptions):
-    """How it is computed, for commands whose batches can be chosen.
-
-    Args:
-        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
-            suits the device.
-    """
-
-    internal_batch_size: Count | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(BatchOptions):
+class SearchOptions(ComputeOptions):
     """Which classes are searched, and how.
 
     Args:
