@@ -169,7 +169,7 @@ def _search(
     for _ in found:  # it searches while it is iterated
         pass
     title = f"Fashion-MNIST, {name} model: the best canvas of each class"
-    figure, _ = found.plot(title=title, seed=searches.seed, use_pyplot=False)
+    figure, _ = found.plot(title=title, use_pyplot=False)
     write_figure(figure, out / f"{name}.png")
     found.to_html(out / f"{name}.html")
     return found

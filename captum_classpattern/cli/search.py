@@ -97,7 +97,7 @@ def search(
         ):
             for finding in found:
                 bar.set_description(finding.label)
-        figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
+        figure, _ = found.plot(use_pyplot=False)
         write_figure(figure, out / "patterns.png")
         found.to_html(out / "report.html")
         if as_json:

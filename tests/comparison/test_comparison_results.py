@@ -300,7 +300,9 @@ def test_a_notebook_shows_patterns_mean_powers_and_verdicts(comparison, tmp_path
         for place, cell in zip(places, row[1:])
     }
     for row in few.rows()[:-1]:
-        place = f"{row['model']}, {row['kind']} canvas".replace("\udcff", "\N{REPLACEMENT CHARACTER}")
+        place = f"{row['model']}, {row['kind']} canvas".replace(
+            "\udcff", "\N{REPLACEMENT CHARACTER}"
+        )
         share, low, high = (100 * row[f"power_0.1{end}"] for end in ("", "_low", "_high"))
         power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f}\N{EN DASH}{high:.1f})"
         assert shown.pop((row["method"], place)) == power
