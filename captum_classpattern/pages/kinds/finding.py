@@ -116,11 +116,10 @@ def row_of(finding: Finding, name: str) -> PatternRow:
     return PatternRow(name, pattern, pattern.topk(area), finding.examples, finding.scores[area])
 
 
-def plot(finding: Finding, *, title: str | None, use_pyplot: bool) -> Drawing:
+def plot(finding: Finding, *, use_pyplot: bool) -> Drawing:
     rows = [
         row_of(each, f"{each.canvas}\ncanvas" if finding.others else each.label)
         for each in finding.on_each_canvas
     ]
-    if title is None and finding.others:
-        title = finding.label
+    title = finding.label if finding.others else None
     return draw_patterns(rows, area=finding.area, title=title, use_pyplot=use_pyplot)
