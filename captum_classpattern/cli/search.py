@@ -151,12 +151,12 @@ def _results_with_files(out: Path) -> dict[str, Any]:
     """results.json, with the file of the pattern next to the scores at each area, and whether
     these beat their controls."""
     from captum_classpattern.scores import Scores
-    from captum_classpattern.surveys.store import RESULTS, find_pattern_file
+    from captum_classpattern.surveys.store import RESULTS, pattern_file
 
     results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     for row in results["rows"]:
         for area, scores in row["areas"].items():
-            file = find_pattern_file(
+            file = pattern_file(
                 out / "patterns", row["class"], row["canvas"], float(area), row["class_name"]
             )
             scores["beats_controls"] = Scores.from_dict(scores).beats_controls
