@@ -1,6 +1,7 @@
 """``classpattern demo``: what there is to find in the embedded models, as a page."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -116,8 +117,6 @@ def demo(
 def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
     """Keeps the findings in the folder if they are of an unfinished demo with these settings, and
     removes those of any other demo."""
-    from captum_classpattern.surveys.store import remove_findings
-
     path = out / "results.json"
     unfinished = {"complete": False, **settings, "verdicts": []}
     if path.exists():
@@ -128,7 +127,7 @@ def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
             print(f"Continuing the unfinished demo in {out}.")
             return
         for name in cp.demo.MODELS:
-            remove_findings(out / name)
+            shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     write_json(unfinished, path)
 
@@ -162,16 +161,15 @@ def _search(
         classes_together=len(cp.demo.CLASS_NAMES),
         canvases=CANVASES,
         n_steps=ROUNDS,
-        internal_batch_size=BATCH,
         show_progress=sys.stderr.isatty(),
         folder=out / name,
         resume=True,
-        **searches.keywords(),
+        **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
     for _ in found:  # it searches while it is iterated
         pass
     title = f"Fashion-MNIST, {name} model: the best canvas of each class"
-    figure, _ = found.plot(title=title, seed=searches.seed, use_pyplot=False)
+    figure, _ = found.plot(title=title, use_pyplot=False)
     write_figure(figure, out / f"{name}.png")
     found.to_html(out / f"{name}.html")
     return found

@@ -87,11 +87,7 @@ def _help_of(error: MissingArgumentError) -> str:
 
 def with_options(message: str, options: Collection[str]) -> str:
     """A message of the library with its arguments, which are in backticks, as options: `size` as
-    --size, and `on_error='skip'` as --on-error skip; without what is for Python alone.
-
-    >>> with_options("pass `num_classes=10` (in Python: here), or `folder`", ["--num-classes"])
-    'pass --num-classes 10, or folder'
-    """
+    --size, and `on_error='skip'` as --on-error skip; without what is for Python alone."""
 
     def replaced(found: re.Match[str]) -> str:
         name, value = found.groups()

@@ -237,10 +237,13 @@ class ComputeOptions:
     Args:
         seed: The seed of everything that is random.
         precision: Full as in the model, or faster in bfloat16.
+        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
+            suits the device.
     """
 
     seed: Annotated[int, read_as(partial(values.whole_number, least=0), "N")] = 0
     precision: Literal["auto", "full", "bfloat16"] = "auto"
+    internal_batch_size: Count | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The options as the library's functions take them, without the classes, whose numbers
@@ -249,19 +252,7 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions(ComputeOptions):
-    """How it is computed, for commands whose batches can be chosen.
-
-    Args:
-        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
-            suits the device.
-    """
-
-    internal_batch_size: Count | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(BatchOptions):
+class SearchOptions(ComputeOptions):
     """Which classes are searched, and how.
 
     Args:
@@ -281,33 +272,24 @@ class SearchOptions(BatchOptions):
 
     def find_classes(self, model: "cp.PixelClassifier", images: "cp.LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
-        from captum_classpattern.classifier.class_names import ClassNames
         from captum_classpattern.images import predictions
+        from captum_classpattern.surveys.search import find_classes
 
         if self.classes is None:
             labels = predictions(model, images) if images.labels is None else images.labels
             return sorted(set(labels.tolist()))
-        names, count = ClassNames.of(model), len(model.class_names or ())
-        chosen: list[int] = []
+        count, chosen = len(model.class_names or ()), list[int | str]()
         try:
             for part in self.classes:
-                if isinstance(part, range):
-                    if count and part[-1] >= count:
-                        raise ValueError(
-                            f"{part[-1]} is out of range: the model has {count} classes, numbered "
-                            f"from 0 to {count - 1}"
-                        )
-                    chosen += part
-                elif names is None:
+                if isinstance(part, range) and count and part[-1] >= count:
                     raise ValueError(
-                        f"{part!r} is a name, but neither the model nor the images name the "
-                        "classes: give numbers, or --class-names FILE"
+                        f"{part[-1]} is out of range: the model has {count} classes, numbered from "
+                        f"0 to {count - 1}"
                     )
-                else:
-                    chosen.append(names.find(part))
+                chosen += [part] if isinstance(part, str) else part
+            return find_classes(chosen, model)
         except ValueError as error:
             raise ValueError(f"--classes: {error}") from None
-        return list(dict.fromkeys(chosen))
 
 
 @dataclass(frozen=True, kw_only=True)

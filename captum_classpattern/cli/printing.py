@@ -1,7 +1,6 @@
 """What the commands print: tables, and the JSON documents of docs/json.md."""
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -101,17 +100,5 @@ def document(command: str, out: Path, wanted: bool) -> Iterator[dict[str, Any]]:
     with redirect_stdout(sys.stderr) if wanted else nullcontext():
         yield content
     if wanted:
-        print(json.dumps(finite(content), indent=2, allow_nan=False))
-
-
-def finite(value: Any) -> Any:
-    """The value with null for every number that JSON does not have.
-
-    >>> finite({"loss": [0.5, float("nan")]})
-    {'loss': [0.5, None]}
-    """
-    if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        finite = json.loads(json.dumps(content), parse_constant=lambda _: None)  # NaN is not JSON
+        print(json.dumps(finite, indent=2, allow_nan=False))

@@ -24,7 +24,7 @@ def scan(
     *,
     model: options.ModelOptions = options.ModelOptions(),
     images: options.SourceOptions,
-    compute: options.BatchOptions = options.BatchOptions(),
+    compute: options.ComputeOptions = options.ComputeOptions(),
     references: Annotated[str | None, Parameter(metavar="FILE|NAME")] = None,
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="P")] = 0.05,
     out: options.OutputFolder | None = None,
@@ -59,18 +59,14 @@ def scan(
     """
     from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning import Triage, triage
-    from captum_classpattern.scanning.families import PASSES, PATTERNS, SEARCH
+    from captum_classpattern.scanning.families import PASSES
     from captum_classpattern.scanning.profile import seconds_per_pass
     from captum_classpattern.scanning.references import names_of
     from captum_classpattern.scanning.scan import check_many
+    from captum_classpattern.surveys.sweep_run import duration
 
     known = None if references is None else cp.ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
-
-    def what_is_kept() -> str:
-        if (folder / PATTERNS / SEARCH).exists() or (folder / triage.MARGINS).exists():
-            return f"the same command resumes from {folder}"
-        return "no group of classes was finished, so nothing is kept"
 
     with printing.document("scan", folder, as_json) as content:
         classifier = model.open(checkpoint)
@@ -84,9 +80,8 @@ def scan(
             known.check(count, source.shape, names_of(classifier, source, count))
             passes = count * PASSES
         seconds = passes * seconds_per_pass(classifier, source, compute.precision)
-        time = f"{round(seconds / 60)} minutes" if seconds > 120 else f"{max(1, round(seconds))} s"
-        print(f"{count:,} classes, about {time}.", flush=True)
-        with interrupted(what_is_kept):
+        print(f"{count:,} classes, about {duration(max(1, seconds))}.", flush=True)
+        with interrupted(lambda: f"the same command resumes from {folder}"):
             found = cp.scan(
                 classifier,
                 source,
@@ -168,7 +163,7 @@ def reference(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
     images: options.SourceOptions,
-    compute: options.BatchOptions = options.BatchOptions(),
+    compute: options.ComputeOptions = options.ComputeOptions(),
     out: Annotated[Path, Parameter(metavar="FILE")],
     recipe: Annotated[list[str] | None, Parameter(metavar="KEY=VALUE")] = None,
 ) -> None:

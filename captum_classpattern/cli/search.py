@@ -4,7 +4,6 @@ many, scored on held-out images."""
 import codecs
 import csv
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,7 +97,7 @@ def search(
         ):
             for finding in found:
                 bar.set_description(finding.label)
-        figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
+        figure, _ = found.plot(use_pyplot=False)
         write_figure(figure, out / "patterns.png")
         found.to_html(out / "report.html")
         if as_json:
@@ -152,12 +151,12 @@ def _results_with_files(out: Path) -> dict[str, Any]:
     """results.json, with the file of the pattern next to the scores at each area, and whether
     these beat their controls."""
     from captum_classpattern.scores import Scores
-    from captum_classpattern.surveys.store import RESULTS, find_pattern_file
+    from captum_classpattern.surveys.store import RESULTS, pattern_file
 
     results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     for row in results["rows"]:
         for area, scores in row["areas"].items():
-            file = find_pattern_file(
+            file = pattern_file(
                 out / "patterns", row["class"], row["canvas"], float(area), row["class_name"]
             )
             scores["beats_controls"] = Scores.from_dict(scores).beats_controls
@@ -271,18 +270,17 @@ def _open_first(sources: Sequence[Any]) -> Any:
 
 def print_sweep(found: "cp.Sweep", title: str) -> bool:
     """Prints a row for each model, and the units that failed; writes all rows into table.csv.
-    Returns whether anything was found. Models are read one at a time: there may be thousands."""
+    Returns whether anything was found."""
+    from captum_classpattern.pages.kinds.sweep import model_rows
+
     with replace_file(found.folder / "table.csv") as file:
         writer = csv.DictWriter(codecs.getwriter("utf-8")(file), found.columns)
         writer.writeheader()
         writer.writerows(found.rows())
-    failed = Counter(row["model"] for row in found.failures)
-    rows = [
-        _row(model, best, failed[model])
-        for model in found.models
-        if (best := found.best_canvases(model)) or failed[model]
-    ]
-    rows.sort(key=lambda row: -row.get("power", -1.0))
+    rows = [row for row in model_rows(found) if row["classes"] or row["failed"]]
+    for row in rows:
+        if first := row.get("first"):
+            row["strongest"] = f"{first.label}, {100 * first.power.value:.1f} %"
     strongest = f"{SHOWN} of {len(rows)} models, the strongest" if len(rows) > SHOWN else None
     out = printing.console()
     out.print(printing.make_table(COLUMNS, rows[:SHOWN], title=title, caption=strongest))
@@ -297,16 +295,3 @@ def print_sweep(found: "cp.Sweep", title: str) -> bool:
     if len(found.failures) > SHOWN:
         out.print(f"and {len(found.failures) - SHOWN} more, in {found.folder / 'table.csv'}")
     return any("power" in row for row in rows)
-
-
-def _row(model: str, best: "Sequence[cp.Finding]", failed: int) -> dict[str, Any]:
-    """The row of a model, by its best findings at the first area."""
-    from captum_classpattern.pages.kinds.sweep import summary
-
-    row = {"model": model, "classes": len(best), "failed": failed}
-    if not best:
-        return row
-    found = summary(best)
-    first = found["first"]
-    strongest = f"{first.label}, {100 * first.scores[first.area].power.value:.1f} %"
-    return {**row, **found, "strongest": strongest}

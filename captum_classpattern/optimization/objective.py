@@ -124,7 +124,9 @@ class Objective:
         slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
         if bounded:  # the chain rule: sqrt(p) / 2 times as much
             slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
-        (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits.dtype))
+        (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits.dtype), allow_unused=True)
+        if slope is None:
+            raise ValueError(NO_GRADIENT)
         if colours:
             return loss, torch.cat([slope, slope * image], 1).float()
         return loss, (slope * difference).sum(1, keepdim=True).float()

@@ -4,20 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, is_whole
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    over_pixels,
-    preserve_state,
-    uncounted,
-)
-from captum_classpattern.classifier.class_names import ClassNames, label_of, parse_targets
+from captum_classpattern.classifier import Classifier, over_pixels, preserve_state
+from captum_classpattern.classifier.class_names import label_of, parse_targets
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
-from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.search import CANVASES, LONG, SurveySearch, SurveySettings
 
@@ -124,7 +116,9 @@ def explain_class(
         _ = search.known_labels  # or an error
         names = search.names_for(classifier, class_names)
         listed = None if names is None else names.names
-        number = _class_number(target, names, classifier)
+        if names is not None and isinstance(target, str):
+            target = names.find(target)
+        [number] = parse_targets(target, 1)
         if held_out is None:
             search, unseen = search.halves(seed)
         else:
@@ -134,7 +128,6 @@ def explain_class(
             _ = unseen.known_labels
         unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
-        _check_gradient(classifier, search.take([0]))
         with task.progress(
             desc=f"{label_of(number, listed)}: {settings.in_words()}",
             delay=0.0 if show_progress else LONG,
@@ -170,25 +163,3 @@ def _check_target(target: Any, labels: Any) -> None:
             "`target` is one class: for several, use "
             f"survey(model, images, ..., classes={several!r:.80})"
         )
-
-
-def _class_number(target: Any, names: ClassNames | None, classifier: Classifier) -> int:
-    """The class that a number or a name means."""
-    if isinstance(target, str) and names is not None:
-        return names.find(target)
-    if isinstance(target, str):
-        raise ValueError(
-            f"`target` is {target!r}, but neither the model nor the images name their classes: "
-            "give `class_names`, or the number of the class"
-        )
-    return parse_targets(target, 1, classifier)[0]
-
-
-def _check_gradient(classifier: Classifier, image: Tensor) -> None:
-    """Raises an error unless the logits can be differentiated by the pixels."""
-    with preserve_state(classifier, 0), uncounted():
-        pixels = image.to(*device_and_dtype(classifier, image)).requires_grad_()
-        total = classifier(pixels).sum()
-        known = total.requires_grad
-        if not known or torch.autograd.grad(total, pixels, allow_unused=True)[0] is None:
-            raise ValueError(NO_GRADIENT)

@@ -58,7 +58,9 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
 @dataclass(frozen=True, repr=False)
 class Finding(Result):
     r"""
-    The best pattern of one class on one kind of canvas for each area, and its scores.
+    The best pattern of one class on one kind of canvas for each area, and its scores. Its figure
+    has a row for each kind of canvas, the positive one first: the canvas, the binary pattern of the
+    first area, the :attr:`examples`, if there are any, and the power.
 
     Args:
         patterns (Mapping[float, Pattern]): The pattern of each area, as it was searched. Those of a
@@ -220,23 +222,6 @@ class Finding(Result):
             {**known, "area": area, **scores.as_columns(), **explained}
             for area, scores in self.scores.items()
         ]
-
-    def plot(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
-        r"""
-        Draws a row for each kind of canvas, the positive one first: the canvas, the binary pattern
-        of the first area, the :attr:`examples`, if there are any, and the power.
-
-        Args:
-            title (str, optional): Title of the figure. Default: None.
-            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-        Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes, one row for each kind of canvas.
-
-        Raises:
-            ValueError: If the canvas has neither one nor three channels.
-        """
-        return self._draw(title=title, use_pyplot=use_pyplot)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each, stands_out
@@ -182,44 +182,26 @@ class Survey(Result):
 
     def plot(
         self,
-        forward_func: Classifier | None = None,
-        images: "Images | None" = None,
-        labels: Labels = None,
         *,
         max_classes: int = 20,
         title: str = "The best canvas of each class",
-        seed: int = 0,
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
-        Draws the best canvas of each class, see :func:`plot_patterns`; if there are many classes,
-        those with the highest power.
+        Draws the best canvas of each class, as :func:`plot_patterns` does, with its
+        :attr:`Finding.examples`; if there are many classes, those with the highest power.
 
         Args:
-            forward_func (Callable, optional): The classifier. It must be given if the survey was
-                loaded from a folder. Default: None (the one that was searched).
-            images (Tensor, Dataset or DataLoader, optional): The held-out images, likewise.
-                Default: None.
-            labels (Tensor or Sequence[int], optional): Their classes, as in :func:`plot_patterns`.
-                Default: None.
             max_classes (int): Draw at most this many classes. Default: 20.
             title (str): Title of the figure.
-            seed (int): Seed of the choice of held-out images that are shown. Default: 0.
             use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
         Returns:
             *tuple[Figure, ndarray]*: The figure and its axes, one row for each class.
 
         Raises:
-            ValueError: If a classifier and images are needed, or as :func:`plot_patterns`.
+            ValueError: If nothing was found, or a canvas has neither one nor three channels.
         """
-        forward_func = self.model if forward_func is None else forward_func
-        images = self.held_out if images is None else images
-        if forward_func is None or images is None:
-            raise ValueError(
-                "a survey that was loaded needs a classifier and held-out images to be drawn: call "
-                "plot(classifier, images)"
-            )
         return self._draw(**locals())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -249,8 +231,7 @@ class Survey(Result):
             folder (str or PathLike): The folder.
 
         Returns:
-            *Survey*: The findings, class by class. To draw them, :meth:`plot` needs the classifier
-            and held-out images.
+            *Survey*: The findings, class by class.
 
         Raises:
             FileNotFoundError: If there is no survey in the folder.

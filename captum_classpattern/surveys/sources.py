@@ -103,16 +103,8 @@ class ModelSource:
 
 
 def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
-    r"""
-    The models that a user lists, see :func:`sweep`. ``options`` say how checkpoints are opened,
-    where nothing else is said.
-
-    Examples::
-
-        >>> [source] = read_models({"old": {"path": "a.pt", "arch": "resnet18", "year": 2019}})
-        >>> source.name, source.options, source.columns
-        ('old', {'arch': 'resnet18'}, {'year': 2019})
-    """
+    """The models that a user lists, see :func:`sweep`; ``options`` say how checkpoints are opened,
+    where nothing else is said."""
     if isinstance(models, Mapping):
         sources = [_describe(str(name), given) for name, given in models.items()]
     else:
@@ -163,22 +155,8 @@ def _expand(given: str, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:
 
 
 def read_manifest(file: AnyPath, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
-    r"""
-    The models of a manifest: a CSV file with a header, or JSON Lines, one model a line.
-
-    The columns are ``path`` (relative to the manifest), ``name`` (by default that of the file),
-    ``arch``, ``num_classes``, ``mean`` and ``std`` (a number, or one per channel, separated by
-    commas or spaces), ``format``, ``output``, and in JSON ``class_names``. All others travel into
-    the tables. ``options`` say how checkpoints are opened, where a cell is empty.
-
-    Examples::
-
-        >>> path = getfixture("tmp_path") / "models.csv"
-        >>> _ = path.write_text("path,arch,mean,trained by\na.pt,resnet18,0.5 0.5 0.4,Kim\n")
-        >>> [source] = read_manifest(path)
-        >>> source.name, source.options, source.columns
-        ('a', {'arch': 'resnet18', 'mean': [0.5, 0.5, 0.4]}, {'trained by': 'Kim'})
-    """
+    """The models of a CSV file or of JSON Lines, see docs/many_models.md; ``options`` say how
+    checkpoints are opened, where a cell is empty."""
     path = Path(file)
     if not path.exists():
         raise FileNotFoundError(f"there is no manifest {path}")

@@ -38,8 +38,13 @@ class Store:
         self.found: dict[int, list[Finding]] = {}
         self._files: set[Path] = set()  # those that were read, or written here
         summary = folder / RESULTS
-        self.summary = self._read(summary) if summary.exists() else {}
+        self.summary = self._checked(summary) if summary.exists() else {}
         self.read_new()
+        if self.summary.get("rows") and not self._files:
+            raise ValueError(
+                f"{summary} has scores, but the files in {folder / 'findings'} are missing, as in "
+                "version 0.1: search again, into another folder"
+            )
 
     def read_new(self) -> bool:
         """Reads the classes that were added since the last call; False if there are none."""
@@ -59,8 +64,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         for finding in findings:
             for area, pattern in finding.patterns.items():
-                name = pattern.info.get("class_name")
-                path = pattern_file(folder, target, finding.canvas, area, name)
+                path = pattern_file(folder, target, finding.canvas, area, finding.class_name)
                 pattern.save(path, seen_beside=True)  # one file of the hashes that they share
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
@@ -84,25 +88,25 @@ class Store:
             if not self.read_new():  # else the summary of another process may be lost
                 return
 
-    def _read(self, path: Path) -> dict[str, Any]:
-        """Reads a file, and takes over the classes in it of which all kinds of canvas are there."""
+    def _checked(self, path: Path) -> dict[str, Any]:
+        """What is in a file, which must be of the same search."""
         data = read_json(path, "survey")
         if self.settings is not None:
             check_same(data["settings"], self.settings, path, "search")
-        by_class: dict[int, list[Finding]] = {}
+        return data
+
+    def _read(self, path: Path) -> None:
+        """Takes over the class of a file, if all kinds of canvas are there."""
+        data = self._checked(path)
         try:
-            for row in data["rows"]:
-                finding = read_finding(row, self.folder / "patterns")
-                by_class.setdefault(finding.target, []).append(finding)
+            findings = [read_finding(row, self.folder / "patterns") for row in data["rows"]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}: {error}): remove it and search its "
                 "classes again, or choose another folder"
             ) from error
-        for target, findings in by_class.items():
-            if len(findings) == len(data["settings"].get("canvases", findings)):
-                self.found[target] = findings
-        return data
+        if findings and len(findings) == len(data["settings"].get("canvases", findings)):
+            self.found[findings[0].target] = findings
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
@@ -138,29 +142,10 @@ def findings_file(folder: Path, target: int) -> Path:
     return folder / "findings" / f"{target}.json"
 
 
-def remove_findings(folder: Path) -> None:
-    """Removes the summary and the scores of a survey, so that the folder can hold another."""
-    for path in (folder / RESULTS, *folder.glob("findings/*.json")):
-        path.unlink(missing_ok=True)
-
-
-def pattern_file(
-    folder: Path, target: int, canvas: str, area: float, name: str | None = None
-) -> Path:
+def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str | None) -> Path:
     """The file of a pattern, such as ``1_guinea_pig_white_0.05.safetensors``."""
     label = f"{target}" if name is None else f"{target}_{as_file_name(name)}"
     return folder / f"{label}_{canvas}_{area:g}.safetensors"
-
-
-def find_pattern_file(
-    folder: Path, target: int, canvas: str, area: float, name: str | None = None
-) -> Path:
-    """The file of a pattern: by its class's name, or else with any name, or with none."""
-    exact = pattern_file(folder, target, canvas, area, name)
-    if exact.exists():
-        return exact
-    named = sorted(folder.glob(f"{target}_*_{canvas}_{area:g}.safetensors"))
-    return named[0] if named else pattern_file(folder, target, canvas, area)
 
 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
@@ -174,8 +159,8 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     for area, values in row["areas"].items():
         if not 0 < float(area) < 1 or "search_power" not in values:
             raise ValueError(f"it has an area {area!r} without its search power")
-    find = partial(find_pattern_file, folder.absolute(), target, canvas, name=name)
-    patterns = Saved(scores, lambda area: Pattern.load(find(area)))
+    file = partial(pattern_file, folder.absolute(), target, canvas, name=name)
+    patterns = Saved(scores, lambda area: Pattern.load(file(area)))
     path = examples_file(folder.absolute(), target, canvas)
     stamped = Saved(scores, partial(load_examples, path, patterns)) if path.exists() else None
     return Finding(patterns, canvas, scores, name, stamped=stamped, row=row)

@@ -268,18 +268,15 @@ def locked(folder: Path) -> Iterator[None]:
     """Refuses other sweeps while the block runs. The operating system lifts the lock when the
     process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
         raise ValueError(
             f"another sweep is writing into {folder}: wait until it is finished, stop it, or "
             "choose another folder"
         ) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def begin(

@@ -1,6 +1,5 @@
 """``sweep``: the patterns of all classes of many models, on one machine or many."""
 
-import copy
 import math
 import os
 import sys
@@ -147,10 +146,6 @@ def sweep(
     search, held_out = check_images(search, held_out, settings.areas)
     check_for_all(settings.feature_mask, search.shape[1:])
     if classes is not None:
-        if ClassNames.of(search) is None and any(isinstance(each, str) for each in classes):
-            raise ValueError(
-                "`classes` has names, but the images have no class names: give numbers"
-            )
         targets = find_classes(classes, search)
     elif search.labels is None:
         raise ValueError("the search images have no labels: say which classes to search")
@@ -232,8 +227,9 @@ class SurveyWork:
             while len(self._opened) >= MODELS_KEPT:
                 del self._opened[next(iter(self._opened))]
             try:
-                model = with_names(source.open(self.device), self.search)
-                task = SurveySearch(model, self.search, self.held_out, self.settings)
+                model, images = source.open(self.device), (self.search, self.held_out)
+                names = names_of(model, self.search)
+                task = SurveySearch(model, *images, self.settings, class_names=names)
                 task.classes = [y for y in self.wanted[source.name] if y < task.n_classes]
                 store = Store(self.folder / source.folder, task.depends_on)
                 known = store.summary
@@ -250,18 +246,12 @@ class SurveyWork:
         return opened
 
 
-def with_names(model: Classifier, images: LabelledImages) -> Classifier:
-    """A model without class names with those of the images; an error if a class of the images is
-    another one of the model's. The caller's model stays as it is."""
+def names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
+    """The names of a model's classes, or else those of the images; an error if a class of the
+    images is another one of the model's."""
     names, given = ClassNames.of(model), images.class_names
-    if given is None:
-        return model
-    if names is None:
-        placeholders = getattr(model, "class_names", None)
-        if isinstance(placeholders, list) and len(placeholders) == len(given):
-            model = copy.copy(model)
-            model.class_names = list(given)  # type: ignore[attr-defined]
-        return model
+    if names is None or given is None:
+        return given
     present = [] if images.labels is None else sorted(set(images.labels.tolist()))
     named = {target: given[target] for target in present if target < len(given)}
     for target, meant in names.misplaced(named).items():
@@ -270,7 +260,7 @@ def with_names(model: Classifier, images: LabelledImages) -> Classifier:
             f"{given[target]}, is its class {meant}; give its class names if they are wrong, or "
             "sweep it with images numbered like it"
         )
-    return model
+    return names.names
 
 
 def reason_of(error: BaseException) -> str:
@@ -395,13 +385,7 @@ def choose(
 
 
 def duration(seconds: float) -> str:
-    """A time with two digits or so, in the unit that suits it.
-
-    Examples::
-
-        >>> duration(48), duration(5_400), duration(400_000)
-        ('48 s', '90 min', '111 h')
-    """
+    """A time with two digits or so, in the unit that suits it."""
     for size, name in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"

@@ -18,7 +18,7 @@ from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, de
 from captum_classpattern.optimization import Learned
 from captum_classpattern.scanning import Scan, families
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.store import find_pattern_file
+from captum_classpattern.surveys.store import pattern_file
 
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
 MODELS = ("natural", "backdoored", "robust")
@@ -139,8 +139,8 @@ def check_the_models(out, written, printed):
         assert f"{name}, {found['verdict']}" in words
     row = written["rows"][27]
     for area, scores in row["areas"].items():
-        folder = out / row["model"] / "patterns"
-        pattern = Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], float(area)))
+        place = out / row["model"] / "patterns", row["class"], row["canvas"], float(area)
+        pattern = Pattern.load(pattern_file(*place, row["class_name"]))
         assert pattern.info["class_name"] == row["class_name"]
         assert pattern.target == row["class"]
         assert pattern.info["search_power"] == scores["search_power"]

@@ -197,6 +197,7 @@ def test_what_a_function_raises(monkeypatch):
     [
         ("pass `arch`, or `num_classes=10`", "pass --arch, or --num-classes 10"),
         ("only if `trust_pickle=True`", "only if --trust-pickle"),
+        ("pass `num_classes=10` (in Python: here(1))", "pass --num-classes 10"),
         ("skip them (`on_error='skip'`)", "skip them (--on-error skip)"),
         ("`output=-1`, not `folder`", "--output -1, not folder"),
         ("a folder `with spaces`", "a folder `with spaces`"),

@@ -11,12 +11,7 @@ from command_line import run
 import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
-from captum_classpattern.cli.options import (
-    BatchOptions,
-    ComputeOptions,
-    SurveyOptions,
-    checkpoints_by_name,
-)
+from captum_classpattern.cli.options import ComputeOptions, SurveyOptions, checkpoints_by_name
 from captum_classpattern.optimization.settings import PRECISIONS
 
 OWN = "--arch own_models:Net --mean 0 --std 1 --data images"
@@ -99,8 +94,7 @@ def default_of(function, name):
 @pytest.mark.parametrize(
     ("options", "functions"),
     [
-        (ComputeOptions(), [cp.survey, cp.scan]),
-        (BatchOptions(), [cp.scan, cp.ReferenceSet.add]),
+        (ComputeOptions(), [cp.survey, cp.scan, cp.ReferenceSet.add]),
         (SurveyOptions(), [cp.explain_class, cp.survey, cp.sweep]),
     ],
 )

@@ -1,12 +1,14 @@
 """The tables of findings and of a scan, and the JSON that the commands print."""
 
+import json
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 from scanned import made_up
 from surveyed import finding
 
-from captum_classpattern.cli.printing import TABLE_WIDTH, console, finite, results_table
+from captum_classpattern.cli.printing import TABLE_WIDTH, console, document, results_table
 from captum_classpattern.cli.scan import print_scan
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.profile import Profile
@@ -52,7 +54,10 @@ def test_a_terminal_without_colours_is_wide_enough_for_the_tables(monkeypatch):
     assert console().width >= TABLE_WIDTH
 
 
-def test_numbers_that_json_does_not_have_are_null():
+def test_numbers_that_json_does_not_have_are_null(tmp_path, capsys):
     given = {"a": [float("nan"), 1.5, (float("inf"), 2)], "b": {"c": -float("inf")}, "d": None}
-    assert finite(given) == {"a": [None, 1.5, [None, 2]], "b": {"c": None}, "d": None}
-    assert finite({"x": True, "y": "nan"}) == {"x": True, "y": "nan"}
+    with document("search", tmp_path, wanted=True) as content:
+        content |= {**given, "x": True, "y": "nan"}
+    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    null = {"a": [None, 1.5, [None, 2]], "b": {"c": None}, "d": None, "x": True, "y": "nan"}
+    assert printed == {"schema": "classpattern/search/1", "out": str(tmp_path), **null}

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -213,25 +212,6 @@ def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path):
     assert {(row["class"], row["class_name"]) for row in written["rows"]} == {
         (y, None) for y in range(3)
     }
-
-
-def test_a_search_of_version_0_1_is_loaded_but_not_continued(tmp_path):
-    """Its file names have no class names, and its settings neither precision nor predictions."""
-    assert search(tmp_path, "--classes 1").exit_code == 0
-    for path in (tmp_path / "patterns").glob("1_*"):
-        path.rename(path.with_name(path.name.replace("_dog", "")))
-    old = read(tmp_path)
-    shutil.rmtree(tmp_path / "findings")
-    del old["settings"]["precision"], old["settings"]["predictions"], old["classes"]
-    old["settings"]["captum_classpattern"] = "0.1"
-    (tmp_path / "results.json").write_text(json.dumps(old))
-    assert [(f.target, f.canvas) for f in Survey.load(tmp_path)] == [
-        (1, "positive"), (1, "white"), (1, "black"),
-    ]  # fmt: skip
-    more = search(tmp_path, "--classes 1-2 --resume")
-    assert more.exit_code == 2
-    assert "of another search (" in more.stderr
-    assert read(tmp_path) == old
 
 
 # ---- --json: one document on standard output, as docs/json.md describes it

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 from command_line import interrupt_searches, run
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from surveyed import finding
 
 from captum_classpattern import Survey, Sweep
-from captum_classpattern.cli.search import _row
+from captum_classpattern.pages.kinds.sweep import model_rows
 
 PLAIN = "--arch own_models:Net --mean 0 --std 1"
 QUICK = "--data images --canvases 1 --n-steps 2 --area 0.3"
@@ -37,6 +39,7 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     printed = " ".join(result.stdout.split())
     assert "Failed: broken, class 1: " in printed
     assert "strongest class" in printed
+    assert re.search(r" old 2 0 \d+\.\d % too few images (dog|owl), \d+\.\d % ", printed)
     assert result.stdout.endswith(f"    classpattern gallery {out} --out site\n")
     with (out / "table.csv").open() as file:
         rows = [*csv.DictReader(file)]
@@ -91,8 +94,10 @@ def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
             finding(1, "positive", 40, class_name="dog"),
         ]
     )
-    row = _row("m", found.best_canvases(), failed=1)
+    best, failures = {"n": [], "m": found.best_canvases()}, [{"model": each} for each in "mnnn"]
+    swept = SimpleNamespace(models=[*best], failures=failures, best_canvases=best.get)
+    row, nothing = model_rows(swept)
     assert row["power"] == pytest.approx(0.3)
     assert (row["model"], row["classes"], row["failed"], row["above"]) == ("m", 2, 1, 1)
-    assert row["strongest"] == "dog, 40.0 %"
-    assert _row("m", [], failed=3) == {"model": "m", "classes": 0, "failed": 3}
+    assert row["first"].label == "dog"
+    assert nothing == {"model": "n", "classes": 0, "failed": 3}

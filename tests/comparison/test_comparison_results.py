@@ -292,14 +292,23 @@ def test_a_notebook_shows_patterns_mean_powers_and_verdicts(comparison, tmp_path
         class_names=[HOSTILE] * 3,
     )
     page = read(few, pictures=3)  # both methods and the curves
-    [(head, *rows)] = page.tables.values()
-    assert head == ["method", "model", "canvas", "power", "95 % interval", "no pattern"]
-    shown = {(row[0], row[1] == "other", row[2]): row[3] for row in rows}
+    [([first, *places], *rows)] = page.tables.values()
+    assert first == "method"
+    shown = {
+        (row[0].partition(" ")[0].replace("\N{ZERO WIDTH SPACE}", ""), place): cell
+        for row in rows
+        for place, cell in zip(places, row[1:])
+    }
     for row in few.rows()[:-1]:
-        name = row["method"] + (" (control)" if row["control"] else "")
-        power = f"{100 * row['power_0.1']:.1f}\N{NO-BREAK SPACE}%"
-        assert shown.pop((name, row["model"] == "other", row["kind"])) == power
-    assert not shown
+        place = f"{row['model']}, {row['kind']} canvas".replace(
+            "\udcff", "\N{REPLACEMENT CHARACTER}"
+        )
+        share, low, high = (100 * row[f"power_0.1{end}"] for end in ("", "_low", "_high"))
+        power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f}\N{EN DASH}{high:.1f})"
+        assert shown.pop((row["method"], place)) == power
+        bare = f"{100 * row['no_pattern']:.1f}\N{NO-BREAK SPACE}%"
+        assert shown.get(("no", place), bare) == bare
+    assert {name for name, _ in shown} == {"no"}  # pattern, a control
     for verdict in few.verdicts():
         outcome = "Holds" if verdict["holds"] else "Does not hold"
         assert f"{outcome}: {verdict['title']}. " in page.text

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.surveys import Scores, stands_out
-from captum_classpattern.surveys.store import find_pattern_file
+from captum_classpattern.surveys.store import pattern_file
 
 out = Path(sys.argv[1])
 results = json.loads((out / "results.json").read_text())
@@ -26,9 +25,8 @@ for name in models:
 # every saved pattern reproduces its score in the table
 for (name, target, canvas), row in rows.items():
     for area, scores in row["areas"].items():
-        path = find_pattern_file(out / name / "patterns", target, canvas, float(area))
-        assert as_file_name(row["class_name"]) in path.name, path
-        pattern = Pattern.load(path)
+        folder = out / name / "patterns"
+        pattern = Pattern.load(pattern_file(folder, target, canvas, float(area), row["class_name"]))
         assert pattern.target == target
         power = predictive_power(
             models[name], pattern, held_out.images, held_out.labels, float(area)

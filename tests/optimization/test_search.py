@@ -199,6 +199,7 @@ REFUSALS = {
     "model with a dimension too few": lambda: search(returns(lambda z: z[0])),
     "model of NaN": lambda: search(returns(lambda z: z * torch.nan)),
     "model without gradients": lambda: search(returns(lambda z: z.detach())),
+    "model of detached pixels": lambda: search(lambda x: returns(lambda z: z)(x.detach())),
 }
 
 

@@ -448,11 +448,10 @@ def test_a_survey_is_saved_and_loaded(tmp_path):
     assert loaded.info["settings"]["n_steps"] == 1
     pandas.testing.assert_frame_equal(loaded.table(), found.table())
     assert loaded.strongest("white", 0.2) == found.strongest("white", 0.2)
-    with pytest.raises(ValueError, match=r"call plot\(classifier, images\)"):
-        loaded.plot()
-    few = {"max_classes": 2, "title": "Three", "use_pyplot": False}
-    figure, axes = loaded.plot(NET, HELD_OUT, LABELS, **few)
+    figure, axes = loaded.plot(max_classes=2, title="Three", use_pyplot=False)
     assert (len(axes), figure.get_suptitle()) == (2, "Three (2 of 3, the strongest)")
+    with pytest.raises(ValueError, match="there is nothing to draw"):
+        Survey().plot()
 
 
 # ---- what a survey reports

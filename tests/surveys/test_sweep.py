@@ -27,7 +27,7 @@ from captum_classpattern.surveys import Survey, engines, survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.sources import COLUMNS, ModelSource, read_models
 from captum_classpattern.surveys.sweep_results import begin, locked, note
-from captum_classpattern.surveys.sweep_run import cheap, choose
+from captum_classpattern.surveys.sweep_run import cheap, choose, duration
 
 sweeping = importlib.import_module("captum_classpattern.surveys.sweep_run")
 
@@ -362,9 +362,10 @@ def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):
     search, held_out = (LabelledImages(*pair, names) for pair in (SEARCH, HELD_OUT))
     model = cp.PixelClassifier(network(0), class_names=placeholders(CLASSES))
     other = cp.PixelClassifier(network(0), class_names=["dog", "cat", "owl"])
-    models = {"m": model, "other": other}
+    models = {"m": model, "other": other, "plain": network(0)}
     found = sweep(models, search, held_out, folder=tmp_path, classes=["owl"], **QUICK)
-    ours = found.table().query("model == 'm'")
+    ours = found.table().query("model in ('m', 'plain') and error.isna()")
+    assert {*ours["model"]} == {"m", "plain"}
     assert ({*ours["class"]}, {*ours["class_name"]}) == ({2}, {"owl"})
     assert model.class_names == placeholders(CLASSES)  # the caller's own is unchanged
     [failure] = found.failures
@@ -415,6 +416,13 @@ def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsy
     printed = capsys.readouterr().err
     assert "sweep: 3 units left, about " in printed
     assert "failed=3" in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(48, "48 s"), (5_400, "90 min"), (7_199, "120 min"), (400_000, "111 h")]
+)
+def test_a_time_has_the_unit_that_suits_it(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_a_first_look_is_cheap():

@@ -10,17 +10,13 @@ from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import (
     control_names,
     figure_names,
-    first_names,
     mean_powers,
     search_names,
-    strongest_names,
 )
 from captum_classpattern.comparison.results import outcome_of
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.kinds.finding import INTERVAL
-from captum_classpattern.pages.parts import Column
 from captum_classpattern.pages.report import write_report as write
-from captum_classpattern.pages.report_data import NAMES, NO_PATTERN, scored_rows
+from captum_classpattern.pages.report_data import numbers_tables
 from captum_classpattern.visualization import plot_curves as draw_curves
 from captum_classpattern.visualization import plot_maps
 from captum_classpattern.visualization.drawing import Drawing
@@ -33,41 +29,24 @@ __all__ = ["parts", "plot", "plot_curves", "write"]
 def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup]]:
     scored = [record for record in comparison.records if record.powers]
     area = comparison.area
-    names = strongest_names(scored, area)
-    first = first_names(names)
+    first, others = numbers_tables(comparison)
     shown = [
         html.side_by_side(*_pictured(comparison, figure_names(scored, area))),
-        _powers(comparison, first),
+        html.table_of(first.columns, first.rows),
         html.paragraph(
             f"Power of {percent_area(area)} of the pixels on held-out images: means over classes "
             "with their 95 % intervals."
         ),
     ]
-    if others := [name for name in names if name not in first]:
-        shown.append(html.folded(f"Show {len(others)} more methods", _powers(comparison, others)))
+    if others.rows:
+        table = html.table_of(others.columns, others.rows)
+        shown.append(html.folded(f"Show {len(others.rows)} more methods", table))
     if verdicts := comparison.verdicts():
         texts = (f"{outcome_of(v)}: {v['title']}. {v['text']}" for v in verdicts)
         shown.append(html.folded("Verdicts", *map(html.paragraph, texts)))
     if notes := comparison.notes():
         shown.append(html.folded("Not run here", *map(html.paragraph, notes)))
     return "Comparison", shown
-
-
-def _powers(comparison: Comparison, names: Sequence[str]) -> Markup:
-    """The mean powers of some methods, by model and kind of canvas, strongest first."""
-    key = f"power_{comparison.area:g}"
-    rows = [
-        {
-            **row,
-            "name": row["name"] + (" (control)" if row["control"] else ""),
-            "interval": (row[f"{key}_low"], row[f"{key}_high"]),
-            "role": "",  # the name says it, and nothing is filtered
-            "facets": None,
-        }
-        for row in scored_rows(comparison)
-        if row["name"] in names and key in row
-    ]
-    return html.table_of([*NAMES, Column("power", key, percent), INTERVAL, NO_PATTERN], rows)
 
 
 def _pictured(comparison: Comparison, names: Sequence[str]) -> list[Markup]:

@@ -110,18 +110,16 @@ def _facts(finding: Finding) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
-def plot(finding: Finding, *, title: str | None, use_pyplot: bool) -> Drawing:
-    kinds, area = finding.on_each_canvas, finding.area
+def row_of(finding: Finding, name: str) -> PatternRow:
+    """The first area as a row of a figure."""
+    pattern, area = finding.pattern, finding.area
+    return PatternRow(name, pattern, pattern.topk(area), finding.examples, finding.scores[area])
+
+
+def plot(finding: Finding, *, use_pyplot: bool) -> Drawing:
     rows = [
-        PatternRow(
-            f"{each.canvas}\ncanvas" if finding.others else each.label,
-            each.pattern,
-            each.pattern.topk(area),
-            each.examples,
-            each.scores[area],
-        )
-        for each in kinds
+        row_of(each, f"{each.canvas}\ncanvas" if finding.others else each.label)
+        for each in finding.on_each_canvas
     ]
-    if title is None and finding.others:
-        title = finding.label
-    return draw_patterns(rows, area=area, title=title, use_pyplot=use_pyplot)
+    title = finding.label if finding.others else None
+    return draw_patterns(rows, area=finding.area, title=title, use_pyplot=use_pyplot)

@@ -7,14 +7,14 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.kinds.finding import NOTE, SCORES, WHAT, card, score_rows
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, WHAT, card, row_of, score_rows
 from captum_classpattern.pages.kinds.sweep import summary
 from captum_classpattern.pages.parts import Column
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.findings import best_of_each
-from captum_classpattern.visualization import plot_patterns
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
+from captum_classpattern.visualization.patterns import draw_patterns
 
 MOST, MOST_OF_A_PAGE = 20, 100  # classes
 NAMES = (
@@ -89,16 +89,11 @@ def strongest(best: Sequence[Finding], most: int) -> list[Finding]:
     return sorted(best, key=lambda finding: -finding.power.value)[:most]
 
 
-def plot(survey: Survey, *, max_classes: int, title: str, **options: Any) -> Drawing:
-    """With ``options`` of :func:`plot_patterns`."""
+def plot(survey: Survey, *, max_classes: int, title: str, use_pyplot: bool) -> Drawing:
     best = survey.best_canvases()
+    if not best:
+        raise ValueError("there is nothing to draw: no class was found")
     if len(best) > max_classes:
         title += f" ({max_classes} of {len(best)}, the strongest)"
-    shown = strongest(best, max_classes)
-    return plot_patterns(
-        patterns=[finding.pattern for finding in shown],
-        area=survey.areas[0] if best else 0.0,
-        powers=[finding.scores[finding.area] for finding in shown],
-        title=title,
-        **options,
-    )
+    rows = [row_of(finding, finding.label) for finding in strongest(best, max_classes)]
+    return draw_patterns(rows, area=survey.areas[0], title=title, use_pyplot=use_pyplot)

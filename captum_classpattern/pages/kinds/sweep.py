@@ -1,5 +1,6 @@
 """A sweep: the power of each class of each model, and a row for each model."""
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -14,9 +15,7 @@ from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_MODELS = 50  # in the table
-COLUMNS = (
-    Column("model", "model"),
-    Column("classes", "classes"),
+COLUMNS = (  # and before them the model and its classes
     Column("mean power", "power", percent),
     Column("strongest class", "first", lambda each: f"{each.label}, {percent(each.power.value)}"),
     Column("above their controls", "above"),
@@ -26,12 +25,8 @@ COLUMNS = (
 def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
     """Of the findings so far, on the best canvases, at the first area."""
     area = float(sweep.settings["areas"][0])
-    rows: list[dict[str, Any]] = []
-    for name in sweep.models:
-        best = sweep.best_canvases(name)
-        row = {"model": name, "classes": f"{len(best)} of {len(sweep.classes)}"}
-        rows.append(row | summary(best) if best else row)
-    rows.sort(key=lambda row: -row.get("power", -1.0))
+    rows = model_rows(sweep)
+    found = Column("classes", "classes", f"{{}} of {len(sweep.classes)}".format)
     counts = f"{len(sweep.models):,} models, {len(sweep.classes):,} classes"
     failed = f", {len(sweep.failures):,} units failed" if sweep.failures else ""
     left_out = f" The {MOST_MODELS} strongest models are listed." * (len(rows) > MOST_MODELS)
@@ -41,12 +36,23 @@ def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
         shown.append(drawing(figure, "predictive power of each class of each model"))
     return "Sweep", [
         *shown,
-        table_of(COLUMNS, rows[:MOST_MODELS]),
+        table_of([Column("model", "model"), found, *COLUMNS], rows[:MOST_MODELS]),
         paragraph(
             f"Power of {percent_area(area)} of the pixels on held-out images, on the "
             "canvas that did best on the judging images."
         ),
     ]
+
+
+def model_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """A row for each model, the strongest first: how many of its classes were found and failed, and
+    the :func:`summary` of those that were found."""
+    failed, rows = Counter(row["model"] for row in sweep.failures), []
+    for name in sweep.models:  # one at a time: there may be thousands
+        best = sweep.best_canvases(name)
+        row = {"model": name, "classes": len(best), "failed": failed[name]}
+        rows.append(row | summary(best) if best else row)
+    return sorted(rows, key=lambda row: -row.get("power", -1.0))
 
 
 def summary(best: Sequence[Finding]) -> dict[str, Any]:
