@@ -191,15 +191,9 @@ def key_of(
     }
 
 
-def estimate_seconds(
-    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
-) -> float:
-    """About how long a scan takes, from the time of one pass; nothing else depends on it."""
-    return seconds_per_pass(model, images, precision) * n_classes * families.PASSES
-
-
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
-    """How long a pass takes, with all that a search does with it: in a step on one canvas."""
+    """How long a pass takes, with all that a search does with it: in a step on one canvas. Nothing
+    but estimates depends on it."""
     with preserve_state(model, 0):
         device, dtype = device_and_dtype(model, images.take([0]))
         batch = images.take([i % len(images) for i in range(TIMED)]).to(device, dtype)
