@@ -9,13 +9,14 @@ import pytest
 import torch
 from command_line import interrupt_searches, run
 from matplotlib.figure import Figure
-from reports import Page
+from reports import Page, undrawn
 from torch import nn
 
 import captum_classpattern
 from captum_classpattern import Pattern
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
+from captum_classpattern.pages.report import PageFigure
 from captum_classpattern.scanning import Scan, families
 from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.store import pattern_file
@@ -53,6 +54,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(demo_module, "COMPARED", ("ClassPattern", "RandomPixels"))
     for kind in (Survey, Scan):
         monkeypatch.setattr(kind, "plot", lambda *_, **__: (Figure((1, 1)), None))
+    monkeypatch.setattr(PageFigure, "drawn", undrawn)
     short = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
     monkeypatch.setattr(families, "Learned", short)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from refusals import refusal
-from reports import AREAS, Page, small_comparison
+from reports import AREAS, Page, small_comparison, undrawn
 from shown import percent
 
 from captum_classpattern.comparison import Metric
@@ -35,11 +35,6 @@ def written(tmp_path):
     return lambda comparison, **keywords: write_report(
         comparison, tmp_path / "report.html", **keywords
     ).read_text(encoding="utf-8")
-
-
-def undrawn(figure, draw):
-    """A figure that is not drawn, which would take long."""
-    return replace(figure, png=b"png", size=(1, 1))
 
 
 @pytest.fixture
