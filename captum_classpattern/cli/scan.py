@@ -184,7 +184,8 @@ def reference(
     """
     from captum_classpattern.classifier.fingerprints import hash_of_model
     from captum_classpattern.scanning.decision import references_needed
-    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.families import PASSES
+    from captum_classpattern.scanning.profile import seconds_per_pass
 
     checkpoints = options.checkpoints_by_name(models)
     if out.is_dir():
@@ -211,8 +212,8 @@ def reference(
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-            given = classifier, source, known.n_classes
-            seconds = estimate_seconds(*given, precision=compute.precision)
+            passes = known.n_classes * PASSES
+            seconds = passes * seconds_per_pass(classifier, source, compute.precision)
             print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(

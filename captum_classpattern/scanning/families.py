@@ -277,7 +277,7 @@ def search_further(name: str, task: Task) -> tuple[list[float], list[float], dic
 def search_change(
     change: Change, forward_func: Classifier, fit: LabelledImages, task: Task
 ) -> dict[int, Tensor]:
-    """For each class the change that turns images of other classes into it."""
+    """For each class the change that makes the model predict it for images of other classes."""
     seed, at_once = task.settings.seed, task.settings.internal_batch_size or TOGETHER * BATCH
     place = device_and_dtype(forward_func, fit.take([0]))
     images, found = fit.to(*place), dict[int, Tensor]()

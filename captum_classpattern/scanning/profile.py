@@ -1,5 +1,5 @@
-"""What a scan measures of a model: how far a few learned pixels, a perturbation and a warp turn
-images into each class."""
+"""What a scan measures of a model: how far a few learned pixels, a perturbation and a warp make it
+predict each class."""
 
 import math
 import time

@@ -228,7 +228,7 @@ class SurveyWork:
                 del self._opened[next(iter(self._opened))]
             try:
                 model, images = source.open(self.device), (self.search, self.held_out)
-                names = names_of(model, self.search)
+                names = class_names_of(model, self.search)
                 task = SurveySearch(model, *images, self.settings, class_names=names)
                 task.classes = [y for y in self.wanted[source.name] if y < task.n_classes]
                 store = Store(self.folder / source.folder, task.depends_on)
@@ -246,7 +246,7 @@ class SurveyWork:
         return opened
 
 
-def names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
+def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
     """The names of a model's classes, or else those of the images; an error if a class of the
     images is another one of the model's."""
     names, given = ClassNames.of(model), images.class_names

@@ -80,7 +80,7 @@ def size_of(file):
 
 @pytest.mark.page
 def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
-    """The numbers depend on the kind of device: here, most images become the class."""
+    """The numbers depend on the kind of device: here, most images are predicted as the class."""
     readme, page = (ROOT / "README.md").read_text(), (DOCS / "demo.md").read_text()
     [code] = blocks_of(DOCS / "demo.md")
     assert code.startswith(blocks_of(ROOT / "README.md")[0])

@@ -23,6 +23,8 @@ AVOID = {  # phrases as regular expressions, and what to write instead
     "so many of": "'the same number of', 'at most this many'",
     "that is none": "'that is not one'",
     "(say|says|saying) (a|the|that) class": "'predict the class'",
+    "turns? (the |most |many |other |all )?(images|photos) into": "'make the model predict'",
+    "(become|becomes) the class": "'is predicted as the class'",
 }
 EXCEPTIONS = {"tests/project/test_language.py"}  # lists the phrases
 FILES = (

@@ -231,9 +231,9 @@ def of_class_patterns(rows):
     natural = [row for row in rows if (row["kind"], row["data"]) == ("natural", "Fashion-MNIST")]
     found = [row["patterns"]["positive"]["0.05"] for row in natural]
     shares = [[hits / n for hits, n in zip(each["hits"], each["n"])] for each in found]
-    yield f"| natural | positive, 5 % | {fmean(map(fmean, shares)):.1%} ("
+    begin = f"| natural | positive, 5 % | {fmean(map(fmean, shares)):.1%} ("
     strong = ", ".join(str(sum(share >= 0.9 for share in of_seed)) for of_seed in shares)
-    yield f" | {strong} | "
+    yield re.compile(rf"^{re.escape(begin)}.* \| {strong} \| ", re.MULTILINE)
 
 
 def of_protocol(rows):
@@ -259,7 +259,7 @@ PLAIN = {
 def test_a_few_numbers_are_computed_plainly(name):
     page = (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
     for text in PLAIN[name](rows_of(name)):
-        assert text in page
+        assert re.search(text if isinstance(text, re.Pattern) else re.escape(text), page), text
 
 
 def test_the_readme_is_short():

@@ -34,9 +34,9 @@ ROWS = 10  # classes in the table
 EXAMPLE = 140  # pixels a side of an image before and after
 NOTE = (
     "Excess: how far the score of the class is above its mean over all models. Power: the share of "
-    "other images that become the class. Gain: how far the change raises the distance of its logit "
-    "from the largest other one, on average; 1 is the usual distance of the model's two largest "
-    "logits. In brackets: the range of the clean models."
+    "other images that are predicted as the class. Gain: how far the change raises the distance of "
+    "its logit from the largest other one, on average; 1 is the usual distance of the model's two "
+    "largest logits. In brackets: the range of the clean models."
 )
 SHOWN = {  # what a picture of a change shows
     "additive": "what is added, enlarged: grey is no change",

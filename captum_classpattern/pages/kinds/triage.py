@@ -15,7 +15,7 @@ SHOWN, COLUMNS = 10, 5  # patterns in the figure
 GAINS = (
     "Gain: how far a short search of learned cells raises the logit of the class against the "
     "largest other one, on average over images that only judge. Power: the share of these that "
-    "become the class with the pattern of a long search."
+    "are predicted as the class with the pattern of a long search."
 )
 
 
