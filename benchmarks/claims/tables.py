@@ -136,8 +136,9 @@ def above_all(runs: Runs, canvas: str, area: float) -> str:
 
 
 def by_class(kinds: Kinds) -> Iterator[str]:
-    """The natural models: the power of each class, mean and range over the seeds."""
-    for kind in present(kinds, NATURAL):
+    """The natural models, and those that come with the project: the power of each class, mean and
+    range over the seeds."""
+    for kind in (*present(kinds, NATURAL), *(kind for kind in kinds if " " in kind)):
         runs = kinds[kind]
         settings = next(iter(runs.values())).settings
         yield head(f"{kind}: class", *(title(*each) for each in settings))
@@ -326,7 +327,7 @@ def tables(folder: Path, data: str) -> Iterator[Table]:
         ("the verdicts", summary(kinds, rows)),
         ("models", models(kinds)),
         ("predictive power", powers(kinds)),
-        ("natural models by class", by_class(kinds)),
+        ("by class", by_class(kinds)),
         ("claim 1: what a pattern is made of", changed(kinds)),
         ("claim 2: the backdoored class", backdoors(kinds)),
         ("claim 2: does the pattern show the trigger?", triggers(kinds)),
