@@ -134,11 +134,10 @@ def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
 
 def _announce(stages: Sequence[str], searches: ComputeOptions) -> None:
     """Says what will be done, and how long it takes, by the time of one pass."""
-    from captum_classpattern.scanning.families import PASSES
-    from captum_classpattern.scanning.profile import seconds_per_pass
+    from captum_classpattern.scanning.profile import estimate_seconds
 
     model, images = cp.demo_models()["natural"], cp.demo_images().search
-    one = PASSES * seconds_per_pass(model, images, searches.precision)
+    one = estimate_seconds(model, images, 1, precision=searches.precision)
     total = sum(STAGES[stage] for stage in stages)
     print("Three small networks that classify clothes: natural, backdoored and robust.")
     print(f"{len(stages)} stages, about {one * total:.0f} s on this machine:")

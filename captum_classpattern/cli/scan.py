@@ -59,8 +59,7 @@ def scan(
     """
     from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning import Triage, triage
-    from captum_classpattern.scanning.families import PASSES
-    from captum_classpattern.scanning.profile import seconds_per_pass
+    from captum_classpattern.scanning.profile import estimate_seconds, seconds_per_pass
     from captum_classpattern.scanning.references import names_of
     from captum_classpattern.scanning.scan import check_many
     from captum_classpattern.surveys.sweep_run import duration
@@ -75,11 +74,11 @@ def scan(
         count = source.count_outputs(classifier)
         if known is None:
             check_many(count)
-            passes = triage.expected_passes(count, len(source))
+            one = seconds_per_pass(classifier, source, compute.precision)
+            seconds = triage.expected_passes(count, len(source)) * one
         else:
             known.check(count, source.shape, names_of(classifier, source, count))
-            passes = count * PASSES
-        seconds = passes * seconds_per_pass(classifier, source, compute.precision)
+            seconds = estimate_seconds(classifier, source, count, precision=compute.precision)
         print(f"{count:,} classes, about {duration(max(1, seconds))}.", flush=True)
         with interrupted(lambda: f"the same command resumes from {folder}"):
             found = cp.scan(
@@ -184,8 +183,7 @@ def reference(
     """
     from captum_classpattern.classifier.fingerprints import hash_of_model
     from captum_classpattern.scanning.decision import references_needed
-    from captum_classpattern.scanning.families import PASSES
-    from captum_classpattern.scanning.profile import seconds_per_pass
+    from captum_classpattern.scanning.profile import estimate_seconds
 
     checkpoints = options.checkpoints_by_name(models)
     if out.is_dir():
@@ -212,8 +210,8 @@ def reference(
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-            passes = known.n_classes * PASSES
-            seconds = passes * seconds_per_pass(classifier, source, compute.precision)
+            given = classifier, source, known.n_classes
+            seconds = estimate_seconds(*given, precision=compute.precision)
             print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(

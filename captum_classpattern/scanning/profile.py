@@ -191,6 +191,13 @@ def key_of(
     }
 
 
+def estimate_seconds(
+    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
+) -> float:
+    """About how long a scan takes, from the time of one pass."""
+    return seconds_per_pass(model, images, precision) * n_classes * families.PASSES
+
+
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
     """How long a pass takes, with all that a search does with it: in a step on one canvas. Nothing
     but estimates depends on it."""

@@ -25,7 +25,7 @@ from captum_classpattern.scanning.families import (
     grid_of,
     unit_of,
 )
-from captum_classpattern.scanning.profile import draw_sample, measure, seconds_per_pass
+from captum_classpattern.scanning.profile import draw_sample, estimate_seconds, measure
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
 OTHER = {**KEY, "seed": 1}
@@ -234,8 +234,8 @@ def test_all_models_cost_the_same_and_the_estimate_is_the_time_of_all_passes(kep
     most, last = (max(passes[size, y] for y in range(CLASSES)) for size in (SIZES[0], SIZES[-1]))
     every = STARTS * most + (last - most) + len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
     state, model, images = torch.get_rng_state(), Net(), images_of(n=4)  # fewer than a batch
-    seconds = families.PASSES * seconds_per_pass(model, images, "auto")
-    assert seconds == pytest.approx(every / 48, rel=0.05)
+    for n in (CLASSES, 3 * CLASSES):
+        assert estimate_seconds(model, images, n) == pytest.approx(n * every / 48, rel=0.05)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
 
