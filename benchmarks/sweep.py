@@ -29,7 +29,6 @@ from captum_classpattern.surveys.sources import ModelSource
 from captum_classpattern.surveys.sweep_results import begin as begin_sweep
 from captum_classpattern.surveys.sweep_run import run_missing
 
-WORKERS = 2
 LONG_UNIT = 20.0  # seconds: what the overhead is compared with
 GOALS = {"throughput": ">= 1.8", "overhead": "<= 3 %", "lost": "0", "memory": "<= 1.2"}
 
@@ -148,10 +147,10 @@ def wait_for_more(folder: Path, than: int, process: "subprocess.Popen[str]") -> 
         time.sleep(0.05)
 
 
-def kill_and_continue(folder: Path, units: int, rounds: int) -> tuple[float, int]:
+def kill_and_continue(folder: Path, **searched: int) -> tuple[float, int]:
     """Seconds from a kill of the driver until the next unit is finished by the same command, and
     how many units were lost or repeated."""
-    given = {"folder": str(folder), "units": units, "rounds": rounds, "workers": WORKERS}
+    given = {"folder": str(folder), **searched}
     with begin(**given) as process:
         wait_for_more(folder, 0, process)
         process.send_signal(signal.SIGKILL)
@@ -165,33 +164,34 @@ def kill_and_continue(folder: Path, units: int, rounds: int) -> tuple[float, int
     return seconds, sum(after.get(name) != written for name, written in before.items())
 
 
-def throughput_rows(folder: Path, units: int, rounds: int) -> list[str]:
-    """Serial, and several workers on the same units."""
-    searched = {"units": units, "rounds": rounds}
-    serial = run(**searched, folder=str(folder / "serial"), workers=None)["seconds"]
-    found = run(**searched, folder=str(folder / "ray"), workers=WORKERS)
+def throughput_rows(folder: Path, **searched: int) -> list[str]:
+    """Serial, and the workers on the same units."""
+    serial = run(**{**searched, "workers": None}, folder=str(folder / "serial"))["seconds"]
+    found = run(**searched, folder=str(folder / "ray"))
     ratio, start = serial / found["seconds"], f"{found['start']:.1f} s"
     times = f"{found['seconds']:.1f} s | {ratio:.2f} | {GOALS['throughput']} | {start}"
-    return [f"| serial | {serial:.1f} s | 1 | | |", f"| Ray, {WORKERS} | {times} |"]
+    return [f"| serial | {serial:.1f} s | 1 | | |", f"| Ray, {searched['workers']} | {times} |"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=12, help="units of the demo's models")
     parser.add_argument("--rounds", type=int, default=400, help="rounds of each")
+    parser.add_argument("--workers", type=int, default=2, help="of Ray")
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 10_000])
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.measure:
         print(json.dumps(measure(json.loads(given.measure))))
         return
+    searched = {"units": given.units, "rounds": given.rounds, "workers": given.workers}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print("| engine, workers | time | throughput over serial | goal | start of Ray |")
         print("|---|---|---|---|---|")
-        for row in throughput_rows(folder, given.units, given.rounds):
+        for row in throughput_rows(folder, **searched):
             print(row, flush=True)
-        seconds, wrong = kill_and_continue(folder / "killed", given.units, given.rounds)
+        seconds, wrong = kill_and_continue(folder / "killed", **searched)
     print("\n| figure | measured | goal |\n|---|---|---|")
     print(f"| from a kill to the next finished unit | {seconds:.1f} s | |")
     print(f"| finished units lost or repeated | {wrong} | {GOALS['lost']} |", flush=True)
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|")
     peaks = {}
     for count in given.counts:
-        found = run(units=count, workers=WORKERS)
+        found = run(units=count, workers=given.workers)
         peaks[count] = found["memory"]
         print(
             f"| {count:,} | {found['memory']:.0f} MiB | {found['store']:.1f} MiB | "
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             flush=True,
         )
     most, usual = given.counts[-1], given.counts[-2:][0]
-    ratio, each = peaks[most] / peaks[usual], WORKERS * found["seconds"] / most
+    ratio, each = peaks[most] / peaks[usual], given.workers * found["seconds"] / most
     print(f"\nMemory of {most:,} units over {usual:,}: {ratio:.2f} (goal {GOALS['memory']}).")
     print(
         f"Ray's overhead a unit: {1000 * each:.0f} ms, {each / LONG_UNIT:.2%} of {LONG_UNIT:.0f} s "

@@ -4,12 +4,10 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
-import torchvision
-from torch import Tensor, nn
-from torch.nn.functional import relu
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
 
 from captum_classpattern._validation import (
     ArgumentTypeError,
@@ -20,7 +18,15 @@ from captum_classpattern._validation import (
 
 Arch: TypeAlias = str | Callable[..., nn.Module]  # a network, or what makes it
 FAMILIES = ("timm", "torchvision")
-TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
+
+
+@cache
+def torchvision_names() -> list[str]:
+    """The names of torchvision's classifiers."""
+    from torchvision import models  # slow to import
+
+    names: list[str] = models.list_models(models)
+    return names
 
 
 def name_of(arch: Arch) -> str:
@@ -41,13 +47,17 @@ def build(arch: Arch, num_classes: int | None) -> nn.Module:
     network: nn.Module
     if not isinstance(arch, str) or family not in ("", *FAMILIES):
         return _build_with_factory(arch, classes)
-    if family == "" and name.lower() in BUILTIN:
-        block, depths = BUILTIN[name.lower()]
+    from torchvision.models import get_model  # slow to import
+
+    from captum_classpattern.adapters.cifar_resnets import CIFAR_RESNETS, CifarResNet
+
+    if family == "" and name.lower() in CIFAR_RESNETS:
+        block, depths = CIFAR_RESNETS[name.lower()]
         return CifarResNet(block, depths, **classes)
-    if family != "timm" and name in TORCHVISION:
+    if family != "timm" and name in torchvision_names():
         # their slow initialisation, with its warning, would be for nothing
         faster = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network = torchvision.models.get_model(name, weights=None, **classes, **faster)
+        network = get_model(name, weights=None, **classes, **faster)
         return network
     timm = import_optional("timm", required=family == "timm")
     if timm is None or family == "torchvision" or not timm.is_model(name):
@@ -58,10 +68,12 @@ def build(arch: Arch, num_classes: int | None) -> nn.Module:
 
 def unknown_network(arch: str) -> ValueError:
     """The error about a name that neither torchvision nor timm knows, with similar names."""
+    from captum_classpattern.adapters.cifar_resnets import CIFAR_RESNETS
+
     family, _, name = arch.rpartition(":")
     known: dict[str, list[str]] = {}
     if family != "timm":
-        known["torchvision"] = [*TORCHVISION, *BUILTIN]
+        known["torchvision"] = [*torchvision_names(), *CIFAR_RESNETS]
     if family != "torchvision" and (timm := import_optional("timm", required=False)) is not None:
         known["timm"] = timm.list_models()
     missing = not family and "timm" not in known
@@ -127,79 +139,3 @@ def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
             f"{shown} must make a torch.nn.Module, got a {type(network).__name__}"
         )
     return network
-
-
-class NamedShortcut:
-    """torchvision's blocks say ``downsample``, published checkpoints ``shortcut``."""
-
-    downsample = property(lambda self: self.shortcut, lambda self, _: None)
-
-    def __init__(
-        self, inputs: int, width: int, stride: int = 1, shortcut: Any = None, *args: Any, **kw: Any
-    ) -> None:
-        super().__init__(inputs, width, stride, None, *args, **kw)  # type: ignore[call-arg]
-        self.shortcut = nn.Sequential() if shortcut is None else shortcut
-        use_functional_relu(self)
-
-
-class Block(NamedShortcut, BasicBlock):  # type: ignore[misc]
-    """Two convolutions with a shortcut around them (He et al. 2015, arXiv 1512.03385)."""
-
-
-class BottleneckBlock(NamedShortcut, Bottleneck):  # type: ignore[misc]
-    """Three convolutions with a shortcut around them."""
-
-
-class PreActBlock(nn.Module):
-    """Batch norm and ReLU before each convolution (He et al. 2016, arXiv 1603.05027)."""
-
-    expansion = 1
-
-    def __init__(
-        self, inputs: int, width: int, stride: int = 1, shortcut: Any = None, *_: Any, **__: Any
-    ) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        if shortcut is not None:
-            self.shortcut = shortcut[:1]  # without batch norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        active = relu(self.bn1(x))
-        shortcut: Tensor = self.shortcut(active) if hasattr(self, "shortcut") else x
-        residual: Tensor = self.conv2(relu(self.bn2(self.conv1(active))))
-        return shortcut + residual
-
-
-class CifarResNet(ResNet):  # type: ignore[misc]
-    """A ResNet for 32-pixel images: begins with a 3x3 convolution of stride 1, without pooling, and
-    has the names of published checkpoints."""
-
-    def __init__(self, block: Any, depths: list[int], num_classes: int = 10) -> None:
-        super().__init__(block, depths, num_classes)
-        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.maxpool = nn.Identity()
-        use_functional_relu(self)
-        if block is PreActBlock:
-            self.bn1, self.relu = nn.Identity(), nn.Identity()
-        self.linear = nn.Linear(512 * block.expansion, num_classes)
-        self.fc = nn.Identity()
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.linear(super().forward(images))
-        return logits
-
-
-def use_functional_relu(network: Any) -> None:
-    """Replaces a ReLU module that is called several times, which Captum's DeepLift refuses."""
-    del network.relu
-    network.relu = relu
-
-
-BUILTIN: dict[str, tuple[Any, list[int]]] = {
-    "preactresnet18": (PreActBlock, [2, 2, 2, 2]),  # BackdoorBench's; no batch norm at its end
-    "cifar_resnet18": (Block, [2, 2, 2, 2]),  # robustness's for CIFAR-10, and of many scripts
-    "cifar_resnet50": (BottleneckBlock, [3, 4, 6, 3]),  # robustness's for CIFAR-10
-}

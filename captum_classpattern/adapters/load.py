@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.adapters.architectures import TORCHVISION
+from captum_classpattern.adapters.architectures import torchvision_names
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
@@ -103,7 +103,7 @@ def load_model(
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
         path = Path(source)
-        if not path.exists() and str(path) in TORCHVISION:
+        if not path.exists() and str(path) in torchvision_names():
             raise FileNotFoundError(
                 f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
                 f"give torchvision:{path}"

@@ -16,12 +16,12 @@ from torch import nn
 from torch.nn.functional import batch_norm, conv2d
 
 from captum_classpattern._validation import import_optional
-from captum_classpattern.adapters.architectures import (
+from captum_classpattern.adapters.architectures import build
+from captum_classpattern.adapters.cifar_resnets import (
     Block,
     BottleneckBlock,
     CifarResNet,
     PreActBlock,
-    build,
 )
 
 LETTERS = "not a function"

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Resize
 
 from captum_classpattern.adapters.architectures import check_arch_from_file
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
@@ -53,6 +52,8 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         )
     # these enlarge their images, after the normalisation
     if loaded.details["arch"].startswith("vit_"):
+        from torchvision.transforms.v2 import Resize  # slow to import
+
         resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
         loaded.network = nn.Sequential(resize, loaded.network)
     data = content.get("clean_data")

@@ -2,26 +2,26 @@
 
 from typing import Any
 
-import torchvision
-
-from captum_classpattern.adapters.architectures import TORCHVISION, unknown_network
+from captum_classpattern.adapters.architectures import torchvision_names, unknown_network
 from captum_classpattern.adapters.formats.timm import imagenet_ids
 from captum_classpattern.adapters.interface import LoadedNetwork
 
 
 def load_pretrained(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""
+    from torchvision.models import get_model, get_model_weights  # slow to import
+
     arch, _, version = name.partition("/")
-    if arch not in TORCHVISION:
+    if arch not in torchvision_names():
         raise unknown_network(f"torchvision:{arch}")
-    versions: Any = torchvision.models.get_model_weights(arch).__members__
+    versions: Any = get_model_weights(arch).__members__
     weights = versions.get(version or "DEFAULT")
     if weights is None:
         raise ValueError(
             f"torchvision's {arch} has no weights {version!r}: it has {', '.join(versions)}"
         )
     transforms, names = weights.transforms(), weights.meta["categories"]
-    network = torchvision.models.get_model(arch, weights=weights)
+    network = get_model(arch, weights=weights)
     [side] = set(transforms.crop_size)
     loaded = LoadedNetwork(network, transforms.mean, transforms.std, "the weights' transforms")
     loaded.class_names, loaded.input_size = names, (3, side, side)

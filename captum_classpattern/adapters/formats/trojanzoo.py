@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import TORCHVISION, build, name_of
+from captum_classpattern.adapters.architectures import build, name_of, torchvision_names
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, is_state_dict, load_weights
 from captum_classpattern.pattern import Pattern
@@ -34,8 +33,10 @@ class SmallImageNetwork(nn.Module):
     """A torchvision ResNet or VGG for small images, in TrojanZoo's two parts."""
 
     def __init__(self, name: str, linear: Mapping[str, tuple[int, int]]) -> None:
+        from torchvision.models import get_model  # slow to import
+
         super().__init__()
-        original: Any = torchvision.models.get_model(name, weights=None)
+        original: Any = get_model(name, weights=None)
         if name.startswith("vgg"):
             self.features = original.features
         else:
@@ -92,7 +93,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     count = options.num_classes or in_file
     linear[last] = (channels, count)
     base = name_of(arch).removesuffix("_comp")
-    small = arch != base and base in TORCHVISION
+    small = arch != base and base in torchvision_names()
     network = SmallImageNetwork(base, linear) if small else build(arch, count)
     loaded = load_weights(network, weights, arch=name_of(arch), num_classes=count, data=data)
     if data in DATA:
