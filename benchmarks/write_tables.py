@@ -21,7 +21,7 @@ import scan_evidence
 import solvers
 import stability
 from claims import tables as class_patterns
-from claims.models import FASHION
+from claims.models import CIFAR10, FASHION
 from findings import Row, Table, parser_of, read_rows
 from photos import tables as photo_tables
 
@@ -49,6 +49,13 @@ PAGES = {
         f"{BRACKETS} After the means of the seeds, they are 95 % t-intervals over the seeds; "
         "with a single class, the range of the seeds.",
         lambda rows: class_patterns.tables(ROWS, FASHION),
+    ),
+    "class_patterns_cifar10": Page(
+        "Class patterns of a CIFAR-10 network",
+        "[Which number to cite](../results_to_cite.md#class-patterns) for CIFAR-10: the natural "
+        "network of the tutorials.",
+        f"As [those of Fashion-MNIST](class_patterns.md), with one training seed. {BRACKETS}",
+        lambda rows: class_patterns.tables(ROWS, CIFAR10),
     ),
     "stability": Page(
         "Two searches of the same class",
