@@ -46,13 +46,14 @@ def demo_time() -> Iterator[str]:
     """The time of the demo without its comparison."""
     from tempfile import TemporaryDirectory
 
-    from captum_classpattern.cli.demo import ROUNDS, demo
+    from captum_classpattern.cli.demo import CANVASES, ROUNDS, demo
 
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         started = time.perf_counter()
         demo(out=Path(folder), comparison=False)
         seconds = time.perf_counter() - started
-    name = f"the demo: 3 models, {len(CLASS_NAMES)} classes, 2 areas, {ROUNDS} rounds"
+    canvases = sum(CANVASES.values())
+    name = f"the demo: 3 models, {len(CLASS_NAMES)} classes, {canvases} canvases, {ROUNDS} rounds"
     yield row(name, "", f"{seconds:.0f} s", f"<= {DEMO_LIMIT} s", seconds <= DEMO_LIMIT)
 
 

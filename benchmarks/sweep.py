@@ -147,7 +147,7 @@ def wait_for_more(folder: Path, than: int, process: "subprocess.Popen[str]") -> 
         time.sleep(0.05)
 
 
-def kill_and_continue(folder: Path, **searched: int) -> tuple[float, int]:
+def kill_and_continue(folder: Path, searched: dict[str, int]) -> tuple[float, int]:
     """Seconds from a kill of the driver until the next unit is finished by the same command, and
     how many units were lost or repeated."""
     given = {"folder": str(folder), **searched}
@@ -164,7 +164,7 @@ def kill_and_continue(folder: Path, **searched: int) -> tuple[float, int]:
     return seconds, sum(after.get(name) != written for name, written in before.items())
 
 
-def throughput_rows(folder: Path, **searched: int) -> list[str]:
+def throughput_rows(folder: Path, searched: dict[str, int]) -> list[str]:
     """Serial, and the workers on the same units."""
     serial = run(**{**searched, "workers": None}, folder=str(folder / "serial"))["seconds"]
     found = run(**searched, folder=str(folder / "ray"))
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=12, help="units of the demo's models")
     parser.add_argument("--rounds", type=int, default=400, help="rounds of each")
-    parser.add_argument("--workers", type=int, default=2, help="of Ray")
+    parser.add_argument("--workers", type=int, default=2, help="of Ray; the goals are for 2")
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 10_000])
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -189,9 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         print("| engine, workers | time | throughput over serial | goal | start of Ray |")
         print("|---|---|---|---|---|")
-        for row in throughput_rows(folder, **searched):
+        for row in throughput_rows(folder, searched):
             print(row, flush=True)
-        seconds, wrong = kill_and_continue(folder / "killed", **searched)
+        seconds, wrong = kill_and_continue(folder / "killed", searched)
     print("\n| figure | measured | goal |\n|---|---|---|")
     print(f"| from a kill to the next finished unit | {seconds:.1f} s | |")
     print(f"| finished units lost or repeated | {wrong} | {GOALS['lost']} |", flush=True)

@@ -15,9 +15,9 @@ def test_a_table_has_all_columns_in_the_order_in_which_they_come():
     pandas.testing.assert_frame_equal(as_table([]), pandas.DataFrame([]), check_column_type=False)
 
 
-def test_pandas_is_imported_only_to_make_a_table():
-    names = ("scores", "results", "scores.invariance", "scanning")
+def test_pandas_is_imported_only_to_make_a_table_and_torchvision_for_its_networks():
+    names = ("scores", "results", "scores.invariance", "scanning", "adapters", "surveys.sweep_run")
     modules = ", ".join(f"captum_classpattern.{name}" for name in names)
-    code = f"import sys, {modules}; print('pandas' in sys.modules)"
+    code = f"import sys, {modules}; print(bool({{'pandas', 'torchvision'}} & {{*sys.modules}}))"
     line = [sys.executable, "-c", code]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "False\n"

@@ -4,7 +4,6 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -20,7 +19,6 @@ Arch: TypeAlias = str | Callable[..., nn.Module]  # a network, or what makes it
 FAMILIES = ("timm", "torchvision")
 
 
-@cache
 def torchvision_names() -> list[str]:
     """The names of torchvision's classifiers."""
     from torchvision import models  # slow to import
@@ -47,7 +45,7 @@ def build(arch: Arch, num_classes: int | None) -> nn.Module:
     network: nn.Module
     if not isinstance(arch, str) or family not in ("", *FAMILIES):
         return _build_with_factory(arch, classes)
-    from torchvision.models import get_model  # slow to import
+    from torchvision.models import get_model  # slow to import, here and in cifar_resnets
 
     from captum_classpattern.adapters.cifar_resnets import CIFAR_RESNETS, CifarResNet
 

@@ -1,4 +1,5 @@
-"""ResNets for 32-pixel images, with the names of published checkpoints."""
+"""ResNets for 32-pixel images, with the names of published checkpoints. They import torchvision,
+which is slow, so this file is imported where they are used."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ComputeOptions, OutputFolder, SearchOptions
 from captum_classpattern.cli.printing import console
 
-ROUNDS = 6  # of each search: with 4 canvases about a tenth of the default's passes
+ROUNDS = 6  # of each search: with 4 canvases about a sixth of the default's passes
 CANVASES = {"positive": 4, "white": 1}
 BATCH = 48  # images in one pass
 COMPARED = (
@@ -34,9 +34,9 @@ SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
     "n_seeds": 1,
 }
 STAGES = {  # and how many classes a scan searches in the same time
-    "search the patterns of all classes": 28,
+    "search the patterns of all classes": 42,
     "scan each model for a backdoor": 28,
-    "compare the patterns with Captum's methods": 36,
+    "compare the patterns with Captum's methods": 31,
 }
 
 
@@ -53,9 +53,10 @@ def demo(
         classpattern demo
         classpattern demo --no-comparison --out my_folder
 
-    The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. All takes
-    two to six minutes on two cores. If the folder holds an interrupted demo with the same options,
-    it is continued. The results of any other demo in the folder are replaced.
+    The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. The whole
+    demo takes two to six minutes on two cores, depending on the processor. If the folder holds an
+    interrupted demo with the same options, it is continued. The results of any other demo in the
+    folder are replaced.
 
     Args:
         comparison: End with a small comparison with Captum's methods.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -199,8 +200,8 @@ def estimate_seconds(
 
 
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
-    """How long a pass takes, with all that a search does with it: in a step on one canvas. Nothing
-    but estimates depends on it."""
+    """How long a pass takes, with all that a search does with it: in the median step, on one
+    canvas. Nothing but estimates depends on it."""
     with preserve_state(model, 0):
         device, dtype = device_and_dtype(model, images.take([0]))
         batch = images.take([i % len(images) for i in range(TIMED)]).to(device, dtype)
@@ -212,9 +213,9 @@ def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) 
             loss, _ = search.loss_and_gradient(search.masks, step, bounded=True)
             float(loss)  # waits for the device
 
-        seconds = []
-        for step in search.batches(TIMED, STEPS_TIMED):
+        steps, seconds = search.batches(TIMED, STEPS_TIMED), []
+        for _ in range(STEPS_TIMED):
             started = time.perf_counter()
-            run(step)
+            run(next(steps))
             seconds.append(time.perf_counter() - started)
-        return min(seconds) / TIMED  # the first steps prepare things
+        return median(seconds) / TIMED  # the first ones prepare things

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -225,9 +226,7 @@ def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
 
 def test_all_models_cost_the_same_and_the_estimate_is_the_time_of_all_passes(kept, monkeypatch):
     """Exchangeable models get the same budget, whatever is found early, on a slow clock, too."""
-    # a second for each step of 16, but 50 for the first one
-    ticks = itertools.accumulate(itertools.chain([0, 50], itertools.repeat(1)))
-    monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(profile.time, "perf_counter", partial(next, itertools.count()))
     clean, backdoored = kept[1], measure(Net(backdoor=1), images_of())
     passes = {key: one.info["passes"] for key, one in clean.patterns.items()}
     assert passes == {key: one.info["passes"] for key, one in backdoored.patterns.items()}
@@ -235,7 +234,9 @@ def test_all_models_cost_the_same_and_the_estimate_is_the_time_of_all_passes(kep
     most, last = (max(passes[size, y] for y in range(CLASSES)) for size in (SIZES[0], SIZES[-1]))
     every = STARTS * most + (last - most) + len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
     state, model, images = torch.get_rng_state(), Net(), images_of(n=4)  # fewer than a batch
-    for n in (CLASSES, 3 * CLASSES):
+    for n in (CLASSES, 3 * CLASSES):  # a second for each step of 16, but 50 for the first one
+        ticks = itertools.accumulate(itertools.chain([0, 50], itertools.repeat(1)))
+        monkeypatch.setattr(profile.time, "perf_counter", partial(next, ticks))
         assert estimate_seconds(model, images, n) == pytest.approx(n * every / 16, rel=0.05)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
