@@ -54,6 +54,8 @@ def first_failure(tests: Sequence[str], copy: Path, seconds: float | None = SECO
     its parameters, or "" if all pass."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--tb=no", "-rfE"]
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    # bytecode of the bug before, of the same second and length, would be taken for this one
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
         run = subprocess.run(
             [*command, "-p", "no:cacheprovider", *tests],
