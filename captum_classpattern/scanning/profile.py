@@ -24,7 +24,6 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
@@ -208,14 +207,10 @@ def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) 
         settings, canvas = SearchSettings(precision=precision), torch.ones_like(batch[:1])
         source = LabelledImages(batch, [0] * TIMED)  # none is of class 1
         search = begin_search(model, canvas, [Stream(1)], source, settings)
-
-        def run(step: Batch) -> None:
-            loss, _ = search.loss_and_gradient(search.masks, step, bounded=True)
-            float(loss)  # waits for the device
-
         steps, seconds = search.batches(TIMED, STEPS_TIMED), []
         for _ in range(STEPS_TIMED):
             started = time.perf_counter()
-            run(next(steps))
+            loss, _ = search.loss_and_gradient(search.masks, next(steps), bounded=True)
+            float(loss)  # waits for the device
             seconds.append(time.perf_counter() - started)
         return median(seconds) / TIMED  # the first ones prepare things
