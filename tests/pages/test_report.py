@@ -172,7 +172,9 @@ def test_the_strongest_and_the_familiar_methods_are_shown_at_once(unillustrated)
     comparison = small_comparison()
     [*own] = comparison.select(method="RandomPixels")
     weak = [
-        replace(r, method=name, powers={a: replace(p, value=-i) for a, p in r.powers.items()})
+        replace(
+            r, method=name, powers={a: replace(p, value=-1e-6 * i) for a, p in r.powers.items()}
+        )
         for i, name in enumerate([*(f"weak {i}" for i in range(8)), "Occlusion"], 1)
         for r in own
     ]
