@@ -33,7 +33,7 @@ from problems import train_cifar10
 from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
-from captum_classpattern.comparison import METRICS, Comparison, compare, known_methods
+from captum_classpattern.comparison import METRICS, Comparison, Metric, compare, known_methods
 from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.datasets import load_images
@@ -43,7 +43,6 @@ from captum_classpattern.scores.intervals import Estimate, mean_over_classes
 PER_CLASS = 200  # images, half of which are held out
 AREA, BUDGET = 0.05, 3_500
 CLASS_IMAGES = 10  # whose maps are averaged
-MEASURED = ("own_form", "share_changed", "passes")
 CAPTUMS = (
     *("DeepLift", "GradientShap", "GuidedGradCam", "IntegratedGradients", "LRP", "InputXGradient"),
     *("Saliency", "Lime", "KernelShap", "Occlusion", "LayerGradCam"),
@@ -51,19 +50,36 @@ CAPTUMS = (
 NAMES = {
     "ClassPattern": "**class pattern**",
     **{name: name for name in CAPTUMS},
-    "BestCrop": "*best square crop*",
     "RandomPixels": "*random pixels*",
     "BestRandomMask": "*best random mask*",
-    "NearestImage": "*nearest image, by pixels*",
-    "NearestFeatures": "*nearest image, by features*",
-    "ClassMean": "*nearest to the class mean*",
 }
 RIVALS = {
     rival.__name__: rival
     for rival in (UniversalPatch, NeuralCleanse, PixelInversion, UniversalPerturbation)
 }
-NOT_CUT = ("LearnedPattern", *RIVALS)  # from the canvas
-METHODS = (*NAMES, *NOT_CUT)
+FREE = {  # what is searched by methods that are not cut from the canvas
+    "LearnedPattern": "places and colours",
+    **{name: rival.free for name, rival in RIVALS.items()},
+}
+METHODS = (*NAMES, *FREE)
+
+
+def own_form(classifier, result, task):
+    """Power of all that a method which is not cut from a canvas found, such as a soft mask."""
+    own = result.pixel_map.own
+    return None if own is None else task.scorers[task.model].power(own)
+
+
+def share_changed(classifier, result, task):
+    """Share of the pixels that this changes."""
+    own = result.pixel_map.own
+    return None if own is None else float(own.mask.double().mean())
+
+
+MEASURED = (
+    *(Metric(of.__name__, of, of.__name__) for of in (own_form, share_changed)),
+    *(metric for metric in METRICS if metric.name == "passes"),
+)
 
 
 class Setting(NamedTuple):
@@ -121,7 +137,7 @@ def run(
     method: str,
     classes: Sequence[int],
     budget: int,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[Metric] = (),
     class_images: int = 0,
 ) -> Comparison:
     """Runs a method on the canvases of these classes; an error if it fails."""
@@ -132,7 +148,7 @@ def run(
         search=setting.search,
         held_out=setting.held_out,
         methods=methods_of(setting, method, budget),
-        metrics=[metric for metric in METRICS if metric.name in metrics],
+        metrics=metrics,
         area=AREA,
         areas=[AREA],
         triggers={},
@@ -171,7 +187,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
         yield "The class pattern next to the best of Captum's methods", best_of_captum(rows, models)
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
-        others = [name for name in NOT_CUT if any(r["method"] == name for r in of_model)]
+        others = [name for name in FREE if any(r["method"] == name for r in of_model)]
         if others:
             yield f"Methods that are not cut from a canvas: {model}", own_table(of_model, others)
 
@@ -228,7 +244,7 @@ def own_table(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
         own = "own_form" in group[0]
         yield line(
             NAMES.get(method, method),
-            group[0].get("free", "nothing: cut from the canvas"),
+            FREE.get(method, "nothing: cut from the canvas"),
             interval(mean(group, f"power_{AREA:g}")),
             difference(group, patterns) if own else "",
             interval(mean(group, "own_form")) if own else "",

@@ -8,7 +8,7 @@ import torch
 from captum.attr import Saliency
 
 from captum_classpattern import ClassPattern, Pattern
-from captum_classpattern.comparison import BestCrop, RandomPixels, compare
+from captum_classpattern.comparison import BestRandomMask, RandomPixels, compare
 
 AREAS = [0.05, 0.1, 0.3]
 VOID = {"meta", "link", "img", "input", "rect", "br"}
@@ -47,7 +47,7 @@ def small_comparison(
             "ClassPattern": (lambda m: ClassPattern(m, *search), {"n_steps": 2}),
             method: Saliency,
             "RandomPixels": RandomPixels,
-            "BestCrop": lambda m: BestCrop(m, *search),
+            "BestRandomMask": (lambda m: BestRandomMask(m, *search), {"budget": 100}),
             "broken": broken,
         },
         areas=AREAS,

@@ -19,7 +19,7 @@ from torch.utils.data import sampler as samplers
 
 import captum_classpattern as cp
 from captum_classpattern.classifier import preserve_state
-from captum_classpattern.comparison import BestCrop, ClassMean
+from captum_classpattern.comparison import BestRandomMask
 from captum_classpattern.images import BATCH, LabelledImages, ensure_labels, evenly_spaced
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -425,8 +425,9 @@ ONE_SET = {
         NET, cp.Pattern(SEARCH[0], SEARCH[1], 0), *images, area=0.2
     ),
     "known_methods": baselines_of_deep_lift,
-    "ClassMean": lambda *images: ClassMean(NET, *images).attribute(HELD_OUT[:1], target=1),
-    "BestCrop": lambda *images: BestCrop(NET, *images).attribute(HELD_OUT[:1], target=1),
+    "BestRandomMask": lambda *images: BestRandomMask(NET, *images).attribute(
+        HELD_OUT[:1], target=1, area=0.2, budget=100
+    ),
 }
 
 

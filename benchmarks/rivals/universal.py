@@ -9,12 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.controls import (
-    BUDGET,
-    mean_probabilities,
-    places_of_square,
-    square,
-)
+from captum_classpattern.comparison.controls import BUDGET, mean_probabilities
 from captum_classpattern.images import Images, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
 
@@ -54,8 +49,14 @@ def universal_patch(
     task = InversionTask(forward_func, images, target, passes=passes, **settings)
     channels, height, width = task.shape
     k = pixels_kept(area, (height, width))
-    side, *last, step = places_of_square(k, height, width, PLACES)
+    side = min(round(k**0.5), width)
     shape = -(-k // side), side
+    last = height - shape[0], width - side
+    if last[0] < 0:
+        raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
+    step = 1
+    while (last[0] // step + 1) * (last[1] // step + 1) > PLACES:
+        step += 1
     places = list(product(*(range(0, end + 1, step) for end in last)))
     chosen = task.images.take(evenly_spaced(len(task.images), PLACED)).to(task.first)
     to_choose, in_step = len(places) * len(chosen) // 2, task.batch_size
@@ -65,7 +66,8 @@ def universal_patch(
             f"among {len(places)} places, and one step of {in_step}"
         )
     task.passes -= to_choose
-    mask = square(k, side, 0, 0, *shape).to(task.first)
+    inside = torch.arange(shape[0] * side) < k  # in reading order
+    mask = inside.view(1, *shape).to(task.first)
     with task.begun() as chance:
         raw = torch.from_numpy(chance.random((channels, *shape))).to(task.first)
         raw = (raw * 0.98 + 0.01).logit().requires_grad_()

@@ -1,34 +1,28 @@
 """``classpattern compare``: class patterns and Captum's methods on a user's models. The demo runs
 such a comparison, too."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options, printing
-from captum_classpattern.cli.errors import INTERRUPTED
+from captum_classpattern.cli.errors import INTERRUPTED, printable
 
-SMALL_AREA = 0.01  # shown next to the area of the comparison
-VARIANTS = {
-    ("image", "absolute"): "abs.",
-    ("class", "signed"): "mean",
-    ("class", "absolute"): "mean, abs.",
-}
-OWN_FORM = (("own form", "own_form", printing.INTERVAL), ("changed", "share_changed", ".1%"))
 LEGEND = """\
-Percentages: share of held-out images of other classes that are predicted as the class once they are
+Power: share of held-out images of other classes that are predicted as the class once they are
 stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
 over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
-holds for these classes alone). abs.: ranked by absolute value. passes, seconds: for one canvas.
+holds for these classes alone). Absolute: ranked by absolute value.
 """
-MEAN_LEGEND = "mean: ranked by the mean of the method's maps over images of the class."
 
 
 def _methods(text: str) -> list[str]:
@@ -53,7 +47,6 @@ def compare(
     methods: Annotated[list[str] | None, options.read_as(_methods, "LIST")] = None,
     area: options.Area = 0.05,
     out: options.OutputFolder = Path("classpattern-compare"),
-    as_json: options.AsJson = False,
     canvases: Annotated[options.Count, options.IN_SEARCH] = 1,
     white: Annotated[bool, options.IN_SEARCH] = False,
     max_images: Annotated[options.Count, options.IN_SEARCH] = 500,
@@ -65,12 +58,12 @@ def compare(
         classpattern compare clean.pt suspect.pt --arch resnet18 --data my_images
         classpattern compare old=a.pt new=b.pt --data my_images --methods Saliency,LRP
 
-    A report shows the maps, the predictive power of their pixels, and what holds for these models.
+    A report shows the maps and the predictive power of their pixels.
 
     Args:
         models: Checkpoint files, or torchvision:NAME or timm:NAME, each with a name of your choice
             if you like, as in old=a.pt.
-        methods: Names of methods, separated by commas. By default, ClassPattern and 17 others.
+        methods: Names of methods, separated by commas. By default, ClassPattern and 13 others.
             MODULE:NAME is a function of yours, from model and images to an Attribution.
         area: The share of the pixels at which the methods are compared.
         out: The folder for the report, the figures and the patterns.
@@ -82,33 +75,30 @@ def compare(
     from captum_classpattern.comparison import DEFAULT
 
     checkpoints = options.checkpoints_by_name(models)
-    with printing.document("compare", out, as_json) as content:
-        for own in (name for name in methods or () if ":" in name):
-            options.import_from_here()  # a wrong name is refused before models are loaded
-            import_named(own, f"method {own!r}")
-        opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
-        comparison = run_comparison(
-            opened,
-            images.load([*opened.values()], seed=searches.seed),
-            searches,
-            out,
-            "Class patterns next to Captum's methods",
-            methods=methods or DEFAULT,
-            canvases=canvases,
-            white=white,
-            show_progress=sys.stderr.isatty(),
-            area=area,
-            max_images=max_images,
-        )
-        content |= json.loads(comparison.to_json())
-        if not as_json:
-            print_comparison(comparison)
-        if comparison.records or comparison.failures:
-            written = "report.html, figures, patterns" if comparison.records else "report.html"
-            print(f"{written} and comparison.json are in {out}.")
-        if not comparison.settings["complete"]:
-            print("Interrupted. The methods that had finished are reported.")
-            return INTERRUPTED
+    for own in (name for name in methods or () if ":" in name):
+        options.import_from_here()  # a wrong name is refused before models are loaded
+        import_named(own, f"method {own!r}")
+    opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
+    comparison = run_comparison(
+        opened,
+        images.load([*opened.values()], seed=searches.seed),
+        searches,
+        out,
+        "Class patterns next to Captum's methods",
+        methods=methods or DEFAULT,
+        canvases=canvases,
+        white=white,
+        show_progress=sys.stderr.isatty(),
+        area=area,
+        max_images=max_images,
+    )
+    print_comparison(comparison)
+    if comparison.records or comparison.failures:
+        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        print(f"{written} and comparison.json are in {out}.")
+    if not comparison.settings["complete"]:
+        print("Interrupted. The methods that had finished are reported.")
+        return INTERRUPTED
     return 0 if comparison.records else 1
 
 
@@ -212,56 +202,26 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
 
 
 def print_comparison(comparison: "cp.Comparison") -> None:
-    """Prints a table for each model, the verdicts, and what could not run."""
-    from captum_classpattern.comparison.results import outcome_of
+    """Prints the powers on the first kind of canvas, and what could not run."""
+    from captum_classpattern.pages.report_data import numbers_tables
+    from captum_classpattern.visualization.formats import SPACE, percent_range
 
-    out = printing.console()
-    if not comparison.records:
+    def cell(column: Any, row: Mapping[str, Any]) -> Text:
+        ends, text = column.ends(row), column.text(row).replace("\N{ZERO WIDTH SPACE}", "")
+        interval = f" ({percent_range(*ends)})" if ends else ""
+        return Text(printable(text.replace(SPACE, " ") + interval))
+
+    out, first_kind = printing.console(), comparison.select(kind=comparison.kinds[0])
+    first, others = numbers_tables(replace(comparison, records=first_kind))
+    table = Table(title=first.title, title_justify="left", box=SIMPLE_HEAD)
+    for column in first.columns:
+        justify: Any = "left" if column.key == "name" else "right"
+        table.add_column(Text(printable(column.heading)), justify=justify)
+    for row in [*first.rows, *others.rows]:
+        table.add_row(*(cell(column, row) for column in first.columns))
+    if first.rows:
+        out.print(table, LEGEND, Text(printable(comparison.summary)), sep="\n")
+    else:
         out.print("No method gave a map.")
-    rows = comparison.rows()
-    for model in comparison.models:  # an interrupted comparison may not reach all of them
-        for cut in (True, False):
-            table = _table(comparison, rows, model, cut=cut)
-            if table.row_count:
-                out.print(table)
-    if comparison.records:
-        out.print(LEGEND)
-    if comparison.select(level="class"):
-        out.print(f"{MEAN_LEGEND}\n")
-    for verdict in comparison.verdicts():
-        text = f"{outcome_of(verdict)}: {verdict['title']}. {verdict['text']}\n"
-        out.print(text, markup=False)
     if notes := comparison.notes():
         out.print("Not run here:\n- " + "\n- ".join(notes), markup=False)
-
-
-def _table(
-    comparison: "cp.Comparison", rows: Sequence[Mapping[str, Any]], model: str, *, cut: bool
-) -> Table:
-    """One row per method that is, or is not, cut from the canvas, strongest first. Those that are
-    have a column for each way to rank their maps, the others for their own form."""
-    kind, key = comparison.kinds[0], f"power_{comparison.area:g}"
-    of_way: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        if (row["model"], row.get("kind"), row.get("cut_from_canvas")) == (model, kind, cut):
-            of_way.setdefault((row["level"], row["ranking"]), {})[row["method"]] = row
-    ways = {way: name for way, name in VARIANTS.items() if cut and way in of_way}
-    small = min(comparison.areas, key=lambda area: abs(area - SMALL_AREA))
-    smaller = [] if small == comparison.area else [small]
-    columns = [
-        ("method", "method", ""),
-        (f"{100 * comparison.area:.3g} % of pixels", key, printing.INTERVAL),
-        *((f"{100 * area:.3g} %", f"power_{area:g}", ".1%") for area in smaller),
-        *((name, name, ".1%") for name in ways.values()),
-        *([] if cut else OWN_FORM),
-        ("passes", "passes", ".4g"),
-        ("seconds", "seconds", ".2g"),
-        *([] if cut else [("free", "free", "")]),
-    ]
-    usual = of_way.get(("image", "signed"), {}).values()
-    lines = [
-        {**row, **{name: of_way[way].get(row["method"], {}).get(key) for way, name in ways.items()}}
-        for row in sorted(usual, key=lambda row: -row[key])
-    ]
-    what = f"{kind} canvases" if cut else "not cut from a canvas"
-    return printing.make_table(columns, lines, title=f"{model} model, {what}")

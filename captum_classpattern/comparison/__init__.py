@@ -1,13 +1,6 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
-from captum_classpattern.comparison.controls import (
-    BestCrop,
-    BestRandomMask,
-    ClassMean,
-    LearnedPattern,
-    NearestImage,
-    RandomPixels,
-)
+from captum_classpattern.comparison.controls import BestRandomMask, LearnedPattern, RandomPixels
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
@@ -22,16 +15,13 @@ __all__ = [
     "METRICS",
     "STAMPED",
     "Agreement",
-    "BestCrop",
     "BestRandomMask",
     "CanvasResult",
-    "ClassMean",
     "Comparison",
     "Failure",
     "Interrupted",
     "LearnedPattern",
     "Metric",
-    "NearestImage",
     "RandomPixels",
     "Record",
     "SanityCheck",

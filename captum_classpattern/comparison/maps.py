@@ -88,10 +88,9 @@ class PixelMap:
 
 
 class Explanation(NamedTuple):
-    """A method's attributions (N, ...), their sums over the channels (N, H, W), the map of each
-    image, and the cost."""
+    """A method's attributions, summed over the channels (N, H, W), the map of each image, and the
+    cost."""
 
-    raw: Tensor
     by_pixel: Tensor
     maps: list[PixelMap]
     passes: float
@@ -124,17 +123,15 @@ class BoundMethod:
         self.control = isinstance(self.attribution, Control)
 
     @property
-    def free(self) -> str:
-        """What is searched by a method whose pixels are not cut from the canvas, so that it
-        explains the class and no image; empty for others. After ``attribute``, its ``patterns`` are
-        what it found for each image."""
-        has_patterns = hasattr(self.attribution, "patterns")
-        return getattr(self.attribution, "free", "colours") if has_patterns else ""
+    def cuts(self) -> bool:
+        """Whether pixels are cut from the canvas. A method that chooses their colours explains the
+        class and no image: after ``attribute``, its ``patterns`` are what it found for each one."""
+        return not hasattr(self.attribution, "patterns")
 
     @property
     def explains_images(self) -> bool:
         """Whether each map is of one image: no search, no control, nothing of a class alone."""
-        return not (self.searches or self.control or self.free)
+        return self.cuts and not (self.searches or self.control)
 
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int
@@ -152,14 +149,13 @@ class BoundMethod:
                     images[rows], target=list(targets[rows]), **self.settings(area, seed)
                 )
             parts.append(found.detach())
-            if self.free:
+            if not self.cuts:
                 patterns += [pattern.to("cpu") for pattern in self.attribution.patterns]
-        raw = torch.cat(parts)
-        by_pixel = sum_channels(raw, images.shape)  # also waits for the device
+        by_pixel = sum_channels(torch.cat(parts), images.shape)  # also waits for the device
         seconds = time.perf_counter() - started
         own: Sequence[Pattern | None] = patterns or [None] * len(images)
         maps = [PixelMap(*pair) for pair in zip(by_pixel, own, strict=True)]
-        return Explanation(raw, by_pixel, maps, self.model.passes - before, seconds)
+        return Explanation(by_pixel, maps, self.model.passes - before, seconds)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
@@ -311,12 +307,6 @@ class CanvasResult:
     def pattern(self) -> Pattern:
         """The pattern at the comparison's area."""
         return self.cut(self.pixel_map, self.maps.task.area)
-
-    @property
-    def own(self) -> Pattern | None:
-        """What was found in its own form; None if it was cut from the canvas, or the canvas is
-        stamped."""
-        return None if self.stamped else self.map_at(self.maps.task.area).own
 
     def pattern_at(self, area: float) -> Pattern:
         """The pattern at an area, from the map that was searched for it if there is one."""

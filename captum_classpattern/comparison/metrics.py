@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-import captum.metrics
-import torch
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier, seed_generators
 from captum_classpattern.comparison.maps import CanvasResult
-from captum_classpattern.comparison.methods import AT_ONCE
 from captum_classpattern.comparison.records import IDENTITY, Score
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
@@ -23,16 +20,13 @@ Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 
 RESERVED = (  # columns that no metric may be named after
     *IDENTITY, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
-    "cut_from_canvas", "free",
 )  # fmt: skip
 
 # The tables of the report.
 POWER = "Predictive power, stability and cost"
 TRIGGER = "Finding the trigger"
 SHAPE = "Simplicity"
-NOT_CUT = "Not cut from a canvas"
 TRANSFER = "Transfer to other models"
-CAPTUM = "Captum's metrics"
 OTHER = "Other metrics"
 
 
@@ -123,16 +117,6 @@ def transfer(
     return {name: scorer.power(result.pattern) for name, scorer in others.items()}
 
 
-def own_form(classifier: Classifier, result: CanvasResult, task: Task) -> PredictivePower | None:
-    """Power of what was found in its own form."""
-    return None if result.own is None else task.scorers[task.model].power(result.own)
-
-
-def share_changed(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
-    """Mean of the mask in its own form."""
-    return None if result.own is None else float(result.own.mask.double().mean())
-
-
 def localisation(
     classifier: Classifier, result: CanvasResult, task: Task, *, score: str
 ) -> float | None:
@@ -166,60 +150,6 @@ def stability_over_canvases(
     return mean_pairwise_iou([result.mask, other.mask(result.ranking, task.area)])
 
 
-NOISE, NOISE_SAMPLES = 0.05, 10  # infidelity: standard deviation, and noisy copies of an image
-RADIUS, RADIUS_SAMPLES = 0.02, 3  # sensitivity_max: radius (L-inf), and images tried in it
-
-
-def infidelity(classifier: Classifier, result: CanvasResult, task: Task) -> Tensor | None:
-    """Yeh et al. 2019, arXiv 1901.09392, with small Gaussian noise; normalised, so the map's
-    scale does not matter."""
-    method, row = result.maps.method, slice(result.canvas, result.canvas + 1)
-    if not result.usual or not _has_image_shape(result):
-        return None
-    times_inputs = bool(getattr(method.attribution, "multiplies_by_inputs", False))
-
-    @captum.metrics.infidelity_perturb_func_decorator(times_inputs)  # type: ignore[untyped-decorator]
-    def add_noise(inputs: Tensor) -> Any:
-        return inputs - NOISE * torch.randn_like(inputs)
-
-    value: Tensor = captum.metrics.infidelity(
-        classifier,
-        add_noise,
-        method.model.prepare(task.canvases[row]),
-        result.maps.canvases.raw[row],
-        target=[result.target],
-        n_perturb_samples=NOISE_SAMPLES,
-        max_examples_per_batch=AT_ONCE,
-        normalize=True,
-    )
-    return value
-
-
-def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Tensor | None:
-    """Captum's ``sensitivity_max``, for methods that neither search nor are controls.
-
-    A search belongs to the class rather than to its canvas, and each moved canvas would need a
-    search. Random pixels depend on the batch.
-    """
-    method, row = result.maps.method, slice(result.canvas, result.canvas + 1)
-    if not (result.usual and _has_image_shape(result) and method.explains_images):
-        return None
-    value: Tensor = captum.metrics.sensitivity_max(
-        method.attribution.attribute,
-        method.model.prepare(task.canvases[row]),
-        perturb_radius=RADIUS,
-        n_perturb_samples=RADIUS_SAMPLES,
-        max_examples_per_batch=AT_ONCE,
-        target=[result.target],
-        **method.settings(task.area, task.seed),
-    )
-    return value
-
-
-def _has_image_shape(result: CanvasResult) -> bool:
-    return result.maps.canvases.raw.shape == result.maps.task.canvases.shape
-
-
 def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float | None:
     """Passes or seconds per canvas."""
     total: float = getattr(result.maps.canvases, name)
@@ -234,11 +164,6 @@ _COST = {"table": POWER, "better": "lower"}
 
 #: The built-in metrics, in the order of their columns.
 METRICS = (
-    Metric("own_form", own_form, "power in its own form", table=NOT_CUT, better="higher",
-           description="predictive power of all that was found, such as a soft mask or a change of "
-           "all pixels"),
-    Metric("share_changed", share_changed, "pixels changed", table=NOT_CUT, format=".3f",
-           description="share of the pixels that the own form changes, the mean of its mask"),
     Metric("on", transfer, "power on", better="higher", table=TRANSFER,
            description="predictive power on another model"),
     *(
@@ -266,12 +191,6 @@ METRICS = (
            description="overlap of the masks that different seeds give"),
     Metric("stability_canvases", stability_over_canvases, "IoU, other canvas", **_STABLE,
            description="overlap with the mask of another image of the class"),
-    Metric("infidelity", infidelity, "infidelity", table=CAPTUM, better="lower",
-           description="how badly the map predicts the effect of small noise on the output, for "
-           "maps with the shape of the image"),
-    Metric("sensitivity", sensitivity, "sensitivity_max", table=CAPTUM, better="lower",
-           description="how much the map changes in a small radius around the image, for methods "
-           "that do not search"),
     Metric("passes", partial(cost, name="passes"), "passes", **_COST,
            description="images that went forward and backward, per canvas"),
     Metric("seconds", partial(cost, name="seconds"), "time", "s", **_COST, format=".2g",

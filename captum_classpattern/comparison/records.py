@@ -16,7 +16,9 @@ from captum_classpattern.scores.power import PredictivePower
 K = TypeVar("K")
 T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
-IDENTITY = ("model", "method", "level", "ranking", "kind", "control")  # of the columns of a table
+IDENTITY = (  # of the columns of a table
+    *("model", "method", "level", "ranking", "kind", "control", "cut_from_canvas"),
+)
 STAMPED = "stamped"  # the kind of the canvases that carry a trigger
 PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not support; other errors
     (
@@ -59,8 +61,8 @@ class Record:
         scores (dict): The value of each metric by its name, such as ``scores["iou"]``; a dict for
             a metric with several values. Metrics that do not apply are left out.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
-        free (str): What is searched by a method whose pixels are not cut from the canvas, such as
-            "places and colours"; empty for others.
+        cut_from_canvas (bool): Whether the pixels are those of the canvas. Otherwise the method
+            chooses their colours, too.
         own (dict[float, Pattern]): For such a method, what it found at each area, in its own form:
             for instance with a soft mask.
     """
@@ -80,13 +82,14 @@ class Record:
     rethresholded: dict[float, PredictivePower] = field(default_factory=dict)
     scores: dict[str, Score | Mapping[str, Score]] = field(default_factory=dict)
     precision: str | None = None
-    free: str = ""
+    cut_from_canvas: bool = True
     own: dict[float, Pattern] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The method's name, followed by "class mean" and "absolute" where they apply."""
-        return full_name(self.method, self.level, self.ranking)
+        """The method's name, followed by "free colours", "class mean" and "absolute" where they
+        apply."""
+        return full_name({name: getattr(self, name) for name in IDENTITY})
 
     def columns(self, metric: str) -> dict[str, Score]:
         """The values of a metric by column: its name, or the name and each entry of a dict."""
@@ -101,16 +104,20 @@ class Record:
         return float(value) if isinstance(value, int | float) else None
 
 
-def full_name(method: str, level: str, ranking: str) -> str:
-    """A method's name, followed by "class mean" and "absolute" where they apply."""
-    suffixes = {"class mean": level == "class", "absolute": ranking == "absolute"}
-    return ", ".join([method, *(suffix for suffix, applies in suffixes.items() if applies)])
+def full_name(row: Mapping[str, Any]) -> str:
+    """The method of a row, followed by what tells it from others of the method."""
+    suffixes = {
+        "free colours": not row["cut_from_canvas"],
+        "class mean": row["level"] == "class",
+        "absolute": row["ranking"] == "absolute",
+    }
+    return ", ".join([row["method"], *(text for text, applies in suffixes.items() if applies)])
 
 
 def search_names(records: Iterable[Record]) -> list[str]:
     """Names of the methods that search a pattern of the class, and are not controls."""
-    names = (r.name for r in records if (r.searches or r.free) and not r.control)
-    return list(dict.fromkeys(names))
+    searches = (r for r in records if (r.searches or not r.cut_from_canvas) and not r.control)
+    return list(dict.fromkeys(r.name for r in searches))
 
 
 def control_names(records: Iterable[Record]) -> list[str]:
@@ -213,10 +220,8 @@ COLUMNS, CONTROLS = 9, 2  # methods in a figure, and controls among them, at mos
 
 
 def strongest_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of all methods, strongest first, each in the ranking with the higher mean power.
-    Methods whose pixels are not cut from the canvas are left out, unless there are no others."""
+    """Names of all methods, strongest first, each in the ranking with the higher mean power."""
     of_images = [record for record in records if record.level == "image"]
-    of_images = [record for record in of_images if not record.free] or of_images
     powers = mean_powers(of_images, area)
     methods = {record.name: record.method for record in of_images}
     best: dict[str, str] = {}

@@ -1,8 +1,7 @@
-"""The outcome of a comparison, as records, tables, JSON, figures, and verdicts: claims that are
-tested by its numbers and worded from them."""
+"""The outcome of a comparison, as records, tables, JSON and figures."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,32 +13,23 @@ from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import (
     IDENTITY,
-    STAMPED,
     Failure,
     Record,
     by_name,
     class_mean,
-    control_names,
     counted,
     grouped,
     mean_difference,
     mean_power,
     mean_powers,
-    search_names,
     strongest_names,
 )
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scores.intervals import Estimate
 from captum_classpattern.scores.power import PredictivePower
 
 Row = dict[str, Any]
-Verdict = dict[str, Any]
-Found = tuple[float, float]  # IoU and average precision
-
-# The least IoU of a trigger that counts as found. Random pixels, k out of N, have about
-# k / (2N - k): 0.006 for 9 of 784. One pixel of six or more that is hit by chance stays below.
-FOUND_AT_ALL = 0.1
+NO_PATTERN = "no pattern"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -127,9 +117,6 @@ class Comparison(Result):
         for group in groups:
             first = group[0]
             row: Row = {name: getattr(first, name) for name in IDENTITY}
-            row["cut_from_canvas"] = not first.free
-            if first.free:
-                row["free"] = first.free
             if by == "method":
                 row["canvases"] = len(group)
             else:
@@ -159,30 +146,69 @@ class Comparison(Result):
         return as_table(self.rows(by))
 
     def to_json(self) -> str:
-        """Rows by canvas, metrics, verdicts, failures and settings as JSON, without images."""
+        """Rows by canvas, differences, metrics, failures and settings as JSON, without images."""
         content = {
             "models": self.models,
             "class_names": self.class_names,
             "settings": self.settings,
-            "verdicts": self.verdicts(),
+            "differences": self.differences(),
             "metrics": [metric.as_dict() for metric in self.metrics],
             "rows": [row for row in self.rows("canvas") if "failure" not in row],
             "failures": [failure.as_dict() for failure in self.failures],
         }
         return json.dumps(content, indent=2, allow_nan=False)
 
-    def verdicts(self) -> list[Verdict]:
-        """Claims tested by the numbers: each has ``title``, ``holds``, ``value`` and ``text``,
-        ``model``, and the ``control`` if the value is compared with one. They say which method
-        comes first on each model and which finds the triggers; nothing on what was not measured or
-        has no rival."""
-        clean = [r for r in self.records if r.model not in self.backdoored]
-        scored = {model: self.select(model=model, kind=self.kinds[0]) for model in self.models}
-        verdicts = [_power(model, records, self.area) for model, records in scored.items()]
-        for visible in (False, True):
-            for model in self.backdoored:
-                verdicts.append(_finds(model, self.select(model=model), clean, visible))
-        return [verdict for verdict in verdicts if verdict is not None]
+    def differences(self) -> list[dict[str, Any]]:
+        """How far the strongest method of each model, which is no control, is above each other one
+        and above no pattern: the mean difference of their powers, paired by canvas, with its 95 %
+        interval. Powers are those of the first kind of canvas, and of each method's better
+        ranking. The strongest others come first."""
+        rows: list[Row] = []
+        for model in self.models:
+            scored = self.select(model=model, kind=self.kinds[0])
+            names, groups = strongest_names(scored, self.area), by_name(scored)
+            methods = [name for name in names if not groups[name][0].control]
+            if not methods:
+                continue
+            first = groups[methods[0]]
+            shares = {n: {r.canvas: r.powers[self.area].value for r in groups[n]} for n in names}
+            shares[NO_PATTERN] = {r.canvas: r.powers[self.area].without for r in first}
+            del shares[methods[0]]
+            found = {n: mean_difference(first, self.area, shares[n]) for n in shares}
+            for name, difference in sorted(found.items(), key=lambda item: item[1].value):
+                low, high = difference.interval
+                rows.append(
+                    {
+                        "model": model,
+                        "method": methods[0],
+                        "other": name,
+                        "control": name == NO_PATTERN or groups[name][0].control,
+                        "difference": difference.value,
+                        "difference_low": low,
+                        "difference_high": high,
+                        "interval_over": difference.over,
+                    }
+                )
+        return rows
+
+    @property
+    def summary(self) -> str:
+        """The strongest method on the first model, which is no control, and the strongest control,
+        in a sentence; empty if nothing was scored."""
+        model = next(iter(self.models))
+        controls = [r for r in self.differences() if r["control"] and r["model"] == model]
+        if not controls:
+            return ""
+        row, scored = controls[0], self.select(model=model, kind=self.kinds[0])
+        power = mean_powers(scored, self.area)[row["method"]]
+        low, high = (f"{100 * end:.1f}" for end in power.interval)
+        points = [f"{100 * row[f'difference{end}']:+.1f}" for end in ("", "_low", "_high")]
+        return (
+            f"On {model}, the strongest method with {100 * self.area:.3g} % of the pixels is "
+            f"{row['method']}: its power is {100 * power.value:.1f} % (95 % interval {low} to "
+            f"{high}), and its paired difference from the strongest control, {row['other']}, is "
+            f"{points[0]} points ({points[1]} to {points[2]})."
+        )
 
     def notes(self) -> list[str]:
         """What could not run or be measured, and why: a sentence for each reason."""
@@ -295,136 +321,3 @@ def _scores(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
         powers["no_pattern"] = next(iter(record.powers.values())).without
     cut = {f"rethresholded_{area:g}": power for area, power in record.rethresholded.items()}
     return [powers | cut, *(record.columns(metric.name) for metric in metrics)]
-
-
-# ---- verdicts
-
-
-def outcome_of(verdict: Verdict) -> str:
-    """Whether it holds, in words."""
-    return "Holds" if verdict["holds"] else "Does not hold"
-
-
-def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None:
-    """Which method's pixels make the model predict the class most often. Holds if the interval of
-    the difference, paired by canvas, is above 0 for each rival and for no pattern. Methods whose
-    pixels are not cut from the canvas are no rivals."""
-    free = dict.fromkeys(r.method for r in records if r.free)
-    records = [r for r in records if not r.free]
-    powers, groups = mean_powers(records, area), by_name(records)
-    first, *rivals = _first_and_rivals(records, {n: power.value for n, power in powers.items()})
-    if not rivals:
-        return None
-    shares = {n: {r.canvas: r.powers[area].value for r in groups[n]} for n in rivals}
-    shares["no pattern"] = {r.canvas: r.powers[area].without for r in groups[first]}
-    above = {n: mean_difference(groups[first], area, shares[n]) for n in shares}
-    without = class_mean((r.target, r.powers[area].without) for r in groups[first])
-    controls = control_names(records)
-    best = [n for n in rivals if n not in controls][:1] + [n for n in rivals if n in controls][:1]
-    unbeaten = [n for n, difference in above.items() if difference.interval[0] <= 0]
-    shown = {n: above[n] for n in dict.fromkeys([*best, *unbeaten, "no pattern"])}
-    points = ", ".join(f"{n} {_points(difference)}" for n, difference in shown.items())
-    low, high = powers[first].interval
-    kind = "" if records[0].kind == "canvas" else f"{records[0].kind} "
-    number = len({r.canvas for r in records})
-    return {
-        "title": f"{_method(records, first)} comes first",
-        "model": model,
-        "holds": not unbeaten,
-        "value": f"power {100 * powers[first].value:.1f} %",
-        "control": "".join(f"{n} {100 * powers[n].value:.1f} %, " for n in best)
-        + f"no pattern {100 * without:.1f} %",
-        "text": f"{model} model, {100 * area:.3g} % of the pixels of "
-        f"{counted(number, f'{kind}canvas', f'{kind}canvases')}: "
-        f"{first} has a power of {100 * powers[first].value:.1f} % ({100 * low:.1f} to "
-        f"{100 * high:.1f}). In points above others, paired by canvas: {points}. "
-        f"In brackets: {_description([powers[first], *shown.values()])}."
-        + (f" Not cut from the canvas, so not compared: {', '.join(free)}." if free else ""),
-    }
-
-
-def _finds(
-    model: str, records: Sequence[Record], clean: Sequence[Record], visible: bool
-) -> Verdict | None:
-    """Which method finds the trigger, where it is in the image or from clean images alone. Holds if
-    the method finds it at all, and better than others. For a visible trigger it must be strictly
-    first. For a hidden one, both numbers must be above those of all rivals on any kind of canvas,
-    and above its own on the clean models."""
-    records, clean = ([r for r in rs if (r.kind == STAMPED) == visible] for rs in (records, clean))
-    found = _localised(records)
-    first, *rivals = _first_and_rivals(records, {name: max(found[name]) for name in found})
-    if not rivals:
-        return None
-    best, rival = max(found[first]), max(found[rivals[0]])
-    on_clean = grouped((r.model, r) for r in clean if r.name == first and not visible)
-    elsewhere = [each for rs in on_clean.values() for each in _localised(rs).get(first, [])]
-    beaten = [*(value for name in rivals for value in found[name]), *elsewhere]
-    better = all(best[0] > iou and best[1] > precision for iou, precision in beaten)
-    leader = max(rivals, key=lambda name: _most(found[name])[1])  # by average precision
-    shown = {name: _most(found[name]) for name in dict.fromkeys([first, rivals[0], leader])}
-    if elsewhere:
-        shown[f"{first} on models without the trigger"] = _most(elsewhere)
-    scores = ", ".join(f"{name} {iou:.3f} and {ap:.3f}" for name, (iou, ap) in shown.items())
-    missed = best[0] < FOUND_AT_ALL
-    subject = f"{first} does not find" if rival[0] >= FOUND_AT_ALL else "No method finds"
-    where = "visible" if visible else "hidden"
-    seen = "images stamped with it" if visible else "clean images only, of any kind"
-    return {
-        "title": f"{_method(records, first)} finds the {where} trigger best",
-        "model": model,
-        "holds": (best > rival if visible else better) and not missed,
-        "value": f"IoU {best[0]:.3f}",
-        "control": f"{rivals[0]} {rival[0]:.3f}"
-        + (f", models without it {_most(elsewhere)[0]:.3f}" if elsewhere else ""),
-        "text": f"{model} model, trigger {where} ({seen}). Best IoU and average precision: "
-        f"{scores}."
-        + (f" {subject} the trigger, which takes an IoU of {FOUND_AT_ALL:g} or more." * missed),
-    }
-
-
-def _first_and_rivals(records: Sequence[Record], values: Mapping[str, Any]) -> list[str]:
-    """The method that a verdict is about (the best search, else the best that is not a control),
-    and all other methods, best first; one empty name if there is none."""
-    order = sorted(values, key=lambda name: values[name], reverse=True)
-    searches, simple = search_names(records), control_names(records)
-    leaders = [n for n in order if n in searches] or [n for n in order if n not in simple]
-    if not leaders:
-        return [""]
-    first = _method(records, leaders[0])
-    return [leaders[0], *(name for name in order if _method(records, name) != first)]
-
-
-def _localised(records: Sequence[Record]) -> dict[str, list[Found]]:
-    """Mean IoU and average precision of each method that was measured, on each kind of canvas."""
-    measured = [r for r in records if {"iou", "average_precision"} <= set(r.scores)]
-    found: dict[str, list[Found]] = {}
-    for (name, _), group in grouped(((r.name, r.kind), r) for r in measured).items():
-        iou, precision = (
-            class_mean((r.target, r.score(score) or 0.0) for r in group)
-            for score in ("iou", "average_precision")
-        )
-        found.setdefault(name, []).append((iou, precision))
-    return found
-
-
-def _most(found: Sequence[Found]) -> Found:
-    """The highest IoU and the highest average precision."""
-    return max(iou for iou, _ in found), max(precision for _, precision in found)
-
-
-def _method(records: Sequence[Record], name: str) -> str:
-    """The method in a full name such as "Saliency, absolute"."""
-    return next(r.method for r in records if r.name == name)
-
-
-def _points(difference: Estimate) -> str:
-    low, high = difference.interval
-    return f"{100 * difference.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _description(estimates: Iterable[Estimate]) -> str:
-    """What the intervals are over: the classes, or the images where all classes are equal."""
-    kinds = {estimate.over: estimate.description for estimate in estimates}
-    if len(kinds) == 1:
-        return kinds.popitem()[1]
-    return f"{kinds['classes']} (of the images where all classes are equal)"

@@ -63,8 +63,8 @@ def compare(
     sum. For methods that explain single images (not searches and controls), the mean of their maps
     over search images of the class is scored on the same canvas, too. A method whose ``attribute``
     takes an ``area`` runs again for each area. A method whose object has ``patterns`` after
-    ``attribute`` is not cut from the canvas: its pixels are stamped in their own form, and it has
-    tables of its own. A method that fails becomes a row with the reason. Each method runs with the
+    ``attribute`` chooses colours, too: its pixels are stamped in these, and its name is followed by
+    "free colours". A method that fails becomes a row with the reason. Each method runs with the
     same seed on a private copy of the model.
 
     Args:
@@ -108,7 +108,7 @@ def compare(
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
-        *Comparison*: Records, tables, verdicts and figures.
+        *Comparison*: Records, tables and figures.
 
     Raises:
         TypeError, ValueError: If models, images, targets, metrics or areas do not fit, or a
@@ -278,7 +278,7 @@ def _record(method: str, result: CanvasResult) -> Record:
             if area != task.area
         },
         precision=getattr(bound.attribution, "precision", None),
-        free=bound.free,
+        cut_from_canvas=bound.cuts,
         own={area: own for area in areas if (own := result.map_at(area).own) is not None},
     )
 

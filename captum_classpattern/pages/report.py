@@ -9,7 +9,6 @@ from typing import Any
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import class_mean, counted, figure_names, mean_powers
-from captum_classpattern.comparison.results import FOUND_AT_ALL
 from captum_classpattern.pages.parts import Column, Table, figure_png, render
 from captum_classpattern.pages.report_data import LEVELS, area_slider, numbers_tables, tables
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
@@ -57,12 +56,11 @@ def write_report(
     path: str | Path,
     *,
     title: str = TITLE,
-    verdicts: Sequence[Mapping[str, Any]] | None = None,
     figures: Mapping[str, Any] | None = None,
 ) -> Path:
     r"""
-    Writes a comparison as one HTML page: the patterns with a slider over the area, the verdicts and
-    their numbers, and, folded, all figures, tables and settings.
+    Writes a comparison as one HTML page: the patterns with a slider over the area, the powers, and,
+    folded, all figures, tables and settings.
 
     The page needs no network and no other file. Names and error messages are escaped, and a
     content security policy allows only the page's own script. The same comparison gives the same
@@ -72,18 +70,11 @@ def write_report(
         comparison (Comparison): The outcome of :func:`~captum_classpattern.compare`.
         path (str or Path): The file to write.
         title (str): Heading of the page. Default: "Class patterns and other methods".
-        verdicts (Sequence[Mapping]): Claims that were tested: ``"holds"`` (bool), ``"text"`` (str,
-            with the numbers) and optionally a ``"claim"`` or ``"title"``, a ``"model"``, a
-            ``"value"`` and its ``"control"``, which make one line. Default: None
-            (:meth:`Comparison.verdicts`).
         figures (Mapping[str, Figure], optional): Further matplotlib figures by their title.
             Default: None.
 
     Returns:
         *Path*: The file.
-
-    Raises:
-        ValueError: If a verdict has no ``"holds"`` that is True or False, or no ``"text"``.
 
     Examples::
 
@@ -95,14 +86,11 @@ def write_report(
         ...     {"linear": net}, images[:1], 0,
         ...     search=(images[:30], labels[:30]), held_out=(images[30:], labels[30:]),
         ...     methods={"RandomPixels": RandomPixels}, areas=[0.05, 0.1])
-        >>> page = write_report(
-        ...     comparison, mkdtemp() + "/report.html",
-        ...     verdicts=[{"holds": False, "text": "Random pixels reach 90 %."}])
-        >>> page.name, "Random pixels reach 90 %" in page.read_text(encoding="utf-8")
-        ('report.html', True)
+        >>> write_report(comparison, mkdtemp() + "/report.html").name
+        'report.html'
     """
     drawn = draw_figures(comparison, figures or {})
-    return write_report_page(comparison, path, drawn, title=title, verdicts=verdicts)
+    return write_report_page(comparison, path, drawn, title=title)
 
 
 def write_report_page(
@@ -111,7 +99,6 @@ def write_report_page(
     figures: Sequence[PageFigure],
     *,
     title: str = TITLE,
-    verdicts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """The page of :func:`write_report`, with figures that were already drawn."""
     shown, settings = tables(comparison), comparison.settings
@@ -125,14 +112,13 @@ def write_report_page(
         interrupted=settings.get("complete") is False,
         slider=area_slider(comparison),
         n_canvases=len(comparison.canvases),
-        verdicts=_checked(comparison.verdicts() if verdicts is None else verdicts),
+        result=comparison.summary,
         numbers=numbers_tables(comparison),
         figures={group: [f for f in figures if f.group == group] for group in GROUPS},
         tables=shown,
         facets=_facets(shown),
         notes=comparison.notes(),
         fewest_classes=FEWEST_CLASSES,
-        found_from=f"{FOUND_AT_ALL:g}",
         accuracies=Table(ACCURACIES, accuracies),
         settings=settings,
     )
@@ -152,17 +138,6 @@ def _summary(comparison: Comparison) -> str:
         text += f", scored on {held_out} that are not among the search images"
     version = settings.get("versions", {}).get("captum_classpattern")
     return f"{text}." + (f" Made with captum_classpattern {version}." if version else "")
-
-
-def _checked(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Verdicts that can be shown, or an error."""
-    for i, verdict in enumerate(verdicts):
-        if not isinstance(verdict.get("holds"), bool) or not isinstance(verdict.get("text"), str):
-            raise ValueError(
-                f'verdict {i} must have "holds" (True or False) and "text" (str), got '
-                f"{dict(verdict)!r:.200}"
-            )
-    return list(verdicts)
 
 
 def _facets(shown: Sequence[Table]) -> dict[str, list[tuple[str, bool]]]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_classpattern.comparison import STAMPED, Comparison, Record
-from captum_classpattern.comparison.metrics import NOT_CUT, POWER, TRIGGER
+from captum_classpattern.comparison.metrics import POWER, TRIGGER
 from captum_classpattern.comparison.records import (
     first_names,
     full_name,
@@ -40,34 +40,33 @@ TRIGGERS = {True: "this model's", False: "another model's (control)"}
 ENDS = ("", "_low", "_high")  # of the keys of a power and of its interval
 NAMES = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
 NO_PATTERN = Column("no pattern", "no_pattern", percent)
+DIFFERENCES = "Differences between methods"
+BETWEEN = [Column("minus", "other"), Column("points (95 % interval)", "points")]
 
 
 def tables(comparison: Comparison) -> list[Table]:
     """All tables with any values, the main one first."""
     rows, area = scored_rows(comparison), comparison.area
     scored = [row for row in rows if row["kind"] != STAMPED]
-    cut = [row for row in scored if row["cut_from_canvas"]]
-    not_cut = [row for row in scored if not row["cut_from_canvas"]]
     at_area, cost = power_columns(comparison), _metric_columns(comparison, POWER)
     powers = [
         Column(f"power at {percent_area(a)}", f"power_{a:g}", interval="bar")
         for a in dict.fromkeys((area, *(a for a in comparison.areas if a == SMALL)))
     ]
-    own = [Column("free", "free"), *_metric_columns(comparison, NOT_CUT), *at_area]
     trigger = _metric_columns(comparison, TRIGGER)
     found = _found_rows(rows, trigger, comparison.backdoored)
     hidden = [row for row in found if row["kind"] != STAMPED]
     visible = [row for row in found if row["kind"] == STAMPED]
     trigger.insert(0, Column("trigger", "whose trigger"))  # a metric may be called trigger
     made = [
-        ("main", POWER, cut, [*powers, NO_PATTERN, *cost]),
-        ("not-cut", NOT_CUT, not_cut, [*own, NO_PATTERN, *cost]),
-        ("areas", "Predictive power at each area", _add_cut(cut, area), at_area),
+        ("main", POWER, scored, [*powers, NO_PATTERN, *cost]),
+        ("differences", DIFFERENCES, _differences(comparison), BETWEEN),
+        ("areas", "Predictive power at each area", _add_cut(scored, area), at_area),
         ("hidden", f"{TRIGGER}: hidden", hidden, trigger),
         ("visible", f"{TRIGGER}: visible", visible, trigger),
     ]
     others = {metric.table: None for metric in comparison.metrics}
-    for i, title in enumerate(title for title in others if title not in (POWER, NOT_CUT, TRIGGER)):
+    for i, title in enumerate(title for title in others if title not in (POWER, TRIGGER)):
         columns = _metric_columns(comparison, title)
         made.append((f"metrics-{i}", title, rows, columns))
     filled = [
@@ -120,7 +119,7 @@ def scored_rows(comparison: Comparison) -> list[Row]:
     rows: list[Row] = []
     for row in comparison.rows():
         if "failure" not in row:
-            name = full_name(row["method"], row["level"], row["ranking"])
+            name = full_name(row)
             role = CONTROL if row["control"] else "searches" if name in searches else ""
             facets = {
                 "model": row["model"],
@@ -150,6 +149,23 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
             note = (metric.heading, metric.note)
             columns.append(Column(heading, key, write, interval="bar", note=note))
     return columns
+
+
+def _differences(comparison: Comparison) -> list[Row]:
+    """How far the strongest method of each model is above the others, in points."""
+    return [
+        {
+            **row,
+            "name": row["method"],
+            "kind": comparison.kinds[0],
+            "role": "",
+            "facets": {"model": row["model"], "canvas": comparison.kinds[0]},
+            "points": "{:+.1f} ({:+.1f} to {:+.1f})".format(
+                *(100 * row[f"difference{end}"] for end in ENDS)
+            ),
+        }
+        for row in comparison.differences()
+    ]
 
 
 def _add_cut(rows: Sequence[Row], area: float) -> list[Row]:
@@ -190,14 +206,13 @@ Records = Mapping[tuple[int, str, str], Record]  # by canvas, model and name
 
 
 def area_slider(comparison: Comparison) -> dict[str, Any]:
-    """The patterns of all methods, strongest first; then of those not cut from the canvas: what the
-    slider draws (None if canvases are not greyscale or colour images), how many canvases there was
-    room for, which methods ran again for each area, whether others did not, and the numbers as a
-    table."""
+    """The patterns of all methods, strongest first: what the slider draws (None if canvases are not
+    greyscale or colour images), how many canvases there was room for, which methods ran again for
+    each area, whether others did not, and the numbers as a table."""
     scored = [record for record in comparison.records if record.powers]
     names = strongest_names(scored, comparison.area)
-    names += [name for name in search_names(scored) if name not in names]
-    canvases = _canvases(comparison, len(names), len({r.name for r in scored if r.free}))
+    own_colours = {r.name for r in scored if not r.cut_from_canvas}
+    canvases = _canvases(comparison, len(names), len(own_colours))
     known = {(r.canvas, r.model, r.name): r for r in scored}
     places = ((i, model, name) for i in canvases for model in comparison.models for name in names)
     records = {place: known[place] for place in places if place in known}
@@ -231,7 +246,6 @@ def _data(
     for name in names:
         named = [record for record in records.values() if record.name == name]
         how = SEARCHED if any(record.searches for record in named) else CUT
-        how = f"{how} {NOT_CUT}." if any(record.free for record in named) else how
         control = any(record.control for record in named)
         more = name not in first_names(names)
         methods.append({"name": name, "how": how, "control": control, "more": more})
@@ -314,7 +328,7 @@ def _table(comparison: Comparison, records: Records) -> Table:
     rows = [
         {
             **row,
-            "name": full_name(row["method"], row["level"], row["ranking"]),
+            "name": full_name(row),
             "role": CONTROL if row["control"] else "",
             "kind": _canvas_name(comparison, row["canvas"]),
         }

@@ -19,7 +19,7 @@ from captum_classpattern.classifier.class_names import (
     name_of,
     placeholders,
 )
-from captum_classpattern.comparison import BestCrop, ClassMean
+from captum_classpattern.comparison import BestRandomMask
 from captum_classpattern.surveys import survey
 
 IMAGENET = (
@@ -116,10 +116,9 @@ FUNCTIONS = {
         search_masks(MODEL, IMAGES[:1], target, IMAGES, baseline_labels=LABELS, n_steps=3).masks
     ),
     "select_canvases": lambda target: select_canvases(MODEL, IMAGES, LABELS, target, 2),
-    "ClassMean": lambda target: ClassMean(MODEL, IMAGES, LABELS).attribute(
-        IMAGES[:2], target=target
+    "BestRandomMask": lambda target: BestRandomMask(MODEL, IMAGES, LABELS).attribute(
+        IMAGES[:2], target=target, budget=100
     ),
-    "BestCrop": lambda target: BestCrop(MODEL, IMAGES, LABELS).attribute(IMAGES[:2], target=target),
 }
 
 

@@ -107,7 +107,8 @@ def test_each_image_is_explained_alone():
     targets = [i % 3 for i in range(5)]
     maps = bound(from_function(function))(SEARCH[:5], targets, area=0.1, seed=0)
     assert given == [(1, [target]) for target in targets]
-    assert torch.equal(maps.raw, SEARCH[:5] * torch.tensor(targets).view(-1, 1, 1, 1))
+    expected = SEARCH[:5] * torch.tensor(targets).view(-1, 1, 1, 1)
+    assert torch.equal(maps.by_pixel, expected.double().sum(1))
 
 
 def test_area_and_seed_go_to_the_methods_that_take_them():
@@ -122,7 +123,7 @@ def test_area_and_seed_go_to_the_methods_that_take_them():
 def test_each_call_is_seeded_and_the_callers_random_state_stays():
     method = bound(from_function(lambda images, targets: torch.rand_like(images)))
     before = torch.get_rng_state()
-    one, same, other = (method(CANVASES, [0] * 4, area=0.1, seed=s).raw for s in (3, 3, 4))
+    one, same, other = (method(CANVASES, [0] * 4, area=0.1, seed=s).by_pixel for s in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)

@@ -8,8 +8,6 @@ from statistics import mean
 import numpy as np
 import pytest
 import torch
-from captum.attr import InputXGradient, Saliency
-from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from comparisons import (
     CANVASES,
     LABELS,
@@ -20,7 +18,6 @@ from comparisons import (
     Searching,
     all_facts,
     compared,
-    conv_net,
     from_function,
     linear_net,
     plain_mask,
@@ -135,37 +132,6 @@ def test_the_mean_over_stamped_canvases_is_their_class_map():
         torch.testing.assert_close(record.map, images)
 
 
-# ---- Captum's metrics
-
-
-@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
-@pytest.mark.parametrize("method", [Saliency, InputXGradient])
-def test_infidelity_and_sensitivity_are_captums(method):
-    net = conv_net()
-    comparison = compared(models={"conv": net}, methods={"m": method}, seed=3)
-    attribution, images = method(net), CANVASES.clone()
-
-    @infidelity_perturb_func_decorator(method is InputXGradient)
-    def noisy(inputs):
-        return inputs - 0.05 * torch.randn_like(inputs)
-
-    unfaithful, moved = [], []
-    for image, target in zip(images.split(1), TARGETS):  # each canvas alone, seeded alike
-        torch.manual_seed(3)
-        map, how = attribution.attribute(image, target).detach(), {"n_perturb_samples": 10}
-        unfaithful += infidelity(net, noisy, image, map, target=target, normalize=True, **how)
-        torch.manual_seed(3)
-        moved += sensitivity_max(
-            attribution.attribute, image, perturb_radius=0.02, n_perturb_samples=3, target=target
-        )
-    for record in comparison.records:
-        usual = (record.level, record.ranking) == ("image", "signed")
-        for name, values in (("infidelity", unfaithful), ("sensitivity", moved)):
-            expected = pytest.approx(float(values[record.canvas]), rel=1e-4)
-            assert record.score(name) == (expected if usual else None)
-    assert min(unfaithful) > 0
-
-
 # ---- one's own
 
 
@@ -198,9 +164,7 @@ def test_a_metric_may_have_several_values_and_intervals():
 def test_metrics_may_be_left_out_or_come_from_a_generator():
     comparison = compared(metrics=(metric for metric in ()))
     assert all(record.scores == {} for record in comparison.records)
-    assert comparison.verdicts()
-    only = compared(metrics=[m for m in METRICS if m.name == "iou"], **TRIGGERED)
-    assert not [v for v in only.verdicts() if "trigger" in v["title"]]
+    assert comparison.summary
 
 
 def test_a_metric_that_fails_costs_no_more_than_itself():

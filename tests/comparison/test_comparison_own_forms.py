@@ -1,4 +1,4 @@
-"""Patterns that are not cut from the canvas are stamped, drawn and saved in their own form."""
+"""Patterns with free colours are stamped, drawn and saved in their own form."""
 
 import base64
 from dataclasses import replace
@@ -102,9 +102,9 @@ def test_powers_are_those_of_the_pixels_in_their_own_form(comparison, name):
     for r in records:
         areas = AREAS if r.kind == "canvas" else [0.1]
         assert list(r.masks) == list(r.own) == areas
-        assert (r.searches, r.control, r.free) == (name in BY_AREA, False, CLASSES[name].free)
+        assert (r.searches, r.control, r.cut_from_canvas) == (name in BY_AREA, False, False)
+        assert r.name == f"{name}, free colours"
         assert r.precision == ("float32" if name == "LearnedPattern" else None)
-        assert "sensitivity" not in r.scores  # it would be 0, for an image that is not looked at
         for area in areas:
             own, mask, pattern = r.own[area], r.masks[area], comparison.pattern_of(r, area)
             assert isinstance(own, AdditivePattern) == (name in ADDED)
@@ -131,24 +131,6 @@ def test_powers_are_those_of_the_pixels_in_their_own_form(comparison, name):
     assert differ >= 3  # the colours of the canvas would have given other powers
 
 
-@EACH
-def test_the_own_form_is_scored_with_all_its_pixels(comparison, name):
-    for r in comparison.select(method=name, kind="canvas"):
-        own, power, changed = r.own[0.1], r.scores["own_form"], r.scores["share_changed"]
-        assert power.value == share(r.model, own, own.mask, r.target)
-        assert (power.n, power.without) == (40, r.powers[0.1].without)
-        assert changed == pytest.approx(float(own.mask.mean()))
-        if name in ADDED:
-            assert torch.equal(own.mask > 0, (own.change != 0).any(0, keepdim=True))
-        elif name in BY_AREA:
-            assert changed == 4 / 36
-        else:
-            assert 36 * changed % 1 > 0  # a soft mask
-    for r in comparison.select(method=name, kind="stamped"):
-        assert (r.powers, "iou" in r.scores) == ({}, True)
-        assert not {"own_form", "share_changed"} & {*r.scores}
-
-
 class Painted(Attribution):
     """A method of one's own with patterns, which takes neither an area nor a seed."""
 
@@ -165,31 +147,24 @@ def test_colours_of_a_method_that_explains_images_one_at_a_time():
     assert not found.failures
     assert [r.canvas for r in found.records] == [0, 1, 2, 3]
     for r in found.records:
-        assert (r.free, r.scores["share_changed"]) == ("colours", 0.5)
+        assert not r.cut_from_canvas
         assert all(torch.equal(own.canvas, 1 - CANVASES[r.canvas]) for own in r.own.values())
 
 
 # ---- rows, figures, the report and files
 
 
-def test_rows_tables_and_figures_keep_them_apart(comparison):
+def test_rows_tables_and_figures_mark_them(comparison):
+    marked = {f"{name}, free colours" for name in OWN}
     for by in ("method", "canvas"):
         for row in comparison.rows(by):
             assert row["cut_from_canvas"] == (row["method"] not in OWN)
-            free = getattr(CLASSES.get(row["method"]), "free", None)
-            assert row.get("free") == free
-            assert ("own_form_low" in row) == bool(free and row["kind"] == "canvas")
-    assert not {*OWN} & {*figure_names(comparison.records, 0.1)}
-    alone = replace(comparison, records=[r for r in comparison.records if r.free])
-    assert sorted(figure_names(alone.records, 0.1)) == sorted(OWN)
-    assert not any("comes first" in v["title"] for v in alone.verdicts())
+    assert marked <= {*figure_names(comparison.records, 0.1)}
     by_key = {table.key: table for table in tables(comparison)}
     for key in ("main", "areas"):
-        assert not {*OWN} & {row["name"] for row in by_key[key].rows}
-    own = by_key["not-cut"]
-    assert {row["name"]: row["free"] for row in own.rows} == {n: c.free for n, c in CLASSES.items()}
-    headings = {column.heading for column in own.columns}
-    assert {"free", "power in its own form", "pixels changed", "passes", "no pattern"} <= headings
+        names = {row["name"] for row in by_key[key].rows}
+        assert marked <= names
+        assert not {*OWN} & names
 
 
 @EACH
@@ -198,10 +173,11 @@ def test_the_slider_draws_the_pixels_that_were_scored(comparison, name):
     names = ("ClassPattern", name)
     few = [r for r in comparison.select(model="one", kind="canvas") if r.method in names]
     data = area_slider(replace(comparison, models={"one": 0.5}, records=few))["data"]
-    assert [method["name"] for method in data["methods"]] == [*names]
-    for column, method in enumerate(data["methods"]):
+    shown = [method["name"].partition(",")[0] for method in data["methods"]]
+    assert sorted(shown) == sorted(names)
+    for column, method in enumerate(shown):
         for number, canvas in enumerate(data["canvases"]):
-            [r] = [r for r in few if (r.method, r.canvas) == (method["name"], number)]
+            [r] = [r for r in few if (r.method, r.canvas) == (method, number)]
             cell = data["cells"][0][number][column]
             images = cell["pixels"] or [canvas["pixels"]] * len(AREAS)
             assert (cell["pixels"] == []) == (r.method == "ClassPattern")
@@ -225,14 +201,9 @@ def test_patterns_are_written_and_printed(comparison, tmp_path, capsys):
             rounded = pytest.approx(r.powers[area].mean_margin)
             assert power == replace(r.powers[area], mean_margin=rounded)
     print_comparison(part)
-    first, second = capsys.readouterr().out.split("one model, not cut from a canvas")
-    assert "ClassPattern" in first
-    assert not any(name in first for name in OWN)
-    for row in part.rows():
-        if row["method"] in OWN:
-            [line] = [x for x in second.splitlines() if x.strip().startswith(row["method"])]
-            shares = (100 * row[name] for name in ("own_form", "share_changed"))
-            assert all(f"{share:.1f} %" in line for share in shares)
+    lines = capsys.readouterr().out.splitlines()
+    for name in OWN:
+        assert any(line.strip().startswith(f"{name}, free colours ") for line in lines)
 
 
 # ---- Captum's contract

@@ -71,8 +71,10 @@ def test_a_mean_difference_is_paired_by_canvas(drawn):
 
 
 def test_names_contain_an_unusual_level_and_ranking():
-    assert full_name("IG", "image", "signed") == "IG"
-    assert full_name("IG", "class", "absolute") == "IG, class mean, absolute"
+    row = {"method": "IG", "level": "image", "ranking": "signed", "cut_from_canvas": True}
+    assert full_name(row) == "IG"
+    unusual = {"level": "class", "ranking": "absolute", "cut_from_canvas": False}
+    assert full_name(row | unusual) == "IG, free colours, class mean, absolute"
 
 
 def test_errors_are_formatted_in_one_line():

@@ -16,7 +16,7 @@ from test_captum_contract import state_of_caller
 from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, sanity_check
-from captum_classpattern.comparison import Agreement, ClassMean, Failure, RandomPixels, SanityCheck
+from captum_classpattern.comparison import Agreement, Failure, RandomPixels, SanityCheck
 from captum_classpattern.comparison.sanity import layers_from_top, randomised
 from captum_classpattern.scores import rank_correlation
 from captum_classpattern.scores.power import random_pixels
@@ -278,8 +278,7 @@ def test_the_same_model_as_the_other_has_the_same_maps():
 
 
 def test_a_map_of_the_image_does_not_change_and_random_ones_cannot_be_judged():
-    mean = lambda model: ClassMean(model, SEARCH, LABELS)  # noqa: E731
-    same = {"Itself": Itself, "ClassMean": mean, "Function": from_function(lambda i, target: i)}
+    same = {"Itself": Itself, "Function": from_function(lambda i, target: i)}
     check = checked(methods={**same, "RandomPixels": RandomPixels, "Saliency": Saliency})
     for name in same:
         for measure in ("iou", "correlation"):

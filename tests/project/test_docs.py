@@ -161,6 +161,8 @@ def compare(names):
     assert {"ClassPattern", "Smooth"} <= {record.method for record in names["comparison"].records}
     assert not names["comparison"].failures
     assert size_of("report.html") > 10_000
+    metrics = run("".join(blocks_of(DOCS / "compare.md", "With Captum")), names)
+    assert metrics["unfaithful"].shape == metrics["moved"].shape == (2,)
 
 
 def extend(names):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.script
 
 # ---- compare_methods.py
 
-CUT = ["ClassPattern", "Saliency", "BestRandomMask", "NearestImage"]
+CUT = ["ClassPattern", "Saliency", "BestRandomMask", "RandomPixels"]
 
 
 @pytest.fixture
@@ -41,19 +41,19 @@ def three_classes(monkeypatch):
 
 
 def test_methods_are_compared_on_the_same_canvases(three_classes, tmp_path, capsys):
-    out, methods = tmp_path / "results" / "rows.jsonl", [*CUT, *compare_methods.NOT_CUT]
+    out, methods = tmp_path / "results" / "rows.jsonl", [*CUT, *compare_methods.FREE]
     given = ["--fashion-mnist", "root", "--out", str(out), "--budget", "500", "--methods", *methods]
 
     def lost(row):
-        return row["method"] == "NearestImage"
+        return row["method"] == "RandomPixels"
 
     said, rows, tables = finishes(compare_methods.main, given, out, lost, capsys)
-    assert said == ["measuring NearestImage, demo, natural"]
+    assert said == ["measuring RandomPixels, demo, natural"]
     assert {*three_classes} == {("torchvision:FashionMNIST", 200, 1)}
     assert list(dict.fromkeys(row["method"] for row in rows)) == methods
     assert {row["model"] for row in rows} == {"demo, natural"}
     for row in rows:
-        assert (row["method"] in compare_methods.NOT_CUT) == ("own_form" in row)
+        assert (row["method"] in compare_methods.FREE) == ("own_form" in row)
         if row["method"] in ("BestRandomMask", "NeuralCleanse", "UniversalPatch"):
             assert 450 <= row["passes"] * 3 / len({r["class"] for r in rows}) <= 500
     for method in (*methods, "*no pattern*"):

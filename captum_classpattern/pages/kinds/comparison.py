@@ -1,5 +1,5 @@
-"""A comparison: in a notebook the patterns of the first canvas, mean powers and verdicts; as a page
-the report. As figures, maps and curves."""
+"""A comparison: in a notebook the patterns of the first canvas, mean powers and
+their summary; as a page the report. As figures, maps and curves."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +13,6 @@ from captum_classpattern.comparison.records import (
     mean_powers,
     search_names,
 )
-from captum_classpattern.comparison.results import outcome_of
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.report import write_report as write
 from captum_classpattern.pages.report_data import numbers_tables
@@ -41,9 +40,8 @@ def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup
     if others.rows:
         table = html.table_of(others.columns, others.rows)
         shown.append(html.folded(f"Show {len(others.rows)} more methods", table))
-    if verdicts := comparison.verdicts():
-        texts = (f"{outcome_of(v)}: {v['title']}. {v['text']}" for v in verdicts)
-        shown.append(html.folded("Verdicts", *map(html.paragraph, texts)))
+    if comparison.summary:
+        shown.append(html.paragraph(comparison.summary))
     if notes := comparison.notes():
         shown.append(html.folded("Not run here", *map(html.paragraph, notes)))
     return "Comparison", shown
@@ -88,7 +86,7 @@ def plot(
             f"canvases {sorted({record.kind for record in comparison.records})}"
         )
     several = len({record.model for record in chosen}) > 1
-    usual = dict.fromkeys(record.name for record in chosen if record.name == record.method)
+    usual = dict.fromkeys(r.name for r in chosen if (r.level, r.ranking) == ("image", "signed"))
     columns = list(usual) if methods is None else _known(methods, chosen)
     rows: dict[tuple[str, int], dict[str, Record]] = {}
     for record in chosen:
