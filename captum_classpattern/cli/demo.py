@@ -155,7 +155,7 @@ class Found:
         for name, scan in self.scans.items():
             words = ", ".join(filter(None, (scan.verdict, scan.target_name, scan.p_text)))
             found.append(f"Scan of the {name} model: {words}.")
-        return found
+        return found + ([self.compared.summary] if self.compared else [])
 
     @property
     def rows(self) -> list[dict[str, Any]]:
