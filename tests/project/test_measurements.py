@@ -12,8 +12,7 @@ from torch import nn
 from captum_classpattern import LabelledImages
 
 compare_methods, gallery, quantus, stability = imported(
-    *("benchmarks", "compare_methods", "gallery", "quantus_metrics"),
-    "stability",
+    *("benchmarks", "compare_methods", "gallery", "quantus_metrics", "stability")
 )
 pytestmark = pytest.mark.script
 
