@@ -41,8 +41,8 @@ ALLOWED = {
     "comparison": "_validation attribution classifier images optimization pattern results scores",
     "visualization": "_validation classifier images pattern scores surveys",
     "pages": """
-        _files _validation adapters classifier comparison datasets images pattern results scanning
-        scores surveys visualization
+        _files adapters classifier comparison images pattern results scanning scores surveys
+        visualization
     """,
 }
 ALLOWED = {name: set(allowed.split()) for name, allowed in ALLOWED.items()}
@@ -153,9 +153,8 @@ PLACES = {
     "cyclopts": {"cli"},
     "rich": {"cli"},
     "ray": {"surveys"},
-    "ipywidgets": {"pages"},
 }
-LIBRARY_OF = {"results": "pandas", "scores.invariance.colours": "torchvision"}  # of one module
+LIBRARY_OF = {"results": "pandas"}  # of one module
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -1,4 +1,4 @@
-"""The scripts that measure many methods, seeds or transforms: a run finishes what is missing, and
+"""The scripts that measure many methods or seeds: a run finishes what is missing, and
 the tables are what the rows say."""
 
 import re
@@ -6,14 +6,13 @@ import re
 import pytest
 import torch
 from refusals import refusal
-from scripts import change, finishes, imported, progress_and_tables, read_rows, tiny_problem
+from scripts import change, finishes, imported, read_rows, tiny_problem
 from torch import nn
 
 from captum_classpattern import LabelledImages
 
-compare_methods, gallery, invariance, quantus, sanity, stability, strength = imported(
-    *("benchmarks", "compare_methods", "gallery", "invariance", "quantus_metrics", "sanity"),
-    *("stability", "strength"),
+compare_methods, gallery, quantus, stability = imported(
+    *("benchmarks", "compare_methods", "gallery", "quantus_metrics", "stability")
 )
 pytestmark = pytest.mark.script
 
@@ -114,92 +113,6 @@ def test_stability_searches_scores_and_continues(tmp_path, capsys, monkeypatch):
     long = [row["passes"] for row in rows if row["kind"] == "one long search"]
     assert all(1.5 * passes < each <= 2 * passes for each in long)
     assert figure.stat().st_size > 5_000
-
-
-# ---- sanity.py
-
-
-def deep_network(seed):
-    torch.manual_seed(seed)
-    hidden = [nn.Linear(100, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, 5)).eval()
-
-
-def sanity_cases():
-    """Five classes that the first network predicts; the demo and a pair."""
-    given = (5, (1, 10, 10), 200)
-    natural, pair = (
-        tiny_problem(name, *given, network=deep_network(0), own_labels=True)
-        for name in ("demo, natural", "CIFAR-10, true_labels")
-    )
-    return [sanity.Case(natural, 2), sanity.Case(pair, other=deep_network(1))]
-
-
-def test_sanity_checks_are_made_once_and_drawn(tmp_path, capsys, monkeypatch):
-    found = sanity_cases()
-    monkeypatch.setattr(sanity, "cases", lambda folder: found)
-    out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "sanity.png"
-    given = ["--out", str(out), "--budget", "430", "--figure", str(figure)]
-    given += ["--methods", "InputXGradient", "LRP", "ClassPattern", "RandomPixels"]
-
-    def lost(row):
-        return (row["model"], row["method"]) == ("demo, natural", "RandomPixels")
-
-    said, rows, tables = finishes(sanity.main, given, out, lost, capsys)
-    assert said == ["checking RandomPixels on demo, natural"]
-    titles = [line for line in tables if line.startswith("###")]
-    assert titles == ["### demo, natural: layers", "### CIFAR-10, true_labels: labels"]
-    for name in ("InputXGradient", "ClassPattern", "RandomPixels"):
-        assert sum(line.startswith(f"| {name} |") for line in tables) == 2
-    # it has no rule for Flatten
-    assert sum(line.startswith("LRP fails (original): TypeError: ") for line in tables) == 2
-    assert figure.stat().st_size > 1_000
-    assert len({(row["model"], row["method"]) for row in rows}) == len(rows) == 8
-    for row in rows:
-        assert row["budget"] == 430
-        assert len(row["failures"]) == (row["method"] == "LRP")
-        layers = {("layers", 1), ("layers", 3)} if row["layers"] else {("labels", 0)}
-        tests = {(group["test"], group["randomised"]) for group in row["maps"]}
-        assert row["failures"] or tests == {("layers", 0)} | layers
-    sanity.main(["--rows", str(out), "--budget", "60"])  # rows of other budgets are left alone
-    assert not capsys.readouterr().out.strip()
-
-
-# ---- invariance.py
-
-
-def test_invariance_is_profiled_once_for_each_setting(tmp_path, capsys, monkeypatch):
-    problems = [tiny_problem(f"demo, {name}", 3, (1, 10, 10), 200) for name in ("natural", "bad")]
-    change(monkeypatch, strength, POOL=2)
-    change(monkeypatch, invariance, TARGETS={"demo, bad": 0}, demo_problems=lambda: problems)
-    out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "curves.png"
-    given = ["--out", str(out), "--budget", "430", "--images", "180", "--classes", "2"]
-    given += ["--figure", str(figure), "--transforms", "shift", "JPEG"]
-
-    def lost(row):
-        return (row["class"], row["transform"]) == (1, "JPEG")
-
-    said, rows, tables = finishes(invariance.main, given, out, lost, capsys)
-    assert said == ["profiling demo, natural, class 1", "profiling demo, bad, class 1"]
-    below = tables[tables.index("### shift (pixels)") :]
-    assert [line for line in below if line[:1] == "#"] == [
-        "### shift (pixels)",
-        "### JPEG (quality)",
-    ]
-    for name in ("natural", "bad, other classes", "bad, class 0", "bad, its trigger"):
-        assert sum(line.startswith(f"| demo, {name} |") for line in below) == 2
-    assert figure.stat().st_size > 5_000
-    assert [row["transform"] for row in rows] == ["shift", "JPEG"] * 5
-    for row in rows:
-        settings = tuple(row[name] for name in ("canvas", "budget", "most_images", "images"))
-        assert settings == ("positive", 430, 180, 120)
-        lengths = {len(row[k]) for k in ("values", "power", "random_pixels", "no_pattern", "kept")}
-        assert lengths == {len(row["values"])}
-    invariance.main([*given, "--models", "natural", "--canvas", "white", "--classes", "1"])
-    said, tables = progress_and_tables(capsys)  # rows of other settings are left alone
-    assert said == ["profiling demo, natural, class 0"]
-    assert not any("demo, bad" in line for line in tables)
-    assert len(read_rows(out)) == 10 + 2
 
 
 # ---- quantus_metrics.py
