@@ -58,27 +58,14 @@ def total_variation(mask: Tensor) -> float:
 
 
 def high_frequency_share(mask: Tensor) -> float:
-    r"""
-    The share of a mask's spectral energy that lies above half the Nyquist radius.
+    """The share of the spectral energy of a mask (H, W) above half the Nyquist radius; 0 for a
+    constant mask.
 
     The energy is the squared modulus of the two-dimensional discrete Fourier transform of the mask
     minus its mean. A frequency of u / H and v / W cycles per pixel is high if
     sqrt((u / H)^2 + (v / W)^2) > 1/4, half of the Nyquist frequency of 1/2: a wave shorter than
     four pixels. The transform treats the image as periodic, so a step from one border to the
-    opposite border counts as an edge.
-
-    Args:
-        mask (Tensor): Weight of each pixel, floating point (H, W).
-
-    Returns:
-        *float*: In [0, 1]; 0 for a constant mask.
-
-    Examples::
-
-        >>> stripes = torch.tensor([[0.0, 1.0] * 4] * 8)
-        >>> high_frequency_share(stripes), high_frequency_share(torch.ones(8, 8))
-        (1.0, 0.0)
-    """
+    opposite border counts as an edge."""
     low, high = mask.aminmax()
     if bool(low == high):
         return 0.0
