@@ -12,13 +12,7 @@ from captum_classpattern.scores.power import (
     predictive_power,
     transfer_powers,
 )
-from captum_classpattern.scores.shape import (
-    Simplicity,
-    components,
-    high_frequency_share,
-    simplicity,
-    total_variation,
-)
+from captum_classpattern.scores.shape import Simplicity, simplicity
 from captum_classpattern.scores.stability import consensus, mean_pairwise_iou, rank_correlation
 
 __all__ = [
@@ -27,14 +21,11 @@ __all__ = [
     "Scores",
     "Simplicity",
     "changed_pixels",
-    "components",
     "consensus",
-    "high_frequency_share",
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
     "rank_correlation",
     "simplicity",
-    "total_variation",
     "transfer_powers",
 ]
