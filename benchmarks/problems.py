@@ -11,12 +11,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import LabelledImages, PixelClassifier
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier, PredictivePower
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.scores.power import Scorer, check_unseen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 import train_cifar10
@@ -131,6 +132,21 @@ def masks_of(
         search = begin_search(model, canvases, streams, source, settings)
         search.finish()
         return search.pixel_masks
+
+
+def transfer_powers(
+    model: nn.Module, patterns: Sequence[Pattern], images: LabelledImages
+) -> list[PredictivePower]:
+    """The power of each pattern as it is, on a model that it may not be from. The images without a
+    pattern are classified once for all patterns."""
+    device = next(model.parameters()).device
+    with preserve_state(model, 0):
+        scorer = Scorer(
+            model, LabelledImages.of(images, None, model), patterns[0].canvas.to(device)
+        )
+        for pattern in patterns:
+            check_unseen(pattern, scorer.images)
+        return [scorer.power(pattern.to(device)) for pattern in patterns]
 
 
 def row(name: str, reference: str, ours: str, goal: str, met: bool) -> str:

@@ -10,7 +10,6 @@ from captum_classpattern.scores.power import (
     PredictivePower,
     Scores,
     predictive_power,
-    transfer_powers,
 )
 from captum_classpattern.scores.shape import Simplicity, simplicity
 from captum_classpattern.scores.stability import consensus, mean_pairwise_iou, rank_correlation
@@ -27,5 +26,4 @@ __all__ = [
     "predictive_power",
     "rank_correlation",
     "simplicity",
-    "transfer_powers",
 ]

@@ -58,9 +58,6 @@ def test_classes_are_matched_by_their_names():
     net, pattern = cp.PixelClassifier(NET, class_names=names), random_pattern()
     named = cp.LabelledImages(IMAGES, order[LABELS], ("ant", "bee", "cat"))
     assert predictive_power(net, pattern, named) == predictive_power(NET, pattern, IMAGES, LABELS)
-    assert cp.scores.transfer_powers(net, [pattern], named) == [
-        predictive_power(NET, pattern, IMAGES, LABELS)
-    ]
     found, usual = (
         invariance_profile(of, pattern, images, labels, ["pixel loss"], area=AREA)
         for of, images, labels in ((net, named, None), (NET, IMAGES, LABELS))
