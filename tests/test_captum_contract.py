@@ -697,6 +697,8 @@ REFUSALS = {
     "inputs above 1.25": lambda: attribute(with_pixel(1.26), 1),
     "canvases below 0": lambda: search(with_pixel(-0.01), 1),
     "canvases above 1": lambda: search(with_pixel(1.01), 1),
+    "canvases of NaN": lambda: search(with_pixel(torch.nan), 1),
+    "canvases of NumPy": lambda: search(SOME.numpy(), 1),
     "baselines below 0": lambda: ClassPattern(make_net(), with_pixel(-0.01)),
     "baselines above 1": lambda: ClassPattern(make_net(), with_pixel(1.01)),
     "attribute, baselines": lambda: attribute(SOME, 1, baselines=None),

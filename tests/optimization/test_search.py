@@ -164,8 +164,6 @@ REFUSALS = {
     "more targets than canvases": lambda: search(target=[0, 1, 2]),
     "no target": lambda: search(target=None),
     "canvases of another size": lambda: search(None, torch.rand(2, 1, 5, 6)),
-    "canvases that are NaN": lambda: search(None, torch.full((2, 1, 6, 6), torch.nan)),
-    "canvases of NumPy": lambda: search(None, random_images(2).numpy()),
     "normalised baselines": lambda: search(baselines=torch.full((12, 1, 6, 6), 1.5)),
     "baselines in bytes": lambda: search(baselines=(random_images(12) * 255).byte()),
     "baselines of the target alone": lambda: search(baseline_labels=[0] * 12),
