@@ -11,8 +11,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import PixelClassifier
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier, PredictivePower
+from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import demo_images, demo_models
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.scores.power import Scorer, check_unseen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 import train_cifar10
@@ -111,6 +116,37 @@ def photo_problem(folder: Path) -> Problem:
         classifier_of(lite0()),
         *(images[::2], labels[::2], images[1::2], labels[1::2]),
     )
+
+
+def masks_of(
+    model: nn.Module,
+    canvases: Tensor,
+    targets: Sequence[int],
+    images: Tensor,
+    labels: Tensor,
+    settings: SearchSettings,
+) -> Tensor:
+    """Masks (N, 1, H, W) that are fitted to all images; none judges them."""
+    with preserve_state(model, settings.seed):
+        streams, source = [Stream(target) for target in targets], LabelledImages(images, labels)
+        search = begin_search(model, canvases, streams, source, settings)
+        search.finish()
+        return search.pixel_masks
+
+
+def transfer_powers(
+    model: nn.Module, patterns: Sequence[Pattern], images: LabelledImages
+) -> list[PredictivePower]:
+    """The power of each pattern as it is, on a model that it may not be from. The images without a
+    pattern are classified once for all patterns."""
+    device = next(model.parameters()).device
+    with preserve_state(model, 0):
+        scorer = Scorer(
+            model, LabelledImages.of(images, None, model), patterns[0].canvas.to(device)
+        )
+        for pattern in patterns:
+            check_unseen(pattern, scorer.images)
+        return [scorer.power(pattern.to(device)) for pattern in patterns]
 
 
 def row(name: str, reference: str, ours: str, goal: str, met: bool) -> str:

@@ -23,16 +23,17 @@ from cifar10 import model, predictions
 from claims.models import entries
 from claims.training import classifier_of
 from findings import Row, append_rows, format_mean, head, line, parser_of, read_rows
-from problems import PIXELS, SEARCH
+from problems import PIXELS, SEARCH, masks_of
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 
@@ -168,16 +169,8 @@ def patterns(
     canvases = test.images[test.labels == target][:CANVASES]
     solver = PaperLoop() if search == AUTHORS else search.solver
     steps = ROUNDS if search == OUR_SOLVER else published_steps(int((labels != target).sum()))
-    masks, _, _ = search_masks(
-        network,
-        canvases,
-        target,
-        images,
-        baseline_labels=labels,
-        solver=solver,
-        area=AREA,
-        n_steps=steps,
-    )
+    settings = SearchSettings(solver, [AREA], n_steps=steps)
+    masks = masks_of(network, canvases, [target] * len(canvases), images, labels, settings)
     return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]
 
 

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 from findings import Row, Table, append_rows, parser_of, read_rows
-from problems import Problem, cifar10_problems, demo_problems
+from problems import Problem, cifar10_problems, demo_problems, masks_of
 from swap_01 import Swap01
 
-from captum_classpattern import LabelledImages, search_masks, select_canvases
+from captum_classpattern import LabelledImages, select_canvases
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.optimization import Solver, Swap
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import Scorer
 
@@ -56,17 +57,10 @@ def powers(problem: Problem, case: Case, classes: Sequence[int]) -> dict[int, fl
     found = [select_canvases(*given, y, SPREAD, case.canvas) for y in classes]
     canvases = torch.cat([of_class[place : place + 1] for of_class in found])
     solver = SOLVERS[case.solver]
-    masks = search_masks(
-        problem.model,
-        canvases,
-        list(classes),
-        problem.images,
-        baseline_labels=problem.labels,
-        solver=solver,
-        n_steps=steps_for(solver, case.passes),
-        area=case.area,
-        seed=case.seed,
-    ).masks
+    settings = SearchSettings(
+        solver, [case.area], n_steps=steps_for(solver, case.passes), seed=case.seed
+    )
+    masks = masks_of(problem.model, canvases, classes, problem.images, problem.labels, settings)
     held_out = LabelledImages.of(problem.held_out, problem.held_out_labels).subset(range(HELD_OUT))
     patterns = [Pattern(c, mask, y).topk(case.area) for y, c, mask in zip(classes, canvases, masks)]
     with preserve_state(problem.model, 0):

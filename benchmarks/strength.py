@@ -95,7 +95,7 @@ def nested_areas(problem: Problem, seeds: int) -> Iterator[str]:
         for target, seed in product(sorted(set(labels.tolist())), range(seeds)):
             canvases = select_canvases(model, images, labels, target, 1, canvas)
             settings = {"budget": AREAS_BUDGET, "seed": seed, "keep": 1}
-            found = explainer.search_areas(canvases, target, AREAS, **settings)
+            found = explainer.search(canvases, target, area=AREAS, **settings)
             nested.append(held_out_power(problem, found[small][0], small))
             [pattern] = explainer.search(canvases, target, area=small, **settings)
             alone.append(held_out_power(problem, pattern, small))

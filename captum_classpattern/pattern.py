@@ -115,21 +115,12 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return str(self.info.get("class_name") or f"class {self.target}")
 
     def topk(self, area: float) -> "Pattern":
-        r"""
-        Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the
-        others 0. Pixels of weight 0 are never kept.
+        """Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the
+        others 0. Pixels of weight 0 are never kept. An error if the area rounds to no pixel or to
+        all of them.
 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
         same on every device.
-
-        Args:
-            area (float): Share of the pixels to keep.
-
-        Returns:
-            *Pattern*: A pattern of at most that many pixels, on the same canvas.
-
-        Raises:
-            ValueError: If the area rounds to no pixel or to all of them.
         """
         k = pixels_kept(area, self.mask.shape[-2:])
         order = torch.argsort(self.mask.flatten(), descending=True, stable=True)
@@ -143,35 +134,14 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return self.topk(self.area) if 0 < k < self.mask.numel() else self
 
     def stamp(self, images: Tensor) -> Tensor:
-        r"""
-        Puts the pattern on images: mask * canvas + (1 - mask) * image.
-
-        Args:
-            images (Tensor): (N, C, H, W), or one image (C, H, W), on any device.
-
-        Returns:
-            *Tensor*: The stamped images, with shape, dtype and device of ``images``.
-
-        Raises:
-            TypeError: If the images are not floating point.
-            ValueError: If the images do not have the canvas's C, H and W.
-        """
+        """Puts the pattern on images (N, C, H, W) or (C, H, W), on any device: mask * canvas +
+        (1 - mask) * image, with their shape, dtype and device. An error unless they are floating
+        point and have the canvas's C, H and W."""
         return self.perturb(images)
 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
-        r"""
-        Stamps images with the mask times a strength: the method of ``captum.robust.Perturbation``.
-
-        Args:
-            inputs (Tensor): As in :meth:`Pattern.stamp`.
-            strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
-
-        Returns:
-            *Tensor*: The stamped images.
-
-        Raises:
-            TypeError, ValueError: As :meth:`Pattern.stamp`, or if the strength is not in [0, 1].
-        """
+        """Stamps images as :meth:`stamp` does, with the mask times a strength in [0, 1]: the method
+        of ``captum.robust.Perturbation``."""
         check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
@@ -190,53 +160,29 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         moved: dict[str, Any] = {name: each.to(device) for name, each in self._tensors().items()}
         return replace(self, **moved)
 
-    def save(self, path: str | os.PathLike[str], *, seen_beside: bool = False) -> None:
-        r"""
-        Writes the pattern as a safetensors file with JSON metadata and a checksum, without pickle.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the pattern as a safetensors file with JSON metadata, without pickle. It holds the
+        hashes of the search images, six bytes each. An error if JSON can't represent ``info``.
 
         The file is replaced in one step: a save that fails leaves the old file as it was.
-
-        Args:
-            path (str or PathLike): The file, usually named ``*.safetensors``.
-            seen_beside (bool): Whether to write the hashes of the search images (six bytes each)
-                to ``seen_<hash>.safetensors`` in the same folder instead of into this file. All
-                patterns of one search share that file. Default: False.
-
-        Raises:
-            TypeError: If JSON can't represent ``info``.
         """
-        path, info = Path(path), dict(self.info)
-        if self.seen and seen_beside:
-            info["seen_file"] = _write_seen(path.parent, self.seen)
-        elif self.seen is not None:
-            info.pop("seen_file", None)
-        else:  # the search images are unknown, and stay unknown in the file
-            info.setdefault("seen_file", "unknown")
+        # unknown search images stay unknown
+        unknown = {"seen_file": "unknown"} if self.seen is None else {}
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
             for name, tensor in self._tensors().items()
         }
-        if self.seen and not seen_beside:
+        if self.seen:
             tensors["seen"] = _pack(self.seen)
-        metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(info)}
-        metadata["sha256"] = _checksum(tensors, metadata)
-        write_atomically(path, save(tensors, metadata))
+        info = json.dumps({**unknown, **self.info})
+        metadata = {"format": FORMAT, "target": str(self.target), "info": info}
+        write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
-        r"""
-        Reads a pattern that :meth:`save` wrote. Nothing in the file is executed.
-
-        Args:
-            path (str or PathLike): The file.
-
-        Returns:
-            *Pattern*: The pattern, on the CPU; an :class:`AdditivePattern` if one was saved.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a pattern, or has changed since it was written.
-        """
+        """Reads a pattern that :meth:`save` wrote, onto the CPU; an :class:`AdditivePattern` if one
+        was saved. Nothing in the file is executed. An error if there is no such file, or it is not
+        a pattern."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
@@ -315,8 +261,7 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
 
 
 def image_hash(image: Tensor) -> str:
-    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found. The
-    cache of decoded images keeps it: see PIXELS_VERSION there."""
+    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found."""
     pixels = (image.detach().cpu().float() * 255).round_().to(torch.uint8)
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=HASH_BYTES).hexdigest()
 
@@ -341,7 +286,7 @@ def _unpack(packed: Tensor) -> frozenset[str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a pattern's file; an error if a checksum does not fit."""
+    """Tensors and metadata of a pattern's file."""
     with safe_open(os.fspath(path), framework="pt") as file:
         metadata = dict(file.metadata() or {})
         if metadata.get("format") != FORMAT:
@@ -349,33 +294,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
         raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
-    unknown = set(metadata) - {"format", "target", "info", "sha256"}
-    if unknown:
-        raise ValueError(f"its metadata has {', '.join(sorted(unknown))}, which no pattern has")
-    expected = metadata.pop("sha256", None)
-    if expected is not None and expected != _checksum(tensors, metadata):
-        raise ValueError("its checksum does not fit: it has changed since it was written")
     return tensors, metadata
 
 
-def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write_seen(folder: Path, seen: frozenset[str]) -> str:
-    """Writes the hashes of the search images, unless the file is there; returns its name."""
-    name = f"seen_{combined_hash(seen)}.safetensors"
-    if not (folder / name).exists():
-        write_atomically(folder / name, save({"seen": _pack(seen)}))
-    return name
-
-
 def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
-    """The hashes in the file that ``info`` names; None if the search images are unknown."""
+    """The hashes in the file that ``info`` names, as version 0.3 wrote them; None if the search
+    images are unknown."""
     if "seen_file" not in info:
         return None if "search_images_hash" in info else frozenset()
     name = str(info["seen_file"])
@@ -384,7 +308,5 @@ def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
     if not (folder / name).is_file():
         return None
     with safe_open(os.fspath(folder / name), framework="pt") as file:
-        seen = _unpack(file.get_tensor("seen"))
-    if name != f"seen_{combined_hash(seen)}.safetensors":
-        raise ValueError(f"{name}, which holds its search images, has changed")
-    return seen
+        del info["seen_file"]
+        return _unpack(file.get_tensor("seen"))

@@ -4,22 +4,14 @@ agreement of several searches."""
 from captum_classpattern.scores.localisation import (
     Localisation,
     changed_pixels,
-    localisation_iou,
     localise,
 )
 from captum_classpattern.scores.power import (
     PredictivePower,
     Scores,
     predictive_power,
-    transfer_powers,
 )
-from captum_classpattern.scores.shape import (
-    Simplicity,
-    components,
-    high_frequency_share,
-    simplicity,
-    total_variation,
-)
+from captum_classpattern.scores.shape import Simplicity, simplicity
 from captum_classpattern.scores.stability import mean_pairwise_iou
 
 __all__ = [
@@ -28,13 +20,8 @@ __all__ = [
     "Scores",
     "Simplicity",
     "changed_pixels",
-    "components",
-    "high_frequency_share",
-    "localisation_iou",
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
     "simplicity",
-    "total_variation",
-    "transfer_powers",
 ]

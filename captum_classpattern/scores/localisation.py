@@ -84,33 +84,10 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
     )
 
 
-def localisation_iou(pattern: Pattern, pixels: Tensor) -> float:
-    r"""
-    The ``iou`` of :func:`localise` for the mask of a pattern: 1 if its k strongest pixels are the k
-    true ones.
-
-    Examples::
-
-        >>> pixels = torch.zeros(1, 8, 8, dtype=torch.bool)
-        >>> pixels[0, 5:, 5:] = True
-        >>> localisation_iou(Pattern(torch.ones(1, 8, 8), pixels.float(), target=0), pixels)
-        1.0
-    """
-    return localise(pattern.mask, pixels).iou
-
-
 def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
-    r"""
-    The pixels of a trigger that make a difference: those that it changes by at least 0.1 on
-    average over images and channels. On black images, a trigger's black pixels are not among them.
-
-    Args:
-        trigger (Pattern): The true trigger.
-        images (Tensor): Clean images (N, C, H, W) in [0, 1].
-
-    Returns:
-        *Tensor*: bool, (1, H, W).
-    """
+    """The pixels of a true trigger that make a difference to clean images (N, C, H, W) in [0, 1],
+    bool (1, H, W): those that it changes by at least 0.1 on average over images and channels. On
+    black images, a trigger's black pixels are not among them."""
     change = (trigger.stamp(images) - images).abs().mean((0, 1))
     return (change >= MIN_CHANGE)[None]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from refusals import refusal, warnings_of
+from searched import search_masks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,7 +18,6 @@ from captum_classpattern import (
     PixelClassifier,
     compare,
     explain_class,
-    search_masks,
 )
 from captum_classpattern.classifier import (
     additional_rows,
@@ -387,7 +387,7 @@ def test_cudnn_does_not_time_kernels_during_a_search(monkeypatch):
             return super().forward(x)
 
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    settings = {"baseline_labels": LABELS, "n_steps": 1, "area": 0.2}
-    search_masks(Watching().eval(), shades(1)[:1], 0, shades(), **settings)
+    explainer = ClassPattern(Watching().eval(), shades(), LABELS)
+    explainer.search(shades(1)[:1], 0, n_steps=1, area=0.2)
     assert set(seen) == {(False, True)}
     assert torch.backends.cudnn.benchmark

@@ -5,10 +5,11 @@ import pytest
 import torch
 from plain_adam import PlainAdam
 from plain_solvers import Problem, binary, cross_entropy, exchanged, miss
+from searched import search_masks
 from small_models import conv_net
 from torch import nn
 
-from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, grid_cells
 from captum_classpattern.optimization.holdout import split_for_judging
@@ -33,7 +34,7 @@ def learned(canvases, targets, *, net=None, baselines=None, **settings):
     baselines = images(30, channels, 6) if baselines is None else baselines
     explainer = ClassPattern(net or net_of(channels), baselines, LABELS)
     settings = {"n_steps": 5, "precision": "full", "solver": "learned", **settings}
-    return explainer.search_areas(canvases, targets, **settings)
+    return explainer.search(canvases, targets, **settings)
 
 
 def plain_gradient(problem, mask, colours, batch, loss_of):
@@ -130,7 +131,7 @@ def assert_plain(pattern, plain):
 )
 def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
     [canvas], baselines = images(1, channels, 5), images(30, channels, 6)
-    given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
+    given = {"area": AREAS, "n_steps": ROUNDS, "seed": seed}
     found = learned(canvas[None], 1, solver=Learned(rate=rate), **given)
     fit, judges = split_for_judging(LabelledImages.of(baselines, LABELS), seed)
     others = judges.without_class(1).images
@@ -161,7 +162,7 @@ def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
         logits = net(torch.where(mask > 0, colours, others)).detach()
         margins.append(float((logits[:, 1] - logits[:, [0, 2]].amax(1)).mean()))
     assert margins.index(max(margins)) == best
-    given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
+    given = {"area": AREAS, "n_steps": ROUNDS, "seed": seed}
     given["solver"] = Learned(starts=3)
     found, again = (learned(canvas, 1, keep=keep, **given) for keep in (None, 1))
     softened = learned(canvas, 1, net=nn.Sequential(net, nn.Softmax(1)).eval(), **given)
@@ -178,8 +179,8 @@ def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
 def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
     canvases = images(2, 1, 5)
     before = canvases.clone()
-    found = learned(canvases, 1, areas=[0.3, 0.1])
-    for pattern, expected in zip(found[0.3], learned(canvases, 1, areas=[0.3])[0.3]):
+    found = learned(canvases, 1, area=[0.3, 0.1])
+    for pattern, expected in zip(found[0.3], learned(canvases, 1, area=[0.3])[0.3]):
         assert torch.equal(pattern.canvas, expected.canvas)
         assert not torch.equal(pattern.canvas, canvases[0])
         assert 0 <= pattern.canvas.min() < pattern.canvas.max() <= 1
@@ -191,7 +192,7 @@ def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
 def test_cells_of_a_grid_are_searched_like_pixels():
     """A network that averages over cells sees what another one sees of small images."""
     canvases, baselines, settings = images(2, 1, 5), images(30, 1, 6), {"n_steps": 4}
-    settings["areas"] = areas = 8 / 30, 3 / 30
+    settings["area"] = areas = 8 / 30, 3 / 30
     pooled = nn.Sequential(nn.AvgPool2d((3, 2)), net_of(1)).double().eval()
 
     def enlarged(pixels):

@@ -3,7 +3,6 @@
 import json
 import re
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,7 +146,7 @@ def test_solvers_are_compared_once(tmp_path, monkeypatch, capsys):
 
 
 def test_the_solver_of_version_01_takes_the_passes_that_it_promises():
-    from captum_classpattern import search_masks
+    from searched import search_masks
 
     old, images = swap_01.Swap01(), torch.rand(800, 1, 8, 8)
     result = search_masks(
@@ -180,25 +179,7 @@ def test_demo_training_makes_the_images_and_models(monkeypatch, tmp_path):
         assert file["labels"].tolist() == [label for label in range(10) for _ in range(2)]
 
 
-# ---- images.py and sweep.py
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux")
-def test_the_memory_of_a_few_photos(monkeypatch, capsys):
-    change(monkeypatch, images, HEIGHT=30, WIDTH=40)
-    images.main(["--count", "12", "--size", "16", "--passes", "3", "--in-memory", "7"])
-    printed = capsys.readouterr().out
-    assert printed.startswith("12 photos of 40 x 30, read at 16 px; ")
-    assert tables_of(printed) == [
-        ("| | photos | ready, s | peak, MiB |", 3),
-        ("| 7 photos, 3 passes | cache, ms/photo | tensors | ratio | range |", 2),
-    ]
-    for row in ("first run | 12", "second run | 12", "tensors in memory | 7"):
-        assert f"| {row} | " in printed
-    for work in ("reading", "predicting"):
-        [row] = re.findall(rf"\| {work} \| .* \| ([0-9.]+).* \| ([0-9.]+) to ([0-9.]+) \|", printed)
-        ratio, low, high = map(float, row)
-        assert 0 < low <= ratio <= high
+# ---- sweep.py
 
 
 @pytest.mark.cluster

@@ -10,8 +10,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from notebooks import run, shows_a_picture
 from surveyed import finding
 
-from captum_classpattern import Pattern, plot_grid, plot_patterns, plot_powers
-from captum_classpattern.visualization import plot_curves, plot_heat_map, plot_maps, plot_search
+from captum_classpattern import Pattern, plot_grid, plot_patterns
+from captum_classpattern.visualization import plot_curves, plot_heat_map, plot_maps
 from captum_classpattern.visualization.drawing import rc_context, wrap
 
 NAME = r"$\frac{$_a"  # names come from files, and are no formulas
@@ -28,11 +28,9 @@ def net(images):
 MAPS = (IMAGES[:1], [[IMAGES[2]]], [[PATTERN]], [[NAME]])
 FIGURES = {
     "curves": lambda **how: plot_curves({NAME: {NAME: [(0.1, 0.5, 0.4, 0.6)]}}, **how),
-    "search": lambda **how: plot_search(PATTERN, **how),
     "maps": lambda **how: plot_maps(*MAPS, row_names=[NAME], column_names=[NAME], **how),
     "patterns": lambda **how: plot_patterns(net, [PATTERN], IMAGES, [1] * 9, **how),
     "grid": lambda **how: plot_grid(FOUND, **how),
-    "powers": lambda **how: plot_powers(FOUND, **how),
     "heat map": lambda **how: plot_heat_map({NAME: {NAME: 0.5}}, **how),
 }
 
