@@ -30,8 +30,7 @@ from findings import (
     read_rows,
 )
 from matplotlib.figure import Figure
-from problems import Problem, cifar10_problems, demo_problems
-from strength import TARGETS, strongest
+from problems import TARGETS, Problem, cifar10_problems, demo_problems, strongest
 
 from captum_classpattern import InvarianceProfile, LabelledImages, Pattern, invariance_profile
 from captum_classpattern.scores.invariance import known_transforms

@@ -11,13 +11,15 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import PixelClassifier
-from captum_classpattern.demo import demo_images, demo_models
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier, select_canvases
+from captum_classpattern.demo import TRIGGER_TARGET, demo_images, demo_models
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 import train_cifar10
 
 SEARCH, HELD_OUT = 2_000, 1_000  # images of the CIFAR-10 test set
+TARGETS = {"demo, backdoored": TRIGGER_TARGET, "CIFAR-10, backdoored": train_cifar10.TARGET}
+POOL = 32  # canvases of a class
 IMAGENET_CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
@@ -113,6 +115,10 @@ def photo_problem(folder: Path) -> Problem:
     )
 
 
-def row(name: str, reference: str, ours: str, goal: str, met: bool) -> str:
-    """A table row that compares a number with its goal."""
-    return f"| {name} | {reference} | {ours} | {goal} | {'met' if met else '**missed**'} |"
+def strongest(problem: Problem, target: int, canvas: str, **settings: object) -> Pattern:
+    """The pattern that our search keeps for a class."""
+    _, model, images, labels, *_ = problem
+    n = 1 if canvas == "white" else min(POOL, int((labels == target).sum()))
+    canvases = select_canvases(model, images, labels, target, n, canvas)
+    [pattern] = ClassPattern(model, images, labels).search(canvases, target, keep=1, **settings)
+    return pattern
