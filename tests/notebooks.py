@@ -2,18 +2,19 @@
 
     python tests/notebooks.py tutorials/1_first_class_pattern.ipynb
 
-runs a tutorial from top to bottom in a new kernel, checks its conclusions, and saves its outputs,
-without progress bars.
+runs a tutorial from top to bottom in a new kernel, in full, checks its conclusions, and saves its
+outputs, without progress bars.
 """
 
 import ast
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).parent.parent
 TUTORIALS = ROOT / "tutorials"
@@ -32,25 +33,35 @@ def conclusions_of(path):
     return CONCLUSIONS / f"{path.stem}.py"
 
 
-def run(notebook, folder=TUTORIALS, conclusions=None):
-    """Executes a notebook in a new kernel, and then, in the same kernel, a file of assertions
-    over its variables; raises the first error. Returns the outputs of the notebook's own cells."""
+@contextmanager
+def kernel(folder=TUTORIALS):
+    """A kernel that runs one notebook after the other: importing torch takes seconds."""
+    client = NotebookClient(
+        new_notebook(),
+        kernel_name="python3",
+        timeout=600,
+        iopub_timeout=600,  # a busy machine would otherwise lose outputs
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        yield client
+    finally:
+        client.nb = new_notebook()
+        client.execute()  # ends it
+
+
+def run(notebook, client, conclusions=None):
+    """Executes a notebook in a kernel that is emptied first, and then a file of assertions over
+    its variables; raises the first error. Returns the outputs of the notebook's own cells."""
     for cell in notebook.cells:
         cell.metadata.pop("tags", None)  # such as raises-exception, which lets errors pass
     own = list(notebook.cells)
-    if conclusions is not None:
-        notebook.cells.append(new_code_cell(conclusions.read_text(encoding="utf-8")))
-    where = {"metadata": {"path": str(folder)}}
-    try:
-        NotebookClient(
-            notebook,
-            kernel_name="python3",
-            timeout=600,
-            iopub_timeout=600,  # a busy machine would otherwise lose outputs
-            resources=where,
-        ).execute()
-    finally:
-        notebook.cells = own
+    checks = [] if conclusions is None else [new_code_cell(conclusions.read_text(encoding="utf-8"))]
+    client.nb = new_notebook(cells=[new_code_cell("%reset -fs"), *own, *checks])
+    client.execute(cleanup_kc=False)
+    for cell in own:
+        if cell.cell_type == "code":
+            cell.execution_count -= 1  # without the cell before
     return outputs_of(notebook)
 
 
@@ -97,7 +108,8 @@ def without_progress(outputs):
 def save(path):
     """Runs a notebook, checks its conclusions, and saves its outputs."""
     notebook = nbformat.read(path, 4)
-    run(notebook, conclusions=conclusions_of(path))
+    with kernel(path.parent) as client:
+        run(notebook, client, conclusions_of(path))
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
