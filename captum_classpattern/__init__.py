@@ -4,7 +4,7 @@ class on as many other images as possible (Zhao et al. 2021, arXiv 2101.06898).
 ``explain_class`` is the place to start: ``explain_class(model, images, labels, target="dog")``.
 
 - ``explain_class``: the pattern of one class, its power on held-out images, and its controls
-- ``survey``: the patterns of all classes; ``explore`` shows them in a notebook
+- ``survey``: the patterns of all classes
 - ``scan``: is a model backdoored? A verdict with a p-value
 - ``compare``: Captum's methods and others on the same images
 - ``sweep``: many models, on one machine or many
@@ -24,10 +24,7 @@ import lazy_loader
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
 _RENAMED = {  # modules of older versions
-    "comparison.randomisation": "comparison.sanity",
-    "explorer": "pages.explorer",
     "gallery": "pages",
-    "invariance": "scores.invariance",
     "metrics": "scores",
     "report": "pages",
     "sweeps": "surveys",

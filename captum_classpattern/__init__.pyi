@@ -14,10 +14,8 @@ from .adapters import load_model as load_model
 from .attribution import ClassPattern as ClassPattern
 from .classifier import PixelClassifier as PixelClassifier
 from .comparison import Comparison as Comparison
-from .comparison import SanityCheck as SanityCheck
 from .comparison import compare as compare
 from .comparison import known_methods as known_methods
-from .comparison import sanity_check as sanity_check
 from .datasets import load_images as load_images
 from .demo import demo_images as demo_images
 from .demo import demo_models as demo_models
@@ -28,7 +26,6 @@ from .optimization import search_masks as search_masks
 from .optimization import select_canvases as select_canvases
 from .pages import write_gallery as write_gallery
 from .pages import write_report as write_report
-from .pages.explorer import explore as explore
 from .pattern import Pattern as Pattern
 from .scanning import ReferenceSet as ReferenceSet
 from .scanning import Scan as Scan
@@ -36,8 +33,6 @@ from .scanning import Triage as Triage
 from .scanning import scan as scan
 from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power
-from .scores.invariance import InvarianceProfile as InvarianceProfile
-from .scores.invariance import invariance_profile as invariance_profile
 from .surveys import Finding as Finding
 from .surveys import Survey as Survey
 from .surveys import Sweep as Sweep

@@ -153,9 +153,8 @@ PLACES = {
     "cyclopts": {"cli"},
     "rich": {"cli"},
     "ray": {"surveys"},
-    "ipywidgets": {"pages"},
 }
-LIBRARY_OF = {"results": "pandas", "scores.invariance.colours": "torchvision"}  # of one module
+LIBRARY_OF = {"results": "pandas"}  # of one module
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -13,7 +13,7 @@ import captum_classpattern
 
 PACKAGE = Path(captum_classpattern.__file__).parent
 ROOT = Path(__file__).parent.parent
-OPTIONAL = {"timm", "robustbench", "sklearn", "ray", "ipywidgets"}  # extras, or if installed
+OPTIONAL = {"timm", "robustbench", "sklearn", "ray"}  # extras, or if installed
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = SETTINGS["project"]
 NAMES = {"PIL": "pillow"}  # distributions whose modules have another name
@@ -95,10 +95,7 @@ def test_the_docs_and_the_tools_name_the_oldest_python():
 @pytest.mark.parametrize(
     ("old", "name", "new"),
     [
-        ("comparison.randomisation", "layers_from_top", "comparison.sanity"),
-        ("explorer", "explore", "pages.explorer"),
         ("gallery", "write_gallery", "pages"),
-        ("invariance", "known_transforms", "scores.invariance"),
         ("metrics", "localise", "scores"),
         ("report", "write_report", "pages"),
         ("sweeps", "Sweep", "surveys"),

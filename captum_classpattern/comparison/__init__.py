@@ -14,14 +14,12 @@ from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import compare
-from captum_classpattern.comparison.sanity import Agreement, SanityCheck, sanity_check
 from captum_classpattern.comparison.task import Task
 
 __all__ = [
     "DEFAULT",
     "METRICS",
     "STAMPED",
-    "Agreement",
     "BestCrop",
     "BestRandomMask",
     "CanvasResult",
@@ -34,9 +32,7 @@ __all__ = [
     "NearestImage",
     "RandomPixels",
     "Record",
-    "SanityCheck",
     "Task",
     "compare",
     "known_methods",
-    "sanity_check",
 ]

@@ -152,7 +152,7 @@ def add_trigger(
     )
 
 
-# ---- what compare and sanity_check begin with
+# ---- what compare begins with
 
 
 @contextmanager

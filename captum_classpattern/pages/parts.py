@@ -229,18 +229,17 @@ def picture(
     return _figure(png(shown), (shown.shape[2], shown.shape[1]), alt, caption)
 
 
-def pattern_picture(binary: Pattern, alt: str, caption: str = "", *, least: int = SIDE) -> Markup:
+def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     """A pattern's pixels on a ground that is neither black nor white."""
     if binary.canvas.shape[0] not in (1, 3):
         return picture(binary.canvas, alt)
-    return picture(on_neutral(binary), alt, caption, least=least)
+    return picture(on_neutral(binary), alt, caption)
 
 
 ENVIRONMENT.globals |= {
     "read_files": read_files,
     "picture": picture,
     "pattern_picture": pattern_picture,
-    "style": style,
 }
 
 

@@ -20,7 +20,7 @@ from captum_classpattern.scores.shape import (
     simplicity,
     total_variation,
 )
-from captum_classpattern.scores.stability import consensus, mean_pairwise_iou, rank_correlation
+from captum_classpattern.scores.stability import mean_pairwise_iou
 
 __all__ = [
     "Localisation",
@@ -29,13 +29,11 @@ __all__ = [
     "Simplicity",
     "changed_pixels",
     "components",
-    "consensus",
     "high_frequency_share",
     "localisation_iou",
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
-    "rank_correlation",
     "simplicity",
     "total_variation",
     "transfer_powers",

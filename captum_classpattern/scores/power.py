@@ -110,11 +110,6 @@ class Scores:
         return max(self.controls.values())
 
     @property
-    def margin(self) -> float:
-        """How far the power is above its strongest control."""
-        return self.power.value - self.strongest_control
-
-    @property
     def enough_images(self) -> bool:
         """Whether there are enough images (100) to say that a power beats its controls."""
         return self.power.n >= ENOUGH_IMAGES

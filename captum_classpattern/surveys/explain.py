@@ -85,8 +85,7 @@ def explain_class(
 
     Returns:
         *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
-        on the other kinds of canvas. It shows itself in a notebook; ``plot()`` draws it, and
-        :func:`explore` opens it in a widget.
+        on the other kinds of canvas. It shows itself in a notebook; ``plot()`` draws it.
 
     Raises:
         TypeError: If the model, the images or the target are of a wrong type, or a model that is
@@ -138,8 +137,6 @@ def explain_class(
             "accuracy": task.accuracy,
             "search_images": len(search),
             "held_out_images": len(unseen),
-            "model": classifier,
-            "held_out": unseen,
         }
         [best] = best_of_each(found)
         return replace(

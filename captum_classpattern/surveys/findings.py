@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import label_of
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.canvases import STRATEGIES
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
@@ -78,9 +76,6 @@ class Finding(Result):
         search_images (int, optional): Number of images to search with, likewise. Default: None.
         held_out_images (int, optional): Number of held-out images, also of the class itself,
             likewise. Default: None.
-        model (Callable, optional): The classifier over [0, 1] pixels, likewise, for
-            :func:`explore`. It is not pickled or copied. Default: None.
-        held_out (LabelledImages, optional): The held-out images, likewise. Default: None.
         row (Mapping, optional): What :meth:`as_dict` wrote into the file that the finding was read
             from. Default: None.
     """
@@ -94,12 +89,7 @@ class Finding(Result):
     accuracy: float | None = None
     search_images: int | None = None
     held_out_images: int | None = None
-    model: Classifier | None = field(default=None, compare=False)
-    held_out: LabelledImages | None = field(default=None, compare=False)
     row: Mapping[str, Any] | None = field(default=None, compare=False)  # of its file
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "model": None, "held_out": None}
 
     def __repr__(self) -> str:
         parts = [self.label]

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each, stands_out
@@ -41,10 +39,7 @@ class Survey(Result):
         canvases (list[str]): The kinds of canvas.
         areas (list[float]): The areas, first the one of :attr:`Finding.pattern`.
         provenance (Mapping): Where the model came from, for one of :func:`load_model`.
-        model (Callable or None): The classifier that is searched; None if the survey was loaded.
     """
-
-    model: Classifier | None = None
 
     def __init__(
         self,
@@ -83,11 +78,6 @@ class Survey(Result):
         """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
         return self._info
-
-    @property
-    def held_out(self) -> LabelledImages | None:
-        """The held-out images; None if the survey was loaded."""
-        return None
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""

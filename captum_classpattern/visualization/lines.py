@@ -26,8 +26,6 @@ from captum_classpattern.visualization.style import (
     HIGHLIGHTS,
     OTHERS,
     QUIET,
-    SMALL,
-    SMALL_CURVES,
 )
 
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
@@ -36,10 +34,8 @@ Style: TypeAlias = dict[str, Any]
 MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
 MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
-SHADE = "#fff1e5"
 SHARES = [0, 0.2, 0.4, 0.6, 0.8, 1]
 PERCENTS = [f"{100 * share:.0f} %" for share in SHARES]
-SMALL_PANELS: dict[str, Any] = {"style": SMALL_CURVES, "gap": 0.03, "columns": 5}  # many of them
 POWERS: Style = {"ylim": (-0.02, 1.02), "yticks": SHARES, "yticklabels": PERCENTS}
 
 
@@ -58,15 +54,13 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Lines, what is written around them, where there are dotted lines and a shade, and the
-    settings of the axes: what ``Axes.set`` takes."""
+    """Lines, their title, where there are dotted lines, and the settings of the axes: what
+    ``Axes.set`` takes."""
 
     lines: Sequence[Line]
     axes: Style
     title: str = ""
-    note: str = ""
     dotted: Collection[float] = ()
-    shaded: tuple[float, float] | None = None
 
 
 def draw_panels(
@@ -106,12 +100,7 @@ def draw_panels(
 
 def draw_panel(axis: Axes, panel: Panel, width: float) -> None:
     """One panel, of this width in inches: lines, their bands, and the texts at their ends."""
-    wrap(axis.set_title(panel.title, pad=17 if panel.note else None), width)
-    if panel.note:
-        note = axis.text(0.5, 1.03, panel.note, transform=axis.transAxes, ha="center", va="bottom")
-        note.set(color=QUIET, fontsize=SMALL - 1)  # below the other texts, which are small here
-    if panel.shaded is not None:
-        axis.axvspan(*panel.shaded, color=SHADE, linewidth=0, zorder=0.5)
+    wrap(axis.set_title(panel.title), width)
     for place in panel.dotted:
         axis.axvline(place, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
     for line in panel.lines:

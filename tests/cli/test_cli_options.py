@@ -109,7 +109,7 @@ def test_what_is_not_given_has_the_defaults_of_the_library(options, functions):
 
 
 def test_comparisons_score_on_the_same_number_of_images_everywhere():
-    for function in (cp.compare, cp.sanity_check, compare_command):
+    for function in (cp.compare, compare_command):
         assert default_of(function, "max_images") == 500
 
 

@@ -10,10 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from notebooks import run, shows_a_picture
 from surveyed import finding
 
-from captum_classpattern import InvarianceProfile, Pattern, plot_grid, plot_patterns, plot_powers
-from captum_classpattern.scores import Scores
-from captum_classpattern.scores.invariance import InvarianceCurve, known_transforms
-from captum_classpattern.scores.power import power_of
+from captum_classpattern import Pattern, plot_grid, plot_patterns, plot_powers
 from captum_classpattern.visualization import plot_curves, plot_heat_map, plot_maps, plot_search
 from captum_classpattern.visualization.drawing import rc_context, wrap
 
@@ -22,12 +19,6 @@ IMAGES = torch.rand(9, 1, 8, 8)
 INFO = {"class_name": NAME, "power_curve": [[9, 0.5]], "loss_curve": [0.5]}
 PATTERN = Pattern(IMAGES[0], IMAGES[1], 0, INFO)
 FOUND = {NAME: finding(0, "white", 90, class_name=NAME), "new": finding(0, "white", 9)}
-TRANSFORM = known_transforms()["shift"]
-SCORES = Scores(power_of(90, 100, 2), 0.1)
-PROFILE = InvarianceProfile(
-    Pattern(IMAGES[0], IMAGES[1], 0),
-    {NAME: InvarianceCurve(TRANSFORM, dict.fromkeys((0.0, *TRANSFORM.values), SCORES))},
-)
 
 
 def net(images):
@@ -43,7 +34,6 @@ FIGURES = {
     "grid": lambda **how: plot_grid(FOUND, **how),
     "powers": lambda **how: plot_powers(FOUND, **how),
     "heat map": lambda **how: plot_heat_map({NAME: {NAME: 0.5}}, **how),
-    "profile": lambda **how: PROFILE.plot(**how),
 }
 
 

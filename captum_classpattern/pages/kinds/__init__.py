@@ -27,8 +27,6 @@ KINDS: dict[str, Any] = {
     "Scan": "scan",
     "Triage": "triage",
     "Comparison": "comparison",
-    "SanityCheck": "sanity",
-    "InvarianceProfile": "profile",
 }
 
 
