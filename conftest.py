@@ -1,7 +1,6 @@
 """What the docstring examples may use without importing it; one thread for each test process."""
 
 import os
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -14,14 +13,6 @@ import torch
 import torchvision
 
 import captum_classpattern
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests, and the commands that they run, leave the user's cache of images alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLASSPATTERN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(autouse=True)

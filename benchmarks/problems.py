@@ -11,7 +11,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier, select_canvases
+from captum_classpattern import (
+    ClassPattern,
+    Pattern,
+    PixelClassifier,
+    select_canvases,
+)
 from captum_classpattern.demo import TRIGGER_TARGET, demo_images, demo_models
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))

@@ -27,12 +27,16 @@ from problems import PIXELS, SEARCH
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
+from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.attribution import versions
+from captum_classpattern.classifier import preserve_state
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 
@@ -168,16 +172,12 @@ def patterns(
     canvases = test.images[test.labels == target][:CANVASES]
     solver = PaperLoop() if search == AUTHORS else search.solver
     steps = ROUNDS if search == OUR_SOLVER else published_steps(int((labels != target).sum()))
-    masks, _, _ = search_masks(
-        network,
-        canvases,
-        target,
-        images,
-        baseline_labels=labels,
-        solver=solver,
-        area=AREA,
-        n_steps=steps,
-    )
+    settings = SearchSettings(solver, [AREA], n_steps=steps)
+    streams, source = [Stream(target) for _ in canvases], LabelledImages(images, labels)
+    with preserve_state(network, settings.seed):
+        fitted = begin_search(network, canvases, streams, source, settings)  # none is judged
+        fitted.finish()
+    masks = fitted.pixel_masks
     return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]
 
 

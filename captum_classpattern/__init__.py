@@ -12,36 +12,10 @@ class on as many other images as possible (Zhao et al. 2021, arXiv 2101.06898).
 - ``load_model``, ``load_images``: from checkpoints and folders
 """
 
-import sys
-from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
-from typing import Any
 
 import lazy_loader
 
 # names are listed in __init__.pyi and loaded when they are first used: torch takes seconds
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
-_RENAMED = {  # modules of older versions
-    "gallery": "pages",
-    "metrics": "scores",
-    "report": "pages",
-    "sweeps": "surveys",
-}
-
-
-class _Renamed(ModuleType):
-    """A module of an older version, which has the names of its successor."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(import_module(f"{__package__}.{_RENAMED[self.__name__]}"), name)
-
-
-sys.modules |= {f"{__name__}.{old}": _Renamed(old) for old in _RENAMED}
-
-
-def __getattr__(name: str) -> Any:
-    return sys.modules[f"{__name__}.{name}"] if name in _RENAMED else _load(name)

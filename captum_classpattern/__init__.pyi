@@ -21,8 +21,6 @@ from .demo import demo_images as demo_images
 from .demo import demo_models as demo_models
 from .images import LabelledImages as LabelledImages
 from .optimization import Cells as Cells
-from .optimization import SearchResult as SearchResult
-from .optimization import search_masks as search_masks
 from .optimization import select_canvases as select_canvases
 from .pages import write_gallery as write_gallery
 from .pages import write_report as write_report
@@ -41,6 +39,5 @@ from .surveys import survey as survey
 from .surveys import sweep as sweep
 from .visualization import plot_grid as plot_grid
 from .visualization import plot_patterns as plot_patterns
-from .visualization import plot_powers as plot_powers
 
 __version__: str

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, Unpack, overload
 
 from captum.attr import Attribution
 from torch import Tensor
@@ -26,7 +26,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.features import bytes_of_rows, numbered
 from captum_classpattern.optimization.search import Solver
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 
 if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
@@ -42,7 +42,7 @@ SLACK = 0.25
 ELSEWHERE = {  # where arguments belong that Captum's methods, or earlier versions, take here
     "baselines": "give it to the constructor, as in ClassPattern(model, baselines)",
     "baseline_labels": "give it to the constructor, as in ClassPattern(model, images, labels)",
-    "areas": "use search_areas(canvases, target, areas)",
+    "areas": "use `area=[.05, .01]` of search",
 }
 # baselines by which the model's accuracy is checked; and if these leave it open, whether it guesses
 CHECKED, IN_DOUBT = 100, 1_000
@@ -107,12 +107,32 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """Whether :meth:`attribute` multiplies the masks with the inputs."""
         return self._multiply_by_inputs
 
+    @overload
     def search(
         self,
         canvases: Tensor,
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
+        **options: Unpack[SearchOptions],
+    ) -> list[Pattern]: ...
+
+    @overload
+    def search(
+        self,
+        canvases: Tensor,
+        target: int | str | Tensor | list[int] | list[str],
+        *,
+        area: Sequence[float],
+        **options: Unpack[SearchOptions],
+    ) -> dict[float, list[Pattern]]: ...
+
+    def search(
+        self,
+        canvases: Tensor,
+        target: int | str | Tensor | list[int] | list[str],
+        *,
+        area: float | Sequence[float] = 0.05,
         keep: int | None = None,
         budget: int | None = None,
         additional_forward_args: Any = None,
@@ -124,117 +144,117 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-        **other: Never,
-    ) -> list[Pattern]:
+        **other: Any,
+    ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and judges
-        each on baselines that it was not fitted to. For several areas, see :meth:`search_areas`.
+        each on baselines that it was not fitted to.
+
+        The default solver, :class:`~captum_classpattern.optimization.Swap`, finds stronger patterns
+        in a fraction of the time; :class:`~captum_classpattern.optimization.PaperLoop` is the
+        published loop. Without ``keep``, N canvases together give the patterns of N searches alone,
+        up to rounding. The caller's model, gradients and random state stay as they are.
+
+        The same seed, settings, number of threads and kind of device give the same masks bit for
+        bit, if the model's own operations do. Another ``internal_batch_size`` or number of threads
+        takes sums in another order, which moves the last bits of a loss (in bfloat16 its third
+        digit): swaps that are nearly even can fall the other way. The masks then differ as those of
+        two seeds do.
+
+        Several areas take less time than as many calls. The largest is searched as usual. At each
+        smaller one the search starts from the patterns of the next larger one, with two thirds of
+        the rounds. A pool that is screened is searched anew at each area, since other canvases are
+        good at another area; so are the other classes of such a call.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
                 :func:`select_canvases`.
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each canvas.
-            area (float): Share of the pixels at which the patterns are searched and judged.
-                Default: 0.05.
-            keep (int, optional): The most patterns of each class to return, best first by the
-                judging images. The different canvases of a class compete: a quick screening leaves
-                two per pattern, and the weaker one is dropped half-way. Default: None (one for each
-                canvas, in order).
+            area (float or Sequence[float]): Share of the pixels at which the patterns are searched
+                and judged, or several. The paper's loop uses it for judging alone. Default: 0.05.
+            keep (int, optional): The most patterns of each class to return at each area, best first
+                by the judging images. The different canvases of a class compete: a quick screening
+                leaves two per pattern, and the weaker one is dropped half-way. Default: None (one
+                for each canvas, in order).
             budget (int, optional): Passes per class, for all its canvases and for judging them
-                early. All classes of a call take the rounds of the one with the most canvases, so
-                that others take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each
-                pattern; otherwise the solver's own length, which for "swap" is about 1,000 per
-                canvas).
-            additional_forward_args, solver, precision, internal_batch_size, show_progress: As in
-                :func:`search_masks`.
-            feature_mask: As in :func:`search_masks`.
-            n_steps (int, optional): Steps on each canvas that is searched to the end, as in
-                :func:`search_masks`. It overrides the budget. Default: None.
-            max_seconds (float, optional): Stops the search after that time, at the next step, but
-                not before the first. The patterns are those found so far. Another run may stop at
-                another step. Default: None.
-            seed (int): Seed of the search, and of the choice of judging images. Default: 0.
+                early; of several areas for the largest, or for each if a pool is screened. All
+                classes of a call take the rounds of the one with the most canvases, so that others
+                take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each pattern;
+                otherwise the solver's own length, which for "swap" is about 1,000 per canvas).
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of
+                a Tensor with N rows, each canvas gets its row. Default: None.
+            feature_mask (Tensor or Callable, optional): Pixels that are kept together or not at
+                all, as in Captum: the number of each pixel's feature, int (H, W), (1, H, W) or, for
+                each canvas, (N, 1 or C, H, W), alike in all channels; or a function from a canvas
+                (C, H, W) to such numbers, (H, W), such as ``Cells(32)`` or one that segments it (a
+                canvas of one colour has 32 x 32 cells then). Features are taken by what they gain
+                per pixel, until the next one would exceed the area. Default: None (each pixel is
+                one).
+            solver (str or Solver): ``"swap"``, ``"paper"``, ``"learned"`` (which also changes the
+                canvases' colours), or a solver with settings, such as ``PaperLoop(epochs=2)``.
+                Default: "swap".
+            n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop, on
+                each canvas that is searched to the end. It overrides the budget. Default: None (12
+                rounds without ``keep``; or the loop's 5 epochs).
+            max_seconds (float, optional): Stops the search, of all areas together, after that time,
+                at the next step, but not before the first. The patterns are those found so far.
+                Another run may stop at another step. Default: None.
+            seed (int): Seed of the order of the baselines, and of the choice of judging images.
+                Default: 0.
+            precision (str): ``"auto"`` lets the swap solver work on a private copy of the model
+                with its batch norms folded, and in bfloat16 and channels_last where a convolutional
+                network is on a device made for bfloat16 (CUDA from compute capability 8.0, CPUs
+                with AMX or AVX-512 bfloat16); ``"bfloat16"`` demands it anywhere; ``"full"`` uses
+                the model as it is. Default: "auto".
+            internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
+                changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
+                at 224 pixels; on other devices all images of a step; halved if the memory is too
+                small).
+            show_progress (bool): Draws a progress bar. Default: False.
             other: Arguments of the constructor or of other methods, which are an error.
 
         Returns:
-            *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
-            ``passes``, ``loss_curve``, ``power_curve`` (pairs of passes and power on judging
-            images, half-way and at the end, see
-            :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
-            these; None if there are too few images to keep some for judging), ``search_margin``
-            (the mean margin there), ``mask_pixels`` (how many have any weight), ``empty_mask``,
-            ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (where a canvas of one
-            colour starts twice: the IoU with the other start, as it was when it was dropped; at the
-            largest area only), ``search_images`` and ``search_images_hash`` (how many images may
-            not be scored on, and one hash of them all: of a Tensor all baselines, of others those
-            that were used), versions, and ``class_name`` where the classifier names the class. Of
-            the whole call it holds ``searched_together``, ``seconds``, ``passes_together`` (with
-            those of canvases that were dropped, and half a pass per image for judging them early),
-            ``precision`` (what the search computed in, such as "bfloat16") and ``accelerated_by``
-            (what ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
+            *list[Pattern]*, or of several areas *dict[float, list[Pattern]]*, for each area: The
+            patterns. Their ``info`` holds the settings and the seed, ``passes`` (how often the
+            model ran forward and backward on an image; two runs forward alone count as one),
+            ``loss_curve``, ``power_curve`` (pairs of passes and power on judging images, half-way
+            and at the end), ``search_power`` (the last of these; None if there are too few images
+            to keep some for judging), ``search_margin`` (the mean margin there), ``mask_pixels``
+            (how many have any weight), ``empty_mask``, ``stopped_early`` (whether by
+            ``max_seconds``), ``starts_iou`` (where a canvas of one colour starts twice: the IoU
+            with the other start, as it was when it was dropped; at the largest area only),
+            ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
+            one hash of them all: of a Tensor all baselines, of others those that were used),
+            versions, and ``class_name`` where the classifier names the class. Of the whole call it
+            holds ``searched_together``, ``seconds``, ``passes_together`` (with those of canvases
+            that were dropped, and half a pass per image for judging them early), ``precision``
+            (what the search computed in, such as "bfloat16") and ``accelerated_by`` (what
+            ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
 
         Raises:
-            TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
-                or to all, or if ``keep`` is given and there are no images to judge by.
-        """
-        _check_no_other("search", other)
-        settings = SearchSettings.of(locals(), areas=[area])
-        [found] = self.search_with(settings, canvases, target, additional_forward_args).values()
-        return found
-
-    def search_areas(
-        self,
-        canvases: Tensor,
-        target: int | str | Tensor | list[int] | list[str],
-        areas: Sequence[float],
-        *,
-        keep: int | None = None,
-        budget: int | None = None,
-        additional_forward_args: Any = None,
-        feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
-        solver: str | Solver = "swap",
-        n_steps: int | None = None,
-        max_seconds: float | None = None,
-        seed: int = 0,
-        precision: str = "auto",
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
-        **other: Never,
-    ) -> dict[float, list[Pattern]]:
-        r"""
-        Searches patterns at several areas, in less time than as many calls of :meth:`search`.
-
-        The largest area is searched as usual. At each smaller one the search starts from the
-        patterns of the next larger one, with two thirds of the rounds. A pool that is screened is
-        searched anew at each area, since other canvases are good at another area; so are the other
-        classes of such a call.
-
-        Args:
-            areas (Sequence[float]): Shares of the pixels.
-            canvases, target and all others: As in :meth:`search`; but ``keep`` holds at each area,
-                ``budget`` is for the largest area, or for each area of a pool that is screened, and
-                ``max_seconds`` is for all areas together.
-
-        Returns:
-            *dict[float, list[Pattern]]*: For each area what :meth:`search` returns.
-
-        Raises:
-            TypeError, ValueError: As :meth:`search`; also if there are no areas.
+            TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
+            ValueError: If a shape, a range or a target does not fit, no baselines are left without
+                those of the target's class, or the loss becomes NaN or infinite; if an area rounds
+                to no pixel or to all, or there is no area; if there is one feature for all pixels,
+                or one that is larger than the area; or if ``keep`` is given and there are no images
+                to judge by.
 
         Examples::
 
             >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
             >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
-            >>> found = ClassPattern(net, images, labels).search_areas(
-            ...     images[:2], 2, [0.2, 0.1], n_steps=10)
+            >>> explainer = ClassPattern(net, images, labels)
+            >>> found = explainer.search(images[:2], 2, area=[0.2, 0.1], n_steps=10)
             >>> {area: [int(p.mask.count_nonzero()) for p in of_area]
             ...  for area, of_area in found.items()}
             {0.2: [13, 13], 0.1: [6, 6]}
         """
-        _check_no_other("search_areas", other)
-        settings = SearchSettings.of(locals())
-        return self.search_with(settings, canvases, target, additional_forward_args)
+        _check_no_other("search", other)
+        several = isinstance(area, Sequence) and not isinstance(area, str)
+        settings = SearchSettings.of(locals(), areas=area if several else [area])
+        found = self.search_with(settings, canvases, target, additional_forward_args)
+        return found if several else found[settings.area]
 
     def search_with(
         self,
@@ -243,7 +263,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         additional_forward_args: Any = None,
     ) -> dict[float, list[Pattern]]:
-        """What :meth:`search_areas` returns, with all settings in one object."""
+        """What :meth:`search` returns for several areas, with all settings in one object."""
         started = time.perf_counter()
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
@@ -318,10 +338,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             all channels, times the inputs if ``multiply_by_inputs``; shaped like the inputs.
 
         Raises:
-            TypeError, ValueError: As :func:`search_masks`.
+            TypeError, ValueError: As :meth:`search`; also if there are several areas.
         """
         started = time.perf_counter()
         _check_no_other("attribute", other)
+        if isinstance(area, Sequence):
+            raise ArgumentTypeError(
+                f"attribute takes one `area`, a number, got {area!r}: use `area=[.05, .01]` of "
+                "search, or call attribute for each"
+            )
         settings = SearchSettings.of(locals(), areas=[area])
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)

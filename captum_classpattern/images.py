@@ -302,7 +302,6 @@ class LabelledImages(Dataset[Any]):
 
     def hashes_at(self, indices: Sequence[int]) -> list[str]:
         """The hashes of some images; images that were loaded before are not loaded again."""
-        self._note_stored_hashes([self._places[i] for i in indices])
         missing = [i for i in indices if self._places[i] not in self._hashes]
         for _ in self.batches(_split(missing, BATCH)):
             pass
@@ -496,17 +495,10 @@ class LabelledImages(Dataset[Any]):
                 raise ValueError(
                     f"{self.argument} must be of one shape, got {self.shape} and {shape}"
                 )
-            self._note_stored_hashes(places)
             for place, image in zip(places, images):
                 if place not in self._hashes:
                     self._hashes[place] = image_hash(image)
             yield images, labels
-
-    def _note_stored_hashes(self, places: Sequence[int]) -> None:
-        """The hashes that the source keeps with its pixels need not be computed."""
-        new = [place for place in places if place not in self._hashes]
-        if new and hasattr(self._source, "stored_hashes"):
-            self._hashes.update(self._source.stored_hashes(new))
 
     def _load(self, wanted: Iterator[list[int]], alone: bool) -> Iterable[tuple[Tensor, Any]]:
         """The batches as the source gives them."""

@@ -190,37 +190,30 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         moved: dict[str, Any] = {name: each.to(device) for name, each in self._tensors().items()}
         return replace(self, **moved)
 
-    def save(self, path: str | os.PathLike[str], *, seen_beside: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         r"""
-        Writes the pattern as a safetensors file with JSON metadata and a checksum, without pickle.
+        Writes the pattern as a safetensors file with JSON metadata, without pickle. It holds the
+        hashes of the search images, six bytes each.
 
         The file is replaced in one step: a save that fails leaves the old file as it was.
 
         Args:
             path (str or PathLike): The file, usually named ``*.safetensors``.
-            seen_beside (bool): Whether to write the hashes of the search images (six bytes each)
-                to ``seen_<hash>.safetensors`` in the same folder instead of into this file. All
-                patterns of one search share that file. Default: False.
 
         Raises:
             TypeError: If JSON can't represent ``info``.
         """
-        path, info = Path(path), dict(self.info)
-        if self.seen and seen_beside:
-            info["seen_file"] = _write_seen(path.parent, self.seen)
-        elif self.seen is not None:
-            info.pop("seen_file", None)
-        else:  # the search images are unknown, and stay unknown in the file
-            info.setdefault("seen_file", "unknown")
+        # unknown search images stay unknown
+        unknown = {"seen_file": "unknown"} if self.seen is None else {}
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
             for name, tensor in self._tensors().items()
         }
-        if self.seen and not seen_beside:
+        if self.seen:
             tensors["seen"] = _pack(self.seen)
-        metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(info)}
-        metadata["sha256"] = _checksum(tensors, metadata)
-        write_atomically(path, save(tensors, metadata))
+        info = json.dumps({**unknown, **self.info})
+        metadata = {"format": FORMAT, "target": str(self.target), "info": info}
+        write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
@@ -235,7 +228,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a pattern, or has changed since it was written.
+            ValueError: If the file is not a pattern.
         """
         path = Path(path)
         if not path.is_file():
@@ -315,8 +308,7 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
 
 
 def image_hash(image: Tensor) -> str:
-    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found. The
-    cache of decoded images keeps it: see PIXELS_VERSION there."""
+    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found."""
     pixels = (image.detach().cpu().float() * 255).round_().to(torch.uint8)
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=HASH_BYTES).hexdigest()
 
@@ -341,7 +333,7 @@ def _unpack(packed: Tensor) -> frozenset[str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a pattern's file; an error if a checksum does not fit."""
+    """Tensors and metadata of a pattern's file."""
     with safe_open(os.fspath(path), framework="pt") as file:
         metadata = dict(file.metadata() or {})
         if metadata.get("format") != FORMAT:
@@ -349,33 +341,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
         raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
-    unknown = set(metadata) - {"format", "target", "info", "sha256"}
-    if unknown:
-        raise ValueError(f"its metadata has {', '.join(sorted(unknown))}, which no pattern has")
-    expected = metadata.pop("sha256", None)
-    if expected is not None and expected != _checksum(tensors, metadata):
-        raise ValueError("its checksum does not fit: it has changed since it was written")
     return tensors, metadata
 
 
-def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write_seen(folder: Path, seen: frozenset[str]) -> str:
-    """Writes the hashes of the search images, unless the file is there; returns its name."""
-    name = f"seen_{combined_hash(seen)}.safetensors"
-    if not (folder / name).exists():
-        write_atomically(folder / name, save({"seen": _pack(seen)}))
-    return name
-
-
 def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
-    """The hashes in the file that ``info`` names; None if the search images are unknown."""
+    """The hashes in the file that ``info`` names, as version 0.3 wrote them; None if the search
+    images are unknown."""
     if "seen_file" not in info:
         return None if "search_images_hash" in info else frozenset()
     name = str(info["seen_file"])
@@ -384,7 +355,5 @@ def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
     if not (folder / name).is_file():
         return None
     with safe_open(os.fspath(folder / name), framework="pt") as file:
-        seen = _unpack(file.get_tensor("seen"))
-    if name != f"seen_{combined_hash(seen)}.safetensors":
-        raise ValueError(f"{name}, which holds its search images, has changed")
-    return seen
+        del info["seen_file"]
+        return _unpack(file.get_tensor("seen"))

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
+from searched import search_masks
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
+from captum_classpattern import ClassPattern, Pattern, predictive_power
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.holdout import split_for_judging
@@ -71,7 +72,7 @@ def test_one_pattern_per_canvas_in_order(solver):
 
 
 def test_areas_come_back_in_the_order_given():
-    found = ClassPattern(NET, IMAGES, LABELS).search_areas(CANVASES[:1], 0, [0.1, 0.4], n_steps=12)
+    found = ClassPattern(NET, IMAGES, LABELS).search(CANVASES[:1], 0, area=[0.1, 0.4], n_steps=12)
     assert {area: p.mask.count_nonzero() for area, [p] in found.items()} == {0.1: 2, 0.4: 10}
     assert list(found) == [0.1, 0.4]
 

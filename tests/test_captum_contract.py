@@ -13,7 +13,7 @@ from refusals import refusal
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern import ClassPattern
 from captum_classpattern.optimization import PaperLoop
 
 LABELS = torch.arange(15) % 3
@@ -672,10 +672,6 @@ def with_pixel(value):
     return images
 
 
-def masks_with(canvases=SOME, baselines=SOME):
-    return search_masks(make_net(), canvases, 1, baselines, baseline_labels=[0, 1, 2], **FAST)
-
-
 REFUSALS = {
     "two inputs": lambda: attribute((SOME, SOME), 1),
     "target True": lambda: attribute(SOME, True),
@@ -701,14 +697,15 @@ REFUSALS = {
     "inputs above 1.25": lambda: attribute(with_pixel(1.26), 1),
     "canvases below 0": lambda: search(with_pixel(-0.01), 1),
     "canvases above 1": lambda: search(with_pixel(1.01), 1),
-    "search_masks, canvases below 0": lambda: masks_with(canvases=with_pixel(-0.01)),
-    "search_masks, baselines above 1": lambda: masks_with(baselines=with_pixel(1.01)),
     "baselines below 0": lambda: ClassPattern(make_net(), with_pixel(-0.01)),
     "baselines above 1": lambda: ClassPattern(make_net(), with_pixel(1.01)),
     "attribute, baselines": lambda: attribute(SOME, 1, baselines=None),
     "attribute, baseline_labels": lambda: attribute(SOME, 1, baseline_labels=None),
     "attribute, n_samples": lambda: attribute(SOME, 1, n_samples=None),
     "search, areas": lambda: search(SOME, 1, areas=None),
+    "search, area []": lambda: search(SOME, 1, area=[]),
+    "search, area text": lambda: search(SOME, 1, area="0.1"),
+    "attribute, area [0.1]": lambda: attribute(SOME, 1, area=[0.1]),
     "search, baselines": lambda: search(SOME, 1, baselines=None),
     "attribute_future": lambda: EXPLAINER.attribute_future(SOME, 0),
 }

@@ -417,9 +417,6 @@ ONE_SET = {
     "ClassPattern": lambda *images: (
         cp.ClassPattern(NET, *images).search(HELD_OUT[:1], 0, n_steps=1)[0].mask
     ),
-    "search_masks": lambda images, labels=None: (
-        cp.search_masks(NET, HELD_OUT[:1], 0, images, baseline_labels=labels, n_steps=1).masks
-    ),
     "select_canvases": lambda *images: cp.select_canvases(NET, *images, target=1),
     "predictive_power": lambda *images: cp.predictive_power(
         NET, cp.Pattern(SEARCH[0], SEARCH[1], 0), *images, area=0.2

@@ -93,7 +93,7 @@ class Study:
         """The patterns of a class on each kind of canvas and at each area, with all scores."""
         started = time.perf_counter()
         found = {
-            kind: self._explainer.search_areas(of_class[target], target, AREAS, **SETTINGS)
+            kind: self._explainer.search(of_class[target], target, area=AREAS, **SETTINGS)
             for kind, of_class in self.canvases.items()
         }
         searched = time.perf_counter()

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,19 +26,16 @@ from captum_classpattern._validation import join_names
 
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
 MAX_NAMES = 20  # in a message
-MAX_PICKLES = 5  # in a file: torch's old format has so many before its tensors
-MARK = object()
 SAFE_KINDS = "biufcSU"  # booleans, numbers and text; no objects, which would be pointers
 SIZE_LIMIT = 16 * 2**30  # bytes, also of what a zip file would unpack to
 PICKLE_LIMIT = 64 * 2**20  # bytes of everything but the tensors
 PICKLE_ENDINGS = (".pkl", ".pickle")
-USUAL = ("torch.", "numpy.", "collections.", "_codecs.")  # imports to list after suspicious ones
 LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before zip files
 ZIP = b"PK\x03\x04"
 ZIP_END = struct.Struct("<4s4H2LH")  # ..., offset of the directory, length of a comment
 REFUSAL = (
     "{path} was not opened: it is {kind}, which can run its author's code when it is opened. "
-    "{imports}Ask for a plain state dict (torch.save(model.state_dict(), path), or "
+    "Ask for a plain state dict (torch.save(model.state_dict(), path), or "
     "safetensors.torch.save_model(model, path)). Only if you trust the file as you would trust a "
     "program, pass `trust_pickle=True`."
 )
@@ -209,7 +206,8 @@ class CheckpointFile:
             raise ValueError(f"{path} is a tar archive: unpack it, and give the checkpoint inside")
         is_pickle = False
         with suppress(Exception), path.open("rb") as file:  # whatever else it may be
-            is_pickle = any(operation.name == "STOP" for operation, _, _ in operations(file))
+            operations = itertools.islice(pickletools.genops(file), MAX_OPERATIONS)
+            is_pickle = any(operation.name == "STOP" for operation, _, _ in operations)
         if not is_pickle:
             raise ValueError(
                 f"{path} is not a checkpoint of a known format: it has {path.stat().st_size} bytes "
@@ -227,18 +225,17 @@ class CheckpointFile:
         names = sorted(entry.filename for entry in entries)
         inner = {name.partition("/")[2] for name in names}  # without the archive's name
         if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-            with self._trusted("a TorchScript archive", imports=False):
+            with self._trusted("a TorchScript archive"):
                 return torch.jit.load(self.path, "cpu")  # type: ignore[no-untyped-call]
         if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *names}:
-            with self._trusted("a torch.export archive", imports=False):
+            with self._trusted("a torch.export archive"):
                 return torch.export.load(self.path).module()
         if "data.pkl" in inner:
             self._check_zip(entries, directory)
             return self._open_torch_file("a pickle")
         raise ValueError(
             f"{self.path} is a zip file, but torch.save did not write it: it contains "
-            f"{printable(names)}. {_imports(self.path)}If one of these is the checkpoint, unpack "
-            "it and give that"
+            f"{printable(names)}. If one of these is the checkpoint, unpack it and give that"
         )
 
     def _check_zip(self, entries: list[zipfile.ZipInfo], directory: int) -> None:
@@ -278,8 +275,9 @@ class CheckpointFile:
                     return torch.load(file, map_location="cpu", weights_only=True)
             except UnsafeValueError as error:
                 kind += f" (with {error})"
-            except pickle.UnpicklingError:
-                pass  # it needs more than weights and harmless values: refused here, or trusted
+            except pickle.UnpicklingError as error:  # more than weights and harmless values
+                if refused := re.search(r"GLOBAL (\S+)", str(error)):  # as torch names it
+                    kind += f" (that imports {printable([refused[1]])})"
             file.seek(0)
             with self._trusted(kind):
                 return torch.load(file, map_location="cpu", weights_only=False)
@@ -305,12 +303,11 @@ class CheckpointFile:
             ) from error
 
     @contextmanager
-    def _trusted(self, kind: str, *, imports: bool = True) -> Iterator[None]:
-        """For code that runs what is in a file: refused unless the file is trusted, with the names
-        that it imports; any error becomes one that names the file."""
+    def _trusted(self, kind: str) -> Iterator[None]:
+        """For code that runs what is in a file: refused unless the file is trusted; any error
+        becomes one that names the file."""
         if not self.trust_pickle:
-            listed = _imports(self.path) if imports else ""
-            raise ValueError(REFUSAL.format(path=self.path, kind=kind, imports=listed))
+            raise ValueError(REFUSAL.format(path=self.path, kind=kind))
         self.opened_by = "pickle"
         try:
             yield
@@ -319,84 +316,6 @@ class CheckpointFile:
                 f"{self.path} can't be opened, though it was trusted ({type(error).__name__}: "
                 f"{error}): either it is damaged, or the code that it needs can't be imported here"
             ) from error
-
-
-def _imports(path: Path) -> str:
-    """A sentence on what all pickles in a file import."""
-    with path.open("rb") as file:
-        start = file.read(len(ZIP))
-        file.seek(0)
-        # by its beginning, as torch does: a zip file may be appended to a pickle
-        names = set(_imported_names_in_zip(file) if start == ZIP else imported_names(file))
-    usual_last = sorted(names, key=lambda name: (name.startswith(USUAL), name))
-    return f"It imports {printable(usual_last)}. " if names else ""
-
-
-def _imported_names_in_zip(file: IO[bytes]) -> Iterator[str]:
-    archive = zipfile.ZipFile(file)
-    for entry in archive.infolist():
-        if entry.filename.lower().endswith(PICKLE_ENDINGS):
-            # torch ignores the checksum, so a wrong one must not hide the names
-            entry.CRC = None  # type: ignore[assignment]
-            try:
-                with archive.open(entry) as held:
-                    yield from imported_names(held)
-            except Exception:
-                yield f"? ({entry.filename} can't be read)"
-
-
-def operations(file: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """A pickle's operations, up to a limit."""
-    return itertools.islice(pickletools.genops(file), MAX_OPERATIONS)
-
-
-def imported_names(file: IO[bytes]) -> Iterator[str]:
-    """The names that the pickles at the start of a file would import. Nothing is imported.
-
-    Follows what each operation leaves on the stack; "?" stands for a name that is computed while
-    the pickle runs. ``torch.serialization.get_unsafe_globals_in_checkpoint`` reads neither pickles
-    of protocol 4, nor files of torch's old format.
-    """
-    for _ in range(MAX_PICKLES):
-        stack: list[Any] = []
-        memo: dict[Any, Any] = {}
-        name = ""
-        with suppress(Exception):  # damaged, or the tensors that follow the pickles of an old file
-            for operation, argument, _ in operations(file):
-                name = operation.name
-                if name in ("GLOBAL", "INST"):
-                    yield str(argument).replace(" ", ".")
-                elif name == "STACK_GLOBAL":
-                    yield ".".join(n if isinstance(n, str) else "?" for n in [None, *stack][-2:])
-                elif name == "MEMOIZE" or name.endswith("PUT"):
-                    memo[len(memo) if argument is None else argument] = stack[-1]
-                _update(stack, operation, argument, memo)
-        if name != "STOP":
-            return
-
-
-def _update(
-    stack: list[Any], operation: pickletools.OpcodeInfo, argument: Any, memo: dict[Any, Any]
-) -> None:
-    """Changes the stack as an operation does. Only texts are kept; all else becomes None."""
-    before, after, name = operation.stack_before, operation.stack_after, operation.name
-    if pickletools.markobject in before:
-        while stack and stack.pop() is not MARK:
-            pass
-        before = before[: before.index(pickletools.markobject)]
-    top = stack[-1] if stack else None
-    del stack[len(stack) - len(before) :]
-    if name == "MARK":
-        stack.append(MARK)
-    elif name == "DUP":
-        stack += [top, top]
-    elif name.endswith("GET"):
-        stack.append(memo.get(argument))
-    elif name == "MEMOIZE" or name.endswith("PUT"):
-        stack += [top] * len(before)
-    else:
-        is_text = "UNICODE" in name or "STRING" in name
-        stack += [argument if is_text else None] * len(after)
 
 
 def printable(names: list[str]) -> str:

@@ -205,7 +205,7 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
             for area in record.masks if record.name in searched else ():
                 file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
                 pattern = comparison.pattern_of(record, area)
-                pattern.save(folder / file_safe(file), seen_beside=True)
+                pattern.save(folder / file_safe(file))
     for picture in drawn:
         if picture.png:
             write_atomically(out / f"{file_safe(picture.name)}.png", picture.png)

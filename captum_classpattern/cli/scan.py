@@ -111,7 +111,7 @@ def print_scan(found: "cp.Scan") -> None:
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
     notes = (f"Note: {note}" for note in found.notes)
-    for text in (found.reason, *notes, found.accuracies, found.likeness):
+    for text in (found.reason, *notes, found.likeness):
         out.print(printable(text), markup=False)  # names may hold anything
     rows = []
     for family, each in found.comparisons.items():

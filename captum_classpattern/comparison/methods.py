@@ -93,7 +93,7 @@ def known_methods(
         max_seconds (float, optional): Stops each search of ClassPattern, LearnedPattern and
             BestRandomMask after that time. Default: None.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
-            in :func:`search_masks`. Default: "auto".
+            in :meth:`ClassPattern.search`. Default: "auto".
         internal_batch_size (int, optional): At most this many images in one forward pass of
             ClassPattern's searches. Default: None.
 

@@ -104,7 +104,7 @@ def compare(
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for the searches of methods that
-            are given by name, as in :func:`search_masks`. Default: "auto".
+            are given by name, as in :meth:`ClassPattern.search`. Default: "auto".
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:

@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from captum_classpattern._validation import (
-    ArgumentTypeError,
     Notice,
     check_count,
     is_whole,
@@ -37,25 +36,21 @@ def load_images(
     split: str = "test",
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
-    cache: bool | str | os.PathLike[str] = True,
     on_error: str = "raise",
 ) -> LabelledImages:
     r"""
-    Finds images and their classes. Image files are decoded when they are needed, a batch at a time,
-    so a folder need not fit into memory; the other sources are loaded, 4 * C * H * W bytes per
-    image. ``.images`` or ``.in_one_tensor()`` of the result loads a folder, too.
+    Finds images and their classes.
 
-    The labels of a folder are known without opening a file. All files are read once when the first
-    image is needed; an error names those that can't be read. The decoded pixels are kept in a
-    cache on disk, one byte per value, for later runs. A changed file is decoded again. Several
-    processes can use one cache at once. It can be deleted at any time, and does not shrink by
-    itself.
+    The labels of a folder are known without opening a file. All files are decoded once, when the
+    first image is needed, and stay in memory with one byte per value (7.5 GB for 50,000 RGB images
+    at 224 px): ``limit`` loads fewer. An error names files that can't be read. The other sources
+    are loaded at once, with four bytes per value, as ``.images`` of a folder is.
 
     Images are turned upright by their EXIF orientation. Animations give their first frame. The
     images have one channel if all are grey, otherwise three (RGB). Alpha is dropped, as in
     torchvision's ``ImageFolder``. Images of 8 bits are rounded to 256 levels after they are resized
-    or made grey, as if they had been saved, whether there is a cache or not. Those of 16 bits are
-    divided by 65535 and not rounded; the cache keeps them exactly, with four bytes per value.
+    or made grey, as if they had been saved. Those of 16 bits are divided by 65535 and not rounded;
+    a folder that has any takes four bytes per value.
 
     Args:
         source (str or PathLike): One of
@@ -81,10 +76,6 @@ def load_images(
             has. Default: "test".
         root (str or PathLike, optional): Folder of torchvision's data sets. Default: ``data``.
         download (bool): Whether torchvision may download a missing data set. Default: False.
-        cache (bool, str or PathLike): Whether decoded image files are kept on disk, or the folder
-            for them. Default: True (in ``$XDG_CACHE_HOME/captum_classpattern``, or
-            ``~/.cache/captum_classpattern``; the environment variable ``CLASSPATTERN_CACHE`` names
-            another folder, or is ``off``).
         on_error (str): What to do about images that can't be read: ``"raise"`` an error that names
             them, or ``"skip"`` them, with a warning of the category
             ``captum_classpattern.Notice``; the result's ``description`` says how many. To skip
@@ -95,10 +86,10 @@ def load_images(
 
     Raises:
         FileNotFoundError: If the source does not exist.
-        TypeError: If ``cache`` is neither a flag nor a folder, or labels are no whole numbers.
+        TypeError: If labels are no whole numbers.
         ValueError: If the source is of another kind, has no image, an empty class folder, or
-            images that can't be read or differ in size (of a folder, when the first image is
-            needed); or if a setting is out of range.
+            images that can't be read, differ in size or don't fit into memory (of a folder, when
+            the first image is needed); or if a setting is out of range.
 
     Examples::
 
@@ -118,11 +109,6 @@ def load_images(
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
-    if cache == "" or not isinstance(cache, bool | str | os.PathLike):
-        raise ArgumentTypeError(
-            "`cache` must be True, False (no cache) or a folder ('.' for the working directory), "
-            f"got {cache!r}"
-        )
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
         where = Path("data" if root is None else root)
@@ -140,8 +126,8 @@ def load_images(
     chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
     if isinstance(load := listing.load, Path):
-        found = files.ImageFiles(load, names, sides, channels, files.cache_folder(cache))
-        errors = found.first_pass() if on_error == "skip" else {}
+        found = files.ImageFiles(load, names, sides, channels, skip=on_error == "skip")
+        errors = found.decoded[1] if found.skip else {}
     else:
         pixels, errors = files.decode_all(
             lambda place: fit(load(chosen[place]), sides, channels),

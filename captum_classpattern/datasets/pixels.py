@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
 
-PIXELS_VERSION = 1  # raise it when decode, fit or image_hash return something else
 DECODE_ERRORS = (  # about a file that can't be read
     OSError, SyntaxError, ValueError, EOFError, struct.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -58,12 +57,6 @@ def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
         image = image.convert("RGBA")  # else Pillow warns about transparent colours
     array = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
-
-
-def area(path: Path) -> int:
-    """The number of pixels of an image file, which is not decoded."""
-    with _opened(path) as file:
-        return file.width * file.height
 
 
 @contextmanager

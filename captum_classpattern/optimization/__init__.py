@@ -2,8 +2,7 @@
 
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.features import Cells, grid_cells
-from captum_classpattern.optimization.run import search_masks
-from captum_classpattern.optimization.search import Search, SearchResult, Solver
+from captum_classpattern.optimization.search import Search, Solver
 from captum_classpattern.optimization.solvers import SOLVERS, Learned, PaperLoop, Swap
 
 __all__ = [
@@ -12,10 +11,8 @@ __all__ = [
     "Learned",
     "PaperLoop",
     "Search",
-    "SearchResult",
     "Solver",
     "Swap",
     "grid_cells",
-    "search_masks",
     "select_canvases",
 ]

@@ -255,7 +255,7 @@ class Contest:
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""
         search, patterns = self.search, []
-        masks, losses, passes = search.result()
+        masks, losses, passes = search.pixel_masks, search.loss_curves, search.passes
         images = [entrant.image for entrant in self.pool.entrants]
         for row in self.winners:
             mask, target = masks[row].clone(), search.objective.targets[row]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,23 +37,15 @@ def note_half_passes(count: int) -> None:
         bar.update(min(count / 2, bar.total - bar.n))
 
 
-class SearchResult(NamedTuple):
-    """Masks (N, 1, H, W), losses (N, steps; NaN after a mask's last step), and passes (N,)."""
-
-    masks: Tensor
-    losses: Tensor
-    passes: Tensor
-
-
 class Solver(Protocol):
     """What finds the masks: a frozen dataclass that owns its settings and defaults will do.
 
     Results call it ``name``. Where it ``accelerates``, its passes may run on a faster copy of the
-    model (see ``precision`` of :func:`search_masks`). To be used with ``budget``, it also has
-    ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one, and
-    at the end. ``pool_budget`` may say how many passes a pool takes without a budget, ``starts``
-    how often a canvas of one colour starts (otherwise twice), and ``judged_by_margin`` that the
-    mean margin on the judging images decides, not the power.
+    model (see ``precision`` of :meth:`ClassPattern.search`). To be used with ``budget``, it also
+    has ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one,
+    and at the end. ``pool_budget`` may say how many passes a pool takes without a budget,
+    ``starts`` how often a canvas of one colour starts (otherwise twice), and ``judged_by_margin``
+    that the mean margin on the judging images decides, not the power.
     """
 
     @property
@@ -253,11 +245,11 @@ class Search:
         halves = zip(self._earlier, self.half_passes)
         return torch.tensor([-(-(earlier + here) // 2) for earlier, here in halves])
 
-    def result(self) -> SearchResult:
-        """What has been found so far."""
+    @property
+    def loss_curves(self) -> Tensor:
+        """Losses (N, steps), NaN after a mask's last step."""
         empty = self.masks.new_empty(len(self.masks), 0)
-        losses = torch.stack(self.losses, 1) if self.losses else empty
-        return SearchResult(self.pixel_masks, losses, self.passes)
+        return torch.stack(self.losses, 1) if self.losses else empty
 
     def _is_late(self) -> bool:
         """Whether the deadline has passed, which never stops a search before its first pass."""

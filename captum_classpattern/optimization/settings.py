@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from torch import Tensor
 
@@ -12,6 +12,22 @@ from captum_classpattern.optimization.solvers import SOLVERS
 
 PRECISIONS = ("auto", "full", "bfloat16")
 PARTS = ("name", "accelerates", "run")  # of a solver
+
+
+class SearchOptions(TypedDict, total=False):
+    """The keywords of :meth:`ClassPattern.search` beside the area, for type checkers."""
+
+    keep: int | None
+    budget: int | None
+    additional_forward_args: Any
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None
+    solver: Any
+    n_steps: int | None
+    max_seconds: float | None
+    seed: int
+    precision: str
+    internal_batch_size: int | None
+    show_progress: bool
 
 
 @dataclass(frozen=True)

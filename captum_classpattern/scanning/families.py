@@ -133,7 +133,7 @@ class Store:
                 path.unlink()  # of a search that is not known
             write_atomically(self.file, (json.dumps(self.key, indent=1) + "\n").encode())
         for key, pattern in patterns.items():
-            pattern.save(self._path(*key), seen_beside=True)
+            pattern.save(self._path(*key))
 
     def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
         """Writes patterns in place of those of any other search. Those of this search that are

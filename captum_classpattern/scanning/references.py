@@ -24,7 +24,6 @@ from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 FORMAT = "captum_classpattern references"
 FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
 MEASURE = "classpattern reference MODEL ... --data IMAGES --out NEW.json"
-LISTED = 4  # values of a setting of the recipes, that are not numbers
 ENDING = "_references.json"
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
@@ -199,15 +198,6 @@ class ReferenceSet:
         each = [profile.scores() for profile in self.profiles.values()]
         return {family: np.array([one[family] for one in each]) for family in each[0]}
 
-    def span(self) -> str:
-        """What the models' recipes have in common and where they differ, in words: each setting
-        with its values, or with the least and the largest number."""
-        values: dict[str, list[Any]] = {}
-        for recipe in self.recipes.values():
-            for name, value in recipe.items():
-                values.setdefault(name, []).append(value)
-        return "; ".join(f"{name} {_span_of(found)}" for name, found in values.items())
-
     @property
     def accuracies(self) -> list[float]:
         """Those that are known."""
@@ -304,14 +294,3 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
         and all(isinstance(count, int) and count > 0 for count in profile.judged)
     ):
         raise ValueError(f"{name} lacks numbers, or has impossible ones")
-
-
-def _span_of(values: Sequence[Any]) -> str:
-    """Different values in words."""
-    numbers = [value for value in values if isinstance(value, (int, float))]
-    if len(numbers) == len(values) and not any(isinstance(value, bool) for value in values):
-        low, high = min(numbers), max(numbers)
-        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    distinct = sorted({str(value) for value in values})
-    more = len(distinct) - LISTED
-    return ", ".join(distinct[:LISTED]) + (f" and {more} more" if more > 0 else "")

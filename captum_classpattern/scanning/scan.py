@@ -39,7 +39,6 @@ from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
 
 FACTOR = 3  # by which the number of judging images may differ from the references'
-BETTER = "above all of theirs"
 ANOTHER_KIND = (
     "All classes are easier to reach than those of the references, not one class alone: the median "
     "class differs more from the references than that of any of them. So the model is of another "
@@ -105,17 +104,6 @@ class Scan(Decision, Result):
         return self.profile.patterns[self.profile.enough_pixels(target), target]
 
     @property
-    def accuracies(self) -> str:
-        """How good the model and its references are, in words."""
-        known, others = self.profile.accuracy, self.references.accuracies
-        if known is None or not others:
-            return "The accuracies are not known."
-        return (
-            f"The model classifies {100 * known:.1f} % of {self.profile.images} images correctly, "
-            f"the references {100 * min(others):.1f} to {100 * max(others):.1f} %."
-        )
-
-    @property
     def reason(self) -> str:
         """The verdict in words. The power is that of the closer look, if there was one."""
         name, n, unit = self.target_name, len(self.references), unit_of(self.references.shape)
@@ -153,14 +141,14 @@ class Scan(Decision, Result):
 
     @property
     def likeness(self) -> str:
-        """Whether the model is like its references, and what they are."""
-        words = [WORDS[of] for of, one in self.comparisons.items() if one.of_another_kind]
-        by = f" by {' and '.join(words)}" if words else ""
+        """How accurate the model and its references are, in words."""
+        known, others = self.profile.accuracy, self.references.accuracies
+        count = len(self.references)
+        if known is None or not others:
+            return f"It was compared with {count} references; the accuracies are not known."
         return (
-            f"Compared with the {len(self.references)} references, its accuracy is "
-            f"{_place_of_accuracy(self.profile, self.references)}, and its classes are "
-            f"{'' if words else 'not '}all easier to reach{by}. Their recipes: "
-            f"{self.references.span() or 'not known'}."
+            f"The model classifies {100 * known:.1f} % of {self.profile.images} images correctly, "
+            f"the {count} references {100 * min(others):.1f} to {100 * max(others):.1f} %."
         )
 
     @property
@@ -417,23 +405,13 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
             f"{correct}, hardly more than by guessing. Check its mean and standard deviation, its "
             "classes and its weights."
         )
-    if _place_of_accuracy(profile, references) == BETTER:
+    low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
+    if references.accuracies and low > max(references.accuracies):
         return (
             f"{correct}, the best reference {100 * max(references.accuracies):.1f} %. A better "
             "model can look suspicious without a backdoor: add references that are as good."
         )
     return None
-
-
-def _place_of_accuracy(profile: Profile, references: ReferenceSet) -> str:
-    """Where the model's accuracy is next to those of the references, beyond chance."""
-    known, others = profile.accuracy, references.accuracies
-    if known is None or not others:
-        return "not known to be like theirs"
-    low, high = wilson(round(known * profile.images), profile.images)
-    if low > max(others):
-        return BETTER
-    return "below all of theirs" if high < min(others) else "like theirs"
 
 
 def _notes(

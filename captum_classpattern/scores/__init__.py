@@ -4,7 +4,6 @@ agreement of several searches."""
 from captum_classpattern.scores.localisation import (
     Localisation,
     changed_pixels,
-    localisation_iou,
     localise,
 )
 from captum_classpattern.scores.power import (
@@ -30,7 +29,6 @@ __all__ = [
     "changed_pixels",
     "components",
     "high_frequency_share",
-    "localisation_iou",
     "localise",
     "mean_pairwise_iou",
     "predictive_power",

@@ -84,21 +84,6 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
     )
 
 
-def localisation_iou(pattern: Pattern, pixels: Tensor) -> float:
-    r"""
-    The ``iou`` of :func:`localise` for the mask of a pattern: 1 if its k strongest pixels are the k
-    true ones.
-
-    Examples::
-
-        >>> pixels = torch.zeros(1, 8, 8, dtype=torch.bool)
-        >>> pixels[0, 5:, 5:] = True
-        >>> localisation_iou(Pattern(torch.ones(1, 8, 8), pixels.float(), target=0), pixels)
-        1.0
-    """
-    return localise(pattern.mask, pixels).iou
-
-
 def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
     r"""
     The pixels of a trigger that make a difference: those that it changes by at least 0.1 on

@@ -383,7 +383,7 @@ def hashes_seen(pattern: Pattern) -> frozenset[str]:
         raise ValueError(
             "the images that this pattern was searched on are unknown: the file with their hashes "
             f"({pattern.info.get('seen_file', 'unknown')}) was not in the pattern's folder; put it "
-            "there and load the pattern again (patterns of version 0.1: search them again)"
+            "there and load the pattern again, or search it again"
         )
     return pattern.seen
 

@@ -75,10 +75,10 @@ def explain_class(
             kind of canvas has an equal share. Choosing the canvases and scoring come on top.
             Default: None.
         feature_mask (Tensor or Callable, optional): Pixels that are kept together, such as
-            ``Cells(32)``, see :func:`search_masks`. Such patterns are weaker. The control of random
-            pixels keeps single pixels. Default: None.
+            ``Cells(32)``, see :meth:`ClassPattern.search`. Such patterns are weaker. The control of
+            random pixels keeps single pixels. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
-        precision (str): As in :func:`search_masks`. Default: "auto".
+        precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with what they are
             spent on and the time that is left. Default: None (after five seconds).

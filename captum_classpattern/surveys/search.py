@@ -472,10 +472,10 @@ def survey(
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
-    on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search` and
-    :meth:`ClassPattern.search_areas`. The controls are: no pattern; as many random pixels of the
-    same canvas (3 draws, each on a third of the images); and the same mask over the positive canvas
-    of the next class. The last two are scored on at most 300 of the images.
+    on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are: no
+    pattern; as many random pixels of the same canvas (3 draws, each on a third of the images); and
+    the same mask over the positive canvas of the next class. The last two are scored on at most 300
+    of the images.
 
     The call only checks its arguments. With a folder, it also reads all images and classifies the
     held-out ones, to compare them with what is there. The search runs while the result is iterated.
@@ -514,8 +514,8 @@ def survey(
         *Survey*: An iterable of one :class:`Finding` for each class and kind of canvas.
 
     Raises:
-        TypeError, ValueError: As :func:`search_masks` and :func:`predictive_power`; also if the
-            folder holds findings of other settings, or any without ``resume``.
+        TypeError, ValueError: As :meth:`ClassPattern.search` and :func:`predictive_power`; also if
+            the folder holds findings of other settings, or any without ``resume``.
 
     Examples::
 

@@ -65,7 +65,7 @@ class Store:
         for finding in findings:
             for area, pattern in finding.patterns.items():
                 path = pattern_file(folder, target, finding.canvas, area, finding.class_name)
-                pattern.save(path, seen_beside=True)  # one file of the hashes that they share
+                pattern.save(path)
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
         path = findings_file(self.folder, target)

@@ -155,10 +155,10 @@ def ends_are_apart(lines: Mapping[str, Any]) -> bool:
 
 
 def round_ticks(
-    low: float, high: float, most: int = 6, steps: Sequence[float] = (1, 2, 5, 10), **kinds: bool
+    low: float, high: float, most: int = 6, steps: Sequence[float] = (1, 2, 5, 10)
 ) -> list[float]:
     """Some round numbers in this range."""
-    ticks = MaxNLocator(most, steps=steps, **kinds).tick_values(low, high)
+    ticks = MaxNLocator(most, steps=steps).tick_values(low, high)
     return [tick for tick in ticks if low <= tick <= high]
 
 

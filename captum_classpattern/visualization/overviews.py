@@ -1,4 +1,4 @@
-"""Figures of many classes and models: patterns as a grid, powers as dots and as a heat map."""
+"""Figures of many classes and models: patterns as a grid, powers as a dot and as a heat map."""
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -32,7 +32,6 @@ from captum_classpattern.visualization.style import (
     CONTROL,
     CURVE_STYLE,
     HIGHLIGHTS,
-    OTHERS,
     QUIET,
     SMALL,
 )
@@ -41,9 +40,8 @@ Found: TypeAlias = "Survey | Finding | Pattern | Iterable[Finding | Pattern]"
 Models: TypeAlias = Mapping[str, Mapping[int, "Finding | Pattern"]]  # by name, then class
 MOST_CLASSES = 20  # in a figure
 
-COLORS = (*HIGHLIGHTS, *OTHERS)  # of the models
 MARKERS = {"random pixels": "x", "other canvas": "+"}  # of controls; others have "|"
-WIDTH, LINE, GAP = 6.0, 0.2, 0.12  # inches: the axis, a dot's line, and between two classes
+WIDTH, HEIGHT = 6.0, 0.32  # inches, of the axis of a power
 DOT: Style = {"marker": "o", "linestyle": "", "markersize": 7, "clip_on": False, "zorder": 4}
 OPEN: Style = {"fillstyle": "none", "markerfacecolor": "white"}
 DOTS_STYLE: Style = {
@@ -121,106 +119,35 @@ def _cell(one: Finding | Pattern, area: float | None) -> Cell:
     return Cell(on_neutral(one.patterns[share].topk(share)), percent(scores.power.value, 0), strong)
 
 
-def plot_powers(
-    found: "Mapping[str, Found] | Found",
-    *,
-    area: float | None = None,
-    canvas: str | None = None,
-    title: str | None = None,
-    use_pyplot: bool = True,
-) -> Drawing:
-    r"""
-    Draws the predictive power of each class as a dot with its 95 % interval, next to its controls.
-    The class with the highest power is at the top, and at most 20 are drawn. A power that is not
-    above its controls is a circle, unless there are fewer than 100 images, which are too few to
-    say so.
-
-    Args:
-        found (Mapping[str, Survey]): For each model, by its name, what was found: a
-            :class:`Survey`, which is finished first, or findings. Without names, it is one model.
-        area (float, optional): Share of the pixels. Default: None (the first area of each).
-        canvas (str, optional): As in :func:`plot_grid`. Default: None.
-        title (str, optional): Title of the figure. Default: None.
-        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-    Returns:
-        *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
-
-    Raises:
-        TypeError: If one of these is not a finding.
-        ValueError: If there is nothing to draw for these choices, or if models give a class number
-            different names.
-
-    Examples::
-
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> labels = torch.arange(60) % 3
-        >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
-        >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
-        >>> found = survey(net, search, held_out, areas=(0.1,), n_steps=5)
-        >>> figure, [axis] = plot_powers(found, use_pyplot=False)
-        >>> len(axis.get_yticklabels()), axis.get_xlabel()
-        (3, 'predictive power')
-    """
-    models, labels, title = _read(found, area, canvas, title, by_power=True)
-    if any(isinstance(one, Pattern) for row in models.values() for one in row.values()):
-        raise ArgumentTypeError(
-            "a pattern alone has no power: give what survey or explain_class return"
-        )
-    rows = {
-        label: {name: _scores(row[y], area) for name, row in models.items() if y in row}
-        for y, label in labels.items()
-    }
-    return draw_powers(rows, title=title, use_pyplot=use_pyplot)
-
-
-def draw_powers(
-    rows: Mapping[str, Mapping[str, Scores | PredictivePower]],
-    *,
-    title: str | None = None,
-    use_pyplot: bool = True,
-) -> Drawing:
-    """Draws the powers of each class, from top to bottom, one line for each model. If there are
-    several models, each is named next to its first dot."""
-    models = list(dict.fromkeys(model for row in rows.values() for model in row))
-    step, unnamed = len(models) * LINE + GAP, set(models)
-    lines: list[Line] = []
+def draw_power(found: PredictivePower, *, use_pyplot: bool = True) -> Drawing:
+    """Draws a power as a dot with its 95 % interval, next to its controls."""
+    power, controls, is_open = unpacked(found)
+    look: Style = {**DOT, **(OPEN if is_open else {})}
     key: dict[str, Style] = {"95 % interval": {"linewidth": 1.8, "marker": "o", "color": QUIET}}
-    for place, row in enumerate(rows.values()):
-        for model, found in row.items():
-            power, controls, is_open = unpacked(found)
-            look = {**DOT, **(OPEN if is_open else {})}
-            if is_open:
-                key["not above its controls"] = {**look, "color": QUIET, "markersize": 6}
-            number = models.index(model)
-            y, color = place * step + number * LINE, COLORS[number % len(COLORS)]
-            for name, share in controls.items():
-                key[name] = {"color": CONTROL, "marker": MARKERS.get(name, "|"), "linestyle": ""}
-                lines.append(Line([(share, y)], {**key[name], "clip_on": False, "zorder": 2}))
-            text = model if model in unnamed else ""
-            unnamed.discard(model)
-            if len(models) == 1:
-                text = percent(power.value, 0)
-            interval = [(end, y) for end in power.interval]
-            bar = {"color": color, "linewidth": 1.8, "clip_on": False, "zorder": 3}
-            lines.append(Line(interval, bar, text=text, strong=len(models) > 1))
-            lines.append(Line([(power.value, y)], {**look, "color": color}))
+    if is_open:
+        key["not above its controls"] = {**look, "color": QUIET, "markersize": 6}
+    lines: list[Line] = []
+    for name, share in controls.items():
+        key[name] = {"color": CONTROL, "marker": MARKERS.get(name, "|"), "linestyle": ""}
+        lines.append(Line([(share, 0)], {**key[name], "clip_on": False, "zorder": 2}))
+    color, interval = HIGHLIGHTS[0], [(end, 0) for end in power.interval]
+    bar = {"color": color, "linewidth": 1.8, "clip_on": False, "zorder": 3}
+    lines.append(Line(interval, bar, text=percent(power.value, 0)))
+    lines.append(Line([(power.value, 0)], {**look, "color": color}))
     axes = {
         "xlim": (0, 1),
         "xticks": SHARES,
         "xticklabels": PERCENTS,
         "xlabel": "predictive power",
-        "ylim": (len(rows) * step - (LINE + GAP) / 2, -(LINE + GAP) / 2),
-        "yticks": [place * step + (len(models) - 1) * LINE / 2 for place in range(len(rows))],
-        "yticklabels": list(rows),
+        "ylim": (HEIGHT / 2, -HEIGHT / 2),
+        "yticks": [],
     }
     return draw_panels(
         [Panel(lines, axes)],
-        size=(WIDTH, len(rows) * step),
+        size=(WIDTH, HEIGHT),
         columns=1,
         key=key,
         y_label=None,
-        title=title,
         style=DOTS_STYLE,
         use_pyplot=use_pyplot,
     )
@@ -297,15 +224,13 @@ def _read(
     area: float | None,
     canvas: str | None,
     title: str | None,
-    by_power: bool = False,
 ) -> tuple[Models, dict[int, str], str | None]:
     """What a figure draws of each class of each model, the names of these classes in order, and the
     title, which says how many classes are left out."""
     given = found if isinstance(found, Mapping) else {"": found}
     models = {name: _by_class(each, area, canvas) for name, each in given.items()}
     names = _names(models)
-    strongest = sorted(sorted(names), key=lambda y: -_mean(models, y, area))[:MOST_CLASSES]
-    chosen = strongest if by_power else sorted(strongest)
+    chosen = sorted(sorted(names, key=lambda y: (-_mean(models, y, area), y))[:MOST_CLASSES])
     if not chosen:
         raise ValueError("there is nothing to draw: no class was found on this canvas at this area")
     if len(chosen) < len(names):

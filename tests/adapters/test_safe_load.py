@@ -23,9 +23,6 @@ from refusals import refusal
 from torch import nn
 
 from captum_classpattern.adapters import CheckpointFile, load_model, safe_load
-from captum_classpattern.adapters.safe_load import imported_names
-
-SYSTEM = f"{os.system.__module__}.system"  # posix.system
 
 
 def open_checkpoint(path, trust_pickle=False):
@@ -56,22 +53,6 @@ def text(value):
 def ending(code):
     """Calls the function on the stack with some code, and ends."""
     return b"X" + struct.pack("<I", len(code)) + code.encode() + b"\x85R."  # BINUNICODE, REDUCE
-
-
-MODULE, NAME = SYSTEM.split(".")
-DECOYS = {  # pickles that take up posix.system, among names that they do not take up
-    "popped": text(MODULE) + text("system") + text("OrderedDict") + b"0\x93",
-    "from the memo": text(MODULE) + b"\x94" + text("system") + b"\x9400"
-    + text("collections") + text("OrderedDict") + b"00h\x00h\x01\x93",
-    "memo by number": text(MODULE) + b"q\x07" + text("system") + b"q\x0900"
-    + text("torch") + text("Size") + b"00h\x07h\x09\x93",
-    "doubled": text(MODULE) + text("system") + b"2" + text("Size") + b"00\x93",
-    "behind a mark": text(MODULE) + text("system") + b"(" + text("torch") + text("Size") + b"1\x93",
-    "in a tuple": text(MODULE) + text("system") + text("torch") + text("Size") + b"\x860\x93",
-    "in a list": text(MODULE) + text("system") + b"](" + text("torch") + text("Size") + b"e0\x93",
-    "old text": text(MODULE) + b"Vsystem\n" + b"S'OrderedDict'\n0\x93",
-    "old global": f"c{MODULE}\nsystem\n".encode() + text("torch") + text("Size") + b"00",
-}  # fmt: skip
 
 
 def saved(content, new=True, **settings):
@@ -123,13 +104,6 @@ EXPLOITS = {  # what would run it, and the bytes of a file with an object that r
         f"raw pickle {protocol}": (pickle.loads, partial(pickle.dumps, protocol=protocol))
         for protocol in range(6)
     },
-    **{
-        f"decoys {name}": (
-            by_torch,
-            lambda bad, start=start: torch_zip(b"\x80\x04" + start + ending(bad.command)),
-        )
-        for name, start in DECOYS.items()
-    },
     "eval": (pickle.loads, lambda bad: EVAL + ending(f"__import__('os').system({bad.command!r})")),
     "zip of a pickle": (by_unzipping, lambda bad: zipped({"model.pkl": pickle.dumps(bad)})),
     "wrong checksum": (by_torch, wrong_checksum),
@@ -140,16 +114,15 @@ EXPLOITS = {  # what would run it, and the bytes of a file with an object that r
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("exploit", EXPLOITS)
-def test_nothing_runs_and_the_imports_are_reported(exploit, tmp_path, monkeypatch):
+def test_nothing_runs(exploit, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     made, (detonate, build) = tmp_path / "made", EXPLOITS[exploit]
-    data, named = build(Payload(made)), "builtins.eval" if exploit == "eval" else SYSTEM
-    named += r"\. Ask" if "decoys" in exploit else ""  # and no other name
+    data = build(Payload(made))
     plain = partial(load_model, arch="resnet18", num_classes=3, mean=0, std=1, format="plain")
     for name in ("model.pt", "model.safetensors"):
         (tmp_path / name).write_bytes(data)
         for opened in (open_checkpoint, load_model, plain):
-            with pytest.raises(ValueError, match=f"It imports {named}"):
+            with pytest.raises(ValueError, match=r"was not opened|did not write it"):
                 opened(tmp_path / name)
     assert not made.exists()
     detonate(data)  # it is a real one
@@ -159,9 +132,9 @@ def test_nothing_runs_and_the_imports_are_reported(exploit, tmp_path, monkeypatc
 def test_trust_pickle_is_the_only_way_past(tmp_path, monkeypatch, snapshot):
     monkeypatch.chdir(tmp_path)
     Path("model.pt").write_bytes(pickle.dumps(Payload("made")))
-    assert refusal(lambda: open_checkpoint("model.pt")).replace(SYSTEM, "os.system") == snapshot
+    assert refusal(lambda: open_checkpoint("model.pt")) == snapshot
     result = run(["search", "model.pt", "--data", "."])
-    assert (result.exit_code, SYSTEM in result.output) == (2, True)
+    assert (result.exit_code, "was not opened" in result.output) == (2, True)
     assert not Path("made").exists()
     assert open_checkpoint("model.pt", trust_pickle=True).opened_by == "pickle"
     assert Path("made").exists()
@@ -263,8 +236,6 @@ def tar():
     return written.getvalue()
 
 
-IMPORTS = ["ctorch\nSize\n0", "cnumpy\ndtype\n0", *(f"czzz\nx{n:02}\n0" for n in range(30))]
-MANY = b"\x80\x02" + "".join(IMPORTS).encode() + b"N."
 FILES = {
     "nothing": b"",
     "a web page": b"\n <!DOCTYPE html><html>",
@@ -284,8 +255,8 @@ FILES = {
     "a zip of other files": zipped({"a.txt": b"", "b/c.png": b""}),
     "half a zip": zipped({"a": b"", "b": b""})[:40],
     "half a safetensors file": b"\x10" + b"\0" * 7 + b'{"a": {}',
-    "many imports, suspicious ones first": MANY,
-    "control characters": b"\x80\x04" + text("a\x1b[2J") + text("b\n") + b"\x93N.",
+    "a name with control characters": torch_zip(b"\x80\x02ca\x1b[2J\nb\n."),
+    "an import": saved({"net": Payload(Path("made"))}),
     # with another name in its own header than in the index
     "a pickle that zipfile can't read": zipped({"a.pkl": BARE}).replace(b"a.pkl", b"b.pkl", 1),
     "a zip that is compressed": zipped({"archive/data.pkl": b"N" * 10**6}, zipfile.ZIP_DEFLATED),
@@ -304,8 +275,6 @@ def test_refusals(case, tmp_path, monkeypatch, snapshot):
     Path("model.pt").write_bytes(FILES[case])
     said = refusal(lambda: open_checkpoint("model.pt"))
     said = re.sub(r"damaged \(.*\)", "damaged (...)", said)  # which libraries say in other words
-    if "(with" in said:
-        said = re.sub(r"It imports .*?\. Ask", "It imports .... Ask", said)  # as NumPy names them
     assert said == snapshot
 
 
@@ -370,9 +339,8 @@ def test_programs_are_refused_and_trusted(kind, tmp_path):
     else:
         path.write_bytes(saved(net.train(), new=kind == "new module"))
     said = refusal(lambda: load_model(path))
-    what = "imports .*nn.modules.linear.Linear" if "module" in kind else f"it is a {kind} archive"
+    what = r"that imports torch\.nn\.\S+\)" if "module" in kind else f"it is a {kind} archive"
     assert re.search(what, said)
-    assert ("It imports" in said) == ("module" in kind)
     classifier = load_model(path, trust_pickle=True, mean=0.5, std=0.25)
     assert torch.allclose(classifier(images), net((images - 0.5) / 0.25))
     assert classifier.provenance["opened"] == "pickle"
@@ -389,75 +357,9 @@ NOWHERE = b"\x80\x02cnowhere.to_be\nFound\n)R."
 )
 def test_trusted_but_not_importable(data, tmp_path):
     (tmp_path / "model.pt").write_bytes(data)
-    with pytest.raises(ValueError, match=r"imports nowhere\.to_be\.Found"):
-        open_checkpoint(tmp_path / "model.pt")
+    assert "was not opened" in refusal(lambda: open_checkpoint(tmp_path / "model.pt"))
     with pytest.raises(ValueError, match=r"though it was trusted \(ModuleNotFoundError.*nowhere"):
         open_checkpoint(tmp_path / "model.pt", trust_pickle=True)
-
-
-# the globals of a pickle
-
-
-class Stub:
-    """Replaces whatever a pickle imports."""
-
-    def __init__(self, *args, **kwargs): ...
-    def __setstate__(self, state): ...
-    def __setitem__(self, key, value): ...
-    def append(self, value): ...
-    def extend(self, values): ...
-
-
-class Recorder(pickle.Unpickler):
-    """Python's reader; it records what a pickle imports, and imports nothing."""
-
-    def __init__(self, data):
-        super().__init__(io.BytesIO(data), fix_imports=False)
-        self.names = []
-
-    def find_class(self, module, name):
-        self.names.append(f"{module}.{name}")
-        return Stub
-
-
-HELD = [
-    {"a": Payload(Path("x")), "b": [np.float64(3), np.arange(3), {1, 2}]},
-    nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)),
-    argparse.Namespace(out=pathlib.PurePosixPath("a/b"), lr=1e-3, same=[Payload] * 3),
-]
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_imported_names_are_those_that_python_imports(protocol):
-    for data in (pickle.dumps(held, protocol) for held in HELD):
-        recorder = Recorder(data)
-        recorder.load()
-        assert len(recorder.names) > 2
-        assert list(imported_names(io.BytesIO(data))) == recorder.names
-
-
-COMPUTED = b"ccodecs\ndecode\nC\x02os\x85R"  # a module's name, by a call
-
-
-@pytest.mark.parametrize(
-    ("data", "named"),
-    [
-        (b"\x80\x04" + text("os") + b"N\x93.", ["os.?"]),
-        (b"\x80\x04N" + text("system") + b"\x93.", ["?.system"]),
-        (b"\x80\x04" + COMPUTED + text("system") + b"\x93.", ["codecs.decode", "?.system"]),
-        (b"\x80\x04(ios\nsystem\n.", ["os.system"]),
-        (b"", []),
-        (b"\x93", ["?"]),
-        (b"\x80\x04h\x05\x93", ["?.?"]),
-        (b"\xff\xff", []),
-        (b"0001", []),
-        (b"(1", []),
-        (b"cposix\nsystem\n" + b"N" * 200 + b"cos\nlate\n.", ["posix.system"]),  # over the limit
-    ],
-)
-def test_imported_names_of_odd_pickles(data, named, monkeypatch):
-    monkeypatch.setattr(safe_load, "MAX_OPERATIONS", 100)
-    assert list(imported_names(io.BytesIO(data))) == named
 
 
 # harmless values

@@ -9,7 +9,6 @@ from captum_classpattern import (
     ClassPattern,
     PixelClassifier,
     compare,
-    search_masks,
     select_canvases,
 )
 from captum_classpattern.classifier.class_names import (
@@ -112,9 +111,6 @@ HALVES = {"search": (IMAGES[:30], LABELS[:30]), "held_out": (IMAGES[30:], LABELS
 FUNCTIONS = {
     "search": lambda target: EXPLAINER.search(IMAGES[:1], target, n_steps=3)[0].mask,
     "attribute": lambda target: EXPLAINER.attribute(IMAGES[:2], target=target, n_steps=3),
-    "search_masks": lambda target: (
-        search_masks(MODEL, IMAGES[:1], target, IMAGES, baseline_labels=LABELS, n_steps=3).masks
-    ),
     "select_canvases": lambda target: select_canvases(MODEL, IMAGES, LABELS, target, 2),
     "ClassMean": lambda target: ClassMean(MODEL, IMAGES, LABELS).attribute(
         IMAGES[:2], target=target

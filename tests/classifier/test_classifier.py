@@ -17,7 +17,6 @@ from captum_classpattern import (
     PixelClassifier,
     compare,
     explain_class,
-    search_masks,
 )
 from captum_classpattern.classifier import (
     additional_rows,
@@ -370,10 +369,10 @@ class NoFloat64(TorchDispatchMode):
 
 
 def test_a_search_needs_no_float64_on_the_device():
-    settings = {"baseline_labels": LABELS, "n_steps": 2, "area": 0.2}
+    settings = {"n_steps": 2, "area": 0.2}
     canvases, baselines = shades(1)[:2], shades()
     with NoFloat64():
-        search_masks(RAW, canvases, [0, 1], baselines, **settings)
+        ClassPattern(RAW, baselines, LABELS).search(canvases, [0, 1], **settings)
     assert not [b for b in RIGHT.buffers() if b.dtype == torch.float64]
 
 
@@ -387,7 +386,7 @@ def test_cudnn_does_not_time_kernels_during_a_search(monkeypatch):
             return super().forward(x)
 
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    settings = {"baseline_labels": LABELS, "n_steps": 1, "area": 0.2}
-    search_masks(Watching().eval(), shades(1)[:1], 0, shades(), **settings)
+    explainer = ClassPattern(Watching().eval(), shades(), LABELS)
+    explainer.search(shades(1)[:1], 0, n_steps=1, area=0.2)
     assert set(seen) == {(False, True)}
     assert torch.backends.cudnn.benchmark

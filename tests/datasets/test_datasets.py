@@ -345,8 +345,6 @@ REFUSALS = {
     "a number that is not there": pet_classes(3),
     "a negative number": pet_classes(-1),
     "classes without labels": lambda: load_images("pets/cat", classes=[0]),
-    "a cache of another type": lambda: load_images("pets", cache=3),
-    "a cache without a name": lambda: load_images("pets", cache=""),
     "another word for what to do": lambda: load_images("pets", on_error="ignore"),
     "pixels from 0 to 200": of_floats,
     "npz of no bytes": of_file("a.npz", b""),
@@ -421,9 +419,9 @@ def test_any_error_of_pillow_names_the_file(tmp_path, monkeypatch, error):
     monkeypatch.setattr(Image, "open", fail)
     named = rf"a\.png \({error.__name__}: .*of an odd file"
     with pytest.raises(ValueError, match=f"1 of 2 images .* can't be read: {named}"):
-        _ = load_images(tmp_path, cache=False).images
+        _ = load_images(tmp_path).images
     with pytest.warns(UserWarning, match=r"are skipped: a\.png"):
-        assert len(load_images(tmp_path, cache=False, on_error="skip")) == 1
+        assert len(load_images(tmp_path, on_error="skip")) == 1
 
 
 @pytest.mark.parametrize("limit", [63, 40, 10])

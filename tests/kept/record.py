@@ -78,7 +78,7 @@ def searches() -> Iterator[tuple[str, dict[str, Any]]]:
     learned = search("backdoored", torch.full_like(white, 0.5), 0, area=0.02, solver=Learned())
     yield "learned colours", found(learned)
     explainer = ClassPattern(models["natural"], images)
-    areas = explainer.search_areas(of_class(7), 7, AREAS, n_steps=6, **FULL)
+    areas = explainer.search(of_class(7), 7, area=AREAS, n_steps=6, **FULL)
     yield "two areas", found(each for area in AREAS for each in areas[area])
     masks = explainer.attribute(of_class(9), 9, n_steps=6, **FULL)
     yield "attribute", {"masks": digest(masks)}

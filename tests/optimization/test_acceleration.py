@@ -6,9 +6,10 @@ import warnings
 import pytest
 import torch
 from refusals import refusal, warnings_of
+from searched import search_masks
 from torch import nn
 
-from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern import ClassPattern
 from captum_classpattern.optimization import acceleration
 from captum_classpattern.optimization.acceleration import accelerated
 

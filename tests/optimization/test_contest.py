@@ -8,10 +8,11 @@ import pytest
 import torch
 from plain_solvers import Problem, plain_loop, plain_shrink, plain_swaps
 from refusals import refusal
+from searched import search_masks
 from small_models import Fixed, conv_net, linear_net, random_images
 from torch import nn
 
-from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap, contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
@@ -48,16 +49,10 @@ class Counter(nn.Module):
 def search(canvases=CANVASES, target=0, *, net=None, **kwargs):
     """The patterns, and how many passes with a gradient they took."""
     counter = Counter() if net is None else net
-    settings = {"precision": "full", "n_steps": None if "budget" in kwargs else 4, **kwargs}
-    patterns = search_of(ClassPattern(counter, IMAGES, LABELS), canvases, target, **settings)
+    n_steps = None if "budget" in kwargs else 4
+    settings = {"precision": "full", "n_steps": n_steps, "area": 0.2, **kwargs}
+    patterns = ClassPattern(counter, IMAGES, LABELS).search(canvases, target, **settings)
     return patterns, counter.passes
-
-
-def search_of(explainer, canvases, target, **settings):
-    """The patterns at an area, or at several."""
-    if "areas" in settings:
-        return explainer.search_areas(canvases, target, **settings)
-    return explainer.search(canvases, target, **{"area": 0.2, **settings})
 
 
 def place(pattern, canvases=CANVASES):
@@ -72,7 +67,7 @@ FEW = LabelledImages.of(IMAGES[:600], LABELS[:600])
 
 def conv_search(canvases, target, **kwargs):
     kwargs = {"n_steps": 4, "precision": "full", **kwargs}
-    return search_of(ClassPattern(CONV_NET, FEW), canvases, target, **kwargs)
+    return ClassPattern(CONV_NET, FEW).search(canvases, target, **{"area": 0.2, **kwargs})
 
 
 def plain_problem(canvas, target, seed, start=0):
@@ -163,7 +158,7 @@ REFUSALS = {
     "too small a budget": lambda: search(keep=1, budget=500),
     "too small a budget of attribute": lambda: attribute(CANVASES[:3], budget=10),
     "budget for unknown passes": lambda: search(solver=Fixed(), budget=500),
-    "area of no pixel": lambda: search(areas=[0.2, 0.001]),
+    "area of no pixel": lambda: search(area=[0.2, 0.001]),
 }
 
 
@@ -218,7 +213,7 @@ def test_the_papers_loop_searches_to_the_end_and_once_for_all_areas():
     assert curves == [[[200, pattern.info["search_power"]]] for pattern in patterns]
     [_], done = search(keep=1, solver="paper", n_steps=16)
     assert done == 8 * 40 + 2 * 64
-    patterns, done = search(CANVASES[:1], areas=AREAS, solver="paper", n_steps=5)
+    patterns, done = search(CANVASES[:1], area=AREAS, solver="paper", n_steps=5)
     assert done == 20
     assert torch.equal(patterns[0.2][0].mask, patterns[0.08][0].mask)
 
@@ -458,7 +453,7 @@ def test_a_screening_that_takes_all_the_time_gives_its_masks(in_time):
 def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, limit, in_time):
     """The time ends during the start, or during the rounds."""
     given = {"solver": solver, "n_steps": 20}
-    found = in_time(limit, CANVASES[:1], areas=AREAS, **given)
+    found = in_time(limit, CANVASES[:1], area=AREAS, **given)
     [largest], [alone] = found[0.48], in_time(limit, CANVASES[:1], area=0.48, **given)
     assert_same([largest], [alone])
     assert largest.info["passes"] > 0
@@ -476,7 +471,7 @@ def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, l
 
 
 def test_areas_go_from_the_largest_to_the_smaller_ones():
-    patterns, done = search(CANVASES[:2], keep=1, areas=AREAS, n_steps=6)
+    patterns, done = search(CANVASES[:2], keep=1, area=AREAS, n_steps=6)
     assert list(patterns) == list(AREAS)
     [largest], first = search(CANVASES[:2], keep=1, area=0.48, n_steps=6)
     assert torch.equal(patterns[0.48][0].mask, largest.mask)
@@ -499,7 +494,7 @@ def test_areas_go_from_the_largest_to_the_smaller_ones():
 
 
 def test_a_pool_that_is_screened_is_searched_anew_at_each_area():
-    patterns, done = search(keep=1, areas=(0.2, 0.48))
+    patterns, done = search(keep=1, area=(0.2, 0.48))
     alone = {area: search(keep=1, area=area) for area in (0.2, 0.48)}
     assert done == sum(passes for _, passes in alone.values())
     for area, [pattern] in patterns.items():

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from searched import search_masks
 from small_models import conv_net, random_images
 
-from captum_classpattern import Cells, ClassPattern, explain_class, search_masks, survey, sweep
+from captum_classpattern import Cells, ClassPattern, explain_class, survey, sweep
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, PaperLoop, Swap, grid_cells
 from captum_classpattern.optimization.features import Features, numbered

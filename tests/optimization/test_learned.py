@@ -5,10 +5,11 @@ import pytest
 import torch
 from plain_adam import PlainAdam
 from plain_solvers import Problem, binary, cross_entropy, exchanged, miss
+from searched import search_masks
 from small_models import conv_net
 from torch import nn
 
-from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, grid_cells
 from captum_classpattern.optimization.holdout import split_for_judging
@@ -33,7 +34,7 @@ def learned(canvases, targets, *, net=None, baselines=None, **settings):
     baselines = images(30, channels, 6) if baselines is None else baselines
     explainer = ClassPattern(net or net_of(channels), baselines, LABELS)
     settings = {"n_steps": 5, "precision": "full", "solver": "learned", **settings}
-    return explainer.search_areas(canvases, targets, **settings)
+    return explainer.search(canvases, targets, **settings)
 
 
 def plain_gradient(problem, mask, colours, batch, loss_of):
@@ -178,8 +179,8 @@ def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
 def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
     canvases = images(2, 1, 5)
     before = canvases.clone()
-    found = learned(canvases, 1, areas=[0.3, 0.1])
-    for pattern, expected in zip(found[0.3], learned(canvases, 1, areas=[0.3])[0.3]):
+    found = learned(canvases, 1, area=[0.3, 0.1])
+    for pattern, expected in zip(found[0.3], learned(canvases, 1, area=[0.3])[0.3]):
         assert torch.equal(pattern.canvas, expected.canvas)
         assert not torch.equal(pattern.canvas, canvases[0])
         assert 0 <= pattern.canvas.min() < pattern.canvas.max() <= 1

@@ -1,4 +1,4 @@
-"""search_masks finds what plain, slow versions of its solvers find, and says what it refuses."""
+"""A search finds what plain, slow versions of its solvers find, and says what it refuses."""
 
 import warnings
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from plain_solvers import Problem, plain_loop, plain_swaps
 from refusals import refusal
+from searched import search_masks
 from small_models import conv_net, linear_net, random_images
 
-from captum_classpattern import search_masks
 from captum_classpattern._validation import Notice
 from captum_classpattern.optimization import SOLVERS, Learned, PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest, unit

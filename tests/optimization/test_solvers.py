@@ -3,9 +3,10 @@
 import pytest
 import torch
 from extend import RandomSwaps
+from searched import search_masks
 from small_models import Fixed, linear_net, random_images
 
-from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern import ClassPattern
 from captum_classpattern.optimization import SOLVERS
 from captum_classpattern.optimization.settings import SearchSettings
 

@@ -168,20 +168,3 @@ def test_classes_are_put_in_the_order_of_their_names():
     twice = replace(known, class_names=["cat", "cat", "dog", "owl"])
     assert twice.in_order(["owl", "cat", "cat", "dog"]) is twice
     assert made_up(2).in_order(NAMES).class_names is None
-
-
-@pytest.mark.parametrize(
-    ("recipes", "words"),
-    [
-        ([], ""),
-        ([{}, {"epochs": 3}], "epochs 3"),
-        ([{"epochs": 30}, {"epochs": 4}, {"epochs": 7.25}], "epochs 4 to 30"),
-        ([{"crops": True}, {"crops": False}], "crops False, True"),
-        ([{"net": "b", "rate": 0.1}, {"net": "a", "rate": 0.1}], "net a, b; rate 0.1"),
-        ([{"net": name} for name in "fedcba"], "net a, b, c, d and 2 more"),
-        ([{"sizes": [3]}, {"sizes": "all"}, {"sizes": 2}], "sizes 2, [3], all"),
-    ],
-)
-def test_the_span_of_recipes_in_words(recipes, words):
-    known = replace(made_up(0), recipes=dict(enumerate(recipes)))
-    assert known.span() == words

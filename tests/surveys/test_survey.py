@@ -51,8 +51,8 @@ def test_the_best_of_each_kind_is_what_search_keeps_at_all_areas(findings):
     for finding in findings:
         n = 20 if finding.canvas == "positive" else 2  # all 20 of the class: 32 are asked for
         canvases = select_canvases(NET, SEARCH, LABELS, finding.target, n, finding.canvas)
-        found = explainer.search_areas(
-            canvases, finding.target, (0.2, 0.1), keep=1, n_steps=15, seed=3
+        found = explainer.search(
+            canvases, finding.target, area=(0.2, 0.1), keep=1, n_steps=15, seed=3
         )
         assert list(finding.patterns) == list(finding.scores) == [0.2, 0.1]
         assert finding.pattern is finding.patterns[0.2]

@@ -1,18 +1,15 @@
-"""plot_curves and plot_search draw the points that they are given, named where there is room."""
+"""plot_curves draws the points that it is given, named where there is room."""
 
 import numpy as np
 import pytest
-import torch
-from figures import check_layout, described, height_of_panels, legend_of, line_of, refused, texts_in
+from figures import check_layout, described, height_of_panels, line_of, refused
 from matplotlib.colors import to_hex
 
-from captum_classpattern import Pattern
-from captum_classpattern.visualization import plot_curves, plot_search
+from captum_classpattern.visualization import plot_curves
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 METHODS = [f"Method number {i}" for i in range(12)]
 CONTROLS = ["random pixels", "same mask, other canvas"]
-LONG = "great white shark, white shark, man-eater, Carcharodon carcharias, number {}"
 
 
 def points(top):
@@ -88,97 +85,12 @@ def test_fifty_methods_are_drawn_in_fifty_ways():
     assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 50
 
 
-def pattern_of(power=0.4, *, target=3, rounds=40, **info):
-    """A pattern whose power ends at this value, and whose loss falls, with noise."""
-    noise = np.random.default_rng(target).uniform(-0.1, 0.1, rounds)
-    curves = {
-        "power_curve": [[720, power * 0.2], [1680, power * 0.8], [2960, power]],
-        "loss_curve": (np.linspace(0.9, 1 - power * 0.8, rounds) + noise).tolist(),
-    }
-    return Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), target, {**curves, **info})
-
-
-@pytest.mark.parametrize(("rounds", "mean"), [(4, 1), (10, 3), (40, 9), (900, 21)])
-def test_lines_are_the_curves_in_info_and_losses_are_averaged(rounds, mean):
-    """Over the same number of rounds for all patterns: that of the longest search."""
-    patterns = [pattern_of(rounds=rounds, target=0), pattern_of(rounds=3, target=1)]
-    _, (left, right) = plot_search(patterns, use_pyplot=False)
-    assert (f"mean of {mean} rounds" in right.get_xlabel()) == (mean > 1)
-    raw_lines = [line for line in right.get_lines() if line.get_alpha() is not None]
-    for pattern, raw in zip(patterns, raw_lines, strict=True):
-        losses, name = pattern.info["loss_curve"], f"class {pattern.target}"
-        powers, means = line_of(left, name), line_of(right, name)
-        rounds = range(1, len(losses) + 1)
-        near = [losses[max(0, i - 1 - mean // 2) : i + mean // 2] for i in rounds]
-        assert powers.get_xydata().tolist() == pattern.info["power_curve"]
-        assert raw.get_xydata().tolist() == [[*point] for point in zip(rounds, losses)]
-        assert np.allclose(means.get_xydata(), [*zip(rounds, map(np.mean, near))])
-        assert powers.get_color() == raw.get_color() == means.get_color()
-
-
-DRESS, LOW, HIGH = pattern_of(class_name="Dress"), pattern_of(0.2), pattern_of(0.8)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "names"),
-    [
-        (DRESS, ["Dress"]),
-        ((DRESS, pattern_of(target=5), DRESS), ["Dress (1)", "class 5", "Dress (2)"]),
-        ({"white": LOW, "black": HIGH}, ["white", "black"]),
-        ({1: LOW, 2: HIGH}, ["1", "2"]),
-    ],
-)
-def test_patterns_are_named_by_their_keys_or_classes(patterns, names):
-    figure, (left, _) = plot_search(patterns, use_pyplot=False)
-    assert texts_in(left) + legend_of(figure) == names
-
-
-TWO_POINTS = [[720, 0.1], [1680, 0.3]]
-UNJUDGED = {"power_curve": [], "search_power": None, "loss_curve": [0.5, 0.4]}
-EARLY = pattern_of(power_curve=TWO_POINTS, rounds=3, stopped_early=True, class_name="early")
-SEARCHES = {
-    "two": [pattern_of(rounds=5), EARLY],
-    "losses above 1": pattern_of(loss_curve=[2.5, 1.5, 0.5]),
-    "losses below 0": pattern_of(loss_curve=[0.5, -3.0]),
-    "no powers": pattern_of(**UNJUDGED),
-    "no losses": pattern_of(loss_curve=[]),
-    "one without powers, one without losses": [pattern_of(**UNJUDGED), pattern_of(loss_curve=[])],
-    "of an older version": Pattern(LOW.canvas, LOW.mask, 3, {"loss_curve": [0.5, 0.4]}),
-    "stopped at once": pattern_of(power_curve=[[0, 0.1]], loss_curve=[], stopped_early=True),
-    "stopped after a round": pattern_of(power_curve=[], loss_curve=[0.5], stopped_early=True),
-}
-
-
-@pytest.mark.parametrize("case", SEARCHES)
-def test_what_searches_show(case, snapshot):
-    figure, _ = plot_search(SEARCHES[case], use_pyplot=False)
-    assert described(figure) == snapshot
-    check_layout(figure)
-
-
-@pytest.mark.parametrize(
-    ("count", "info"), [(4, {"power_curve": []}), (10, {}), (30, {"stopped_early": True})]
-)
-def test_searches_keep_clear_of_each_other(count, info):
-    named = {LONG.format(i): pattern_of(i / count, target=i, **info) for i in range(count)}
-    figure, axes = plot_search(named, use_pyplot=False)
-    check_layout(figure)
-    assert height_of_panels(figure, axes) > 3
-    styles = {(line.get_color(), line.get_marker()) for line in axes[0].get_lines()}
-    assert len(styles) >= count
-
-
 def curves(*given, **changes):
     """Draws one method with this point, or with these arguments."""
     methods = {"a": [*given]} if given else three_methods()
     return lambda: plot_curves(**{"curves": {"m": methods}, **changes})
 
 
-def search(patterns):
-    return lambda: plot_search(patterns)
-
-
-MADE = Pattern(LOW.canvas, LOW.mask, 3, {"seed": 1, "passes": 2})
 REFUSALS = {
     "no panels": curves(curves={}),
     "no methods": curves(curves={"m": {}}),
@@ -189,14 +101,6 @@ REFUSALS = {
     "highlight": curves(highlight=["Occlusion"]),
     "one highlight": curves(highlight="Lime"),
     "controls": curves(controls=["unknown"]),
-    "no patterns": search([]),
-    "an empty mapping": search({}),
-    "made by hand": search({"a": pattern_of(), "b": MADE}),
-    "no info": search(Pattern(MADE.canvas, MADE.mask, 3)),
-    "empty curves": search(pattern_of(power_curve=[], loss_curve=[])),
-    "a tensor": search(torch.zeros(1, 2)),
-    "a path": search(["pattern.safetensors"]),
-    "none for a label": search({"a": None}),
 }
 
 

@@ -7,11 +7,11 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook
-from notebooks import run, shows_a_picture
+from notebooks import kernel, run, shows_a_picture
 from surveyed import finding
 
-from captum_classpattern import Pattern, plot_grid, plot_patterns, plot_powers
-from captum_classpattern.visualization import plot_curves, plot_heat_map, plot_maps, plot_search
+from captum_classpattern import Pattern, plot_grid, plot_patterns
+from captum_classpattern.visualization import plot_curves, plot_heat_map, plot_maps
 from captum_classpattern.visualization.drawing import rc_context, wrap
 
 NAME = r"$\frac{$_a"  # names come from files, and are no formulas
@@ -28,11 +28,9 @@ def net(images):
 MAPS = (IMAGES[:1], [[IMAGES[2]]], [[PATTERN]], [[NAME]])
 FIGURES = {
     "curves": lambda **how: plot_curves({NAME: {NAME: [(0.1, 0.5, 0.4, 0.6)]}}, **how),
-    "search": lambda **how: plot_search(PATTERN, **how),
     "maps": lambda **how: plot_maps(*MAPS, row_names=[NAME], column_names=[NAME], **how),
     "patterns": lambda **how: plot_patterns(net, [PATTERN], IMAGES, [1] * 9, **how),
     "grid": lambda **how: plot_grid(FOUND, **how),
-    "powers": lambda **how: plot_powers(FOUND, **how),
     "heat map": lambda **how: plot_heat_map({NAME: {NAME: 0.5}}, **how),
 }
 
@@ -73,7 +71,8 @@ cp.plot_grid([pattern], area=0.1);"""
 @pytest.mark.notebook
 def test_a_notebook_shows_the_first_figure_and_the_next_one(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
-    outputs = run(new_notebook(cells=[new_code_cell(DRAWS), new_code_cell(DRAWS)]), tmp_path)
+    with kernel(tmp_path) as client:
+        outputs = run(new_notebook(cells=[new_code_cell(DRAWS), new_code_cell(DRAWS)]), client)
     assert sum(map(shows_a_picture, outputs)) == 2
 
 

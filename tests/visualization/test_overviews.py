@@ -1,14 +1,14 @@
-"""plot_grid, plot_powers and plot_heat_map show each class of each model where it belongs."""
+"""plot_grid and plot_heat_map show each class of each model where it belongs."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from figures import check_layout, described, pixels, refused, texts_in
+from figures import check_layout, described, pixels, refused
 from surveyed import finding
 
-from captum_classpattern import Pattern, Survey, plot_grid, plot_powers
+from captum_classpattern import Pattern, Survey, plot_grid
 from captum_classpattern.visualization import overviews, plot_heat_map
 from captum_classpattern.visualization.drawing import on_neutral
 
@@ -55,8 +55,6 @@ def test_the_judging_images_choose_the_canvas_and_so_does_the_user(found, choice
     assert [axis.get_xlabel() for axis in axes.flat] == [power]
     kept = (pixels(axes[0, 0])[..., 0] == 255).sum()
     assert kept == round(64 * choice.get("area", 0.05))
-    _, [axis] = plot_powers(found, **choice, use_pyplot=False)
-    assert texts_in(axis) == [power]
 
 
 MODELS = {"old": survey(90, 3, 50), "new": survey(10, 80)}
@@ -87,10 +85,6 @@ FIGURES = {
     "a grid of patterns by name": lambda **how: plot_grid({"a": ranked(), "b": ranked()}, **how),
     "a grid of names that fit": lambda **how: plot_grid(NAMED, **how),
     "a grid of one name": lambda **how: plot_grid(CRANES, **how),
-    "powers": lambda **how: plot_powers(survey(90, 3, 50), **how),
-    "powers of few images": lambda **how: plot_powers(survey(50, 3, n=60), **how),
-    "powers of models": lambda **how: plot_powers(MODELS, **how),
-    "powers of names that fit": lambda **how: plot_powers(NAMED, **how),
     "a heat map": lambda **how: plot_heat_map(
         SHARES, faint={("strong", "c")}, title="Power", **how
     ),
@@ -104,30 +98,11 @@ def test_what_is_shown(case, snapshot):
     check_layout(figure)
 
 
-def test_dots_lie_at_the_powers_with_intervals_and_controls():
-    found = survey(90, 3, 50)
-    _, [axis] = plot_powers(found, use_pyplot=False)
-    assert rows_of(axis) == ["ant", "cat", "bee"]  # the strongest first
-    dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
-    assert [dot.get_fillstyle() for dot in dots] == ["full", "full", "none"]
-    by_power = sorted(found, key=lambda each: -each.scores[0.05].power.value)
-    for each, dot, y in zip(by_power, dots, axis.get_yticks(), strict=True):
-        assert dot.get_ydata()[0] == pytest.approx(y)
-        here = [line for line in axis.get_lines() if np.allclose(line.get_ydata(), y)]
-        scores, xs = each.scores[0.05], [tuple(line.get_xdata()) for line in here]
-        assert dot.get_xdata()[0] == scores.power.value
-        assert scores.power.interval in xs
-        for control in (scores.power.without, scores.random_pixels, scores.other_canvas):
-            assert (control,) in xs
-
-
 def test_of_many_classes_the_strongest_are_drawn():
     many = Survey([finding(y, "white", (7 * y) % 25, class_name=f"pet {y}") for y in range(25)])
     figure, axes = plot_grid(many, title="Pets", use_pyplot=False)
     assert figure.get_suptitle() == "Pets (the 20 strongest of 25 classes)"
     assert titles(axes) == [f"pet {y}" for y in range(25) if (7 * y) % 25 >= 5]
-    _, [axis] = plot_powers(many, use_pyplot=False)
-    assert len(rows_of(axis)) == 20
 
 
 def test_rows_and_columns_of_a_heat_map_are_sorted_by_their_means():
@@ -152,13 +127,11 @@ REFUSALS = {
     "a heat map of nothing": lambda: plot_heat_map({"a": {}}),
     "several patterns of a class": lambda: plot_grid([ranked(), ranked()], area=0.1),
     "a pattern of a found class": lambda: plot_grid([finding(4, "white", 50), ranked()]),
-    "powers of patterns": lambda: plot_powers([ranked()]),
     "two channels": lambda: plot_grid([ranked(channels=2)], area=0.1),
     "other numbers in a grid": lambda: plot_grid(SWAPPED),
-    "other numbers of powers": lambda: plot_powers(SWAPPED),
     "a grid of another canvas": lambda: plot_grid(OLD, canvas="black"),
-    "powers at another area": lambda: plot_powers(OLD, area=0.5),
-    "no findings": lambda: plot_powers({"old": [3]}),
+    "a grid at another area": lambda: plot_grid(OLD, area=0.5),
+    "no findings": lambda: plot_grid({"old": [3]}),
 }
 
 

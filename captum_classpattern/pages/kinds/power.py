@@ -6,7 +6,7 @@ from captum_classpattern.pages.parts import paragraph
 from captum_classpattern.scores import PredictivePower
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import SPACE, percent, percent_range
-from captum_classpattern.visualization.overviews import draw_powers
+from captum_classpattern.visualization.overviews import draw_power
 
 
 def power_text(power: PredictivePower) -> str:
@@ -23,4 +23,4 @@ def parts(power: PredictivePower, whole: bool = False) -> tuple[str, list[Markup
 
 
 def plot(power: PredictivePower, *, use_pyplot: bool) -> Drawing:
-    return draw_powers({"": {"": power}}, use_pyplot=use_pyplot)
+    return draw_power(power, use_pyplot=use_pyplot)

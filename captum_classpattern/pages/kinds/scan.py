@@ -59,7 +59,7 @@ def parts(scan: Scan, whole: bool = False) -> tuple[str, list[Markup]]:
         html.heading("What next"),
         html.numbered(scan.next_steps),
         html.heading("The clean models"),
-        html.paragraph(f"{scan.accuracies} {scan.likeness}"),
+        html.paragraph(scan.likeness),
         *(part for family in others for part in _found(scan, family, "For comparison")),
         _numbers(scan),
     ]

@@ -1,0 +1,38 @@
+"""The masks of a search that fits all baselines and keeps none for judging."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from captum_classpattern._validation import as_arguments
+from captum_classpattern.classifier import preserve_state
+from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.features import numbered
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.settings import SearchSettings
+
+
+class Masks(NamedTuple):
+    masks: torch.Tensor  # (N, 1, H, W)
+    losses: torch.Tensor  # (N, steps)
+    passes: torch.Tensor  # (N,)
+
+
+def search_masks(
+    net, canvases, target, baselines, *, baseline_labels=None, area=0.05,
+    additional_forward_args=None, **settings,
+):  # fmt: skip
+    settings = SearchSettings(areas=[area], **settings)
+    source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
+    targets = parse_targets(target, len(canvases), net)
+    ids = numbered(settings.feature_mask, canvases, settings.areas)
+    with preserve_state(net, settings.seed):
+        streams = [Stream(target) for target in targets]
+        arguments = as_arguments(additional_forward_args)
+        settings = replace(settings, feature_mask=ids)
+        search = begin_search(net, canvases, streams, source, settings, arguments)
+        search.finish()
+    return Masks(search.pixel_masks, search.loss_curves, search.passes)
