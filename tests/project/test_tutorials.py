@@ -25,6 +25,7 @@ from notebooks import (
     kernel,
     outputs_of,
     parse,
+    quick,
     run,
     save,
     shows_a_picture,
@@ -98,7 +99,7 @@ def client(_as_in_ci, data):
 def test_its_conclusions_hold(path, client, data):
     if data is None and "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8"):
         pytest.skip("CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet")
-    assert run(nbformat.read(path, 4), client, conclusions_of(path))
+    assert run(quick(path), client, conclusions_of(path))
 
 
 @by_name
