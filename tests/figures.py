@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from refusals import refusal
+from refusals import refusals
 
 matplotlib.use("Agg")
 
@@ -29,10 +29,10 @@ def texts_in(axis):
     return [text.get_text() for text in axis.texts]
 
 
-def refused(call):
-    """What the call refuses, before it opens a figure."""
+def refused(calls):
+    """What the calls refuse, before they open a figure."""
     before = pyplot.get_fignums()
-    text = refusal(call)
+    text = refusals(calls)
     assert pyplot.get_fignums() == before
     return text
 
