@@ -24,11 +24,12 @@ from architecture_rows import POSITIVE, WHITE, Rows, packed, unpacked
 from architecture_tables import tables
 from demo_training import load_split
 from findings import Row, parser_of, print_tables, read_rows
+from problems import transfer_powers
 from torch import Tensor
 from torch.nn import functional as F
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.scores import Scores, transfer_powers
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import random_pixels
 
 AREA, DRAWS = 0.05, 3  # DRAWS: of random pixels
@@ -128,7 +129,7 @@ def search(
     )
     patterns = [pattern.topk(AREA) for pattern in found]
     draws = [random_pixels(p, AREA, draw) for p in patterns for draw in range(DRAWS)]
-    powers = transfer_powers(model, [*patterns, *draws], images.held_out, area=None)
+    powers = transfer_powers(model, [*patterns, *draws], images.held_out)
     for number, (canvas, pattern) in enumerate(zip(canvases, patterns)):
         power = powers[number]
         first = len(patterns) + DRAWS * number
@@ -195,7 +196,7 @@ def transferred(
                 canvas = pixels[kind, row["class"]]
                 mask = unpacked(row["mask"], canvas.shape[-1])
                 patterns.append(Pattern(canvas, mask, row["class"], seen=seen))
-            powers = transfer_powers(models[tested], patterns, images.held_out, area=None)
+            powers = transfer_powers(models[tested], patterns, images.held_out)
             yield {
                 "kind": "transfer",
                 **key._asdict(),

@@ -13,11 +13,15 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToIm
 
 from captum_classpattern import (
     ClassPattern,
+    LabelledImages,
     Pattern,
     PixelClassifier,
+    PredictivePower,
     select_canvases,
 )
+from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import TRIGGER_TARGET, demo_images, demo_models
+from captum_classpattern.scores.power import Scorer, check_unseen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 import train_cifar10
@@ -127,3 +131,18 @@ def strongest(problem: Problem, target: int, canvas: str, **settings: object) ->
     canvases = select_canvases(model, images, labels, target, n, canvas)
     [pattern] = ClassPattern(model, images, labels).search(canvases, target, keep=1, **settings)
     return pattern
+
+
+def transfer_powers(
+    model: nn.Module, patterns: Sequence[Pattern], images: LabelledImages
+) -> list[PredictivePower]:
+    """The power of each pattern as it is, on a model that it may not be from. The images without a
+    pattern are classified once for all patterns."""
+    device = next(model.parameters()).device
+    with preserve_state(model, 0):
+        scorer = Scorer(
+            model, LabelledImages.of(images, None, model), patterns[0].canvas.to(device)
+        )
+        for pattern in patterns:
+            check_unseen(pattern, scorer.images)
+        return [scorer.power(pattern.to(device)) for pattern in patterns]

@@ -157,9 +157,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         The same seed, settings, number of threads and kind of device give the same masks bit for
         bit, if the model's own operations do. Another ``internal_batch_size`` or number of threads
-        takes sums in another order, which moves the last bits of a loss (in bfloat16 its third
-        digit): swaps that are nearly even can fall the other way. The masks then differ as those of
-        two seeds do.
+        takes sums in another order: swaps that are nearly even can fall the other way. The masks
+        then differ as those of two seeds do.
 
         Several areas take less time than as many calls. The largest is searched as usual. At each
         smaller one the search starts from the patterns of the next larger one, with two thirds of
@@ -221,16 +220,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ``loss_curve``, ``power_curve`` (pairs of passes and power on judging images, half-way
             and at the end), ``search_power`` (the last of these; None if there are too few images
             to keep some for judging), ``search_margin`` (the mean margin there), ``mask_pixels``
-            (how many have any weight), ``empty_mask``, ``stopped_early`` (whether by
-            ``max_seconds``), ``starts_iou`` (where a canvas of one colour starts twice: the IoU
-            with the other start, as it was when it was dropped; at the largest area only),
-            ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
-            one hash of them all: of a Tensor all baselines, of others those that were used),
-            versions, and ``class_name`` where the classifier names the class. Of the whole call it
-            holds ``searched_together``, ``seconds``, ``passes_together`` (with those of canvases
-            that were dropped, and half a pass per image for judging them early), ``precision``
-            (what the search computed in, such as "bfloat16") and ``accelerated_by`` (what
-            ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
+            (how many have any weight), ``empty_mask``, ``stopped_early`` (by ``max_seconds``),
+            ``starts_iou`` (where a canvas of one colour starts twice: the IoU with the other start,
+            as it was when it was dropped; at the largest area only), ``search_images`` and
+            ``search_images_hash`` (how many images may not be scored on, and one hash of them all:
+            of a Tensor all baselines, of others those that were used), versions, and ``class_name``
+            where the classifier names the class. Of the whole call it holds ``searched_together``,
+            ``seconds``, ``passes_together`` (with those of dropped canvases, and half a pass per
+            image for judging early), ``precision`` (such as "bfloat16") and ``accelerated_by``
+            (what ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
 
         Raises:
             TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.

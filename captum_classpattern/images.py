@@ -338,14 +338,12 @@ class LabelledImages(Dataset[Any]):
         the classifier; if the names differ, there is such a warning, too.
 
         Args:
-            classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
-                a :class:`PixelClassifier`, whose ``class_names`` are used, or any other.
+            classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
             class_names (Sequence[str], optional): The names of the classifier's K classes, in
                 their order. Default: None (the classifier's own).
 
         Returns:
-            *LabelledImages*: The same images; their labels are the classifier's numbers, and
-            ``class_names`` are the classifier's, or the source's if the classifier has none.
+            *LabelledImages*: The same images with the classifier's numbers and names.
 
         Raises:
             TypeError: If ``class_names`` is not a list of names.
@@ -356,8 +354,7 @@ class LabelledImages(Dataset[Any]):
 
             >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
             >>> classifier = PixelClassifier(network.eval(), class_names=["bird", "Dog", "cat"])
-            >>> labels = torch.tensor([0, 0, 1, 1])
-            >>> pets = LabelledImages(torch.rand(4, 3, 8, 8), labels, ("cat", "dog"))
+            >>> pets = LabelledImages(torch.rand(4, 3, 8, 8), [0, 0, 1, 1], ("cat", "dog"))
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
@@ -393,21 +390,10 @@ class LabelledImages(Dataset[Any]):
             return check_classifier(classifier, sample.to(device)).shape[1]
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
-        r"""
-        Splits the images at random into two halves: one to search on, one to hold out.
+        """Splits the images at random into two halves: one to search on, one to hold out.
 
-        Each class is split evenly, to within one image. The halves share no image: images of the
-        second half that are also in the first are dropped (pixels compared in 256 levels).
-
-        Args:
-            seed (int): Seed of the split. Default: 0.
-
-        Returns:
-            *tuple[LabelledImages, LabelledImages]*: The search half and the held-out half.
-            ``duplicates_dropped`` of the held-out half says how many images were dropped.
-
-        Raises:
-            ValueError: If nothing is left to hold out.
+        Each class is split evenly, to within one image. Images of the second half that are also in
+        the first are dropped, see :meth:`without`; an error if nothing is left to hold out.
         """
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).tolist()
@@ -424,19 +410,9 @@ class LabelledImages(Dataset[Any]):
         return halves[0], halves[1].without(halves[0])
 
     def without(self, others: "LabelledImages") -> "LabelledImages":
-        r"""
-        Drops the images that are also among others: those with the same hash of their pixels in
-        256 levels. Two different images of a million share a hash in one of 560 cases.
-
-        Args:
-            others (LabelledImages): For example the search images.
-
-        Returns:
-            *LabelledImages*: The remaining images; its ``duplicates_dropped`` says how many images
-            were dropped.
-
-        Raises:
-            ValueError: If nothing is left.
+        """Drops the images that are also among others: those with the same hash of their pixels in
+        256 levels. Two different images of a million share a hash in one of 560 cases. The
+        ``duplicates_dropped`` of what is left says how many were dropped; an error if nothing is.
         """
         seen = set(others.hashes)
         left = [i for i, image in enumerate(self.hashes) if image not in seen]

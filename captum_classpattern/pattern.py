@@ -115,21 +115,12 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return str(self.info.get("class_name") or f"class {self.target}")
 
     def topk(self, area: float) -> "Pattern":
-        r"""
-        Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the
-        others 0. Pixels of weight 0 are never kept.
+        """Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the
+        others 0. Pixels of weight 0 are never kept. An error if the area rounds to no pixel or to
+        all of them.
 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
         same on every device.
-
-        Args:
-            area (float): Share of the pixels to keep.
-
-        Returns:
-            *Pattern*: A pattern of at most that many pixels, on the same canvas.
-
-        Raises:
-            ValueError: If the area rounds to no pixel or to all of them.
         """
         k = pixels_kept(area, self.mask.shape[-2:])
         order = torch.argsort(self.mask.flatten(), descending=True, stable=True)
@@ -143,35 +134,14 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return self.topk(self.area) if 0 < k < self.mask.numel() else self
 
     def stamp(self, images: Tensor) -> Tensor:
-        r"""
-        Puts the pattern on images: mask * canvas + (1 - mask) * image.
-
-        Args:
-            images (Tensor): (N, C, H, W), or one image (C, H, W), on any device.
-
-        Returns:
-            *Tensor*: The stamped images, with shape, dtype and device of ``images``.
-
-        Raises:
-            TypeError: If the images are not floating point.
-            ValueError: If the images do not have the canvas's C, H and W.
-        """
+        """Puts the pattern on images (N, C, H, W) or (C, H, W), on any device: mask * canvas +
+        (1 - mask) * image, with their shape, dtype and device. An error unless they are floating
+        point and have the canvas's C, H and W."""
         return self.perturb(images)
 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
-        r"""
-        Stamps images with the mask times a strength: the method of ``captum.robust.Perturbation``.
-
-        Args:
-            inputs (Tensor): As in :meth:`Pattern.stamp`.
-            strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
-
-        Returns:
-            *Tensor*: The stamped images.
-
-        Raises:
-            TypeError, ValueError: As :meth:`Pattern.stamp`, or if the strength is not in [0, 1].
-        """
+        """Stamps images as :meth:`stamp` does, with the mask times a strength in [0, 1]: the method
+        of ``captum.robust.Perturbation``."""
         check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
@@ -191,17 +161,10 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        r"""
-        Writes the pattern as a safetensors file with JSON metadata, without pickle. It holds the
-        hashes of the search images, six bytes each.
+        """Writes the pattern as a safetensors file with JSON metadata, without pickle. It holds the
+        hashes of the search images, six bytes each. An error if JSON can't represent ``info``.
 
         The file is replaced in one step: a save that fails leaves the old file as it was.
-
-        Args:
-            path (str or PathLike): The file, usually named ``*.safetensors``.
-
-        Raises:
-            TypeError: If JSON can't represent ``info``.
         """
         # unknown search images stay unknown
         unknown = {"seen_file": "unknown"} if self.seen is None else {}
@@ -217,19 +180,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
-        r"""
-        Reads a pattern that :meth:`save` wrote. Nothing in the file is executed.
-
-        Args:
-            path (str or PathLike): The file.
-
-        Returns:
-            *Pattern*: The pattern, on the CPU; an :class:`AdditivePattern` if one was saved.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a pattern.
-        """
+        """Reads a pattern that :meth:`save` wrote, onto the CPU; an :class:`AdditivePattern` if one
+        was saved. Nothing in the file is executed. An error if there is no such file, or it is not
+        a pattern."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")

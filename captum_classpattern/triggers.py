@@ -59,15 +59,8 @@ class BadNets:
         return self.pattern(target=0).stamp(images)
 
     def pattern(self, target: int) -> Pattern:
-        r"""
-        The trigger as a :class:`~captum_classpattern.Pattern`, for comparison with a searched one.
-
-        Args:
-            target (int): The class that the backdoor triggers.
-
-        Returns:
-            *Pattern*: The patch and its true mask.
-        """
+        """The trigger of a class as a :class:`~captum_classpattern.Pattern`: the patch and its true
+        mask, for comparison with a searched one."""
         return Pattern(self.canvas, self.mask, target, {"trigger": "BadNets"})
 
 

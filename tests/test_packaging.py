@@ -4,10 +4,7 @@ import ast
 import re
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
-
-import pytest
 
 import captum_classpattern
 
@@ -90,19 +87,3 @@ def test_the_docs_and_the_tools_name_the_oldest_python():
     assert SETTINGS["tool"]["mypy"]["python_version"] == oldest
     assert SETTINGS["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
     assert f"Python {oldest} or newer" in (ROOT / "docs/demo.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("old", "name", "new"),
-    [
-        ("gallery", "write_gallery", "pages"),
-        ("metrics", "localise", "scores"),
-        ("report", "write_report", "pages"),
-        ("sweeps", "Sweep", "surveys"),
-    ],
-)
-def test_modules_of_older_versions_have_the_names_of_their_successors(old, name, new):
-    ours, theirs = (import_module(f"captum_classpattern.{module}") for module in (old, new))
-    assert getattr(ours, name) is getattr(theirs, name)
-    assert "." in old or getattr(captum_classpattern, old) is ours
-    assert not hasattr(ours, "nothing")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from architecture_rows import POSITIVE, unpacked
 from findings import Row
+from problems import transfer_powers
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.scores import transfer_powers
 from captum_classpattern.scores.power import random_pixels
 from claims.images import Canvases, Images
 from claims.models import Entry
@@ -41,7 +41,7 @@ def pairs(
     for source in sources:
         patterns = patterns_of(Measured(source), canvases, seen)
         drawn = [random_pixels(each, AREA, each.target) for each in patterns]
-        powers = transfer_powers(classifier, [*patterns, *drawn], some, area=None)
+        powers = transfer_powers(classifier, [*patterns, *drawn], some)
         found, at_random = powers[: len(patterns)], powers[len(patterns) :]
         yield {
             **{"model": source["model"], "source_weights": source["weights"]},

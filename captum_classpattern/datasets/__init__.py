@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from captum_classpattern._validation import (
     Notice,
@@ -143,21 +142,13 @@ def load_images(
             Notice,
         )
         description += f" ({len(errors)} unreadable images skipped)"
-    images: Any
-    if isinstance(load, Path):
-        images = DataLoader(found, sampler=SubsetRandomSampler(kept), collate_fn=_unchanged)
-    else:
-        images = as_floats(pixels[kept] if errors else pixels)
     known = listing.labels
-    labels = None if known is None else torch.tensor([known[chosen[place]] for place in kept])
-    return LabelledImages(
-        images, labels, listing.class_names, description, numbering=listing.numbering
-    )
-
-
-def _unchanged(batch: Any) -> Any:
-    """The ``collate_fn`` of ImageFiles, which stacks the images itself."""
-    return batch
+    labels = None if known is None else torch.tensor([known[i] for i in chosen])
+    images = LabelledImages(
+        found if isinstance(load, Path) else as_floats(pixels),
+        labels, listing.class_names, description, numbering=listing.numbering,
+    )  # fmt: skip
+    return images.subset(kept) if errors else images
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:

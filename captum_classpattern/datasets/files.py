@@ -38,12 +38,12 @@ class ImageFiles(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> Tensor:
-        """The images of a batch (len(indices), C, H, W)."""
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        """The images of a batch."""
         images, errors = self.decoded
         if errors and not self.skip:
             raise unreadable_files(errors, self.names, self.folder)
-        return as_floats(images[list(indices)])
+        return [*as_floats(images[list(indices)])]
 
     @cached_property
     def decoded(self) -> tuple[Tensor, dict[int, str]]:
@@ -68,8 +68,12 @@ def decode_all(
             continue
         found = names[i], *image.shape[1:]
         if first is None:
-            first, images = found, blank_images(image, len(chosen), source)
-        check_sizes(first, found, source)
+            first, images = found, _blank(image, len(chosen), source)
+        if first[1:] != found[1:]:
+            raise ValueError(
+                f"the images of {source} have several sizes: {first[0]} is {first[1]}x{first[2]} "
+                f"(height x width), {found[0]} is {found[1]}x{found[2]}; pass `size`"
+            )
         if len(image) > images.shape[1]:  # the first RGB image, after grey ones
             images = images.repeat(1, len(image), 1, 1)
         if image.is_floating_point():
@@ -78,7 +82,7 @@ def decode_all(
     return images, errors
 
 
-def blank_images(like: Tensor, count: int, source: object) -> Tensor:
+def _blank(like: Tensor, count: int, source: object) -> Tensor:
     """So many blank images; an error if they are too many for the memory."""
     try:
         return like.new_zeros(count, *like.shape)
@@ -88,15 +92,6 @@ def blank_images(like: Tensor, count: int, source: object) -> Tensor:
             f"the {count:,} images of {source} don't fit into memory ({size:,.1f} GiB): load fewer "
             "of each class (`limit=100`), or make them smaller (`size=224`)"
         ) from error
-
-
-def check_sizes(first: tuple[str, int, int], other: tuple[str, int, int], source: object) -> None:
-    """Raises an error unless two images, each by its name, height and width, have one size."""
-    if first[1:] != other[1:]:
-        raise ValueError(
-            f"the images of {source} have several sizes: {first[0]} is {first[1]}x{first[2]} "
-            f"(height x width), {other[0]} is {other[1]}x{other[2]}; pass `size`"
-        )
 
 
 def unreadable_files(errors: Mapping[int, str], names: Sequence[str], source: object) -> ValueError:

@@ -64,17 +64,9 @@ class Search:
     r"""
     What a solver needs: many independent masks, one for each canvas, searched together.
 
-    Args:
-        solver (Solver): What improves the masks.
-        objective (Objective): The classifier, the canvases and their targets.
-        schedule (Schedule): The baselines that each target meets.
-        streams (list[Stream]): Which of the schedule's streams each canvas meets.
-        area (float): Share of the pixels that a pattern may have.
-        n_steps (int, optional): How long the search is; None leaves it to the solver.
-        deadline (float, optional): When to stop, by ``time.perf_counter()``.
-        show_progress (bool): Draws progress bars.
-        features (Features, optional): Pixels that are kept together. Then all masks and gradients
-            of a solver are those of features, (N, 1, 1, F). Default: None (``Pixels``).
+    With ``features``, pixels that are kept together, all masks and gradients of a solver are those
+    of features, (N, 1, 1, F). ``deadline`` is by ``time.perf_counter()``; ``n_steps`` of None
+    leaves the length to the solver.
 
     Attributes:
         masks (Tensor): float32 (N, 1, H, W) in [0, 1], 0.5 at first: the masks found so far.

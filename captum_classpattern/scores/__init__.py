@@ -10,15 +10,8 @@ from captum_classpattern.scores.power import (
     PredictivePower,
     Scores,
     predictive_power,
-    transfer_powers,
 )
-from captum_classpattern.scores.shape import (
-    Simplicity,
-    components,
-    high_frequency_share,
-    simplicity,
-    total_variation,
-)
+from captum_classpattern.scores.shape import Simplicity, simplicity
 from captum_classpattern.scores.stability import mean_pairwise_iou
 
 __all__ = [
@@ -27,12 +20,8 @@ __all__ = [
     "Scores",
     "Simplicity",
     "changed_pixels",
-    "components",
-    "high_frequency_share",
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
     "simplicity",
-    "total_variation",
-    "transfer_powers",
 ]

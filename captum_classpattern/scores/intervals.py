@@ -17,13 +17,9 @@ TOLERANCE = 1e-9  # smaller differences between classes are rounding errors
 
 @dataclass(frozen=True)
 class Estimate:
-    """
-    A mean over classes with its 95 % interval.
-
-    ``over`` is ``"classes"`` if the interval shows how much the mean would change with other
-    classes like these, ``"images"`` if it shows how much it would change with other images of the
-    same classes.
-    """
+    """A mean over classes with its 95 % interval, which shows how much the mean would change with
+    other classes like these (``over`` is ``"classes"``), or with other images of the same classes
+    (``"images"``)."""
 
     value: float
     interval: Interval
@@ -41,22 +37,8 @@ class Estimate:
 
 @lru_cache(maxsize=100_000)
 def wilson(hits: int, n: int) -> Interval:
-    """
-    The 95 % interval of a share (Wilson 1927, doi.org/10.1080/01621459.1927.10502953).
-
-    Args:
-        hits (int): How many of the n trials succeeded.
-        n (int): Number of trials.
-
-    Returns:
-        *tuple[float, float]*: Lower and upper bound, in [0, 1].
-
-    Examples::
-
-        >>> low, high = wilson(10, 100)
-        >>> f"{low:.3f} to {high:.3f}"
-        '0.055 to 0.174'
-    """
+    """The 95 % interval of a share, of which ``hits`` of n trials succeeded (Wilson 1927,
+    doi.org/10.1080/01621459.1927.10502953)."""
     from scipy.stats import binomtest  # slow to import
 
     low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
@@ -64,27 +46,12 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def newcombe(hits: int, n: int, other_hits: int, other_n: int) -> Interval:
-    """
-    The 95 % interval of the difference of two shares, first minus second (Newcombe 1998,
+    """The 95 % interval of the difference of two shares, first minus second (Newcombe 1998,
     doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I, method 10: the
     hybrid score interval without continuity correction).
 
     It assumes independent samples. Two patterns scored on the same images are usually positively
-    correlated, which makes the interval wider than necessary.
-
-    Args:
-        hits (int), n (int): Successes and size of the first sample.
-        other_hits (int), other_n (int): Successes and size of the second sample.
-
-    Returns:
-        *tuple[float, float]*: Lower and upper bound, in [-1, 1].
-
-    Examples::
-
-        >>> low, high = newcombe(56, 70, 48, 80)  # the first example of the paper
-        >>> f"{low:.4f} to {high:.4f}"
-        '0.0524 to 0.3339'
-    """
+    correlated, which makes the interval wider than necessary."""
     first, second = hits / n, other_hits / other_n
     (low, high), (other_low, other_high) = wilson(hits, n), wilson(other_hits, other_n)
     difference = first - second
@@ -95,29 +62,13 @@ def newcombe(hits: int, n: int, other_hits: int, other_n: int) -> Interval:
 
 
 def mean_over_classes(measured: Mapping[int, Sequence[Measured]]) -> Estimate:
-    """
-    The mean over classes of values with intervals, such as predictive powers.
+    """The mean over classes of values with 95 % intervals, such as one power for each canvas.
 
     The values of a class are averaged first. With five classes or more, the interval is a bootstrap
     over the classes, see :func:`bootstrap_over_classes`. With fewer classes, or if all have the
     same value, there is nothing to resample: each bound is the mean of the classes' bounds. That
     interval is valid for these classes only. It allows for any dependence between them, such as
-    shared images, and is too wide if they are independent.
-
-    Args:
-        measured (Mapping[int, Sequence[tuple]]): The values of each class, such as one per canvas,
-            each with its 95 % interval: ``(value, (low, high))``.
-
-    Returns:
-        *Estimate*: The mean, its interval, and the kind of interval.
-
-    Examples::
-
-        >>> mean_over_classes({3: [(0.5, (0.4, 0.6)), (0.7, (0.6, 0.8))]}).interval
-        (0.5, 0.7)
-        >>> mean_over_classes({y: [(y / 10, (0.0, 1.0))] for y in range(10)}).over
-        'classes'
-    """
+    shared images, and is too wide if they are independent."""
     values = {y: [value for value, _ in of_class] for y, of_class in measured.items()}
     means = _class_means(values)
     if len(means) >= FEWEST_CLASSES and not _equal(means):
@@ -129,28 +80,10 @@ def mean_over_classes(measured: Mapping[int, Sequence[Measured]]) -> Estimate:
 
 
 def bootstrap_over_classes(values: Mapping[int, Sequence[float]]) -> Estimate:
-    """
-    The mean over classes with a bootstrap interval over the classes (Efron 1987,
+    """The mean over at least five classes with a bootstrap interval over the classes (Efron 1987,
     doi.org/10.1080/01621459.1987.10478410: bias-corrected and accelerated, by
-    :func:`scipy.stats.bootstrap`). The same values give the same interval.
-
-    Args:
-        values (Mapping[int, Sequence[float]]): The values of each class, such as one per canvas or
-            seed. They are averaged first.
-
-    Returns:
-        *Estimate*: The mean and its interval, which has no width if all classes are equal.
-
-    Raises:
-        ValueError: If there are fewer than five classes.
-
-    Examples::
-
-        >>> estimate = bootstrap_over_classes({y: [y / 10] for y in range(10)})
-        >>> low, high = estimate.interval
-        >>> f"{estimate.value:.2f}, {low:.2f} to {high:.2f}"
-        '0.45, 0.27 to 0.63'
-    """
+    :func:`scipy.stats.bootstrap`), which has no width if all are equal. The values of a class are
+    averaged first. The same values give the same interval."""
     means = _class_means(values)
     if len(means) < FEWEST_CLASSES:
         raise ValueError(

@@ -85,17 +85,9 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
 
 
 def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
-    r"""
-    The pixels of a trigger that make a difference: those that it changes by at least 0.1 on
-    average over images and channels. On black images, a trigger's black pixels are not among them.
-
-    Args:
-        trigger (Pattern): The true trigger.
-        images (Tensor): Clean images (N, C, H, W) in [0, 1].
-
-    Returns:
-        *Tensor*: bool, (1, H, W).
-    """
+    """The pixels of a true trigger that make a difference to clean images (N, C, H, W) in [0, 1],
+    bool (1, H, W): those that it changes by at least 0.1 on average over images and channels. On
+    black images, a trigger's black pixels are not among them."""
     change = (trigger.stamp(images) - images).abs().mean((0, 1))
     return (change >= MIN_CHANGE)[None]
 

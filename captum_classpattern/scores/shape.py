@@ -28,9 +28,11 @@ def simplicity(mask: Tensor) -> Simplicity:
     Returns:
         *Simplicity*: ``total_variation``, the length of the edges in pixels per pixel of the image
         (the absolute differences of horizontal and vertical neighbours, summed, over H * W;
-        anisotropic; Rudin et al. 1992); ``high_frequency_share``, the share of the spectral energy
-        in fine detail, see :func:`high_frequency_share`; ``components``, the number of pieces of
-        ``mask > 0`` that do not touch along an edge or at a corner (8-connectivity).
+        anisotropic; Rudin et al. 1992); ``high_frequency_share``, the share of the energy of its
+        two-dimensional Fourier transform, without the mean, in waves shorter than four pixels, half
+        of the Nyquist radius (the image is taken as periodic, so a step from one border to the
+        opposite border counts as an edge); ``components``, the number of pieces of ``mask > 0``
+        that do not touch along an edge or at a corner (8-connectivity).
 
     Raises:
         TypeError: If the mask is not a floating point Tensor.
@@ -58,27 +60,8 @@ def total_variation(mask: Tensor) -> float:
 
 
 def high_frequency_share(mask: Tensor) -> float:
-    r"""
-    The share of a mask's spectral energy that lies above half the Nyquist radius.
-
-    The energy is the squared modulus of the two-dimensional discrete Fourier transform of the mask
-    minus its mean. A frequency of u / H and v / W cycles per pixel is high if
-    sqrt((u / H)^2 + (v / W)^2) > 1/4, half of the Nyquist frequency of 1/2: a wave shorter than
-    four pixels. The transform treats the image as periodic, so a step from one border to the
-    opposite border counts as an edge.
-
-    Args:
-        mask (Tensor): Weight of each pixel, floating point (H, W).
-
-    Returns:
-        *float*: In [0, 1]; 0 for a constant mask.
-
-    Examples::
-
-        >>> stripes = torch.tensor([[0.0, 1.0] * 4] * 8)
-        >>> high_frequency_share(stripes), high_frequency_share(torch.ones(8, 8))
-        (1.0, 0.0)
-    """
+    """The share of the spectral energy of a mask (H, W) at u / H and v / W cycles per pixel with
+    sqrt((u / H)^2 + (v / W)^2) > 1/4; 0 for a constant mask."""
     low, high = mask.aminmax()
     if bool(low == high):
         return 0.0

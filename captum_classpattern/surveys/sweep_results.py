@@ -21,7 +21,7 @@ from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scores.power import transfer_powers
+from captum_classpattern.scores.power import predictive_power
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import COLUMNS, FAILED, FIRST_LOOK, LOADING, ModelSource
@@ -191,7 +191,7 @@ class Sweep(Result):
         which all models have a pattern.
 
         Each pattern is scored on each model, see
-        :func:`~captum_classpattern.scores.transfer_powers`. For M models with K classes and N
+        :func:`predictive_power`. For M models with K classes and N
         images, that takes M x M x (K + 1) x N forward passes: give some of the images and classes.
 
         Args:
@@ -239,7 +239,7 @@ class Sweep(Result):
                 classifier = opened.open(device if opened.path else None)
             for name, findings in found.items():
                 chosen = [findings[target].patterns[share] for target in targets]
-                powers = transfer_powers(classifier, chosen, source, area=share)
+                powers = [predictive_power(classifier, p, source, area=share) for p in chosen]
                 rows[name][tested] = fmean(power.value for power in powers)
         return as_table(rows.values())
 

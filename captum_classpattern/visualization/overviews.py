@@ -160,30 +160,9 @@ def plot_heat_map(
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
-    r"""
-    Draws shares as a heat map. Rows and columns are sorted by their means, the largest first.
-
-    Args:
-        values (Mapping[str, Mapping[str, float]]): For each row the share of each column, from 0
-            to 1. Cells that are not there are grey.
-        faint (Collection[tuple[str, str]]): The rows and columns of powers that are not above their
-            controls, which are pale. Default: ().
-        title (str, optional): Title of the figure. Default: None.
-        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-    Returns:
-        *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
-
-    Raises:
-        ValueError: If there is nothing to draw.
-
-    Examples::
-
-        >>> figure, [axis] = plot_heat_map(
-        ...     {"old": {"cat": 0.2, "dog": 0.5}, "new": {"dog": 0.9}}, use_pyplot=False)
-        >>> [text.get_text() for text in axis.get_yticklabels()]
-        ['new', 'old']
-    """
+    """Draws shares from 0 to 1, by row and column, as a heat map. Rows and columns are sorted by
+    their means, the largest first. Cells that are not there are grey; those in ``faint``, pairs of
+    row and column whose powers are not above their controls, are pale."""
     import pandas as pd  # takes long to import
 
     frame = pd.DataFrame.from_dict(values, orient="index").dropna(how="all")

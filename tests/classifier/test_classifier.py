@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from refusals import refusals, warnings_of
+from searched import search_masks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -368,10 +369,10 @@ class NoFloat64(TorchDispatchMode):
 
 
 def test_a_search_needs_no_float64_on_the_device():
-    settings = {"n_steps": 2, "area": 0.2}
+    settings = {"baseline_labels": LABELS, "n_steps": 2, "area": 0.2}
     canvases, baselines = shades(1)[:2], shades()
     with NoFloat64():
-        ClassPattern(RAW, baselines, LABELS).search(canvases, [0, 1], **settings)
+        search_masks(RAW, canvases, [0, 1], baselines, **settings)
     assert not [b for b in RIGHT.buffers() if b.dtype == torch.float64]
 
 

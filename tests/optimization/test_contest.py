@@ -232,7 +232,7 @@ PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
 )
 def test_any_pool_gives_the_patterns_of_each_class_alone(pictures, targets, keep, areas, sizes):
     """For any two internal batch sizes."""
-    given, (size, other) = {"areas": areas, "keep": keep, "n_steps": 3, "seed": 1}, sizes
+    given, (size, other) = {"area": areas, "keep": keep, "n_steps": 3, "seed": 1}, sizes
     canvases = PICTURES[pictures]
     together = conv_search(canvases, targets, internal_batch_size=size, **given)
     for target in set(targets):
@@ -252,7 +252,7 @@ def test_any_pool_gives_the_patterns_of_each_class_alone(pictures, targets, keep
     ],
 )
 def test_a_survivors_masks_at_all_areas_are_those_of_a_search_alone(canvases, target, keep):
-    settings = {"areas": (0.48, 0.2), "seed": 1}
+    settings = {"area": (0.48, 0.2), "seed": 1}
     found = conv_search(canvases, target, keep=keep, **settings)
     for area, patterns in found.items():
         assert len(patterns) == 2
@@ -514,7 +514,7 @@ def test_a_pool_that_is_screened_is_searched_anew_at_each_area():
     ],
 )
 def test_a_smaller_area_equals_plain_swaps_that_go_on(rounds, areas, seed, kwargs):
-    given = {"areas": areas, "seed": seed}
+    given = {"area": areas, "seed": seed}
     found = conv_search(CANVASES[:1], 1, n_steps=rounds, solver=Swap(**kwargs), **given)
     expected = plain_swaps(plain_problem(CANVASES[0], 1, seed), rounds, areas=areas, **kwargs)
     for area, plain in zip(areas, expected):

@@ -131,7 +131,7 @@ def assert_plain(pattern, plain):
 )
 def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
     [canvas], baselines = images(1, channels, 5), images(30, channels, 6)
-    given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
+    given = {"area": AREAS, "n_steps": ROUNDS, "seed": seed}
     found = learned(canvas[None], 1, solver=Learned(rate=rate), **given)
     fit, judges = split_for_judging(LabelledImages.of(baselines, LABELS), seed)
     others = judges.without_class(1).images
@@ -162,7 +162,7 @@ def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
         logits = net(torch.where(mask > 0, colours, others)).detach()
         margins.append(float((logits[:, 1] - logits[:, [0, 2]].amax(1)).mean()))
     assert margins.index(max(margins)) == best
-    given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
+    given = {"area": AREAS, "n_steps": ROUNDS, "seed": seed}
     given["solver"] = Learned(starts=3)
     found, again = (learned(canvas, 1, keep=keep, **given) for keep in (None, 1))
     softened = learned(canvas, 1, net=nn.Sequential(net, nn.Softmax(1)).eval(), **given)
@@ -192,7 +192,7 @@ def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
 def test_cells_of_a_grid_are_searched_like_pixels():
     """A network that averages over cells sees what another one sees of small images."""
     canvases, baselines, settings = images(2, 1, 5), images(30, 1, 6), {"n_steps": 4}
-    settings["areas"] = areas = 8 / 30, 3 / 30
+    settings["area"] = areas = 8 / 30, 3 / 30
     pooled = nn.Sequential(nn.AvgPool2d((3, 2)), net_of(1)).double().eval()
 
     def enlarged(pixels):

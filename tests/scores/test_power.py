@@ -11,7 +11,7 @@ from refusals import refusals, warnings_of
 from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern, predictive_power
-from captum_classpattern.scores import PredictivePower, Scores, transfer_powers
+from captum_classpattern.scores import PredictivePower, Scores
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import hits_of, power_of, random_pixels
 
@@ -50,10 +50,6 @@ def patterns(**kwargs):
 
 def power(pattern=None, images=IMAGES, labels=LABELS, net=NET, **kwargs):
     return predictive_power(net, pattern or random_pattern(), images, labels, **kwargs)
-
-
-def transfer(patterns, net=NET, labels=LABELS, **kwargs):
-    return transfer_powers(net, patterns, IMAGES, labels, **kwargs)
 
 
 def plain_power(pattern, labels, area):
@@ -100,7 +96,7 @@ def test_hits_are_the_predictions_of_a_model_of_any_precision():
     assert hits_of(lambda images: logits, [IMAGES[:1]], 1)[0] == 1
 
 
-# ---- one pattern, and many
+# ---- one pattern
 
 
 @pytest.mark.parametrize("area", [0.05, 0.5, None])
@@ -109,7 +105,6 @@ def test_powers_are_those_of_a_plain_loop(area, labels):
     known = NET(IMAGES).argmax(1) if labels is None else labels
     expected = [plain_power(pattern, known, area) for pattern in patterns()]
     assert [power(pattern, labels=labels, area=area) for pattern in patterns()] == expected
-    assert transfer(patterns(), labels=labels, area=area) == expected
     assert len({each.value for each in expected}) > 1
     assert any(each.without > 0 for each in expected) == (labels is not None)
     for each in expected:
@@ -119,16 +114,6 @@ def test_powers_are_those_of_a_plain_loop(area, labels):
 
 def test_the_default_area_is_5_percent():
     assert power() == power(area=0.05) != power(area=None)
-    assert transfer([random_pattern()]) == [power()]
-
-
-def test_the_images_are_classified_once_without_a_pattern():
-    net = Net().eval()
-    transfer(patterns(), net)
-    shared, net.images = net.images, 0
-    for pattern in patterns():
-        power(pattern, net=net)
-    assert net.images - shared == 4 * 54 - 81
 
 
 def test_labelled_images_and_other_precisions_give_the_same_power():
@@ -139,7 +124,7 @@ def test_labelled_images_and_other_precisions_give_the_same_power():
 
 def test_the_state_of_the_classifier_stays(snapshot):
     net, before = Net().train(), torch.get_rng_state()
-    assert warnings_of(lambda: transfer(patterns(), net)) == snapshot
+    assert warnings_of(lambda: power(net=net)) == snapshot
     assert net.training
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -148,18 +133,15 @@ SEEN = frozenset(LabelledImages(IMAGES[:40], LABELS[:40]).hashes)
 OF_CLASS_1 = frozenset(LabelledImages(IMAGES[1:2], LABELS[1:2]).hashes)
 REFUSALS = {
     "images of the search": lambda: power(random_pattern(seen=SEEN), IMAGES[38:], LABELS[38:]),
-    "images that one of many has seen": lambda: transfer(patterns(seen=OF_CLASS_1)),
     "images of the search that are not known": lambda: power(random_pattern(seen=None)),
     "no images of other classes": lambda: power(labels=[1] * 81),
     "no class 3": lambda: power(random_pattern(3)),
-    "no class 3, among many": lambda: transfer([random_pattern(3)]),
     "images of another size": lambda: power(images=torch.rand(81, 1, 5, 5)),
     "bright images": lambda: power(images=torch.full_like(IMAGES, 2.0)),
     "a label too few": lambda: power(labels=[1] * 80),
     "too small an area": lambda: power(area=0.01),
     "the whole area": lambda: power(area=1),
     "no random pixels": lambda: random_pixels(random_pattern(), 0.0, 1),
-    "no patterns": lambda: transfer([]),
 }
 
 
