@@ -22,8 +22,3 @@ def _searches_use_the_model_as_it_is(monkeypatch, request):
     faster copies ask for the rule itself."""
     if not {request.path.parent.name, request.path.stem} & AS_USERS_DO:
         monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ())
-
-
-def pytest_collection_modifyitems(items):
-    """The notebooks begin first: they take longest, one after the other."""
-    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
