@@ -1,149 +1,241 @@
-"""Invariance profiles of the patterns of all classes: natural, backdoored and robust models.
+"""How far can patterns be moved, thinned out or blurred before they lose half of their power?
 
-    python benchmarks/invariance.py --cifar10 FOLDER --out invariance.jsonl
+    python benchmarks/invariance.py --cifar10 FOLDER --out invariance.jsonl --figure invariance.png
 
-searches the strongest pattern of each class of the CIFAR-10 models, profiles it on held-out images,
-and prints a summary and a table for each transform. A backdoored model's trigger is profiled, too.
-Without ``--cifar10``, it takes the demo's models. Each finished class is appended to the file, so
-that the same command continues after an interruption, and prints the tables of a finished file at
-once.
+searches the strongest pattern of each class of the CIFAR-10 models, and measures its power on
+held-out images under the transforms of torchvision; a backdoored model's trigger is measured, too.
+Without ``--cifar10``, it takes the demo's models. It prints a summary and a table for each
+transform. Finished rows are appended to the file, so that the same command continues after an
+interruption, and prints the tables of a finished file at once.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from cifar10 import InBfloat16
-from findings import (
-    Row,
-    Table,
-    append_rows,
-    format_values,
-    head,
-    line,
-    parser_of,
-    print_tables,
-    read_rows,
-)
+from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
 from matplotlib.figure import Figure
-from problems import TARGETS, Problem, cifar10_problems, demo_problems, strongest
+from problems import Problem, cifar10_problems, demo_problems, train_cifar10
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
-from captum_classpattern import InvarianceProfile, LabelledImages, Pattern, invariance_profile
-from captum_classpattern.scores.invariance import known_transforms
+from captum_classpattern import ClassPattern, LabelledImages, Pattern, select_canvases
+from captum_classpattern.demo import TRIGGER_TARGET
+from captum_classpattern.scores import Scores
+from captum_classpattern.scores.power import Scorer, power_of, random_pixels
 from captum_classpattern.triggers import BadNets
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, OTHERS
 
 CIFAR10_MODELS = ("natural", "backdoored", "robust8")
-AREA = 0.05  # of the searched patterns
-SETTINGS = ("canvas", "budget", "most_images")  # rows of other settings are left alone
+TARGETS = {"demo, backdoored": TRIGGER_TARGET, "CIFAR-10, backdoored": train_cifar10.TARGET}
+AREA, CANVASES, CLASSES, IMAGES = 0.05, 32, 5, 200
+DRAWS = 3  # of random pixels
+DIRECTIONS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # right, down, left, up
 
-COLUMNS = 5  # panels of the figure in a row
 # Paul Tol's "muted" colours, which colour-blind readers can tell apart
 COLOURS = (*OTHERS[:2], *HIGHLIGHTS[:2], OTHERS[3], OTHERS[2])
 
-Key = tuple[str, int, bool]  # model, class, whether it is the true trigger
+# ---- transforms of a pattern: its canvas and its mask move together, outside it is empty
 
 
-def rows_of(profile: InvarianceProfile, key: Key, settings: Mapping[str, Any]) -> Iterator[Row]:
-    """A row for each transform."""
-    model, target, is_trigger = key
-    for name, curve in profile.curves.items():
-        half, points = curve.half_power_range, list(curve.points.values())
-        yield {
-            "model": model,
-            "class": target,
-            "is_trigger": is_trigger,
-            **settings,
-            "transform": name,
-            "unit": curve.transform.unit,
-            "rest": curve.transform.rest,
-            "images": profile.power.n,
-            "values": list(curve.points),
-            "power": [point.power.value for point in points],
-            "random_pixels": [point.random_pixels for point in points],
-            "no_pattern": [point.power.without for point in points],
-            "kept": [curve.kept(value) for value in curve.points],
-            "half_power": half and asdict(half),
-        }
+def affine(pattern: Pattern, angle: float = 0.0, scale: float = 1.0, x: int = 0, y: int = 0) -> Any:
+    """Moves a pattern; turns and scales are about the pixel nearest to its centre of mass."""
+    row, column = pattern.mask[0].nonzero().double().mean(0).add(0.5).floor().tolist()
+    parts = F.affine(
+        torch.cat([pattern.canvas, pattern.mask]),
+        *(angle, [x, y], scale, [0.0, 0.0]),
+        interpolation=InterpolationMode.NEAREST,
+        center=[column + 0.5, row + 0.5],
+    )
+    return replace(pattern, canvas=parts[:-1], mask=parts[-1:])
 
 
-def key_of(row: Row) -> Key:
-    return row["model"], row["class"], row["is_trigger"]
+def shift(pattern: Pattern, value: int, direction: tuple[int, int]) -> Pattern:
+    return affine(pattern, x=value * direction[1], y=value * direction[0])
 
 
-def keys(problem: Problem, classes: int | None) -> list[Key]:
-    """The patterns of a model: one for each class, and its trigger."""
-    found: list[Key] = [(problem.name, y, False) for y in sorted(set(problem.labels.tolist()))]
-    backdoor = TARGETS.get(problem.name)
-    return found[:classes] + ([] if backdoor is None else [(problem.name, backdoor, True)])
+def wrapped_shift(pattern: Pattern, value: int, direction: tuple[int, int]) -> Pattern:
+    """What leaves the image comes back on the opposite side."""
+    steps = [value * step for step in direction]
+    canvas, mask = (part.roll(steps, (1, 2)) for part in (pattern.canvas, pattern.mask))
+    return replace(pattern, canvas=canvas, mask=mask)
 
 
-def pattern_of(problem: Problem, key: Key, canvas: str, budget: int | None) -> Pattern:
+def lose_pixels(pattern: Pattern, value: float, draw: int) -> Pattern:
+    """Removes a share of the pixels at random; a larger share also removes those of a smaller."""
+    mask, places = pattern.mask.flatten().clone(), pattern.mask.flatten().nonzero().flatten()
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(draw))
+    mask[places[order[: round(value * len(places))]]] = 0
+    return replace(pattern, mask=mask.view_as(pattern.mask))
+
+
+# ---- all transforms
+
+
+def blur(images: Tensor, value: float, _: None) -> Tensor:
+    return F.gaussian_blur(images, [2 * math.ceil(3 * value) + 1] * 2, [value] * 2)
+
+
+def jpeg(images: Tensor, value: int, _: None) -> Tensor:
+    return F.jpeg((255 * images).round().byte(), value) / 255
+
+
+class Transform(NamedTuple):
+    """Its values, the one that changes nothing, its variants, and the function of a pattern or of
+    stamped images, a value and a variant."""
+
+    values: Sequence[float]
+    unit: str
+    rest: float
+    function: Callable[[Any, Any, Any], Any]
+    variants: Sequence[Any] = (None,)
+    of_images: bool = False
+
+
+SHIFTS, FACTORS = (0, 1, 2, 3, 4, 6, 8, 12), (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2)
+SCALES, ANGLES = (0.5, 0.7, 0.85, 1, 1.2, 1.5, 2), (0, 5, 10, 20, 30, 45, 90, 180)
+LOSSES, SIGMAS = (0, 0.1, 0.25, 0.5, 0.75, 0.9), (0, 0.5, 0.75, 1, 1.5, 2, 3)
+HUES, QUALITIES = (0, 15, 30, 60, 90, 120, 180), (5, 15, 30, 50, 75, 90, 100)
+SHARE, SIGMA, SIGNS, ONE = "share of the pixels", "standard deviation, pixels", (1, -1), (None,)
+TRANSFORMS = {
+    "shift": Transform(SHIFTS, "pixels", 0, shift, DIRECTIONS),
+    "wrapped shift": Transform(SHIFTS, "pixels", 0, wrapped_shift, DIRECTIONS),
+    "scale": Transform(SCALES, "times", 1, lambda p, v, _: affine(p, scale=v)),
+    "rotation": Transform(ANGLES, "degrees", 0, lambda p, v, s: affine(p, angle=s * v), SIGNS),
+    "pixel loss": Transform(LOSSES, SHARE, 0, lose_pixels, (0, 1, 2)),
+    "brightness": Transform(
+        FACTORS, "times", 1, lambda x, v, _: F.adjust_brightness(x, v), ONE, True
+    ),
+    "contrast": Transform(FACTORS, "times", 1, lambda x, v, _: F.adjust_contrast(x, v), ONE, True),
+    "hue": Transform(HUES, "degrees", 0, lambda x, v, s: F.adjust_hue(x, s * v / 360), SIGNS, True),
+    "blur": Transform(SIGMAS, SIGMA, 0, blur, ONE, True),
+    "JPEG": Transform(QUALITIES, "quality", 100, jpeg, ONE, True),
+}
+
+# ---- measuring
+
+
+class Changed(nn.Module):
+    """A classifier of images that are changed first."""
+
+    def __init__(self, model: nn.Module, change: Callable[..., Tensor], *how: Any) -> None:
+        super().__init__()
+        self.model, self.change, self.how = model, change, how
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(self.change(images, *self.how))
+
+
+def scores_at(plain: Scorer, binary: Pattern, transform: Transform, value: float) -> Scores:
+    """The power of a binary pattern and of as many random pixels of its canvas, and the rate
+    without a pattern, all under the same transform: means over its variants."""
+    found, at_random = [], []
+    rests, moves = value == transform.rest, not transform.of_images
+    variants = transform.variants[:1] if rests else transform.variants
+    for i in range(max(len(variants), DRAWS)):
+        patterns, scorer = [binary, random_pixels(binary, binary.area, i % DRAWS)], plain
+        variant = variants[i % len(variants)]
+        if moves and not rests:
+            patterns = [transform.function(each, value, variant) for each in patterns]
+        elif not rests:
+            classifier = Changed(plain.forward_func, transform.function, value, variant)
+            scorer = Scorer(classifier.eval(), plain.images)
+        if i < len(variants):
+            found.append(scorer.power(patterns[0]))
+        at_random.append(scorer.power(patterns[1]).value)
+    n = found[0].n
+    hits, bare = (n * fmean(getattr(p, name) for p in found) for name in ("value", "without"))
+    return Scores(power_of(hits, n, bare), fmean(at_random))
+
+
+def half_power(margins: dict[float, float], rest: float) -> dict[str, float | bool]:
+    """The largest range of values around the one at rest in which at least half of the margin at
+    rest is left, linear between neighbours; it is open where it ends at the last tested value."""
+    half = margins[rest] / 2
+    ends: dict[str, float | bool] = {}
+    sides = {
+        "low": [v for v in margins if v <= rest][::-1],
+        "high": [v for v in margins if v >= rest],
+    }
+    for name, outwards in sides.items():
+        ends[name], ends[f"open_{name}"] = outwards[-1], len(outwards) > 1
+        for near, far in pairwise(outwards):
+            above, below = margins[near], margins[far]
+            if below < half:
+                ends[name] = near + (above - half) / (above - below) * (far - near)
+                ends[f"open_{name}"] = False
+                break
+    return ends
+
+
+def row_of(problem: Problem, pattern: Pattern, name: str) -> Row:
+    """The powers of a binary pattern along a transform, and what is kept of its margin above the
+    stronger control; None unless the power at rest is above both."""
+    transform, images = TRANSFORMS[name], LabelledImages(*problem[4:]).stratified_sample(IMAGES)
+    scorer = Scorer(problem.model, images)
+    found = {v: scores_at(scorer, pattern, transform, v) for v in transform.values}
+    margins = {v: each.power.value - each.strongest_control for v, each in found.items()}
+    rests, is_above = margins[transform.rest], found[transform.rest].beats_controls
+    return {
+        "model": problem.name,
+        "class": pattern.target,
+        "transform": name,
+        "unit": transform.unit,
+        "rest": transform.rest,
+        "images": found[transform.rest].power.n,
+        "values": list(found),
+        "power": [each.power.value for each in found.values()],
+        "random_pixels": [each.random_pixels for each in found.values()],
+        "no_pattern": [each.power.without for each in found.values()],
+        "kept": [margin / rests if is_above else None for margin in margins.values()],
+        "half_power": half_power(margins, transform.rest) if is_above else None,
+    }
+
+
+def pattern_of(problem: Problem, target: int, is_trigger: bool) -> Pattern:
     """The true trigger, or the strongest pattern of a class."""
-    _, target, is_trigger = key
     if is_trigger:
-        trigger = BadNets(tuple(problem.images.shape[1:])).pattern(target)
-        return trigger.to(next(problem.model.parameters()).device)
-    return strongest(problem, target, canvas, budget=budget, area=AREA)
+        return BadNets(tuple(problem.images.shape[1:])).pattern(target)
+    parts = problem.model, problem.images, problem.labels
+    n = min(CANVASES, int((problem.labels == target).sum()))
+    canvases = select_canvases(*parts, target=target, n=n)
+    [pattern] = ClassPattern(*parts).search(canvases, target, area=AREA, keep=1)
+    return pattern.topk(AREA)
 
 
-def measure(
-    problems: Sequence[Problem],
-    out: Path,
-    settings: Mapping[str, Any],
-    transforms: Sequence[str] | None,
-    classes: int | None,
-) -> None:
+def measure(problems: Sequence[Problem], out: Path) -> None:
     """Appends the rows that the file lacks."""
-    known = known_transforms()
-    done: dict[Key, set[str]] = {}
-    for row in read_rows(out):
-        if all(row[name] == settings[name] for name in SETTINGS):
-            done.setdefault(key_of(row), set()).add(row["transform"])
+    key = "model", "class", "is_trigger", "transform"
+    done = {tuple(row[name] for name in key) for row in read_rows(out)}
     for problem in problems:
-        fitting = [n for n in transforms or known if known[n].fits(problem.images.shape[1])]
-        for key in keys(problem, classes):
-            missing = [name for name in fitting if name not in done.get(key, ())]
-            if not missing:
-                continue
-            print(f"profiling {key[0]}, {'trigger' if key[2] else f'class {key[1]}'}", flush=True)
-            pattern = pattern_of(problem, key, settings["canvas"], settings["budget"])
-            held_out = LabelledImages(problem.held_out, problem.held_out_labels)
-            profile = invariance_profile(
-                problem.model,
-                pattern,
-                held_out.stratified_sample(settings["most_images"]),
-                transforms=missing,
-                area=None if key[2] else AREA,
-            )
-            append_rows(out, rows_of(profile, key, settings))
+        patterns = [(y, False) for y in sorted(set(problem.labels.tolist()))[:CLASSES]]
+        patterns += [(y, True) for name, y in TARGETS.items() if name == problem.name]
+        names = [name for name in TRANSFORMS if name != "hue" or problem.images.shape[1] == 3]
+        for which in patterns:
+            missing = [name for name in names if (problem.name, *which, name) not in done]
+            if missing:
+                print(f"measuring {problem.name}, {'trigger, ' * which[1]}class {which[0]}")
+                pattern = pattern_of(problem, *which)
+                rows = (row_of(problem, pattern, name) for name in missing)
+                append_rows(out, ({**row, "is_trigger": which[1]} for row in rows))
 
 
-def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """The ranges of all transforms, then a table for each."""
-    yield "Where half of the predictive power stays", summary(rows)
-    for transform in dict.fromkeys(row["transform"] for row in rows):
-        of_transform = [row for row in rows if row["transform"] == transform]
-        yield f"{transform} ({of_transform[0]['unit']})", by_value(of_transform)
+# ---- tables and figure
 
 
-def by_value(rows: Sequence[Row]) -> Iterator[str]:
-    """One transform: each model is a row, a backdoor's class and trigger two more."""
-    values = [value for value in rows[0]["values"] if value != rows[0]["rest"]]
-    yield head(
-        "patterns", "above controls", "half stays: from", "to", "width (95 %)", "open",
-        *(f"{value:g}" for value in values),
-    )  # fmt: skip
-    for name, group in groups(rows):
-        yield line(name, *cells(group, values))
+def tables(rows: Sequence[Row]) -> list[Table]:
+    return [("Where half of the predictive power stays", ranges(rows))]
 
 
-def summary(rows: Sequence[Row]) -> Iterator[str]:
-    """A row for each transform: the mean range over which half of the power stays."""
+def ranges(rows: Sequence[Row]) -> Iterator[str]:
+    """For each transform the mean range over which half of the power stays."""
     names = [name for name, _ in groups(rows)]
     yield head("transform", "unit", *names)
     for transform in dict.fromkeys(row["transform"] for row in rows):
@@ -166,57 +258,22 @@ def mean_range(rows: Sequence[Row]) -> str:
 
 
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of each model, those of a backdoor apart."""
-    for model in dict.fromkeys(row["model"] for row in rows):
-        of_model = [row for row in rows if row["model"] == model]
-        searched = [row for row in of_model if not row["is_trigger"]]
-        backdoor = TARGETS.get(model)
-        others = [row for row in searched if row["class"] != backdoor]
-        if others:
-            yield f"{model}{'' if backdoor is None else ', other classes'}", others
+    """The rows of each model, those of a backdoor's class and trigger apart."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        backdoor, name = TARGETS.get(row["model"]), row["model"]
         if backdoor is not None:
-            yield f"{model}, class {backdoor}", [r for r in searched if r["class"] == backdoor]
-            yield f"{model}, its trigger", [row for row in of_model if row["is_trigger"]]
-
-
-def cells(rows: Sequence[Row], values: Sequence[float]) -> Iterator[str]:
-    """How many patterns are above their controls, and the means over these: the range over which
-    half of the power stays, and at each value the share that stays and, in brackets, the power of
-    random pixels."""
-    above = [row for row in rows if row["half_power"] is not None]
-    yield f"{len(above)} of {len(rows)}"
-    if not above:
-        yield from [""] * (4 + len(values))
-        return
-    ends = [row["half_power"] for row in above]
-    yield f"{fmean(half['low'] for half in ends):.2f}"
-    yield f"{fmean(half['high'] for half in ends):.2f}"
-    yield width(above)
-    yield f"{sum(half['open_low'] or half['open_high'] for half in ends)}"
-    for value in values:
-        places = [(row, row["values"].index(value)) for row in above]
-        kept = fmean(row["kept"][place] for row, place in places)
-        random = fmean(row["random_pixels"][place] for row, place in places)
-        yield f"{kept:.0%} ({random:.1%})"
-
-
-def width(rows: Sequence[Row]) -> str:
-    """The mean width of the ranges. Open ranges count with the width that was tested."""
-    widths = {row["class"]: [row["half_power"]["high"] - row["half_power"]["low"]] for row in rows}
-    return format_values(widths, ".2f")
+            is_its = f"class {backdoor}" if row["class"] == backdoor else "other classes"
+            name += ", its trigger" if row["is_trigger"] else f", {is_its}"
+        found.setdefault(name, []).append(row)
+    return iter(found.items())
 
 
 def picture(rows: Sequence[Row]) -> Figure:
-    """A panel for each transform: the share of the power that stays, a line for each model and for
-    a backdoor's class and trigger."""
-    shown = list(dict.fromkeys(row["transform"] for row in rows))
-    columns = min(COLUMNS, len(shown))
-    n_rows = math.ceil(len(shown) / columns)
-    figure = Figure((columns * 2.9, n_rows * 2.5 + 0.6), layout="constrained")
-    panels = figure.subplots(n_rows, columns, squeeze=False, sharey=True)
-    for axis in panels.flat[len(shown) :]:
-        axis.remove()
-    for axis, transform in zip(panels.flat, shown):
+    """A panel for each transform: the share of the power that stays, a line for each group."""
+    figure = Figure((14.5, 5.6), layout="constrained")
+    panels = figure.subplots(2, 5, sharey=True)
+    for axis, (transform, (_, unit, *_)) in zip(panels.flat, TRANSFORMS.items()):
         of_transform = [row for row in rows if row["transform"] == transform]
         for (name, group), color in zip(groups(of_transform), COLOURS):
             above = [row for row in group if row["half_power"] is not None]
@@ -225,12 +282,11 @@ def picture(rows: Sequence[Row]) -> Figure:
                 axis.plot(above[0]["values"], kept, color=color, marker="o", ms=3.5, label=name)
         axis.axhline(0.5, color=CONTROL, linestyle=(0, (5, 2)), linewidth=1, zorder=1)
         axis.set_title(transform, fontsize=11, fontweight="bold")
-        axis.set_xlabel(of_transform[0]["unit"], fontsize=9)
+        axis.set_xlabel(unit, fontsize=9)
         axis.set(ylim=(-0.15, 1.2), yticks=[0, 0.5, 1], yticklabels=["0", "50 %", "100 %"])
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)
-    for row_of_panels in panels:
-        row_of_panels[0].set_ylabel("power that stays", fontsize=9)
+    figure.supylabel("power that stays", fontsize=9)
     lines, names = panels.flat[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return figure
@@ -240,35 +296,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
     parser.add_argument("--out", type=Path, default=Path("invariance.jsonl"))
-    parser.add_argument("--models", nargs="+", help="some of the models; by default, all")
-    parser.add_argument("--canvas", default="positive", help="kind of canvas, such as white")
-    parser.add_argument("--budget", type=int, help="passes per class; by default, the solver's")
-    parser.add_argument("--images", type=int, default=500, help="held-out images, at most")
-    parser.add_argument("--classes", type=int, help="the first classes alone", metavar="N")
-    parser.add_argument("--transforms", nargs="+", choices=list(known_transforms()))
-    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--figure", type=Path, help="also draw the share of the power that stays")
     given = parser.parse_args(arguments)
-    if given.cifar10:
-        problems = [  # in bfloat16, as they were trained
-            problem._replace(model=InBfloat16(problem.model).eval())
-            for problem in cifar10_problems(given.cifar10, given.models or CIFAR10_MODELS)
-        ]
-    else:
+    problems = demo_problems()
+    if given.cifar10:  # in bfloat16, as they were trained
         problems = [
-            problem
-            for problem in demo_problems()
-            if not given.models or problem.name.removeprefix("demo, ") in given.models
+            problem._replace(model=InBfloat16(problem.model).eval())
+            for problem in cifar10_problems(given.cifar10, CIFAR10_MODELS)
         ]
-    settings = {"canvas": given.canvas, "budget": given.budget, "most_images": given.images}
-    problems = [problem.to(given.device) for problem in problems]
-    measure(problems, given.out, settings, given.transforms, given.classes)
-    names = {problem.name for problem in problems}
-    rows = [
-        row
-        for row in read_rows(given.out)
-        if row["model"] in names and all(row[name] == settings[name] for name in SETTINGS)
-    ]
+    measure(problems, given.out)
+    rows = read_rows(given.out)
     if given.figure:
         picture(rows).savefig(given.figure, dpi=150)
     print_tables(tables(rows))

@@ -12,23 +12,19 @@ from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
 from captum_classpattern import (
-    ClassPattern,
     LabelledImages,
     Pattern,
     PixelClassifier,
     PredictivePower,
-    select_canvases,
 )
 from captum_classpattern.classifier import preserve_state
-from captum_classpattern.demo import TRIGGER_TARGET, demo_images, demo_models
+from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.scores.power import Scorer, check_unseen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 import train_cifar10
 
 SEARCH, HELD_OUT = 2_000, 1_000  # images of the CIFAR-10 test set
-TARGETS = {"demo, backdoored": TRIGGER_TARGET, "CIFAR-10, backdoored": train_cifar10.TARGET}
-POOL = 32  # canvases of a class
 IMAGENET_CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
@@ -122,15 +118,6 @@ def photo_problem(folder: Path) -> Problem:
         classifier_of(lite0()),
         *(images[::2], labels[::2], images[1::2], labels[1::2]),
     )
-
-
-def strongest(problem: Problem, target: int, canvas: str, **settings: object) -> Pattern:
-    """The pattern that our search keeps for a class."""
-    _, model, images, labels, *_ = problem
-    n = 1 if canvas == "white" else min(POOL, int((labels == target).sum()))
-    canvases = select_canvases(model, images, labels, target, n, canvas)
-    [pattern] = ClassPattern(model, images, labels).search(canvases, target, keep=1, **settings)
-    return pattern
 
 
 def transfer_powers(

@@ -2,33 +2,42 @@
 
     python benchmarks/sanity.py --cifar10 FOLDER --out sanity.jsonl --figure sanity.png
 
-randomises the demo's natural model layer by layer, and compares the CIFAR-10 model ``true_labels``
-with ``random_labels``, which has memorised permuted labels. One canvas per class, all methods of
-``known_methods`` but the slowest. It prints a table for each test, and draws the demo's curves.
-Each finished method is appended to the file, so that the same command continues after an
+randomises the demo's natural model layer by layer, from the output to the input, and compares the
+CIFAR-10 model ``true_labels`` with ``random_labels``, which has memorised permuted labels. One
+canvas per class, all methods of ``known_methods`` but the slowest. Each map is compared with that
+of the original model and another seed. It prints a table for each test, and draws the demo's
+curves. Each finished method is appended to the file, so that the same command continues after an
 interruption. ``--rows FILE`` prints the tables of a finished file at once.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from captum.attr import Attribution
 from cifar10 import InBfloat16
 from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
+from matplotlib.figure import Figure
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from captum_classpattern import known_methods, sanity_check, select_canvases
-from captum_classpattern.comparison import Agreement, Failure, SanityCheck
+from captum_classpattern import LabelledImages, Pattern, known_methods, select_canvases
+from captum_classpattern.comparison.maps import BoundMethod, PixelMap
 from captum_classpattern.comparison.methods import NAMES
-from captum_classpattern.comparison.records import grouped
+from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.scores import mean_pairwise_iou
+from captum_classpattern.scores.intervals import bootstrap_over_classes
+from captum_classpattern.scores.power import Scorer, random_pixels
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS
 
 # the first two ablate the same cells as Lime; the last explains no canvas
 LEFT_OUT = ("FeatureAblation", "ShapleyValueSampling", "LearnedPattern")
-AREA, IMAGES, STEPS, SEED = 0.05, 200, 6, 0
+AREA, IMAGES, STEPS, SEEDS = 0.05, 200, 6, (0, 1)  # of the original maps, and of all others
+DRAWS = 3  # of random pixels
 BUDGET = 1_000  # passes per canvas of a search
 OTHER = "random_labels"
 SHOWN = (  # in the figure
@@ -36,8 +45,7 @@ SHOWN = (  # in the figure
     *("GuidedBackprop", "GuidedGradCam", "Occlusion", "Lime", "the image itself"),
 )
 IMAGE = "the image itself"  # a control that knows the canvas but not the model
-OF_GROUP = ("ranking", "test", "randomised")
-OF_CANVAS = ("target", "seed", "iou", "correlation", "power")
+ByClass = Mapping[int, float]
 
 
 class Image(Attribution):
@@ -78,74 +86,123 @@ def cases(cifar10: Path | None) -> list[Case]:
     return [demo, Case(true, other=other)]
 
 
-def check_of(case: Case, canvases: Tensor, name: str, budget: int) -> SanityCheck:
-    """The check of one method on one case."""
-    problem = case.problem
-    search = (problem.images, problem.labels)
-    return sanity_check(
-        problem.model,
-        canvases,
-        case.classes,
-        search=search,
-        held_out=(problem.held_out, problem.held_out_labels),
-        methods={IMAGE: Image}
-        if name == IMAGE
-        else known_methods(*search, names=[name], budget=budget),
-        other=case.other,
-        area=AREA,
-        n_steps=case.n_steps,
-        max_images=IMAGES,
-        seed=SEED,
-    )
+# ---- random layers
 
 
-def row_of(check: SanityCheck, model: str, method: str, budget: int) -> Row:
-    """All of a check in one row: for each ranking, test and number of random layers the values of
-    the canvases."""
-    groups = grouped(((a.ranking, a.test, a.randomised), a) for a in check.agreements)
+def layers_from_top(model: nn.Module, sample: Tensor) -> list[str]:
+    """The modules with parameters or running statistics of their own, from the output to the input,
+    as a forward pass first calls them."""
+    called: list[str] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda part, inputs, name=name: called.append(name))
+        for name, part in model.named_modules()
+        if [*part.parameters(recurse=False)] or hasattr(part, "reset_running_stats")
+    ]
+    with torch.no_grad():
+        model(sample)
+    for hook in hooks:
+        hook.remove()
+    return list(dict.fromkeys(called))[::-1]
+
+
+def randomised(model: nn.Module, layers: Sequence[str], seed: int) -> nn.Module:
+    """A copy whose layers, in this order, are as PyTorch initialises them; a batch norm loses its
+    running statistics, too."""
+    twin = copy.deepcopy(model).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name in layers:
+            twin.get_submodule(name).reset_parameters()
+    return twin
+
+
+def steps_of(n_layers: int, n_steps: int) -> list[int]:
+    """How many layers are random at each step: none, one, then evenly spaced up to all of them."""
+    return [0, *(1 + round(i * (n_layers - 1) / (n_steps - 1)) for i in range(n_steps))]
+
+
+# ---- measuring
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's; equal values share the mean of their ranks. 0 if a map is constant, since it has
+    no order."""
+    ranks = [torch.from_numpy(rankdata(each.flatten())) for each in (first, second)]
+    a, b = (each - each.mean() for each in ranks)
+    lengths = float(a.norm() * b.norm())
+    return 1.0 if first.equal(second) else float(a @ b) / lengths if lengths else 0.0
+
+
+def groups_of(
+    first: Sequence[PixelMap],
+    maps: Sequence[PixelMap],
+    case: Case,
+    canvases: Tensor,
+    scorer: Scorer,
+) -> Iterator[dict[str, Any]]:
+    """How maps agree with the original ones, and the power of their pixels, canvas by canvas; also
+    ranked by absolute value, if an original one has negative values."""
+    signed = any(bool((each.values < 0).any()) for each in first)
+    for ranking in ("signed", "absolute")[: 1 + signed]:
+        orders = [[each.ranked_by(ranking) for each in pair] for pair in zip(first, maps)]
+        masks = [[each.mask(ranking, AREA) for each in pair] for pair in zip(first, maps)]
+        patterns = [
+            Pattern(canvas, mask.to(canvas), y)
+            for canvas, (_, mask), y in zip(canvases, masks, case.classes)
+        ]
+        values = {
+            "iou": [mean_pairwise_iou(pair) for pair in masks],
+            "correlation": [rank_correlation(*pair) for pair in orders],
+            "power": [scorer.power(pattern).value for pattern in patterns],
+        }
+        rounded = {name: [round(v, 5) for v in found] for name, found in values.items()}
+        yield {"ranking": ranking, "target": case.classes, **rounded}
+
+
+def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
+    """All of a method on one case, in one row."""
+    problem, classes = case.problem, case.classes
+    search = LabelledImages(problem.images, problem.labels)
+    held_out = LabelledImages(problem.held_out, problem.held_out_labels)
+    scorer = Scorer(problem.model, held_out.stratified_sample(IMAGES), canvases)
+    method = Image if name == IMAGE else known_methods(search, names=name, budget=budget)[name]
+    layers = layers_from_top(problem.model, canvases[:1]) if case.n_steps else []
+    steps = steps_of(len(layers), case.n_steps)
+    tests = [("layers", n) for n in steps] + [("labels", 0)] * (case.other is not None)
+    maps: list[dict[str, Any]] = []
+    failures, at = [], "original"
+    try:
+        first = BoundMethod(method, problem.model, canvases)(
+            canvases, classes, area=AREA, seed=SEEDS[0]
+        )
+        for test, count in tests:
+            at = f"{count} of {len(layers)} layers" if test == "layers" else "other model"
+            model = randomised(problem.model, layers[:count], SEEDS[1])
+            bound = BoundMethod(method, case.other if test == "labels" else model, canvases)
+            found = bound(canvases, classes, area=AREA, seed=SEEDS[1])
+            for group in groups_of(first.maps, found.maps, case, canvases, scorer):
+                maps.append({"test": test, "randomised": count, **group})
+    except Exception as error:
+        failures = [{"at": at, "reason": f"{type(error).__name__}: {error}"}]
+    at_random, bare = {}, {}
+    for canvas, y in zip(canvases, classes):
+        whole = Pattern(canvas, torch.ones_like(canvas[:1]), y)
+        powers = [scorer.power(random_pixels(whole, AREA, seed)) for seed in range(DRAWS)]
+        at_random[y], bare[y] = [fmean(power.value for power in powers)], powers[0].without
+    total = canvases[0, 0].numel()
+    kept = pixels_kept(AREA, canvases.shape[-2:])
     return {
-        "model": model,
-        "method": method,
+        "model": problem.name,
+        "method": name,
         "budget": budget,
-        "layers": check.layers,
-        "steps": check.steps,
-        "chance": check.chance,
-        "random_pixels": check.random_pixels,
-        "no_pattern": check.no_pattern,
-        "maps": [
-            dict(zip(OF_GROUP, key))
-            | {name: [rounded(getattr(a, name)) for a in group] for name in OF_CANVAS}
-            for key, group in groups.items()
-        ],
-        "failures": [{"at": f.model, "reason": f.reason} for f in check.failures],
+        "layers": layers,
+        "steps": steps,
+        "chance": kept / (2 * total - kept),
+        "random_pixels": at_random,
+        "no_pattern": bare,
+        "maps": maps,
+        "failures": failures,
     }
-
-
-def rounded(value: float) -> float:
-    return value if isinstance(value, int) else round(value, 5)
-
-
-def checks(rows: Sequence[Row]) -> dict[str, SanityCheck]:
-    """The check of each model, with all methods."""
-    found: dict[str, SanityCheck] = {}
-    for row in rows:
-        model, method = row["model"], row["method"]
-        if model not in found:
-            controls = ("random_pixels", "no_pattern")
-            found[model] = SanityCheck(
-                *([tuple(layer) for layer in row["layers"]], row["steps"], [], [], row["chance"]),
-                **{name: {int(y): value for y, value in row[name].items()} for name in controls},
-            )
-        for group in row["maps"]:
-            shared = {name: group[name] for name in OF_GROUP}
-            for canvas, values in enumerate(zip(*(group[name] for name in OF_CANVAS))):
-                own = dict(zip(OF_CANVAS, values))
-                found[model].agreements.append(
-                    Agreement(method=method, canvas=canvas, **shared, **own)
-                )
-        for failure in row["failures"]:
-            found[model].failures.append(Failure(failure["at"], method, "maps", failure["reason"]))
-    return found
 
 
 def rows_with(path: Path, budget: int) -> list[Row]:
@@ -157,100 +214,138 @@ def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int)
     """Appends the rows of the methods that the file lacks."""
     done = {(row["model"], row["method"]) for row in rows_with(out, budget)}
     for case in found:
-        model = case.problem.name
-        missing = [name for name in names if (model, name) not in done]
+        missing = [name for name in names if (case.problem.name, name) not in done]
         canvases = case.canvases() if missing else torch.empty(0)
         for name in missing:
-            print(f"checking {name} on {model}", flush=True)
-            row = row_of(check_of(case, canvases, name, budget), model, name, budget)
-            append_rows(out, [row])
+            print(f"checking {name} on {case.problem.name}", flush=True)
+            append_rows(out, [row_of(case, canvases, name, budget)])
 
 
-# ---- tables
+# ---- verdicts
 
 
-def tables(found: Mapping[str, SanityCheck]) -> Iterator[Table]:
-    """A table for each model and test."""
-    for model, check in found.items():
-        test = "layers" if check.layers else "labels"
-        yield f"{model}: {test}", table(check, test)
+def verdict_of(before: ByClass, after: ByClass, chance: float) -> str:
+    """What a change of the model does, by the agreement between seeds, the agreement after the
+    change, and that of chance, each by its 95 % interval over classes."""
+    lost = {y: before[y] - after[y] for y in after}
+    above_half = {y: after[y] - (before[y] + chance) / 2 for y in after}
+    rules = {
+        "random": interval(before)[0] <= chance,
+        "no change": interval(lost)[0] <= 0,
+        "most stays": interval(above_half)[0] > 0,
+        "part stays": interval(after)[0] > chance,
+        "gone": True,
+    }
+    return next(verdict for verdict, holds in rules.items() if holds)
 
 
-def table(check: SanityCheck, test: str) -> Iterator[str]:
+def interval(values: ByClass) -> tuple[float, float]:
+    return bootstrap_over_classes({y: [value] for y, value in values.items()}).interval
+
+
+def with_interval(values: ByClass, form: str, scale: float = 1) -> str:
+    """The mean over classes with its interval."""
+    mean, low, high = (scale * each for each in (fmean(values.values()), *interval(values)))
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+
+def by_class(row: Row, name: str, *where: Any) -> ByClass:
+    """The values of a row's canvases for a ranking, a test and a number of random layers."""
+    key = "ranking", "test", "randomised"
+    [group] = [group for group in row["maps"] if tuple(group[k] for k in key) == where]
+    return dict(zip(group["target"], group[name]))
+
+
+# ---- tables and figure
+
+
+def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    return {
+        name: [r for r in rows if r["model"] == name] for name in (row["model"] for row in rows)
+    }
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """A table for each model and its test."""
+    for model, of_model in by_model(rows).items():
+        test = "layers" if of_model[0]["layers"] else "labels"
+        yield f"{model}: {test}", table(of_model, test)
+
+
+def table(rows: Sequence[Row], test: str) -> Iterator[str]:
     """A row for each method, the one that changes least first."""
-    verdicts, orders = (
-        {(v["method"], v["ranking"]): v for v in check.verdicts(measure) if v["test"] == test}
-        for measure in ("iou", "correlation")
-    )
-    methods = [method for method, ranking in verdicts if ranking == "signed"]
-    methods.sort(key=lambda method: -verdicts[method, "signed"]["after"])
-    rows = check.rows()
-    shown = steps_shown(check) if test == "layers" else []
+    first = rows[0]
+    steps, chance, n_layers = first["steps"], first["chance"], len(first["layers"])
+    at_random = {int(y): fmean(powers) for y, powers in first["random_pixels"].items()}
+    half = min(steps, key=lambda count: abs(count - n_layers / 2))
+    shown = {"last layer": 1, f"{half} of {n_layers} layers": half} if test == "layers" else {}
     after = "all" if test == "layers" else "other labels"
     yield head(
-        "method", "between seeds", *(name for name, _ in shown), f"{after} (95 %)", "verdict",
-        "absolute: verdict", "order: signed", "absolute", "power", "power after",
-        "above random pixels",
+        "method", "between seeds", *shown, f"{after} (95 %)", "verdict", "absolute: verdict",
+        "order: signed", "absolute", "power", "power after", "above random pixels",
     )  # fmt: skip
-    for method in methods:
-        signed = verdicts[method, "signed"]
-        absolute = verdicts.get((method, "absolute"))
-        yield line(
-            method,
-            f"{signed['between_seeds']:.2f}",
-            *(f"{iou_at(rows, method, count):.2f}" for _, count in shown),
-            with_interval(signed, "after", ".2f"),
-            signed["verdict"],
-            f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
-            *(order(orders, method, ranking) for ranking in ("signed", "absolute")),
-            f"{signed['power']:.1%}",
-            f"{signed['power_after']:.1%}",
-            points(signed),
+    lines = []
+    for row in (row for row in rows if not row["failures"]):
+        seeds, last = ("layers", 0), (test, steps[-1])
+        found = {
+            (ranking, name): [by_class(row, name, ranking, *at) for at in (seeds, last)]
+            for ranking in dict.fromkeys(group["ranking"] for group in row["maps"])
+            for name in ("iou", "correlation", "power")
+        }
+        agreed, powers = found["signed", "iou"], found["signed", "power"]
+        absolute = found.get(("absolute", "iou"))
+        above = {y: power - at_random[y] for y, power in powers[1].items()}
+        cells = line(
+            row["method"],
+            mean(agreed[0]),
+            *(mean(by_class(row, "iou", "signed", "layers", count)) for count in shown.values()),
+            with_interval(agreed[1], ".2f"),
+            verdict_of(*agreed, chance),
+            f"{mean(absolute[1])}: {verdict_of(*absolute, chance)}" if absolute else "",
+            mean(found["signed", "correlation"][1]),
+            mean(found["absolute", "correlation"][1]) if absolute else "",
+            *(f"{fmean(each.values()):.1%}" for each in powers),
+            with_interval(above, ".1f", 100) + "*" * (interval(above)[0] > 0),
         )
-    yield f"\n{controls(check)}"
-    for failure in check.failures:
-        yield f"\n{failure.method} fails ({failure.model}): {failure.reason}"
-
-
-def order(orders: Mapping[Any, Row], method: str, ranking: str) -> str:
-    """The rank correlation after, with all layers random or other labels."""
-    row = orders.get((method, ranking))
-    return f"{row['after']:.2f}" if row else ""
-
-
-def steps_shown(check: SanityCheck) -> list[tuple[str, int]]:
-    """The first step, and the one that is closest to half of the layers."""
-    half = min(check.steps[1:], key=lambda count: abs(count - len(check.layers) / 2))
-    return [("last layer", check.steps[1]), (f"{half} of {len(check.layers)} layers", half)]
-
-
-def iou_at(rows: Sequence[Row], method: str, count: int) -> float:
-    """The mean IoU of a method's signed maps when this many layers are random."""
-    wanted = {"method": method, "ranking": "signed", "test": "layers", "layers": count}
-    found = (row for row in rows if all(row.get(key) == value for key, value in wanted.items()))
-    return float(next((row["iou"] for row in found), float("nan")))
-
-
-def with_interval(row: Row, name: str, form: str, scale: float = 1) -> str:
-    """A mean with its interval, if it has one."""
-    ends = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
-    value, *interval = (f"{scale * end:{form}}" for end in ends if end is not None)
-    return f"{value} ({' to '.join(interval)})" if interval else value
-
-
-def points(row: Row) -> str:
-    """How many points of power the pixels have above random ones; a star if the interval is."""
-    star = "*" if (row["power_above_random_low"] or 0) > 0 else ""
-    return with_interval(row, "power_above_random", ".1f", 100) + star
-
-
-def controls(check: SanityCheck) -> str:
-    """What the numbers are compared with."""
-    row = check.rows()[0]
-    return (
-        f"Random masks have an IoU of {check.chance:.3f}; random pixels a power of "
-        f"{row['random_pixels']:.1%}, no pattern {row['no_pattern']:.1%}."
+        lines.append((-fmean(agreed[1].values()), cells))
+    yield from (cells for _, cells in sorted(lines, key=lambda each: each[0]))
+    yield (
+        f"\nRandom masks have an IoU of {chance:.3f}; random pixels a power of "
+        f"{fmean(at_random.values()):.1%}, no pattern {fmean(first['no_pattern'].values()):.1%}."
     )
+    for row in rows:
+        for failure in row["failures"]:
+            yield f"\n{row['method']} fails ({failure['at']}): {failure['reason']}"
+
+
+def mean(values: ByClass) -> str:
+    return f"{fmean(values.values()):.2f}"
+
+
+def picture(rows: Sequence[Row]) -> Figure:
+    """A panel for each method: agreement with the original maps over the share of random layers."""
+    shown = [row for name in SHOWN for row in rows if row["method"] == name]
+    figure = Figure((14.5, 5.6), layout="constrained")
+    for axis, row in zip(figure.subplots(2, 5, sharex=True, sharey=True).flat, shown):
+        x = [count / len(row["layers"]) for count in row["steps"]]
+        for name, label, color in (
+            ("iou", "IoU of the highest pixels", HIGHLIGHTS[0]),
+            ("correlation", "rank correlation", HIGHLIGHTS[2]),
+        ):
+            at = [by_class(row, name, "signed", "layers", count) for count in row["steps"]]
+            axis.plot(
+                x, [fmean(v.values()) for v in at], color=color, marker="o", ms=4, label=label
+            )
+            axis.fill_between(x, *zip(*map(interval, at)), color=color, alpha=0.18, linewidth=0)
+        axis.axhline(row["chance"], color=CONTROL, ls=(0, (5, 2)), label="IoU of random masks")
+        axis.set_title(row["method"], fontsize=11, fontweight="bold")
+        axis.set(ylim=(-0.32, 1.05), xticks=[0, 0.5, 1], xticklabels=["0 %", "50 %", "100 %"])
+        axis.set(xlabel="random layers", ylabel="agreement")
+        axis.label_outer()
+        axis.spines[["top", "right"]].set_visible(False)
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
+    return figure
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -265,14 +360,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given.rows:
         names = given.methods or [IMAGE, *(name for name in NAMES if name not in LEFT_OUT)]
         measure(cases(given.cifar10), given.out, names, given.budget)
-    found = checks(rows_with(given.rows or given.out, given.budget))
-    print_tables(tables(found))
+    rows = rows_with(given.rows or given.out, given.budget)
+    print_tables(tables(rows))
     if given.figure:
-        first = next(iter(found.values()))
-        shown = sorted(first.agreements, key=lambda a: [*SHOWN, a.method].index(a.method))
-        shown = [a for a in shown if a.method in SHOWN] or first.agreements
-        figure, _ = replace(first, agreements=shown).plot(use_pyplot=False)
-        figure.savefig(given.figure, dpi=150)
+        picture(next(iter(by_model(rows).values()))).savefig(given.figure, dpi=150)
 
 
 if __name__ == "__main__":

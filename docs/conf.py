@@ -92,7 +92,6 @@ MENU = {
             "scores",
             "surveys",
             "visualization",
-            "explorer",
             "scanning",
             "sweeps",
             "gallery",

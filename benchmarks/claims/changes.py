@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torchvision.transforms.v2 import functional as F
 
 from captum_classpattern import Pattern
-from captum_classpattern.scores.invariance.colours import LUMA, blur
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SIGMA, DRAWS = 1.0, 3  # of the blur, in pixels; how often colours are shuffled
+REACH = 3  # pixels of the blur to each side
 
 
 def grey(pattern: Pattern) -> Pattern:
@@ -18,8 +20,10 @@ def grey(pattern: Pattern) -> Pattern:
 
 
 def blurred(pattern: Pattern) -> Pattern:
-    """The same pixels of the canvas, after a blur."""
-    return replace(pattern, canvas=blur(pattern.canvas[None], SIGMA, 0)[0])
+    """The same pixels of the canvas, after a blur that repeats the border."""
+    padded = F.pad(pattern.canvas, [REACH], padding_mode="edge")
+    blurred = F.gaussian_blur(padded, [2 * REACH + 1] * 2, [SIGMA] * 2)
+    return replace(pattern, canvas=blurred[:, REACH:-REACH, REACH:-REACH].clamp(0, 1))
 
 
 def shuffled(pattern: Pattern, seed: int) -> Pattern:
