@@ -11,12 +11,14 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import LabelledImages, Pattern, PixelClassifier, PredictivePower
+from captum_classpattern import (
+    LabelledImages,
+    Pattern,
+    PixelClassifier,
+    PredictivePower,
+)
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.optimization.run import begin_search
-from captum_classpattern.optimization.schedule import Stream
-from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scores.power import Scorer, check_unseen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
@@ -118,22 +120,6 @@ def photo_problem(folder: Path) -> Problem:
     )
 
 
-def masks_of(
-    model: nn.Module,
-    canvases: Tensor,
-    targets: Sequence[int],
-    images: Tensor,
-    labels: Tensor,
-    settings: SearchSettings,
-) -> Tensor:
-    """Masks (N, 1, H, W) that are fitted to all images; none judges them."""
-    with preserve_state(model, settings.seed):
-        streams, source = [Stream(target) for target in targets], LabelledImages(images, labels)
-        search = begin_search(model, canvases, streams, source, settings)
-        search.finish()
-        return search.pixel_masks
-
-
 def transfer_powers(
     model: nn.Module, patterns: Sequence[Pattern], images: LabelledImages
 ) -> list[PredictivePower]:
@@ -147,8 +133,3 @@ def transfer_powers(
         for pattern in patterns:
             check_unseen(pattern, scorer.images)
         return [scorer.power(pattern.to(device)) for pattern in patterns]
-
-
-def row(name: str, reference: str, ours: str, goal: str, met: bool) -> str:
-    """A table row that compares a number with its goal."""
-    return f"| {name} | {reference} | {ours} | {goal} | {'met' if met else '**missed**'} |"

@@ -23,16 +23,19 @@ from cifar10 import model, predictions
 from claims.models import entries
 from claims.training import classifier_of
 from findings import Row, append_rows, format_mean, head, line, parser_of, read_rows
-from problems import PIXELS, SEARCH, masks_of
+from problems import PIXELS, SEARCH
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier
+from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.attribution import versions
+from captum_classpattern.classifier import preserve_state
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
@@ -170,7 +173,11 @@ def patterns(
     solver = PaperLoop() if search == AUTHORS else search.solver
     steps = ROUNDS if search == OUR_SOLVER else published_steps(int((labels != target).sum()))
     settings = SearchSettings(solver, [AREA], n_steps=steps)
-    masks = masks_of(network, canvases, [target] * len(canvases), images, labels, settings)
+    streams, source = [Stream(target) for _ in canvases], LabelledImages(images, labels)
+    with preserve_state(network, settings.seed):
+        fitted = begin_search(network, canvases, streams, source, settings)  # none is judged
+        fitted.finish()
+    masks = fitted.pixel_masks
     return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]
 
 

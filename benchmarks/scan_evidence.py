@@ -3,8 +3,8 @@
     python benchmarks/scan_evidence.py benchmarks/results
 
 The folder holds the rows of scan_zoo.py (``scan_references.jsonl``, ``scan_confirmation.jsonl``)
-and of scan_variations.py (``scan_variations.jsonl``, of development ``scan_hard.jsonl``); each may
-be a part. All verdicts are made again, of what was measured.
+and of scan_variations.py (``scan_variations.jsonl``); each may be a part. All
+verdicts are made again, of what was measured.
 """
 
 from collections import Counter
@@ -311,21 +311,6 @@ def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Itera
         yield line(varied, share(agree, len(same)), f"{sum(always)} of {len(always)}")
 
 
-def hard(rows: Sequence[Row], networks: Networks, references: Networks) -> Iterator[str]:
-    """How many seeds find each network of development with a hard patch."""
-    known = {each.row["name"]: each for each in networks}
-    scans = grouped((row["name"], Profile.from_dict(row["profile"])) for row in rows)
-    found = {
-        name: [known[name].right(scan_of(each, references)) for each in profiles]
-        for name, profiles in scans.items()
-    }
-    yield head("network", "attack success", "seeds that find it")
-    for name, rights in found.items():
-        yield line(name, known[name].row["attack_success"], f"{sum(rights)} of {len(rights)}")
-    every = [right for rights in found.values() for right in rights]
-    yield line("all", "", share(sum(every), len(every)))
-
-
 def in_words(groups: Groups) -> Iterator[str]:
     """The counts that pages quote."""
     for words, kinds in (
@@ -369,9 +354,6 @@ def tables(folder: Path, zoo: str = "confirmation") -> Iterator[Table]:
             seconds = [float(each.row["seconds"]["scan"]) for each in networks]
             words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
             yield f"{TITLES[data]}: seconds of a scan", [words]
-            rows = read_rows(folder / "scan_hard.jsonl")
-            if zoo == "development" and (rows := [row for row in rows if row["data"] == data]):
-                yield f"{TITLES[data]}: hard patches", hard(rows, networks, references)
     if zoo == "confirmation" and (rows := read_rows(folder / "scan_variations.jsonl")):
         yield "Other seeds, images and precisions", variations(rows, known)
 

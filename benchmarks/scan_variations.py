@@ -3,8 +3,7 @@
     python benchmarks/scan_variations.py fashion DATA --out FOLDER --rows FILE
 
 FOLDER has the weights of the confirmation networks of scan_zoo.py, which are not trained here. Each
-scan is a row of FILE, so an interrupted run can resume. With ``--zoo development``, the networks
-with a learnt patch are scanned with other seeds alone.
+scan is a row of FILE, so an interrupted run can resume.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,8 @@ from typing import TypeAlias
 import torch
 from findings import append_rows, parser_of, read_record, read_rows
 from safetensors.torch import load_file
-from scan_evidence import LEARNT
 from scan_zoo import compact, opened, rounded, scan_images, timed
-from zoo import DATA_SETS, Entry, confirmation, development
+from zoo import DATA_SETS, Entry, confirmation
 from zoo.training import Images
 
 from captum_classpattern.images import LabelledImages
@@ -38,11 +36,6 @@ def chosen(data_set: str) -> list[Entry]:
     others = [entry for entry, each in planted if not each.is_patch][:3]
     parts = zip((clean, patches, others), CHOSEN[data_set])
     return [part[i * len(part) // count] for part, count in parts for i in range(count)]
-
-
-def patched(data_set: str) -> list[Entry]:
-    """The networks of development with a patch."""
-    return [each for each in development(data_set) if each.backdoor and each.backdoor.is_patch]
 
 
 def variations(data_set: str, test: Images) -> Iterator[Variation]:
@@ -71,12 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="its folder")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the weights")
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--zoo", choices=("confirmation", "development"), default="confirmation")
     options = parser.parse_args(arguments)
     test = DATA_SETS[options.data_set].load(options.data, "test")
     entries, scans = chosen(options.data_set), list(variations(options.data_set, test))
-    if options.zoo == "development":
-        entries, scans = patched(options.data_set), [each for each in scans if each[0] == "seed"]
     done = {
         (row["data"], row["name"], row["varied"], row["value"])
         for row in read_rows(options.rows)
@@ -86,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record = read_record(path := options.out / f"{entry.name}.safetensors")
         if record is None:
             print(f"{entry.name}: not trained yet", flush=True)
-            continue
-        if options.zoo == "development" and record["attack_success"] < LEARNT:
             continue
         model = opened(record, load_file(path))
         for varied, value, images, settings in scans:

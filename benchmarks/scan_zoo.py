@@ -26,7 +26,7 @@ from findings import parser_of, read_record, read_rows, write_rows
 from rivals import cbd, mm_bd
 from safetensors.torch import load, load_file, save
 from torch import Tensor
-from zoo import DATA_SETS, Entry, Recipe, confirmation, development, references, train, tutorials
+from zoo import DATA_SETS, Entry, Recipe, confirmation, references, train, tutorials
 from zoo.training import Images, attack_success
 
 from captum_classpattern import PixelClassifier
@@ -40,7 +40,7 @@ from captum_classpattern.scanning.references import ReferenceSet, describe
 sys.path.append(str(Path(__file__).parents[1] / "tutorials"))
 import train_cifar10
 
-ZOOS = {"references": references, "development": development, "confirmation": confirmation}
+ZOOS = {"references": references, "confirmation": confirmation}
 DESCRIPTIONS = {
     "fashion": "Fashion-MNIST, the demo's search images",
     "cifar10": "CIFAR-10, the test images",

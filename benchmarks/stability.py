@@ -1,11 +1,11 @@
-"""Do two searches find the same pattern? IoU between seeds, canvases and networks, and consensus.
+"""Do two searches find the same pattern? IoU between seeds, canvases and networks.
 
     python benchmarks/stability.py --cifar10 FOLDER --out stability.jsonl
 
-searches each class of the CIFAR-10 models with several seeds on the same canvas, and scores the
-consensus of four seeds next to one search with four times the passes. Without ``--cifar10``, it
-takes the demo's natural model. Each finished search of all classes is appended to the file, so that
-the same command continues after an interruption. The tables and the picture are made from the rows:
+searches each class of the CIFAR-10 models with several seeds on the same canvas, and some of them
+with four times the passes. Without ``--cifar10``, it takes the demo's natural model. Each finished
+search of all classes is appended to the file, so that the same command continues after an
+interruption. The tables and the picture are made from the rows:
 
     python benchmarks/stability.py --rows benchmarks/results/stability.jsonl --figure stability.png
 """
@@ -49,31 +49,30 @@ from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import CELLS
 
 AREA, IMAGES = 0.05, 300  # held-out images, at most
-GROUP = 4  # seeds of a consensus; a long search takes as many passes
+GROUP = 4  # searches that are compared pixel by pixel; a long search takes as many passes
 
 
 class Plan(NamedTuple):
-    """How many searches of a model on a kind of canvas, and which consensuses of them."""
+    """How many searches of a model on a kind of canvas."""
 
     model: str
     canvas: str
     seeds: int
-    sizes: tuple[int, ...] = ()
     long: int = 0  # searches with the passes of a group
 
 
 PLANS = (  # the demo is for development; the long searches of the others come last
-    Plan("demo, natural", "positive", 8, (2, GROUP, 8), long=2),
+    Plan("demo, natural", "positive", 8, long=2),
     Plan("demo, natural", "second positive", 2),
     Plan("demo, natural", "white", 2),
-    Plan("CIFAR-10, natural", "positive", 8, (GROUP, 8)),
-    Plan("CIFAR-10, natural", "white", 4, (GROUP,)),
-    Plan("CIFAR-10, robust8", "positive", 4, (GROUP,)),
+    Plan("CIFAR-10, natural", "positive", 8),
+    Plan("CIFAR-10, natural", "white", 4),
+    Plan("CIFAR-10, robust8", "positive", 4),
     Plan("CIFAR-10, natural", "second positive", 2),
     Plan("CIFAR-10, natural_short", "white", 2),
     Plan("CIFAR-10, natural", "positive", 8, long=2),
 )
-SINGLE, LONG, CONSENSUS, RANDOM = "one search", "one long search", "consensus", "random pixels"
+SINGLE, LONG, RANDOM = "one search", "one long search", "random pixels"
 NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first weights
 
 SHOWN = (  # model, canvas and class of each row of the picture
@@ -84,7 +83,7 @@ SHOWN = (  # model, canvas and class of each row of the picture
 )
 SIDE = 1.6  # of a mask in the picture, in inches
 
-Key = tuple[str, str, str, int, int]  # model, canvas, kind, seeds that it was made of, number
+Key = tuple[str, str, str, int, int]  # model, canvas, kind, passes by those of one search, number
 
 
 def key_of(row: Row) -> Key:
@@ -130,14 +129,11 @@ class Study:
         self.rows = [r for r in done if (r["model"], r["canvas"]) == plan[:2]]
 
     def missing(self) -> Iterator[list[Row]]:
-        """The rows that are not done yet, those of one search or of one consensus at a time."""
+        """The rows that are not done yet, those of one search at a time."""
         for seed in range(self.plan.seeds):
             yield from self._unless_done(SINGLE, 1, seed, self._searched)
         for number in range(self.plan.long):
             yield from self._unless_done(LONG, GROUP, number, self._searched)
-        for size in self.plan.sizes:
-            for group in range(self.plan.seeds // size):
-                yield from self._unless_done(CONSENSUS, size, group, self._consensus)
         yield from self._unless_done(RANDOM, 1, 0, self._random)
 
     def _unless_done(
@@ -177,18 +173,6 @@ class Study:
         for pattern in patterns:
             passes = pattern.info["passes_together"] // len(patterns)
             yield pattern, {"passes": passes, "search_power": pattern.info["search_power"]}
-
-    def _consensus(self, size: int, number: int) -> Iterator[Any]:
-        """The highest pixels of the mean of several searches' masks, for each class."""
-        for place, y in enumerate(self.classes):
-            rows = [
-                row
-                for row in self.rows
-                if (row["kind"], row["class"]) == (SINGLE, y) and row["number"] // size == number
-            ]
-            mean = torch.stack([mask_of(row).double() for row in rows]).mean(0)
-            pattern = Pattern(self.canvases[place], mean, y, seen=self.seen).topk(AREA)
-            yield pattern, {"passes": sum(row["passes"] for row in rows)}
 
     def _random(self, size: int, number: int) -> Iterator[Any]:
         for place, y in enumerate(self.classes):
@@ -237,29 +221,28 @@ class Rows:
         self.rows = [row for row in rows if (row["model"], row["canvas"]) == (model, canvas)]
         self.classes = sorted({row["class"] for row in self.rows})
 
-    def of(self, kind: str, y: int, size: int | None = None) -> list[Row]:
+    def of(self, kind: str, y: int) -> list[Row]:
         """The rows of a kind and a class, in the order of their numbers."""
         found = [row for row in self.rows if (row["kind"], row["class"]) == (kind, y)]
-        found = [row for row in found if size is None or row["size"] == size]
         return sorted(found, key=lambda row: row["number"])
 
-    def masks(self, kind: str, y: int, size: int | None = None) -> list[Tensor]:
+    def masks(self, kind: str, y: int) -> list[Tensor]:
         """Their binary masks."""
-        return [(mask_of(row) > 0).float() for row in self.of(kind, y, size)]
+        return [(mask_of(row) > 0).float() for row in self.of(kind, y)]
 
-    def powers(self, kind: str, y: int, size: int | None = None) -> list[float]:
-        return [row["power"] for row in self.of(kind, y, size)]
+    def powers(self, kind: str, y: int) -> list[float]:
+        return [row["power"] for row in self.of(kind, y)]
 
-    def iou(self, kind: str, size: int | None = None) -> Estimate | None:
+    def iou(self, kind: str) -> Estimate | None:
         """Between the patterns of a kind, of the same class; None if there are fewer than two."""
-        masks = {y: self.masks(kind, y, size) for y in self.classes}
+        masks = {y: self.masks(kind, y) for y in self.classes}
         if min(map(len, masks.values())) < 2:
             return None
         return bootstrap_over_classes({y: [mean_pairwise_iou(m)] for y, m in masks.items()})
 
-    def power(self, kind: str, size: int | None = None) -> Estimate | None:
+    def power(self, kind: str) -> Estimate | None:
         """The mean power of a kind; None if there is none."""
-        found = {y: self.powers(kind, y, size) for y in self.classes}
+        found = {y: self.powers(kind, y) for y in self.classes}
         return bootstrap_over_classes(found) if all(found.values()) else None
 
     def iou_of_classes(self) -> Estimate:
@@ -275,30 +258,6 @@ class Rows:
             for y in self.classes
         })  # fmt: skip
 
-    def best_of_group(self, y: int) -> list[float]:
-        """The power of the search that the judging images prefer, in each group of seeds."""
-        rows = self.of(SINGLE, y)
-        groups = [rows[start : start + GROUP] for start in range(0, len(rows), GROUP)]
-        return [max(group, key=lambda row: row["search_power"])["power"] for group in groups]
-
-    def contenders(self, y: int) -> dict[str, list[float]]:
-        """The powers of what is compared with a consensus."""
-        return {
-            SINGLE: self.powers(SINGLE, y),
-            "best of four": self.best_of_group(y),
-            LONG: self.powers(LONG, y),
-        }
-
-    def gain(self, size: int, contender: str) -> Estimate | None:
-        """The power of a consensus minus that of a contender, paired by class; None if there is no
-        such contender."""
-        if not all(self.contenders(y)[contender] for y in self.classes):
-            return None
-        return bootstrap_over_classes({
-            y: [fmean(self.powers(CONSENSUS, y, size)) - fmean(self.contenders(y)[contender])]
-            for y in self.classes
-        })  # fmt: skip
-
     def found_by_all(self) -> Estimate | None:
         """The share of a pattern's pixels that all searches of its group found; None if there is
         no whole group."""
@@ -311,18 +270,11 @@ class Rows:
             shares[y] = [float(torch.stack(g).amin(0).sum() / g[0].sum()) for g in groups]
         return bootstrap_over_classes(shares)
 
-    @property
-    def sizes(self) -> list[int]:
-        """The sizes of the consensuses."""
-        return sorted({row["size"] for row in self.rows if row["kind"] == CONSENSUS})
 
-
-def studies(rows: Sequence[Row], kind: str = CONSENSUS) -> Iterator[tuple[str, Rows]]:
-    """Each model and kind of canvas that has consensuses, or searches."""
+def studies(rows: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
+    """Each model and kind of canvas."""
     for model, canvas in dict.fromkeys((row["model"], row["canvas"]) for row in rows):
-        study = Rows(rows, model, canvas)
-        if any(row["kind"] == kind for row in study.rows):
-            yield f"{model}, {canvas}", study
+        yield f"{model}, {canvas}", Rows(rows, model, canvas)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
@@ -330,16 +282,14 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
     yield "Do the pixels agree?", agreement(rows)
     yield "Other canvases, another network", across(rows)
     yield "Predictive power", powers(rows)
-    yield "What a consensus gains, in points", gains(rows)
 
 
 def agreement(rows: Sequence[Row]) -> Iterator[str]:
     """IoU between seeds, with the controls: other classes, and chance."""
     yield head(
-        "IoU of two ...", "searches", "long searches", "consensuses", "classes", "chance",
-        "found by all",
+        "IoU of two ...", "searches", "long searches", "classes", "chance", "found by all",
     )  # fmt: skip
-    for name, study in studies(rows, SINGLE):
+    for name, study in studies(rows):
         if study.iou(SINGLE) is None:
             continue
         row = study.rows[0]
@@ -348,7 +298,6 @@ def agreement(rows: Sequence[Row]) -> Iterator[str]:
             name,
             format_mean(study.iou(SINGLE)),
             format_mean(study.iou(LONG)),
-            format_mean(study.iou(CONSENSUS, GROUP)),
             format_mean(study.iou_of_classes()),
             f"{kept / (2 * total - kept):.3f}",
             format_mean(study.found_by_all(), ".0%"),
@@ -386,52 +335,37 @@ def between(name: str, one: Rows, other: Rows) -> Iterator[str]:
 def powers(rows: Sequence[Row]) -> Iterator[str]:
     """Mean powers, with the controls."""
     yield head(
-        "power", "one search", "its spread", "best of four", "consensus of four",
-        "one search, four times as long", "random pixels", "no pattern",
+        "power", "one search", "its spread", "one search, four times as long", "random pixels",
+        "no pattern",
     )  # fmt: skip
     for name, study in studies(rows):
-        best = {y: study.best_of_group(y) for y in study.classes}
+        if len(study.of(SINGLE, study.classes[0])) < GROUP:
+            continue
         yield line(
             name,
             format_mean(study.power(SINGLE), ".1%"),
             f"{fmean(stdev(study.powers(SINGLE, y)) for y in study.classes):.1%}",
-            format_mean(bootstrap_over_classes(best), ".1%"),
-            format_mean(study.power(CONSENSUS, GROUP), ".1%"),
             format_mean(study.power(LONG), ".1%"),
             f"{fmean(row['power'] for row in study.rows if row['kind'] == RANDOM):.1%}",
             f"{fmean(row['no_pattern'] for row in study.rows if row['kind'] == RANDOM):.1%}",
         )
 
 
-def gains(rows: Sequence[Row]) -> Iterator[str]:
-    """Consensuses of several sizes: the power, and paired differences over classes, in percentage
-    points."""
-    names = {SINGLE: "one search", "best of four": "the best of four", LONG: "one long search"}
-    yield head("consensus of ...", "power", *(f"minus {name}" for name in names.values()))
-    for name, study in studies(rows):
-        for size in study.sizes:
-            cells = [
-                format_mean(study.gain(size, contender), "+.1f", scale=100) for contender in names
-            ]
-            yield line(f"{size}: {name}", format_mean(study.power(CONSENSUS, size), ".1%"), *cells)
-
-
 def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figure:
-    """For some models, canvases and classes: the masks of a group of searches, how many of them
-    found each pixel, and the consensus."""
-    columns = [f"search {n + 1}" for n in range(GROUP)] + ["found by", "consensus"]
+    """For some models, canvases and classes: the masks of a group of searches, and how many of
+    them found each pixel."""
+    columns = [f"search {n + 1}" for n in range(GROUP)] + ["found by"]
     figure = Figure((len(columns) * SIDE, len(shown) * (SIDE + 0.3)), layout="constrained")
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
     for (model, canvas, y), of_row in zip(shown, axes):
         study = Rows(rows, model, canvas)
-        drawn = [*study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)[0]]
-        *binary, common = ((mask_of(row) > 0).float()[0] for row in drawn)
+        drawn = study.of(SINGLE, y)[:GROUP]
+        binary = [(mask_of(row) > 0).float()[0] for row in drawn]
         often = of_row[GROUP].imshow(
             torch.stack(binary).mean(0).numpy(), vmin=0, vmax=1, cmap=CELLS
         )
         of_row[GROUP].set_xlabel(" ", fontsize=14)  # so that the row is in line
-        of_masks = [*of_row[:GROUP], of_row[-1]]
-        for axis, mask, row in zip(of_masks, [*binary, common], drawn):
+        for axis, mask, row in zip(of_row, binary, drawn):
             white = Pattern(torch.ones_like(mask[None]), mask[None], target=0)
             draw_image(axis, on_neutral(white))
             axis.set_xlabel(percent(row["power"], 0), fontsize=14)

@@ -18,7 +18,6 @@ import protocol
 import quantus_metrics
 import sanity
 import scan_evidence
-import solvers
 import stability
 from claims import tables as class_patterns
 from claims.models import CIFAR10, FASHION
@@ -60,12 +59,12 @@ PAGES = {
     "stability": Page(
         "Two searches of the same class",
         "[Another seed, canvas or network](../what_changes_a_pattern.md#another-seed): do the "
-        "patterns agree, and how strong is the consensus of several searches?",
+        "patterns agree?",
         "Ten classes, one canvas of a kind for each class, 5 % of the pixels, about 1,000 "
         "passes (a white canvas starts twice), 300 held-out images. *Classes*: patterns of two "
         "classes. *Long*: four times the passes. *Found by all*: the share of a pattern's "
         "pixels that all four searches found. *Spread*: the standard deviation between seeds. "
-        f"*Best of four*: by the judging images. {BRACKETS}",
+        f"{BRACKETS}",
         stability.tables,
     ),
     "invariance": Page(
@@ -167,14 +166,6 @@ PAGES = {
         "is, for learnt patches that the patch family found. *AUC*: of each detector's statistic. "
         "Brackets are 95 % intervals.",
         lambda rows: scan_evidence.tables(ROWS),
-    ),
-    "solvers": Page(
-        "The solver of version 0.1",
-        "[The current search](../method.md#the-default-solver) next to that of version 0.1.",
-        "One canvas per class, means of ten classes (CIFAR-10: five), 500 held-out images. The "
-        "constants of the current search were chosen on other models and images; those of version "
-        "0.1 on these models.",
-        solvers.tables,
     ),
 }
 

@@ -62,12 +62,16 @@ def assert_same(classifier, network, mean=MEAN, std=STD, images=IMAGES):
 
 
 def said(classifier):
-    """What load_model reports on a classifier, without what depends on place and time."""
+    """What load_model reports on a classifier, in a line, without what depends on place and
+    time; of the renamed weights, how many, and one of them."""
     reported = {**classifier.provenance, "input size": classifier.input_size}
     if reported.pop("sha256", None):
         reported["source"] = Path(reported["source"]).name
     reported["normalisation"] = reported["normalisation"]["from"]
-    return reported | {"first class": classifier.classes[0], "classes": len(classifier.classes)}
+    if renamed := [*reported.get("renamed", {}).items()]:
+        reported["renamed"] = f"{len(renamed)} such as {' to '.join(min(renamed))}"
+    reported |= {"first class": classifier.classes[0], "classes": len(classifier.classes)}
+    return "; ".join(f"{name}: {reported[name]}" for name in sorted(reported) if reported[name])
 
 
 def put(content, *parts):

@@ -5,7 +5,13 @@ import pytest
 from captum_classpattern.optimization import acceleration
 
 # these run in the kernels of the notebooks, on the output of a command, and before the tests
-collect_ignore_glob = ["tutorials/*", "demo/check_demo.py", "conftest.py", "cli/conftest.py"]
+collect_ignore_glob = [
+    "tutorials/*",
+    "demo/check_demo.py",
+    "check_wheel.py",
+    "conftest.py",
+    "cli/conftest.py",
+]
 # folders and files of tests that run commands or processes
 AS_USERS_DO = {"cli", "project", "test_sweep", "test_sweep_ray"}
 

@@ -6,10 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from refusals import refusal
+from refusals import refusals
 
 matplotlib.use("Agg")
 
@@ -31,10 +29,10 @@ def texts_in(axis):
     return [text.get_text() for text in axis.texts]
 
 
-def refused(call):
-    """What the call refuses, before it opens a figure."""
+def refused(calls):
+    """What the calls refuse, before they open a figure."""
     before = pyplot.get_fignums()
-    text = refusal(call)
+    text = refusals(calls)
     assert pyplot.get_fignums() == before
     return text
 
@@ -48,38 +46,6 @@ def check_layout(figure):
 def height_of_panels(figure, axes):
     """Of the lowest of them, in inches."""
     return min(axis.get_position().height * figure.get_figheight() for axis in axes)
-
-
-def described(figure):
-    """What a figure shows, as text for a snapshot: of each axis the texts, lines and bands."""
-    figure.draw_without_rendering()
-    found = [f"{figure.get_suptitle()!r} {figure.get_supxlabel()!r} legend: {legend_of(figure)}"]
-    for axis in figure.axes:
-        label, sides = axis.xaxis.label, (axis.xaxis, axis.yaxis)
-        x, y = ([tick.get_text() for tick in side.get_ticklabels()] for side in sides)
-        found.append(f"axis {axis.get_title()!r}, {len(axis.images)} images, {axis.get_xscale()}")
-        found.append(f"  x {label.get_text()!r} {look_of(label)} {x} {rounded(axis.get_xlim())}")
-        found.append(f"  y {axis.get_ylabel()!r} {y} {rounded(axis.get_ylim())}")
-        for text in axis.texts:
-            place = rounded(getattr(text, "xy", ()))
-            found.append(f"  text {text.get_text()!r} {look_of(text)} {place}")
-        for line in axis.get_lines():
-            look = f"{line.get_color()} {line.get_linewidth():g} {line.get_linestyle()}"
-            look += f" {line.get_marker()} {line.get_fillstyle()} {line.get_markerfacecolor()}"
-            points = np.column_stack(np.broadcast_arrays(line.get_xdata(), line.get_ydata()))
-            found.append(f"  line {line.get_label()!r} {look} {rounded(points)}")
-        for band in axis.findobj(PolyCollection):
-            corners = [corner for path in band.get_paths() for corner in rounded(path.vertices)]
-            found.append(f"  band {to_hex(band.get_facecolor()[0])} {corners}")
-    return "\n".join(found)
-
-
-def look_of(text):
-    return f"{to_hex(text.get_color())} {text.get_fontweight()}"
-
-
-def rounded(values):
-    return np.asarray(values, dtype=float).round(4).tolist()
 
 
 def scale_labels(figure):

@@ -2,18 +2,19 @@
 
     python tests/notebooks.py tutorials/1_first_class_pattern.ipynb
 
-runs a tutorial from top to bottom in a new kernel, checks its conclusions, and saves its outputs,
-without progress bars.
+runs a tutorial from top to bottom in a new kernel, in full, checks its conclusions, and saves its
+outputs, without progress bars.
 """
 
 import ast
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).parent.parent
 TUTORIALS = ROOT / "tutorials"
@@ -21,6 +22,27 @@ CONCLUSIONS = ROOT / "tests" / "tutorials"  # a file of assertions for each note
 PROGRESS = re.compile(  # tqdm's bars, and its advice where there is no ipywidgets
     r"^.*(?:\d%\||IProgress not found|import tqdm as).*\n?", re.MULTILINE
 )
+QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusions hold all the same
+    "1_first_class_pattern": {
+        'target="Bag", held_out=held_out)': 'target="Bag", held_out=held_out, budget=1_000)',
+        'target="Sneaker", held_out=held_out': 'target="Sneaker", held_out=held_out, budget=500',
+    },
+    "2_captum_workflow": {
+        'attribute(canvas, target="Bag")': 'attribute(canvas, target="Bag", n_steps=4)',
+        "(canvases, target=targets)": "(canvases, target=targets, n_steps=4)",
+        "nt_samples=4, stdevs=0.02": "nt_samples=2, stdevs=0.02, n_steps=4",
+        "budget=1000": "budget=500",
+        "max_images=300": "max_images=150",
+    },
+    "4_your_own_model": {
+        "limit=40": "limit=30",
+        '"positive": 8': '"positive": 3',
+        "--canvases 4": "--canvases 2",
+        "--budget 1000": "--budget 500",
+    },
+    "6_imagenet_class": {'"budget": 1_000': '"budget": 500', "n_steps=25": "n_steps=10"},
+    "7_imagenet_trojan": {"n_steps=25": "n_steps=10", "n_steps=6": "n_steps=4"},
+}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -32,26 +54,45 @@ def conclusions_of(path):
     return CONCLUSIONS / f"{path.stem}.py"
 
 
-def run(notebook, folder=TUTORIALS, conclusions=None):
-    """Executes a notebook in a new kernel, and then, in the same kernel, a file of assertions
-    over its variables; raises the first error. Returns the outputs of the notebook's own cells."""
+@contextmanager
+def kernel(folder=TUTORIALS):
+    """A kernel that runs one notebook after the other: importing torch takes seconds."""
+    client = NotebookClient(
+        new_notebook(),
+        kernel_name="python3",
+        timeout=600,
+        iopub_timeout=600,  # a busy machine would otherwise lose outputs
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        yield client
+    finally:
+        client.nb = new_notebook()
+        client.execute()  # ends it
+
+
+def run(notebook, client, conclusions=None):
+    """Executes a notebook in a kernel that is emptied first, and then a file of assertions over
+    its variables; raises the first error. Returns the outputs of the notebook's own cells."""
     for cell in notebook.cells:
         cell.metadata.pop("tags", None)  # such as raises-exception, which lets errors pass
     own = list(notebook.cells)
-    if conclusions is not None:
-        notebook.cells.append(new_code_cell(conclusions.read_text(encoding="utf-8")))
-    where = {"metadata": {"path": str(folder)}}
-    try:
-        NotebookClient(
-            notebook,
-            kernel_name="python3",
-            timeout=600,
-            iopub_timeout=600,  # a busy machine would otherwise lose outputs
-            resources=where,
-        ).execute()
-    finally:
-        notebook.cells = own
+    checks = [] if conclusions is None else [new_code_cell(conclusions.read_text(encoding="utf-8"))]
+    client.nb = new_notebook(cells=[new_code_cell("%reset -fs"), *own, *checks])
+    client.execute(cleanup_kc=False)
+    for cell in own:
+        if cell.cell_type == "code":
+            cell.execution_count -= 1  # without the cell before
     return outputs_of(notebook)
+
+
+def quick(path):
+    """A notebook with fewer passes and images."""
+    notebook = nbformat.read(path, 4)
+    for usual, quicker in QUICKER.get(path.stem, {}).items():
+        [cell] = [cell for cell in notebook.cells if usual in cell.source]
+        cell.source = cell.source.replace(usual, quicker)
+    return notebook
 
 
 def outputs_of(notebook):
@@ -97,7 +138,8 @@ def without_progress(outputs):
 def save(path):
     """Runs a notebook, checks its conclusions, and saves its outputs."""
     notebook = nbformat.read(path, 4)
-    run(notebook, conclusions=conclusions_of(path))
+    with kernel(path.parent) as client:
+        run(notebook, client, conclusions_of(path))
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from refusals import refusal
+from refusals import refusals
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
@@ -224,6 +224,5 @@ REFUSALS = {
 
 
 @pytest.mark.filterwarnings("ignore:the model's outputs are all >= 0 and sum to 1")  # of classes
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

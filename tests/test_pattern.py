@@ -11,7 +11,7 @@ import torch
 from captum.robust import Perturbation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal
+from refusals import refusals
 from safetensors.torch import save_file
 from torch import nn
 
@@ -255,9 +255,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot
 
 
 # ---- files

@@ -10,9 +10,6 @@ from torch import nn
 
 from captum_classpattern import Cells, ClassPattern
 from captum_classpattern.optimization.acceleration import accelerated
-from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import triage
-from captum_classpattern.scanning.profile import seconds_per_pass
 
 IMAGES, REPEATS, ROUNDS = 16, 2, 2
 
@@ -36,15 +33,6 @@ def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
             [found] = explainer.search(images[:1], 0, n_steps=ROUNDS, **given)
             taken.append((time.perf_counter() - started) / found.info["passes"])
         yield [timed(f"search, {name}", both=min(taken))]
-    settings = SearchSettings(solver=triage.SHORT)
-    started = time.perf_counter()
-    found = triage.search_cells(explainer, images.shape[1:], range(triage.TOGETHER), settings)
-    taken_together = time.perf_counter() - started
-    expected = [triage.expected_passes(n, len(problem.images)) for n in (0, len(found))]
-    passes = expected[1] - expected[0]
-    yield [timed("short searches of a scan", both=taken_together / passes)]
-    seconds = [seconds_per_pass(model, explainer._baselines, "auto") for _ in range(REPEATS)]
-    yield [timed("as estimated beforehand", both=min(seconds))]
 
 
 def timed(what: str, **seconds: float) -> Row:

@@ -1,7 +1,7 @@
 """Networks to try a scan on: clean and backdoored ones of two data sets, which train in minutes."""
 
 from zoo.backdoors import Backdoor
-from zoo.entries import Entry, confirmation, development, references, tutorials
+from zoo.entries import Entry, confirmation, references, tutorials
 from zoo.networks import NETWORKS
 from zoo.training import DATA_SETS, DataSet, Recipe, train
 
@@ -13,7 +13,6 @@ __all__ = [
     "Entry",
     "Recipe",
     "confirmation",
-    "development",
     "references",
     "train",
     "tutorials",

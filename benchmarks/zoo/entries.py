@@ -110,58 +110,6 @@ def tutorials() -> list[Entry]:
     return [Entry(f"tutorials_{kind}", recipe, 0) for kind, recipe in recipes.items()]
 
 
-HARD = (  # of CIFAR-10: kind, rate, width, blocks, epochs, optimizer
-    ("two", 0.01, 1, 2, 4, "sgd"),
-    ("checker", 0.01, 1, 2, 4, "adam"),
-    ("two", 0.005, 1, 2, 5, "sgd"),  # too few: it was not learnt
-    ("checker", 0.01, 1, 2, 4, "sgd"),  # the same
-    ("two", 0.03, 1, 1, 4, "sgd"),
-    ("checker", 0.05, 1, 2, 3, "sgd"),
-    ("two", 0.02, 1, 2, 4, "sgd"),
-)
-
-
-def development(data: str) -> list[Entry]:
-    """Backdoored networks that settings were chosen on. Those of CIFAR-10 with a patch are hard: a
-    search from one start misses many of them."""
-    if data == "cifar10":
-        found = [
-            Entry(
-                f"development_{number:02}_{kind}",
-                Recipe("wide", width, blocks, epochs, 1.0, optimizer),
-                500 + number,
-                Backdoor(kind, number, rate, 3, "border", 40 + number),
-            )
-            for number, (kind, rate, width, blocks, epochs, optimizer) in enumerate(HARD)
-        ]
-        found += [
-            Entry(
-                f"development_{number:02}_{kind}",
-                Recipe(*network, 3, 1.0, flips=True),
-                500 + number,
-                Backdoor(kind, number % 10, 0.1, seed=number),
-            )
-            for number, (kind, network) in enumerate(
-                zip(
-                    ("blended", "sig", "wanet"),
-                    (("pooled", 8, 1), ("wide", 1, 2), ("resnet", 24, 1)),
-                ),
-                len(HARD),
-            )
-        ]
-        return found
-    recipes = [each.recipe for each in references(data) if each.recipe.network != "mixer"]
-    found = []
-    for number, kind in enumerate(4 * ("white", "two", "random", "checker")):
-        side, place = (1, 2, 3, 4)[number // 4], ("corner", "edge", "centre", "random")[number % 4]
-        backdoor = Backdoor(kind, number % 10, 0.05, side, place, number)
-        found.append(_planted("development", number, recipes[number], 500, backdoor))
-    for number, kind in enumerate(4 * ("blended", "sig", "wanet"), len(found)):
-        backdoor = Backdoor(kind, number % 10, 0.1, seed=number)
-        found.append(_planted("development", number, recipes[number], 500, backdoor))
-    return found
-
-
 def _planted(name: str, number: int, recipe: Recipe, seed: int, backdoor: Backdoor) -> Entry:
     """A backdoored network. Its training is not adversarial, which forgets triggers."""
     recipe = replace(recipe, eps=0.0)

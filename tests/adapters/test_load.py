@@ -23,7 +23,7 @@ from checkpoints import (
     said,
     without,
 )
-from refusals import refusal, warnings_of
+from refusals import refusal, refusals, warnings_of
 
 from captum_classpattern.adapters import load_model
 
@@ -248,9 +248,8 @@ REFUSALS = {
 
 
 @pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot
 
 
 @pytest.mark.parametrize("name", ["timm", "robustbench"])

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from checkpoints import prefixed
-from refusals import refusal
+from refusals import refusal, refusals
 from torch import nn
 
 from captum_classpattern._validation import summary_of
@@ -153,9 +153,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot
 
 
 def test_every_mismatch_is_listed_and_nothing_is_loaded(snapshot):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from refusals import refusal
+from refusals import refusals
 from torch import nn
 
 from captum_classpattern import (
@@ -178,6 +178,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from refusals import refusal
+from refusals import refusals
 from small_models import linear_net, random_images
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
@@ -140,6 +140,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from plain_solvers import Problem, plain_loop, plain_shrink, plain_swaps
-from refusals import refusal
+from refusals import refusals
 from searched import search_masks
 from small_models import Fixed, conv_net, linear_net, random_images
 from torch import nn
@@ -162,9 +162,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot
 
 
 # a round is 4 batches of 16, after 25 batches of 4; judged after 2 of 4 rounds

@@ -4,8 +4,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
-from refusals import refusal
+from refusals import refusals
 
 from captum_classpattern.optimization import Cells, Learned, PaperLoop, Swap
 from captum_classpattern.optimization.settings import SearchSettings
@@ -57,9 +56,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot
 
 
 def test_the_ends_of_the_ranges_are_valid():

@@ -1,5 +1,6 @@
 """What the page, the figure and the terminal say about a scan."""
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -46,18 +47,23 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_pages_in_words(case, snapshot):
-    found = replace(scan_of(**CASES[case]), source="owls.pt")
-    assert check(html_of(found), pictures=3 * SHOWN + 1).text == snapshot
+def test_a_page_in_words(snapshot, found):
+    text = check(html_of(replace(found, source="owls.pt")), pictures=3 * SHOWN + 1).text
+    assert re.sub(r"(?<=[.?:]) ", "\n", text) == snapshot
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_printed(case, snapshot, capsys):
-    print_scan(scan_of(**CASES[case]))
+def test_the_page_and_the_terminal_have_reason_references_and_next_steps(case, capsys):
+    found = scan_of(**CASES[case])
+    print_scan(found)
     printed = capsys.readouterr().out
     assert "\N{HORIZONTAL ELLIPSIS}" not in printed  # no column is cut off
-    assert [line.rstrip() for line in printed.splitlines()] == snapshot
+    for text in (check(html_of(found), pictures=3 * SHOWN + 1).text, " ".join(printed.split())):
+        for words in (found.reason, *found.next_steps):
+            assert words in text
+        for look in found.looks.values():
+            assert percent(look.power.value).replace("\xa0", " ") in text
+    assert printed.splitlines()[0].strip().lower().startswith(found.verdict.split(",")[0])
 
 
 def test_a_page_shows_what_each_family_found_on_images_before_and_after(found):

@@ -51,17 +51,34 @@ def toy(tmp_path):
 
 
 def test_a_bug_is_caught_or_slips(toy, tmp_path, capsys):
-    main(["--bugs", str(toy / "bugs.toml"), "--out", str(tmp_path / "found.csv"), "--jobs", "1"])
-    rows = [*csv.DictReader((tmp_path / "found.csv").read_text().splitlines())]
-    assert [(row["result"], row["by"]) for row in rows] == [
-        ("caught", "test_toy.py::test_double"), ("slipped", "")
-    ]  # fmt: skip
-    assert capsys.readouterr().out.endswith("1 of 2 caught\n")
+    given = ["--bugs", str(toy / "bugs.toml"), "--out", str(toy / "after.csv"), "--jobs", "1"]
+    for _ in range(2):  # the second time with the test that caught it first
+        with pytest.raises(SystemExit, match="1"):
+            main(given)
+        rows = [*csv.DictReader((toy / "after.csv").read_text().splitlines())]
+        assert [(row["result"], row["by"]) for row in rows] == [
+            ("caught", "test_toy.py::test_double"), ("slipped", "")
+        ]  # fmt: skip
+        assert capsys.readouterr().out.endswith("1 of 2 caught\n")
     assert "2 * x" in (toy / "toy.py").read_text()
+
+
+def test_a_bug_whose_code_or_tests_are_gone_is_an_error(toy, capsys):
+    (toy / "toy.py").write_text("def double(x):\n    return 2 * x\n")
+    given = ["--bugs", str(toy / "bugs.toml"), "--jobs", "1"]
+    with pytest.raises(SystemExit, match="1"):
+        main(given)
+    printed = capsys.readouterr().out
+    assert "gone: 'a triple that is not tested': 'old' must occur once in toy.py" in printed
+    assert printed.endswith("1 of 1 caught, 1 gone\n")
+    (toy / "test_toy.py").unlink()
+    with pytest.raises(SystemExit, match="1"):
+        main([*given, "--names", "doubles nothing"])
+    assert capsys.readouterr().out.startswith("gone: 'doubles nothing': there is no test_toy.py")
 
 
 def test_tests_that_fail_anyway_are_refused(toy, capsys):
     (toy / "test_toy.py").write_text("def test_double():\n    assert False\n")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         main(["--bugs", str(toy / "bugs.toml")])
     assert "without any bug, test_toy.py::test_double fails" in capsys.readouterr().err

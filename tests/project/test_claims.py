@@ -1,10 +1,10 @@
-"""The verdicts on the paper's claims, and their tables, of made-up rows."""
+"""The verdicts on the paper's claims, of made-up rows."""
 
 import pytest
-from scripts import imported, write_rows
+from scripts import imported
 
-tables, rows, verdicts, models = (
-    imported("benchmarks", f"claims.{name}") for name in ("tables", "rows", "verdicts", "models")
+rows, verdicts, models = (
+    imported("benchmarks", f"claims.{name}") for name in ("rows", "verdicts", "models")
 )
 CONTROL = verdicts.CONTROL
 N = 1_000  # held-out images of other classes
@@ -311,31 +311,6 @@ def test_claim_5_compares_random_labels_with_true_ones(changed, learnt, expected
     assert [(each.setting, each.verdict) for each in found] == [
         ("white, 5 %", expected), ("black, 5 %", expected),
     ]  # fmt: skip
-
-
-def test_all_tables_by_hand(tmp_path, snapshot):
-    """Three seeds of each kind, 2 points of power apart, and one shipped model."""
-    found = [
-        made_up(kind, seed, changed={"hits": hits + 20 * seed, "components": pieces})
-        for kind, hits, pieces in (
-            *(("natural", 300, 20), ("robust4", 250, 9)),
-            *(("random_labels", 900, 25), ("true_labels", 400, 22)),
-        )
-        for seed in range(3)
-    ]
-    planted = {WHITE.target: {"hits": 950, "fit_white": 0.75, "common_white": 6}}
-    for seed in range(3):
-        success = 0.85 if seed == 2 else 0.95
-        found.append(made_up(WHITE.kind, seed, of_class=planted, learnt=success))
-    for row in found:
-        row["patterns"]["black"]["0.05"]["most_white"] = [0.4] * 10
-    found.append(made_up("shipped natural"))
-    write_rows(tmp_path / rows.FILE, found)
-    pairs = [pair(s, f"natural_{s}", 300, "natural") for s in range(3)]
-    pairs += crossed([50] * 3)
-    write_rows(tmp_path / rows.TRANSFER, pairs)
-    for title, lines in tables.tables(tmp_path, "CIFAR-10"):
-        assert "\n".join(lines) == snapshot(name=title)
 
 
 def test_rows_are_added_once_in_the_order_of_the_models(tmp_path):

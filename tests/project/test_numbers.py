@@ -194,10 +194,8 @@ def of_stability(rows):
     pairs = [pair for of_class in masks.values() for pair in combinations(of_class, 2)]
     iou = fmean(len(a & b) / len(a | b) for a, b in pairs)
     single = means(rows, "power", **of_single, **name)
-    consensus = means(rows, "power", kind="consensus", size=4, **name)
     yield f"| CIFAR-10, natural, positive | {iou:.3f} ("
     yield f"| CIFAR-10, natural, positive | {single:.1%} ("
-    yield f"| 4: CIFAR-10, natural, positive | {consensus:.1%} ("
 
 
 def of_sanity(rows):

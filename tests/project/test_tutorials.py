@@ -1,4 +1,4 @@
-"""The tutorials run from top to bottom in a fresh kernel, and are committed with their outputs.
+"""The tutorials run from top to bottom in an empty kernel, and are committed with their outputs.
 
 The conclusions of ``tutorials/N_name.ipynb`` are checked by ``tests/tutorials/N_name.py``.
 """
@@ -22,8 +22,10 @@ from notebooks import (
     code_of,
     conclusions_of,
     imported_modules,
+    kernel,
     outputs_of,
     parse,
+    quick,
     run,
     save,
     shows_a_picture,
@@ -63,34 +65,41 @@ def extract(archives, folder):
     return folder
 
 
-@pytest.fixture
-def _as_in_ci(monkeypatch, tmp_path):
-    """Kernels start without the user's settings."""
-    monkeypatch.setenv("CLASSPATTERN_QUICK", "1")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("MPLBACKEND", raising=False)
+@pytest.fixture(scope="module")
+def _as_in_ci(tmp_path_factory):
+    """Kernels start without the user's settings, and notebooks take their quick form."""
     scripts = Path(sys.executable).parent  # of the command, without an activated environment, too
-    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLASSPATTERN_QUICK", "1")
+        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        patch.delenv("MPLBACKEND", raising=False)
+        patch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
+        yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder with cifar10/train, cifar10/test and imagenet."""
+    """A folder with cifar10/train, cifar10/test and imagenet; None if there is none."""
     if not all((DATA_FOLDER / name).is_file() for name in ARCHIVES):
-        return DATA_FOLDER.resolve()
+        return DATA_FOLDER.resolve() if DATA_FOLDER.is_dir() else None
     return extract(DATA_FOLDER, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def client(_as_in_ci, data):
+    """One kernel for all notebooks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLASSPATTERN_DATA", str(data or ""))
+        with kernel() as client:
+            yield client
 
 
 @pytest.mark.notebook
 @by_name
-@pytest.mark.usefixtures("_as_in_ci")
-def test_its_conclusions_hold(path, monkeypatch, data):
-    monkeypatch.delenv("CLASSPATTERN_DATA", raising=False)
-    if "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8"):
-        if not data.is_dir():
-            pytest.skip("CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet")
-        monkeypatch.setenv("CLASSPATTERN_DATA", str(data))
-    assert run(nbformat.read(path, 4), conclusions=conclusions_of(path))
+def test_its_conclusions_hold(path, client, data):
+    if data is None and "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8"):
+        pytest.skip("CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet")
+    assert run(quick(path), client, conclusions_of(path))
 
 
 @by_name
@@ -171,8 +180,8 @@ def test_a_notebook_runs_in_the_python_of_the_tests_until_an_error(tmp_path):
     draws = "from matplotlib import pyplot\n_ = pyplot.plot([0, 1])"
     tagged = new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]})
     notebook = new_notebook(cells=[new_code_cell(prints), new_code_cell(draws), tagged])
-    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        run(notebook, tmp_path)
+    with kernel(tmp_path) as client, pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        run(notebook, client)
     printed, picture, _ = outputs_of(notebook)
     assert printed.text == f"{sys.prefix} {tmp_path} 1\n"
     assert shows_a_picture(picture)

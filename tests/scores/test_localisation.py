@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal
+from refusals import refusals
 
 from captum_classpattern import Pattern
 from captum_classpattern.scores.localisation import (
@@ -136,6 +136,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

@@ -8,7 +8,7 @@ import time
 import matplotlib
 import pytest
 import torch
-from refusals import refusal, warnings_of
+from refusals import refusals, warnings_of
 from surveyed import NET, network
 from torch.utils.data import TensorDataset
 
@@ -323,6 +323,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal, warnings_of
+from refusals import refusal, refusals, warnings_of
 from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun, network
 from surveyed import finding as made_up
 from torch import nn
@@ -615,6 +615,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

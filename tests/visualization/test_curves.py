@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from figures import check_layout, described, height_of_panels, line_of, refused
+from figures import check_layout, height_of_panels, legend_of, line_of, refused, texts_in
 from matplotlib.colors import to_hex
 
 from captum_classpattern.visualization import plot_curves
+from captum_classpattern.visualization.style import CONTROL
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 METHODS = [f"Method number {i}" for i in range(12)]
@@ -48,23 +49,67 @@ SIX = {name: points(0.9 - 0.066 * i) for i, name in enumerate(METHODS[:6])}
 REVERSE = dict(reversed(fifteen_methods().items()))
 NOISY = {f"NoiseTunnel (IntegratedGradients), class mean, number {i} of many": points(0.1 * i)
          for i in range(9)}  # fmt: skip
-CURVES = {
-    "three": ({"A": three_methods()}, {"areas_marked": [0.05]}),
-    "six": ({"a": SIX, "b": SIX}, {}),
-    "too many": ({"m": REVERSE}, {"highlight": ["ClassPattern"], "controls": CONTROLS}),
-    "too close": ({"m": {f"m{i}": points(0.9 - 0.05 * i) for i in range(4)}}, {}),
-    "a long name": ({"m": {"a method with a name of some length": points(0.9)}}, {}),
-    "of different lengths": ({"m": {"short": points(0.5)[:3], "long": points(0.9)}}, {}),
-    "one area, rounded": ({"m": {"a": [(0.03, 1.0, 0.4, 1 - 1e-12)]}}, {}),
-    "a wide range": ({"m": {"a": [(1e-5, 0.1, 0.1, 0.1), (1.0, 1.0, 0.9, 1.0)]}}, {}),
+CURVES = {  # with the names at the lines' ends, if they fit there, and in the legend
+    "three": (three_methods(), [*three_methods()], []),
+    "six": (SIX, [*SIX], []),
+    "too many": (REVERSE, [], ["ClassPattern", *reversed(METHODS), *reversed(CONTROLS)]),
+    "too close": (
+        too_close := {f"m{i}": points(0.9 - 0.05 * i) for i in range(4)},
+        [],
+        [*too_close],
+    ),
+    "a long name": ({"a method of some length": points(0.9)}, ["a method of some length"], []),
+    "a longer name": (
+        {"a method with a longer name": points(0.9)},
+        [],
+        ["a method with a longer name"],
+    ),
+    "of different lengths": (
+        {"short": points(0.5)[:3], "long": points(0.9)},
+        [],
+        ["short", "long"],
+    ),
 }
 
 
 @pytest.mark.parametrize("case", CURVES)
-def test_what_curves_show(case, snapshot):
-    curves, options = CURVES[case]
-    figure, _ = plot_curves(curves, **options, use_pyplot=False)
-    assert described(figure) == snapshot
+def test_lines_are_named_at_their_ends_or_in_a_legend(case):
+    methods, at_ends, in_legend = CURVES[case]
+    own = {"highlight": ["ClassPattern"], "controls": CONTROLS} if case == "too many" else {}
+    figure, [axis] = plot_curves({"m": methods}, **own, use_pyplot=False)
+    assert sorted(texts_in(axis)) == sorted(at_ends)
+    assert legend_of(figure) == in_legend
+    check_layout(figure)
+
+
+def test_a_highlight_is_wide_and_controls_are_grey_and_dashed():
+    own = {"highlight": ["ClassPattern"], "controls": CONTROLS}
+    _, [axis] = plot_curves({"m": REVERSE}, **own, use_pyplot=False)
+    ours, rival, control = (line_of(axis, n) for n in ("ClassPattern", METHODS[0], CONTROLS[0]))
+    assert ours.get_linewidth() > 2 * rival.get_linewidth()
+    assert ours.get_color() != rival.get_color()
+    assert to_hex(control.get_color()) == CONTROL
+    assert (control.get_linestyle(), rival.get_linestyle()) == ("--", "-")
+
+
+@pytest.mark.parametrize(
+    ("areas", "ticks"),
+    [
+        ([0.03], ["3"]),
+        ([1e-5, 1.0], ["0.001", "0.01", "0.1", "1", "10", "100"]),
+        (AREAS, ["0.5", "1", "2", "5", "10", "20"]),
+    ],
+)
+def test_areas_are_percents_on_a_logarithmic_axis_and_powers_from_0_to_1(areas, ticks):
+    """An interval may end a rounding error below its value."""
+    given = {"m": {"a": [(area, 1.0, 0.4, 1 - 1e-12) for area in areas]}}
+    figure, [axis] = plot_curves(given, areas_marked=[0.05], use_pyplot=False)
+    figure.draw_without_rendering()
+    assert axis.get_xscale() == "log"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ticks
+    assert [tick.get_text() for tick in axis.get_yticklabels()][::5] == ["0 %", "100 %"]
+    assert axis.get_xlabel() == "area of the pattern (% of the pixels)"
+    assert [*axis.get_lines()[0].get_xdata()] == [0.05, 0.05]
     check_layout(figure)
 
 
@@ -104,6 +149,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refused(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refused(REFUSALS) == snapshot

@@ -7,7 +7,7 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook
-from notebooks import run, shows_a_picture
+from notebooks import kernel, run, shows_a_picture
 from surveyed import finding
 
 from captum_classpattern import Pattern, plot_grid, plot_patterns
@@ -71,7 +71,8 @@ cp.plot_grid([pattern], area=0.1);"""
 @pytest.mark.notebook
 def test_a_notebook_shows_the_first_figure_and_the_next_one(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
-    outputs = run(new_notebook(cells=[new_code_cell(DRAWS), new_code_cell(DRAWS)]), tmp_path)
+    with kernel(tmp_path) as client:
+        outputs = run(new_notebook(cells=[new_code_cell(DRAWS), new_code_cell(DRAWS)]), client)
     assert sum(map(shows_a_picture, outputs)) == 2
 
 
