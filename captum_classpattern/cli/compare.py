@@ -1,19 +1,19 @@
 """``classpattern compare``: class patterns and Captum's methods on a user's models. The demo runs
 such a comparison, too."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 
 import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
-from captum_classpattern.cli import options, printing
+from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import INTERRUPTED
+from captum_classpattern.cli.printing import print_table, say
+from captum_classpattern.results import as_table
 
 SMALL_AREA = 0.01  # shown next to the area of the comparison
 VARIANTS = {
@@ -21,7 +21,7 @@ VARIANTS = {
     ("class", "signed"): "mean",
     ("class", "absolute"): "mean, abs.",
 }
-OWN_FORM = (("own form", "own_form", printing.INTERVAL), ("changed", "share_changed", ".1%"))
+OWN_FORM = ("own_form", "own_form_low", "own_form_high", "share_changed")
 LEGEND = """\
 Percentages: share of held-out images of other classes that are predicted as the class once they are
 stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
@@ -53,7 +53,6 @@ def compare(
     methods: Annotated[list[str] | None, options.read_as(_methods, "LIST")] = None,
     area: options.Area = 0.05,
     out: options.OutputFolder = Path("classpattern-compare"),
-    as_json: options.AsJson = False,
     canvases: Annotated[options.Count, options.IN_SEARCH] = 1,
     white: Annotated[bool, options.IN_SEARCH] = False,
     max_images: Annotated[options.Count, options.IN_SEARCH] = 500,
@@ -82,33 +81,30 @@ def compare(
     from captum_classpattern.comparison import DEFAULT
 
     checkpoints = options.checkpoints_by_name(models)
-    with printing.document("compare", out, as_json) as content:
-        for own in (name for name in methods or () if ":" in name):
-            options.import_from_here()  # a wrong name is refused before models are loaded
-            import_named(own, f"method {own!r}")
-        opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
-        comparison = run_comparison(
-            opened,
-            images.load([*opened.values()], seed=searches.seed),
-            searches,
-            out,
-            "Class patterns next to Captum's methods",
-            methods=methods or DEFAULT,
-            canvases=canvases,
-            white=white,
-            show_progress=sys.stderr.isatty(),
-            area=area,
-            max_images=max_images,
-        )
-        content |= json.loads(comparison.to_json())
-        if not as_json:
-            print_comparison(comparison)
-        if comparison.records or comparison.failures:
-            written = "report.html, figures, patterns" if comparison.records else "report.html"
-            print(f"{written} and comparison.json are in {out}.")
-        if not comparison.settings["complete"]:
-            print("Interrupted. The methods that had finished are reported.")
-            return INTERRUPTED
+    for own in (name for name in methods or () if ":" in name):
+        options.import_from_here()  # a wrong name is refused before models are loaded
+        import_named(own, f"method {own!r}")
+    opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
+    comparison = run_comparison(
+        opened,
+        images.load([*opened.values()], seed=searches.seed),
+        searches,
+        out,
+        "Class patterns next to Captum's methods",
+        methods=methods or DEFAULT,
+        canvases=canvases,
+        white=white,
+        show_progress=sys.stderr.isatty(),
+        area=area,
+        max_images=max_images,
+    )
+    print_comparison(comparison)
+    if comparison.records or comparison.failures:
+        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        print(f"{written} and comparison.json are in {out}.")
+    if not comparison.settings["complete"]:
+        print("Interrupted. The methods that had finished are reported.")
+        return INTERRUPTED
     return 0 if comparison.records else 1
 
 
@@ -215,29 +211,25 @@ def print_comparison(comparison: "cp.Comparison") -> None:
     """Prints a table for each model, the verdicts, and what could not run."""
     from captum_classpattern.comparison.results import outcome_of
 
-    out = printing.console()
     if not comparison.records:
-        out.print("No method gave a map.")
+        print("No method gave a map.")
     rows = comparison.rows()
     for model in comparison.models:  # an interrupted comparison may not reach all of them
         for cut in (True, False):
-            table = _table(comparison, rows, model, cut=cut)
-            if table.row_count:
-                out.print(table)
+            _print_table(comparison, rows, model, cut=cut)
     if comparison.records:
-        out.print(LEGEND)
+        print(LEGEND)
     if comparison.select(level="class"):
-        out.print(f"{MEAN_LEGEND}\n")
+        print(f"{MEAN_LEGEND}\n")
     for verdict in comparison.verdicts():
-        text = f"{outcome_of(verdict)}: {verdict['title']}. {verdict['text']}\n"
-        out.print(text, markup=False)
+        say(f"{outcome_of(verdict)}: {verdict['title']}. {verdict['text']}")
     if notes := comparison.notes():
-        out.print("Not run here:\n- " + "\n- ".join(notes), markup=False)
+        say("Not run here:", *(f"- {note}" for note in notes))
 
 
-def _table(
+def _print_table(
     comparison: "cp.Comparison", rows: Sequence[Mapping[str, Any]], model: str, *, cut: bool
-) -> Table:
+) -> None:
     """One row per method that is, or is not, cut from the canvas, strongest first. Those that are
     have a column for each way to rank their maps, the others for their own form."""
     kind, key = comparison.kinds[0], f"power_{comparison.area:g}"
@@ -247,21 +239,15 @@ def _table(
             of_way.setdefault((row["level"], row["ranking"]), {})[row["method"]] = row
     ways = {way: name for way, name in VARIANTS.items() if cut and way in of_way}
     small = min(comparison.areas, key=lambda area: abs(area - SMALL_AREA))
-    smaller = [] if small == comparison.area else [small]
-    columns = [
-        ("method", "method", ""),
-        (f"{100 * comparison.area:.3g} % of pixels", key, printing.INTERVAL),
-        *((f"{100 * area:.3g} %", f"power_{area:g}", ".1%") for area in smaller),
-        *((name, name, ".1%") for name in ways.values()),
-        *([] if cut else OWN_FORM),
-        ("passes", "passes", ".4g"),
-        ("seconds", "seconds", ".2g"),
-        *([] if cut else [("free", "free", "")]),
-    ]
+    powers = [key, f"{key}_low", f"{key}_high", f"power_{small:g}", *ways.values()]
+    powers += [] if cut else OWN_FORM
+    formats = {"method": "", **dict.fromkeys(powers, ".1%"), "passes": ".4g", "seconds": ".2g"}
     usual = of_way.get(("image", "signed"), {}).values()
     lines = [
         {**row, **{name: of_way[way].get(row["method"], {}).get(key) for way, name in ways.items()}}
         for row in sorted(usual, key=lambda row: -row[key])
     ]
     what = f"{kind} canvases" if cut else "not cut from a canvas"
-    return printing.make_table(columns, lines, title=f"{model} model, {what}")
+    if lines:
+        formats |= {} if cut else {"free": ""}
+        print_table(as_table(lines), formats, f"{model} model, {what}")

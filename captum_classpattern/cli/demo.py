@@ -16,7 +16,7 @@ from captum_classpattern._files import write_atomically, write_figure, write_jso
 from captum_classpattern.cli.compare import run_comparison
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ComputeOptions, OutputFolder, SearchOptions
-from captum_classpattern.cli.printing import console
+from captum_classpattern.cli.printing import say
 
 ROUNDS = 6  # of each search: with 4 canvases about a sixth of the default's passes
 CANVASES = {"positive": 4, "white": 1}
@@ -33,11 +33,11 @@ SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
     "max_images": 100,
     "n_seeds": 1,
 }
-STAGES = {  # and how many classes a scan searches in the same time
-    "search the patterns of all classes": 42,
-    "scan each model for a backdoor": 28,
-    "compare the patterns with Captum's methods": 31,
-}
+STAGES = (
+    "search the patterns of all classes",
+    "scan each model for a backdoor",
+    "compare the patterns with Captum's methods",
+)
 
 
 def demo(
@@ -70,8 +70,8 @@ def demo(
     started, models = time.perf_counter(), cp.demo_models()
     settings = {**searches.keywords(), "versions": versions()}
     _prepare(out, settings)
-    stages = list(STAGES) if comparison else list(STAGES)[:-1]
-    _announce(stages, searches)
+    stages = STAGES if comparison else STAGES[:-1]
+    print("Three small networks that classify clothes: natural, backdoored and robust.")
     with interrupted(lambda: f"the same command continues with what is missing in {out}"):
         _begin(stages, 0)
         surveys = {name: _search(model, name, out, searches) for name, model in models.items()}
@@ -111,7 +111,7 @@ def demo(
         ],
     }
     write_json(results, out / "results.json")
-    console().print(f"\n{' '.join(found)}\n", markup=False)
+    say(" ".join(found))
     print(f"Finished in {results['seconds']} s. Open {out / 'index.html'}")
 
 
@@ -131,19 +131,6 @@ def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
             shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     write_json(unfinished, path)
-
-
-def _announce(stages: Sequence[str], searches: ComputeOptions) -> None:
-    """Says what will be done, and how long it takes, by the time of one pass."""
-    from captum_classpattern.scanning.profile import estimate_seconds
-
-    model, images = cp.demo_models()["natural"], cp.demo_images().search
-    one = estimate_seconds(model, images, 1, precision=searches.precision)
-    total = sum(STAGES[stage] for stage in stages)
-    print("Three small networks that classify clothes: natural, backdoored and robust.")
-    print(f"{len(stages)} stages, about {one * total:.0f} s on this machine:")
-    for number, stage in enumerate(stages, 1):
-        print(f"  {number}. {stage}, {one * STAGES[stage]:.0f} s")
 
 
 def _begin(stages: Sequence[str], number: int) -> None:
