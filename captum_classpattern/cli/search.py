@@ -87,8 +87,6 @@ def search(
     if found.finished:
         finished = dict.fromkeys(finding.label for finding in found.finished)
         print(f"Already finished: {', '.join(finished)}.")
-    count = len(found.missing)
-    print(f"{count} class{'es' * (count != 1)} x {found.settings.in_words()}.", flush=True)
     with (
         interrupted(lambda: f"--resume continues the search in {out}"),
         found.progress(desc="Searching", disable=None),  # on a terminal

@@ -129,7 +129,7 @@ def explain_class(
         unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
         with task.progress(
-            desc=f"{label_of(number, listed)}: {settings.in_words()}",
+            desc=f"Searching {label_of(number, listed)}",
             delay=0.0 if show_progress else LONG,
             disable=show_progress is False,
         ):

@@ -58,8 +58,6 @@ from captum_classpattern.surveys.store import RESULTS, VERSION, Store
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 LONG = 5.0  # seconds after which there is a progress bar
-NOISY = 2_000  # passes of a quick search
-FEW = " (few passes: results vary from seed to seed)"
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -109,15 +107,6 @@ class SurveySettings(SearchSettings):
                 at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
             total += cost(rounds) + smaller * at_smaller
         return total
-
-    def in_words(self) -> str:
-        """What a class takes, such as "3 kinds of canvas x 500 passes + scoring"."""
-        kinds, areas = len(self.canvases), len(self.areas)
-        length = f"{self.passes:,} passes" if self.n_steps is None else f"{self.n_steps} rounds"
-        if areas > 1:
-            length = f"up to {length} at each of {areas} areas"
-        few = FEW if self.n_steps is None and self.passes < NOISY else ""
-        return f"{kinds} kind{'s' * (kinds > 1)} of canvas x {length} + scoring{few}"
 
     def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
         """What decides the findings of a model, for the files of a folder."""
