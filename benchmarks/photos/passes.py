@@ -12,7 +12,6 @@ from captum_classpattern import Cells, ClassPattern
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import triage
-from captum_classpattern.scanning.profile import seconds_per_pass
 
 IMAGES, REPEATS, ROUNDS = 16, 2, 2
 
@@ -43,8 +42,6 @@ def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
     expected = [triage.expected_passes(n, len(problem.images)) for n in (0, len(found))]
     passes = expected[1] - expected[0]
     yield [timed("short searches of a scan", both=taken_together / passes)]
-    seconds = [seconds_per_pass(model, explainer._baselines, "auto") for _ in range(REPEATS)]
-    yield [timed("as estimated beforehand", both=min(seconds))]
 
 
 def timed(what: str, **seconds: float) -> Row:

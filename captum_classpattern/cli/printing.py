@@ -19,9 +19,14 @@ def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None
     """Prints the columns of a DataFrame that have a format, such as ".1%", or "" for texts."""
 
     def formatted(form: str) -> Any:
-        return lambda value: printable("" if value != value or value is None else f"{value:{form}}")
+        def text_of(value: Any) -> str:
+            if value is None or value != value:  # NaN
+                return ""
+            return printable(value if isinstance(value, str) else f"{value:{form}}")
+
+        return text_of
 
     shown = table.reindex(columns=[*formats])
     by_column = {name: formatted(form) for name, form in formats.items()}
     print(printable(title), end="\n" * bool(title))
-    print(shown.to_string(index=False, formatters=by_column), end="\n\n")
+    print(shown.to_string(index=False, na_rep="", formatters=by_column), end="\n\n")

@@ -273,6 +273,7 @@ def search_further(name: str, task: Task) -> tuple[list[float], list[float], dic
             given = (batch.to(value)[None] for batch in others.in_order(at_once))
             changed = (change.apply(value[None], batch)[0] for batch in given)
             hits, margin, _ = hits_of(classifier, changed, y)
+            note_half_passes(len(others))
             before = float(margins_of(clean[(judges.known_labels != y).to(clean.device)], y).mean())
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)

@@ -232,7 +232,7 @@ def test_patterns_are_written_and_printed(comparison, tmp_path, capsys):
         if row["method"] in OWN:
             [line] = [x for x in second.splitlines() if x.strip().startswith(row["method"])]
             shares = (100 * row[name] for name in ("own_form", "share_changed"))
-            assert all(f"{share:.1f} %" in line for share in shares)
+            assert all(f"{share:.1f}%" in line for share in shares)
 
 
 # ---- Captum's contract
