@@ -45,7 +45,7 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     assert "other model, positive canvases" in result.stdout
     assert "Not run here" not in result.stdout
     printed = re.findall(
-        r"^ +(?:ClassPattern|Saliency|RandomPixels) +([\d.]+)%", result.stdout, re.M
+        r"^ *(?:ClassPattern|Saliency|RandomPixels) +([\d.]+)%", result.stdout, re.M
     )
     powers = [float(power) for power in printed]
     assert powers == [*sorted(powers[:3], reverse=True), *sorted(powers[3:], reverse=True)]

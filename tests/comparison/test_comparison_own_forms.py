@@ -230,7 +230,7 @@ def test_patterns_are_written_and_printed(comparison, tmp_path, capsys):
     assert not any(name in first for name in OWN)
     for row in part.rows():
         if row["method"] in OWN:
-            [line] = [x for x in second.splitlines() if x.strip().startswith(row["method"])]
+            line = next(x for x in second.splitlines() if x.strip().startswith(row["method"]))
             shares = (100 * row[name] for name in ("own_form", "share_changed"))
             assert all(f"{share:.1f}%" in line for share in shares)
 
