@@ -30,14 +30,6 @@ class Pair(Net):
         return images, super().forward(images)
 
 
-class Talking(Net):
-    """It prints, as a user's model may."""
-
-    def forward(self, images):
-        print("a message of the model")
-        return super().forward(images)
-
-
 def write_images(folder, names=NAMES, count=20, sides=(8,), seed=0, brighter=0.1):
     """A folder for each class, with images that are brighter in its colour: by so much that a third
     of the pixels can change the class."""

@@ -151,7 +151,6 @@ PLACES = {
     "torchvision": {"datasets", "adapters"},
     "jinja2": {"pages"},
     "cyclopts": {"cli"},
-    "rich": {"cli"},
     "ray": {"surveys"},
 }
 LIBRARY_OF = {"results": "pandas"}  # of one module

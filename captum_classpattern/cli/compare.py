@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
-from captum_classpattern.cli import options, printing
-from captum_classpattern.cli.errors import INTERRUPTED, printable
+from captum_classpattern.cli import options
+from captum_classpattern.cli.errors import INTERRUPTED
+from captum_classpattern.cli.printing import print_table, say
+from captum_classpattern.results import as_table
 
 LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are
@@ -206,22 +205,21 @@ def print_comparison(comparison: "cp.Comparison") -> None:
     from captum_classpattern.pages.report_data import numbers_tables
     from captum_classpattern.visualization.formats import SPACE, percent_range
 
-    def cell(column: Any, row: Mapping[str, Any]) -> Text:
+    def cell(column: Any, row: Mapping[str, Any]) -> str:
         ends, text = column.ends(row), column.text(row).replace("\N{ZERO WIDTH SPACE}", "")
         interval = f" ({percent_range(*ends)})" if ends else ""
-        return Text(printable(text.replace(SPACE, " ") + interval))
+        return f"{text}{interval}".replace(SPACE, " ")
 
-    out, first_kind = printing.console(), comparison.select(kind=comparison.kinds[0])
+    first_kind = comparison.select(kind=comparison.kinds[0])
     first, others = numbers_tables(replace(comparison, records=first_kind))
-    table = Table(title=first.title, title_justify="left", box=SIMPLE_HEAD)
-    for column in first.columns:
-        justify: Any = "left" if column.key == "name" else "right"
-        table.add_column(Text(printable(column.heading)), justify=justify)
-    for row in [*first.rows, *others.rows]:
-        table.add_row(*(cell(column, row) for column in first.columns))
     if first.rows:
-        out.print(table, LEGEND, Text(printable(comparison.summary)), sep="\n")
+        rows = [
+            {column.heading: cell(column, row) for column in first.columns}
+            for row in [*first.rows, *others.rows]
+        ]
+        print_table(as_table(rows), dict.fromkeys(rows[0], ""), first.title)
+        say(LEGEND, comparison.summary)
     else:
-        out.print("No method gave a map.")
+        print("No method gave a map.")
     if notes := comparison.notes():
-        out.print("Not run here:\n- " + "\n- ".join(notes), markup=False)
+        say("Not run here:", *(f"- {note}" for note in notes))

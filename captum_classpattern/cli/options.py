@@ -2,10 +2,9 @@
 is checked, and what the options of a panel open."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -43,9 +42,6 @@ Numbers: TypeAlias = Annotated[list[float], read_as(values.numbers, "NUMBERS"), 
 Source: TypeAlias = Annotated[str, read_as(values.source, "IMAGES")]
 Area: TypeAlias = Annotated[float, Parameter(validator=values.check_area, metavar="SHARE")]
 OutputFolder: TypeAlias = Annotated[Path, read_as(values.folder, "FOLDER")]
-AsJson: TypeAlias = Annotated[
-    bool, Parameter(name="--json", help="Print the result as JSON, and nothing else.")
-]
 
 
 @Parameter(name="*", group=MORE_MODEL)
@@ -93,23 +89,6 @@ class ModelOptions:
     def loading(self) -> dict[str, Any]:
         """The options as load_model takes them."""
         return {name: value for name, value in vars(self).items() if name != "device"}
-
-
-def as_command(command: str, argument: str, *given: Any, **changed: Any) -> str:
-    """A command line to copy, with the options that were given to another command."""
-    chosen: dict[str, Any] = {}
-    for each in given:
-        known = {field.name: (getattr(each, field.name), field.default) for field in fields(each)}
-        chosen |= {name: value for name, (value, default) in known.items() if value != default}
-    if "class_names" in chosen:
-        chosen["class_names"] = "FILE"  # it was read
-    words = ["classpattern", command, argument]
-    for name, value in (chosen | changed).items():
-        if value is not None:
-            words.append(f"--{name.replace('_', '-')}")
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words += [text] * (value is not True)
-    return shlex.join(words)
 
 
 def import_from_here() -> None:

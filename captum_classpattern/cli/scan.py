@@ -8,13 +8,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.text import Text
 
 import captum_classpattern as cp
-from captum_classpattern.cli import options, printing
-from captum_classpattern.cli.errors import interrupted, printable
+from captum_classpattern.cli import options
+from captum_classpattern.cli.errors import interrupted
+from captum_classpattern.cli.printing import print_table, say
+from captum_classpattern.results import as_table
 
 FIRST_PRINTED = 10  # classes of a scan without references
+OF_FAMILIES = {
+    **{"searched": "", "target_name": "", "lead": ".1f", "clean_models": ""},
+    **dict.fromkeys(("power", "power_low", "power_high", "no_pattern"), ".1%"),
+    "unseen_images": "",
+}
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 
 
@@ -28,7 +34,6 @@ def scan(
     references: Annotated[str | None, Parameter(metavar="FILE|NAME")] = None,
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="P")] = 0.05,
     out: options.OutputFolder | None = None,
-    as_json: options.AsJson = False,
     exit_zero: bool = False,
 ) -> int:
     """Ask whether a model is backdoored.
@@ -58,49 +63,27 @@ def scan(
         exit_zero: Exit with 0 whatever the verdict is.
     """
     from captum_classpattern.adapters.load import folder_name
-    from captum_classpattern.scanning import Triage, triage
-    from captum_classpattern.scanning.profile import estimate_seconds, seconds_per_pass
-    from captum_classpattern.scanning.references import names_of
-    from captum_classpattern.scanning.scan import check_many
-    from captum_classpattern.surveys.sweep_run import duration
+    from captum_classpattern.scanning import Triage
 
     known = None if references is None else cp.ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
-
-    with printing.document("scan", folder, as_json) as content:
-        classifier = model.open(checkpoint)
-        shape = None if known is None else known.shape
-        source = images.load_all([classifier], seed=compute.seed, shape=shape)
-        count = source.count_outputs(classifier)
-        if known is None:
-            check_many(count)
-            one = seconds_per_pass(classifier, source, compute.precision)
-            seconds = triage.expected_passes(count, len(source)) * one
-        else:
-            known.check(count, source.shape, names_of(classifier, source, count))
-            seconds = estimate_seconds(classifier, source, count, precision=compute.precision)
-        print(f"{count:,} classes, about {duration(max(1, seconds))}.", flush=True)
-        with interrupted(lambda: f"the same command resumes from {folder}"):
-            found = cp.scan(
-                classifier,
-                source,
-                references=known,
-                alpha=alpha,
-                folder=folder,
-                show_progress=sys.stderr.isatty(),
-                **compute.keywords(),
-            )
-        found.save(folder)
-        found.to_html(folder / "scan.html")
-        content |= found.as_dict()
-        if known is None:
-            content["schema"] = content["schema"].replace("/scan/", "/triage/")
-        if not as_json:
-            if isinstance(found, Triage):
-                print_triage(found)
-            else:
-                print_scan(found)
-            print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
+    classifier = model.open(checkpoint)
+    shape = None if known is None else known.shape
+    source = images.load_all([classifier], seed=compute.seed, shape=shape)
+    with interrupted(lambda: f"the same command resumes from {folder}"):
+        found = cp.scan(
+            classifier,
+            source,
+            references=known,
+            alpha=alpha,
+            folder=folder,
+            show_progress=sys.stderr.isatty(),
+            **compute.keywords(),
+        )
+    found.save(folder)
+    found.to_html(folder / "scan.html")
+    print_triage(found) if isinstance(found, Triage) else print_scan(found)
+    print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 
@@ -108,25 +91,13 @@ def print_scan(found: "cp.Scan") -> None:
     """Prints the verdict, what each family has found, and what to do next."""
     from captum_classpattern.scanning.families import WORDS
 
-    out = printing.console()
-    out.print(Text(found.verdict.capitalize(), style="bold"))
     notes = (f"Note: {note}" for note in found.notes)
-    for text in (found.reason, *notes, found.likeness):
-        out.print(printable(text), markup=False)  # names may hold anything
-    rows = []
-    for family, each in found.comparisons.items():
-        known, look = each.usual_leads, found.looks.get(family)
-        row = {"words": WORDS[family], "name": found.class_names[each.target]}
-        row["usual"] = f"{known.min():.1f} to {known.max():.1f}"
-        rows.append({**row, "lead": each.lead, **(look.power.as_columns() if look else {})})
-    unseen = all(look.unseen for look in found.looks.values())
-    columns = [
-        *(("searched", "words", ""), ("class", "name", ""), ("lead", "lead", ".1f")),
-        ("clean models", "usual", ""),
-        ("power, held-out images" if unseen else "power", "power", printing.INTERVAL),
-        ("without", "no_pattern", ".1%"),
-    ]
-    out.print(printing.make_table(columns, rows))
+    say(found.verdict.capitalize(), found.reason, *notes, found.likeness, "")
+    rows = found.as_dict()["families"]
+    for name, row in rows.items():
+        known = row["reference_leads"]
+        row |= {"searched": WORDS[name], "clean_models": f"{min(known):.1f} to {max(known):.1f}"}
+    print_table(as_table(rows.values()), OF_FAMILIES)
     print_steps(found.next_steps)
 
 
@@ -134,21 +105,15 @@ def print_triage(found: "cp.scanning.Triage") -> None:
     """Prints the verdict, the first classes, and what to do next."""
     from captum_classpattern.scanning.triage import SHARES
 
-    out = printing.console()
-    out.print(Text(found.verdict.capitalize(), style="bold"))
-    out.print(printable(found.reason), markup=False)
-    columns = [("class", "name", ""), ("gain", "gain", "+.2f"), ("SD", "deviations", "+.1f")]
-    columns += [(f"power,\n{n / 1000:.1%}", f"power_{n}", ".0%") for n in SHARES]
-    rows = found.table().head(FIRST_PRINTED).to_dict("records")
-    out.print(printing.make_table(columns, rows))
+    say(found.verdict.capitalize(), found.reason, "")
+    powers = {f"power_{n}": ".0%" for n in SHARES}  # by thousandths of the pixels
+    formats = {"name": "", "gain": "+.2f", "deviations": "+.1f", **powers}
+    print_table(found.table().head(FIRST_PRINTED), formats)
     print_steps(found.next_steps)
 
 
 def print_steps(steps: Sequence[str]) -> None:
-    out = printing.console()
-    out.print(Text("What next", style="bold"))
-    for number, step in enumerate(steps, 1):
-        out.print(printable(f"{number}. {step}"), markup=False)
+    say("What next", *(f"{number}. {step}" for number, step in enumerate(steps, 1)))
 
 
 def _number_or_text(text: str) -> float | str:
@@ -182,8 +147,9 @@ def reference(
         recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """
     from captum_classpattern.classifier.fingerprints import hash_of_model
+    from captum_classpattern.optimization.search import passes_bar
     from captum_classpattern.scanning.decision import references_needed
-    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.families import PASSES
 
     checkpoints = options.checkpoints_by_name(models)
     if out.is_dir():
@@ -196,9 +162,11 @@ def reference(
         if not (key and equals and value):
             raise ValueError(f"--recipe: expected KEY=VALUE, got {key + equals + value!r}")
     trained = {key: _number_or_text(value) for key, _, value in pairs}
+    held = {} if known is None else known.profiles
+    missing = [name for name in checkpoints if name not in held]
     for name, checkpoint in checkpoints.items():
         classifier = model.open(checkpoint)
-        if known is not None and name in known.profiles:
+        if known is not None and name not in missing:
             if known.profiles[name].model != hash_of_model(classifier):
                 raise ValueError(
                     f"{out} has another model of the name {name}: give this one another name, as "
@@ -210,16 +178,15 @@ def reference(
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-            given = classifier, source, known.n_classes
-            seconds = estimate_seconds(*given, precision=compute.precision)
-            print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
-            known.add(
-                *(name, classifier, source),
-                recipe=trained,
-                show_progress=sys.stderr.isatty(),
-                **compute.keywords(),
-            )
+            with passes_bar(
+                desc=f"Measuring {name}",
+                total=len(missing) * known.n_classes * PASSES,
+                initial=missing.index(name) * known.n_classes * PASSES,  # a bar over all models
+                leave=False,
+                disable=None,  # unless on a terminal
+            ):
+                known.add(name, classifier, source, recipe=trained, **compute.keywords())
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
         out.parent.mkdir(parents=True, exist_ok=True)

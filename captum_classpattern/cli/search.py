@@ -3,36 +3,35 @@ many, scored on held-out images."""
 
 import codecs
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp
 from captum_classpattern._files import replace_file, write_figure
-from captum_classpattern.cli import options, printing
-from captum_classpattern.cli.errors import interrupted, printable
-
-if TYPE_CHECKING:  # --help needs no torch
-    from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.cli import options
+from captum_classpattern.cli.errors import interrupted
+from captum_classpattern.cli.printing import print_table, say
+from captum_classpattern.results import as_table
 
 IN_RAY = Parameter(group=options.RAY)
 CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
 SHOWN = 20  # models, and units that failed
-COLUMNS = (  # of the table of a sweep
-    ("model", "model", ""),
-    ("classes", "classes", "d"),
-    ("failed", "failed", "d"),
-    ("mean power", "power", ".1%"),
-    ("above controls", "above", "d"),
-    ("strongest class", "strongest", ""),
+SCORES = {"class": "", "canvas": "", "area": "g", "images": "d"} | dict.fromkeys(
+    ("power", "power_low", "power_high", "no_pattern", "random_pixels", "other_canvas"), ".1%"
+)
+OF_MODELS = {"model": "", "classes": "d", "failed": "d", "power": ".1%", "above": ".0f"}
+LEGEND = (
+    "Power: the share of held-out images of other classes that the model assigns to the class once "
+    "they are stamped with the pattern (low, high: 95 % Wilson interval). It beats its controls if "
+    "it is above all three, on at least 100 images (95 % interval of each difference above 0)."
 )
 CAUTION = (
     "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
-    "Compare with a clean model of the same kind, and look at the pattern.\n"
+    "Compare with a clean model of the same kind, and look at the pattern."
 )
 
 
@@ -45,7 +44,6 @@ def search(
     searches: options.SurveyOptions = options.SurveyOptions(),
     out: options.OutputFolder = Path("classpattern-search"),
     resume: bool = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """Find the patterns of a model's classes, and score them.
 
@@ -65,79 +63,42 @@ def search(
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
-    with printing.document("search", out, as_json) as content:
-        classifier = model.open(checkpoint)
-        search_images, held_out = images.load([classifier], seed=searches.seed)
-        found = cp.survey(
-            classifier,
-            search_images,
-            held_out,
-            classes=searches.find_classes(classifier, search_images),
-            classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
-            folder=out,
-            resume=resume,
-            **searches.keywords(),
-        )
-        provenance, accuracy = classifier.provenance, found.info["accuracy"]
-        print(
-            f"{provenance['source']}: {provenance['format']}, "
-            f"{provenance.get('arch') or 'the network in it'}; "
-            f"normalised by {provenance['normalisation']['from']}.\n"
-            f"{_counts(search_images, held_out)}"
-        )
-        if accuracy is not None:
-            print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
-        if found.finished:
-            finished = dict.fromkeys(finding.label for finding in found.finished)
-            print(f"Already finished: {', '.join(finished)}.")
-        print(_cost(found, classifier, search_images), flush=True)
-        with (
-            interrupted(lambda: f"--resume continues the search in {out}"),
-            found.progress() as bar,
-        ):
-            for finding in found:
-                bar.set_description(finding.label)
-        figure, _ = found.plot(use_pyplot=False)
-        write_figure(figure, out / "patterns.png")
-        found.to_html(out / "report.html")
-        if as_json:
-            content |= _results_with_files(out)
-        else:
-            screen = printing.console()
-            screen.print(printing.results_table(provenance["source"], found.findings))
-            screen.print(printing.LEGEND)
-            for sentence in found.strongest_of_each():  # the names of classes may hold brackets
-                screen.print(sentence, markup=False)
-            screen.print(CAUTION)
-        print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
-        if not as_json:
-            print(_next_steps(found, held_out.shape, checkpoint, model, images))
-
-
-def _cost(found: "SurveySearch", model: "cp.PixelClassifier", images: "cp.LabelledImages") -> str:
-    """What the search will cost, in a sentence."""
-    from captum_classpattern.scanning.profile import seconds_per_pass
-    from captum_classpattern.surveys.sweep_run import duration
-
-    passes, count = found.expected_passes(), len(found.missing)
-    seconds = passes * seconds_per_pass(model, images, found.settings.precision)
-    words = f"{count} class{'es' * (count != 1)} x {found.settings.in_words()}"
-    return f"{words}: {passes:,.0f} passes, about {duration(seconds)}."
-
-
-def _next_steps(found: "SurveySearch", shape: Sequence[int], checkpoint: str, *given: Any) -> str:
-    """The commands that ask more about the same model."""
-    from captum_classpattern.scanning.references import SHIPPED
-
-    fitting, task = ["my.json"], (found.n_classes, tuple(shape))
-    for name in SHIPPED:
-        known = cp.ReferenceSet.load(name)
-        fitting += [name] * ((known.n_classes, known.shape) == task)
-    need = "" if fitting[1:] else " (my.json: clean models, measured by classpattern reference)"
-    scan = options.as_command("scan", checkpoint, *given, references=fitting[-1], held_out=None)
-    classes = ",".join(map(str, found.classes))
-    compare = options.as_command("compare", checkpoint, *given, classes=classes)
-    return f"Is it backdoored?{need}\n    {scan}\nBeside Captum's methods:\n    {compare}"
+    classifier = model.open(checkpoint)
+    search_images, held_out = images.load([classifier], seed=searches.seed)
+    found = cp.survey(
+        classifier,
+        search_images,
+        held_out,
+        classes=searches.find_classes(classifier, search_images),
+        classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
+        folder=out,
+        resume=resume,
+        **searches.keywords(),
+    )
+    provenance, accuracy = classifier.provenance, found.info["accuracy"]
+    print(
+        f"{provenance['source']}: {provenance['format']}, "
+        f"{provenance.get('arch') or 'the network in it'}; "
+        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"{_counts(search_images, held_out)}"
+    )
+    if accuracy is not None:
+        print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
+    if found.finished:
+        finished = dict.fromkeys(finding.label for finding in found.finished)
+        print(f"Already finished: {', '.join(finished)}.")
+    with (
+        interrupted(lambda: f"--resume continues the search in {out}"),
+        found.progress(desc="Searching", disable=None),  # on a terminal
+    ):
+        findings = list(found)
+    figure, _ = found.plot(use_pyplot=False)
+    write_figure(figure, out / "patterns.png")
+    found.to_html(out / "report.html")
+    rows = [{**row, "class": each.label} for each in findings for row in each.rows()]
+    print_table(as_table(rows), {**SCORES, "beats_controls": ""}, provenance["source"])
+    say(LEGEND, *found.strongest_of_each(), CAUTION)
+    print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
 
 
 def _counts(search: "cp.LabelledImages", held_out: "cp.LabelledImages") -> str:
@@ -145,23 +106,6 @@ def _counts(search: "cp.LabelledImages", held_out: "cp.LabelledImages") -> str:
         f"{len(search)} images to search with, {len(held_out)} held out "
         f"({held_out.duplicates_dropped} copies dropped)."
     )
-
-
-def _results_with_files(out: Path) -> dict[str, Any]:
-    """results.json, with the file of the pattern next to the scores at each area, and whether
-    these beat their controls."""
-    from captum_classpattern.scores import Scores
-    from captum_classpattern.surveys.store import RESULTS, pattern_file
-
-    results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    for row in results["rows"]:
-        for area, scores in row["areas"].items():
-            file = pattern_file(
-                out / "patterns", row["class"], row["canvas"], float(area), row["class_name"]
-            )
-            scores["beats_controls"] = Scores.from_dict(scores).beats_controls
-            scores["pattern"] = file.relative_to(out).as_posix()
-    return results
 
 
 def sweep(
@@ -249,9 +193,6 @@ def sweep(
         write_figure(figure, out / "power.png")
         written += ", power.png"
     print(f"{written} and a folder for each model are in {out}.")
-    if found_some:
-        site = options.as_command("gallery", str(out), out="site")
-        print(f"As a site, with a page for each class:\n    {site}")
     return 0 if found_some else 1
 
 
@@ -281,17 +222,17 @@ def print_sweep(found: "cp.Sweep", title: str) -> bool:
     for row in rows:
         if first := row.get("first"):
             row["strongest"] = f"{first.label}, {100 * first.power.value:.1f} %"
-    strongest = f"{SHOWN} of {len(rows)} models, the strongest" if len(rows) > SHOWN else None
-    out = printing.console()
-    out.print(printing.make_table(COLUMNS, rows[:SHOWN], title=title, caption=strongest))
+    if len(rows) > SHOWN:
+        title += f": the strongest {SHOWN} of {len(rows)} models"
+    print_table(as_table(rows[:SHOWN]), {**OF_MODELS, "strongest": ""}, title)
     area = float(found.settings["areas"][0])
-    out.print(
-        f"Powers: at {area:.3g} of the pixels of the canvas that did best on the judging images. "
-        "Above controls: classes whose power beats all three, on at least 100 images."
+    say(
+        f"Power: mean over the classes, at {area:.3g} of the pixels of the canvas that did best on "
+        "the judging images. Above: classes whose power beats all three controls, on at least 100 "
+        "images."
     )
     for row in found.failures[:SHOWN]:
-        line = f"Failed: {row['model']}, class {row['class']}: {row['error']}"
-        out.print(printable(line), markup=False)
+        say(f"Failed: {row['model']}, class {row['class']}: {row['error']}")
     if len(found.failures) > SHOWN:
-        out.print(f"and {len(found.failures) - SHOWN} more, in {found.folder / 'table.csv'}")
+        print(f"and {len(found.failures) - SHOWN} more, in {found.folder / 'table.csv'}")
     return any("power" in row for row in rows)

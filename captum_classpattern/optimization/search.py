@@ -21,13 +21,17 @@ _bar: ContextVar[Any] = ContextVar("bar", default=None)  # of the passes of all 
 
 
 @contextmanager
-def passes_on(bar: Any) -> Iterator[None]:
-    """Searches in this block move a tqdm bar by their passes."""
-    token = _bar.set(bar)
-    try:
-        yield
-    finally:
-        _bar.reset(token)
+def passes_bar(total: float, **options: Any) -> "Iterator[tqdm[Any]]":
+    """A bar over the passes of all searches in this block, with more options of tqdm. It leaves an
+    outer one alone if it is disabled."""
+    shown = {"unit": " passes", "unit_scale": True, "mininterval": 1.0, **options}
+    with tqdm(total=total, **shown) as bar:
+        token = _bar.set(_bar.get() if bar.disable else bar)
+        try:
+            yield bar
+        finally:
+            _bar.reset(token)
+        bar.update(bar.total - bar.n)
 
 
 def note_half_passes(count: int) -> None:

@@ -26,6 +26,7 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.masks import norms, unit
+from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
@@ -123,6 +124,10 @@ class Store:
         if not self.file.exists() or not all(path.exists() for path in paths.values()):
             return None
         return {key: Pattern.load(path) for key, path in paths.items()}
+
+    def count(self) -> int:
+        """How many patterns are there."""
+        return len([*self.folder.glob("[0-9]*.safetensors")]) if self.file.exists() else 0
 
     def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
         """Writes patterns, next to others of the same search."""
@@ -268,6 +273,7 @@ def search_further(name: str, task: Task) -> tuple[list[float], list[float], dic
             given = (batch.to(value)[None] for batch in others.in_order(at_once))
             changed = (change.apply(value[None], batch)[0] for batch in given)
             hits, margin, _ = hits_of(classifier, changed, y)
+            note_half_passes(len(others))
             before = float(margins_of(clean[(judges.known_labels != y).to(clean.device)], y).mean())
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)
@@ -300,11 +306,12 @@ def search_change(
                 gradient += torch.autograd.grad(loss, values)[0]
             rate = RATE * (1 - 0.9 * number / (STEPS - 1))
             values = change.step(values.detach(), gradient, rate)
+            note_half_passes(2 * len(wanted))
         found.update(zip(group, values))
     return found
 
 
 # of a class; each smaller size takes two thirds of the rounds, of a pass and a half for each image
-PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
-PASSES += len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
+PATCH_PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
+PASSES = PATCH_PASSES + len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
 WORDS = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}

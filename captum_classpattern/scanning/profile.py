@@ -2,11 +2,9 @@
 predict each class."""
 
 import math
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,7 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.optimization.run import begin_search
-from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
@@ -33,7 +30,6 @@ from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, PATCHES, SCORED, SIZES, SOLVER, Store
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
-TIMED, STEPS_TIMED = 16, 5  # images of a step of a search, and steps
 IN_MEMORY = 2**31  # bytes of the sample, at most
 VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
@@ -121,9 +117,13 @@ def measure(
     store = None if folder is None else Store(Path(folder), key)
     if store is not None:
         store.check()
-    task = families.Task(model, sample, n_classes, settings, store)
-    patterns = families.search_patches(task)
-    further = {name: families.search_further(name, task) for name in CHANGES}
+    kept = 0 if store is None else store.count()
+    total = n_classes * families.PASSES - kept * families.PATCH_PASSES / len(SIZES)
+    shown, settings = settings.show_progress, replace(settings, show_progress=False)
+    with passes_bar(total, desc="Scanning", disable=not shown):
+        task = families.Task(model, sample, n_classes, settings, store)
+        patterns = families.search_patches(task)
+        further = {name: families.search_further(name, task) for name in CHANGES}
     correct = float((predicted == sample.known_labels).float().mean())
     precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
@@ -189,28 +189,3 @@ def key_of(
         "captum_classpattern": VERSION,
         **SETTINGS,
     }
-
-
-def estimate_seconds(
-    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
-) -> float:
-    """About how long a scan takes, from the time of one pass."""
-    return seconds_per_pass(model, images, precision) * n_classes * families.PASSES
-
-
-def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
-    """How long a pass takes, with all that a search does with it: in the median step, on one
-    canvas. Nothing but estimates depends on it."""
-    with preserve_state(model, 0):
-        device, dtype = device_and_dtype(model, images.take([0]))
-        batch = images.take([i % len(images) for i in range(TIMED)]).to(device, dtype)
-        settings, canvas = SearchSettings(precision=precision), torch.ones_like(batch[:1])
-        source = LabelledImages(batch, [0] * TIMED)  # none is of class 1
-        search = begin_search(model, canvas, [Stream(1)], source, settings)
-        steps, seconds = search.batches(TIMED, STEPS_TIMED), []
-        for _ in range(STEPS_TIMED):
-            started = time.perf_counter()
-            loss, _ = search.loss_and_gradient(search.masks, next(steps), bounded=True)
-            float(loss)  # waits for the device
-            seconds.append(time.perf_counter() - started)
-        return median(seconds) / TIMED  # the first ones prepare things

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from captum_classpattern._files import write_figure, write_json
 from captum_classpattern.attribution import ClassPattern
@@ -22,7 +21,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import Cells
 from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.optimization.search import passes_on
+from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
@@ -216,9 +215,8 @@ def rank_classes(
     explainer = ClassPattern(model, sample)
     explainer.accuracy_is_known = True
     total = expected_passes(len(names), len(sample))
-    shown = settings.show_progress
-    settings = replace(settings, show_progress=False)
-    with tqdm(total=total, unit=" passes", disable=not shown) as bar, passes_on(bar):
+    shown, settings = settings.show_progress, replace(settings, show_progress=False)
+    with passes_bar(total, desc="Scanning", disable=not shown):
         margins = _margins(explainer, sample, len(names), settings, folder, key)
         clean = clean_margins(model, judges, len(names), settings.seed)
         first = ranked([after - before for after, before in zip(margins, clean)])[:FIRST]

@@ -80,8 +80,8 @@ def explain_class(
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.
-        show_progress (bool, optional): Draws a progress bar over the passes, with what they are
-            spent on and the time that is left. Default: None (after five seconds).
+        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
+            left. Default: None (after five seconds).
 
     Returns:
         *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
@@ -128,7 +128,7 @@ def explain_class(
         unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
         with task.progress(
-            desc=f"{label_of(number, listed)}: {settings.in_words()}",
+            desc=f"Searching {label_of(number, listed)}",
             delay=0.0 if show_progress else LONG,
             disable=show_progress is False,
         ):

@@ -182,8 +182,8 @@ class Finding(Result):
         return self.pattern.topk(self.area).stamp(images)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the pattern of the first area for :meth:`Pattern.load` and ``classpattern apply``,
-        as :meth:`Pattern.save`."""
+        """Writes the pattern of the first area for :meth:`Pattern.load`, as
+        :meth:`Pattern.save`."""
         self.pattern.save(path)
 
     def table(self) -> Any:

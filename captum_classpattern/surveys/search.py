@@ -7,7 +7,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels
 from captum_classpattern.attribution import ClassPattern, versions
@@ -47,7 +46,7 @@ from captum_classpattern.optimization.contest import (
     passes_of_group,
 )
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
-from captum_classpattern.optimization.search import note_half_passes, passes_on
+from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
@@ -59,8 +58,6 @@ from captum_classpattern.surveys.store import RESULTS, VERSION, Store
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 LONG = 5.0  # seconds after which there is a progress bar
-NOISY = 2_000  # passes of a quick search
-FEW = " (few passes: results vary from seed to seed)"
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -110,15 +107,6 @@ class SurveySettings(SearchSettings):
                 at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
             total += cost(rounds) + smaller * at_smaller
         return total
-
-    def in_words(self) -> str:
-        """What a class takes, such as "3 kinds of canvas x 500 passes + scoring"."""
-        kinds, areas = len(self.canvases), len(self.areas)
-        length = f"{self.passes:,} passes" if self.n_steps is None else f"{self.n_steps} rounds"
-        if areas > 1:
-            length = f"up to {length} at each of {areas} areas"
-        few = FEW if self.n_steps is None and self.passes < NOISY else ""
-        return f"{kinds} kind{'s' * (kinds > 1)} of canvas x {length} + scoring{few}"
 
     def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
         """What decides the findings of a model, for the files of a folder."""
@@ -274,16 +262,9 @@ class SurveySearch(Survey):
             total += self.settings.expected_passes(images, len(others))
         return total
 
-    @contextmanager
-    def progress(self, **options: Any) -> "Iterator[tqdm[Any]]":
+    def progress(self, **options: Any) -> AbstractContextManager[Any]:
         """A bar over the passes of the missing classes, with more options of tqdm."""
-        total = self.expected_passes()
-        with (
-            tqdm(total=total, unit=" passes", unit_scale=True, mininterval=1.0, **options) as bar,
-            passes_on(bar),
-        ):
-            yield bar
-            bar.update(bar.total - bar.n)
+        return passes_bar(self.expected_passes(), **options)
 
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str, float], Pattern]:
         """The pattern that does best on the judging images, by class, kind of canvas and area.

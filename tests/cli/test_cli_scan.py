@@ -18,7 +18,7 @@ import captum_classpattern as cp
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.adapters.load import folder_name
 from captum_classpattern.datasets import load_images
-from captum_classpattern.scanning import ReferenceSet, Scan, families, profile, triage
+from captum_classpattern.scanning import ReferenceSet, Scan, families, triage
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.references import SHIPPED
 
@@ -28,11 +28,10 @@ class Backdoored(Net):
         super().__init__(backdoor=3)
 
 
-class Talking(Backdoored):
-    """It prints, and the logits come last, those of the classes in reverse order before."""
+class Reversed(Backdoored):
+    """The logits come last, those of the classes in reverse order before."""
 
     def forward(self, images):
-        print("a message of the model")
         logits = super().forward(images)
         return logits.flip(1), logits
 
@@ -144,43 +143,43 @@ SCAN = f"{BAD} --out scanned"
 EARLY = f"scan missing.pt {OWN} --references enough.json"  # before the model is opened
 ADD = f"{OWN} --out few.json"
 NEW = f"{OWN} --out new.json"
-ERRORS = {
-    "references of other classes": f"{SCAN} --references demo",
-    "references of another size": f"{SCAN} --size 24",
-    "another file as references": f"{SCAN} --references notes.json",
-    "unknown references": f"{EARLY} --references cifar",
-    "no references": f"scan bad.pt {OWN}",
-    "alpha of 0": f"{EARLY} --alpha 0",
-    "alpha of 1": f"{EARLY} --alpha 1",
-    "alpha of NaN": f"{EARLY} --alpha nan",
-    "alpha in letters": f"{EARLY} --alpha low",
-    "out is a file": f"{EARLY} --out bad.pt",
-    "batch of 0": f"{EARLY} --internal-batch-size 0",
-    "exit with 0 after an error": f"{EARLY} --exit-zero",
-    "logits not finite": f"scan not_finite.pt {OWN} --references enough.json",
-    "one class": f"scan constant.pt {OWN} --references enough.json",
-    "folder of another model": SCAN.replace("bad.pt", "good.pt"),
-    "folder of another seed": f"{SCAN} --seed 1",
-    "reference: one class": f"reference constant.pt {NEW}",
-    "reference: out is a folder": f"reference missing.pt {OWN} --out images",
-    "reference: out is another file": f"reference clean_0.pt {OWN} --out notes.json",
-    "reference: one file name twice": f"reference a/b=clean_0.pt a_b=clean_1.pt {NEW}",
-    "reference: another model of the name": f"reference clean_0=good.pt {ADD}",
-    "reference: a copy": f"reference copy=clean_2.pt {ADD}",  # makes p-values too small
-    "reference: a recipe without a value": f"reference missing.pt {NEW} --recipe epochs",
+ERRORS = {  # lines, and what they are told
+    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure clean",
+    f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
+    f"{SCAN} --references notes.json": "--references: notes.json is not a file of references",
+    f"{EARLY} --references cifar": "or make one from clean models with 'classpattern reference'",
+    f"scan bad.pt {OWN}": "--references cifar10 or --references demo",
+    f"{EARLY} --alpha 0": 'Invalid value "0.0" for --alpha. Must be > 0.',
+    f"{EARLY} --alpha 1": 'Invalid value "1.0" for --alpha. Must be < 1.',
+    f"{EARLY} --alpha nan": 'Invalid value "nan" for --alpha. Must be < 1.',
+    f"{EARLY} --alpha low": 'Invalid value for --alpha: unable to convert "low" into float.',
+    f"{EARLY} --out bad.pt": "Invalid value for --out: it must be a folder, but bad.pt is a file",
+    f"{EARLY} --internal-batch-size 0": "it must be a whole number from 1 up, got '0'",
+    f"{EARLY} --exit-zero": "there is no checkpoint file at missing.pt",
+    f"scan not_finite.pt {OWN} --references enough.json": "and --std that normalise its inputs",
+    f"scan constant.pt {OWN} --references enough.json": "check its normalisation and its weights",
+    SCAN.replace("bad.pt", "good.pt"): "another scan (another model, outputs)",
+    f"{SCAN} --seed 1": "of another scan (another seed): choose another folder",
+    f"reference constant.pt {NEW}": "check its normalisation and its weights",
+    f"reference missing.pt {OWN} --out images": "such as references.json, but images is a folder",
+    f"reference clean_0.pt {OWN} --out notes.json": "notes.json is not a file of references",
+    f"reference a/b=clean_0.pt a_b=clean_1.pt {NEW}": "or by the column name of a manifest",
+    f"reference clean_0=good.pt {ADD}": "give this one another name, as in other=good.pt",
+    f"reference copy=clean_2.pt {ADD}": "must be another model",  # makes p-values too small
+    f"reference missing.pt {NEW} --recipe epochs": "--recipe: expected KEY=VALUE, got 'epochs'",
 }
 
 
-@pytest.mark.parametrize("case", ERRORS)
+@pytest.mark.parametrize("line", ERRORS)
 @pytest.mark.usefixtures("first_scan")
-def test_errors(case, snapshot):
+def test_errors(line):
     def files():
         return {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
 
     before = files()
-    error = error_of(ERRORS[case], at_once=False)
-    assert error == snapshot
+    error = error_of(line, at_once=False)
     assert re.fullmatch("Error: .*", error)
+    assert ERRORS[line] in error
     assert files() == before
 
 
@@ -197,8 +196,7 @@ def test_the_sets_of_the_package_are_listed():
 def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
-    assert printed.startswith("4 classes, about ")
-    assert re.search("Suspicious owl has a .* unlike those of the 19 clean references", printed)
+    assert re.match("Suspicious owl has a .* unlike those of the 19 clean references", printed)
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
@@ -251,18 +249,14 @@ def without_search(found):
 
 
 @pytest.mark.usefixtures("first_scan")
-def test_json_is_all_that_is_printed_also_if_the_model_prints(tmp_path):
-    """The chosen output, and the same seed, give the same result."""
-    result = scan(tmp_path, "--json --seed 0 --output -1 --arch test_cli_scan:Talking")
+def test_the_chosen_output_and_the_same_seed_give_the_same_result(tmp_path):
+    result = scan(tmp_path, "--seed 0 --output -1 --arch test_cli_scan:Reversed")
     assert result.exit_code == 3, result.output
-    found = json.loads(result.stdout)  # nothing before or after it
+    found = read(tmp_path)
     assert set(found) == set(documented("scan", 0))
     assert all(set(row) == set(documented("scan", 1)) for row in found["classes"])
     assert [row["name"] for row in found["classes"]] == NAMES
-    assert found == {"schema": "classpattern/scan/1", "out": str(tmp_path), **read(tmp_path)}
-    assert without_search(read(tmp_path)) == without_search(read("scanned"))
-    assert "4 classes, about " in result.stderr  # still said
-    assert "a message of the model" in result.stderr
+    assert without_search(found) == without_search(read("scanned"))
     for path in Path("scanned/patterns").glob("[0-9]*.safetensors"):
         one, other = Pattern.load(path), Pattern.load(tmp_path / "patterns" / path.name)
         assert torch.equal(one.mask, other.mask)
@@ -293,13 +287,12 @@ def test_without_a_folder_each_checkpoint_has_its_own(monkeypatch, tmp_path, pla
 @pytest.mark.usefixtures("first_scan")
 def test_an_interrupted_scan_resumes_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "AT_ONCE", 2)
-    monkeypatch.setattr(profile, "seconds_per_pass", lambda *_: 23.4 / (4 * families.PASSES))
     said = f"Interrupted: the same command resumes from {tmp_path}."
     for interrupted in (0, 2):
         with monkeypatch.context() as patch:
             record_searches(patch, interrupted=interrupted)
             result = scan(tmp_path)
-        assert (result.exit_code, result.stdout) == (130, "4 classes, about 23 s.\n")
+        assert (result.exit_code, result.stdout) == (130, "")
         assert result.stderr.strip() == said
         assert not (tmp_path / "scan.json").exists()
     searched = record_searches(monkeypatch)
@@ -342,9 +335,7 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     models = "mine=clean_0.pt clean_1.pt"
     result = reference(models, out)
     assert result.exit_code == 130
-    first, *others = result.stdout.splitlines()
-    assert re.fullmatch(r"Models: 2, about \d+ s each\.", first)
-    assert others == ["mine, accuracy 100.0 %"]
+    assert result.stdout == "mine, accuracy 100.0 %\n"
     assert list(ReferenceSet.load(out).profiles) == ["mine"]
     result = reference(f"{models} missing.pt", out)
     assert result.exit_code == 2
@@ -374,7 +365,7 @@ def test_images_without_labels(tmp_path):
         shutil.copy(path, flat)
     result = reference("clean_0.pt", out, f"--data {flat}")
     assert result.exit_code == 0, result.output
-    assert "\nclean_0\n" in result.stdout
+    assert result.stdout.startswith("clean_0\n")
     assert "accurac" not in result.stdout
     assert ReferenceSet.load(out).accuracies == []
     result = scan(tmp_path / "scan", f"--data {flat} --references {out}")
@@ -412,15 +403,12 @@ def many(place, monkeypatch):
 def test_many_classes_are_scanned_without_references(many, tmp_path):
     result = run([*many.split(), "--out", str(tmp_path)])
     assert result.exit_code == 4, result.output
-    assert re.match(r"100 classes, about \d+ (s|min)\.", result.output)
-    assert "Inconclusive" in result.output
+    assert result.output.startswith("Inconclusive\n")
     assert "3. If you have another model of the task" in result.output
     kept = json.loads((tmp_path / "scan.json").read_text())
     assert len(kept["classes"]) == 100
     assert kept["verdict"] == "inconclusive"
     assert (tmp_path / "scan.html").exists()
-    again = run([*many.split(), "--out", str(tmp_path), "--json", "--exit-zero"])
+    again = run([*many.split(), "--out", str(tmp_path), "--exit-zero"])
     assert again.exit_code == 0
-    printed = json.loads(again.stdout)
-    assert printed["schema"] == "classpattern/triage/1"
-    assert printed["classes"] == kept["classes"]
+    assert json.loads((tmp_path / "scan.json").read_text()) == kept

@@ -38,9 +38,8 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     assert "Models: 3. Classes: 2. 30 images to search with, 30 held out" in result.stdout
     printed = " ".join(result.stdout.split())
     assert "Failed: broken, class 1: " in printed
-    assert "strongest class" in printed
-    assert re.search(r" old 2 0 \d+\.\d % too few images (dog|owl), \d+\.\d % ", printed)
-    assert result.stdout.endswith(f"    classpattern gallery {out} --out site\n")
+    assert " strongest " in printed
+    assert re.search(r" old 2 0 \d+\.\d% too few images (dog|owl), \d+\.\d % ", printed)
     with (out / "table.csv").open() as file:
         rows = [*csv.DictReader(file)]
     assert len(rows) == 2 * 2 * 3 + 2

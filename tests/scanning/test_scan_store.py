@@ -2,9 +2,13 @@
 
 import itertools
 import json
+import math
+import re
 import shutil
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,20 +17,20 @@ from scanned import CLASSES, Net, images_of
 
 from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization import search
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import families, profile
+from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
     BATCH,
     CHANGES,
     SIZES,
     SOLVER,
-    STARTS,
     STEPS,
     Store,
     grid_of,
     unit_of,
 )
-from captum_classpattern.scanning.profile import draw_sample, estimate_seconds, measure
+from captum_classpattern.scanning.profile import draw_sample, measure
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
 OTHER = {**KEY, "seed": 1}
@@ -224,22 +228,23 @@ def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
         same(again.patterns[key], one)
 
 
-def test_all_models_cost_the_same_and_the_estimate_is_the_time_of_all_passes(kept, monkeypatch):
+def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tmp_path, capsys):
     """Exchangeable models get the same budget, whatever is found early, on a slow clock, too."""
-    monkeypatch.setattr(profile.time, "perf_counter", partial(next, itertools.count()))
+    monkeypatch.setattr("time.perf_counter", partial(next, itertools.count()))
     clean, backdoored = kept[1], measure(Net(backdoor=1), images_of())
     passes = {key: one.info["passes"] for key, one in clean.patterns.items()}
     assert passes == {key: one.info["passes"] for key, one in backdoored.patterns.items()}
     assert passes[SIZES[0], 0] <= SOLVER.passes()[-1]
-    most, last = (max(passes[size, y] for y in range(CLASSES)) for size in (SIZES[0], SIZES[-1]))
-    every = STARTS * most + (last - most) + len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
-    state, model, images = torch.get_rng_state(), Net(), images_of(n=4)  # fewer than a batch
-    for n in (CLASSES, 3 * CLASSES):  # a second for each step of 16, but 50 for the first one
-        ticks = itertools.accumulate(itertools.chain([0, 50], itertools.repeat(1)))
-        monkeypatch.setattr(profile.time, "perf_counter", partial(next, ticks))
-        assert estimate_seconds(model, images, n) == pytest.approx(n * every / 16, rel=0.05)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(parameter.grad is None for parameter in model.parameters())
+    further = len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
+    for every in (families.PASSES, further):  # the second one resumes
+        bar = SimpleNamespace(n=0, total=math.inf, disable=False)
+        bar.update = lambda passes, bar=bar: setattr(bar, "n", bar.n + passes)
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "_bar", ContextVar("bar", default=bar))
+            assert measure(Net(), images_of(), folder=tmp_path) == clean
+        assert bar.n == pytest.approx(CLASSES * every, rel=0.12)  # 12 images judge
+    measure(Net(), images_of(), SearchSettings(show_progress=True), folder=tmp_path)
+    assert re.search(rf"Scanning: 100%.*/{CLASSES * further / 1000:.2f}k", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("counts", [[60] * 4, [9] * 4, [60, 51, 50, 20]])

@@ -13,8 +13,8 @@ from surveyed import NET, network
 from torch.utils.data import TensorDataset
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier, explain_class, survey
+from captum_classpattern.optimization import search as searching
 from captum_classpattern.surveys import explain
-from captum_classpattern.surveys import search as surveying
 from captum_classpattern.visualization.formats import percent
 
 NAMES = ["ant", "bee", "cat"]
@@ -242,8 +242,7 @@ def test_progress_is_drawn_if_it_takes_long(found, capsys, monkeypatch):
     assert same(explained(), found)  # only the bar depends on it
     out, err = capsys.readouterr()
     assert out == ""
-    words = "class 1: 3 kinds of canvas x 3 rounds + scoring: "
-    assert re.search(re.escape(words) + r"+0%.* 0\.00/[\d.]+k? \[.*passes", err)
+    assert re.search(r"Searching class 1: +0%.* 0\.00/[\d.]+k? \[.*passes", err)
     assert "100%" in err
 
 
@@ -251,12 +250,13 @@ def test_progress_is_drawn_if_it_takes_long(found, capsys, monkeypatch):
 def test_the_bar_shows_what_is_spent(settings, monkeypatch):
     noted = []
 
-    class Bar(surveying.tqdm):
+    class Bar(searching.tqdm):
         def update(self, n=1):
-            noted.append(n)
+            nonlocal noted
+            noted += [] if self.disable else [n]
             super().update(n)
 
-    monkeypatch.setattr(surveying, "tqdm", Bar)
+    monkeypatch.setattr(searching, "tqdm", Bar)
     found = explained(show_progress=True, **settings)
     *searched, rest = noted
     spent = sum(each.pattern.info["passes_together"] for each in (found, *found.others))

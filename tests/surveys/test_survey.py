@@ -28,7 +28,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
-from captum_classpattern.surveys.search import CANVASES, DRAWS, SurveySearch, SurveySettings
+from captum_classpattern.surveys.search import DRAWS, SurveySearch
 
 
 def surveyed(net=NET, search=(SEARCH, LABELS), held_out=(HELD_OUT, LABELS), **settings):
@@ -542,7 +542,7 @@ def test_it_splits_normalises_and_names_as_explain_class_does():
         {"n_steps": 4, "classes": [1]},
     ],
 )
-def test_what_is_announced_is_spent_within_a_fifth(settings):
+def test_the_total_of_the_bar_is_spent_within_a_fifth(settings):
     """A pass is one image forward and back; without gradients it is half of one."""
     spent = []
 
@@ -552,27 +552,11 @@ def test_what_is_announced_is_spent_within_a_fifth(settings):
 
     images = torch.rand(300, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     found = survey(counted, (images, torch.arange(300) % 3), **{"areas": (0.2, 0.1), **settings})
-    announced = found.expected_passes()
+    total = found.expected_passes()
     spent.clear()
     found.findings  # noqa: B018 - searches
-    assert sum(spent) == pytest.approx(announced, rel=0.2)
+    assert sum(spent) == pytest.approx(total, rel=0.2)
     assert found.expected_passes() == len(found._held_out) / 2  # nothing is missing
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({}, "3 kinds of canvas x 7,000 passes + scoring"),
-        ({"n_steps": 5, "canvases": {"white": 1}}, "1 kind of canvas x 5 rounds + scoring"),
-        (
-            {"budget": 500, "areas": (0.2, 0.1)},
-            "3 kinds of canvas x up to 500 passes at each of 2 areas + scoring (few passes: "
-            "results vary from seed to seed)",
-        ),
-    ],
-)
-def test_the_cost_in_words(settings, words):
-    assert SurveySettings(**{"canvases": CANVASES, **settings}).in_words() == words
 
 
 # ---- what is refused
