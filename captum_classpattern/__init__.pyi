@@ -26,7 +26,6 @@ from .optimization import Cells as Cells
 from .optimization import SearchResult as SearchResult
 from .optimization import search_masks as search_masks
 from .optimization import select_canvases as select_canvases
-from .pages import write_gallery as write_gallery
 from .pages import write_report as write_report
 from .pages.explorer import explore as explore
 from .pattern import Pattern as Pattern

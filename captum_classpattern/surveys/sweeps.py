@@ -1,0 +1,386 @@
+"""``sweep``: the surveys of many models, one after another or on a Ray cluster; and ``Sweep``, what
+is in their folder."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern._files import write_json
+from captum_classpattern._validation import ArgumentTypeError, import_optional, summary_of
+from captum_classpattern.adapters.load import check_folders
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier.class_names import ClassNames
+from captum_classpattern.images import ImagesAndLabels, LabelledImages
+from captum_classpattern.optimization.features import check_for_all
+from captum_classpattern.results import Result, as_table
+from captum_classpattern.surveys import search as searching
+from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
+from captum_classpattern.surveys.store import RESULTS, SWEEP_FORMAT, Store, check_same, read_json
+
+SWEEP = "sweep.json"
+IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
+RETRIES = 3  # of a survey whose worker or node dies
+OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose words suffice
+
+
+class Sweep(Result):
+    r"""
+    The surveys in a sweep's folder, finished or not, as :func:`sweep` returns them. They are read
+    when they are needed. A notebook and ``plot()`` show the power of each class (columns) of each
+    model (rows) at the first area.
+
+    Args:
+        folder (str or PathLike): The folder. Attribute: a Path.
+
+    Attributes:
+        settings (dict): What the findings depend on.
+        classes (list[int]): The classes that were searched or will be.
+        models (list[str]): The names of the models.
+        columns (dict[str, dict]): What else a manifest says of each model.
+        failures (dict[str, str]): The models that failed, and why.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no sweep in the folder, or a file is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder, file = Path(folder), Path(folder) / SWEEP
+        if not file.exists():
+            raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
+        data = read_json(file, "sweep")
+        try:
+            self.settings: dict[str, Any] = data["settings"]
+            self.classes: list[int] = data["classes"]
+            self.rows: dict[str, dict[str, Any]] = {row["name"]: row for row in data["models"]}
+            check_folders([name for name in self.rows if folder_of(name)])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{file} must hold settings, classes and models with names") from error
+        self.failures: dict[str, str] = data.get("failures", {})
+
+    @property
+    def models(self) -> list[str]:
+        return [*self.rows]
+
+    @property
+    def columns(self) -> dict[str, dict[str, Any]]:
+        hidden = {"name", *IDENTITY}
+        return {m: {k: row[k] for k in row if k not in hidden} for m, row in self.rows.items()}
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
+        """The surveys in a sweep's folder, finished or not; errors as of the class."""
+        return cls(folder)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} models failed" * bool(self.failures)
+        return f"Sweep({len(self.models)} models, {len(self.classes)} classes{failed})"
+
+    def survey(self, model: str) -> Survey:
+        """The survey of one model by its name; an empty one if nothing was found so far."""
+        if model not in self.rows:
+            raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
+        folder = self.folder / folder_of(model)
+        return Survey.load(folder) if (folder / RESULTS).exists() else Survey()
+
+    def best_canvases(self, model: str) -> list[Finding]:
+        """Of each class of a model the finding on the canvas that did best when it was judged."""
+        return self.survey(model).best_canvases()
+
+    def table(self) -> Any:
+        r"""
+        One row for each model, class, kind of canvas and area; below them, one for each model that
+        failed.
+
+        Returns:
+            *pandas.DataFrame*: The columns are ``model``, those of :meth:`Finding.table`, the power
+            on the judging images (``search_power``), the further columns of the manifest, and
+            ``error``: why a model failed.
+        """
+        rows, columns = [], self.columns
+        for name in columns:  # one at a time: there may be thousands
+            for each in self.survey(name):
+                powers, further = each.search_powers, {**columns[name], "error": None}
+                for row in each.rows():
+                    known = {"model": name, **row, "search_power": powers[row["area"]]}
+                    rows.append({**known, **further, **known})
+        for name, reason in self.failures.items():
+            rows.append({"model": name, **columns[name], "error": reason})
+        return as_table(rows)
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a site into a folder: ``index.html`` with all models and classes, which it
+        returns, and a page for each class, with the patterns of all models. It needs no network."""
+        return super().to_html(path)
+
+
+def sweep(
+    models: Models,
+    search: ImagesAndLabels,
+    held_out: ImagesAndLabels,
+    *,
+    folder: str | os.PathLike[str],
+    classes: Sequence[int | str] | None = None,
+    canvases: Mapping[str, int] = searching.CANVASES,
+    areas: Sequence[float] = searching.AREAS,
+    budget: int | None = None,
+    n_steps: int | None = None,
+    max_seconds: float | None = None,
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    internal_batch_size: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    ray_options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    show_progress: bool = False,
+) -> Sweep:
+    r"""
+    Searches the patterns of many classes of many models: a :func:`survey` of each model, in a
+    folder of its own.
+
+    Each class is written as soon as it is finished. After an interruption of any kind, the same
+    call continues with the missing classes; more models and classes can be added to a folder. A
+    model that fails stops no other, and is tried again by the next call. The same seed and threads
+    give the same patterns with each engine, bit for bit on the same kind of device.
+
+    Args:
+        models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a
+            mapping with ``path``, options of :func:`load_model` and further columns for the tables.
+            Or a list of checkpoints, folders of these, and manifests, see :doc:`../many_models`.
+        search, held_out: As in :func:`survey`, in the class numbers of the models.
+        folder (str or PathLike): Where everything is written.
+        classes (Sequence[int or str], optional): Their numbers, or the names that the images give
+            them. Default: None (all that have search images).
+        canvases, areas, budget, n_steps, max_seconds, feature_mask, seed, precision,
+            internal_batch_size: As in :func:`survey`.
+        engine (str): ``"local"`` runs one survey after another in this process, ``"ray"`` runs them
+            as tasks of a Ray cluster, which needs the extra ``ray``. Default: "local".
+        address (str, optional): Of the Ray cluster, such as ``"auto"``. Default: None (the one that
+            is connected, else that of ``RAY_ADDRESS``, else one that is started here).
+        workers (int, optional): Surveys at a time on a cluster that is started here. Default: None
+            (as many as it has cores).
+        ray_options (Mapping, optional): What each task needs, as Ray takes it, such as
+            ``{"num_gpus": 1, "num_cpus": 2}``. ``num_cpus`` are the threads of a survey, also with
+            the engine "local". Default: None (one core).
+        device (str, optional): Where checkpoints, and the workers' copies of models, are moved to.
+            Default: None ("cuda" with ``num_gpus``, else they stay).
+        show_progress (bool): Draws a bar of models. Default: False.
+
+    Returns:
+        *Sweep*: The surveys.
+
+    Raises:
+        ImportError: If ``engine="ray"`` and Ray is not installed.
+        TypeError, ValueError: As :func:`survey`; also if the folder holds a sweep of other settings
+            or models, or another sweep is writing into it.
+
+    Examples::
+
+        >>> nets = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        ...         for name in ("old", "new")}
+        >>> images, labels = torch.rand(120, 1, 8, 8), torch.arange(120) % 3
+        >>> found = sweep(
+        ...     nets, (images[:60], labels[:60]), (images[60:], labels[60:]), classes=[0, 2],
+        ...     folder=getfixture("tmp_path"), areas=(0.1,), canvases={"white": 1}, n_steps=5)
+        >>> found.table()[["model", "class", "canvas", "area"]]
+          model  class canvas  area
+        0   old      0  white   0.1
+        1   old      2  white   0.1
+        2   new      0  white   0.1
+        3   new      2  white   0.1
+    """
+    sources, options = read_models(models), {"num_cpus": 1, **(ray_options or {})}
+    settings = searching.SurveySettings.of(locals(), show_progress=False)
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine must be local or ray, got {engine!r}")
+    if engine == "local" and (address, workers) != (None, None):
+        raise ValueError("`address` and `workers` are for `engine='ray'`")
+    if engine == "local" and device and any(source.model is not None for source in sources):
+        raise ValueError("`device` is for checkpoints: move models there yourself")
+    if engine == "ray":
+        import_optional("ray")  # or an error, before anything is written
+    search, held_out = searching.check_images(search, held_out, settings.areas)
+    check_for_all(settings.feature_mask, search.shape[1:])
+    if classes is not None:
+        targets = searching.find_classes(classes, search)
+    elif search.labels is None:
+        raise ValueError("the search images have no labels: say which classes to search")
+    else:
+        targets = sorted(set(search.labels.tolist()))
+    threads, place = max(1, int(options["num_cpus"])), device
+    if device is None and options.get("num_gpus"):
+        place = "cuda"
+    work = Work(Path(folder), search, held_out, settings, targets, threads, place)
+    work.folder.mkdir(parents=True, exist_ok=True)
+    try:  # the operating system lifts the lock when the process ends, however it ends
+        lock = FileLock(work.folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise ValueError(
+            f"another sweep is writing into {folder}: wait until it is finished, stop it, or "
+            "choose another folder"
+        ) from None
+    with lock:
+        found = _begin(work, sources)
+        left = [source for source in sources if not work.is_complete(source.name)]
+        outcomes = ((source, work.run(source)) for source in left)
+        if engine == "ray":
+            outcomes = _run_on_ray(work, left, address, workers, options)
+        bar = tqdm(total=len(left), desc="sweep", unit="model", disable=not show_progress)
+        with bar, closing(outcomes):
+            for source, error in outcomes:
+                found.failures.pop(source.name, None)
+                found.failures |= {} if error is None else {source.name: error}
+                _write(found)
+                bar.update()
+    return found
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the surveys of all models share, from the arguments of :func:`sweep`."""
+
+    folder: Path
+    search: LabelledImages
+    held_out: LabelledImages
+    settings: searching.SurveySettings
+    classes: Sequence[int]
+    threads: int = 1
+    device: str | None = None
+
+    def run(self, source: ModelSource) -> str | None:
+        """The survey of a model, but for the classes that are there; returns why it failed."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)  # sums depend on it in the last bit
+        try:
+            model, images = source.open(self.device), (self.search, self.held_out)
+            names = class_names_of(model, self.search)
+            task = searching.SurveySearch(model, *images, self.settings, self.classes, names)
+            task.store = Store(self.folder / folder_of(source.name), task.depends_on)
+            task.finished = task.store.findings()
+            _ = [*task]
+        except Exception as error:
+            return reason_of(error)
+        finally:
+            torch.set_num_threads(threads)
+        return None
+
+    def is_complete(self, model: str) -> bool:
+        """Whether all classes of a model are there, and in its summary."""
+        folder = self.folder / folder_of(model)
+        known = read_json(folder / RESULTS, "survey") if (folder / RESULTS).exists() else {}
+        files = (folder / "findings" / f"{target}.json" for target in self.classes)
+        summed = known.get("complete") and {*self.classes} <= {*known["classes"]}
+        return bool(summed) and all(file.exists() for file in files)
+
+
+def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
+    """The names of a model's classes, or else those of the images; an error if a class of the
+    images is another one of the model's."""
+    names, given = ClassNames.of(model), images.class_names
+    if names is None or given is None:
+        return given
+    present = [] if images.labels is None else sorted(set(images.labels.tolist()))
+    for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
+        raise ValueError(
+            f"the model numbers the classes differently: class {target} of the images, "
+            f"{given[target]}, is its class {meant}; give its class names if they are wrong, or "
+            "sweep it with images numbered like it"
+        )
+    return names.names
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a model failed, in words."""
+    text = summary_of(error)
+    return text if isinstance(error, OUR_ERRORS) and text else f"{type(error).__name__}: {text}"
+
+
+def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
+    """Writes sweep.json. Models and classes are added to those that are there; settings and models
+    of the same name must be the same."""
+    folder, settings = work.folder, work.settings.as_manifest(work.search, work.held_out)
+    settings["threads"] = work.threads
+    if not (folder / SWEEP).exists():
+        if (folder / RESULTS).exists():
+            raise ValueError(f"{folder} holds a survey of one model: choose another folder")
+        empty = {"format": SWEEP_FORMAT, "settings": settings, "classes": [], "models": []}
+        write_json(empty, folder / SWEEP)
+    found = Sweep(folder)
+    check_same(found.settings, settings, folder / SWEEP, "sweep")
+    for source in sources:
+        row = json.loads(json.dumps(source.as_dict()))
+        known = found.rows.get(source.name, row)
+        for key in IDENTITY:
+            if known.get(key) != row.get(key):
+                raise ValueError(
+                    f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
+                    f"{row.get(key)!r} now): give this one another name, or choose another folder"
+                )
+        found.rows[source.name] = row
+    check_folders([*found.rows])
+    found.classes = sorted({*found.classes, *work.classes})
+    _write(found)
+    return Sweep(folder)
+
+
+def _write(found: Sweep) -> None:
+    models = [*found.rows.values()]
+    known = {"settings": found.settings, "classes": found.classes, "failures": found.failures}
+    write_json({"format": SWEEP_FORMAT, **known, "models": models}, found.folder / SWEEP)
+
+
+def _run_on_ray(
+    work: Work,
+    sources: Sequence[ModelSource],
+    address: str | None,
+    workers: int | None,
+    options: Mapping[str, Any],
+) -> Generator[tuple[ModelSource, str | None], None, None]:
+    """Runs surveys as tasks of a cluster: the one that is connected, or else one that is connected
+    or started here, and left at the end."""
+    ray = import_optional("ray")
+    connect = not ray.is_initialized()
+    start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    if workers is not None and not start:
+        raise ValueError(
+            f"`workers={workers}` is for a cluster that is started here: leave it out, since all "
+            "cores of a cluster that is there are used"
+        )
+    more: dict[str, Any] = {"address": address}
+    if start:
+        more = {"address": "local", "num_cpus": workers and workers * work.threads}
+        more |= {"include_dashboard": False, "_system_config": {"task_oom_retries": RETRIES}}
+    if connect:
+        ray.init(logging_level=logging.WARNING, **more)
+    pending: dict[Any, ModelSource] = {}
+    try:
+        task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **options})
+        shared = ray.put(work)
+        pending = {task.remote(shared, source): source for source in sources}
+        while pending:
+            [done], _ = ray.wait([*pending])
+            source, error = pending.pop(done), None
+            try:
+                error = ray.get(done)
+            except ray.exceptions.RayError as lost:  # each time
+                error = f"{type(lost).__name__}: {str(lost).strip()[:500]}"
+            yield source, error
+    finally:
+        for unfinished in pending:
+            ray.cancel(unfinished, force=True)
+        if connect:
+            ray.shutdown()
