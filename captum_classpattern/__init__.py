@@ -26,7 +26,6 @@ __version__ = version("captum_classpattern")
 _RENAMED = {  # modules of older versions
     "comparison.randomisation": "comparison.sanity",
     "explorer": "pages.explorer",
-    "gallery": "pages",
     "invariance": "scores.invariance",
     "metrics": "scores",
     "report": "pages",

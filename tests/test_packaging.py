@@ -97,7 +97,6 @@ def test_the_docs_and_the_tools_name_the_oldest_python():
     [
         ("comparison.randomisation", "layers_from_top", "comparison.sanity"),
         ("explorer", "explore", "pages.explorer"),
-        ("gallery", "write_gallery", "pages"),
         ("invariance", "known_transforms", "scores.invariance"),
         ("metrics", "localise", "scores"),
         ("report", "write_report", "pages"),

@@ -108,8 +108,7 @@ ERRORS = {
     "sweep: no manifest": f"sweep nothing.csv {SWEEP}",
     "sweep: nothing opens": f"sweep broken.pt {SWEEP}",
     "sweep: workers without Ray": f"sweep m.pt {SWEEP} --workers 2",
-    "sweep: GPUs without Ray": f"sweep m.pt {SWEEP} --gpus-per-task 1",
-    "sweep: keep above 1": f"sweep m.pt {SWEEP} --keep 2",
+    "sweep: options that are no JSON": f"sweep m.pt {SWEEP} --ray-options 1",
     "sweep: no checkpoint in a folder": f"sweep images {SWEEP}",
     "sweep: Ray is not there": f"sweep m.pt {SWEEP} --ray",
 }

@@ -16,7 +16,7 @@ from rich.console import Console
 import captum_classpattern
 from captum_classpattern import cli
 
-COMMANDS = ["demo", "search", "scan", "compare", "apply", "sweep", "reference", "gallery"]
+COMMANDS = ["demo", "search", "scan", "compare", "apply", "sweep", "reference"]
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])

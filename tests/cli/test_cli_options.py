@@ -33,11 +33,12 @@ ARRIVE = {  # the function, and the line
     "of a search": ("survey", f"search named.pt {OWN} {SURVEYS} --resume"),
     "of a sweep": (
         "sweep",
-        f"sweep named.pt {OWN} {SURVEYS} --first-look --keep 0.5 --threads 4",
+        f"sweep named.pt {OWN} {SURVEYS}",
     ),
     "of a sweep with Ray": (
         "sweep",
-        f"sweep named.pt {OWN} {SURVEYS} --workers 2 --gpus-per-task 0.5 --ray=auto",
+        f"sweep named.pt {OWN} {SURVEYS} --workers 2 --ray=auto "
+        """--ray-options '{"num_gpus": 1}'""",
     ),
     "of methods": ("known_methods", f"compare named.pt {OWN} {SEARCHES} --methods Saliency,LRP"),
     "of a comparison": (
@@ -49,10 +50,6 @@ ARRIVE = {  # the function, and the line
         "scan",
         f"scan named.pt {OWN} --references own.json --seed 3 --precision full --alpha 0.1 "
         "--internal-batch-size 5 --out new",
-    ),
-    "of a gallery": (
-        "write_gallery",
-        "gallery found --out new --canvases hide --title All --no-downloads",
     ),
 }
 

@@ -21,6 +21,7 @@ from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_MODELS = 50  # in the table of a notebook
 MOST_BYTES = 2_000_000  # of the cards of a page
+LONGEST = 24  # characters of a label
 INDEX = "index.html"
 COLUMNS = (
     Column("model", "model"),
@@ -32,6 +33,7 @@ COLUMNS = (
 NAMES = (Column("model", "model"), Column("canvas", "canvas"), Column("area", "area", percent_area))
 CLASSES = (
     Column("class", "class"),
+    Column("number", "number"),
     Column("models", "models"),
     Column("mean power", "power", percent),
     Column("strongest model", "strongest"),
@@ -91,17 +93,24 @@ def plot(sweep: Sweep, *, use_pyplot: bool) -> Drawing:
     found = [(name, each) for name in sweep.models for each in sweep.best_canvases(name)]
     if not found:
         raise ValueError("there is nothing to draw: no class was found")
-    names = {each.target: each.class_name for _, each in reversed(found) if each.class_name}
+    names = {each.target: _short(each.class_name) for _, each in reversed(found) if each.class_name}
     labels, area = distinct_names(names), float(sweep.settings["areas"][0])
+    models = distinct_names({number: _short(name) for number, name in enumerate(sweep.models)})
+    of_models = dict(zip(sweep.models, models.values()))
     values: dict[str, dict[str, float]] = {}
     faint: set[tuple[str, str]] = set()
-    for model, each in found:
-        label = labels.get(each.target, label_of(each.target))
+    for name, each in found:
+        model, label = of_models[name], labels.get(each.target, label_of(each.target))
         values.setdefault(model, {})[label] = each.power.value
         if each.scores[area].is_weak:
             faint.add((model, label))
     title = f"Predictive power of {percent_area(area)} of the pixels of the best canvas"
     return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
+
+
+def _short(name: str) -> str:
+    """A name as a label of a figure."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 # ---- the site
@@ -154,6 +163,7 @@ def _write_class(place: Path, found: dict[str, list[Finding]]) -> html.Row:
         html.write_page(place / file, first.label, content)
     return {
         "class": LINK.format(quote(next(iter(files))), first.label),
+        "number": first.target,
         "models": len(best),
         "power": fmean(each.power.value for each in best.values()),
         "strongest": f"{order[0]}, {percent(first.power.value)}",
