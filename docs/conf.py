@@ -95,7 +95,6 @@ MENU = {
             "explorer",
             "scanning",
             "sweeps",
-            "gallery",
             "comparison",
             "adapters",
             "datasets",

@@ -180,7 +180,7 @@ def test_demo_training_makes_the_images_and_models(monkeypatch, tmp_path):
         assert file["labels"].tolist() == [label for label in range(10) for _ in range(2)]
 
 
-# ---- images.py and sweep.py
+# ---- images.py
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux")
@@ -199,21 +199,6 @@ def test_the_memory_of_a_few_photos(monkeypatch, capsys):
         [row] = re.findall(rf"\| {work} \| .* \| ([0-9.]+).* \| ([0-9.]+) to ([0-9.]+) \|", printed)
         ratio, low, high = map(float, row)
         assert 0 < low <= ratio <= high
-
-
-@pytest.mark.cluster
-def test_the_benchmark_of_sweeps_prints_its_tables(capsys, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # as serial runs, on a busy machine
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    tiny = "--units 3 --rounds 1 --workers 1 --counts 6"
-    imported("benchmarks", "sweep").main(tiny.split())
-    printed = capsys.readouterr().out
-    rows = re.findall(r"^\| (serial|Ray, \d) \| [\d.]+ s \|", printed, re.MULTILINE)
-    assert rows == ["serial", "Ray, 1"]
-    assert "| finished units lost or repeated | 0 | 0 |" in printed
-    assert re.search(r"^\| 6 \| \d+ MiB \| [\d.]+ MiB \|", printed, re.MULTILINE)
-    assert "Memory of 6 units over 6: 1.00 " in printed
 
 
 LACKING = {
