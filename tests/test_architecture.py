@@ -41,8 +41,8 @@ ALLOWED = {
     "comparison": "_validation attribution classifier images optimization pattern results scores",
     "visualization": "_validation classifier images pattern scores surveys",
     "pages": """
-        _files _validation adapters classifier comparison datasets images pattern results scanning
-        scores surveys visualization
+        _files _validation classifier comparison datasets images pattern results scanning scores
+        surveys visualization
     """,
 }
 ALLOWED = {name: set(allowed.split()) for name, allowed in ALLOWED.items()}

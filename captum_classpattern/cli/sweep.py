@@ -49,8 +49,8 @@ def sweep(
     interrupted sweep, and tries again what failed. At the end there is a site: site/index.html.
 
     Args:
-        models: Checkpoint files, folders of them, torchvision:NAME or timm:NAME, each with a name
-            of your choice if you like, as in old=a.pt. Or a manifest: a CSV file with the columns
+        models: Checkpoint files, torchvision:NAME or timm:NAME, each with a name of your choice if
+            you like, as in old=a.pt. Or a manifest: a CSV file with the columns
             path, name, arch, mean, std and any others, which go into the tables.
         out: The folder for everything that is found, and for the site.
         ray: Run on the cluster at this address, such as --ray=auto, or without an address, put

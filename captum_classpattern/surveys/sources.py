@@ -17,7 +17,6 @@ from captum_classpattern.classifier.fingerprints import hash_of_model
 
 Models: TypeAlias = "Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
-CHECKPOINTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin", ".tar")
 LOADING = ("arch", "num_classes", "mean", "std", "format", "output", "class_names")
 SITE = "site"  # the folder of the command's site, which no model can have
 
@@ -59,13 +58,16 @@ def folder_of(name: str) -> str:
 
 
 def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
-    """The models that a user lists, see :func:`sweep`; ``options`` say how checkpoints are opened,
-    where nothing else is said."""
+    """The models that a user lists; ``options`` open checkpoints of which nothing else is said."""
     if isinstance(models, Mapping):
         sources = [_describe(str(name), given, {}) for name, given in models.items()]
     else:
-        listed = [models] if isinstance(models, str | os.PathLike) else models
-        sources = [each for one in listed for each in _expand(os.fspath(one), options or {})]
+        sources, known = [], options or {}
+        for one in [models] if isinstance(models, str | os.PathLike) else models:
+            if (name := os.fspath(one)).endswith(".csv"):
+                sources += _read_manifest(Path(name), known)
+            else:
+                sources.append(ModelSource(*split_name(name), known))
     if not sources:
         raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
     check_folders([source.name for source in sources if folder_of(source.name)])
@@ -87,19 +89,6 @@ def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource
         f"the model {name!r} must be a classifier, the path of a checkpoint, or a dict with its "
         f"path, got {type(given).__name__}"
     )
-
-
-def _expand(given: str, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:
-    """The models of an argument: a manifest, a folder, or one checkpoint."""
-    path = Path(given)
-    if path.suffix == ".csv":
-        yield from _read_manifest(path, defaults)
-    elif path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.suffix in CHECKPOINTS):
-            name = file.relative_to(path).with_suffix("").as_posix()
-            yield ModelSource(name, str(file), defaults)
-    else:
-        yield ModelSource(*split_name(given), defaults)
 
 
 def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:

@@ -1,18 +1,15 @@
-"""``sweep``: the surveys of many models, one after another or on a Ray cluster; and ``Sweep``, what
-is in their folder."""
+"""``sweep``: the surveys of many models, here or on a Ray cluster; and ``Sweep``, their folder."""
 
+import inspect
 import json
-import logging
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern._files import write_json
@@ -24,10 +21,10 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_for_all
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.surveys import search as searching
+from captum_classpattern.surveys import store
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
-from captum_classpattern.surveys.store import RESULTS, SWEEP_FORMAT, Store, check_same, read_json
 
 SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
@@ -37,9 +34,8 @@ OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose word
 
 class Sweep(Result):
     r"""
-    The surveys in a sweep's folder, finished or not, as :func:`sweep` returns them. They are read
-    when they are needed. A notebook and ``plot()`` show the power of each class (columns) of each
-    model (rows) at the first area.
+    The surveys in a sweep's folder, finished or not; they are read when they are needed. A notebook
+    and ``plot()`` show the power of each class (columns) of each model (rows) at the first area.
 
     Args:
         folder (str or PathLike): The folder. Attribute: a Path.
@@ -59,7 +55,7 @@ class Sweep(Result):
         self.folder, file = Path(folder), Path(folder) / SWEEP
         if not file.exists():
             raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
-        data = read_json(file, "sweep")
+        data = store.read_json(file, "sweep")
         try:
             self.settings: dict[str, Any] = data["settings"]
             self.classes: list[int] = data["classes"]
@@ -68,15 +64,8 @@ class Sweep(Result):
         except (KeyError, TypeError) as error:
             raise ValueError(f"{file} must hold settings, classes and models with names") from error
         self.failures: dict[str, str] = data.get("failures", {})
-
-    @property
-    def models(self) -> list[str]:
-        return [*self.rows]
-
-    @property
-    def columns(self) -> dict[str, dict[str, Any]]:
-        hidden = {"name", *IDENTITY}
-        return {m: {k: row[k] for k in row if k not in hidden} for m, row in self.rows.items()}
+        self.models, hidden = [*self.rows], {"name", *IDENTITY}
+        self.columns = {m: {k: r[k] for k in r if k not in hidden} for m, r in self.rows.items()}
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
@@ -92,7 +81,7 @@ class Sweep(Result):
         if model not in self.rows:
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         folder = self.folder / folder_of(model)
-        return Survey.load(folder) if (folder / RESULTS).exists() else Survey()
+        return Survey.load(folder) if (folder / store.RESULTS).exists() else Survey()
 
     def best_canvases(self, model: str) -> list[Finding]:
         """Of each class of a model the finding on the canvas that did best when it was judged."""
@@ -119,11 +108,6 @@ class Sweep(Result):
             rows.append({"model": name, **columns[name], "error": reason})
         return as_table(rows)
 
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a site into a folder: ``index.html`` with all models and classes, which it
-        returns, and a page for each class, with the patterns of all models. It needs no network."""
-        return super().to_html(path)
-
 
 def sweep(
     models: Models,
@@ -132,21 +116,13 @@ def sweep(
     *,
     folder: str | os.PathLike[str],
     classes: Sequence[int | str] | None = None,
-    canvases: Mapping[str, int] = searching.CANVASES,
-    areas: Sequence[float] = searching.AREAS,
-    budget: int | None = None,
-    n_steps: int | None = None,
-    max_seconds: float | None = None,
-    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    internal_batch_size: int | None = None,
     engine: str = "local",
     address: str | None = None,
     workers: int | None = None,
     ray_options: Mapping[str, Any] | None = None,
     device: str | None = None,
     show_progress: bool = False,
+    **settings: Any,
 ) -> Sweep:
     r"""
     Searches the patterns of many classes of many models: a :func:`survey` of each model, in a
@@ -160,31 +136,31 @@ def sweep(
     Args:
         models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a
             mapping with ``path``, options of :func:`load_model` and further columns for the tables.
-            Or a list of checkpoints, folders of these, and manifests, see :doc:`../many_models`.
+            Or a list of checkpoints and of manifests, see :doc:`../many_models`.
         search, held_out: As in :func:`survey`, in the class numbers of the models.
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Their numbers, or the names that the images give
             them. Default: None (all that have search images).
-        canvases, areas, budget, n_steps, max_seconds, feature_mask, seed, precision,
-            internal_batch_size: As in :func:`survey`.
         engine (str): ``"local"`` runs one survey after another in this process, ``"ray"`` runs them
             as tasks of a Ray cluster, which needs the extra ``ray``. Default: "local".
         address (str, optional): Of the Ray cluster, such as ``"auto"``. Default: None (the one that
             is connected, else that of ``RAY_ADDRESS``, else one that is started here).
         workers (int, optional): Surveys at a time on a cluster that is started here. Default: None
-            (as many as it has cores).
+            (one for each core).
         ray_options (Mapping, optional): What each task needs, as Ray takes it, such as
             ``{"num_gpus": 1, "num_cpus": 2}``. ``num_cpus`` are the threads of a survey, also with
             the engine "local". Default: None (one core).
         device (str, optional): Where checkpoints, and the workers' copies of models, are moved to.
             Default: None ("cuda" with ``num_gpus``, else they stay).
         show_progress (bool): Draws a bar of models. Default: False.
+        settings: ``canvases``, ``areas``, ``budget``, ``n_steps``, ``max_seconds``,
+            ``feature_mask``, ``seed``, ``precision`` and ``internal_batch_size`` of :func:`survey`.
 
     Returns:
         *Sweep*: The surveys.
 
     Raises:
-        ImportError: If ``engine="ray"`` and Ray is not installed.
+        ImportError: If Ray is needed and not installed.
         TypeError, ValueError: As :func:`survey`; also if the folder holds a sweep of other settings
             or models, or another sweep is writing into it.
 
@@ -196,15 +172,14 @@ def sweep(
         >>> found = sweep(
         ...     nets, (images[:60], labels[:60]), (images[60:], labels[60:]), classes=[0, 2],
         ...     folder=getfixture("tmp_path"), areas=(0.1,), canvases={"white": 1}, n_steps=5)
-        >>> found.table()[["model", "class", "canvas", "area"]]
-          model  class canvas  area
-        0   old      0  white   0.1
-        1   old      2  white   0.1
-        2   new      0  white   0.1
-        3   new      2  white   0.1
+        >>> [*zip(found.table()["model"], found.table()["class"])]
+        [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
     sources, options = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    settings = searching.SurveySettings.of(locals(), show_progress=False)
+    if unknown := settings.keys() - inspect.signature(searching.survey).parameters:
+        raise TypeError(f"sweep() got an unexpected keyword argument {min(unknown)!r}")
+    usual: dict[str, Any] = {"canvases": searching.CANVASES, "areas": searching.AREAS}
+    given = searching.SurveySettings(**(usual | settings))
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be local or ray, got {engine!r}")
     if engine == "local" and (address, workers) != (None, None):
@@ -213,39 +188,33 @@ def sweep(
         raise ValueError("`device` is for checkpoints: move models there yourself")
     if engine == "ray":
         import_optional("ray")  # or an error, before anything is written
-    search, held_out = searching.check_images(search, held_out, settings.areas)
-    check_for_all(settings.feature_mask, search.shape[1:])
-    if classes is not None:
-        targets = searching.find_classes(classes, search)
-    elif search.labels is None:
-        raise ValueError("the search images have no labels: say which classes to search")
+    search, held_out = searching.check_images(search, held_out, given.areas)
+    check_for_all(given.feature_mask, search.shape[1:])
+    if classes is None:
+        targets = sorted(set(search.known_labels.tolist()))
     else:
-        targets = sorted(set(search.labels.tolist()))
-    threads, place = max(1, int(options["num_cpus"])), device
-    if device is None and options.get("num_gpus"):
-        place = "cuda"
-    work = Work(Path(folder), search, held_out, settings, targets, threads, place)
+        targets = searching.find_classes(classes, search)
+    threads, gpus = max(1, int(options["num_cpus"])), engine == "ray" and options.get("num_gpus")
+    place = "cuda" if gpus and device is None else device
+    work = Work(Path(folder), search, held_out, given, targets, threads, place)
     work.folder.mkdir(parents=True, exist_ok=True)
     try:  # the operating system lifts the lock when the process ends, however it ends
         lock = FileLock(work.folder / ".lock", timeout=0).acquire()
     except Timeout:
         raise ValueError(
-            f"another sweep is writing into {folder}: wait until it is finished, stop it, or "
-            "choose another folder"
+            f"another sweep is writing into {folder}: wait for it or stop it"
         ) from None
     with lock:
         found = _begin(work, sources)
         left = [source for source in sources if not work.is_complete(source.name)]
-        outcomes = ((source, work.run(source)) for source in left)
+        outcomes: Iterator[Any] = ((source, work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, options)
-        bar = tqdm(total=len(left), desc="sweep", unit="model", disable=not show_progress)
-        with bar, closing(outcomes):
-            for source, error in outcomes:
-                found.failures.pop(source.name, None)
-                found.failures |= {} if error is None else {source.name: error}
-                _write(found)
-                bar.update()
+        bar = {"desc": "sweep", "unit": "model", "disable": not show_progress}
+        for source, error in tqdm(outcomes, total=len(left), **bar):
+            found.failures.pop(source.name, None)
+            found.failures |= {} if error is None else {source.name: error}
+            _write(found)
     return found
 
 
@@ -269,7 +238,7 @@ class Work:
             model, images = source.open(self.device), (self.search, self.held_out)
             names = class_names_of(model, self.search)
             task = searching.SurveySearch(model, *images, self.settings, self.classes, names)
-            task.store = Store(self.folder / folder_of(source.name), task.depends_on)
+            task.store = store.Store(self.folder / folder_of(source.name), task.depends_on)
             task.finished = task.store.findings()
             _ = [*task]
         except Exception as error:
@@ -281,10 +250,13 @@ class Work:
     def is_complete(self, model: str) -> bool:
         """Whether all classes of a model are there, and in its summary."""
         folder = self.folder / folder_of(model)
-        known = read_json(folder / RESULTS, "survey") if (folder / RESULTS).exists() else {}
-        files = (folder / "findings" / f"{target}.json" for target in self.classes)
-        summed = known.get("complete") and {*self.classes} <= {*known["classes"]}
-        return bool(summed) and all(file.exists() for file in files)
+        known = (
+            store.read_json(folder / store.RESULTS, "survey")
+            if (folder / store.RESULTS).exists()
+            else {}
+        )
+        listed = known.get("complete") and {*self.classes} <= {*known["classes"]}
+        return bool(listed) and all(store.findings_file(folder, y).exists() for y in self.classes)
 
 
 def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
@@ -297,8 +269,7 @@ def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] |
     for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
         raise ValueError(
             f"the model numbers the classes differently: class {target} of the images, "
-            f"{given[target]}, is its class {meant}; give its class names if they are wrong, or "
-            "sweep it with images numbered like it"
+            f"{given[target]}, is its class {meant}; give the right names, or images numbered so"
         )
     return names.names
 
@@ -315,21 +286,20 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     folder, settings = work.folder, work.settings.as_manifest(work.search, work.held_out)
     settings["threads"] = work.threads
     if not (folder / SWEEP).exists():
-        if (folder / RESULTS).exists():
+        if (folder / store.RESULTS).exists():
             raise ValueError(f"{folder} holds a survey of one model: choose another folder")
-        empty = {"format": SWEEP_FORMAT, "settings": settings, "classes": [], "models": []}
+        empty = {"format": store.SWEEP_FORMAT, "settings": settings, "classes": [], "models": []}
         write_json(empty, folder / SWEEP)
     found = Sweep(folder)
-    check_same(found.settings, settings, folder / SWEEP, "sweep")
+    store.check_same(found.settings, settings, folder / SWEEP, "sweep")
     for source in sources:
         row = json.loads(json.dumps(source.as_dict()))
-        known = found.rows.get(source.name, row)
-        for key in IDENTITY:
-            if known.get(key) != row.get(key):
-                raise ValueError(
-                    f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
-                    f"{row.get(key)!r} now): give this one another name, or choose another folder"
-                )
+        known = found.rows.setdefault(source.name, row)
+        for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
+            raise ValueError(
+                f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
+                f"{row.get(key)!r} now): give this one another name, or choose another folder"
+            )
         found.rows[source.name] = row
     check_folders([*found.rows])
     found.classes = sorted({*found.classes, *work.classes})
@@ -340,32 +310,24 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
 def _write(found: Sweep) -> None:
     models = [*found.rows.values()]
     known = {"settings": found.settings, "classes": found.classes, "failures": found.failures}
-    write_json({"format": SWEEP_FORMAT, **known, "models": models}, found.folder / SWEEP)
+    write_json({"format": store.SWEEP_FORMAT, **known, "models": models}, found.folder / SWEEP)
 
 
 def _run_on_ray(
-    work: Work,
-    sources: Sequence[ModelSource],
-    address: str | None,
-    workers: int | None,
+    work: Work, sources: Sequence[ModelSource], address: str | None, workers: int | None,
     options: Mapping[str, Any],
-) -> Generator[tuple[ModelSource, str | None], None, None]:
+) -> Iterator[tuple[ModelSource, str | None]]:  # fmt: skip
     """Runs surveys as tasks of a cluster: the one that is connected, or else one that is connected
     or started here, and left at the end."""
     ray = import_optional("ray")
     connect = not ray.is_initialized()
     start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     if workers is not None and not start:
-        raise ValueError(
-            f"`workers={workers}` is for a cluster that is started here: leave it out, since all "
-            "cores of a cluster that is there are used"
-        )
-    more: dict[str, Any] = {"address": address}
-    if start:
-        more = {"address": "local", "num_cpus": workers and workers * work.threads}
-        more |= {"include_dashboard": False, "_system_config": {"task_oom_retries": RETRIES}}
+        raise ValueError(f"`workers={workers}` is for a cluster that is started here: leave it out")
     if connect:
-        ray.init(logging_level=logging.WARNING, **more)
+        ours = {"include_dashboard": False, "_system_config": {"task_oom_retries": RETRIES}}
+        more = {"num_cpus": workers and workers * work.threads, **ours} if start else {}
+        ray.init("local" if start else address, logging_level="WARNING", **more)
     pending: dict[Any, ModelSource] = {}
     try:
         task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **options})

@@ -109,7 +109,6 @@ ERRORS = {
     "sweep: nothing opens": f"sweep broken.pt {SWEEP}",
     "sweep: workers without Ray": f"sweep m.pt {SWEEP} --workers 2",
     "sweep: options that are no JSON": f"sweep m.pt {SWEEP} --ray-options 1",
-    "sweep: no checkpoint in a folder": f"sweep images {SWEEP}",
     "sweep: Ray is not there": f"sweep m.pt {SWEEP} --ray",
 }
 

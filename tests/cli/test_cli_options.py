@@ -92,7 +92,7 @@ def default_of(function, name):
     ("options", "functions"),
     [
         (ComputeOptions(), [cp.survey, cp.scan, cp.ReferenceSet.add]),
-        (SurveyOptions(), [cp.explain_class, cp.survey, cp.sweep]),
+        (SurveyOptions(), [cp.explain_class, cp.survey]),
     ],
 )
 def test_what_is_not_given_has_the_defaults_of_the_library(options, functions):

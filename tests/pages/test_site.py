@@ -53,7 +53,7 @@ def test_the_index_lists_models_and_classes_and_links_to_all_pages(made, snapsho
     assert PRIVATE in sweep.failures["lost"]  # which no page says, see check_links
 
 
-def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made, snapshot):
+def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made):
     sweep, index = made
     pages = pages_of(index)
     for name, models in (("2_crane", ["bad", "clean"]), ("4_elk", ["clean"])):
@@ -70,7 +70,6 @@ def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made, sna
             alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
             assert alts.count(f"canvas of {best.label}") == len(models)
             assert f"{100 * best.power.value:.1f} %" in page.text
-    assert pages["2_crane.html"].lines == snapshot
 
 
 def test_a_page_is_split_before_it_is_too_large(tmp_path, monkeypatch):
