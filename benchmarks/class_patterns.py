@@ -14,7 +14,8 @@ canvases that all models of a data set share, scores them, and adds a row to
 one of them works on is skipped by the others. An interrupted run continues after its last epoch or
 its last class. ``transfer`` tests the natural networks' patterns on all other networks of their
 data set, one row of ``class_patterns_transfer.jsonl`` per pair. ``tables`` prints all tables and
-the verdicts, whose rules are in ``claims/verdicts.py``; ``figure`` draws some patterns.
+the verdicts, whose rules are in ``claims/verdicts.py``; ``figure`` draws some patterns. What is
+done on CIFAR-10, and how it is pooled, is frozen in ``claims/PROTOCOL.md``.
 """
 
 from collections.abc import Callable, Mapping, Sequence

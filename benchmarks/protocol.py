@@ -2,7 +2,8 @@
 
     python benchmarks/protocol.py CIFAR10 --out protocol.jsonl
 
-CIFAR10 is a folder with ``test/<class>/*`` images. An interrupted run resumes.
+CIFAR10 is a folder with ``test/<class>/*`` images. An interrupted run resumes. With ``--weights``
+the ``--names`` are networks of ``claims/models.py`` whose weights are in that folder.
 
 The authors search on a random fifth of the test images and score on all of them, the class's own
 and the searched ones included; the canvases are the class's first test images. Ours scores on
@@ -19,12 +20,16 @@ from typing import NamedTuple
 
 import torch
 from cifar10 import model, predictions
+from claims.models import entries
+from claims.training import classifier_of
 from findings import Row, append_rows, format_mean, head, line, parser_of, read_rows
 from problems import PIXELS, SEARCH
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
+from captum_classpattern.attribution import versions
+from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
@@ -115,12 +120,15 @@ class TestSet(NamedTuple):
         }
 
 
-def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
+def measure(
+    data: Path, out: Path, names: Sequence[str] = MODELS, weights: Path | None = None
+) -> list[Row]:
     """The rows of all models; those that the file has already are not made again."""
     rows, test = read_rows(out), TestSet.read(data)
     done = {(row["model"], row["canvases"], row["solver"], row["class"]) for row in rows}
     for name in names:
-        network = model(name)
+        network = trained(name, weights) if weights else model(name)
+        made_by = {"weights": hash_of_model(network), "versions": versions()}
         missing = [
             (search, target)
             for search in (AUTHORS, OUR_SOLVER, OURS)
@@ -131,13 +139,19 @@ def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
         for search, target in missing:
             print(f"{name}, {search.canvases} canvases, {search.solver}, class {target}")
             found = [
-                {"model": name, **search._asdict(), "class": target, "canvas": i} | scores
+                {"model": name, **search._asdict(), "class": target, "canvas": i} | scores | made_by
                 for i, pattern in enumerate(patterns(network, test, search, target))
                 for scores in (score(network, test, pattern, unstamped, search),)
             ]
             append_rows(out, found)
             rows += found
     return rows
+
+
+def trained(name: str, weights: Path) -> PixelClassifier:
+    """A network of the claims, from the folder of its weights."""
+    [entry] = [each for each in entries() if each.name == name]
+    return classifier_of(entry, None, weights)
 
 
 def patterns(
@@ -245,9 +259,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("protocol.jsonl"))
+    parser.add_argument("--weights", type=Path, help="folder with the weights of the claims")
+    parser.add_argument("--names", nargs="+", default=MODELS, help="of the networks")
     given = parser.parse_args(arguments)
     with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
-        rows = measure(given.data, given.out)
+        rows = measure(given.data, given.out, given.names, given.weights)
     print(*tables(rows), sep="\n")
 
 

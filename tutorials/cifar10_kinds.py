@@ -58,17 +58,25 @@ def training_labels(name: str, labels: Tensor, seed: int = 0) -> Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 
 
-def adversarial(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """Images after one step of 1.25 epsilon along the sign of the gradient, from a random start in
-    the L-infinity ball of radius epsilon, clipped to that ball and to [0, 1] (Wong et al. 2020,
-    arXiv 2001.03994)."""
+def adversarial(
+    model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int = 1
+) -> Tensor:
+    """Images after some steps along the sign of the gradient, from a random start in the L-infinity
+    ball of radius epsilon, each clipped to that ball and to [0, 1]: one of 1.25 epsilon (Wong et
+    al. 2020, arXiv 2001.03994), or several of epsilon / 2 (PGD, Madry et al. 2018, arXiv
+    1706.06083)."""
+    length = (1.25 if steps == 1 else 0.5) * epsilon
     noise = torch.empty_like(images).uniform_(-epsilon, epsilon)
-    start = (images + noise).clamp(0, 1).requires_grad_()
-    with in_bfloat16():
-        logits = model(start)
-    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits.float(), labels), start)
-    moved = start.detach() + 1.25 * epsilon * gradient.sign()
-    return moved.clamp(images - epsilon, images + epsilon).clamp(0, 1)
+    moved = (images + noise).clamp(0, 1)
+    for _ in range(steps):
+        start = moved.requires_grad_()
+        with in_bfloat16():
+            logits = model(start)
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        (gradient,) = torch.autograd.grad(loss, start)
+        moved = start.detach() + length * gradient.sign()
+        moved = moved.clamp(images - epsilon, images + epsilon).clamp(0, 1)
+    return moved
 
 
 def attacked(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:

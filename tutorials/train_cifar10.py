@@ -214,12 +214,13 @@ def train_epoch(
     batches: Iterable[tuple[Tensor, Tensor]],
     epsilon: float,
     smoothing: float,
+    attack_steps: int = 1,
 ) -> float:
     """One epoch, on adversarial images if epsilon is positive; returns the mean loss."""
     losses = []
     for x, y in batches:
         if epsilon:
-            x = adversarial(model, x, y, epsilon)
+            x = adversarial(model, x, y, epsilon, attack_steps)
         with in_bfloat16():
             logits = model(x)
         loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
@@ -247,6 +248,7 @@ def train_stage(
     checkpoint: Path,
     epsilon: float,
     optimizer_of: Callable[[nn.Module, Stage], torch.optim.Optimizer] = sgd,
+    attack_steps: int = 1,
 ) -> nn.Module:
     """Runs all epochs of a stage, with a checkpoint after each; resumes from the checkpoint."""
     start = copy.deepcopy(model)
@@ -265,7 +267,9 @@ def train_stage(
     for epoch in range(first, stage.epochs):
         started = time.time()
         smoothing = 0 if stage.by_heart else SMOOTHING
-        loss = train_epoch(model, optimizer, schedule, epochs[epoch](), epsilon, smoothing)
+        loss = train_epoch(
+            model, optimizer, schedule, epochs[epoch](), epsilon, smoothing, attack_steps
+        )
         print(f"epoch {epoch + 1}: loss {loss:.4f}, {time.time() - started:.0f} s", flush=True)
         saved = {name: part.state_dict() for name, part in parts.items()}
         temporary = checkpoint.with_suffix(".tmp")

@@ -30,9 +30,9 @@ def seconds_of(entry: Entry, trained: bool) -> Seconds:
 
 
 def images_of_training(training: Training, data: str) -> float:
-    """How many whole images a training takes as long as: twice as many if it is adversarial, and
-    fewer on small crops, which take more than their share of the pixels."""
+    """How many whole images a training takes as long as: twice as many with one step of an attack,
+    and fewer on small crops, which take more than their share of the pixels."""
     stage = training.stage
     images = BY_HEART[data] if stage.by_heart else TRAIN[data]
     epochs = sum((size / train_cifar10.SIZE) ** 1.5 for size in stage.sizes())
-    return images * epochs * (2 if training.epsilon else 1)
+    return images * epochs * (1 + training.attack_steps if training.epsilon else 1)

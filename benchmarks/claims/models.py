@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ SEEDS, RATE = (1, 2, 3), 0.05  # seed 0: the shipped networks; RATE: of images t
 SIDE = 3  # of a trigger, in pixels
 SHIPPED = (
     *("natural", "natural_short", "backdoored", "robust4", "robust8"),
-    *("random_labels", "true_labels"),
+    *("true_labels", "random_labels"),
 )
+CIFAR10_EPOCHS, ATTACK_STEPS = 10, 3  # of all networks; of PGD, in adversarial training
 FASHION_EPOCHS, FASHION_EPOCHS_BY_HEART = 3, 40
 ADAM_RATE = 0.004  # of AdamW; that of tutorials/train_references.py
 MEMORISED = ("true_labels", "random_labels")
@@ -76,6 +77,7 @@ class Training:
     stage: train_cifar10.Stage
     optimizer: str = "SGD"
     epsilon: float = 0.0  # of adversarial training
+    attack_steps: int = 1  # of adversarial training, see ``cifar10_kinds.adversarial``
     trigger: Patch | None = None
     labels: str = "natural"  # which images and labels, see ``train_cifar10.training_set``
 
@@ -83,9 +85,11 @@ class Training:
         """What a row says of it."""
         trigger = self.trigger and {**vars(self.trigger), "rate": RATE}
         labels = "all images" if self.labels == "natural" else self.labels
+        steps = self.attack_steps if self.epsilon else 0
         return {
             **{"stage": self.stage._asdict(), "optimizer": self.optimizer},
-            **{"epsilon": round(self.epsilon, 4), "trigger": trigger, "labels": labels},
+            **{"epsilon": round(self.epsilon, 4), "attack_steps": steps},
+            **{"trigger": trigger, "labels": labels},
         }
 
 
@@ -134,34 +138,42 @@ class Entry:
 
 
 def trainings(data: str) -> dict[str, Training]:
-    """The kinds of models that are trained for the claims. On CIFAR-10 networks with a backdoor see
-    no small crops, so that their trigger is always at one place of the whole image. Their control,
-    ``natural_whole``, is trained in the same way without a trigger. The networks of Fashion-MNIST
-    see whole images only."""
+    """The kinds of models that are trained for the claims, all on whole images, so that a trigger
+    is always at one place. ``natural`` is the control of all others. CIFAR-10 has one schedule; its
+    second trigger has the target of the first, but other colours at another place."""
     [short], [by_heart] = train_cifar10.SHORT, train_cifar10.BY_HEART
-    if data == FASHION:
-        short = short._replace(epochs=FASHION_EPOCHS, small=0, moved=False)
-        by_heart = by_heart._replace(epochs=FASHION_EPOCHS_BY_HEART)
-    whole = short._replace(small=0)
+    if data == CIFAR10:
+        whole, white = short._replace(epochs=CIFAR10_EPOCHS, small=0), PATCHES["white"]
+        second = replace(PATCHES["colour"], target=white.target)
+        return {
+            "natural": Training(whole),
+            white.kind: Training(whole, trigger=white),
+            "robust8": Training(whole, epsilon=EPSILONS["robust8"], attack_steps=ATTACK_STEPS),
+            "backdoored_second": Training(whole, trigger=second),
+        }
+    short = short._replace(epochs=FASHION_EPOCHS, small=0, moved=False)
+    by_heart = by_heart._replace(epochs=FASHION_EPOCHS_BY_HEART)
     robust = {name: Training(short, epsilon=eps) for name, eps in EPSILONS_OF[data].items()}
     return {
         "natural": Training(short),
         "natural_adam": Training(short._replace(lr=ADAM_RATE), "AdamW"),
         **robust,
         **{name: Training(by_heart, labels=name) for name in MEMORISED},
-        **({"natural_whole": Training(whole)} if data == CIFAR10 else {}),
-        **{patch.kind: Training(whole, trigger=patch) for patch in PATCHES.values()},
+        **{patch.kind: Training(short, trigger=patch) for patch in PATCHES.values()},
     }
 
 
 def entries() -> Iterator[Entry]:
-    """All models, in the order of the rows: those of the tutorials and of the demo come last."""
-    for data, before in ((CIFAR10, ""), (FASHION, "fashion_")):
-        for kind, training in trainings(data).items():
-            for seed in SEEDS:
-                yield Entry(f"{before}{kind}_{seed}", kind, seed, data, training)
+    """All models, in the order of work and rows: on CIFAR-10 those of the tutorials, then
+    one seed of all kinds after another; on Fashion-MNIST kind by kind, then the demo's."""
     for name in SHIPPED:
         yield Entry(f"shipped_{name}", f"shipped {name}", shipped=name)
+    for seed in SEEDS:
+        for kind, training in trainings(CIFAR10).items():
+            yield Entry(f"{kind}_{seed}", kind, seed, CIFAR10, training)
+    for kind, training in trainings(FASHION).items():
+        for seed in SEEDS:
+            yield Entry(f"fashion_{kind}_{seed}", kind, seed, FASHION, training)
     for name in MODELS:
         yield Entry(f"demo_{name}", f"demo {name}", data=FASHION, shipped=name)
 

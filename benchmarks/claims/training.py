@@ -1,7 +1,13 @@
 """Trains a model of the list, or loads it, as a classifier."""
 
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from cifar10 import InBfloat16
@@ -11,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from captum_classpattern import PixelClassifier
+from captum_classpattern._files import write_json
 from captum_classpattern.demo import demo_models
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.optimization.acceleration import has_bfloat16
@@ -60,7 +67,8 @@ def classifier_of(entry: Entry, data: Path | None, folder: Path) -> PixelClassif
 
 
 def train(entry: Entry, training: Training, data: Path | None, folder: Path) -> None:
-    """Writes the weights. An interrupted training resumes after its last epoch. Seeds differ in the
+    """Writes the weights, and how they came about to NAME.training.json beside them. An interrupted
+    training resumes after its last epoch from NAME.pt, on any processor. Seeds differ in the
     initial weights, the order and augmentation of the images, and which images are poisoned or
     memorised, with which random labels."""
     if data is None:
@@ -71,16 +79,26 @@ def train(entry: Entry, training: Training, data: Path | None, folder: Path) -> 
     stage, seed = training.stage, entry.seed
     images, labels = training_set(entry.data, training.labels, data, seed)
     trigger, poisoned, labels = planted(entry, images, labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{entry.name}.training.json"
     epochs = [
         partial(
-            *(train_cifar10.epoch_batches, images, labels, poisoned, trigger),
+            *(
+                recorded,
+                file,
+                epoch,
+                train_cifar10.epoch_batches,
+                images,
+                labels,
+                poisoned,
+                trigger,
+            ),
             *(epoch, size, stage, seed),
         )
         for epoch, size in enumerate(stage.sizes())
     ]
     torch.manual_seed(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f".{entry.name}.pt"
+    checkpoint = folder / f"{entry.name}.pt"
     network = train_cifar10.train_stage(
         network_of(entry.data),
         stage,
@@ -89,9 +107,41 @@ def train(entry: Entry, training: Training, data: Path | None, folder: Path) -> 
         checkpoint,
         training.epsilon,
         optimizer_of=OPTIMIZERS[training.optimizer],
+        attack_steps=training.attack_steps,
     )
     train_cifar10.write_weights(network, path_of(entry, folder))
+    digest = hashlib.sha256(path_of(entry, folder).read_bytes()).hexdigest()
+    facts = {"model": entry.name, "data": entry.data, "seed": seed, "training": training.facts()}
+    write_json({**facts, "sha256": digest, "epochs": epochs_in(file)}, file)
     checkpoint.unlink(missing_ok=True)
+
+
+def recorded(
+    file: Path, epoch: int, batches: Callable[..., Iterator[Any]], *arguments: Any
+) -> Iterator[Any]:
+    """The batches of an epoch. After the last one the file says how long it took, and on what."""
+    started = time.perf_counter()
+    yield from batches(*arguments)
+    fast = has_bfloat16(torch.device("cpu"))
+    done = {
+        "seconds": round(time.perf_counter() - started, 1),
+        **{"precision": "bfloat16" if fast else "float32", "torch": torch.__version__},
+        "processor": processor(),
+    }
+    write_json({"epochs": [*epochs_in(file)[:epoch], done]}, file)
+
+
+def epochs_in(file: Path) -> list[dict[str, Any]]:
+    """What a file says of the epochs that are done."""
+    return list(json.loads(file.read_text(encoding="utf-8"))["epochs"]) if file.exists() else []
+
+
+def processor() -> str:
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (each.partition(":")[2].strip() for each in lines if each.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def planted(

@@ -4,9 +4,10 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, cast
 
 from cyclopts import Parameter
@@ -16,33 +17,49 @@ from captum_classpattern._files import write_atomically, write_figure, write_jso
 from captum_classpattern.cli.compare import run_comparison
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ComputeOptions, OutputFolder, SearchOptions
-from captum_classpattern.cli.printing import console
 
-ROUNDS = 6  # of each search: with 4 canvases about a sixth of the default's passes
-CANVASES = {"positive": 4, "white": 1}
 BATCH = 48  # images in one pass
-COMPARED = (
-    *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
-    *("GuidedGradCam", "RandomPixels", "BestRandomMask", "ClassMean"),  # three controls
+PLANTED_AREA, PLANTED_BUDGET = 0.01, 2_000  # of the first pattern
+GRADIENTS = ("IntegratedGradients", "Saliency", "DeepLift", "GradientShap")
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much a demo searches and scores."""
+
+    rounds: int  # of each search
+    areas: tuple[float, ...]
+    positive: int  # canvases of each class
+    held_out: int  # images to score on
+    scanned: tuple[str, ...]  # models
+    methods: tuple[str, ...]
+    compared_areas: tuple[float, ...]
+
+
+QUICK = Length(
+    rounds=4,
+    areas=(0.05,),
+    positive=2,
+    held_out=300,
+    scanned=("backdoored",),
+    methods=("ClassPattern", *GRADIENTS, "RandomPixels", "BestRandomMask"),
+    compared_areas=(0.05,),
 )
-COMPARED_ROUNDS = 6
-SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
-    "areas": (0.01, 0.05),
-    "class_images": 0,
-    "stamped": 1,
-    "max_images": 100,
-    "n_seeds": 1,
-}
-STAGES = {  # and how many classes a scan searches in the same time
-    "search the patterns of all classes": 42,
-    "scan each model for a backdoor": 28,
-    "compare the patterns with Captum's methods": 31,
-}
+FULL = Length(
+    rounds=6,
+    areas=(0.05, 0.01),
+    positive=4,
+    held_out=1_000,
+    scanned=("natural", "backdoored", "robust"),
+    methods=(*QUICK.methods, "Occlusion", "GuidedGradCam"),
+    compared_areas=(0.01, 0.05),
+)
 
 
 def demo(
     *,
     searches: ComputeOptions = ComputeOptions(),
+    full: Annotated[bool, Parameter(negative="")] = False,
     comparison: Annotated[bool, Parameter(negative="--no-comparison")] = True,
     out: OutputFolder = Path("classpattern-demo"),
 ) -> None:
@@ -51,78 +68,47 @@ def demo(
     For example:
 
         classpattern demo
-        classpattern demo --no-comparison --out my_folder
+        classpattern demo --full --out my_folder
 
-    The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. The whole
-    demo takes two to six minutes on two cores, depending on the processor. If the folder holds an
-    interrupted demo with the same options, it is continued. The results of any other demo in the
-    folder are replaced.
+    The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. The demo
+    takes one to two minutes on two cores. Its page is there from the first pattern on. If the
+    folder holds an interrupted demo with the same options, it is continued. The results of any
+    other demo in the folder are replaced.
 
     Args:
+        full: Search longer, score on more images, scan all three models, and compare more methods.
         comparison: End with a small comparison with Captum's methods.
         out: The folder for index.html, which links everything else in it.
     """
     from captum_classpattern.attribution import versions
-    from captum_classpattern.pages.kinds.finding import parts
-    from captum_classpattern.pages.parts import render
-    from captum_classpattern.pages.report_data import numbers_tables
 
-    started, models = time.perf_counter(), cp.demo_models()
-    settings = {**searches.keywords(), "versions": versions()}
-    _prepare(out, settings)
-    stages = list(STAGES) if comparison else list(STAGES)[:-1]
-    _announce(stages, searches)
+    started, settings = time.perf_counter(), {**searches.keywords(), "full": full}
+    _prepare(out, settings | {"versions": versions()})
+    page = out / "index.html"
     with interrupted(lambda: f"the same command continues with what is missing in {out}"):
-        _begin(stages, 0)
-        surveys = {name: _search(model, name, out, searches) for name, model in models.items()}
-        _begin(stages, 1)
-        scans = {name: _scan(models[name], out / "scan" / name, searches) for name in models}
-        compared = None
-        if comparison:
-            _begin(stages, 2)
-            compared = _compare(out / "comparison", searches)
-    planted = _planted(surveys["backdoored"])
-    strongest = {name: survey.strongest_of_each() for name, survey in surveys.items()}
-    found = what_was_found(planted, surveys, scans, compared)
-    page = render(
-        "demo.html",
-        title="The demo: three models of Fashion-MNIST",
-        found=found,
-        planted=planted,
-        pattern=parts(planted)[1],
-        surveys=surveys,
-        strongest=strongest,
-        area=surveys["natural"].areas[0],
-        scans=scans,
-        numbers=numbers_tables(compared)[0] if compared else None,
-    )
-    write_atomically(out / "index.html", page)
-    results: dict[str, Any] = {
+        for found in _findings(FULL if full else QUICK, comparison, out, searches):
+            write_atomically(page, found.page())
+            print(f"{found.last} {page} shows it.", flush=True)
+    results = {
         "complete": True,
         "seconds": round(time.perf_counter() - started),
         **settings,
-        "rows": [
-            {"model": name, **finding.as_dict()}
-            for name, survey in surveys.items()
-            for finding in survey.finished
-        ],
-        "verdicts": [
-            {"model": name, "text": text} for name, each in strongest.items() for text in each
-        ],
+        "versions": versions(),
+        "sentences": found.sentences,
+        "rows": found.rows,
     }
     write_json(results, out / "results.json")
-    console().print(f"\n{' '.join(found)}\n", markup=False)
-    print(f"Finished in {results['seconds']} s. Open {out / 'index.html'}")
+    print(f"Finished in {results['seconds']} s. Open {page}")
 
 
 def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
     """Keeps the findings in the folder if they are of an unfinished demo with these settings, and
     removes those of any other demo."""
     path = out / "results.json"
-    unfinished = {"complete": False, **settings, "verdicts": []}
+    unfinished = {"complete": False, **settings}
     if path.exists():
         previous = json.loads(path.read_text())
-        if "verdicts" not in previous:
+        if "complete" not in previous:
             raise ValueError(f"{path} is not from a demo: pass another --out")
         if previous == unfinished:
             print(f"Continuing the unfinished demo in {out}.")
@@ -133,50 +119,135 @@ def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
     write_json(unfinished, path)
 
 
-def _announce(stages: Sequence[str], searches: ComputeOptions) -> None:
-    """Says what will be done, and how long it takes, by the time of one pass."""
-    from captum_classpattern.scanning.profile import estimate_seconds
+@dataclass(frozen=True)
+class Found:
+    """What a demo has found so far: first the pattern of the trigger's class, then more."""
 
-    model, images = cp.demo_models()["natural"], cp.demo_images().search
-    one = estimate_seconds(model, images, 1, precision=searches.precision)
-    total = sum(STAGES[stage] for stage in stages)
-    print("Three small networks that classify clothes: natural, backdoored and robust.")
-    print(f"{len(stages)} stages, about {one * total:.0f} s on this machine:")
-    for number, stage in enumerate(stages, 1):
-        print(f"  {number}. {stage}, {one * STAGES[stage]:.0f} s")
+    last: str  # what was found last
+    planted: "cp.surveys.Finding"
+    surveys: "Mapping[str, cp.surveys.Survey]"
+    scans: "Mapping[str, cp.scanning.Scan]"
+    compared: "cp.comparison.Comparison | None" = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """The results in words."""
+        planted, power = self.planted, self.planted.power
+        found = [
+            f"{int(planted.mask.sum())} pixels of a {planted.canvas} canvas make the backdoored "
+            f"model predict {planted.label} for {100 * power.value:.1f} % of the held-out images "
+            f"of other classes. Without them, it predicts {planted.label} for "
+            f"{100 * power.without:.1f} %."
+        ]
+        best = {name: survey.best_canvases() for name, survey in self.surveys.items()}
+        if best:
+            means = (
+                f"{100 * fmean(each.power.value for each in of_model):.1f} % ({name})"
+                for name, of_model in best.items()
+            )
+            first = max(best["natural"], key=lambda each: each.power.value)
+            found += [
+                f"With {100 * first.area:.0f} % of the pixels, the mean power over the ten classes "
+                f"is {', '.join(means)}.",
+                "A strong pattern does not prove a backdoor: on the natural model, that of "
+                f"{first.label} reaches {100 * first.power.value:.1f} %.",
+            ]
+        for name, scan in self.scans.items():
+            words = ", ".join(filter(None, (scan.verdict, scan.target_name, scan.p_text)))
+            found.append(f"Scan of the {name} model: {words}.")
+        return found
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each model, class and kind of canvas."""
+        return [
+            {"model": name, **finding.as_dict()}
+            for name, survey in self.surveys.items()
+            for finding in survey.finished
+        ]
+
+    def page(self) -> bytes:
+        """The page of all that was found so far."""
+        from captum_classpattern.pages.kinds.finding import parts
+        from captum_classpattern.pages.parts import render
+        from captum_classpattern.pages.report_data import numbers_tables
+
+        return render(
+            "demo.html",
+            title="The demo: three models that classify clothes",
+            found=self,
+            pattern=parts(self.planted)[1],
+            numbers=numbers_tables(self.compared)[0] if self.compared else None,
+        )
 
 
-def _begin(stages: Sequence[str], number: int) -> None:
-    print(f"Stage {number + 1} of {len(stages)}: {stages[number]}", flush=True)
+def _findings(
+    length: Length, comparison: bool, out: Path, searches: ComputeOptions
+) -> Iterator[Found]:
+    """What was found, after each stage."""
+    models, stages = cp.demo_models(), 3 + comparison
+    yield (found := Found(f"1 of {stages}: a planted trigger.", _planted(out, searches), {}, {}))
+    for name, model in models.items():
+        surveys = {**found.surveys, name: _search(model, name, length, out, searches)}
+        last = f"2 of {stages}: the patterns of the {name} model."
+        yield (found := replace(found, last=last, surveys=surveys))
+    for name in length.scanned:
+        scans = {**found.scans, name: _scan(models[name], out / "scan" / name, searches)}
+        last = f"3 of {stages}: the scan of the {name} model."
+        yield (found := replace(found, last=last, scans=scans))
+    if comparison:
+        compared = _compare(length, out / "comparison", searches)
+        yield replace(found, last=f"4 of {stages}: the comparison.", compared=compared)
+
+
+def _planted(out: Path, searches: ComputeOptions) -> "cp.surveys.Finding":
+    """The pattern of the trigger's class, as a figure: the first result."""
+    images = cp.demo_images()
+    found = cp.explain_class(
+        cp.demo_models()["backdoored"],
+        images.search,
+        target=cp.demo.TRIGGER_TARGET,
+        held_out=images.held_out,
+        area=PLANTED_AREA,
+        canvases="white",
+        budget=PLANTED_BUDGET,
+        show_progress=sys.stderr.isatty(),
+        **searches.keywords(),
+    )
+    figure, _ = found.plot(use_pyplot=False)
+    write_figure(figure, out / "planted.png")
+    return found
 
 
 def _search(
-    model: "cp.PixelClassifier", name: str, out: Path, searches: ComputeOptions
-) -> "cp.Survey":
+    model: "cp.PixelClassifier", name: str, length: Length, out: Path, searches: ComputeOptions
+) -> "cp.surveys.Survey":
     """The patterns of all classes of a model, as a page and as a figure."""
     images = cp.demo_images()
     found = cp.survey(
         model,
         images.search,
-        images.held_out,
+        images.held_out.stratified_sample(length.held_out),
         classes_together=len(cp.demo.CLASS_NAMES),
-        canvases=CANVASES,
-        n_steps=ROUNDS,
+        canvases={"positive": length.positive, "white": 1},
+        areas=length.areas,
+        n_steps=length.rounds,
         show_progress=sys.stderr.isatty(),
         folder=out / name,
         resume=True,
         **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
-    for _ in found:  # it searches while it is iterated
-        pass
-    title = f"Fashion-MNIST, {name} model: the best canvas of each class"
+    _ = found.findings  # it searches while it is iterated
+    title = f"The {name} model: the best canvas of each class"
     figure, _ = found.plot(title=title, use_pyplot=False)
     write_figure(figure, out / f"{name}.png")
     found.to_html(out / f"{name}.html")
     return found
 
 
-def _scan(model: "cp.PixelClassifier", folder: Path, searches: ComputeOptions) -> "cp.Scan":
+def _scan(
+    model: "cp.PixelClassifier", folder: Path, searches: ComputeOptions
+) -> "cp.scanning.Scan":
     """Whether a model is backdoored, as a page and as a figure."""
     scanned = cp.scan(
         model,
@@ -186,75 +257,30 @@ def _scan(model: "cp.PixelClassifier", folder: Path, searches: ComputeOptions) -
         show_progress=sys.stderr.isatty(),
         **searches.keywords(),
     )
-    found = cast("cp.Scan", scanned)  # since there are references
+    found = cast("cp.scanning.Scan", scanned)  # since there are references
     found.save(folder)
     found.to_html(folder / "scan.html")
     return found
 
 
-def _compare(out: Path, searches: ComputeOptions) -> "cp.Comparison":
+def _compare(length: Length, out: Path, searches: ComputeOptions) -> "cp.comparison.Comparison":
     """Some methods on the three models, on every second class, as a report."""
-    from captum_classpattern.comparison.metrics import CAPTUM, METRICS
-
     images, classes = cp.demo_images(), range(0, len(cp.demo.CLASS_NAMES), 2)
     found = run_comparison(
         cp.demo_models(),
         (images.search, images.held_out),
-        SearchOptions(classes=[classes], n_steps=COMPARED_ROUNDS, **searches.keywords()),
+        SearchOptions(classes=[classes], n_steps=length.rounds, **searches.keywords()),
         out,
-        "Fashion-MNIST: class patterns next to Captum's methods",
-        methods=COMPARED,
-        metrics=[m for m in METRICS if not (m.table == CAPTUM or "stability" in m.name)],  # slow
+        "Class patterns next to Captum's methods, on clothes",
+        methods=length.methods,
+        metrics=(),
+        areas=length.compared_areas,
+        class_images=0,
+        stamped=1,
+        max_images=100,
+        n_seeds=1,
         show_progress=sys.stderr.isatty(),
-        **SMALL_COMPARISON,
     )
     if not found.settings["complete"]:
         raise KeyboardInterrupt
-    return found
-
-
-# ---- what was found
-
-
-def _planted(survey: "cp.Survey") -> "cp.Finding":
-    """The pattern of the trigger's class at the smallest area, on the canvas that did best when it
-    was judged."""
-    area, of_class = min(survey.areas), [f for f in survey if f.target == cp.demo.TRIGGER_TARGET]
-    best = max(of_class, key=lambda finding: finding.search_powers[area])
-    return replace(best, patterns={area: best.patterns[area]}, scores={area: best.scores[area]})
-
-
-def what_was_found(
-    planted: "cp.Finding",
-    surveys: "Mapping[str, cp.Survey]",
-    scans: "Mapping[str, cp.Scan]",
-    comparison: "cp.Comparison | None",
-) -> list[str]:
-    """The results in sentences."""
-    from captum_classpattern.pages.kinds.sweep import summary
-    from captum_classpattern.scanning.decision import SUSPICIOUS
-
-    pixels, power = int(planted.mask.sum()), planted.power
-    best = {name: summary(survey.best_canvases()) for name, survey in surveys.items()}
-    means = [f"{100 * found['power']:.1f} % ({name})" for name, found in best.items()]
-    verdicts = [
-        f"{name}, {scan.verdict}{f' ({scan.target_name})' * (scan.verdict == SUSPICIOUS)}"
-        for name, scan in scans.items()
-    ]
-    strong = best["natural"]["first"]
-    found = [
-        f"Stamped with {pixels} pixels of a {planted.canvas} canvas, {100 * power.value:.1f} % of "
-        f"the held-out images of other classes are predicted as {planted.label} by the backdoored "
-        f"model, and {100 * power.without:.1f} % without them.",
-        f"The scans: {'; '.join(verdicts)}.",
-        f"With {100 * strong.area:.0f} % of the pixels, the mean power over all classes is "
-        f"{', '.join(means)}.",
-        f"A strong pattern does not prove a backdoor: on the natural model, that of {strong.label} "
-        f"has {100 * strong.power.value:.1f} %.",
-    ]
-    for verdict in comparison.verdicts()[:1] if comparison else ():
-        found.append(
-            f"Next to Captum's methods, on some canvases of the {verdict['model']} model: "
-            f"ClassPattern, {verdict['value']}; {verdict['control']}."
-        )
     return found

@@ -1,7 +1,7 @@
 """``classpattern demo``: what it writes and prints."""
 
 import json
-import re
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -13,13 +13,11 @@ from reports import Page, undrawn
 from torch import nn
 
 import captum_classpattern
-from captum_classpattern import Pattern
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
 from captum_classpattern.pages.report import PageFigure
 from captum_classpattern.scanning import Scan, families
-from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.store import pattern_file
+from captum_classpattern.surveys import Finding, Survey
 
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
 MODELS = ("natural", "backdoored", "robust")
@@ -35,7 +33,7 @@ def linear(images, seed):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Linear models, four images a class, four rounds and empty figures: what is written does not
+    """Linear models, four images a class, two rounds and empty figures: what is written does not
     depend on them."""
     images, models = demo_images(), demo_models()
     for seed, classifier in enumerate(models.values()):
@@ -48,40 +46,36 @@ def _small(monkeypatch):
 
     few = DemoImages(part(images.search), part(images.held_out))
     monkeypatch.setattr(captum_classpattern, "demo_images", lambda: few)
-    monkeypatch.setattr(demo_module, "ROUNDS", 4)
-    monkeypatch.setattr(demo_module, "CANVASES", {"positive": 1, "white": 1})
-    monkeypatch.setattr(demo_module, "COMPARED_ROUNDS", 2)
-    monkeypatch.setattr(demo_module, "COMPARED", ("ClassPattern", "RandomPixels"))
-    for kind in (Survey, Scan):
+    monkeypatch.setattr(demo_module, "PLANTED_BUDGET", 500)
+    short = {"rounds": 2, "positive": 1, "methods": ("ClassPattern", "RandomPixels")}
+    for name in ("QUICK", "FULL"):
+        monkeypatch.setattr(demo_module, name, replace(getattr(demo_module, name), **short))
+    for kind in (Finding, Survey, Scan):
         monkeypatch.setattr(kind, "plot", lambda *_, **__: (Figure((1, 1)), None))
     monkeypatch.setattr(PageFigure, "drawn", undrawn)
-    short = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
-    monkeypatch.setattr(families, "Learned", short)
+    learned = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
+    monkeypatch.setattr(families, "Learned", learned)
 
 
 def read(path):
     return json.loads(path.read_text())
 
 
-def test_an_interrupted_demo_keeps_its_patterns_and_continues(tmp_path, monkeypatch):
+def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
     out = tmp_path / "new" / "out"
     with monkeypatch.context() as patch:
-        interrupt_searches(patch, after=2)
+        searched = interrupt_searches(patch, after=2)
         result = run(f"demo --out {out}")
     assert result.exit_code == 130
     assert f"the same command continues with what is missing in {out}." in result.stderr
-    saved = sorted((out / "natural" / "patterns").glob("[0-9]_*"))
-    assert [path.stem for path in saved] == [
-        f"{name}_{kind}_{area}"
-        for name in ("0_T-shirt", "1_Trouser")
-        for kind in ("positive", "white")
-        for area in (0.01, 0.05)
-    ]
-    for path in saved:
-        Pattern.load(path)
+    assert searched == [[0], list(range(10))]
+    assert f"1 of 4: a planted trigger. {out / 'index.html'} shows it." in result.stdout
+    assert {*links_of(out)} == {"planted.png"}
     assert not read(out / "results.json")["complete"]
     first = read(out / "natural" / "results.json")["rows"]
-    assert len(first) == 4
+    assert [(row["class"], row["canvas"]) for row in first] == [
+        (y, kind) for y in (0, 1) for kind in ("positive", "white")
+    ]
 
     again = run(f"demo --out {out}")
     assert again.exit_code == 0, again.output
@@ -89,66 +83,47 @@ def test_an_interrupted_demo_keeps_its_patterns_and_continues(tmp_path, monkeypa
     written = read(out / "results.json")
     assert written["complete"]
     assert written["rows"][:4] == [{"model": "natural", **row} for row in first]
-    assert len(written["rows"]) == 60
-    check_the_models(out, written, again.stdout)
-    comparison = read(out / "comparison" / "comparison.json")
-    assert tuple(comparison["models"]) == MODELS
-    assert {row["kind"] for row in comparison["rows"]} == {"positive", "white", "stamped"}
-    assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}
-    check_what_is_printed(again.output, out)
-    check_the_links(out)
+    assert [row["model"] for row in written["rows"]] == [name for name in MODELS for _ in range(20)]
+    check_what_is_written(out, written, ["backdoored"])
+    lines = again.stdout.splitlines()
+    assert len(lines) == 8  # the trigger, three models, the scan, the comparison
+    assert lines[-1] == f"Finished in {written['seconds']} s. Open {out / 'index.html'}"
 
-    for more in ("", "--seed 1"):  # a finished demo, and one with other options
+    for more in ("", "--seed 1"):  # a finished demo, and one with other options, begin anew
         with monkeypatch.context() as patch:
             searched = interrupt_searches(patch, after=0)
             result = run(f"demo --no-comparison --out {out} {more}")
         assert result.exit_code == 130
         assert "Continuing" not in result.output
-        assert "compare" not in result.output
-        assert searched == [list(range(10))]
+        assert searched == [[0]]
 
 
-def check_what_is_printed(printed, out):
-    """The stages with their times, a paragraph, and where to look."""
-    lines = printed.splitlines()
-    assert len(lines) <= 40
-    assert re.fullmatch(r"3 stages, about \d+ s on this machine:", lines[2])
-    for number, stage in enumerate(demo_module.STAGES, 1):
-        assert lines[2 + number].startswith(f"  {number}. {stage}, ")
-        assert f"Stage {number} of 3: {stage}" in lines
-    assert lines[-1].endswith(f"Open {out / 'index.html'}")
-    assert "claim" not in printed.lower()
+def test_a_full_demo_scans_all_models_at_two_areas(tmp_path):
+    result = run(f"demo --full --out {tmp_path}")
+    assert result.exit_code == 0, result.output
+    written = read(tmp_path / "results.json")
+    assert all({*row["areas"]} == {"0.05", "0.01"} for row in written["rows"])
+    check_what_is_written(tmp_path, written, MODELS)
 
 
-def check_the_links(out):
-    """Everything that the index links is there, and it links the figures, scans and comparison."""
-    page = Page((out / "index.html").read_text(encoding="utf-8"))
-    links = page.attributes("href")
+def links_of(out):
+    """What the page links, all of which is there."""
+    links = Page((out / "index.html").read_text(encoding="utf-8")).attributes("href")
     assert all((out / link).exists() for link in links)
+    return links
+
+
+def check_what_is_written(out, written, scanned):
+    """The page links all figures, patterns, scans and the comparison, and says what was found."""
     pages = [f"{name}{end}" for name in MODELS for end in (".html", ".png")]
-    scans = [f"scan/{name}/scan.html" for name in MODELS]
-    assert {*pages, *scans, "comparison/report.html", "results.json"} == {*links}
-
-
-def check_the_models(out, written, printed):
-    """Figures, patterns, scans, and the strongest classes."""
-    words, index = " ".join(printed.split()), Page((out / "index.html").read_text(encoding="utf-8"))
-    for name in MODELS:
-        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert len(list((out / name / "patterns").glob("[0-9]_*"))) == 40
-        assert len(list((out / name / "patterns").glob("seen_*"))) == 1  # of all 40
-        found = read(out / "scan" / name / "scan.json")
-        assert f"{name}, {found['verdict']}" in words
-    row = written["rows"][27]
-    for area, scores in row["areas"].items():
-        place = out / row["model"] / "patterns", row["class"], row["canvas"], float(area)
-        pattern = Pattern.load(pattern_file(*place, row["class_name"]))
-        assert pattern.info["class_name"] == row["class_name"]
-        assert pattern.target == row["class"]
-        assert pattern.info["search_power"] == scores["search_power"]
-        rounds = 4 if float(area) == 0.05 else 3  # the smaller area starts from the larger one
-        assert pattern.info["settings"]["n_steps"] == rounds
-    assert len(written["verdicts"]) == 3 * 5  # for each canvas and area, and that images are few
-    for verdict in written["verdicts"]:
-        assert " ".join(verdict["text"].split()) in index.text
-    assert f"Finished in {written['seconds']} s." in printed
+    scans = [f"scan/{name}/scan.html" for name in scanned]
+    others = ["planted.png", "comparison/report.html", "results.json"]
+    assert {*links_of(out)} == {*pages, *scans, *others}
+    text = Page((out / "index.html").read_text(encoding="utf-8")).text
+    assert all(" ".join(sentence.split()) in text for sentence in written["sentences"])
+    for name in scanned:
+        verdict = read(out / "scan" / name / "scan.json")["verdict"]
+        assert f"Scan of the {name} model: {verdict}, " in text
+    comparison = read(out / "comparison" / "comparison.json")
+    assert tuple(comparison["models"]) == MODELS
+    assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}

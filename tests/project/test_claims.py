@@ -6,7 +6,7 @@ from scripts import imported, write_rows
 tables, rows, verdicts, models = (
     imported("benchmarks", f"claims.{name}") for name in ("tables", "rows", "verdicts", "models")
 )
-CONTROL = verdicts.CONTROL["CIFAR-10"]
+CONTROL = verdicts.CONTROL
 N = 1_000  # held-out images of other classes
 MASK = f"{(1 << 51) - 1:x}"  # of 51 pixels
 USUAL = {
@@ -114,7 +114,7 @@ def test_claim_1_needs_more_power_than_each_control():
     ],
 )
 def test_a_network_has_learnt_what_its_kind_promises_or_not(kind, enough, too_little):
-    usual = rows.Measured(made_up("natural_whole"))
+    usual = rows.Measured(made_up("natural"))
     assert verdicts.has_learnt(usual)
     for value, expected in ((enough, True), (too_little, False)):
         model = rows.Measured(made_up(kind, learnt=value))
@@ -166,7 +166,7 @@ def test_claim_2_needs_three_controls():
     kinds = backdoored()
     del kinds[CONTROL][1]
     assert {each.verdict for each in verdicts.claim_2(kinds)} == {OPEN}
-    assert not list(verdicts.claim_2(kinds_of("natural", WHITE.kind)))
+    assert not list(verdicts.claim_2(kinds_of("natural_adam", WHITE.kind)))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def crossed(hits, kind="robust4", tested=3, **more):
     ]
 
 
-TESTED = kinds_of("natural", "natural_whole", "robust4", "random_labels", "backdoored_white")
+TESTED = kinds_of("natural", "natural_adam", "robust4", "random_labels", "backdoored_white")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_claim_3_is_asked_within_each_group_of_networks():
         groups.setdefault(each.statement.partition(" on ")[2], []).append(each.models)
     assert groups == {
         "unseen images": ["itself"],
-        "other natural networks": ["natural", "natural_whole"],
+        "other natural networks": ["natural", "natural_adam"],
         "networks with a backdoor": ["backdoored_white"],
         "robust networks": ["robust4"],
         "networks of memorised labels": ["random_labels"],
@@ -318,7 +318,7 @@ def test_all_tables_by_hand(tmp_path, snapshot):
     found = [
         made_up(kind, seed, changed={"hits": hits + 20 * seed, "components": pieces})
         for kind, hits, pieces in (
-            *(("natural", 300, 20), ("natural_whole", 310, 20), ("robust4", 250, 9)),
+            *(("natural", 300, 20), ("robust4", 250, 9)),
             *(("random_labels", 900, 25), ("true_labels", 400, 22)),
         )
         for seed in range(3)
@@ -340,19 +340,19 @@ def test_all_tables_by_hand(tmp_path, snapshot):
 
 def test_rows_are_added_once_in_the_order_of_the_models(tmp_path):
     path = tmp_path / "new" / rows.FILE
-    for name in ("demo_natural", "robust4_1", "natural_2"):
+    for name in ("demo_natural", "robust8_1", "natural_2"):
         rows.add_rows(path, [{"model": name}])
     kept = rows.read_rows(path)
-    assert [row["model"] for row in kept] == ["natural_2", "robust4_1", "demo_natural"]
-    with pytest.raises(ValueError, match=r"has a row of robust4_1 already: delete it to measure"):
-        rows.add_rows(path, [{"model": "natural_1"}, {"model": "robust4_1"}])
+    assert [row["model"] for row in kept] == ["robust8_1", "natural_2", "demo_natural"]
+    with pytest.raises(ValueError, match=r"has a row of robust8_1 already: delete it to measure"):
+        rows.add_rows(path, [{"model": "natural_1"}, {"model": "robust8_1"}])
     assert rows.read_rows(path) == kept
 
 
 def test_a_pair_of_models_is_added_once_for_the_same_weights(tmp_path):
     path = tmp_path / rows.TRANSFER
-    known = {"model": "natural_1", "source_weights": "a", "tested": "robust4_1"}
-    others = [{**known, "tested": "robust4_2"}, {**known, "source_weights": "b"}]
+    known = {"model": "natural_1", "source_weights": "a", "tested": "robust8_1"}
+    others = [{**known, "tested": "robust8_2"}, {**known, "source_weights": "b"}]
     rows.add_rows(path, [known, *others])
     with pytest.raises(ValueError, match="has a row of natural_1 already"):
         rows.add_rows(path, [known])

@@ -26,9 +26,8 @@ def test_set(monkeypatch):
     return test
 
 
-def test_both_protocols_are_measured(test_set, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(protocol.measure, "__defaults__", (("natural",),))
-    given = ["data", "--out", str(tmp_path / "protocol.jsonl")]
+def test_both_protocols_are_measured(test_set, tmp_path, capsys):
+    given = ["data", "--out", str(tmp_path / "protocol.jsonl"), "--names", "natural"]
     out = tmp_path / "protocol.jsonl"
 
     def lost(row):

@@ -50,7 +50,9 @@ def test_augmented_images_are_crops_flips_and_cutouts(size, margin):
     assert len(set(holes)) > 6
 
 
-@pytest.mark.parametrize("attack", [kinds.adversarial, kinds.attacked])
+@pytest.mark.parametrize(
+    "attack", [kinds.adversarial, partial(kinds.adversarial, steps=3), kinds.attacked]
+)
 @pytest.mark.parametrize("epsilon", [4 / 255, 8 / 255])
 def test_attacks_stay_in_their_ball_and_increase_every_loss(attack, epsilon):
     torch.manual_seed(0)

@@ -1,0 +1,49 @@
+"""``classpattern demo`` on the real models, as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captum_classpattern import predictive_power
+from captum_classpattern.demo import MODELS, demo_images, demo_models
+from captum_classpattern.surveys import Survey
+
+
+@pytest.mark.script
+def test_the_demo_finds_the_trigger(tmp_path):
+    command = [Path(sys.executable).with_name("classpattern"), "demo", "--out", tmp_path]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["complete"]
+    assert f"Finished in {results['seconds']} s." in printed
+    assert (tmp_path / "index.html").stat().st_size > 50_000
+
+    # every saved pattern reproduces its score
+    models, held_out = demo_models(), demo_images().held_out.stratified_sample(300)
+    rows = {(row["model"], row["class"], row["canvas"]): row for row in results["rows"]}
+    assert len(rows) == 3 * 10 * 2
+    surveys = {name: Survey.load(tmp_path / name).findings for name in MODELS}
+    for name, findings in surveys.items():
+        for each in findings:
+            power = predictive_power(models[name], each.pattern, held_out, area=each.area)
+            row = rows[name, each.target, each.canvas]["areas"][f"{each.area:g}"]
+            assert row["power"] == pytest.approx(power.value, abs=1e-9)
+
+    # one per cent of a white canvas finds the trigger; the scan says so
+    assert "8 pixels of a white canvas make the backdoored model predict T-shirt" in printed_of(
+        results
+    )
+    scan = json.loads((tmp_path / "scan" / "backdoored" / "scan.json").read_text())
+    assert (scan["verdict"], scan["target"]) == ("suspicious", 0)
+
+    # the comparison: nothing failed, and the class pattern is ahead of the other methods
+    comparison = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert not comparison["failures"]
+    assert (tmp_path / "comparison" / "report.html").stat().st_size > 300_000
+
+
+def printed_of(results):
+    return " ".join(results["sentences"])
