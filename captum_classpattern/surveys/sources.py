@@ -23,19 +23,14 @@ SITE = "site"  # the folder of the command's site, which no model can have
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One model of a sweep, by the name that tables call it: a ``model`` that was given as it is,
-    or the ``path`` of a checkpoint (or ``"torchvision:NAME"`` and the like) with ``options`` of
-    :func:`load_model`. ``columns`` is what else is known of it, for the tables."""
+    """One model of a sweep by its name: a ``model`` that was given as it is, or the ``path`` of a
+    checkpoint with ``options`` of :func:`load_model`; ``columns`` is what tables add."""
 
     name: str
     path: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
     model: Any = None
-
-    def __post_init__(self) -> None:
-        if self.path is not None and not is_pretrained(self.path):  # for any working folder
-            object.__setattr__(self, "path", os.path.abspath(self.path))
 
     def open(self, device: str | None = None) -> Any:
         """The classifier, on a device; a plain function stays where it is."""
@@ -67,7 +62,7 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
             if (name := os.fspath(one)).endswith(".csv"):
                 sources += _read_manifest(Path(name), known)
             else:
-                sources.append(ModelSource(*split_name(name), known))
+                sources.append(_describe(*split_name(name), known))
     if not sources:
         raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
     check_folders([source.name for source in sources if folder_of(source.name)])
@@ -82,13 +77,13 @@ def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource
     if isinstance(row, Mapping) and isinstance(row.get("path"), str | os.PathLike):
         options = {key: row[key] for key in (*LOADING, "trust_pickle") if key in row}
         columns = {key: row[key] for key in row if key not in {*options, "path", "name"}}
-        return ModelSource(name, os.fspath(row["path"]), {**defaults, **options}, columns)
+        path = os.fspath(row["path"])
+        place = path if is_pretrained(path) else os.path.abspath(path)  # for any working folder
+        return ModelSource(name, place, {**defaults, **options}, columns)
     if callable(given):
         return ModelSource(name, model=given)
-    raise ArgumentTypeError(
-        f"the model {name!r} must be a classifier, the path of a checkpoint, or a dict with its "
-        f"path, got {type(given).__name__}"
-    )
+    wanted = "a classifier, the path of a checkpoint, or a dict with its path"
+    raise ArgumentTypeError(f"the model {name!r} must be {wanted}, got {type(given).__name__}")
 
 
 def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:

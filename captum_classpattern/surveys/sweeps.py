@@ -37,18 +37,14 @@ class Sweep(Result):
     The surveys in a sweep's folder, finished or not; they are read when they are needed. A notebook
     and ``plot()`` show the power of each class (columns) of each model (rows) at the first area.
 
-    Args:
-        folder (str or PathLike): The folder. Attribute: a Path.
-
     Attributes:
+        folder (Path): The folder.
         settings (dict): What the findings depend on.
         classes (list[int]): The classes that were searched or will be.
         models (list[str]): The names of the models.
-        columns (dict[str, dict]): What else a manifest says of each model.
+        columns (dict[str, dict]): What else a manifest has of each model.
         failures (dict[str, str]): The models that failed, and why.
 
-    Raises:
-        FileNotFoundError, ValueError: If there is no sweep in the folder, or a file is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -69,11 +65,11 @@ class Sweep(Result):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
-        """The surveys in a sweep's folder, finished or not; errors as of the class."""
+        """The surveys in a sweep's folder; an error if there is none, or a file is damaged."""
         return cls(folder)
 
     def __repr__(self) -> str:
-        failed = f", {len(self.failures)} models failed" * bool(self.failures)
+        failed = f", {len(self.failures)} failed" * bool(self.failures)
         return f"Sweep({len(self.models)} models, {len(self.classes)} classes{failed})"
 
     def survey(self, model: str) -> Survey:
@@ -260,17 +256,14 @@ class Work:
 
 
 def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
-    """The names of a model's classes, or else those of the images; an error if a class of the
-    images is another one of the model's."""
+    """The names of a model's classes, or else those of the images, which must not differ."""
     names, given = ClassNames.of(model), images.class_names
     if names is None or given is None:
         return given
     present = [] if images.labels is None else sorted(set(images.labels.tolist()))
     for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
-        raise ValueError(
-            f"the model numbers the classes differently: class {target} of the images, "
-            f"{given[target]}, is its class {meant}; give the right names, or images numbered so"
-        )
+        which = f"class {target} of the images, {given[target]}, is its class {meant}"
+        raise ValueError(f"the model numbers the classes differently: {which}; correct the names")
     return names.names
 
 
@@ -281,8 +274,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
-    """Writes sweep.json. Models and classes are added to those that are there; settings and models
-    of the same name must be the same."""
+    """Writes sweep.json: models and classes are added to those that are there, if these fit."""
     folder, settings = work.folder, work.settings.as_manifest(work.search, work.held_out)
     settings["threads"] = work.threads
     if not (folder / SWEEP).exists():
@@ -317,8 +309,7 @@ def _run_on_ray(
     work: Work, sources: Sequence[ModelSource], address: str | None, workers: int | None,
     options: Mapping[str, Any],
 ) -> Iterator[tuple[ModelSource, str | None]]:  # fmt: skip
-    """Runs surveys as tasks of a cluster: the one that is connected, or else one that is connected
-    or started here, and left at the end."""
+    """Runs surveys as tasks of a cluster. One that is connected or started here is left."""
     ray = import_optional("ray")
     connect = not ray.is_initialized()
     start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"

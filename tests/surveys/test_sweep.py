@@ -148,7 +148,7 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
     assert [*found.failures] == ["bad", "broken"]
     assert "bad.pt" in found.failures["bad"]
     assert found.failures["broken"] == "RuntimeError: the card is on fire"
-    assert repr(found) == "Sweep(3 models, 1 classes, 2 models failed)"
+    assert repr(found) == "Sweep(3 models, 1 classes, 2 failed)"
     rows = found.table().dropna(subset="error")
     assert [*rows["model"]] == ["bad", "broken"]
     assert rows["year"].iloc[0] == 2019
@@ -186,7 +186,7 @@ def test_failures_and_hostile_names_are_shown(tmp_path):
     name = HOSTILE.replace("\udcff", "")
     found = run(tmp_path, {name: broken()})
     page = read(found, pictures=0)
-    assert "1 models failed" in page.text
+    assert "1 models, 3 classes, 1 failed." in page.text
     [(shown, row)] = table_of(page).items()
     assert shown.startswith("<img src=x onerror=alert(1)>")
     assert row["classes"] == "0 of 3, failed"

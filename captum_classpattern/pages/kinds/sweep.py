@@ -45,7 +45,7 @@ def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
     """Of the findings so far, on the best canvases, at the first area."""
     area, rows = float(sweep.settings["areas"][0]), model_rows(sweep)
     counts = f"{len(sweep.models):,} models, {len(sweep.classes):,} classes"
-    failed = f", {len(sweep.failures):,} models failed" if sweep.failures else ""
+    failed = f", {len(sweep.failures):,} failed" if sweep.failures else ""
     left_out = not whole and len(rows) > MOST_MODELS
     most = f" The {MOST_MODELS} strongest models are listed." * left_out
     shown = [html.paragraph(f"{counts}{failed}.{most}")]
@@ -126,10 +126,9 @@ def write(sweep: Sweep, folder: str | PathLike[str]) -> Path:
             found.setdefault(finding.target, {}).setdefault(name, []).append(finding)
     rows = [_write_class(place, found.pop(target)) for target in sorted(found)]
     _, content = parts(sweep, whole=True)
-    content[-2:-2] = [html.table_of(CLASSES, rows)] if rows else []
-    return html.write_page(
-        place / INDEX, f"Class patterns of {len(sweep.models):,} models", content
-    )
+    content[-2:-2] = [html.heading("Classes"), html.table_of(CLASSES, rows), html.heading("Models")]
+    title = f"Class patterns of {len(sweep.models):,} models"
+    return html.write_page(place / INDEX, title, content)
 
 
 def _write_class(place: Path, found: dict[str, list[Finding]]) -> html.Row:
