@@ -44,7 +44,6 @@ class Sweep(Result):
         models (list[str]): The names of the models.
         columns (dict[str, dict]): What else a manifest has of each model.
         failures (dict[str, str]): The models that failed, and why.
-
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -85,8 +84,7 @@ class Sweep(Result):
 
     def table(self) -> Any:
         r"""
-        One row for each model, class, kind of canvas and area; below them, one for each model that
-        failed.
+        One row for each model, class, kind of canvas and area; then one for each that failed.
 
         Returns:
             *pandas.DataFrame*: The columns are ``model``, those of :meth:`Finding.table`, the power
@@ -121,8 +119,7 @@ def sweep(
     **settings: Any,
 ) -> Sweep:
     r"""
-    Searches the patterns of many classes of many models: a :func:`survey` of each model, in a
-    folder of its own.
+    Searches the patterns of many models: a :func:`survey` of each, in a folder of its own.
 
     Each class is written as soon as it is finished. After an interruption of any kind, the same
     call continues with the missing classes; more models and classes can be added to a folder. A
@@ -187,9 +184,8 @@ def sweep(
     search, held_out = searching.check_images(search, held_out, given.areas)
     check_for_all(given.feature_mask, search.shape[1:])
     if classes is None:
-        targets = sorted(set(search.known_labels.tolist()))
-    else:
-        targets = searching.find_classes(classes, search)
+        classes = sorted(set(search.known_labels.tolist()))
+    targets = searching.find_classes(classes, search)
     threads, gpus = max(1, int(options["num_cpus"])), engine == "ray" and options.get("num_gpus")
     place = "cuda" if gpus and device is None else device
     work = Work(Path(folder), search, held_out, given, targets, threads, place)
