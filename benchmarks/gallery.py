@@ -1,9 +1,9 @@
 """A gallery of an ImageNet classifier: EfficientNet-lite0, 224 pixels, white canvases.
 
-    pip install '.[benchmarks,ray]'
-    python benchmarks/gallery.py --photos FOLDER --workers 2
+    pip install '.[benchmarks]'
+    python benchmarks/gallery.py --photos FOLDER --threads 2
 
-searches the pattern of every tenth class, about a minute each on two cores, and writes the gallery
+searches the pattern of every tenth class, about a minute each on two cores, and writes the site
 ``imagenet-gallery/site`` and a picture of the strongest patterns. The same command continues after
 an interruption. The tables are printed from the rows that it leaves:
 
@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from problems import photo_problem
 
 from captum_classpattern import LabelledImages, Sweep, sweep
-from captum_classpattern.pages.gallery import write_gallery
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent
@@ -30,7 +29,7 @@ COLUMNS, ROWS, INCHES = 4, 2, 2.5  # of the picture, and the side of a pattern
 CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
 
 
-def search(photos: Path, folder: Path, every: int, budget: int, workers: int | None) -> Sweep:
+def search(photos: Path, folder: Path, every: int, budget: int, threads: int) -> Sweep:
     """The patterns of every ``every``-th class."""
     problem = photo_problem(photos)
     return sweep(
@@ -42,17 +41,16 @@ def search(photos: Path, folder: Path, every: int, budget: int, workers: int | N
         canvases={"white": 1},
         areas=(AREA,),
         budget=budget,
-        engine="ray" if workers else "local",
-        workers=workers,
+        ray_options={"num_cpus": threads},
         show_progress=True,
     )
 
 
 def sorted_rows(found: Sweep) -> list[Row]:
-    """One row for each class, the strongest first; an error if a class failed."""
+    """One row for each class, the strongest first; an error if the model failed."""
     if found.failures:
-        raise RuntimeError(f"{len(found.failures)} classes failed: {found.failures[0]['error']}")
-    return sorted(found.rows(), key=strength)
+        raise RuntimeError(f"it failed: {found.failures[MODEL]}")
+    return sorted(found.table().to_dict("records"), key=strength)
 
 
 def strength(row: Row) -> tuple[float, int]:
@@ -123,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("imagenet-gallery"))
     parser.add_argument("--every", type=int, default=10, help="every N-th class", metavar="N")
     parser.add_argument("--budget", type=int, default=2_000, help="passes for each class")
-    parser.add_argument("--workers", type=int, help="workers of Ray; by default, without Ray")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the search")
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
     given = parser.parse_args(arguments)
     if given.rows:
@@ -131,14 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not given.photos:
         parser.error("--photos or --rows is needed")
-    found = search(given.photos, given.out / "sweep", given.every, given.budget, given.workers)
+    found = search(given.photos, given.out / "sweep", given.every, given.budget, given.threads)
     rows = sorted_rows(found)
     write_rows(given.out / "rows.jsonl", rows)
     print_tables(tables(rows))
     montage(found, rows).savefig(given.out / "strongest.png", dpi=150)
-    each = found.survey(MODEL).info["seconds"] / len(rows)
-    print(f"\nA class takes {each:.0f} s of one worker; 1,000 take {1000 * each / 3600:.0f} hours.")
-    print(write_gallery(given.out / "sweep", given.out / "site"))
+    print(found.to_html(given.out / "site"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from .demo import demo_models as demo_models
 from .images import LabelledImages as LabelledImages
 from .optimization import Cells as Cells
 from .optimization import select_canvases as select_canvases
-from .pages import write_gallery as write_gallery
 from .pages import write_report as write_report
 from .pattern import Pattern as Pattern
 from .scanning import ReferenceSet as ReferenceSet

@@ -1,9 +1,8 @@
-"""Files and folders that are either complete or not there."""
+"""Files that are either complete or not there."""
 
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,25 +39,3 @@ def write_figure(figure: Any, path: Path) -> None:
     """Writes a matplotlib figure as PNG, see :func:`replace_file`."""
     with replace_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
-
-
-@contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder next to ``folder``, which takes its place when the block ends without
-    an error. A killed process leaves it there, with a dot before its name."""
-    token = secrets.token_hex(8)
-    new, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("new", "old"))
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except BaseException:
-            if old.exists():
-                old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)

@@ -24,13 +24,15 @@ class Result:
         r"""
         Writes what a notebook shows as an HTML page that needs no other file. A survey finishes its
         search first; its page has up to 100 patterns, and the scores of all classes. That of a
-        comparison is the report, see :func:`~captum_classpattern.pages.write_report`.
+        comparison is the report, see :func:`~captum_classpattern.pages.write_report`. A sweep
+        writes a site into a folder: an index of models and classes, and a page for each class.
 
         Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
+            path (str or PathLike): The file. It is replaced as a whole or not at all. For a sweep,
+                the folder.
 
         Returns:
-            *Path*: The file.
+            *Path*: The file; of a site the index.
         """
         return Path(import_module(KINDS).write_page_of(self, path))
 

@@ -94,7 +94,6 @@ MENU = {
             "visualization",
             "scanning",
             "sweeps",
-            "gallery",
             "comparison",
             "adapters",
             "datasets",

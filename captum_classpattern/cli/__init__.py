@@ -11,15 +11,15 @@ from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
 from captum_classpattern.cli.options import MAIN, MORE
-from captum_classpattern.cli.saved import gallery
 from captum_classpattern.cli.scan import reference, scan
-from captum_classpattern.cli.search import search, sweep
+from captum_classpattern.cli.search import search
+from captum_classpattern.cli.sweep import sweep
 
 # as the help lists them
 COMMANDS: dict[str, tuple[Callable[..., int | None], ...]] = {
     "Start here": (demo,),
     "One model": (search, scan, compare),
-    "Many models": (sweep, reference, gallery),
+    "Many models": (sweep, reference),
 }
 PACKAGES = ("captum_classpattern", "captum", "torch", "torchvision", "numpy")
 HELP = """\

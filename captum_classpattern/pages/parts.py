@@ -17,6 +17,7 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
+from captum_classpattern._files import write_atomically
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization import style
 from captum_classpattern.visualization.drawing import levels, on_neutral
@@ -46,6 +47,12 @@ def encode(page: str) -> bytes:
 def render(template: str, **values: Any) -> bytes:
     """A page. All values are escaped, and one that is missing is an error."""
     return encode(ENVIRONMENT.get_template(template).render(values))
+
+
+def write_page(path: Path, title: str, parts: Iterable[Markup]) -> Path:
+    """Writes the page of a result; returns its path."""
+    write_atomically(path, render("page.html", title=title, content=Markup("\n").join(parts)))
+    return path
 
 
 def macro(name: str, *values: Any) -> Markup:

@@ -6,7 +6,6 @@ import pytest
 
 from captum_classpattern.adapters.load import folder_name, model_name, split_name
 from captum_classpattern.cli.options import checkpoints_by_name
-from captum_classpattern.pages.gallery import _name_of
 from captum_classpattern.surveys.sources import read_models
 
 SOURCES = {
@@ -26,11 +25,10 @@ def test_all_parts_of_the_package_give_a_model_the_same_name(source, name, tmp_p
     if "=" in source:  # else it is NAME=CHECKPOINT
         (tmp_path / source).touch()
     assert model_name(source) == name
-    assert _name_of({"source": source}) == name
     assert checkpoints_by_name((source,)) == {name: source}
     [from_list] = read_models([source])
-    (tmp_path / "models.jsonl").write_text(f'{{"path": "{source}"}}\n')
-    [from_manifest] = read_models("models.jsonl")
+    (tmp_path / "models.csv").write_text(f"path\n{source}\n")
+    [from_manifest] = read_models("models.csv")
     assert from_list.name == from_manifest.name == name
     assert from_list.path == from_manifest.path
 

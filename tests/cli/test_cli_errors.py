@@ -108,9 +108,7 @@ ERRORS = {  # lines, and what they are told
     f"sweep nothing.csv {SWEEP}": "there is no manifest nothing.csv",
     f"sweep broken.pt {SWEEP}": "Was the download complete?",
     f"sweep m.pt {SWEEP} --workers 2": "--workers is for Ray: pass --ray, too",
-    f"sweep m.pt {SWEEP} --gpus-per-task 1": "--gpus-per-task is for Ray: pass --ray, too",
-    f"sweep m.pt {SWEEP} --keep 2": 'Invalid value "2.0" for --keep. Must be <= 1.',
-    f"sweep images {SWEEP}": "there are no checkpoints (.pt, .pth, ",
+    f"sweep m.pt {SWEEP} --ray-options 1": "it must be a JSON object such as ",
     f"sweep m.pt {SWEEP} --ray": "which is not installed: pip install 'captum_classpattern[ray]'",
 }
 

@@ -46,13 +46,15 @@ ARRIVE = {  # the function, the line, and what arrives
     ),
     "of a sweep": (
         "sweep",
-        f"sweep named.pt {OWN} {SURVEYS} --first-look --keep 0.5 --threads 4",
-        SURVEYED | {"first_look": True, "keep": 0.5, "threads": 4, "engine": "local"},
+        f"sweep named.pt {OWN} {SURVEYS}",
+        SURVEYED | {"engine": "local", "ray_options": None},
     ),
     "of a sweep with Ray": (
         "sweep",
-        f"sweep named.pt {OWN} {SURVEYS} --workers 2 --gpus-per-task 0.5 --ray=auto",
-        SURVEYED | {"engine": "ray", "address": "auto", "workers": 2, "gpus_per_task": 0.5},
+        f"sweep named.pt {OWN} {SURVEYS} --workers 2 --ray=auto "
+        """--ray-options '{"num_gpus": 1}'""",
+        SURVEYED
+        | {"engine": "ray", "address": "auto", "workers": 2, "ray_options": {"num_gpus": 1}},
     ),
     "of methods": (
         "known_methods",
@@ -73,11 +75,6 @@ ARRIVE = {  # the function, the line, and what arrives
         "--internal-batch-size 5 --out new",
         {"seed": 3, "precision": "full", "alpha": 0.1, "internal_batch_size": 5}
         | {"folder": Path("new")},
-    ),
-    "of a gallery": (
-        "write_gallery",
-        "gallery found --out new --canvases hide --title All --no-downloads",
-        {"canvases": "hide", "title": "All", "downloads": False},
     ),
 }
 
@@ -114,7 +111,7 @@ def default_of(function, name):
     ("options", "functions"),
     [
         (ComputeOptions(), [cp.survey, cp.scan, cp.ReferenceSet.add]),
-        (SurveyOptions(), [cp.explain_class, cp.survey, cp.sweep]),
+        (SurveyOptions(), [cp.explain_class, cp.survey]),
     ],
 )
 def test_what_is_not_given_has_the_defaults_of_the_library(options, functions):

@@ -1,4 +1,4 @@
-"""``classpattern sweep``: manifests, checkpoints that fail, interruptions, the first look."""
+"""``classpattern sweep``: manifests, checkpoints that fail, interruptions, the site."""
 
 import csv
 import json
@@ -35,19 +35,24 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     line = f"sweep {tmp_path}/models.csv {QUICK} --arch {net} --classes dog,2 --out {out}"
     result = run(line)
     assert result.exit_code == 0, result.output
-    assert "Models: 3. Classes: 2. 30 images to search with, 30 held out" in result.stdout
+    assert "3 models, 2 classes; 30 images to search with, 30 held out." in result.stdout
     printed = " ".join(result.stdout.split())
-    assert "Failed: broken, class 1: " in printed
-    assert " strongest " in printed
-    assert re.search(r" old 2 0 \d+\.\d% too few images (dog|owl), \d+\.\d % ", printed)
+    assert "Failed: broken: " in printed
+    assert "strongest class" in printed
+    assert re.search(r" old 2 of 2 \d+\.\d% too few images (dog|owl), \d+\.\d % ", printed)
+    assert result.stdout.endswith(f"; the site is {out}/site/index.html.\n")
+    assert {path.name for path in (out / "site").iterdir()} == {
+        *("index.html", "1_dog.html", "2_owl.html")
+    }
     with (out / "table.csv").open() as file:
         rows = [*csv.DictReader(file)]
-    assert len(rows) == 2 * 2 * 3 + 2
+    assert len(rows) == 2 * 2 * 3 + 1
     found = [row for row in rows if row["model"] == "old"]
     assert {row["trained by"] for row in found} == {"Kim"}
     assert {row["class_name"] for row in found} == {"dog", "owl"}
-    failed = [row for row in rows if row["model"] == "broken"]
-    assert all("broken.pt" in row["error"] and row["trained by"] == "Lee" for row in failed)
+    [failed] = [row for row in rows if row["model"] == "broken"]
+    assert "broken.pt" in failed["error"]
+    assert failed["trained by"] == "Lee"
     assert (out / "power.png").read_bytes().startswith(b"\x89PNG")
     models = json.loads((out / "sweep.json").read_text())["models"]
     assert [row["name"] for row in models] == ["broken", "old", "noisy"]
@@ -57,32 +62,18 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
 
 
 def test_an_interrupted_sweep_is_resumed_by_the_same_command(tmp_path, monkeypatch, place):
-    zoo, out = tmp_path / "zoo", tmp_path / "out"
-    (zoo / "deep").mkdir(parents=True)
-    (zoo / "old.pt").symlink_to(place / "named.pt")
-    (zoo / "deep" / "new.pt").symlink_to(place / "noisy.pt")
-    line = f"sweep {zoo} {PLAIN} {QUICK} --classes 0 --out {out}"
+    out = tmp_path / "out"
+    line = f"sweep {place}/noisy.pt old={place}/named.pt {PLAIN} {QUICK} --classes 0 --out {out}"
     with monkeypatch.context() as patch:
         searched = interrupt_searches(patch, after=0)
         result = run(line)
         assert (result.exit_code, searched) == (130, [[0]])
     assert f"Interrupted: the same command resumes the sweep in {out}." in result.stderr
     assert run(line).exit_code == 0
-    assert Sweep.load(out).models == ["deep/new", "old"]
+    assert Sweep.load(out).models == ["noisy", "old"]
     searched = interrupt_searches(monkeypatch, after=None)
     assert run(line).exit_code == 0
     assert searched == []
-
-
-def test_a_first_look_prints_its_cost_and_its_table(tmp_path):
-    more = f"--first-look --keep 0.2 --out {tmp_path}"
-    result = run(f"sweep a=named.pt b=noisy.pt {PLAIN} {QUICK} {more}")
-    assert result.exit_code == 0, result.output
-    assert "Searching the best 20 % in full takes up to" in result.stderr
-    assert result.stdout.index("First look") < result.stdout.index("Sweep")
-    assert len({(row["model"], row["class"]) for row in Sweep.load(tmp_path).rows()}) == 2
-    assert len((tmp_path / "first_look" / "table.csv").read_text().splitlines()) == 1 + 2 * 3 * 3
-    assert "table.csv, power.png and a folder for each model are in" in result.stdout
 
 
 def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
@@ -93,10 +84,13 @@ def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
             finding(1, "positive", 40, class_name="dog"),
         ]
     )
-    best, failures = {"n": [], "m": found.best_canvases()}, [{"model": each} for each in "mnnn"]
-    swept = SimpleNamespace(models=[*best], failures=failures, best_canvases=best.get)
+    best = {"n": [], "m": found.best_canvases()}
+    columns, failures = {"n": {}, "m": {"year": 2020}}, {"n": "it broke"}
+    swept = SimpleNamespace(
+        classes=[0, 1], columns=columns, failures=failures, best_canvases=best.get
+    )
     row, nothing = model_rows(swept)
     assert row["power"] == pytest.approx(0.3)
-    assert (row["model"], row["classes"], row["failed"], row["above"]) == ("m", 2, 1, 1)
-    assert row["first"].label == "dog"
-    assert nothing == {"model": "n", "classes": 0, "failed": 3}
+    assert (row["model"], row["classes"], row["above"]) == ("m", "2 of 2", 1)
+    assert (row["first"].label, row["further year"]) == ("dog", 2020)
+    assert nothing == {"model": "n", "classes": "0 of 2, failed"}

@@ -1,4 +1,4 @@
-"""Reports, galleries and the pages of results in a browser: opened from the disk, with clicks and
+"""Reports, sites and the pages of results in a browser: opened from the disk, with clicks and
 keys. No page may show an error or ask for anything but its own files."""
 
 from dataclasses import replace
@@ -6,18 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 from browsers import MARKS, check_colours, started_browser, watched_pages
-from galleries import NAMES, write_survey, write_sweep
 from matplotlib.figure import Figure
 from reports import small_comparison
 from scanned import looked_at
 from shown import HOSTILE, percent
+from sites import write_sweep
 from surveyed import finding
 
-from captum_classpattern import Survey
+from captum_classpattern import Survey, Sweep
 from captum_classpattern.comparison.records import strongest_names
-from captum_classpattern.pages.gallery import write_gallery
 from captum_classpattern.pages.report import GROUPS, PageFigure, write_report_page
-from captum_classpattern.visualization.style import NO_PIXEL
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4
@@ -269,126 +267,17 @@ def test_a_report_without_scripts_has_all_rows_and_numbers(opened, report):
     assert page.locator("#table-main tbody tr:visible").count() == 2 * 2 * 5
 
 
-# ---- the gallery
+# ---- the site of a sweep
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    return write_sweep(tmp_path_factory.mktemp("sweep"))
-
-
-@pytest.fixture(scope="module")
-def gallery(sweep, tmp_path_factory):
-    return write_gallery(sweep, tmp_path_factory.mktemp("site") / "site")
-
-
-def search(page, text):
-    page.get_by_role("searchbox", name="Search").fill(text)
-    return texts(page, ".cards li:visible .name")  # rendered or not
-
-
-def sort(page, by):
-    page.get_by_role("combobox", name="Sort by").select_option(by)
-
-
-def test_search_sort_open_slide_and_go_back(opened, gallery, sweep):
-    page = opened(gallery)
-    page.wait_for_load_state("networkidle")
-    assert pictures_are_shown(page)
-    rendering = page.eval_on_selector(".cards img", "e => getComputedStyle(e).imageRendering")
-    assert rendering == "pixelated"
-    for text, expected in {"CRANE": ["crane", "crane"], "3": ["crane"], "": [*NAMES]}.items():
-        assert sorted(search(page, text)) == expected
-        assert page.locator("#count").inner_text() == f"{len(expected)} of 5 classes"
-    sort(page, "name")
-    assert search(page, "") == [*NAMES]
-    sort(page, "weakest")
-    powers = [float(text.split("\xa0")[0]) for text in texts(page, ".cards b")]
-    assert powers == sorted(powers)
-    sort(page, "class")
-
-    page.locator(".cards a").nth(1).focus()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/1_bee.html")
-    model = page.locator(".path a").last.inner_text()
-    assert page.locator("#status").inner_text() == ""  # nothing has changed yet
-    assert page.get_by_role("slider", name="Pixels kept", exact=True).count() == 1
-    assert page.locator("output, [aria-live]").count() == 1  # the slider says its value itself
-    for each in (each for each in Survey.load(sweep / model) if each.target == 1):
-        page.get_by_label(each.canvas, exact=True).check()
-        page.focus("#area")
-        page.keyboard.press("Home")
-        for area in sorted(each.scores):
-            power = percent(each.scores[area].power.value)
-            [shown] = page.locator(".variant:visible").all()
-            assert shown.locator(".power").inner_text() == power
-            kept = page.get_attribute("#area", "aria-valuetext")
-            assert f"{round(64 * area)} of 64" in kept
-            assert page.locator("#kept").inner_text() == kept
-            assert page.locator("#status").inner_text() == f"Power {power}"
-            source = shown.locator(".pattern img").get_attribute("src")
-            assert source.endswith(f"1_bee_{each.canvas}_{area:g}.png")
-            page.keyboard.press("ArrowRight")
-
-    page.locator("header").get_by_role("link", name="Next class").click()
-    assert page.locator("h1").inner_text() == "crane"
-    page.go_back()
-    page.go_back()
-    assert page.locator("#count").inner_text() == "5 of 5 classes"
-    assert texts(page, ".cards .name")[:2] == ["ant", "bee"]  # still sorted by class number
-
-
-def test_a_number_is_that_of_a_class_or_a_word_of_its_name(opened, tmp_path):
-    classes = ["area 51", "route 1", "b1b 12th", None, "ant", "10-speed bike"]
-    folder = write_sweep(tmp_path / "sweep", models=("resnet-1", "resnet 51"), names=classes)
-    page = opened(write_gallery(folder, tmp_path / "site"))
-    sort(page, "class")
-    for text, expected in {
-        "51": ["area 51"],  # no model's name
-        "1": ["route 1"],  # class 1, and not 51, 10, 12th or b1b
-        "3": ["class 3"],
-        "class": ["class 3"],
-        "12": [],
-        "12th": ["b1b 12th"],
-        "10": ["10-speed bike"],
-        "bike 5": ["10-speed bike"],
-        "4": ["ant"],
-    }.items():
-        assert search(page, text) == expected, text
-    assert len(search(page, "resnet")) == len(classes)
-
-
-def test_a_gallery_follows_the_colour_scheme_and_no_pixel_has_one_colour(opened, tmp_path):
-    write_survey(tmp_path / "survey", canvases=("white", "black", "positive"))
-    page = opened(write_gallery(tmp_path / "survey", tmp_path / "site"))
-    check_scheme(page, "body", ".cards .name", ".legend li", "select")
-    page.get_by_role("link", name="bee").click()
-    check_scheme(page, "h1", ".verdict", ".bars dt", "thead th")
-    images = page.locator(".pattern img").all()
-    assert len(images) == 3 * 2  # canvases and areas
-    ground_of_figures = f"rgb{tuple(round(255 * value) for value in NO_PIXEL)}"
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        ground = "e => getComputedStyle(e).backgroundColor"
-        assert {each.evaluate(ground) for each in images} == {ground_of_figures}
-
-
-def test_long_and_hostile_names_in_a_gallery(opened, tmp_path):
+def test_the_site_of_a_sweep_with_long_and_hostile_names(opened, tmp_path):
     models, classes = (f"{LONG}{EVIL}", f"{LONG}2"), (EVIL, f"{LONG}0", LONG)
-    made = write_gallery(write_sweep(tmp_path / "sweep", models, classes), tmp_path / "site")
+    made = Sweep.load(write_sweep(tmp_path / "s", models, classes)).to_html(tmp_path / "site")
     page = opened(made, **PHONE)
+    assert pictures_are_shown(page)
+    assert width_of(page) <= 390
     page.get_by_text(EVIL, exact=True).first.click()
     assert page.locator("h1").inner_text() == EVIL
-    for file in (made, next(made.parent.glob("models/*/1_*.html"))):
-        page.goto(file.as_uri())
-        open_all(page)
-        assert width_of(page) <= 390
-
-
-def test_a_gallery_without_scripts_shows_all_patterns(opened, gallery):
-    page = opened(gallery, java_script_enabled=False)
-    assert page.locator("#find").is_hidden()
-    assert page.locator(".cards li:visible").count() == 5
-    page.goto((gallery.parent / "models/clean/0_ant.html").as_uri())
-    assert page.locator("#choices").is_hidden()
-    assert page.locator(".variant:visible").count() == 4
+    assert pictures_are_shown(page)
+    open_all(page)
+    assert width_of(page) <= 390

@@ -114,11 +114,6 @@ def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls():
     assert size_of("controls.png") > 10_000
 
 
-def make_a_gallery(names):
-    pages = {path.name for path in names["index"].parent.glob("models/backdoored/*.html")}
-    assert pages == {"0_T-shirt.html", "8_Bag.html"}
-
-
 def choose_canvases(names):
     assert sorted(names["found"]) == sorted(canvases.STRATEGIES)
     text = text_of(DOCS / "read_a_pattern.md", "Choose canvases")
@@ -164,7 +159,8 @@ def extend(names):
 
 def sweep(names):
     assert len(names["found"].table()) == 3 * 2
-    assert size_of("power.png") > 5_000
+    pages = {path.name for path in names["index"].parent.iterdir()}
+    assert pages == {"index.html", "0_T-shirt.html", "8_Bag.html"}
 
 
 def stability(names):
@@ -187,7 +183,6 @@ PAGES = {  # a page, and the section that a check runs
     compare: ("compare.md", ""),
     extend: ("extend.md", None),
     invariance: ("what_changes_a_pattern.md", "Shifts, blur and colours"),
-    make_a_gallery: ("many_models.md", "Make a gallery"),
     quantus: ("compare.md", "Quantus"),
     random_weights: ("compare.md", "Random weights with Quantus"),
     small_areas: ("read_a_pattern.md", "Small areas and saturation"),

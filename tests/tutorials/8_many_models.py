@@ -7,11 +7,10 @@ of_natural = table[(table["model"] == "natural") & (table["class_name"] == "T-sh
 assert first["power"] > 5 * of_natural["power"].item(), "not on the natural model"
 
 assert len(table) == 30, "ten classes of three models"
-assert again < 0.3 * seconds, "finished classes are not searched again"
-assert found.failures == []
+assert found.failures == {}
+assert again.table().equals(table)
+assert seconds < 5, "finished classes are not searched again"
+assert [len(each) for each in findings.values()] == [2, 2, 2]
 
-own = {name: transfer.loc[name, name] for name in found.models}
-assert own["backdoored"] == max(own.values())
-assert transfer.loc["backdoored", "natural"] < own["backdoored"], "less on the other model"
-
-assert len(pages) == 1 + 3 + 30, "the index, an index for each model, and a page for each class"
+assert len(pages) == 1 + 10, "the index, and a page for each class"
+assert "T-shirt" in (index.parent / "0_T-shirt.html").read_text()

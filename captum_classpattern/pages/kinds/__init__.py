@@ -12,8 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captum_classpattern._files import write_atomically
-from captum_classpattern.pages.parts import encode, read_files, render
+from captum_classpattern.pages.parts import encode, read_files, write_page
 from captum_classpattern.results import Result
 
 # By the name of the result's class: an object with these functions, or the name of a module of this
@@ -56,9 +55,7 @@ def write_page_of(result: Result, path: str | PathLike[str]) -> Path:
     if hasattr(kind, "write"):
         return Path(kind.write(result, path))
     title, parts = kind.parts(result, whole=True)
-    page = render("page.html", title=title, content=Markup("\n").join(parts))
-    write_atomically(Path(path), page)
-    return Path(path)
+    return write_page(Path(path), title, parts)
 
 
 def draw(result: Result, figure: str, **options: Any) -> Any:

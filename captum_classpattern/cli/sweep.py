@@ -1,0 +1,137 @@
+"""``classpattern sweep``: the class patterns of many models, scored on held-out images."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+import captum_classpattern as cp
+from captum_classpattern._files import write_atomically, write_figure
+from captum_classpattern.cli import options
+from captum_classpattern.cli.errors import interrupted
+from captum_classpattern.cli.printing import print_table, say
+from captum_classpattern.results import as_table
+
+IN_RAY = Parameter(group=options.RAY)
+SHOWN = 20  # models, and reasons of failures
+OF_MODELS = {"model": "", "classes": "", "power": ".1%", "above": "", "strongest class": ""}
+
+
+def ray_options(text: str) -> dict[str, Any]:
+    """What a task needs, such as {"num_gpus": 1}."""
+    try:
+        known = json.loads(text)
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        raise ValueError(f'it must be a JSON object such as {{"num_gpus": 1}}, got {text!r:.80}')
+    return known
+
+
+def sweep(
+    *models: Annotated[str, Parameter(required=True)],
+    model: options.ModelOptions = options.ModelOptions(),
+    images: options.ImageOptions,
+    searches: options.SurveyOptions = options.SurveyOptions(),
+    out: options.OutputFolder,
+    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
+    workers: Annotated[options.Count | None, IN_RAY] = None,
+    ray_options: Annotated[
+        dict[str, Any] | None, options.read_as(ray_options, "JSON"), IN_RAY
+    ] = None,
+) -> int:
+    """Find the patterns of many models, on one machine or many.
+
+    For example:
+
+        classpattern sweep zoo.csv --data my_images --out zoo
+        classpattern sweep a.pt b.pt --arch resnet18 --data my_images --out two --ray
+
+    Each class of each model is written as soon as it is finished. The same command resumes an
+    interrupted sweep, and tries again what failed. At the end there is a site: site/index.html.
+
+    Args:
+        models: Checkpoint files, torchvision:NAME or timm:NAME, each with a name of your choice if
+            you like, as in old=a.pt. Or a manifest: a CSV file with the columns
+            path, name, arch, mean, std and any others, which go into the tables.
+        out: The folder for everything that is found, and for the site.
+        ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
+            last, on all cores. It needs pip install 'captum_classpattern[ray]'.
+        workers: The models that are searched at a time, with --ray and no address. By default, one
+            for each core.
+        ray_options: What the search of a model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'.
+            By default, one core. The number of cores changes results in the last digits.
+    """
+    from captum_classpattern._validation import import_optional
+    from captum_classpattern.surveys.sources import SITE, read_models
+
+    if ray:
+        import_optional("ray")  # before anything takes long
+    elif workers is not None:
+        raise ValueError("--workers is for Ray: pass --ray, too")
+    sources = read_models(models, model.loading())
+    options.import_from_here()
+    classifier = _open_first(sources)
+    search_images, held_out = images.load([classifier], seed=searches.seed)
+    classes = searches.find_classes(classifier, search_images)
+    print(
+        f"{len(sources)} models, {len(classes)} classes; {len(search_images)} images to search "
+        f"with, {len(held_out)} held out.",
+        flush=True,
+    )
+    on_gpu = bool(ray_options and ray_options.get("num_gpus"))
+    with interrupted(lambda: f"the same command resumes the sweep in {out}"):
+        found = cp.sweep(
+            {source.name: source for source in sources},
+            search_images,
+            held_out,
+            folder=out,
+            classes=classes,
+            engine="ray" if ray else "local",
+            address=ray if isinstance(ray, str) else None,
+            workers=workers,
+            ray_options=ray_options,
+            device=None if on_gpu and model.device == "cpu" else model.device,
+            show_progress=True,
+            **searches.keywords(),
+        )
+        if not print_sweep(found):
+            return 1
+        figure, _ = found.plot(use_pyplot=False)
+        write_figure(figure, out / "power.png")
+        index = found.to_html(out / SITE)
+    print(f"table.csv, power.png and a folder for each model are in {out}; the site is {index}.")
+    return 0
+
+
+def _open_first(sources: Sequence[Any]) -> Any:
+    """The first model that can be opened, which says how the images are loaded and numbered."""
+    from captum_classpattern.surveys.sweeps import reason_of
+
+    reasons = []
+    for source in sources:
+        try:
+            return source.open()
+        except Exception as error:  # it fails again, in its survey
+            reasons.append(f"{source.name}: {reason_of(error)}")
+    raise ValueError("none of the models can be opened. " + "; ".join(reasons[:3]))
+
+
+def print_sweep(found: "cp.Sweep") -> bool:
+    """Prints a row for each model, and what failed; writes all rows into table.csv. Returns whether
+    anything was found."""
+    from captum_classpattern.pages.kinds.sweep import model_rows
+
+    text = found.table().to_csv(index=False)
+    write_atomically(found.folder / "table.csv", text.encode(errors="backslashreplace"))
+    rows = model_rows(found)
+    for row in rows:
+        if first := row.get("first"):
+            row["strongest class"] = f"{first.label}, {100 * first.power.value:.1f} %"
+    area = 100 * float(found.settings["areas"][0])
+    print_table(as_table(rows[:SHOWN]), OF_MODELS, f"Mean power of {area:.3g} % of the pixels")
+    say(*(f"Failed: {name}: {why}" for name, why in [*found.failures.items()][:SHOWN]))
+    if max(len(found.models), len(found.failures)) > SHOWN:
+        print(f"The first {SHOWN} are shown; table.csv has all.")
+    return any("power" in row for row in rows)

@@ -1,0 +1,127 @@
+"""The site of a sweep shows all models' patterns of each class, and needs no network."""
+
+import re
+from itertools import product
+from urllib.parse import unquote
+from weakref import WeakSet
+
+import pytest
+from reports import Page
+from shown import cells_of
+from sites import NAMES, PRIVATE, write_sweep
+
+from captum_classpattern import Pattern, Sweep
+from captum_classpattern.pages.kinds import sweep as kind
+
+EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A sweep of two models and one that failed, and its site."""
+    sweep = Sweep.load(write_sweep(tmp_path_factory.mktemp("sweep") / "s", failing=("lost",)))
+    return sweep, sweep.to_html(sweep.folder / "site")
+
+
+def pages_of(index):
+    return {path.name: Page(path.read_text()) for path in index.parent.iterdir()}
+
+
+def check_links(index):
+    """All pages are linked from the index and link back, and nothing else is loaded."""
+    pages = pages_of(index)
+    for name, page in pages.items():
+        links = {unquote(link) for link in page.attributes("href")}
+        assert links == {*pages} - {name} if name == "index.html" else "index.html" in links
+        assert links <= {*pages}
+        assert all(link.startswith("data:image/png;base64,") for link in page.attributes("src"))
+        assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
+        assert "default-src 'none'" in page.attributes("content")[0]
+        text = (index.parent / name).read_text()
+        assert not re.search(r"https?:|@import|url\(|private|resnet18", text)
+    return pages
+
+
+def test_the_index_lists_models_and_classes_and_links_to_all_pages(made, snapshot):
+    sweep, index = made
+    assert index == sweep.folder / "site" / "index.html"
+    pages = check_links(index)
+    assert {*pages} == {
+        *("index.html", "0_ant.html", "1_bee.html", "2_crane.html", "3_crane.html", "4_elk.html")
+    }
+    assert pages["index.html"].lines == snapshot
+    assert PRIVATE in sweep.failures["lost"]  # which no page says, see check_links
+
+
+def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made):
+    sweep, index = made
+    pages = pages_of(index)
+    for name, models in (("2_crane", ["bad", "clean"]), ("4_elk", ["clean"])):
+        page = pages[f"{name}.html"]
+        [(_, *rows)] = page.tables.values()
+        assert [tag for tag, _ in page.tags].count("h3") == len(models)
+        for model in models:
+            of_class = [f for f in sweep.survey(model) if name.startswith(f"{f.target}_")]
+            assert len(rows) == 2 * len(of_class) * len(models)
+            for finding, area in product(of_class, (0.05, 0.01)):
+                cells = cells_of(finding.scores[area])
+                assert [model, finding.canvas, f"{100 * area:g}\xa0%", *cells] in rows
+            [best] = [f for f in sweep.best_canvases(model) if f.target == of_class[0].target]
+            alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+            assert alts.count(f"canvas of {best.label}") == len(models)
+            assert f"{100 * best.power.value:.1f} %" in page.text
+
+
+def test_a_page_is_split_before_it_is_too_large(tmp_path, monkeypatch):
+    names = [f"m{i}" for i in range(5)]
+    sweep = Sweep.load(write_sweep(tmp_path / "s", names, ["ant"]))
+    size = sweep.to_html(tmp_path / "one").with_name("0_ant.html").stat().st_size
+    monkeypatch.setattr(kind, "MOST_BYTES", size // 2)
+    pages = check_links_of_parts(sweep.to_html(tmp_path / "site"))
+    shown = [text for page in pages for text in page.texts if text in names]
+    assert len(pages) > 1
+    assert {*shown} == {*names[:-1]}  # the last one lacks the class
+
+
+def check_links_of_parts(index):
+    parts = {name: page for name, page in pages_of(index).items() if name != "index.html"}
+    for page in parts.values():
+        assert {unquote(link) for link in page.attributes("href")} == {"index.html", *parts}
+    return [*parts.values()]
+
+
+def test_large_patterns_keep_files_below_three_megabytes(tmp_path):
+    names = [f"m{i}" for i in range(9)]
+    sweep = Sweep.load(write_sweep(tmp_path / "s", names, ["ant"], size=224))
+    index = sweep.to_html(tmp_path / "site")
+    sizes = [path.stat().st_size for path in index.parent.iterdir()]
+    assert len(sizes) > 2
+    assert max(sizes) < 3_000_000
+
+
+def test_hostile_names_are_escaped(tmp_path):
+    sweep = Sweep.load(write_sweep(tmp_path / "s", (f"m{EVIL}", "n"), (EVIL, None), failing="f"))
+    pages = check_links(sweep.to_html(tmp_path / "site"))
+    assert len(pages) == 3
+    assert all(EVIL in page.text for page in pages.values())
+
+
+def test_patterns_are_read_one_class_at_a_time(tmp_path, monkeypatch):
+    alive, load, most = WeakSet(), Pattern.load, []
+
+    def counted(path):
+        pattern = load(path)
+        alive.add(pattern)
+        most.append(len(alive))
+        return pattern
+
+    monkeypatch.setattr(Pattern, "load", counted)
+    Sweep.load(write_sweep(tmp_path / "s")).to_html(tmp_path / "site")
+    assert len(most) >= 2 * len(NAMES) * 2 - 2
+    assert max(most) <= 2 * 2 * 2  # models, kinds of canvas, and those of the class before
+
+
+def test_an_empty_sweep_has_an_index(tmp_path):
+    write_sweep(tmp_path / "s", ("a",), ()).joinpath("a/results.json").unlink()
+    page = pages_of(Sweep.load(tmp_path / "s").to_html(tmp_path / "site"))["index.html"]
+    assert "1 models, 0 classes." in page.text
