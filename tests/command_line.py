@@ -59,14 +59,14 @@ def documented(command, position):
 
 
 def interrupt_searches(monkeypatch, *, after):
-    """Ctrl+C when this many classes of a model are finished, or never if None. Returns the classes
-    of each search."""
+    """Ctrl+C when this many classes of a model are finished and others are left; never if None.
+    Returns the classes of each search."""
     find, searched = SurveySearch.find, []
 
     def interrupted(self, targets):
         searched.append([*targets])
         yield from islice(find(self, targets), after)
-        if after is not None:
+        if after is not None and after < len(targets):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(SurveySearch, "find", interrupted)

@@ -41,8 +41,7 @@ ALLOWED = {
     "comparison": "_validation attribution classifier images optimization pattern results scores",
     "visualization": "_validation classifier images pattern scores surveys",
     "pages": """
-        _files adapters classifier comparison images pattern results scanning scores surveys
-        visualization
+        _files classifier comparison images pattern results scanning scores surveys visualization
     """,
 }
 ALLOWED = {name: set(allowed.split()) for name, allowed in ALLOWED.items()}

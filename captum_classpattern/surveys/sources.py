@@ -88,6 +88,8 @@ def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource
 
 def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:
     """The models of a CSV file, see docs/many_models.md."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no manifest {file}")
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, skipinitialspace=True)
         for row in reader:

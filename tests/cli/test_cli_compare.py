@@ -44,7 +44,7 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     assert "On named, the strongest method with 30 % of the pixels is " in result.stdout
     assert "Not run here" not in result.stdout
     printed = re.findall(
-        r"^ +(ClassPattern|Saliency|RandomPixels) +([\d.]+) % \([^)]+\) +([\d.]+) %",
+        r"^ *(ClassPattern|Saliency|RandomPixels) +([\d.]+) % \([^)]+\) +([\d.]+) %",
         result.stdout,
         re.M,
     )

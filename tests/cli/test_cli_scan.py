@@ -143,7 +143,7 @@ SCAN = f"{BAD} --out scanned"
 EARLY = f"scan missing.pt {OWN} --references enough.json"  # before the model is opened
 ADD = f"{OWN} --out few.json"
 NEW = f"{OWN} --out new.json"
-ERRORS = {  # lines, and what they are told
+ERRORS = {  # lines, and what they say
     f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure clean",
     f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
     f"{SCAN} --references notes.json": "--references: notes.json is not a file of references",

@@ -3,10 +3,10 @@ maps depend on the model?"""
 
 import pytest
 import torch
-from scripts import imported, tiny_problem
+from scripts import imported
 from torch import nn
 
-from captum_classpattern import LabelledImages, Pattern, predictive_power
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier, predictive_power
 
 invariance, sanity = imported("benchmarks", "invariance", "sanity")
 
@@ -75,7 +75,11 @@ def test_canvas_and_mask_move_together():
 
 
 def test_images_are_changed_after_they_are_stamped():
-    problem = tiny_problem("tiny", 3, (1, 10, 10), 200)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(100, 3)).eval()
+    images, labels = torch.rand(400, 1, 10, 10), torch.arange(400) % 3
+    halves = images[:200], labels[:200], images[200:], labels[200:]
+    problem = imported("benchmarks", "problems").Problem("tiny", PixelClassifier(net), *halves)
     pattern = Pattern(problem.images[0], torch.ones(1, 10, 10), 1).topk(0.2)
     row = invariance.row_of(problem, pattern, "brightness")
     scores = [

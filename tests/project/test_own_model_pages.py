@@ -86,7 +86,7 @@ def saved(content, path):
 
 
 def opened(*, sides=(8,), names=NAMES):
-    return cp.load_images(write_images("images", names, sides=sides), cache=False)
+    return cp.load_images(write_images("images", names, sides=sides))
 
 
 RAISED = [  # in the order of the page
