@@ -125,7 +125,7 @@ def test_errors(line, monkeypatch):
 
 
 OF_VERSIONS = {  # errors whose end depends on the versions of other packages
-    "search whole.pt --data images": "whole.pt was not opened: it is a pickle (that imports own_mod",
+    "search whole.pt --data images": "whole.pt was not opened: it is a pickle (that imports own_mo",
     "search timm:resnet19 --data images": "there is no network 'timm:resnet19' in timm; did you me",
     "search m.pt --data images --arch resnet19": "there is no network 'resnet19' in torchvision or",
     f"{EARLY} --device nonsense": "Invalid value for --device: nonsense can't be used here: ",
