@@ -32,16 +32,18 @@ class Length:
     positive: int  # canvases of each class
     held_out: int  # images to score on
     scanned: tuple[str, ...]  # models
+    compared: tuple[str, ...]  # models
     methods: tuple[str, ...]
     compared_areas: tuple[float, ...]
 
 
 QUICK = Length(
-    rounds=4,
+    rounds=3,
     areas=(0.05,),
     positive=2,
     held_out=300,
     scanned=("backdoored",),
+    compared=("natural",),
     methods=("ClassPattern", *GRADIENTS, "RandomPixels", "BestRandomMask"),
     compared_areas=(0.05,),
 )
@@ -51,6 +53,7 @@ FULL = Length(
     positive=4,
     held_out=1_000,
     scanned=("natural", "backdoored", "robust"),
+    compared=("natural", "backdoored", "robust"),
     methods=(*QUICK.methods, "Occlusion", "GuidedGradCam"),
     compared_areas=(0.01, 0.05),
 )
@@ -76,7 +79,7 @@ def demo(
     other demo in the folder are replaced.
 
     Args:
-        full: Search longer, score on more images, scan all three models, and compare more methods.
+        full: Search longer, score on more images, scan and compare all three models.
         comparison: End with a small comparison with Captum's methods.
         out: The folder for index.html, which links everything else in it.
     """
@@ -222,7 +225,7 @@ def _planted(out: Path, searches: ComputeOptions) -> "cp.surveys.Finding":
 def _search(
     model: "cp.PixelClassifier", name: str, length: Length, out: Path, searches: ComputeOptions
 ) -> "cp.surveys.Survey":
-    """The patterns of all classes of a model, as a page and as a figure."""
+    """The patterns of all classes of a model, as a page."""
     images = cp.demo_images()
     found = cp.survey(
         model,
@@ -238,9 +241,6 @@ def _search(
         **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
     _ = found.findings  # it searches while it is iterated
-    title = f"The {name} model: the best canvas of each class"
-    figure, _ = found.plot(title=title, use_pyplot=False)
-    write_figure(figure, out / f"{name}.png")
     found.to_html(out / f"{name}.html")
     return found
 
@@ -264,10 +264,11 @@ def _scan(
 
 
 def _compare(length: Length, out: Path, searches: ComputeOptions) -> "cp.comparison.Comparison":
-    """Some methods on the three models, on every second class, as a report."""
+    """Some methods on every second class, as a report."""
     images, classes = cp.demo_images(), range(0, len(cp.demo.CLASS_NAMES), 2)
+    models = {name: cp.demo_models()[name] for name in length.compared}
     found = run_comparison(
-        cp.demo_models(),
+        models,
         (images.search, images.held_out),
         SearchOptions(classes=[classes], n_steps=length.rounds, **searches.keywords()),
         out,

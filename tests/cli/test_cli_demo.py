@@ -84,7 +84,7 @@ def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
     assert written["complete"]
     assert written["rows"][:4] == [{"model": "natural", **row} for row in first]
     assert [row["model"] for row in written["rows"]] == [name for name in MODELS for _ in range(20)]
-    check_what_is_written(out, written, ["backdoored"])
+    check_what_is_written(out, written, ["backdoored"], ["natural"])
     lines = again.stdout.splitlines()
     assert len(lines) == 8  # the trigger, three models, the scan, the comparison
     assert lines[-1] == f"Finished in {written['seconds']} s. Open {out / 'index.html'}"
@@ -103,7 +103,7 @@ def test_a_full_demo_scans_all_models_at_two_areas(tmp_path):
     assert result.exit_code == 0, result.output
     written = read(tmp_path / "results.json")
     assert all({*row["areas"]} == {"0.05", "0.01"} for row in written["rows"])
-    check_what_is_written(tmp_path, written, MODELS)
+    check_what_is_written(tmp_path, written, MODELS, MODELS)
 
 
 def links_of(out):
@@ -113,9 +113,9 @@ def links_of(out):
     return links
 
 
-def check_what_is_written(out, written, scanned):
-    """The page links all figures, patterns, scans and the comparison, and says what was found."""
-    pages = [f"{name}{end}" for name in MODELS for end in (".html", ".png")]
+def check_what_is_written(out, written, scanned, compared):
+    """The page links all patterns, scans and the comparison, and says what was found."""
+    pages = [f"{name}.html" for name in MODELS]
     scans = [f"scan/{name}/scan.html" for name in scanned]
     others = ["planted.png", "comparison/report.html", "results.json"]
     assert {*links_of(out)} == {*pages, *scans, *others}
@@ -125,5 +125,5 @@ def check_what_is_written(out, written, scanned):
         verdict = read(out / "scan" / name / "scan.json")["verdict"]
         assert f"Scan of the {name} model: {verdict}, " in text
     comparison = read(out / "comparison" / "comparison.json")
-    assert tuple(comparison["models"]) == MODELS
+    assert [*comparison["models"]] == [*compared]
     assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}
