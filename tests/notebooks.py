@@ -82,7 +82,9 @@ def run(notebook, client, conclusions=None):
     client.execute(cleanup_kc=False)
     for cell in own:
         if cell.cell_type == "code":
-            cell.execution_count -= 1  # without the cell before
+            for each in (cell, *cell.outputs):
+                if each.get("execution_count"):
+                    each.execution_count -= 1  # without the cell before
     return outputs_of(notebook)
 
 
