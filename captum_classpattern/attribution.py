@@ -42,7 +42,7 @@ SLACK = 0.25
 ELSEWHERE = {  # where arguments belong that Captum's methods, or earlier versions, take here
     "baselines": "give it to the constructor, as in ClassPattern(model, baselines)",
     "baseline_labels": "give it to the constructor, as in ClassPattern(model, images, labels)",
-    "areas": "use `area=[.05, .01]` of search",
+    "areas": "use `search(..., area=[.05, .01])`",
 }
 # baselines by which the model's accuracy is checked; and if these leave it open, whether it guesses
 CHECKED, IN_DOUBT = 100, 1_000

@@ -65,4 +65,6 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
 
     rows = list(rows)
     columns = {key: None for row in rows for key in row}
-    return pandas.DataFrame([columns | dict(row) for row in rows], columns=list(columns))
+    values = [columns | dict(row) for row in rows]
+    table = pandas.DataFrame(values, columns=list(columns), dtype=object)
+    return table.infer_objects()  # whole numbers stay so beside None

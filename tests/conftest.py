@@ -7,7 +7,6 @@ from captum_classpattern.optimization import acceleration
 # these run in the kernels of the notebooks, on the output of a command, and before the tests
 collect_ignore_glob = [
     "tutorials/*",
-    "demo/check_demo.py",
     "check_wheel.py",
     "conftest.py",
     "cli/conftest.py",

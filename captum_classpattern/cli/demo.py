@@ -116,7 +116,7 @@ def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
         if previous == unfinished:
             print(f"Continuing the unfinished demo in {out}.")
             return
-        for name in cp.demo.MODELS:
+        for name in (*cp.demo.MODELS, "scan", "comparison"):
             shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     write_json(unfinished, path)
@@ -235,12 +235,12 @@ def _search(
         canvases={"positive": length.positive, "white": 1},
         areas=length.areas,
         n_steps=length.rounds,
-        show_progress=sys.stderr.isatty(),
         folder=out / name,
         resume=True,
         **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
-    _ = found.findings  # it searches while it is iterated
+    with found.progress(desc=f"The {name} model", disable=None):  # on a terminal
+        _ = list(found)  # it searches while it is iterated
     found.to_html(out / f"{name}.html")
     return found
 

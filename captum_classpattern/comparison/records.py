@@ -62,7 +62,7 @@ class Record:
             a metric with several values. Metrics that do not apply are left out.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
         cut_from_canvas (bool): Whether the pixels are those of the canvas. Otherwise the method
-            chooses their colours, too.
+            also chooses their colours.
         own (dict[float, Pattern]): For such a method, what it found at each area, in its own form:
             for instance with a soft mask.
     """

@@ -204,8 +204,8 @@ class Comparison(Result):
         low, high = (f"{100 * end:.1f}" for end in power.interval)
         points = [f"{100 * row[f'difference{end}']:+.1f}" for end in ("", "_low", "_high")]
         return (
-            f"On {model}, the strongest method with {100 * self.area:.3g} % of the pixels is "
-            f"{row['method']}: its power is {100 * power.value:.1f} % (95 % interval {low} to "
+            f"On the model {model}, the strongest method with {100 * self.area:.3g} % of the "
+            f"pixels is {row['method']}: its power is {100 * power.value:.1f} % (95 % interval {low} to "
             f"{high}), and its paired difference from the strongest control, {row['other']}, is "
             f"{points[0]} points ({points[1]} to {points[2]})."
         )

@@ -61,9 +61,9 @@ def compare(
     stamped on the same held-out images, and their predictive power is measured. A map is ranked by
     its sum over the channels and, if it has negative values, also by the absolute value of that
     sum. For methods that explain single images (not searches and controls), the mean of their maps
-    over search images of the class is scored on the same canvas, too. A method whose ``attribute``
+    over search images of the class is also scored on the same canvas. A method whose ``attribute``
     takes an ``area`` runs again for each area. A method whose object has ``patterns`` after
-    ``attribute`` chooses colours, too: its pixels are stamped in these, and its name is followed by
+    ``attribute`` also chooses colours: its pixels are stamped in these, and its name is followed by
     "free colours". A method that fails becomes a row with the reason. Each method runs with the
     same seed on a private copy of the model.
 

@@ -2,7 +2,7 @@
 
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,18 +25,6 @@ UPRIGHT = {  # by the EXIF orientation; 1 is upright
 }  # fmt: skip
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
 GREY_MODES = ("1", "L", "LA", "La")
-
-
-def read_to_fit(source: Path | BinaryIO, name: str | Path, shape: Sequence[int]) -> Tensor:
-    """An image file with this (C, H, W), in [0, 1]: resized until it just covers (H, W), and its
-    centre cropped."""
-    channels, height, width = shape
-    try:
-        return as_floats(fit(decode(source), (height, width), channels))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image at {name}") from None
-    except DECODE_ERRORS as error:
-        raise ValueError(f"{name} can't be read as an image: {error}") from error
 
 
 def decode(image: Path | BinaryIO | Image.Image) -> Tensor:

@@ -82,7 +82,7 @@ class SearchSettings:
             )
         if self.areas is None or isinstance(self.areas, (int, float)) or len(self.areas) == 0:
             raise ValueError(
-                f"`areas` must hold at least one area, as in [0.05], got {self.areas!r}"
+                f"give a list of at least one area, such as [0.05, 0.01], got {self.areas!r}"
             )
         for area in self.areas:
             check_area(area)

@@ -334,10 +334,11 @@ def margins_of(logits: Tensor, target: int) -> Tensor:
 def hashes_seen(pattern: Pattern) -> frozenset[str]:
     """The hashes of the images of a pattern's search; an error if they are unknown."""
     if pattern.seen is None:
+        file = pattern.info.get("seen_file")
+        beside = f", or load it from a folder that has the file of their hashes, {file}"
         raise ValueError(
-            "the images that this pattern was searched on are unknown: the file with their hashes "
-            f"({pattern.info.get('seen_file', 'unknown')}) was not in the pattern's folder; put it "
-            "there and load the pattern again, or search it again"
+            "the images that this pattern was searched on are unknown: search it again"
+            + beside * bool(file)
         )
     return pattern.seen
 

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from captum_classpattern.visualization.drawing import (
     Drawing,
@@ -152,14 +151,6 @@ def ends_are_apart(lines: Mapping[str, Any]) -> bool:
         and len({end[0] for end in ends}) == 1
         and all(high - low >= LABEL_DISTANCE for low, high in pairwise(heights))
     )
-
-
-def round_ticks(
-    low: float, high: float, most: int = 6, steps: Sequence[float] = (1, 2, 5, 10)
-) -> list[float]:
-    """Some round numbers in this range."""
-    ticks = MaxNLocator(most, steps=steps).tick_values(low, high)
-    return [tick for tick in ticks if low <= tick <= high]
 
 
 def _add_legend(figure: Figure, key: Mapping[str, Style], width: float) -> None:

@@ -40,8 +40,10 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     more = "--classes dog,2 --methods 'ClassPattern, Saliency,RandomPixels' --white"
     result = compare(out, more)
     assert result.exit_code == 0, result.output
+    assert "Power of 30 % of the pixels\n" in result.stdout
     assert re.search("method +named +other", result.stdout)
-    assert "On named, the strongest method with 30 % of the pixels is " in result.stdout
+    said = " ".join(result.stdout.split())
+    assert "On the model named, the strongest method with 30 % of the pixels is " in said
     assert "Not run here" not in result.stdout
     printed = re.findall(
         r"^ *(ClassPattern|Saliency|RandomPixels) +([\d.]+) % \([^)]+\) +([\d.]+) %",

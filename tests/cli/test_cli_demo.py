@@ -96,6 +96,7 @@ def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
         assert result.exit_code == 130
         assert "Continuing" not in result.output
         assert searched == [[0]]
+        assert not (out / "scan").exists()
 
 
 def test_a_full_demo_scans_all_models_at_two_areas(tmp_path):
