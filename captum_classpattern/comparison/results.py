@@ -205,9 +205,9 @@ class Comparison(Result):
         points = [f"{100 * row[f'difference{end}']:+.1f}" for end in ("", "_low", "_high")]
         return (
             f"On the model {model}, the strongest method with {100 * self.area:.3g} % of the "
-            f"pixels is {row['method']}: its power is {100 * power.value:.1f} % (95 % interval {low} to "
-            f"{high}), and its paired difference from the strongest control, {row['other']}, is "
-            f"{points[0]} points ({points[1]} to {points[2]})."
+            f"pixels is {row['method']}: its power is {100 * power.value:.1f} % (95 % interval "
+            f"{low} to {high}), and its paired difference from the strongest control, "
+            f"{row['other']}, is {points[0]} points ({points[1]} to {points[2]})."
         )
 
     def notes(self) -> list[str]:
