@@ -15,7 +15,13 @@ from captum_classpattern.results import as_table
 
 IN_RAY = Parameter(group=options.RAY)
 SHOWN = 20  # models, and reasons of failures
-OF_MODELS = {"model": "", "classes": "", "power": ".1%", "above": "", "strongest class": ""}
+OF_MODELS = {
+    "model": "",
+    "classes": "",
+    "power": ".1%",
+    "above controls": "",
+    "strongest class": "",
+}
 
 
 def ray_options(text: str) -> dict[str, Any]:
@@ -70,6 +76,8 @@ def sweep(
         import_optional("ray")  # before anything takes long
     elif workers is not None:
         raise ValueError("--workers is for Ray: pass --ray, too")
+    elif ray_options and "num_gpus" in ray_options:
+        raise ValueError("num_gpus in --ray-options is for Ray: pass --ray, or leave it out")
     sources = read_models(models, model.loading())
     options.import_from_here()
     classifier = _open_first(sources)
@@ -128,6 +136,7 @@ def print_sweep(found: "cp.Sweep") -> bool:
     rows = model_rows(found)
     for row in rows:
         if first := row.get("first"):
+            row["above controls"] = row["above"]
             row["strongest class"] = f"{first.label}, {100 * first.power.value:.1f} %"
     area = 100 * float(found.settings["areas"][0])
     print_table(as_table(rows[:SHOWN]), OF_MODELS, f"Mean power of {area:.3g} % of the pixels")

@@ -61,6 +61,8 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
         for one in [models] if isinstance(models, str | os.PathLike) else models:
             if (name := os.fspath(one)).endswith(".csv"):
                 sources += _read_manifest(Path(name), known)
+            elif name.endswith(".jsonl") or os.path.isdir(name):
+                raise ValueError(f"give FOLDER/*.pt or a manifest in CSV, not {name!r:.80}")
             else:
                 sources.append(_describe(*split_name(name), known))
     if not sources:
@@ -77,6 +79,8 @@ def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource
     if isinstance(row, Mapping) and isinstance(row.get("path"), str | os.PathLike):
         options = {key: row[key] for key in (*LOADING, "trust_pickle") if key in row}
         columns = {key: row[key] for key in row if key not in {*options, "path", "name"}}
+        if taken := columns.keys() & {"folder", "hash"}:
+            raise ValueError(f"the model {name!r} can't have a column {min(taken)}: rename it")
         path = os.fspath(row["path"])
         place = path if is_pretrained(path) else os.path.abspath(path)  # for any working folder
         return ModelSource(name, place, {**defaults, **options}, columns)
@@ -96,7 +100,8 @@ def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSou
             try:
                 if None in row or None in row.values():
                     raise ValueError("it has other columns than the header")
-                row = {key.strip(): _value(key.strip(), text) for key, text in row.items() if text}
+                cells = {key.strip(): text.strip() for key, text in row.items()}
+                row = {key: _value(key, text) for key, text in cells.items() if text}
                 if "trust_pickle" in row:
                     raise ValueError("pickle can't be trusted here: pass `trust_pickle` instead")
                 if "path" not in row:

@@ -1,10 +1,11 @@
 """``sweep``: the surveys of many models, here or on a Ray cluster; and ``Sweep``, their folder."""
 
-import inspect
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from captum_classpattern import _validation
 from captum_classpattern._files import write_json
-from captum_classpattern._validation import ArgumentTypeError, import_optional, summary_of
 from captum_classpattern.adapters.load import check_folders
-from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier import Classifier, warn
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_for_all
@@ -29,7 +30,7 @@ from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, fo
 SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
 RETRIES = 3  # of a survey whose worker or node dies
-OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose words suffice
+OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)  # words suffice
 
 
 class Sweep(Result):
@@ -76,21 +77,18 @@ class Sweep(Result):
         if model not in self.rows:
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         folder = self.folder / folder_of(model)
-        return Survey.load(folder) if (folder / store.RESULTS).exists() else Survey()
+        with suppress(*[ValueError] * (model in self.failures)):  # which says what is damaged
+            return Survey.load(folder) if (folder / store.RESULTS).exists() else Survey()
+        return Survey()
 
     def best_canvases(self, model: str) -> list[Finding]:
         """Of each class of a model the finding on the canvas that did best when it was judged."""
         return self.survey(model).best_canvases()
 
     def table(self) -> Any:
-        r"""
-        One row for each model, class, kind of canvas and area; then one for each that failed.
-
-        Returns:
-            *pandas.DataFrame*: The columns are ``model``, those of :meth:`Finding.table`, the power
-            on the judging images (``search_power``), the further columns of the manifest, and
-            ``error``: why a model failed.
-        """
+        """A ``pandas.DataFrame`` with a row for each model, class, kind of canvas and area, then
+        one for each that failed: ``model``, the columns of :meth:`Finding.table`, the power on the
+        judging images (``search_power``), the manifest's further columns, and why (``error``)."""
         rows, columns = [], self.columns
         for name in columns:  # one at a time: there may be thousands
             for each in self.survey(name):
@@ -132,17 +130,13 @@ def sweep(
             Or a list of checkpoints and of manifests, see :doc:`../many_models`.
         search, held_out: As in :func:`survey`, in the class numbers of the models.
         folder (str or PathLike): Where everything is written.
-        classes (Sequence[int or str], optional): Their numbers, or the names that the images give
-            them. Default: None (all that have search images).
-        engine (str): ``"local"`` runs one survey after another in this process, ``"ray"`` runs them
-            as tasks of a Ray cluster, which needs the extra ``ray``. Default: "local".
+        classes (Sequence[int or str], optional): Numbers or names. Default: None (all with images).
+        engine (str): "local" (in this process) or "ray" (on a Ray cluster). Default: "local".
         address (str, optional): Of the Ray cluster, such as ``"auto"``. Default: None (the one that
             is connected, else that of ``RAY_ADDRESS``, else one that is started here).
-        workers (int, optional): Surveys at a time on a cluster that is started here. Default: None
-            (one for each core).
-        ray_options (Mapping, optional): What each task needs, as Ray takes it, such as
-            ``{"num_gpus": 1, "num_cpus": 2}``. ``num_cpus`` are the threads of a survey, also with
-            the engine "local". Default: None (one core).
+        workers (int, optional): Surveys at a time, if Ray starts here. Default: None (all cores).
+        ray_options (Mapping, optional): What each task needs, such as ``{"num_gpus": 1}``. Its
+            ``num_cpus`` are a survey's threads, also with "local". Default: None (one core).
         device (str, optional): Where checkpoints, and the workers' copies of models, are moved to.
             Default: None ("cuda" with ``num_gpus``, else they stay).
         show_progress (bool): Draws a bar of models. Default: False.
@@ -169,7 +163,8 @@ def sweep(
         [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
     sources, options = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    if unknown := settings.keys() - inspect.signature(searching.survey).parameters:
+    known = {each.name for each in fields(searching.SurveySettings)} - {"solver", "keep"}
+    if unknown := settings.keys() - known:
         raise TypeError(f"sweep() got an unexpected keyword argument {min(unknown)!r}")
     usual: dict[str, Any] = {"canvases": searching.CANVASES, "areas": searching.AREAS}
     given = searching.SurveySettings(**(usual | settings))
@@ -180,7 +175,10 @@ def sweep(
     if engine == "local" and device and any(source.model is not None for source in sources):
         raise ValueError("`device` is for checkpoints: move models there yourself")
     if engine == "ray":
-        import_optional("ray")  # or an error, before anything is written
+        _validation.import_optional("ray")  # or an error, before anything is written
+    _validation.check_count("workers", 1 if workers is None else workers)
+    for name in options.keys() & {"num_cpus", "num_gpus"}:
+        _validation.check_positive(name, 1 if options[name] == 0 else options[name])
     search, held_out = searching.check_images(search, held_out, given.areas)
     check_for_all(given.feature_mask, search.shape[1:])
     if classes is None:
@@ -193,20 +191,23 @@ def sweep(
     try:  # the operating system lifts the lock when the process ends, however it ends
         lock = FileLock(work.folder / ".lock", timeout=0).acquire()
     except Timeout:
-        raise ValueError(
-            f"another sweep is writing into {folder}: wait for it or stop it"
-        ) from None
+        words = f"another sweep is writing into {folder}: wait for it or stop it"
+        raise ValueError(words) from None
     with lock:
         found = _begin(work, sources)
         left = [source for source in sources if not work.is_complete(source.name)]
-        outcomes: Iterator[Any] = ((source, work.run(source)) for source in left)
+        outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, options)
-        bar = {"desc": "sweep", "unit": "model", "disable": not show_progress}
-        for source, error in tqdm(outcomes, total=len(left), **bar):
-            found.failures.pop(source.name, None)
-            found.failures |= {} if error is None else {source.name: error}
-            _write(found)
+        bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not show_progress)
+        with bar, closing(outcomes):
+            for source, error, warned in outcomes:
+                found.failures.pop(source.name, None)
+                found.failures |= {} if error is None else {source.name: error}
+                _write(found)
+                bar.update()
+                for text, category in dict.fromkeys(warned):
+                    warn(f"{text} (model {source.name!r})", category)
     return found
 
 
@@ -222,33 +223,32 @@ class Work:
     threads: int = 1
     device: str | None = None
 
-    def run(self, source: ModelSource) -> str | None:
-        """The survey of a model, but for the classes that are there; returns why it failed."""
-        threads = torch.get_num_threads()
+    def run(self, source: ModelSource) -> tuple[str | None, list[tuple[str, Any]]]:
+        """The survey of a model's missing classes; returns why it failed, and its warnings."""
+        threads, reason = torch.get_num_threads(), None
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
-            model, images = source.open(self.device), (self.search, self.held_out)
-            names = class_names_of(model, self.search)
-            task = searching.SurveySearch(model, *images, self.settings, self.classes, names)
-            task.store = store.Store(self.folder / folder_of(source.name), task.depends_on)
-            task.finished = task.store.findings()
-            _ = [*task]
+            with warnings.catch_warnings(record=True) as caught:
+                model, images = source.open(self.device), (self.search, self.held_out)
+                names = class_names_of(model, self.search)
+                task = searching.SurveySearch(model, *images, self.settings, self.classes, names)
+                task.store = store.Store(self.folder / folder_of(source.name), task.depends_on)
+                task.finished = task.store.findings()
+                _ = [*task]
         except Exception as error:
-            return reason_of(error)
+            reason = reason_of(error)
         finally:
             torch.set_num_threads(threads)
-        return None
+        return reason, [(str(each.message), each.category) for each in caught]
 
     def is_complete(self, model: str) -> bool:
         """Whether all classes of a model are there, and in its summary."""
         folder = self.folder / folder_of(model)
-        known = (
-            store.read_json(folder / store.RESULTS, "survey")
-            if (folder / store.RESULTS).exists()
-            else {}
-        )
-        listed = known.get("complete") and {*self.classes} <= {*known["classes"]}
-        return bool(listed) and all(store.findings_file(folder, y).exists() for y in self.classes)
+        with suppress(OSError, KeyError, TypeError, ValueError):  # if damaged, its survey fails
+            known = store.read_json(folder / store.RESULTS, "survey")
+            if known["complete"] and {*self.classes} <= {*known["classes"]}:
+                return all(store.findings_file(folder, y).exists() for y in self.classes)
+        return False
 
 
 def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
@@ -265,7 +265,7 @@ def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] |
 
 def reason_of(error: BaseException) -> str:
     """Why a model failed, in words."""
-    text = summary_of(error)
+    text = _validation.summary_of(error)
     return text if isinstance(error, OUR_ERRORS) and text else f"{type(error).__name__}: {text}"
 
 
@@ -289,6 +289,8 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
                 f"{row.get(key)!r} now): give this one another name, or choose another folder"
             )
         found.rows[source.name] = row
+        if source.name in found.failures and work.is_complete(source.name):
+            del found.failures[source.name]
     check_folders([*found.rows])
     found.classes = sorted({*found.classes, *work.classes})
     _write(found)
@@ -304,30 +306,38 @@ def _write(found: Sweep) -> None:
 def _run_on_ray(
     work: Work, sources: Sequence[ModelSource], address: str | None, workers: int | None,
     options: Mapping[str, Any],
-) -> Iterator[tuple[ModelSource, str | None]]:  # fmt: skip
+) -> Iterator[tuple[Any, ...]]:  # fmt: skip
     """Runs surveys as tasks of a cluster. One that is connected or started here is left."""
-    ray = import_optional("ray")
+    ray = _validation.import_optional("ray")
     connect = not ray.is_initialized()
     start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     if workers is not None and not start:
         raise ValueError(f"`workers={workers}` is for a cluster that is started here: leave it out")
     if connect:
         ours = {"include_dashboard": False, "_system_config": {"task_oom_retries": RETRIES}}
-        more = {"num_cpus": workers and workers * work.threads, **ours} if start else {}
+        least = workers or work.threads > (os.cpu_count() or 1)  # else Ray counts the cores
+        more = {"num_cpus": least * work.threads or None, **ours} if start else {}
         ray.init("local" if start else address, logging_level="WARNING", **more)
     pending: dict[Any, ModelSource] = {}
     try:
+        cores, gpus = options["num_cpus"], options.get("num_gpus", 0)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
+        if not any(room[0] >= gpus and room[1] >= cores for room in rooms):  # it would never start
+            has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
+            raise ValueError(
+                f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
+            )
         task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **options})
         shared = ray.put(work)
         pending = {task.remote(shared, source): source for source in sources}
         while pending:
             [done], _ = ray.wait([*pending])
-            source, error = pending.pop(done), None
+            source = pending.pop(done)
             try:
-                error = ray.get(done)
+                yield source, *ray.get(done)
             except ray.exceptions.RayError as lost:  # each time
-                error = f"{type(lost).__name__}: {str(lost).strip()[:500]}"
-            yield source, error
+                yield source, f"{type(lost).__name__}: {str(lost).strip()[:500]}", []
     finally:
         for unfinished in pending:
             ray.cancel(unfinished, force=True)

@@ -38,7 +38,7 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     assert "3 models, 2 classes; 30 images to search with, 30 held out." in result.stdout
     printed = " ".join(result.stdout.split())
     assert "Failed: broken: " in printed
-    assert "strongest class" in printed
+    assert "above controls" in printed
     assert re.search(r" old 2 of 2 \d+\.\d% too few images (dog|owl), \d+\.\d % ", printed)
     assert result.stdout.endswith(f"; the site is {out}/site/index.html.\n")
     assert {path.name for path in (out / "site").iterdir()} == {
@@ -59,6 +59,12 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     assert models[2]["mean"] == [0.5, 0.5, 0.5]
     assert models[2]["arch"] == net  # the option of the command
     assert "trust_pickle" not in models[0]
+
+
+def test_gpus_of_a_task_need_ray(tmp_path, place):
+    line = f"sweep {place}/noisy.pt {PLAIN} {QUICK} --out {tmp_path}/out --ray-options"
+    result = run(f"{line} '{{\"num_gpus\":1}}'")
+    assert "num_gpus in --ray-options is for Ray: pass --ray" in result.stderr
 
 
 def test_an_interrupted_sweep_is_resumed_by_the_same_command(tmp_path, monkeypatch, place):

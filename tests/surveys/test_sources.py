@@ -22,7 +22,7 @@ def manifest(text, *defaults):
 def test_a_manifest_with_all_columns(tmp_path):
     first, second = manifest(
         "path,name,arch,num_classes,mean,std,output,year\n"
-        'a.pt,old,resnet18,10,"0.1, 0.2 0.3",1,-1,2019\n'
+        'a.pt ,old ,resnet18,10,"0.1, 0.2 0.3",1,-1,2019 \n'
         "timm:resnet18,,,,,,logits,\n",
         {"arch": "vgg11", "format": "plain"},
     )
@@ -64,6 +64,9 @@ REFUSALS = {
     "the folder above": lambda: read_models({"..": network(0)}),
     "no models": lambda: read_models({}),
     "a number": lambda: read_models({"a": 3}),
+    "a folder": lambda: read_models(["."]),
+    "a manifest in JSON": lambda: read_models("m.jsonl"),
+    "a column called hash": lambda: manifest("path,hash\na.pt,1\n"),
 }
 
 

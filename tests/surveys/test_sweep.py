@@ -18,6 +18,8 @@ from torch import nn
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern._validation import Notice
+from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
 from captum_classpattern.surveys.search import SurveySearch
@@ -162,6 +164,34 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
         run(tmp_path / "out", {"bad": {**described, "mean": 1}}, classes=[0])
 
 
+def test_a_damaged_summary_fails_its_model_alone_until_it_is_mended(swept, tmp_path):
+    run(tmp_path, {"old": network(0)})
+    summary = tmp_path / "old" / "results.json"
+    whole = summary.read_text()
+    summary.write_text(whole[:99])
+    found = run(tmp_path, two())
+    assert [*found.failures] == ["old"]
+    assert "is damaged" in found.failures["old"]
+    assert {*found.table()["model"].iloc[:-1]} == {"new"}
+    summary.write_text(whole)
+    assert run(tmp_path, two()).failures == Sweep.load(tmp_path).failures == {}
+
+
+def test_a_warning_names_its_model_and_points_at_the_call(tmp_path, monkeypatch):
+    find = SurveySearch.find
+
+    def spy(self, targets):
+        warn("look out", Notice)
+        return find(self, targets)
+
+    monkeypatch.setattr(SurveySearch, "find", spy)
+    with pytest.warns(Notice, match="look out") as seen:
+        run(tmp_path, {"old": network(0)})
+    [warning] = [each for each in seen if each.category is Notice]
+    assert str(warning.message) == "look out (model 'old')"
+    assert warning.filename == __file__
+
+
 def test_a_class_that_a_model_does_not_have_fails_it(tmp_path):
     found = run(tmp_path, two(), classes=[0, 7])
     assert [*found.failures] == ["old", "new"]
@@ -273,6 +303,9 @@ AT_ONCE = {
     "another engine": lambda: run("out", two(), engine="dask"),
     "workers without Ray": lambda: run("out", two(), workers=2),
     "a device for a model": lambda: run("out", two(), device="cpu"),
+    "no cores": lambda: run("out", two(), engine="ray", workers=0),
+    "words as cores": lambda: run("out", two(), ray_options={"num_cpus": "x"}),
+    "no setting of a sweep": lambda: run("out", two(), resume=True),
     "no classes": lambda: run("out", two(), classes=[]),
     "names of unnamed classes": lambda: run("out", two(), classes=["cat"]),
     "an area of no pixel": lambda: run("out", two(), areas=(0.001,)),

@@ -64,6 +64,12 @@ def test_a_cluster_finds_the_same_as_one_process(cluster, serial, tmp_path):
         run(tmp_path / "out", {"third": network(2)}, workers=2)
 
 
+@pytest.mark.parametrize("options", [{"num_gpus": 1}, {"num_cpus": 64}])
+def test_what_no_node_has_is_refused(cluster, tmp_path, options):
+    with pytest.raises(ValueError, match="the largest node has 1 cores and 0 GPUs: ask for less"):
+        run(tmp_path, two(), ray_options=options)
+
+
 def test_checkpoints_fail_and_are_found_as_in_one_process(cluster, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     torch.manual_seed(0)
