@@ -286,3 +286,17 @@ def simplified(name: str) -> str:
 def _parts(name: str) -> list[str]:
     """The parts of a description with commas."""
     return [part.strip() for part in name.split(",") if part.strip()]
+
+
+def common_names(
+    model: Classifier, given: Sequence[str] | None, labels: Tensor | None
+) -> Sequence[str] | None:
+    """The names of a model's classes, or else those of the images, which must not differ."""
+    names = ClassNames.of(model)
+    if names is None or given is None:
+        return given
+    present = [] if labels is None else sorted(set(labels.tolist()))
+    for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
+        which = f"class {target} of the images, {given[target]}, is its class {meant}"
+        raise ValueError(f"the model numbers the classes differently: {which}; correct the names")
+    return names.names

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from captum_classpattern import _validation
 from captum_classpattern._files import write_json
 from captum_classpattern.adapters.load import check_folders
-from captum_classpattern.classifier import Classifier, warn
-from captum_classpattern.classifier.class_names import ClassNames
+from captum_classpattern.classifier import warn
+from captum_classpattern.classifier.class_names import common_names
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_for_all
 from captum_classpattern.results import Result, as_table
@@ -230,7 +230,7 @@ class Work:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 model, images = source.open(self.device), (self.search, self.held_out)
-                names = class_names_of(model, self.search)
+                names = common_names(model, self.search.class_names, self.search.labels)
                 task = searching.SurveySearch(model, *images, self.settings, self.classes, names)
                 task.store = store.Store(self.folder / folder_of(source.name), task.depends_on)
                 task.finished = task.store.findings()
@@ -249,18 +249,6 @@ class Work:
             if known["complete"] and {*self.classes} <= {*known["classes"]}:
                 return all(store.findings_file(folder, y).exists() for y in self.classes)
         return False
-
-
-def class_names_of(model: Classifier, images: LabelledImages) -> Sequence[str] | None:
-    """The names of a model's classes, or else those of the images, which must not differ."""
-    names, given = ClassNames.of(model), images.class_names
-    if names is None or given is None:
-        return given
-    present = [] if images.labels is None else sorted(set(images.labels.tolist()))
-    for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
-        which = f"class {target} of the images, {given[target]}, is its class {meant}"
-        raise ValueError(f"the model numbers the classes differently: {which}; correct the names")
-    return names.names
 
 
 def reason_of(error: BaseException) -> str:
@@ -323,7 +311,8 @@ def _run_on_ray(
         cores, gpus = options["num_cpus"], options.get("num_gpus", 0)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
-        if not any(room[0] >= gpus and room[1] >= cores for room in rooms):  # it would never start
+        fits = any(room[0] >= gpus and room[1] >= cores for room in rooms)
+        if start and not fits:  # it would wait forever; others' clusters may grow
             has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
             raise ValueError(
                 f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
