@@ -40,6 +40,15 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=(doc or "").splitlines()[0])
 
 
+def parser_of_rows(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """The parser of a script that measures rows, prints their tables, and draws a figure."""
+    parser = parser_of(doc)
+    parser.add_argument("--out", type=Path, default=Path(f"{name}.jsonl"), help="file of the rows")
+    parser.add_argument("--rows", type=Path, help="take the rows of this file, measure nothing")
+    parser.add_argument("--figure", type=Path, help="where to draw the figure, if there is one")
+    return parser
+
+
 def head(*columns: str) -> str:
     return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
@@ -75,6 +84,16 @@ def format_values(
 def mean_of(values: ByClass) -> float:
     """The mean over classes, each of which counts alike."""
     return fmean(fmean(of_class) for of_class in values.values())
+
+
+def iou_by_chance(kept: int, total: int) -> float:
+    """About the overlap of two random masks of so many out of all pixels."""
+    return kept / (2 * total - kept)
+
+
+def having(rows: Iterable[Row], **values: Any) -> list[Row]:
+    """The rows with these values."""
+    return [row for row in rows if all(row.get(name) == each for name, each in values.items())]
 
 
 def read_rows(path: Path) -> list[Row]:
