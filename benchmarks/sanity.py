@@ -1,13 +1,8 @@
 """Do the maps depend on the model? The sanity checks of Adebayo et al. (2018, arXiv 1810.03292).
 
-    python benchmarks/sanity.py --cifar10 FOLDER --out sanity.jsonl --figure sanity.png
-
-randomises the demo's natural model layer by layer, from the output to the input, and compares the
-CIFAR-10 model ``true_labels`` with ``random_labels``, which has memorised permuted labels. One
-canvas per class, all methods of ``known_methods`` but the slowest. Each map is compared with that
-of the original model and another seed. It prints a table for each test, and draws the demo's
-curves. Each finished method is appended to the file, so that the same command continues after an
-interruption. ``--rows FILE`` prints the tables of a finished file at once.
+It randomises the demo's natural model layer by layer, from the output to the input, and compares
+the CIFAR-10 model ``true_labels`` with ``random_labels``, which has memorised permuted labels. Each
+map is compared with that of the original model and another seed. It resumes after an interruption.
 """
 
 import copy
@@ -19,7 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from captum.attr import Attribution
 from cifar10 import InBfloat16
-from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
+from findings import (
+    Row,
+    Table,
+    append_rows,
+    having,
+    head,
+    iou_by_chance,
+    line,
+    parser_of_rows,
+    print_tables,
+    read_rows,
+)
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from scipy.stats import rankdata
@@ -159,13 +165,13 @@ def groups_of(
         yield {"ranking": ranking, "target": case.classes, **rounded}
 
 
-def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
+def row_of(case: Case, canvases: Tensor, name: str) -> Row:
     """All of a method on one case, in one row."""
     problem, classes = case.problem, case.classes
     search = LabelledImages(problem.images, problem.labels)
     held_out = LabelledImages(problem.held_out, problem.held_out_labels)
     scorer = Scorer(problem.model, held_out.stratified_sample(IMAGES), canvases)
-    method = Image if name == IMAGE else known_methods(search, names=name, budget=budget)[name]
+    method = Image if name == IMAGE else known_methods(search, names=name, budget=BUDGET)[name]
     layers = layers_from_top(problem.model, canvases[:1]) if case.n_steps else []
     steps = steps_of(len(layers), case.n_steps)
     tests = [("layers", n) for n in steps] + [("labels", 0)] * (case.other is not None)
@@ -189,15 +195,13 @@ def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
         whole = Pattern(canvas, torch.ones_like(canvas[:1]), y)
         powers = [scorer.power(random_pixels(whole, AREA, seed)) for seed in range(DRAWS)]
         at_random[y], bare[y] = [fmean(power.value for power in powers)], powers[0].without
-    total = canvases[0, 0].numel()
-    kept = pixels_kept(AREA, canvases.shape[-2:])
     return {
         "model": problem.name,
         "method": name,
-        "budget": budget,
+        "budget": BUDGET,
         "layers": layers,
         "steps": steps,
-        "chance": kept / (2 * total - kept),
+        "chance": iou_by_chance(pixels_kept(AREA, canvases.shape[-2:]), canvases[0, 0].numel()),
         "random_pixels": at_random,
         "no_pattern": bare,
         "maps": maps,
@@ -205,20 +209,14 @@ def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
     }
 
 
-def rows_with(path: Path, budget: int) -> list[Row]:
-    """The rows of a file with this budget; none if there is no file."""
-    return [row for row in read_rows(path) if row["budget"] == budget]
-
-
-def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int) -> None:
+def measure(case: Case, out: Path) -> None:
     """Appends the rows of the methods that the file lacks."""
-    done = {(row["model"], row["method"]) for row in rows_with(out, budget)}
-    for case in found:
-        missing = [name for name in names if (case.problem.name, name) not in done]
-        canvases = case.canvases() if missing else torch.empty(0)
-        for name in missing:
+    done = {row["method"] for row in having(read_rows(out), model=case.problem.name)}
+    canvases = case.canvases()
+    for name in (IMAGE, *NAMES):
+        if name not in (*LEFT_OUT, *done):
             print(f"checking {name} on {case.problem.name}", flush=True)
-            append_rows(out, [row_of(case, canvases, name, budget)])
+            append_rows(out, [row_of(case, canvases, name)])
 
 
 # ---- verdicts
@@ -259,15 +257,10 @@ def by_class(row: Row, name: str, *where: Any) -> ByClass:
 # ---- tables and figure
 
 
-def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    return {
-        name: [r for r in rows if r["model"] == name] for name in (row["model"] for row in rows)
-    }
-
-
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """A table for each model and its test."""
-    for model, of_model in by_model(rows).items():
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = having(rows, model=model)
         test = "layers" if of_model[0]["layers"] else "labels"
         yield f"{model}: {test}", table(of_model, test)
 
@@ -323,8 +316,9 @@ def mean(values: ByClass) -> str:
 
 
 def picture(rows: Sequence[Row]) -> Figure:
-    """A panel for each method: agreement with the original maps over the share of random layers."""
-    shown = [row for name in SHOWN for row in rows if row["method"] == name]
+    """A panel for each method: agreement with the original maps over the share of random layers of
+    the first model."""
+    shown = [having(rows, model=rows[0]["model"], method=name)[0] for name in SHOWN]
     figure = Figure((14.5, 5.6), layout="constrained")
     for axis, row in zip(figure.subplots(2, 5, sharex=True, sharey=True).flat, shown):
         x = [count / len(row["layers"]) for count in row["steps"]]
@@ -349,21 +343,16 @@ def picture(rows: Sequence[Row]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of_rows(__doc__, "sanity")
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
-    parser.add_argument("--out", type=Path, default=Path("sanity.jsonl"))
-    parser.add_argument("--rows", type=Path, help="only print the tables of this file")
-    parser.add_argument("--figure", type=Path, help="file of the first model's curves")
-    parser.add_argument("--methods", nargs="+", help="names of known_methods")
-    parser.add_argument("--budget", type=int, default=BUDGET, help="passes of a search")
     given = parser.parse_args(arguments)
     if not given.rows:
-        names = given.methods or [IMAGE, *(name for name in NAMES if name not in LEFT_OUT)]
-        measure(cases(given.cifar10), given.out, names, given.budget)
-    rows = rows_with(given.rows or given.out, given.budget)
+        for case in cases(given.cifar10):
+            measure(case, given.out)
+    rows = read_rows(given.rows or given.out)
     print_tables(tables(rows))
     if given.figure:
-        picture(next(iter(by_model(rows).values()))).savefig(given.figure, dpi=150)
+        picture(rows).savefig(given.figure, dpi=150)
 
 
 if __name__ == "__main__":
