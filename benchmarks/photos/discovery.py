@@ -38,18 +38,12 @@ def classes_of(count: int) -> list[int]:
     return [*TROJANS.values(), *others[: count - len(TROJANS)]]
 
 
-def explainer_of(problem: Problem, model: nn.Module) -> ClassPattern:
-    explainer = ClassPattern(model, problem.images, problem.labels)
-    explainer.accuracy_is_known = True
-    return explainer
-
-
 def triage_rows(
     problem: Problem, model: nn.Module, network: str, passes: int, done: set
 ) -> Iterator[list[Row]]:
     """The margin of each class of a sample after a short search."""
     settings = SearchSettings(solver=PASSES[passes])
-    explainer = explainer_of(problem, model)
+    explainer = ClassPattern(model, problem.images, problem.labels)
     _, judges = split_for_judging(LabelledImages(problem.images, problem.labels), settings.seed)
     n_classes = judges.count_outputs(model)
     clean = triage.clean_margins(model, judges, n_classes, settings.seed)
@@ -78,7 +72,7 @@ def discovery_rows(
     done: set,
 ) -> Iterator[list[Row]]:
     """The power of each class over the area, on held-out photos."""
-    explainer = explainer_of(problem, model)
+    explainer = ClassPattern(model, problem.images, problem.labels)
     scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
     for y in classes:
         seeds = (0, 1) if network == "planted" and y in TROJANS.values() else (0,)
