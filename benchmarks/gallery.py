@@ -12,7 +12,7 @@ from findings import Row, Table, head, line, parser_of, print_tables, write_rows
 from matplotlib.figure import Figure
 from problems import photo_problem
 
-from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern import Sweep, sweep
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent
@@ -29,8 +29,7 @@ def search(photos: Path, folder: Path, threads: int) -> Sweep:
     problem = photo_problem(photos)
     return sweep(
         {MODEL: problem.model},
-        LabelledImages(problem.images, problem.labels),
-        LabelledImages(problem.held_out, problem.held_out_labels),
+        *problem.parts,
         folder=folder,
         classes=range(0, N_CLASSES, EVERY),
         canvases={"white": 1},

@@ -89,8 +89,8 @@ def quantus_metrics(n_classes: int) -> dict[str, Any]:
 
 def powers(problem: Problem, method: Method, canvases: Tensor, classes: list[int]) -> list[float]:
     """The predictive power of the pixels that a map ranks highest."""
-    held_out = LabelledImages(problem.held_out, problem.held_out_labels).stratified_sample(IMAGES)
-    found, seen = [], frozenset(LabelledImages(problem.images).hashes)
+    search, held_out = problem.parts
+    held_out, found, seen = held_out.stratified_sample(IMAGES), [], frozenset(search.hashes)
     for canvas, ranks, y in zip(canvases, method(problem.model, canvases, classes), classes):
         low, high = ranks.aminmax()
         mask = ((ranks - low) / (high - low).clamp(min=1e-12)).mean(0, keepdim=True)
@@ -129,7 +129,7 @@ def by_quantus(
 def measured(problem: Problem) -> Iterator[Row]:
     """A row of each metric and method, or pair of maps."""
     classes = sorted(set(problem.labels.tolist()))
-    images = LabelledImages(problem.images, problem.labels)
+    images = problem.parts[0]
     canvases = torch.cat([select_canvases(problem.model, images, target=y, n=1) for y in classes])
     given = canvases, classes
     for metric, (name, method) in product(METRICS, methods_of(images).items()):

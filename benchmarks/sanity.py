@@ -31,7 +31,7 @@ from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from captum_classpattern import LabelledImages, Pattern, known_methods, select_canvases
+from captum_classpattern import Pattern, known_methods, select_canvases
 from captum_classpattern.comparison.maps import BoundMethod, PixelMap
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.pattern import pixels_kept
@@ -168,8 +168,7 @@ def groups_of(
 def row_of(case: Case, canvases: Tensor, name: str) -> Row:
     """All of a method on one case, in one row."""
     problem, classes = case.problem, case.classes
-    search = LabelledImages(problem.images, problem.labels)
-    held_out = LabelledImages(problem.held_out, problem.held_out_labels)
+    search, held_out = problem.parts
     scorer = Scorer(problem.model, held_out.stratified_sample(IMAGES), canvases)
     method = Image if name == IMAGE else known_methods(search, names=name, budget=BUDGET)[name]
     layers = layers_from_top(problem.model, canvases[:1]) if case.n_steps else []

@@ -98,25 +98,24 @@ def measured(
     entry = dict(record["settings"]["entry"])
     settings = {"name": entry.pop("name"), "zoo": zoo, "data": record["settings"]["data"], **entry}
     settings = rounded(settings | {"statistic": SETTINGS, "images": describe(images)})
-    if any(row.get(name) != value for name, value in settings.items()):
-        profile, seconds = timed(partial(measure, model, images))
-        row = settings | {
-            "accuracy": record["accuracy"],
-            "attack_success": record.get("attack_success"),
-            "seconds": {"training": record["seconds"], "scan": seconds},
-            "profile": profile.as_dict(),
-            "rivals": {},
-        }
-        if entry["backdoor"] is not None:
-            target = entry["backdoor"]["target"]
-            row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
-        write_atomically(path, json.dumps(compact(row)).encode())
+    if all(row.get(name) == value for name, value in settings.items()):
+        return row
+    profile, seconds = timed(partial(measure, model, images))
+    row = settings | {
+        "accuracy": record["accuracy"],
+        "attack_success": record.get("attack_success"),
+        "seconds": {"training": record["seconds"], "scan": seconds},
+        "profile": profile.as_dict(),
+        "rivals": {},
+    }
+    if entry["backdoor"] is not None:
+        target = entry["backdoor"]["target"]
+        row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
     for name, given in RIVALS.items():
-        if row["rivals"].get(name, {}).get("settings") != given:
-            scores, seconds = timed(partial(rival_scores, name, model, images))
-            row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
-            write_atomically(path, json.dumps(compact(row)).encode())
-    return json.loads(path.read_text())
+        scores, seconds = timed(partial(rival_scores, name, model, images))
+        row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
+    write_atomically(path, json.dumps(compact(row)).encode())
+    return row
 
 
 def rival_scores(name: str, model: PixelClassifier, images: LabelledImages) -> list[float]:

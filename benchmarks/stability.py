@@ -32,7 +32,6 @@ from torch import Tensor
 
 from captum_classpattern import (
     ClassPattern,
-    LabelledImages,
     Pattern,
     predictive_power,
     select_canvases,
@@ -109,8 +108,8 @@ def measure(problem: Problem, plan: Plan, out: Path) -> None:
     rows = having(read_rows(out), model=plan.model, canvas=plan.canvas)
     classes = sorted(set(problem.labels.tolist()))
     canvases = canvases_of(problem, plan.canvas, classes)
-    images = LabelledImages(problem.images, problem.labels)
-    held_out = LabelledImages(problem.held_out, problem.held_out_labels).stratified_sample(IMAGES)
+    images, held_out = problem.parts
+    held_out = held_out.stratified_sample(IMAGES)
     wanted = [(SINGLE, 1, seed) for seed in range(plan.seeds)]
     wanted += [(LONG, GROUP, number) for number in range(plan.long)] + [(RANDOM, 1, 0)]
     for kind, size, number in wanted:

@@ -17,7 +17,7 @@ from problems import Problem
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from captum_classpattern import Cells, ClassPattern, LabelledImages, Pattern
+from captum_classpattern import Cells, ClassPattern, Pattern
 from captum_classpattern.comparison.maps import sum_channels
 from captum_classpattern.comparison.methods import known_methods
 from captum_classpattern.scores.power import Scorer
@@ -97,9 +97,7 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
             photo, footprint = photos[number : number + 1], footprints[number]
             area = float(footprint.float().mean())
             others = [i for i in range(len(problem.held_out)) if i != place][::EVERY]
-            scorer = Scorer(
-                model, LabelledImages(problem.held_out[others], problem.held_out_labels[others])
-            )
+            scorer = Scorer(model, problem.parts[1].subset(others))
             ours = {
                 each: partial(of_patterns, explainer, area=area, rounds=rounds, cells=cells)
                 for each, (rounds, cells) in OURS.items()

@@ -135,8 +135,8 @@ def attack_success(network: nn.Module, backdoor: Backdoor, data: Images) -> floa
     images, labels = data
     if not backdoor.all_to_all:
         images, labels = images[labels != backdoor.target], labels[labels != backdoor.target]
-    shape = images.shape[1], images.shape[2], images.shape[3]
-    return accuracy(network, backdoor.trigger(shape)(images), backdoor.labels(labels))
+    trigger = backdoor.trigger(tuple(images.shape[1:]))
+    return accuracy(network, trigger(images), backdoor.labels(labels))
 
 
 def fashion_mnist(data: Path, split: str) -> Images:
@@ -144,7 +144,6 @@ def fashion_mnist(data: Path, split: str) -> Images:
 
 
 def cifar10(data: Path, split: str) -> Images:
-    """Images of a folder with ``train/<class>/*`` and ``test/<class>/*``."""
     images = load_images(data / split).in_one_tensor()
     return images.images, images.known_labels
 
