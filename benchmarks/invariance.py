@@ -211,7 +211,7 @@ def measure(problems: Sequence[Problem], out: Path) -> None:
     key = "model", "class", "is_trigger", "transform"
     done = {tuple(row[name] for name in key) for row in read_rows(out)}
     for problem in problems:
-        patterns = [(y, False) for y in sorted(set(problem.labels.tolist()))[:CLASSES]]
+        patterns = [(y, False) for y in problem.classes[:CLASSES]]
         patterns += [(y, True) for name, y in TARGETS.items() if name == problem.name]
         names = [name for name in TRANSFORMS if name != "hue" or problem.images.shape[1] == 3]
         for which in patterns:

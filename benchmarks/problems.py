@@ -11,7 +11,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import LabelledImages, Pattern, PixelClassifier, PredictivePower
+from captum_classpattern import (
+    LabelledImages,
+    Pattern,
+    PixelClassifier,
+    PredictivePower,
+    select_canvases,
+)
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.scores.power import Scorer, check_unseen
@@ -48,6 +54,14 @@ class Problem(NamedTuple):
     def parts(self) -> tuple[LabelledImages, LabelledImages]:
         """The images to search with, and those to score on."""
         return LabelledImages(*self[2:4]), LabelledImages(*self[4:6])
+
+    @property
+    def classes(self) -> list[int]:
+        return sorted(set(self.labels.tolist()))
+
+    def canvases(self) -> Tensor:
+        """A correctly classified image of middle confidence for each class."""
+        return torch.cat([select_canvases(*self[1:4], target=y, n=1) for y in self.classes])
 
 
 def demo_problems() -> list[Problem]:

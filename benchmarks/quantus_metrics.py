@@ -27,7 +27,6 @@ from captum_classpattern import (
     LabelledImages,
     Pattern,
     predictive_power,
-    select_canvases,
 )
 from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.pattern import pixels_kept
@@ -128,11 +127,9 @@ def by_quantus(
 
 def measured(problem: Problem) -> Iterator[Row]:
     """A row of each metric and method, or pair of maps."""
-    classes = sorted(set(problem.labels.tolist()))
-    images = problem.parts[0]
-    canvases = torch.cat([select_canvases(problem.model, images, target=y, n=1) for y in classes])
-    given = canvases, classes
-    for metric, (name, method) in product(METRICS, methods_of(images).items()):
+    classes = problem.classes
+    given = problem.canvases(), classes
+    for metric, (name, method) in product(METRICS, methods_of(problem.parts[0]).items()):
         if metric == "predictive power":
             values = powers(problem, method, *given)
         else:
@@ -165,8 +162,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parser_of_rows(__doc__, "quantus").parse_args(arguments)
     if given.rows is None:
-        [problem] = [each for each in demo_problems() if each.name == "demo, natural"]
-        write_rows(given.out, measured(problem))
+        write_rows(given.out, measured(demo_problems()[0]))
     print_tables(tables(read_rows(given.rows or given.out)))
 
 

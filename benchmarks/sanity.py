@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from captum.attr import Attribution
@@ -31,7 +31,7 @@ from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from captum_classpattern import Pattern, known_methods, select_canvases
+from captum_classpattern import Pattern, known_methods
 from captum_classpattern.comparison.maps import BoundMethod, PixelMap
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.pattern import pixels_kept
@@ -59,37 +59,6 @@ class Image(Attribution):
 
     def attribute(self, inputs: Tensor, target: Any = None) -> Tensor:
         return inputs.clone()
-
-
-class Case(NamedTuple):
-    """A model with its images, and what it is compared with: itself with random layers, in this
-    number of steps, or a second model with other labels."""
-
-    problem: Problem
-    n_steps: int = 0
-    other: nn.Module | None = None
-
-    @property
-    def classes(self) -> list[int]:
-        return sorted(set(self.problem.labels.tolist()))
-
-    def canvases(self) -> Tensor:
-        """A correctly classified image of middle confidence for each class."""
-        model, images, labels = self.problem[1:4]
-        return torch.cat(
-            [select_canvases(model, images, labels, target=y, n=1) for y in self.classes]
-        )
-
-
-def cases(cifar10: Path | None) -> list[Case]:
-    natural = next(p for p in demo_problems() if p.name == "demo, natural")
-    demo = Case(natural, STEPS)
-    if cifar10 is None:
-        return [demo]
-    [true] = cifar10_problems(cifar10, ["true_labels"])
-    true = true._replace(model=InBfloat16(true.model).eval())
-    other = InBfloat16(train_cifar10.load_model(OTHER)).eval()
-    return [demo, Case(true, other=other)]
 
 
 # ---- random layers
@@ -142,7 +111,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 def groups_of(
     first: Sequence[PixelMap],
     maps: Sequence[PixelMap],
-    case: Case,
+    problem: Problem,
     canvases: Tensor,
     scorer: Scorer,
 ) -> Iterator[dict[str, Any]]:
@@ -154,7 +123,7 @@ def groups_of(
         masks = [[each.mask(ranking, AREA) for each in pair] for pair in zip(first, maps)]
         patterns = [
             Pattern(canvas, mask.to(canvas), y)
-            for canvas, (_, mask), y in zip(canvases, masks, case.classes)
+            for canvas, (_, mask), y in zip(canvases, masks, problem.classes)
         ]
         values = {
             "iou": [mean_pairwise_iou(pair) for pair in masks],
@@ -162,18 +131,19 @@ def groups_of(
             "power": [scorer.power(pattern).value for pattern in patterns],
         }
         rounded = {name: [round(v, 5) for v in found] for name, found in values.items()}
-        yield {"ranking": ranking, "target": case.classes, **rounded}
+        yield {"ranking": ranking, "target": problem.classes, **rounded}
 
 
-def row_of(case: Case, canvases: Tensor, name: str) -> Row:
-    """All of a method on one case, in one row."""
-    problem, classes = case.problem, case.classes
+def row_of(problem: Problem, other: nn.Module | None, canvases: Tensor, name: str) -> Row:
+    """All of a method on one model, in one row: compared with a second model with other labels, or
+    with itself with random layers, in steps."""
+    classes = problem.classes
     search, held_out = problem.parts
     scorer = Scorer(problem.model, held_out.stratified_sample(IMAGES), canvases)
     method = Image if name == IMAGE else known_methods(search, names=name, budget=BUDGET)[name]
-    layers = layers_from_top(problem.model, canvases[:1]) if case.n_steps else []
-    steps = steps_of(len(layers), case.n_steps)
-    tests = [("layers", n) for n in steps] + [("labels", 0)] * (case.other is not None)
+    layers = [] if other is not None else layers_from_top(problem.model, canvases[:1])
+    steps = steps_of(len(layers), STEPS) if other is None else [0]
+    tests = [("layers", n) for n in steps] + [("labels", 0)] * (other is not None)
     maps: list[dict[str, Any]] = []
     failures, at = [], "original"
     try:
@@ -183,9 +153,9 @@ def row_of(case: Case, canvases: Tensor, name: str) -> Row:
         for test, count in tests:
             at = f"{count} of {len(layers)} layers" if test == "layers" else "other model"
             model = randomised(problem.model, layers[:count], SEEDS[1])
-            bound = BoundMethod(method, case.other if test == "labels" else model, canvases)
+            bound = BoundMethod(method, other if test == "labels" else model, canvases)
             found = bound(canvases, classes, area=AREA, seed=SEEDS[1])
-            for group in groups_of(first.maps, found.maps, case, canvases, scorer):
+            for group in groups_of(first.maps, found.maps, problem, canvases, scorer):
                 maps.append({"test": test, "randomised": count, **group})
     except Exception as error:
         failures = [{"at": at, "reason": f"{type(error).__name__}: {error}"}]
@@ -208,14 +178,14 @@ def row_of(case: Case, canvases: Tensor, name: str) -> Row:
     }
 
 
-def measure(case: Case, out: Path) -> None:
+def measure(problem: Problem, other: nn.Module | None, out: Path) -> None:
     """Appends the rows of the methods that the file lacks."""
-    done = {row["method"] for row in having(read_rows(out), model=case.problem.name)}
-    canvases = case.canvases()
+    done = {row["method"] for row in having(read_rows(out), model=problem.name)}
+    canvases = problem.canvases()
     for name in (IMAGE, *NAMES):
         if name not in (*LEFT_OUT, *done):
-            print(f"checking {name} on {case.problem.name}", flush=True)
-            append_rows(out, [row_of(case, canvases, name)])
+            print(f"checking {name} on {problem.name}", flush=True)
+            append_rows(out, [row_of(problem, other, canvases, name)])
 
 
 # ---- verdicts
@@ -346,8 +316,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
     given = parser.parse_args(arguments)
     if not given.rows:
-        for case in cases(given.cifar10):
-            measure(case, given.out)
+        measure(demo_problems()[0], None, given.out)
+        if given.cifar10:
+            [true] = cifar10_problems(given.cifar10, ["true_labels"])
+            other = InBfloat16(train_cifar10.load_model(OTHER)).eval()
+            measure(true._replace(model=InBfloat16(true.model).eval()), other, given.out)
     rows = read_rows(given.rows or given.out)
     print_tables(tables(rows))
     if given.figure:

@@ -106,7 +106,7 @@ def measure(problem: Problem, plan: Plan, out: Path) -> None:
     """Appends the searches, and random pixels, that the file lacks. A long search has the passes of
     a group of others, and a seed of its own."""
     rows = having(read_rows(out), model=plan.model, canvas=plan.canvas)
-    classes = sorted(set(problem.labels.tolist()))
+    classes = problem.classes
     canvases = canvases_of(problem, plan.canvas, classes)
     images, held_out = problem.parts
     held_out = held_out.stratified_sample(IMAGES)

@@ -24,7 +24,7 @@ def found(
 
 def cell_rows(problem: Problem, folder: Path, done: set) -> Iterator[list[Row]]:
     """The power of classes with pixels and with cells, over the area."""
-    classes = sorted(set(problem.labels.tolist()))[::EVERY]
+    classes = problem.classes[::EVERY]
     for kind, cells in KINDS.items():
         if (kind,) in done:
             continue
@@ -41,7 +41,7 @@ def cell_rows(problem: Problem, folder: Path, done: set) -> Iterator[list[Row]]:
 
 def class_rows(problem: Problem, folder: Path, done: set) -> Iterator[list[Row]]:
     """Rows of ten classes that have a photo among the search images, at even distances."""
-    known = sorted(set(problem.labels.tolist()))
+    known = problem.classes
     for y in known[:: len(known) // COUNT][:COUNT]:
         if (y,) in done:
             continue
