@@ -15,7 +15,7 @@ from architecture_models import NETWORKS, TEACHER, softened, trained
 from architecture_rows import POSITIVE, WHITE, packed, unpacked
 from architecture_tables import draw, tables
 from demo_training import load_split
-from findings import Row, append_rows, having, parser_of_rows, print_tables, read_rows
+from findings import Row, append_rows, having, parser_of_rows, read_rows, report
 from problems import transfer_powers
 from torch import Tensor
 from torch.nn import functional as F
@@ -207,10 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in NETWORKS
         }
         measure(models, Images.read(given.data), given.out)
-    found = read_rows(given.rows or given.out)
-    print_tables(tables(found))
-    if given.figure:
-        draw(found).savefig(given.figure, dpi=150)
+    report(given, tables, draw)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from findings import (
     head,
     line,
     parser_of_rows,
-    print_tables,
     read_rows,
+    report,
 )
 from problems import train_cifar10
 from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.rows is None:
         found = demo_settings(given.fashion_mnist) if given.fashion_mnist else []
         measure(found + (cifar10_settings(given.cifar10) if given.cifar10 else []), given.out)
-    print_tables(tables(read_rows(given.rows or given.out)))
+    report(given, tables)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from captum_classpattern._files import write_atomically
@@ -60,6 +61,19 @@ def line(*cells: object) -> str:
 def print_tables(tables: Iterable[Table]) -> None:
     for title, lines in tables:
         print(f"\n### {title}\n", *lines, sep="\n")
+
+
+def report(
+    given: argparse.Namespace,
+    tables: Callable[[list[Row]], Iterable[Table]],
+    draw: Callable[[list[Row]], Figure] | None = None,
+    **saving: Any,
+) -> None:
+    """Prints the tables, and draws the figure, of what :func:`parser_of_rows` was given."""
+    rows = read_rows(given.rows or given.out)
+    print_tables(tables(rows))
+    if draw and given.figure:
+        draw(rows).savefig(given.figure, dpi=150, **saving)
 
 
 def format_mean(

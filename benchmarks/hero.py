@@ -48,14 +48,8 @@ def search_class(parts: Parts, target: int) -> Iterator[tuple[Pattern, Row]]:
             canvases, target, area=AREA, keep=1, budget=PASSES[name], seed=SEED
         )
         canvases, scores = pattern.canvas[None], score(pattern, name, parts)
-        yield (
-            pattern,
-            {
-                **{"class": target, "class_name": CLASS_NAMES[target], "model": name, "area": AREA},
-                **scores.as_dict(),
-                "beats_controls": scores.beats_controls,
-            },
-        )
+        row = {"class": target, "class_name": CLASS_NAMES[target], "model": name, "area": AREA}
+        yield pattern, {**row, **scores.as_dict(), "beats_controls": scores.beats_controls}
 
 
 def score(pattern: Pattern, name: str, parts: Parts) -> Scores:

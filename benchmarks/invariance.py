@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from cifar10 import InBfloat16
-from findings import Row, Table, append_rows, head, line, parser_of_rows, print_tables, read_rows
+from findings import Row, Table, append_rows, head, line, parser_of_rows, read_rows, report
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
@@ -300,10 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for problem in cifar10_problems(given.cifar10, CIFAR10_MODELS)
             ]
         measure(problems, given.out)
-    rows = read_rows(given.rows or given.out)
-    if given.figure:
-        picture(rows).savefig(given.figure, dpi=150)
-    print_tables(tables(rows))
+    report(given, tables, picture)
 
 
 if __name__ == "__main__":

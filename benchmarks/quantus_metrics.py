@@ -8,17 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import (
-    Row,
-    Table,
-    format_values,
-    head,
-    line,
-    parser_of_rows,
-    print_tables,
-    read_rows,
-    write_rows,
-)
+from findings import Row, Table, format_values, head, line, parser_of_rows, report, write_rows
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -163,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser_of_rows(__doc__, "quantus").parse_args(arguments)
     if given.rows is None:
         write_rows(given.out, measured(demo_problems()[0]))
-    print_tables(tables(read_rows(given.rows or given.out)))
+    report(given, tables)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from findings import (
     iou_by_chance,
     line,
     parser_of_rows,
-    print_tables,
     read_rows,
+    report,
 )
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
@@ -321,10 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [true] = cifar10_problems(given.cifar10, ["true_labels"])
             other = InBfloat16(train_cifar10.load_model(OTHER)).eval()
             measure(true._replace(model=InBfloat16(true.model).eval()), other, given.out)
-    rows = read_rows(given.rows or given.out)
-    print_tables(tables(rows))
-    if given.figure:
-        picture(rows).savefig(given.figure, dpi=150)
+    report(given, tables, picture)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from findings import Row, Table, head, line, parser_of, print_tables, read_rows
+from findings import Row, Table, head, line, read_rows
 from rivals import cbd_alarm, mm_bd_p_value
 from scan_zoo import reference_set
 from scipy import stats
@@ -334,13 +334,3 @@ def tables(folder: Path) -> Iterator[Table]:
         yield f"{TITLES[data]}: seconds of a scan", [words]
     rows = read_rows(folder / "scan_variations.jsonl")
     yield "Other seeds, images and precisions", variations(rows, known)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("rows", type=Path, help="their folder")
-    print_tables(tables(parser.parse_args(arguments).rows))
-
-
-if __name__ == "__main__":
-    main()

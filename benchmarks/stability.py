@@ -23,8 +23,8 @@ from findings import (
     iou_by_chance,
     line,
     parser_of_rows,
-    print_tables,
     read_rows,
+    report,
 )
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
@@ -332,10 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for plan in PLANS:
             if plan.model in problems:
                 measure(problems[plan.model], plan, given.out)
-    rows = read_rows(given.rows or given.out)
-    print_tables(tables(rows))
-    if given.figure:
-        picture(rows).savefig(given.figure, dpi=150, bbox_inches="tight")
+    report(given, tables, picture, bbox_inches="tight")
 
 
 if __name__ == "__main__":
