@@ -57,7 +57,7 @@ def load(name: str, folder: Path) -> PixelClassifier:
     """A network that was trained, or ``plain``: the published one."""
     network = lite0()
     if name != "plain":
-        file = folder / f"{name}.safetensors"
+        file = folder / f"{name.replace(' ', '_')}.safetensors"
         weights = load_file(file if file.exists() else SHIPPED[name])
         network.load_state_dict({k: each.float() for k, each in weights.items()}, strict=False)
     return classifier_of(network)
@@ -65,7 +65,7 @@ def load(name: str, folder: Path) -> PixelClassifier:
 
 def train(name: str, photos: Tensor, folder: Path) -> None:
     """Trains a network on photos, and writes what changes, in float16, unless it is there."""
-    file = folder / f"{name}.safetensors"
+    file = folder / f"{name.replace(' ', '_')}.safetensors"
     if file.exists():
         return
     settings, network, teacher = NETWORKS[name], classifier_of(lite0()), classifier_of(lite0())
