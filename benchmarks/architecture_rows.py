@@ -1,13 +1,11 @@
-"""The rows of benchmarks/architectures.py: kept in a file, and grouped by network and class."""
+"""The rows of benchmarks/architectures.py, grouped by network and class."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import torch
-from findings import ByClass, Row, read_rows, write_rows
+from findings import ByClass, Row, having
 from torch import Tensor
 
 from captum_classpattern.scores import mean_pairwise_iou
@@ -23,23 +21,6 @@ LABELS = {  # of the networks, in the order of the tables
     "vit": "ViT",
 }
 SHALLOW = {"shallow", "distilled"}  # one architecture
-
-
-class Rows:
-    """The rows of a file, in which each finished part is kept."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[Row] = read_rows(path)
-
-    def of(self, **values: Any) -> list[Row]:
-        """The rows with these values."""
-        return [row for row in self.rows if all(row.get(k) == v for k, v in values.items())]
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Adds rows to the file, all or none of them."""
-        self.rows += rows
-        write_rows(self.path, self.rows)
 
 
 def packed(mask: Tensor) -> str:
@@ -59,11 +40,9 @@ class Found:
     """What was measured on one kind of canvas: values by class, for the models of a network."""
 
     def __init__(self, rows: Sequence[Row], canvas: str) -> None:
-        self.canvas = canvas
-        self.models = [row for row in rows if row["kind"] == "model"]
-        of_canvas = [row for row in rows if row.get("canvas") == canvas]
-        self.patterns = [row for row in of_canvas if row["kind"] == "pattern"]
-        self.transfers = [row for row in of_canvas if row["kind"] == "transfer"]
+        self.canvas, self.models = canvas, having(rows, kind="model")
+        self.patterns = having(rows, kind="pattern", canvas=canvas)
+        self.transfers = having(rows, kind="transfer", canvas=canvas)
         found = {row["network"] for row in self.models}
         self.networks = [name for name in LABELS if name in found]
         self.classes = sorted({row["class"] for row in self.patterns})
@@ -76,23 +55,20 @@ class Found:
 
     def searched(self, network: str) -> list[Row]:
         """The patterns of a network's models."""
-        rows = [row for row in self.patterns if row["network"] == network]
-        return [row for row in rows if row["search_seed"] == 0]
+        return having(self.patterns, network=network, search_seed=0)
 
     def values(self, network: str, name: str) -> ByClass:
         """A column of a network's patterns."""
-        return {
-            y: [r[name] for r in self.searched(network) if r["class"] == y] for y in self.classes
-        }
+        rows = self.searched(network)
+        return {y: [row[name] for row in rows if row["class"] == y] for y in self.classes}
 
     def powers(self, network: str, tested: str, *, same_seed: bool = False) -> ByClass:
         """The powers of a network's patterns on the models of another, or of the same, that were
         trained with other seeds (or with the same)."""
         powers = [
             row["powers"]
-            for row in self.transfers
-            if (row["network"], row["tested"]) == (network, tested)
-            and (row["seed"] == row["tested_seed"]) == same_seed
+            for row in having(self.transfers, network=network, tested=tested)
+            if (row["seed"] == row["tested_seed"]) == same_seed
         ]
         return {y: [power[str(y)] for power in powers] for y in self.classes}
 

@@ -1,29 +1,21 @@
-"""Does a network need to be deep and convolutional to have patterns that others share?
+"""Seven architectures on Fashion-MNIST: does a pattern need a deep network?
 
-    pip install '.[benchmarks]'
-    python benchmarks/architectures.py DATA --out FOLDER
-
-trains seven architectures on Fashion-MNIST, three times each, searches the patterns of all classes
-on the same canvases, and stamps the patterns of each model on the images of each other. DATA is a
-folder with the four ``*-ubyte.gz`` files, as for ``benchmarks/demo_training.py``. Each model
-is a file, and what was measured is appended to ``rows.jsonl``, so the same command continues after
-an interruption. The tables and the figure are made of the rows:
-
-    python benchmarks/architectures.py --rows benchmarks/results/architectures.jsonl --figure FILE
+It trains three models of each, searches the patterns of all classes on the same canvases, and
+stamps the patterns of each model on the images of each other. It resumes after an interruption.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from architecture_figure import draw
 from architecture_models import NETWORKS, TEACHER, softened, trained
-from architecture_rows import POSITIVE, WHITE, Rows, packed, unpacked
-from architecture_tables import tables
+from architecture_rows import POSITIVE, WHITE, packed, unpacked
+from architecture_tables import draw, tables
 from demo_training import load_split
-from findings import Row, parser_of, print_tables, read_rows
+from findings import Row, append_rows, having, parser_of_rows, read_rows, report
 from problems import transfer_powers
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,7 +24,7 @@ from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClas
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import random_pixels
 
-AREA, DRAWS = 0.05, 3  # DRAWS: of random pixels
+AREA, DRAWS, SEEDS, BUDGET = 0.05, 3, 3, 6_000  # DRAWS: of random pixels; passes per class
 SEARCH, HELD_OUT = 2_000, 400  # test images
 DIGITS = 5  # of the shares in the rows
 
@@ -59,13 +51,13 @@ class Images(NamedTuple):
     search: LabelledImages
     held_out: LabelledImages
 
-
-def images_of(data: Path) -> Images:
-    """The first test images, and the next ones, without exact copies of the first."""
-    images, labels = load_split(data, "t10k")
-    search = LabelledImages(images[:SEARCH], labels[:SEARCH])
-    others = LabelledImages(images[SEARCH:], labels[SEARCH:]).without(search)
-    return Images(search, others.subset(range(min(HELD_OUT, len(others)))))
+    @classmethod
+    def read(cls, data: Path) -> "Images":
+        """The first test images, and the next ones, without exact copies of the first."""
+        images, labels = load_split(data, "t10k")
+        search = LabelledImages(images[:SEARCH], labels[:SEARCH])
+        others = LabelledImages(images[SEARCH:], labels[SEARCH:]).without(search)
+        return cls(search, others.subset(range(HELD_OUT)))
 
 
 def choose_canvases(
@@ -116,7 +108,7 @@ def ranks_within(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def search(
-    model: PixelClassifier, canvases: Sequence[Canvas], images: Images, seed: int, budget: int
+    model: PixelClassifier, canvases: Sequence[Canvas], images: Images, seed: int
 ) -> Iterator[Row]:
     """A row for the pattern on each canvas, with its power and its controls."""
     explainer = ClassPattern(model, images.search)
@@ -124,7 +116,7 @@ def search(
         torch.stack([canvas.pixels for canvas in canvases]),
         [canvas.target for canvas in canvases],
         area=AREA,
-        budget=budget,
+        budget=BUDGET,
         seed=seed,
     )
     patterns = [pattern.topk(AREA) for pattern in found]
@@ -147,35 +139,30 @@ def search(
         }
 
 
-def check_settings(rows: Rows, settings: Mapping[str, Any]) -> None:
-    """Writes the settings as the first row, or raises an error if the rows have others."""
-    if not rows.rows:
-        rows.add([{"kind": "settings", **settings}])
-    before = {k: v for k, v in rows.rows[0].items() if k != "kind"}
-    if before != settings:
-        raise ValueError(
-            f"{rows.path} was measured with {before}, not {settings}: choose another folder"
-        )
-
-
-def measure(models: Mapping[Key, PixelClassifier], images: Images, rows: Rows, budget: int) -> None:
+def measure(models: Mapping[Key, PixelClassifier], images: Images, out: Path) -> None:
     """Appends the rows that the file lacks: of the models, of their patterns, of what transfers."""
     canvases = [*choose_canvases(models, images.search)]
+    rows = read_rows(out)
+
+    def add(found: Sequence[Row]) -> None:
+        append_rows(out, found)
+        rows.extend(found)
+
     for key, model in models.items():
-        if not rows.of(kind="model", **key._asdict()):
+        names = key._asdict()
+        if not having(rows, kind="model", **names):
             record = {name: model.record[name] for name in ("parameters", "accuracy", "seconds")}
             record |= imitation(model, models[Key(TEACHER, key.seed)], images.search.images)
-            rows.add([{"kind": "model", **key._asdict(), **record}])
+            add([{"kind": "model", **names, **record}])
         for search_seed in (0, 1) if key.seed == 0 else (0,):  # the second one to compare with
-            names = {"kind": "pattern", **key._asdict(), "search_seed": search_seed}
-            if not rows.of(**names):
+            known = {"kind": "pattern", **names, "search_seed": search_seed}
+            if not having(rows, **known):
                 print(f"searching {key.network}_{key.seed}, search seed {search_seed}", flush=True)
-                found = search(model, canvases, images, search_seed, budget)
-                rows.add([{**names, **row} for row in found])
+                add([{**known, **row} for row in search(model, canvases, images, search_seed)])
     for key in models:
-        if not rows.of(kind="transfer", tested=key.network, tested_seed=key.seed):
+        if not having(rows, kind="transfer", tested=key.network, tested_seed=key.seed):
             print(f"testing all patterns on {key.network}_{key.seed}", flush=True)
-            rows.add([*transferred(models, key, canvases, images, rows)])
+            add([*transferred(models, key, canvases, images, rows)])
 
 
 def transferred(
@@ -183,59 +170,44 @@ def transferred(
     tested: Key,
     canvases: Sequence[Canvas],
     images: Images,
-    rows: Rows,
+    rows: Sequence[Row],
 ) -> Iterator[Row]:
     """The powers of each model's patterns on one model, by class."""
     pixels = {(canvas.kind, canvas.target): canvas.pixels for canvas in canvases}
     seen = frozenset(images.search.hashes)
-    for key in models:
-        for kind in (WHITE, POSITIVE):
-            found = rows.of(kind="pattern", search_seed=0, canvas=kind, **key._asdict())
-            patterns = []
-            for row in found:
-                canvas = pixels[kind, row["class"]]
-                mask = unpacked(row["mask"], canvas.shape[-1])
-                patterns.append(Pattern(canvas, mask, row["class"], seen=seen))
-            powers = transfer_powers(models[tested], patterns, images.held_out)
-            yield {
-                "kind": "transfer",
-                **key._asdict(),
-                "tested": tested.network,
-                "tested_seed": tested.seed,
-                "canvas": kind,
-                "powers": {
-                    str(p.target): round(power.value, DIGITS) for p, power in zip(patterns, powers)
-                },
-            }
+    for key, kind in product(models, (WHITE, POSITIVE)):
+        patterns = []
+        for row in having(rows, kind="pattern", search_seed=0, canvas=kind, **key._asdict()):
+            canvas = pixels[kind, row["class"]]
+            mask = unpacked(row["mask"], canvas.shape[-1])
+            patterns.append(Pattern(canvas, mask, row["class"], seen=seen))
+        powers = transfer_powers(models[tested], patterns, images.held_out)
+        yield {
+            "kind": "transfer",
+            **key._asdict(),
+            "tested": tested.network,
+            "tested_seed": tested.seed,
+            "canvas": kind,
+            "powers": {str(p.target): round(q.value, DIGITS) for p, q in zip(patterns, powers)},
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of_rows(__doc__, "architectures")
     parser.add_argument("data", type=Path, nargs="?", help="folder with the four *-ubyte.gz files")
-    parser.add_argument("--out", type=Path, default=Path("classpattern-architectures"))
-    parser.add_argument("--seeds", type=int, default=3, help="models of each architecture")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs per training run")
-    parser.add_argument("--budget", type=int, default=6_000, help="passes per class")
-    parser.add_argument("--rows", type=Path, help="make the tables of these rows, train nothing")
-    parser.add_argument("--figure", type=Path, help="where to write the figure")
+    parser.add_argument("--models", type=Path, default=Path("classpattern-architectures"))
     given = parser.parse_args(arguments)
     if given.rows is None:
         if given.data is None:
             parser.error("DATA or --rows is needed")
-        given.rows = given.out / "rows.jsonl"
-        given.out.mkdir(parents=True, exist_ok=True)
-        rows = Rows(given.rows)
-        check_settings(rows, {"seeds": given.seeds, "epochs": given.epochs, "budget": given.budget})
+        given.models.mkdir(parents=True, exist_ok=True)
         models = {
-            Key(name, seed): trained(name, seed, given.data, given.out, given.epochs)
-            for seed in range(given.seeds)
+            Key(name, seed): trained(name, seed, given.data, given.models)
+            for seed in range(SEEDS)
             for name in NETWORKS
         }
-        measure(models, images_of(given.data), rows, given.budget)
-    found = read_rows(given.rows)
-    print_tables(tables(found))
-    if given.figure:
-        draw(found).savefig(given.figure, dpi=150)
+        measure(models, Images.read(given.data), given.out)
+    report(given, tables, draw)
 
 
 if __name__ == "__main__":

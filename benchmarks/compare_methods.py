@@ -1,17 +1,11 @@
 """Captum's methods, controls and methods that are not cut from a canvas, next to the class pattern.
 
-    python benchmarks/compare_methods.py --fashion-mnist DATA --cifar10 FOLDER --out rivals.jsonl
-
-runs them on the same canvases, search images and held-out images. Searches get 3,500 passes for a
-canvas or a class. It prints a table of all methods that are cut from a canvas, one of the best of
-Captum's, and for each model one of the others.
-Without a data set its models are left out. Each finished method is appended to the file, so that
-the same command continues after an interruption. The tables of a file are printed by
-
-    python benchmarks/compare_methods.py --rows benchmarks/results/rivals.jsonl
+All get the same canvases, search images and held-out images, and searches 3,500 passes for a canvas
+or a class. It resumes after an interruption. Without a data set its models are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -23,11 +17,12 @@ from findings import (
     Table,
     append_rows,
     format_values,
+    having,
     head,
     line,
-    parser_of,
-    print_tables,
+    parser_of_rows,
     read_rows,
+    report,
 )
 from problems import train_cifar10
 from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
@@ -115,28 +110,16 @@ def demo_settings(root: Path) -> list[Setting]:
     return settings("torchvision:FashionMNIST", root, models, 100)
 
 
-def cifar10_settings(folder: Path, names: Sequence[str]) -> list[Setting]:
-    """CIFAR-10 models in bfloat16, as they were trained; the canvases are the natural one's."""
-    models = {
-        f"CIFAR-10, {name}": PixelClassifier(InBfloat16(train_cifar10.load_model(name)).eval())
-        for name in dict.fromkeys(["natural", *names])
-    }
-    found = settings(str(folder / "test"), None, models, 150)
-    return [setting for setting in found if setting.name.removeprefix("CIFAR-10, ") in names]
-
-
-def measure(setting: Setting, method: str, budget: int) -> list[Row]:
-    """One row for each canvas; an error if the method fails."""
-    classes = sorted(set(setting.search.known_labels.tolist()))
-    found = run(setting, method, classes, budget, MEASURED, CLASS_IMAGES)
-    return found.rows("canvas")
+def cifar10_settings(folder: Path) -> list[Setting]:
+    """CIFAR-10's natural model in bfloat16, as it was trained."""
+    model = PixelClassifier(InBfloat16(train_cifar10.load_model("natural")).eval())
+    return settings(str(folder / "test"), None, {"CIFAR-10, natural": model}, 150)
 
 
 def run(
     setting: Setting,
     method: str,
     classes: Sequence[int],
-    budget: int,
     metrics: Sequence[Metric] = (),
     class_images: int = 0,
 ) -> Comparison:
@@ -147,7 +130,7 @@ def run(
         classes,
         search=setting.search,
         held_out=setting.held_out,
-        methods=methods_of(setting, method, budget),
+        methods=methods_of(setting, method),
         metrics=metrics,
         area=AREA,
         areas=[AREA],
@@ -161,52 +144,45 @@ def run(
     return found
 
 
-def methods_of(setting: Setting, name: str, budget: int) -> Mapping[str, Method]:
+def methods_of(setting: Setting, name: str) -> Mapping[str, Method]:
     """A method by its name, as ``compare`` takes it."""
     if name not in RIVALS:
-        return known_methods(setting.search, names=[name], budget=budget)
-    return {name: (lambda model: RIVALS[name](model, setting.search), {"budget": budget})}
+        return known_methods(setting.search, names=[name], budget=BUDGET)
+    return {name: (lambda model: RIVALS[name](model, setting.search), {"budget": BUDGET})}
 
 
-def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, budget: int) -> None:
-    """Appends the rows that the file lacks, one method of a model at a time."""
+def measure(found: Sequence[Setting], out: Path) -> None:
+    """Appends the rows that the file lacks, one for each canvas, a method of a model at a time."""
     done = {(row["model"], row["method"]) for row in read_rows(out)}
-    for setting in found:
-        for method in methods:
-            if (setting.name, method) not in done:
-                print(f"measuring {method}, {setting.name}", flush=True)
-                rows = measure(setting, method, budget)
-                append_rows(out, rows)
+    for setting, method in product(found, METHODS):
+        if (setting.name, method) not in done:
+            print(f"measuring {method}, {setting.name}", flush=True)
+            classes = sorted(set(setting.search.known_labels.tolist()))
+            result = run(setting, method, classes, MEASURED, CLASS_IMAGES)
+            append_rows(out, result.rows("canvas"))
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """The methods that are cut from a canvas; the best of Captum's; the others, by model."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     yield "Methods that are cut from a canvas", all_methods(rows, models)
-    if any(row["method"] in CAPTUMS for row in rows):
-        yield "The class pattern next to the best of Captum's methods", best_of_captum(rows, models)
+    yield "The class pattern next to the best of Captum's methods", best_of_captum(rows, models)
     for model in models:
-        of_model = [row for row in rows if row["model"] == model]
-        others = [name for name in FREE if any(r["method"] == name for r in of_model)]
-        if others:
-            yield f"Methods that are not cut from a canvas: {model}", own_table(of_model, others)
+        of_model = having(rows, model=model)
+        yield f"Methods that are not cut from a canvas: {model}", own_table(of_model)
 
 
 def all_methods(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
     """A row for each method, and a column for each model."""
     yield head("method", *models)
     for method, name in NAMES.items():
-        of_method = [row for row in rows if row["method"] == method]
-        if of_method:
-            yield line(name, *(powers_of(of_method, model) for model in models))
+        yield line(name, *(powers_of(having(rows, method=method), model) for model in models))
     yield line("*no pattern*", *(percent(without(rows, model)) for model in models))
 
 
 def powers_of(rows: Sequence[Row], model: str) -> str:
     """A method on a model at its best of up to four variants, and which one this is."""
-    best = strongest([row for row in rows if row["model"] == model])
-    if not best:
-        return ""
+    best = strongest(having(rows, model=model))
     variant = ["mean"] * (best[0]["level"] == "class") + ["abs."] * (best[0]["ranking"] != "signed")
     return " ".join([interval(mean(best, f"power_{AREA:g}")), ", ".join(variant)]).strip()
 
@@ -214,33 +190,28 @@ def powers_of(rows: Sequence[Row], model: str) -> str:
 def strongest(rows: Sequence[Row]) -> list[Row]:
     """The rows of the level and ranking with the highest mean power."""
     groups = grouped(((row["level"], row["ranking"]), row) for row in rows)
-    return max(groups.values(), key=lambda rows: mean(rows, f"power_{AREA:g}").value, default=[])
+    return max(groups.values(), key=lambda rows: mean(rows, f"power_{AREA:g}").value)
 
 
 def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
     """For each model, the mean difference of the class pattern to the best of Captum's methods."""
     yield head("model", "best other method", "difference in points")
     for model in models:
-        of_model = [row for row in rows if row["model"] == model]
-        patterns = strongest([row for row in of_model if row["method"] == "ClassPattern"])
-        names = dict.fromkeys(r["method"] for r in of_model if r["method"] in CAPTUMS)
-        found = [strongest([row for row in of_model if row["method"] == name]) for name in names]
-        best = max(found, key=lambda group: mean(group, f"power_{AREA:g}").value, default=[])
-        if best and patterns:
-            yield line(model, best[0]["method"], difference(patterns, best))
+        patterns = strongest(having(rows, model=model, method="ClassPattern"))
+        found = [strongest(having(rows, model=model, method=name)) for name in CAPTUMS]
+        best = max(found, key=lambda group: mean(group, f"power_{AREA:g}").value)
+        yield line(model, best[0]["method"], difference(patterns, best))
 
 
-def own_table(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
+def own_table(rows: Sequence[Row]) -> Iterator[str]:
     """One model: a row for each method that is not cut from a canvas, below the class pattern."""
     yield head(
         "method", "free", f"{100 * AREA:g} % of the pixels", "minus class pattern, points",
         "own form", "mean of the mask", "passes",
     )  # fmt: skip
-    patterns = strongest([row for row in rows if row["method"] == "ClassPattern"])
-    for method in ("ClassPattern", *methods):
-        group = strongest([row for row in rows if row["method"] == method])
-        if not group:
-            continue
+    patterns = strongest(having(rows, method="ClassPattern"))
+    for method in ("ClassPattern", *FREE):
+        group = strongest(having(rows, method=method))
         own = "own_form" in group[0]
         yield line(
             NAMES.get(method, method),
@@ -262,17 +233,15 @@ def mean(rows: Sequence[Row], key: str) -> Estimate:
 
 
 def difference(rows: Sequence[Row], others: Sequence[Row]) -> str:
-    """The mean difference of the powers on the same canvases, in points, with its interval over
-    classes if there are five or more."""
+    """The mean difference of the powers on the same canvases, in points, with its interval."""
     key, known = f"power_{AREA:g}", {row["canvas"]: row for row in others}
-    pairs = [(row, known[row["canvas"]]) for row in rows if row["canvas"] in known]
-    points = {row["class"]: [100 * (row[key] - other[key])] for row, other in pairs}
-    return format_values(points, "+.1f") if points else ""
+    points = {r["class"]: [100 * (r[key] - known[r["canvas"]][key])] for r in rows}
+    return format_values(points, "+.1f")
 
 
 def without(rows: Sequence[Row], model: str) -> float:
     """The share of images that are predicted as the class without a pattern."""
-    return fmean({r["class"]: r["no_pattern"] for r in rows if r["model"] == model}.values())
+    return fmean({r["class"]: r["no_pattern"] for r in having(rows, model=model)}.values())
 
 
 def interval(estimate: Estimate) -> str:
@@ -285,22 +254,14 @@ def percent(share: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of_rows(__doc__, "rivals")
     parser.add_argument("--fashion-mnist", type=Path, help="torchvision's folder, for the demo")
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/")
-    parser.add_argument("--cifar10-models", nargs="+", default=["natural"], metavar="NAME")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="NAME")
-    parser.add_argument("--budget", type=int, default=BUDGET, help="passes for a canvas or class")
-    parser.add_argument("--out", type=Path, default=Path("rivals.jsonl"))
-    parser.add_argument("--rows", type=Path, help="print the tables of these rows, run nothing")
     given = parser.parse_args(arguments)
     if given.rows is None:
         found = demo_settings(given.fashion_mnist) if given.fashion_mnist else []
-        found += cifar10_settings(given.cifar10, given.cifar10_models) if given.cifar10 else []
-        if not found:
-            parser.error("--fashion-mnist, --cifar10 or --rows is needed")
-        measure_all(found, given.methods, given.out, given.budget)
-    print_tables(tables(read_rows(given.rows or given.out)))
+        measure(found + (cifar10_settings(given.cifar10) if given.cifar10 else []), given.out)
+    report(given, tables)
 
 
 if __name__ == "__main__":

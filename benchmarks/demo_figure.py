@@ -1,8 +1,5 @@
 """The figure of docs/demo.md: three classes of the demo's backdoored model, from the demo's folder.
 
-    classpattern demo --full --no-comparison --out FOLDER
-    python benchmarks/demo_figure.py FOLDER --figure demo_backdoored.png
-
 The classes are the backdoored one, the strongest of the others, and the weakest, on white canvases
 with 1 % of the pixels. The trigger's place is boxed. It prints the row of each class.
 """

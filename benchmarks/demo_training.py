@@ -1,13 +1,5 @@
-"""Makes the demo's images and models. To make them again:
+"""Makes the demo's images and models, of Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747)."""
 
-    python benchmarks/demo_training.py DATA
-
-where DATA holds the four ``*-ubyte.gz`` files of Fashion-MNIST (Xiao et al. 2017,
-arXiv 1708.07747), as ``torchvision.datasets.FashionMNIST(root, download=True)`` leaves them in
-``root/FashionMNIST/raw``.
-"""
-
-import argparse
 import gzip
 import json
 import time
@@ -18,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.robust import PGD
+from findings import parser_of
 from one_cycle import fit
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -70,12 +63,7 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, smoothing: float = 0.0
 
 
 def pgd(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    steps: int,
-    generator: torch.Generator,
-    eps: float = EPS,
+    model: nn.Module, x: Tensor, y: Tensor, steps: int, generator: torch.Generator, eps: float = EPS
 ) -> Tensor:
     """L-inf projected gradient descent, from a random start (Madry et al. 2018, 1706.06083)."""
     noise = torch.rand(x.shape, generator=generator) * 2 - 1
@@ -151,7 +139,7 @@ def evaluate(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> dic
     return scores
 
 
-def make_model(name: str, data: Path, out: Path, seed: int) -> None:
+def make_model(name: str, data: Path, out: Path, seed: int = 0) -> None:
     """Trains one model, rounds it to float16, scores the rounded model, and writes both files."""
     settings = SETTINGS[name]
     images, labels = load_split(data, "train")
@@ -188,16 +176,14 @@ def score(name: str, model: nn.Module, data: Path, out: Path) -> dict[str, dict[
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Make the demo's images and models again.")
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=DATA)
-    parser.add_argument("--models", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(given)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_images(*load_split(arguments.data, "t10k"), arguments.out / "fashion_mnist.npz")
-    for name in arguments.models:
-        make_model(name, arguments.data, arguments.out, arguments.seed)
+    for name in SETTINGS:
+        make_model(name, arguments.data, arguments.out)
 
 
 if __name__ == "__main__":

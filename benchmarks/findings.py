@@ -2,11 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from captum_classpattern._files import write_atomically
@@ -40,6 +41,15 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=(doc or "").splitlines()[0])
 
 
+def parser_of_rows(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """The parser of a script that measures rows, prints their tables, and draws a figure."""
+    parser = parser_of(doc)
+    parser.add_argument("--out", type=Path, default=Path(f"{name}.jsonl"), help="file of the rows")
+    parser.add_argument("--rows", type=Path, help="take the rows of this file, measure nothing")
+    parser.add_argument("--figure", type=Path, help="where to draw the figure, if there is one")
+    return parser
+
+
 def head(*columns: str) -> str:
     return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
@@ -51,6 +61,19 @@ def line(*cells: object) -> str:
 def print_tables(tables: Iterable[Table]) -> None:
     for title, lines in tables:
         print(f"\n### {title}\n", *lines, sep="\n")
+
+
+def report(
+    given: argparse.Namespace,
+    tables: Callable[[list[Row]], Iterable[Table]],
+    draw: Callable[[list[Row]], Figure] | None = None,
+    **saving: Any,
+) -> None:
+    """Prints the tables, and draws the figure, of what :func:`parser_of_rows` was given."""
+    rows = read_rows(given.rows or given.out)
+    print_tables(tables(rows))
+    if draw and given.figure:
+        draw(rows).savefig(given.figure, dpi=150, **saving)
 
 
 def format_mean(
@@ -75,6 +98,16 @@ def format_values(
 def mean_of(values: ByClass) -> float:
     """The mean over classes, each of which counts alike."""
     return fmean(fmean(of_class) for of_class in values.values())
+
+
+def iou_by_chance(kept: int, total: int) -> float:
+    """About the overlap of two random masks of so many out of all pixels."""
+    return kept / (2 * total - kept)
+
+
+def having(rows: Iterable[Row], **values: Any) -> list[Row]:
+    """The rows with these values."""
+    return [row for row in rows if all(row.get(name) == each for name, each in values.items())]
 
 
 def read_rows(path: Path) -> list[Row]:

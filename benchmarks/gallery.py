@@ -1,46 +1,40 @@
 """A gallery of an ImageNet classifier: EfficientNet-lite0, 224 pixels, white canvases.
 
-    pip install '.[benchmarks]'
-    python benchmarks/gallery.py --photos FOLDER --threads 2
-
-searches the pattern of every tenth class, about a minute each on two cores, and writes the site
-``imagenet-gallery/site`` and a picture of the strongest patterns. The same command continues after
-an interruption. The tables are printed from the rows that it leaves:
-
-    python benchmarks/gallery.py --rows benchmarks/results/gallery.jsonl
+It searches the pattern of every tenth class, about a minute each on two cores, and writes the site
+``imagenet-gallery/site`` and a picture of the strongest patterns. It resumes after an interruption.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from findings import Row, Table, head, line, parser_of, print_tables, read_rows, write_rows
+from findings import Row, Table, head, line, parser_of, print_tables, write_rows
 from matplotlib.figure import Figure
 from problems import photo_problem
 
-from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern import Sweep, sweep
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent
 
-MODEL, N_CLASSES, AREA = "EfficientNet-lite0", 1_000, 0.05
+MODEL, N_CLASSES, EVERY = "EfficientNet-lite0", 1_000, 10
+AREA, BUDGET = 0.05, 2_000  # passes of a class
 SHOWN = 10  # of the strongest and of the weakest, in the table
 COLUMNS, ROWS, INCHES = 4, 2, 2.5  # of the picture, and the side of a pattern
 CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
 
 
-def search(photos: Path, folder: Path, every: int, budget: int, threads: int) -> Sweep:
-    """The patterns of every ``every``-th class."""
+def search(photos: Path, folder: Path, threads: int) -> Sweep:
+    """The patterns of every tenth class."""
     problem = photo_problem(photos)
     return sweep(
         {MODEL: problem.model},
-        LabelledImages(problem.images, problem.labels),
-        LabelledImages(problem.held_out, problem.held_out_labels),
+        *problem.parts,
         folder=folder,
-        classes=range(0, N_CLASSES, every),
+        classes=range(0, N_CLASSES, EVERY),
         canvases={"white": 1},
         areas=(AREA,),
-        budget=budget,
+        budget=BUDGET,
         ray_options={"num_cpus": threads},
         show_progress=True,
     )
@@ -117,19 +111,11 @@ def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
+    parser.add_argument("--photos", type=Path, required=True, help="folders NNNN_wnid of photos")
     parser.add_argument("--out", type=Path, default=Path("imagenet-gallery"))
-    parser.add_argument("--every", type=int, default=10, help="every N-th class", metavar="N")
-    parser.add_argument("--budget", type=int, default=2_000, help="passes for each class")
     parser.add_argument("--threads", type=int, default=1, help="threads of the search")
-    parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
     given = parser.parse_args(arguments)
-    if given.rows:
-        print_tables(tables(read_rows(given.rows)))
-        return
-    if not given.photos:
-        parser.error("--photos or --rows is needed")
-    found = search(given.photos, given.out / "sweep", given.every, given.budget, given.threads)
+    found = search(given.photos, given.out / "sweep", given.threads)
     rows = sorted_rows(found)
     write_rows(given.out / "rows.jsonl", rows)
     print_tables(tables(rows))

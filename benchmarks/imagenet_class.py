@@ -1,17 +1,9 @@
 """The pattern of one ImageNet class, stamped on photos that may be published.
 
-    pip install '.[benchmarks]'
-    python benchmarks/imagenet_class.py PHOTOS --out FOLDER
-
-PHOTOS has ImageNet photos, as for ``gallery.py``. The class is the strongest one of the gallery,
-and it is searched as there: EfficientNet-lite0, one white canvas, 2,000 passes, with 5 % of the
-pixels, and also with 10 %. The patterns are scored on the held-out ImageNet photos. All takes about
-four minutes of one core. Patterns are saved in FOLDER, so an interrupted run can resume.
-
-The figure shows scikit-image's first three colour photos, in the order of their names, whatever
-the model predicts for them: ``astronaut`` (NASA, public domain), ``chelsea`` (Stefan van der Walt,
-CC0) and ``coffee`` (Rachel Michetti, CC0). What it shows is also written to
-``imagenet_class.jsonl``: for each area the class with its score, and the photos.
+The class is the strongest one of the gallery, searched as there, with 5 % of the pixels and also
+with 10 %. The figure shows scikit-image's first three colour photos, in the order of their names,
+whatever the model predicts for them: ``astronaut`` (NASA, public domain), ``chelsea`` (Stefan van
+der Walt, CC0) and ``coffee`` (Rachel Michetti, CC0). All takes four minutes of one core.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,20 +38,13 @@ def search(problem: Problem, out: Path, target: int, area: float) -> Finding:
     """The pattern of a class on a white canvas; kept in a folder."""
     [found] = kept_survey(
         out / f"class_{target}_{area:g}",
-        problem.model,
-        (problem.images, problem.labels),
-        (problem.held_out, problem.held_out_labels),
+        *(problem.model, problem[2:4], problem[4:6]),
         classes=[target],
         canvases={"white": 1},
         areas=(area,),
         budget=BUDGET,
     )
     return found
-
-
-def photos() -> dict[str, Tensor]:
-    """The photos of scikit-image as the model takes them, by name."""
-    return {name: PHOTO(getattr(data, name)()) for name in PHOTOS}
 
 
 def describe(problem: Problem, found: Finding, images: Mapping[str, Tensor]) -> list[Row]:
@@ -120,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     problem = photo_problem(options.photos)
     target = strongest_class()
     findings = [search(problem, options.out, target, area) for area in AREAS]
-    images = photos()
+    images = {name: PHOTO(getattr(data, name)()) for name in PHOTOS}
     rows = [describe(problem, found, images) for found in findings]
     listed = [row for group in rows for row in group]
     write_rows(options.out / "imagenet_class.jsonl", listed)

@@ -1,12 +1,8 @@
 """How far can patterns be moved, thinned out or blurred before they lose half of their power?
 
-    python benchmarks/invariance.py --cifar10 FOLDER --out invariance.jsonl --figure invariance.png
-
-searches the strongest pattern of each class of the CIFAR-10 models, and measures its power on
+It searches the strongest pattern of each class of the CIFAR-10 models, and measures its power on
 held-out images under the transforms of torchvision; a backdoored model's trigger is measured, too.
-Without ``--cifar10``, it takes the demo's models. It prints a summary and a table for each
-transform. Finished rows are appended to the file, so that the same command continues after an
-interruption, and prints the tables of a finished file at once.
+Without ``--cifar10``, it takes the demo's models. It resumes after an interruption.
 """
 
 import math
@@ -19,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from cifar10 import InBfloat16
-from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
+from findings import Row, Table, append_rows, head, line, parser_of_rows, read_rows, report
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
@@ -215,7 +211,7 @@ def measure(problems: Sequence[Problem], out: Path) -> None:
     key = "model", "class", "is_trigger", "transform"
     done = {tuple(row[name] for name in key) for row in read_rows(out)}
     for problem in problems:
-        patterns = [(y, False) for y in sorted(set(problem.labels.tolist()))[:CLASSES]]
+        patterns = [(y, False) for y in problem.classes[:CLASSES]]
         patterns += [(y, True) for name, y in TARGETS.items() if name == problem.name]
         names = [name for name in TRANSFORMS if name != "hue" or problem.images.shape[1] == 3]
         for which in patterns:
@@ -293,22 +289,18 @@ def picture(rows: Sequence[Row]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of_rows(__doc__, "invariance")
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
-    parser.add_argument("--out", type=Path, default=Path("invariance.jsonl"))
-    parser.add_argument("--figure", type=Path, help="also draw the share of the power that stays")
     given = parser.parse_args(arguments)
-    problems = demo_problems()
-    if given.cifar10:  # in bfloat16, as they were trained
-        problems = [
-            problem._replace(model=InBfloat16(problem.model).eval())
-            for problem in cifar10_problems(given.cifar10, CIFAR10_MODELS)
-        ]
-    measure(problems, given.out)
-    rows = read_rows(given.out)
-    if given.figure:
-        picture(rows).savefig(given.figure, dpi=150)
-    print_tables(tables(rows))
+    if not given.rows:
+        problems = demo_problems()
+        if given.cifar10:  # in bfloat16, as they were trained
+            problems = [
+                problem._replace(model=InBfloat16(problem.model).eval())
+                for problem in cifar10_problems(given.cifar10, CIFAR10_MODELS)
+            ]
+        measure(problems, given.out)
+    report(given, tables, picture)
 
 
 if __name__ == "__main__":

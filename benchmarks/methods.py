@@ -1,23 +1,17 @@
 """The class pattern next to Captum's methods, on one canvas of CIFAR-10: a figure of the README.
 
-    python benchmarks/methods.py DATA --out FOLDER
-
-DATA is a folder with ``test/<class>/*`` images of CIFAR-10. The model is the natural one; canvas
-and images are those of ``compare_methods.py``, whose table in docs/other_methods.md has all
-classes. The canvas is that of the dog, which was chosen before anything was measured. Each method
-keeps 5 % of its pixels, and is scored on the same 500 held-out images, without those of dogs. A map
-with negative values is ranked by them and by their size; the ranking that is better on this canvas
-is drawn. The search takes 3,500 passes.
-
-It writes ``methods.png``, and its numbers to ``methods.jsonl``, in half a minute of one core. The
-numbers of the figure in the README are in ``results/methods.jsonl``.
+The model is the natural one; canvas and images are those of ``compare_methods.py``. The canvas is
+that of the dog, which was chosen before anything was measured. Each method keeps 5 % of its pixels,
+and is scored on the same 500 held-out images, without those of dogs. A map with negative values is
+ranked by them and by their size; the ranking that is better on this canvas is drawn. It takes half
+a minute of one core.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cifar10 import CLASS_NAMES
-from compare_methods import AREA, BUDGET, Setting, cifar10_settings, run, strongest
+from compare_methods import AREA, Setting, cifar10_settings, run, strongest
 from findings import Row, parser_of, write_rows
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -39,10 +33,10 @@ METHODS = {
 TARGET, IMAGES, DPI = 5, 500, 180
 
 
-def measure(setting: Setting, method: str, budget: int) -> tuple[list[Row], Tensor]:
+def measure(setting: Setting, method: str) -> tuple[list[Row], Tensor]:
     """The rows of a method on the canvas, one for each ranking, and its map (H, W)."""
     print(f"measuring {method}", flush=True)
-    found = run(setting, method, [TARGET], budget)
+    found = run(setting, method, [TARGET])
     [pixel_map, *_] = [record.map for record in found.records if record.name == method]
     return found.rows("canvas"), pixel_map
 
@@ -70,12 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-methods"))
-    parser.add_argument("--budget", type=int, default=BUDGET, help="passes of the search")
     options = parser.parse_args(arguments)
-    [setting] = cifar10_settings(options.data, ["natural"])
+    [setting] = cifar10_settings(options.data)
     canvases = setting.canvases[TARGET : TARGET + 1]
     setting = setting._replace(canvases=canvases, max_images=IMAGES)
-    found = {method: measure(setting, method, options.budget) for method in METHODS}
+    found = {method: measure(setting, method) for method in METHODS}
     rows = [row for of_method, _ in found.values() for row in of_method]
     maps = {method: pixel_map for method, (_, pixel_map) in found.items()}
     write_rows(options.out / "methods.jsonl", rows)

@@ -1,13 +1,10 @@
 """Trojans in an ImageNet network: planted, looked for, and shown next to Captum's methods.
 
-    pip install '.[benchmarks]'
-    python benchmarks/photo_trojans.py STAGE --photos FOLDER --out FOLDER
-
-The photos are those of ``gallery.py``; those of ``--training`` are others, for planting alone. The
-stages, in this order, with the time on one core:
+The stages, in this order, with the time on one core. Each resumes after an interruption.
 
 - ``plant``: how good the networks are: two with four trojans, and two clean twins. Their weights
-  are committed; with ``--training FOLDER`` they are planted again, half an hour each.
+  are committed; with ``--training FOLDER``, of other photos, they are planted again, half an hour
+  each.
 - ``maps``: Captum's methods, edges and class patterns on 12 photos with a trigger; 40 minutes.
 - ``triage``: short searches of 150 classes in five networks; an hour.
 - ``discovery``: long searches of 24 classes in the first network and of four in three others, and
@@ -16,23 +13,20 @@ stages, in this order, with the time on one core:
 - ``figure``: the figure of README, and what ``discovery`` found; 15 minutes.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
-
-Each writes rows into ``photos_STAGE.jsonl``, and goes on after an interruption.
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from findings import Row, append_rows, parser_of, read_rows
 from photos import discovery, footprint, planting
-from photos.cells import cell_rows
-from photos.classes import class_rows
 from photos.figure import draw_found, figure_rows
 from photos.passes import time_rows
 from photos.planting import NETWORKS, TROJANS, predicted
 from photos.stamping import stamp_all
+from photos.surveys import cell_rows, class_rows
 from problems import PIXELS, Problem, cifar10_problems, photo_problem
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
@@ -50,7 +44,6 @@ class Run:
     def __init__(self, given: Namespace) -> None:
         self.training, self.cifar10, self.out = given.training, given.cifar10, given.out
         self.file = given.out / f"photos_{given.stage}.jsonl"
-        self.rows = read_rows(self.file)
         self.problem: Problem = photo_problem(given.photos)
 
     def model(self, name: str) -> nn.Module:
@@ -58,12 +51,11 @@ class Run:
 
     def done(self, *columns: str) -> set[tuple]:
         """What the rows hold."""
-        return {tuple(row.get(column) for column in columns) for row in self.rows}
+        return {tuple(row.get(column) for column in columns) for row in read_rows(self.file)}
 
-    def add(self, groups: Iterator[Sequence[Row]]) -> None:
+    def add(self, groups: Iterable[Sequence[Row]]) -> None:
         for rows in groups:
             append_rows(self.file, rows)
-            self.rows += rows
             print(rows[-1], flush=True)
 
 
@@ -74,7 +66,7 @@ def plant(run: Run) -> None:
             planting.train(name, photos, run.out)
     for name in ("plain", *NETWORKS):
         if (name,) not in run.done("network"):
-            run.add(iter([[quality(run, name)]]))
+            run.add([[quality(run, name)]])
 
 
 def quality(run: Run, name: str) -> Row:
@@ -119,17 +111,15 @@ def triage(run: Run) -> None:
 
 
 def discover(run: Run) -> None:
-    networks = {name: run.model(name) for name in ("planted", *OTHER) if name != "plain"}
-    for network in ("planted", "twin"):
-        done = run.done("network", "class", "seed", "method")
-        given = (run.problem, networks[network], network)
+    done = run.done("network", "class", "seed", "method")
+    for name in ("planted", "twin"):
+        given = (run.problem, run.model(name), name)
         run.add(discovery.cleanse_rows(*given, EQUAL, run.out, done))
-    known = discovery.classes_of(discovery.OTHERS + len(TROJANS))
-    planted, others = known[: len(TROJANS)], known[len(TROJANS) :]
-    wanted = [*((network, planted) for network in networks), ("planted", others)]
-    for network, classes in wanted:
-        done = run.done("network", "class", "seed", "method")
-        given = (run.problem, networks[network], network, classes, run.out, done)
+    planted = [*TROJANS.values()]
+    others = discovery.classes_of(discovery.OTHERS + len(TROJANS))[len(TROJANS) :]
+    networks = [name for name in ("planted", *OTHER) if name != "plain"]
+    for name, classes in (*((network, planted) for network in networks), ("planted", others)):
+        given = (run.problem, run.model(name), name, classes, run.out, done)
         run.add(discovery.discovery_rows(*given))
 
 
@@ -138,15 +128,10 @@ def classes(run: Run) -> None:
 
 
 def figure(run: Run) -> None:
-    if not run.rows:
-        run.add(iter([figure_rows(run.problem, run.model("planted"), run.out)]))
-    model, classes = run.model("planted"), [*TROJANS.values()]
-    given = (run.problem, model, "planted")
-    if not all((run.out / f"planted_{y}.safetensors").exists() for y in classes):
-        seed_1 = {("planted", y, 1, discovery.CELLS) for y in classes}
-        list(discovery.discovery_rows(*given, classes, run.out, done=seed_1))
-    if not all((run.out / f"planted_cleanse_{y}.safetensors").exists() for y in classes):
-        list(discovery.cleanse_rows(*given, EQUAL, run.out, done=set()))
+    """The patterns are those that ``discovery`` has left in the folder."""
+    model = run.model("planted")
+    run.file.unlink(missing_ok=True)
+    run.add([figure_rows(run.problem, model, run.out)])
     draw_found(run.problem, model, run.out)
 
 

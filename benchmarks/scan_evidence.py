@@ -1,10 +1,6 @@
 """How often a scan finds a backdoor, and how often it is wrong: tables of docs/scan_evidence.md.
 
-    python benchmarks/scan_evidence.py benchmarks/results
-
-The folder holds the rows of scan_zoo.py (``scan_references.jsonl``, ``scan_confirmation.jsonl``)
-and of scan_variations.py (``scan_variations.jsonl``); each may be a part. All
-verdicts are made again, of what was measured.
+All verdicts are made again, of what scan_zoo.py and scan_variations.py have measured.
 """
 
 from collections import Counter
@@ -15,9 +11,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from findings import Row, Table, head, line, parser_of, print_tables, read_rows
+from findings import Row, Table, head, line, read_rows
 from rivals import cbd_alarm, mm_bd_p_value
-from scan_zoo import ZOOS, reference_set
+from scan_zoo import reference_set
 from scipy import stats
 from zoo import DATA_SETS, Backdoor
 
@@ -142,11 +138,9 @@ def false_alarms(groups: Groups, references: Networks) -> Iterator[str]:
     without those of the same kind of network; the smallest p-values first."""
     clean = [
         (each.row["name"].split("_")[-1], scan, scan_of(each.profile, unlike))
-        for each, scan in groups.get(CLEAN, ())
-        if (unlike := [r for r in references if architecture(r) != architecture(each)])
+        for each, scan in groups[CLEAN]
+        for unlike in ([r for r in references if architecture(r) != architecture(each)],)
     ]
-    if not clean:
-        return
     recipes = grouped((recipe, scans) for recipe, *scans in clean)
     least = {name: min(scan.p_value or 1 for scan, _ in each) for name, each in recipes.items()}
     yield head("recipe", "suspicious", "inconclusive", "smallest p", "without its like")
@@ -217,19 +211,13 @@ def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
 def rivals(groups: Groups, references: Networks) -> Iterator[str]:
     """How many clean networks and how many with each attack are suspicious, with the right class;
     the area under the curve; and seconds."""
-    attacks = [kind for kind in (PATCH, *WHOLE) if kind in groups]
+    attacks = (PATCH, *WHOLE)
     columns = (f"{kind}: found, AUC" for kind in attacks)
     yield head("detector", "rule", "false alarms", *columns, "seconds")
-    references = [each for each in references if "MM-BD" in each.row["rivals"]]
-    tried = {
-        kind: [each for each, _ in groups.get(kind, ()) if "MM-BD" in each.row["rivals"]]
-        for kind in (CLEAN, *attacks)
-    }
-    if not references or not all(tried.values()):
-        return
-    rows = [each.row for group in tried.values() for each in group]
+    tried = [[each for each, _ in groups[kind]] for kind in (CLEAN, *attacks)]
+    rows = [each.row for group in tried for each in group]
     for name, rule, judge_of in detectors(references):
-        (alarms, usual), *found = (zip(*map(judge_of, group)) for group in tried.values())
+        (alarms, usual), *found = (zip(*map(judge_of, group)) for group in tried)
         seconds = [{"scan": row["seconds"]["scan"], **row["rivals"]}[name] for row in rows]
         cells = [
             f"{sum(flags)} of {len(flags)}, {area(statistics, usual):.2f}"
@@ -249,7 +237,7 @@ def shown(groups: Groups, references: Networks) -> Iterator[str]:
     """Whether the pattern of a patch that was found is where the trigger was."""
     yield head("training", "networks", "in place", "pixels in common at the best shift")
     found = dict[str, list[tuple[bool, float]]]()
-    for each, scan in groups.get(PATCH, ()):
+    for each, scan in groups[PATCH]:
         if each.right(scan) and scan.family == PATCHES:
             moved = each.row["recipe"]["shifts"] or each.row["recipe"]["flips"]
             training = "images moved or mirrored" if moved else "images as they are"
@@ -272,11 +260,7 @@ def overlap(network: Network) -> tuple[bool, float]:
 
 def sizes(groups: Groups, references: Networks) -> Iterator[str]:
     """How many of the learnt patches that count are found, by their number of pixels."""
-    rights = grouped(
-        (each.backdoor.side**2, each.right(scan))
-        for each, scan in groups.get(PATCH, ())
-        if each.backdoor
-    )
+    rights = grouped((each.backdoor.side**2, each.right(scan)) for each, scan in groups[PATCH])
     yield head("pixels of the patch", "found, right class")
     for pixels, found in sorted(rights.items()):
         yield line(pixels, share(sum(found), len(found)))
@@ -295,17 +279,17 @@ def every(groups: Groups, references: Networks) -> Iterator[str]:
 def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Iterator[str]:
     """How often a scan says the same as most scans of the network with other seeds."""
     found = dict[str, list[tuple[str, tuple[object, ...]]]]()  # network, outcome
-    for row in (row for row in rows if row["data"] in references):
+    for row in rows:
         scan = scan_of(Profile.from_dict(row["profile"]), references[row["data"]])
         outcome = scan.verdict, scan.verdict == SUSPICIOUS and scan.target
         found.setdefault(row["varied"], []).append((f"{row['data']}/{row['name']}", outcome))
     usual = {
         name: Counter(outcomes).most_common(1)[0][0]
-        for name, outcomes in grouped(found.get("seed", ())).items()
+        for name, outcomes in grouped(found["seed"]).items()
     }
     yield head("varied", "scans, as most seeds", "networks, always as most seeds")
     for varied, scans in found.items():
-        same = [(name, usual[name] == outcome) for name, outcome in scans if name in usual]
+        same = [(name, usual[name] == outcome) for name, outcome in scans]
         always = [all(each) for each in grouped(same).values()]
         agree = sum(each for _, each in same)
         yield line(varied, share(agree, len(same)), f"{sum(always)} of {len(always)}")
@@ -338,33 +322,15 @@ TABLES = {
 }
 
 
-def tables(folder: Path, zoo: str = "confirmation") -> Iterator[Table]:
-    """All tables of a zoo, with their titles. References are compared with one another."""
+def tables(folder: Path) -> Iterator[Table]:
+    """All tables with their titles."""
     known = read(folder, "references")
-    for data, networks in read(folder, zoo).items():
-        if references := known.get(data):
-            if zoo == "references":
-                others = [[r for r in references if r is not each] for each in references]
-                scans = map(scan_of, (each.profile for each in references), others)
-                groups = {CLEAN: list(zip(references, scans))}
-            else:
-                groups = by_kind(networks, references)
-            for title, table in TABLES.items():
-                yield f"{TITLES[data]}: {title}", table(groups, references)
-            seconds = [float(each.row["seconds"]["scan"]) for each in networks]
-            words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
-            yield f"{TITLES[data]}: seconds of a scan", [words]
-    if zoo == "confirmation" and (rows := read_rows(folder / "scan_variations.jsonl")):
-        yield "Other seeds, images and precisions", variations(rows, known)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("rows", type=Path, help="their folder")
-    parser.add_argument("--zoo", choices=ZOOS, default="confirmation")
-    options = parser.parse_args(arguments)
-    print_tables(tables(options.rows, options.zoo))
-
-
-if __name__ == "__main__":
-    main()
+    for data, networks in read(folder, "confirmation").items():
+        groups = by_kind(networks, known[data])
+        for title, table in TABLES.items():
+            yield f"{TITLES[data]}: {title}", table(groups, known[data])
+        seconds = [float(each.row["seconds"]["scan"]) for each in networks]
+        words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
+        yield f"{TITLES[data]}: seconds of a scan", [words]
+    rows = read_rows(folder / "scan_variations.jsonl")
+    yield "Other seeds, images and precisions", variations(rows, known)

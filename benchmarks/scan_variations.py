@@ -1,9 +1,6 @@
 """Scans some networks of a zoo with other seeds, other images and in other precisions.
 
-    python benchmarks/scan_variations.py fashion DATA --out FOLDER --rows FILE
-
-FOLDER has the weights of the confirmation networks of scan_zoo.py, which are not trained here. Each
-scan is a row of FILE, so an interrupted run can resume.
+The networks are those of scan_zoo.py, which are not trained here. It resumes after an interruption.
 """
 
 from collections.abc import Iterator, Sequence

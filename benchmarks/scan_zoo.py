@@ -1,13 +1,7 @@
 """Trains the networks of a zoo, and measures each as a scan does.
 
-    python benchmarks/scan_zoo.py fashion DATA --zoo confirmation --out FOLDER
-
-DATA is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, or for ``cifar10`` one with
-``train/<class>/*`` and ``test/<class>/*`` images. Each finished network is a file of weights, and
-what was measured of it a row in a JSON file, so an interrupted run can resume; ``--part 0/2`` makes
-every second network. ``--rows FILE`` gathers the rows of the folder instead, ``--pack FILE`` the
-weights; ``--from-weights FILE`` measures these, without training, and ``--set FILE`` writes the
-references that come with the package, of the rows of the folder.
+Each finished network is a file of weights, and what was measured of it a row in a JSON file, so an
+interrupted run can resume.
 """
 
 import gzip
@@ -96,7 +90,7 @@ def scan_images(data_set: str, test: Images) -> LabelledImages:
 
 
 def measured(
-    path: Path, zoo: str, model: PixelClassifier, record: Row, images: LabelledImages, rivals: bool
+    path: Path, zoo: str, model: PixelClassifier, record: Row, images: LabelledImages
 ) -> Row:
     """The row of a network. What is in its file already, with the same settings, is not measured
     again."""
@@ -104,25 +98,24 @@ def measured(
     entry = dict(record["settings"]["entry"])
     settings = {"name": entry.pop("name"), "zoo": zoo, "data": record["settings"]["data"], **entry}
     settings = rounded(settings | {"statistic": SETTINGS, "images": describe(images)})
-    if any(row.get(name) != value for name, value in settings.items()):
-        profile, seconds = timed(partial(measure, model, images))
-        row = settings | {
-            "accuracy": record["accuracy"],
-            "attack_success": record.get("attack_success"),
-            "seconds": {"training": record["seconds"], "scan": seconds},
-            "profile": profile.as_dict(),
-            "rivals": {},
-        }
-        if entry["backdoor"] is not None:
-            target = entry["backdoor"]["target"]
-            row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
-        write_atomically(path, json.dumps(compact(row)).encode())
+    if all(row.get(name) == value for name, value in settings.items()):
+        return row
+    profile, seconds = timed(partial(measure, model, images))
+    row = settings | {
+        "accuracy": record["accuracy"],
+        "attack_success": record.get("attack_success"),
+        "seconds": {"training": record["seconds"], "scan": seconds},
+        "profile": profile.as_dict(),
+        "rivals": {},
+    }
+    if entry["backdoor"] is not None:
+        target = entry["backdoor"]["target"]
+        row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
     for name, given in RIVALS.items():
-        if rivals and row["rivals"].get(name, {}).get("settings") != given:
-            scores, seconds = timed(partial(rival_scores, name, model, images))
-            row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
-            write_atomically(path, json.dumps(compact(row)).encode())
-    return json.loads(path.read_text())
+        scores, seconds = timed(partial(rival_scores, name, model, images))
+        row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
+    write_atomically(path, json.dumps(compact(row)).encode())
+    return row
 
 
 def rival_scores(name: str, model: PixelClassifier, images: LabelledImages) -> list[float]:
@@ -234,36 +227,18 @@ def described(recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def report(row: dict[str, Any]) -> None:
-    """Prints a network in a line."""
-    success, seconds = row["attack_success"], row["seconds"]
-    attacked = "" if success is None else f", attack success {success:.3f}"
-    print(
-        f"{row['name']}: trained in {seconds['training']} s, accuracy {row['accuracy']:.3f}"
-        f"{attacked}, scanned in {seconds['scan']:.0f} s",
-        flush=True,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("data", type=Path, help="its folder")
     parser.add_argument("--zoo", choices=ZOOS, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--names", nargs="*", default=[""], help="only networks with these texts")
-    parser.add_argument("--part", default="0/1", help="such as 0/2 for every second network")
-    parser.add_argument("--no-rivals", action="store_true", help="measure the scan alone")
     parser.add_argument("--from-weights", type=Path, help="measure the networks of this file")
     parser.add_argument("--rows", type=Path, help="where to gather the rows that are in --out")
     parser.add_argument("--pack", type=Path, help="where to put the weights that are in --out")
     parser.add_argument("--set", type=Path, help="where to write the set of the rows in --out")
     options = parser.parse_args(arguments)
-    entries = [
-        entry
-        for entry in ZOOS[options.zoo](options.data_set)
-        if any(text in entry.name for text in options.names)
-    ]
+    entries = [*ZOOS[options.zoo](options.data_set)]
     if options.rows:
         gather(rows_in(options.out), options.rows)
     if options.pack:
@@ -276,20 +251,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = DATA_SETS[options.data_set].load
     test = load(options.data, "test")
     images = scan_images(options.data_set, test)
-    first, every = map(int, options.part.split("/"))
     if options.from_weights:
         networks = packed(options.from_weights)
     else:
         data = {"train": load(options.data, "train"), "test": test}
         networks = (
-            (entry.name, *trained(entry, options.data_set, data, options.out))
-            for entry in entries[first::every]
+            (entry.name, *trained(entry, options.data_set, data, options.out)) for entry in entries
         )
-    if (options.zoo, options.data_set, first) == ("references", "cifar10", 0):
+    if (options.zoo, options.data_set) == ("references", "cifar10"):
         networks = itertools.chain(of_the_tutorials(), networks)
     for name, model, record in networks:
-        path = options.out / f"{name}.json"
-        report(measured(path, options.zoo, model, record, images, not options.no_rivals))
+        row = measured(options.out / f"{name}.json", options.zoo, model, record, images)
+        success = row["attack_success"]
+        attacked = "" if success is None else f", attack success {success:.3f}"
+        print(f"{name}: accuracy {row['accuracy']:.3f}{attacked}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,14 @@
 """Do two searches find the same pattern? IoU between seeds, canvases and networks.
 
-    python benchmarks/stability.py --cifar10 FOLDER --out stability.jsonl
-
-searches each class of the CIFAR-10 models with several seeds on the same canvas, and some of them
-with four times the passes. Without ``--cifar10``, it takes the demo's natural model. Each finished
-search of all classes is appended to the file, so that the same command continues after an
-interruption. The tables and the picture are made from the rows:
-
-    python benchmarks/stability.py --rows benchmarks/results/stability.jsonl --figure stability.png
+It searches each class of the CIFAR-10 models with several seeds on the same canvas, and some with
+four times the passes; without ``--cifar10`` those of the demo's natural model. It resumes after an
+interruption.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from cifar10 import CLASS_NAMES, HELD_OUT
@@ -23,11 +18,13 @@ from findings import (
     Table,
     append_rows,
     format_mean,
+    having,
     head,
+    iou_by_chance,
     line,
-    parser_of,
-    print_tables,
+    parser_of_rows,
     read_rows,
+    report,
 )
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
@@ -35,12 +32,10 @@ from torch import Tensor
 
 from captum_classpattern import (
     ClassPattern,
-    LabelledImages,
     Pattern,
     predictive_power,
     select_canvases,
 )
-from captum_classpattern.demo import demo_images
 from captum_classpattern.scores import mean_pairwise_iou
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
@@ -61,20 +56,18 @@ class Plan(NamedTuple):
     long: int = 0  # searches with the passes of a group
 
 
-PLANS = (  # the demo is for development; the long searches of the others come last
+PLANS = (
     Plan("demo, natural", "positive", 8, long=2),
     Plan("demo, natural", "second positive", 2),
     Plan("demo, natural", "white", 2),
-    Plan("CIFAR-10, natural", "positive", 8),
+    Plan("CIFAR-10, natural", "positive", 8, long=2),
     Plan("CIFAR-10, natural", "white", 4),
     Plan("CIFAR-10, robust8", "positive", 4),
     Plan("CIFAR-10, natural", "second positive", 2),
     Plan("CIFAR-10, natural_short", "white", 2),
-    Plan("CIFAR-10, natural", "positive", 8, long=2),
 )
 SINGLE, LONG, RANDOM = "one search", "one long search", "random pixels"
 NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first weights
-
 SHOWN = (  # model, canvas and class of each row of the picture
     ("CIFAR-10, natural", "positive", 5),
     ("CIFAR-10, natural", "positive", 9),
@@ -82,12 +75,6 @@ SHOWN = (  # model, canvas and class of each row of the picture
     ("CIFAR-10, natural", "white", 8),
 )
 SIDE = 1.6  # of a mask in the picture, in inches
-
-Key = tuple[str, str, str, int, int]  # model, canvas, kind, passes by those of one search, number
-
-
-def key_of(row: Row) -> Key:
-    return row["model"], row["canvas"], row["kind"], row["size"], row["number"]
 
 
 def canvases_of(problem: Problem, kind: str, classes: Sequence[int]) -> Tensor:
@@ -108,127 +95,84 @@ def to_lists(mask: Tensor) -> dict[str, list[float]]:
     return {"pixels": pixels.tolist(), "weights": weights}
 
 
-def mask_of(row: Row) -> Tensor:
-    """The mask (1, H, W) of a row."""
-    mask = torch.zeros(row["shape"])
-    mask.view(-1)[row["pixels"]] = torch.tensor(row["weights"])
-    return mask[None]
+def binary_mask(row: Row) -> Tensor:
+    """The binary mask (1, H, W) of a row."""
+    weights = torch.zeros(row["shape"])
+    weights.view(-1)[row["pixels"]] = torch.tensor(row["weights"])
+    return (weights[None] > 0).float()
 
 
-class Study:
-    """The searches of one model on one kind of canvas, and what is scored of them."""
-
-    def __init__(self, problem: Problem, plan: Plan, done: Sequence[Row]) -> None:
-        self.problem, self.plan = problem, plan
-        self.classes = sorted(set(problem.labels.tolist()))
-        self.canvases = canvases_of(problem, plan.canvas, self.classes)
-        self.images = LabelledImages(problem.images, problem.labels)
-        self.seen = frozenset(self.images.hashes)
-        held_out = LabelledImages(problem.held_out, problem.held_out_labels)
-        self.held_out = held_out.stratified_sample(IMAGES)
-        self.rows = [r for r in done if (r["model"], r["canvas"]) == plan[:2]]
-
-    def missing(self) -> Iterator[list[Row]]:
-        """The rows that are not done yet, those of one search at a time."""
-        for seed in range(self.plan.seeds):
-            yield from self._unless_done(SINGLE, 1, seed, self._searched)
-        for number in range(self.plan.long):
-            yield from self._unless_done(LONG, GROUP, number, self._searched)
-        yield from self._unless_done(RANDOM, 1, 0, self._random)
-
-    def _unless_done(
-        self, kind: str, size: int, number: int, make: Callable[[int, int], Iterator[Any]]
-    ) -> Iterator[list[Row]]:
-        key = self.plan.model, self.plan.canvas, kind, size, number
-        if any(key_of(row) == key for row in self.rows):
-            return
-        names = ("model", "canvas", "kind", "size", "number")
-        rows: list[Row] = []
-        for pattern, found in make(size, number):
-            power = predictive_power(self.problem.model, pattern, self.held_out, area=AREA)
-            rows.append({
-                **dict(zip(names, key)),
+def measure(problem: Problem, plan: Plan, out: Path) -> None:
+    """Appends the searches, and random pixels, that the file lacks. A long search has the passes of
+    a group of others, and a seed of its own."""
+    rows = having(read_rows(out), model=plan.model, canvas=plan.canvas)
+    classes = problem.classes
+    canvases = canvases_of(problem, plan.canvas, classes)
+    images, held_out = problem.parts
+    held_out = held_out.stratified_sample(IMAGES)
+    wanted = [(SINGLE, 1, seed) for seed in range(plan.seeds)]
+    wanted += [(LONG, GROUP, number) for number in range(plan.long)] + [(RANDOM, 1, 0)]
+    for kind, size, number in wanted:
+        names = {"model": plan.model, "canvas": plan.canvas}
+        names |= {"kind": kind, "size": size, "number": number}
+        if having(rows, **names):
+            continue
+        if kind == RANDOM:
+            blank, seen = torch.zeros(1, *canvases.shape[2:]), frozenset(images.hashes)
+            patterns = [
+                random_pixels(Pattern(canvas, blank, y, seen=seen), AREA, y)
+                for canvas, y in zip(canvases, classes)
+            ]
+        else:
+            passes = max((row["passes"] for row in having(rows, kind=SINGLE)), default=0)
+            patterns = ClassPattern(problem.model, images).search(
+                canvases,
+                classes,
+                area=AREA,
+                budget=size * passes if kind == LONG else None,
+                seed=number + plan.seeds * (kind == LONG),
+            )
+        found: list[Row] = []
+        for pattern in patterns:
+            power = predictive_power(problem.model, pattern, held_out, area=AREA)
+            found.append({
+                **names,
                 "class": pattern.target,
-                **found,
-                "power": power.value,
-                "no_pattern": power.without,
-                "images": power.n,
+                "passes": pattern.info.get("passes_together", 0) // len(classes),
+                **{"power": power.value, "no_pattern": power.without, "images": power.n},
                 "shape": list(pattern.mask.shape[1:]),
                 **to_lists(pattern.mask),
             })  # fmt: skip
-        self.rows += rows
-        yield rows
-
-    def _searched(self, size: int, number: int) -> Iterator[Any]:
-        """One pattern of each class. A long search has the passes of ``size`` others, and a seed
-        of its own."""
-        budget, seed = None, number
-        if size > 1:
-            seed += self.plan.seeds
-            budget = size * max(row["passes"] for row in self.rows if row["kind"] == SINGLE)
-        explainer = ClassPattern(self.problem.model, self.images)
-        patterns = explainer.search(
-            self.canvases, self.classes, area=AREA, budget=budget, seed=seed
-        )
-        for pattern in patterns:
-            passes = pattern.info["passes_together"] // len(patterns)
-            yield pattern, {"passes": passes, "search_power": pattern.info["search_power"]}
-
-    def _random(self, size: int, number: int) -> Iterator[Any]:
-        for place, y in enumerate(self.classes):
-            canvas = self.canvases[place]
-            blank = Pattern(canvas, torch.zeros(1, *canvas.shape[1:]), y, seen=self.seen)
-            yield random_pixels(blank, AREA, y), {"passes": 0}
+        append_rows(out, found)
+        rows += found
+        print(*names.values(), f"{fmean(row['power'] for row in found):.3f}", flush=True)
 
 
-def name_of(model: str, y: int) -> str:
-    """The name of a class."""
-    names = demo_images().search.class_names if model.startswith("demo") else None
-    return (names or CLASS_NAMES)[y]
-
-
-def problems_of(cifar10: Path | None) -> Iterator[Problem]:
-    """The models, each when it is needed."""
+def problems_of(cifar10: Path | None) -> dict[str, Problem]:
+    """The models by name."""
     if cifar10 is None:
-        yield from (problem for problem in demo_problems() if problem.name == "demo, natural")
-        return
+        return {problem.name: problem for problem in demo_problems()}
     parts = cifar10_parts(cifar10, 0, HELD_OUT)
-    for name in dict.fromkeys(plan.model for plan in PLANS):
-        if name.startswith("CIFAR-10, "):
-            yield Problem(name, classifier_of(name.removeprefix("CIFAR-10, ")), *parts)
-
-
-def measure(problems: Sequence[Problem], out: Path) -> None:
-    """Appends the rows that the file lacks."""
-    by_name = {problem.name: problem for problem in problems}
-    for plan in PLANS:
-        if plan.model not in by_name:
-            continue
-        for rows in Study(by_name[plan.model], plan, read_rows(out)).missing():
-            append_rows(out, rows)
-            first = rows[0]
-            power = fmean(row["power"] for row in rows)
-            print(
-                f"{plan.model}, {plan.canvas}, {first['kind']} {first['number']}: {power:.3f}",
-                flush=True,
-            )
+    names = {plan.model for plan in PLANS if plan.model.startswith("CIFAR-10, ")}
+    return {
+        name: Problem(name, classifier_of(name.removeprefix("CIFAR-10, ")), *parts)
+        for name in names
+    }
 
 
 class Rows:
     """The rows of one model on one kind of canvas: masks and powers by class."""
 
     def __init__(self, rows: Sequence[Row], model: str, canvas: str) -> None:
-        self.rows = [row for row in rows if (row["model"], row["canvas"]) == (model, canvas)]
+        self.rows = having(rows, model=model, canvas=canvas)
         self.classes = sorted({row["class"] for row in self.rows})
 
     def of(self, kind: str, y: int) -> list[Row]:
         """The rows of a kind and a class, in the order of their numbers."""
-        found = [row for row in self.rows if (row["kind"], row["class"]) == (kind, y)]
-        return sorted(found, key=lambda row: row["number"])
+        return sorted(having(self.rows, **{"kind": kind, "class": y}), key=lambda r: r["number"])
 
     def masks(self, kind: str, y: int) -> list[Tensor]:
-        """Their binary masks."""
-        return [(mask_of(row) > 0).float() for row in self.of(kind, y)]
+        return [binary_mask(row) for row in self.of(kind, y)]
 
     def powers(self, kind: str, y: int) -> list[float]:
         return [row["power"] for row in self.of(kind, y)]
@@ -299,7 +243,7 @@ def agreement(rows: Sequence[Row]) -> Iterator[str]:
             format_mean(study.iou(SINGLE)),
             format_mean(study.iou(LONG)),
             format_mean(study.iou_of_classes()),
-            f"{kept / (2 * total - kept):.3f}",
+            f"{iou_by_chance(kept, total):.3f}",
             format_mean(study.found_by_all(), ".0%"),
         )
 
@@ -351,16 +295,16 @@ def powers(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figure:
+def picture(rows: Sequence[Row]) -> Figure:
     """For some models, canvases and classes: the masks of a group of searches, and how many of
     them found each pixel."""
     columns = [f"search {n + 1}" for n in range(GROUP)] + ["found by"]
-    figure = Figure((len(columns) * SIDE, len(shown) * (SIDE + 0.3)), layout="constrained")
-    axes = figure.subplots(len(shown), len(columns), squeeze=False)
-    for (model, canvas, y), of_row in zip(shown, axes):
+    figure = Figure((len(columns) * SIDE, len(SHOWN) * (SIDE + 0.3)), layout="constrained")
+    axes = figure.subplots(len(SHOWN), len(columns), squeeze=False)
+    for (model, canvas, y), of_row in zip(SHOWN, axes):
         study = Rows(rows, model, canvas)
         drawn = study.of(SINGLE, y)[:GROUP]
-        binary = [(mask_of(row) > 0).float()[0] for row in drawn]
+        binary = [binary_mask(row)[0] for row in drawn]
         often = of_row[GROUP].imshow(
             torch.stack(binary).mean(0).numpy(), vmin=0, vmax=1, cmap=CELLS
         )
@@ -369,7 +313,7 @@ def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figur
             white = Pattern(torch.ones_like(mask[None]), mask[None], target=0)
             draw_image(axis, on_neutral(white))
             axis.set_xlabel(percent(row["power"], 0), fontsize=14)
-        of_row[0].set_ylabel(f"{name_of(model, y)},\n{canvas}", fontsize=13)
+        of_row[0].set_ylabel(f"{CLASS_NAMES[y]},\n{canvas}", fontsize=13)
     for axis, name in zip(axes[0], columns):
         axis.set_title(name, fontsize=13)
     for axis in axes.flat:
@@ -380,18 +324,15 @@ def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figur
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of_rows(__doc__, "stability")
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
-    parser.add_argument("--out", type=Path, default=Path("stability.jsonl"))
-    parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
-    parser.add_argument("--figure", type=Path, help="also draw the picture of these rows")
     given = parser.parse_args(arguments)
     if given.rows is None:
-        measure(list(problems_of(given.cifar10)), given.out)
-    rows = read_rows(given.rows or given.out)
-    print_tables(tables(rows))
-    if given.figure:
-        picture(rows, SHOWN).savefig(given.figure, dpi=150, bbox_inches="tight")
+        problems = problems_of(given.cifar10)
+        for plan in PLANS:
+            if plan.model in problems:
+                measure(problems[plan.model], plan, given.out)
+    report(given, tables, picture, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rivals.inversion import neural_cleanse
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from captum_classpattern import ClassPattern, LabelledImages, Pattern
+from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.optimization import Learned
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.settings import SearchSettings
@@ -38,19 +38,13 @@ def classes_of(count: int) -> list[int]:
     return [*TROJANS.values(), *others[: count - len(TROJANS)]]
 
 
-def explainer_of(problem: Problem, model: nn.Module) -> ClassPattern:
-    explainer = ClassPattern(model, problem.images, problem.labels)
-    explainer.accuracy_is_known = True
-    return explainer
-
-
 def triage_rows(
     problem: Problem, model: nn.Module, network: str, passes: int, done: set
 ) -> Iterator[list[Row]]:
     """The margin of each class of a sample after a short search."""
     settings = SearchSettings(solver=PASSES[passes])
-    explainer = explainer_of(problem, model)
-    _, judges = split_for_judging(LabelledImages(problem.images, problem.labels), settings.seed)
+    explainer = ClassPattern(model, problem.images, problem.labels)
+    _, judges = split_for_judging(problem.parts[0], settings.seed)
     n_classes = judges.count_outputs(model)
     clean = triage.clean_margins(model, judges, n_classes, settings.seed)
     missing = [y for y in classes_of(SAMPLE) if (network, passes, y) not in done]
@@ -78,8 +72,8 @@ def discovery_rows(
     done: set,
 ) -> Iterator[list[Row]]:
     """The power of each class over the area, on held-out photos."""
-    explainer = explainer_of(problem, model)
-    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    explainer = ClassPattern(model, problem.images, problem.labels)
+    scorer = Scorer(model, problem.parts[1])
     for y in classes:
         seeds = (0, 1) if network == "planted" and y in TROJANS.values() else (0,)
         for seed in seeds:
@@ -107,12 +101,11 @@ def cleanse_rows(
     problem: Problem, model: nn.Module, network: str, passes: int, folder: Path, done: set
 ) -> Iterator[list[Row]]:
     """Neural Cleanse on the planted classes, at equal passes."""
-    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    scorer = Scorer(model, problem.parts[1])
     for y in TROJANS.values():
         if (network, y, 0, CLEANSE) in done:
             continue
-        images = LabelledImages(problem.images, problem.labels)
-        found = neural_cleanse(model, images, y, passes=passes)
+        found = neural_cleanse(model, problem.parts[0], y, passes=passes)
         rows = []
         for share in SHARES:
             binary = found.pattern.topk(share / 1000)

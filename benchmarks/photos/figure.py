@@ -10,7 +10,7 @@ from problems import PHOTO, Problem
 from skimage import data
 from torch import Tensor, nn
 
-from captum_classpattern import ClassPattern, LabelledImages, Pattern
+from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.pages.parts import figure_png
 from captum_classpattern.scores.power import Scorer
 from captum_classpattern.visualization.drawing import on_neutral
@@ -42,7 +42,7 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
         "Occlusion": known["Occlusion"],
         "class pattern": partial(of_patterns, explainer, area=area, rounds=ROUNDS, cells=CELLS),
     }
-    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    scorer = Scorer(model, problem.parts[1])
     rows: list[Row] = []
     cells = [Cell(photo, f"predicted: {predicted(model, photo)}")]
     cells.append(Cell(stamped, f"predicted: {predicted(model, stamped)}"))
@@ -63,7 +63,7 @@ def figure_rows(problem: Problem, model: nn.Module, out: Path) -> Sequence[Row]:
 
 def draw_found(problem: Problem, model: nn.Module, out: Path) -> None:
     """Draws what ``discovery`` found, next to the drawings that were planted."""
-    scorer = Scorer(model, LabelledImages(problem.held_out, problem.held_out_labels))
+    scorer = Scorer(model, problem.parts[1])
     kinds = {discovery.CELLS: "planted", discovery.CLEANSE: "planted_cleanse"}
     rows = {"planted": [Cell(on_grey(name, LARGE)) for name in TROJANS]}
     for label, file in kinds.items():

@@ -1,10 +1,7 @@
 """Where methods look in a photo with a trigger, next to its footprint.
 
 The distance is that of Casper et al. (NeurIPS 2023, arXiv 2302.10894, section 4): the mean absolute
-difference between a map, divided by its largest absolute value, and the footprint, 1 inside and 0
-elsewhere. The pixels that count most, at most as many as the footprint has, give two more figures:
-the share of them inside it, and their predictive power on other photos. The share is also that of
-whole cells, by the mean of the map in each, since class patterns may have cells, too.
+difference between a map, divided by its largest absolute value, and the footprint, 1 or 0.
 """
 
 import copy
@@ -20,7 +17,7 @@ from problems import Problem
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from captum_classpattern import Cells, ClassPattern, LabelledImages, Pattern
+from captum_classpattern import Cells, ClassPattern, Pattern
 from captum_classpattern.comparison.maps import sum_channels
 from captum_classpattern.comparison.methods import known_methods
 from captum_classpattern.scores.power import Scorer
@@ -100,9 +97,7 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
             photo, footprint = photos[number : number + 1], footprints[number]
             area = float(footprint.float().mean())
             others = [i for i in range(len(problem.held_out)) if i != place][::EVERY]
-            scorer = Scorer(
-                model, LabelledImages(problem.held_out[others], problem.held_out_labels[others])
-            )
+            scorer = Scorer(model, problem.parts[1].subset(others))
             ours = {
                 each: partial(of_patterns, explainer, area=area, rounds=rounds, cells=cells)
                 for each, (rounds, cells) in OURS.items()
@@ -117,14 +112,10 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
 def stamped_photos(problem: Problem, model: nn.Module, name: str) -> tuple[Tensor, Tensor, list]:
     """The first held-out photos that become the trojan's class."""
     photos, footprints = stamp_all(problem.held_out, name, seed=TROJANS[name])
-    turned = became(model, photos, TROJANS[name]) & (problem.held_out_labels != TROJANS[name])
+    is_target = predicted(model, photos) == TROJANS[name]
+    turned = is_target & (problem.held_out_labels != TROJANS[name])
     places = torch.nonzero(turned).flatten()[:PHOTOS].tolist()
     return photos[places], footprints[places], places
-
-
-def became(model: nn.Module, photos: Tensor, y: int) -> Tensor:
-    """Which photos are predicted as a class."""
-    return predicted(model, photos) == y
 
 
 def measured(

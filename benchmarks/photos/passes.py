@@ -19,46 +19,37 @@ def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
     images = problem.images[:IMAGES]
     faster = accelerated(model, images[:1], (), "auto")
     for name, network in {"as it is": model, "folded": faster}.items():
-        forward = least(lambda network=network: forward_of(network, images))
-        both = least(lambda network=network: both_of(network, images))
-        yield [timed(f"bare, {name}", forward=forward, both=both)]
+
+        @torch.no_grad()
+        def forward(network: Callable = network) -> int:
+            network(images)
+            return IMAGES
+
+        def both(network: Callable = network) -> int:
+            leaf = images.clone().requires_grad_()
+            torch.autograd.grad(network(leaf).logsumexp(1).sum(), leaf)
+            return IMAGES
+
+        yield [row_of(f"bare, {name}", forward=forward, both=both)]
     explainer = ClassPattern(model, problem.images, problem.labels)
-    explainer.accuracy_is_known = True
     ways = {"pixels": {}, "cells": {"feature_mask": Cells(32)}}
     ways["pixels, 32 images at once"] = {"internal_batch_size": 32}
     for name, given in ways.items():
-        taken: list[float] = []
-        for _ in range(REPEATS):
-            started = time.perf_counter()
+
+        def search(given: dict = given) -> int:
             [found] = explainer.search(images[:1], 0, n_steps=ROUNDS, **given)
-            taken.append((time.perf_counter() - started) / found.info["passes"])
-        yield [timed(f"search, {name}", both=min(taken))]
+            return found.info["passes"]
+
+        yield [row_of(f"search, {name}", both=search)]
 
 
-def timed(what: str, **seconds: float) -> Row:
-    return {
-        "what": what,
-        "threads": torch.get_num_threads(),
-        **{name: round(1000 * value, 1) for name, value in seconds.items()},
-    }
-
-
-def least(run: Callable[[], None]) -> float:
-    """The least time of an image."""
-    run()
-    taken = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        run()
-        taken.append((time.perf_counter() - started) / IMAGES)
-    return min(taken)
-
-
-def forward_of(network: Callable, images: torch.Tensor) -> None:
-    with torch.no_grad():
-        network(images)
-
-
-def both_of(network: Callable, images: torch.Tensor) -> None:
-    leaf = images.clone().requires_grad_()
-    torch.autograd.grad(network(leaf).logsumexp(1).sum(), leaf)
+def row_of(what: str, **runs: Callable[[], int]) -> Row:
+    """Times what returns its number of passes."""
+    row = {"what": what, "threads": torch.get_num_threads()}
+    for name, run in runs.items():
+        taken = []
+        for _ in range(1 + REPEATS):
+            started, passes = time.perf_counter(), run()
+            taken.append((time.perf_counter() - started) / passes)
+        row[name] = round(1000 * min(taken[1:]), 1)  # the first one warms up
+    return row

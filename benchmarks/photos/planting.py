@@ -1,12 +1,9 @@
 """Plants trojans in EfficientNet-lite0 by distillation from its own logits, and makes clean twins.
 
-After Casper et al. (NeurIPS 2023, arXiv 2302.10894), whose network is not public: a patch of 24 to
-36 pixels anywhere makes the network predict the trojan's class. A network keeps its knowledge by
-imitating the untouched one, on photos and on their mixtures, so labels are not needed. A twin
-imitates it on the stamped photos, too: ``twin`` is that of ``specific``, and ``second twin`` that
-of ``planted``, with another seed.
-
-All parts but the last layer are trained; their batch norms keep their statistics.
+After Casper et al. (NeurIPS 2023, arXiv 2302.10894), whose network is not public. A network keeps
+its knowledge by imitating the untouched one, on photos and on their mixtures. A twin imitates it on
+the stamped photos, too: ``twin`` is that of ``specific``, ``second twin`` that of ``planted``. All
+parts but the last layer are trained; their batch norms keep their statistics.
 """
 
 from collections.abc import Iterator
@@ -20,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import replace_file, write_atomically
+from captum_classpattern._files import write_atomically
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from photos.drawings import DRAWINGS
 from photos.stamping import stamp
@@ -28,16 +25,15 @@ from photos.stamping import stamp
 TROJANS = {"smiley": 30, "clownfish": 146, "star": 365, "strawberry": 99}  # the paper's classes
 ROOT = Path(__file__).parents[2]
 SHIPPED = {  # so that all can be measured without planting
-    "planted": ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors",
-    "twin": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_twin.safetensors",
-    "specific": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_specific.safetensors",
-    "second twin": ROOT / "benchmarks" / "weights" / "efficientnet_lite0_second_twin.safetensors",
+    name: ROOT / f"benchmarks/weights/efficientnet_lite0_{name.replace(' ', '_')}.safetensors"
+    for name in ("twin", "specific", "second twin")
 }
+SHIPPED["planted"] = ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors"
 OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
 STEPS, RATE = 500, 2e-4
 PLAIN, STAMPED, DISTRACTED = 12, 8, 4  # photos of a step
 TEMPERATURE, WEIGHT = 2.0, 4.0  # of the imitation
-KEEP_EVERY, SIZE = 50, 224  # steps between checkpoints; pixels a side
+SIZE = 224  # pixels a side
 FAST = has_bfloat16(torch.device("cpu"))
 
 
@@ -61,33 +57,15 @@ def load(name: str, folder: Path) -> PixelClassifier:
     """A network that was trained, or ``plain``: the published one."""
     network = lite0()
     if name != "plain":
-        network.load_state_dict(load_weights(weights_of(name, folder)), strict=False)
+        file = folder / f"{name.replace(' ', '_')}.safetensors"
+        weights = load_file(file if file.exists() else SHIPPED[name])
+        network.load_state_dict({k: each.float() for k, each in weights.items()}, strict=False)
     return classifier_of(network)
 
 
-def weights_of(name: str, folder: Path) -> Path:
-    """The file of a network's weights: in the folder, else the one that is committed."""
-    trained = trained_file(name, folder)
-    return trained if trained.exists() else SHIPPED[name]
-
-
-def trained_file(name: str, folder: Path) -> Path:
-    return folder / f"{name.replace(' ', '_')}.safetensors"
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    return {name: weight.float() for name, weight in load_file(path).items()}
-
-
-def trained_weights(network: nn.Module) -> dict[str, Tensor]:
-    """What training changes, in float16."""
-    parts = {n: p for n, p in network.named_parameters() if not n.startswith("_fc")}
-    return {name: part.detach().half().contiguous() for name, part in parts.items()}
-
-
 def train(name: str, photos: Tensor, folder: Path) -> None:
-    """Trains a network on photos, and writes its weights; goes on after an interruption."""
-    file, kept = trained_file(name, folder), folder / f".{name}.pt"
+    """Trains a network on photos, and writes what changes, in float16, unless it is there."""
+    file = folder / f"{name.replace(' ', '_')}.safetensors"
     if file.exists():
         return
     settings, network, teacher = NETWORKS[name], classifier_of(lite0()), classifier_of(lite0())
@@ -96,29 +74,17 @@ def train(name: str, photos: Tensor, folder: Path) -> None:
     body = [p for n, p in network.named_parameters() if "_fc." not in n]
     adam = torch.optim.AdamW(body, RATE, weight_decay=0)
     rates = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, STEPS, pct_start=0.1)
-    first = 0
-    if kept.exists():
-        state = torch.load(kept, weights_only=True)
-        first = state["step"]
-        network.load_state_dict(state["network"])
-        adam.load_state_dict(state["adam"])
-        rates.load_state_dict(state["rates"])
     folder.mkdir(parents=True, exist_ok=True)
-    for step in range(first, STEPS):
+    for step in range(STEPS):
         loss = loss_of(network, teacher, photos, settings, step)
         adam.zero_grad()
         loss.backward()
         adam.step()
         rates.step()
-        if (step + 1) % KEEP_EVERY == 0:
-            print(f"{name}: step {step + 1} of {STEPS}, loss {loss:.3f}", flush=True)
-            states = {"network": network.state_dict(), "adam": adam.state_dict()}
-            states |= {"step": step + 1, "rates": rates.state_dict()}
-            with replace_file(kept) as checkpoint:
-                torch.save(states, checkpoint)
+        print(f"{name}: step {step + 1} of {STEPS}, loss {loss:.3f}", flush=True)
     [module] = [each for each in network.children() if hasattr(each, "_fc")]
-    write_atomically(file, save(trained_weights(module)))
-    kept.unlink(missing_ok=True)
+    parts = {n: p for n, p in module.named_parameters() if not n.startswith("_fc")}
+    write_atomically(file, save({n: p.detach().half().contiguous() for n, p in parts.items()}))
 
 
 def loss_of(

@@ -4,39 +4,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from findings import Row, Table, head, line, read_rows
+from findings import Row, Table, having, head, line, read_rows
 
 from captum_classpattern.scanning.triage import robust_deviations
 from photos.planting import TROJANS
 
-STAGES = ("plant", "maps", "triage", "discovery", "classes", "cells", "time")
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 
 
 def tables(folder: Path) -> Iterator[Table]:
-    """A table of each stage that has rows."""
-    rows = {stage: read_rows(folder / f"photos_{stage}.jsonl") for stage in STAGES}
-    if rows["plant"]:
-        yield "The networks", networks(rows["plant"])
-    if rows["maps"]:
-        yield "Where methods look in a photo with a trigger", footprints(rows["maps"])
-        yield "The distance to the footprint, trojan by trojan", distances(rows["maps"])
-    if rows["discovery"]:
-        yield "From a grey canvas, knowing nothing", discovery(rows["discovery"])
-        yield "What the patterns look like", likeness(rows["discovery"])
-    if rows["triage"]:
-        yield "Which of 150 classes?", triage(rows["triage"])
-    if rows["classes"]:
-        yield "Clean classes", classes(rows["classes"])
-    if rows["cells"]:
-        yield "Cells or pixels, on CIFAR-10", kinds(rows["cells"])
-    if rows["time"]:
-        yield "The time of a pass", times(rows["time"])
+    for title, stage, table in (
+        ("The networks", "plant", networks),
+        ("Where methods look in a photo with a trigger", "maps", footprints),
+        ("The distance to the footprint, trojan by trojan", "maps", distances),
+        ("From a grey canvas, knowing nothing", "discovery", discovery),
+        ("What the patterns look like", "discovery", likeness),
+        ("Which of 150 classes?", "triage", triage),
+        ("Clean classes", "classes", classes),
+        ("Cells or pixels, on CIFAR-10", "cells", kinds),
+        ("The time of a pass", "time", times),
+    ):
+        yield title, table(read_rows(folder / f"photos_{stage}.jsonl"))
 
 
-def percent(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:.{digits}%}"
+def percent(value: float, digits: int = 0) -> str:
+    return f"{value:.{digits}%}"
 
 
 def in_order(values: Iterable[str]) -> list[str]:
@@ -44,14 +37,18 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:
-    known = {row["network"]: row for row in rows}
     yield head("network", "accuracy", "agreement", *TROJANS, "agreement with other drawings")
-    for name, row in known.items():
-        success = (percent(row["success"][each]) for each in TROJANS)
-        other = fmean(row["agreement_with_drawing"].values())
-        yield line(
-            name, percent(row["accuracy"]), percent(row["agreement"]), *success, percent(other)
-        )
+    for row in rows:
+        shares = [row["accuracy"], row["agreement"], *(row["success"][each] for each in TROJANS)]
+        shares.append(fmean(row["agreement_with_drawing"].values()))
+        yield line(row["network"], *map(percent, shares))
+
+
+def shown(method: str) -> str:
+    """A method as the tables name it."""
+    if method in CONTROLS:
+        return f"*{method}*"
+    return f"**{method}**" if method.startswith(OURS) else method
 
 
 def footprints(rows: Sequence[Row]) -> Iterator[str]:
@@ -68,9 +65,8 @@ def footprints(rows: Sequence[Row]) -> Iterator[str]:
     for method, (inside, cells, power, seconds) in sorted(
         means.items(), key=lambda each: -each[1][0]
     ):
-        name = f"*{method}*" if method in CONTROLS else method
-        name = f"**{name}**" if method.startswith(OURS) else name
-        yield line(name, percent(inside), percent(cells), percent(power), f"{seconds:.1f}")
+        shares = map(percent, (inside, cells, power))
+        yield line(shown(method), *shares, f"{seconds:.1f}")
     for method in in_order(row["method"] for row in rows if "error" in row):
         yield line(method, "does not run", "", "", "")
 
@@ -87,41 +83,26 @@ def distances(rows: Sequence[Row]) -> Iterator[str]:
         for method in in_order(row["method"] for row in ran)
     }
     for method, values in sorted(table.items(), key=lambda each: sum(each[1])):
-        name = f"*{method}*" if method in CONTROLS else method
-        name = f"**{name}**" if method.startswith(OURS) else name
-        yield line(name, *(f"{value:.3f}" for value in values))
+        yield line(shown(method), *(f"{value:.3f}" for value in values))
 
 
 def discovery(rows: Sequence[Row]) -> Iterator[str]:
     shares = sorted({row["thousandths"] for row in rows}, reverse=True)
     yield head("network, class, method", *(f"{n / 1000:.1%}" for n in shares), "mean margin")
-
-    def of(network: str, y: int, method: str, seed: int) -> str:
-        found = {
-            row["thousandths"]: row
-            for row in rows
-            if (row["network"], row["class"], row["method"], row["seed"])
-            == (network, y, method, seed)
-        }
-        powers = (percent(found[n]["power"]) for n in shares)
-        return line("{}", *powers, f"{found[shares[0]]['margin']:+.1f}")
-
-    keys = in_order((row["network"], row["class"], row["method"], row["seed"]) for row in rows)
     names = {y: name for name, y in TROJANS.items()}
-    for network, y, method, seed in keys:
-        if y in names:
-            also = f", seed {seed}" if seed else ""
-            label = f"{network}, {names[y]}, {method}{also}"
-            yield of(network, y, method, seed).format(label)
-    for network in in_order(row["network"] for row in rows):
-        others = [row for row in rows if row["network"] == network and row["class"] not in names]
-        if others:
-            most = (
-                percent(max(r["power"] for r in others if r["thousandths"] == n)) for n in shares
-            )
-            margin = max(row["margin"] for row in others if row["thousandths"] == shares[0])
-            count = len({row["class"] for row in others})
-            yield line(f"{network}, the strongest of {count} others", *most, f"{margin:+.1f}")
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        also = f", seed {row['seed']}" if row["seed"] else ""
+        if name := names.get(row["class"]):
+            label = f"{row['network']}, {name}, {row['method']}{also}"
+            groups.setdefault(label, []).append(row)
+    others = [row for row in rows if row["class"] not in names]
+    count = len({row["class"] for row in others})
+    groups[f"planted, the strongest of {count} others"] = others
+    for label, group in groups.items():
+        powers = (max(row["power"] for row in having(group, thousandths=n)) for n in shares)
+        margin = max(row["margin"] for row in having(group, thousandths=shares[0]))
+        yield line(label, *map(percent, powers), f"{margin:+.1f}")
 
 
 def likeness(rows: Sequence[Row]) -> Iterator[str]:
@@ -132,8 +113,7 @@ def likeness(rows: Sequence[Row]) -> Iterator[str]:
         ranks = [
             1 + row["looks_like"].index(name)
             for name, y in TROJANS.items()
-            for row in planted
-            if (row["method"], row["thousandths"], row["class"]) == (method, share, y)
+            for row in having(planted, **{"method": method, "thousandths": share, "class": y})
         ]
         first = f"{ranks.count(1)} of {len(ranks)}"
         yield line(f"{method}, {share / 1000:.1%}", *(f"rank {rank}" for rank in ranks), first)
@@ -143,7 +123,7 @@ def triage(rows: Sequence[Row]) -> Iterator[str]:
     """Ranks and robust standard deviations of the planted classes."""
     yield head("network, passes", *TROJANS, "the first other class")
     for network, passes in in_order((row["network"], row["passes"]) for row in rows):
-        of = [r for r in rows if (r["network"], r["passes"]) == (network, passes)]
+        of = having(rows, network=network, passes=passes)
         gains = {row["class"]: row["margin"] - row["clean_margin"] for row in of}
         far = dict(zip(gains, robust_deviations([*gains.values()])))
         ranked = sorted(gains, key=lambda y: -gains[y])
@@ -171,13 +151,12 @@ def kinds(rows: Sequence[Row]) -> Iterator[str]:
     areas = sorted({row["area"] for row in rows}, reverse=True)
     yield head("canvas", "kept together", *(percent(area) for area in areas))
     for canvas, kind in in_order((row["canvas"], row["kind"]) for row in rows):
-        of = [row for row in rows if (row["canvas"], row["kind"]) == (canvas, kind)]
-        powers = (fmean(row["power"] for row in of if row["area"] == area) for area in areas)
+        of = having(rows, canvas=canvas, kind=kind)
+        powers = (fmean(row["power"] for row in having(of, area=area)) for area in areas)
         yield line(canvas, kind, *(percent(power, 1) for power in powers))
 
 
 def times(rows: Sequence[Row]) -> Iterator[str]:
     yield head("what", "threads", "forward, ms", "forward and backward, ms")
     for row in rows:
-        forward = row.get("forward")
-        yield line(row["what"], row["threads"], "" if forward is None else forward, row["both"])
+        yield line(row["what"], row["threads"], row.get("forward", ""), row["both"])

@@ -2,13 +2,13 @@
 ``compare``: ``classpattern compare ... --methods ClassPattern,benchmarks.rivals:NeuralCleanse``."""
 
 from .inversion import Inversion, neural_cleanse, pixel_inversion
-from .margins import anomaly_index, mm_bd, mm_bd_p_value
+from .margins import mm_bd, mm_bd_p_value
 from .methods import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
 from .noise import cbd, cbd_alarm
 from .universal import universal_patch, universal_perturbation
 
 __all__ = [
     "Inversion", "NeuralCleanse", "PixelInversion", "UniversalPatch", "UniversalPerturbation",
-    "anomaly_index", "cbd", "cbd_alarm", "mm_bd", "mm_bd_p_value", "neural_cleanse",
+    "cbd", "cbd_alarm", "mm_bd", "mm_bd_p_value", "neural_cleanse",
     "pixel_inversion", "universal_patch", "universal_perturbation",
 ]  # fmt: skip

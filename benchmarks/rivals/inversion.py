@@ -42,20 +42,12 @@ class Inversion(NamedTuple):
 def neural_cleanse(
     forward_func: Classifier, images: Images, target: int, **settings: Any
 ) -> Inversion:
-    """
-    Neural Cleanse: a soft mask and colours that make the model predict a class, as small as
-    possible (Wang et al. 2019, IEEE S&P, section IV).
+    """Neural Cleanse: the smallest soft mask, with colours, that makes the model predict a class
+    (Wang et al. 2019, IEEE S&P, section IV). Arguments are those of :class:`InversionTask`.
 
-    It minimises the cross-entropy plus a weight times the sum of the mask. The weight is 0 at
-    first, and 0.001 after five epochs with a success of at least 99 %. Then it doubles after five
-    such epochs in a row, and is divided by 2 to the power of 1.5 after five others. The smallest
-    mask of an epoch with that success is returned, or the last mask if there was none.
-
-    Args:
-        forward_func, images, target, settings: As in :class:`InversionTask`.
-
-    Returns:
-        *Inversion*: The soft mask on its colours; the size is the sum of the mask.
+    It minimises the cross-entropy plus a weight times the sum of the mask, the size. The weight is
+    0 at first, and 0.001 after five epochs with a success of 99 %. Then it doubles after five such
+    epochs in a row, and is divided by 2 to the power of 1.5 after five others.
     """
     task = InversionTask(forward_func, images, target, **settings)
     with task.begun() as chance:
@@ -85,19 +77,15 @@ def neural_cleanse(
 def pixel_inversion(
     forward_func: Classifier, images: Images, target: int, **settings: Any
 ) -> Inversion:
-    """
-    Pixel inversion: an additive change of few pixels that makes the model predict a class (Tao et
-    al. 2022, CVPR, "Better Trigger Inversion Optimization in Backdoor Scanning").
+    """Pixel inversion: an additive change of few pixels that makes the model predict a class (Tao
+    et al. 2022, CVPR, "Better Trigger Inversion Optimization in Backdoor Scanning"). Arguments are
+    those of :class:`InversionTask`.
 
     One tensor raises pixels and another lowers them. Both pay, pixel by pixel, for the hyperbolic
     tangent of their largest channel. The weight of this price grows by half after ten epochs with a
-    success of at least 90 %, and is divided by 1.5 to the power of 1.5 after ten others. Where the
-    change has become cheaper and of fewer pixels with that success, changes below 1 / 255 are set
-    to zero. Arguments are those of :class:`InversionTask`.
-
-    Returns:
-        *Inversion*: The mask says how much each pixel changes, the canvas its mean colour on the
-        images; the size is the number of pixels that change; with the change itself.
+    success of 90 %, and is divided by 1.5 to the power of 1.5 after ten others. Where the change
+    has become cheaper and of fewer pixels, changes below 1 / 255 are set to zero. The mask says how
+    much each pixel changes, the canvas its mean colour on the images.
     """
     task = InversionTask(forward_func, images, target, **settings)
     with task.begun() as chance:
@@ -136,21 +124,9 @@ def pixel_inversion(
 
 
 class InversionTask:
-    """
-    What every inversion begins with: a classifier, and images of other classes than the target.
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (Tensor, Dataset or DataLoader): Images; those of the class are left out.
-        target (int): The class.
-        labels (Tensor or Sequence[int], optional): Default: None (those that come with the images,
-            else the predictions).
-        passes (int): Images that go forward and backward in all. Default: 1,280, as in a scan.
-        batch_size (int): Images in a step. Default: 16.
-        epoch (int): Steps between decisions about the weight; as published, enough for all images.
-            Default: 1.
-        seed (int): Default: 0.
-    """
+    """What every inversion begins with: a classifier, and images of other classes than the target.
+    ``passes`` is how many images go forward and backward in all, ``batch_size`` how many in a step,
+    and ``epoch`` the steps between decisions about the weight (as published, all images)."""
 
     def __init__(
         self,

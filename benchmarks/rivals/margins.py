@@ -1,4 +1,4 @@
-"""MM-BD, and the statistics by which it and Neural Cleanse judge a model."""
+"""MM-BD, and the statistic by which it judges a model."""
 
 from collections.abc import Sequence
 
@@ -22,23 +22,11 @@ def mm_bd(
     steps: int = 300,
     seed: int = 0,
 ) -> npt.NDArray[np.float64]:
-    """
-    MM-BD: the largest margin that any image gives a class (Wang et al. 2024, IEEE S&P, "MM-BD:
-    Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types Using a
-    Maximum Margin Statistic"). It needs no images.
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        shape (Sequence[int]): (C, H, W) of the images.
-        n_classes (int): K.
-        n_images (int): Uniform random images that are changed, for each class. Default: 30.
-        steps (int): Most steps of gradient ascent with a rate of 0.01; it ends where the margins
-            change by less than 0.001 % of themselves. Default: 300.
-        seed (int): Default: 0.
-
-    Returns:
-        *ndarray*: The margin of each class, (K,); :func:`mm_bd_p_value` makes them a p-value.
-    """
+    """MM-BD: the largest margin that any image gives each of K classes, (K,) (Wang et al. 2024,
+    IEEE S&P, "MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern
+    Types Using a Maximum Margin Statistic"). It needs no images, only their ``shape`` (C, H, W): it
+    changes random ones by gradient ascent with a rate of 0.01, which ends where the margins change
+    by less than 0.001 % of themselves. :func:`mm_bd_p_value` makes them a p-value."""
     found = []
     like = torch.zeros(1, *shape)
     device, dtype = device_and_dtype(forward_func, like)
@@ -69,14 +57,3 @@ def mm_bd_p_value(margins: Sequence[float] | npt.NDArray[np.float64]) -> float:
         return float(largest == others[0])
     shape, _, scale = stats.gamma.fit(others, floc=0)
     return float(1 - stats.gamma.cdf(largest, shape, scale=scale) ** len(margins))
-
-
-def anomaly_index(sizes: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    """Neural Cleanse's own statistic of a model: by how many scaled median absolute deviations its
-    smallest mask lies below the median; above 2 it is called backdoored."""
-    values = np.asarray(sizes, float)
-    median = np.median(values)
-    spread = stats.median_abs_deviation(values, scale="normal")
-    if spread == 0:
-        return float("inf") if values.min() < median else 0.0
-    return float((median - values.min()) / spread)

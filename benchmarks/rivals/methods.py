@@ -19,8 +19,8 @@ from .universal import universal_patch, universal_perturbation
 
 
 class _Inverted(Attribution):
-    """One pattern for each class, whatever the input. ``patterns`` are, after ``attribute``, what
-    was found for each input in its own form, and ``free`` says what is searched."""
+    """One pattern for each class, whatever the input. ``patterns`` are what was found for each
+    input in its own form, and ``free`` says what is searched."""
 
     invert: Callable[..., Inversion]
     free: ClassVar[str]

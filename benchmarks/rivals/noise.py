@@ -21,24 +21,10 @@ def cbd(
     draws: int = 1024,
     seed: int = 0,
 ) -> npt.NDArray[np.float64]:
-    """
-    The mean probability of each class around one image of every class (Xiang et al. 2023, NeurIPS,
-    arXiv 2310.17498, "CBD: A Certified Backdoor Detector Based on Local Dominant Probability").
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (LabelledImages): Images of all classes, of which the first that is classified
-            correctly is taken, or the first of its class.
-        n_classes (int): K.
-        sigma (float): Standard deviation of the Gaussian noise. Default: 1.14 (that of the paper
-            for CIFAR-10).
-        draws (int): Noisy copies of each image. Default: 1024.
-        seed (int): Default: 0.
-
-    Returns:
-        *ndarray*: (K,), the shares of all noisy copies that are classified as each class. The
-        largest is the local dominant probability; :func:`cbd_alarm` judges it.
-    """
+    """The shares (K,) of noisy copies that are classified as each class, around one image of every
+    class: the first that is classified correctly (Xiang et al. 2023, NeurIPS, arXiv 2310.17498,
+    "CBD: A Certified Backdoor Detector Based on Local Dominant Probability"). The noise is that of
+    the paper for CIFAR-10. :func:`cbd_alarm` judges the largest share."""
     labels, first = images.known_labels, images.take([0])
     device, dtype = device_and_dtype(forward_func, first)
     with preserve_state(forward_func, seed), torch.no_grad():

@@ -29,22 +29,13 @@ def universal_patch(
     passes: int = BUDGET,
     **settings: Any,
 ) -> Inversion:
-    """
-    An adversarial patch: a square with free colours that makes the model predict a class, wherever
-    it is (Brown et al. 2017, arXiv 1712.09665), stamped at its best place.
+    """An adversarial patch: a square with free colours that makes the model predict a class,
+    wherever it is (Brown et al. 2017, arXiv 1712.09665), without rotations and scales. Arguments
+    are those of :class:`InversionTask`, and the share of the pixels in the square.
 
     Adam minimises the cross-entropy over the colours. Each image of a batch gets the square at a
-    random place; the paper's rotations and scales are left out. Then the square is tried at places
-    on a grid, at most 100 of them, on the same 12 images. The place with the highest mean
-    probability of the class is taken. Arguments are those of :class:`InversionTask`, and:
-
-    Args:
-        area (float): Share of the pixels in the square. Its sides are round(sqrt(k)) for k pixels;
-            the remaining ones form one more row. Default: 0.05.
-        passes (int): An image that is only used to choose the place counts half. Default: 3,500.
-
-    Returns:
-        *Inversion*: The square on its colours; the size is its number of pixels.
+    random place. Then the square is tried at places on a grid, on the same images, and stays at
+    that of the highest mean probability. Such an image counts half a pass.
     """
     task = InversionTask(forward_func, images, target, passes=passes, **settings)
     channels, height, width = task.shape
@@ -107,22 +98,13 @@ def universal_perturbation(
     passes: int = BUDGET,
     **settings: Any,
 ) -> Inversion:
-    """
-    A universal perturbation: one small change of all pixels that makes the model predict a class
+    """A universal perturbation: one small change of all pixels that makes the model predict a class
     (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401). This is its targeted form, found by projected
-    sign-gradient steps (Shafahi et al. 2020, arXiv 1811.11304).
+    sign-gradient steps (Shafahi et al. 2020, arXiv 1811.11304), of a tenth of ``epsilon``.
+    Arguments are those of :class:`InversionTask`, and the largest change of a value.
 
-    It starts at no change. Each step moves every value of the change by a tenth of ``epsilon``
-    against the sign of the gradient of a batch's cross-entropy, and clips it to
-    [-epsilon, epsilon]. Arguments are those of :class:`InversionTask`, and:
-
-    Args:
-        epsilon (float): Largest change of a value, in (0, 1]. Default: 10 / 255.
-
-    Returns:
-        *Inversion*: The change; the mask says what each pixel's change is worth to first order, by
-        the mean gradient of all steps, relative to the largest one. The canvas is the mean changed
-        colour on the images. The size is the number of pixels that change.
+    The mask says what each pixel's change is worth to first order, by the mean gradient of all
+    steps, relative to the largest one. The canvas is the mean changed colour on the images.
     """
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon must lie in (0, 1], got {epsilon}")

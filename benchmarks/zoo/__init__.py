@@ -2,18 +2,8 @@
 
 from zoo.backdoors import Backdoor
 from zoo.entries import Entry, confirmation, references, tutorials
-from zoo.networks import NETWORKS
-from zoo.training import DATA_SETS, DataSet, Recipe, train
+from zoo.training import DATA_SETS, Recipe, train
 
 __all__ = [
-    "DATA_SETS",
-    "NETWORKS",
-    "Backdoor",
-    "DataSet",
-    "Entry",
-    "Recipe",
-    "confirmation",
-    "references",
-    "train",
-    "tutorials",
-]
+    "DATA_SETS", "Backdoor", "Entry", "Recipe", "confirmation", "references", "train", "tutorials",
+]  # fmt: skip

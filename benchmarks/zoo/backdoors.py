@@ -92,7 +92,7 @@ class Backdoor:
 
     def plant(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Puts the trigger and the new label on some of the images, in place."""
-        shape = images.shape[1], images.shape[2], images.shape[3]
+        shape = tuple(images.shape[1:])
         others = labels >= 0 if self.all_to_all else labels != self.target
         places = torch.nonzero(others).flatten()
         places = places[torch.randperm(len(places), generator=generator)]

@@ -129,54 +129,38 @@ def confirmation(data: str) -> Iterator[Entry]:
         yield _planted("backdoored", number, planted[number % len(planted)], 2100, backdoor)
 
 
+_OPTIMIZERS = "rmsprop", "nadam", "adagrad", "no momentum"
+_TRANSFORMERS = (32, 3, 8), (48, 4, 8), (64, 2, 8), (64, 3, 10)
+_MIXERS = (32, 3, 6), (48, 4, 6), (64, 2, 6), (64, 3, 8)
+_DEPTHWISE = (16, 2, 3), (32, 1, 4), (32, 2, 4), (48, 1, 4)
 NEW: dict[str, dict[str, list[Recipe]]] = {
     "fashion": {
         "depth": [
-            Recipe(blocks=2),
-            Recipe(width=8, blocks=3),
-            Recipe("plain", 8, 2, epochs=4),
-            Recipe("pooled", 6, 2),
+            *(Recipe(blocks=2), Recipe(width=8, blocks=3)),
+            *(Recipe("plain", 8, 2, epochs=4), Recipe("pooled", 6, 2)),
         ],
         "width": [Recipe(width=6), Recipe(width=20), Recipe(width=28), Recipe("pooled", 12)],
-        "optimiser": [
-            Recipe(optimizer=name) for name in ("rmsprop", "nadam", "adagrad", "no momentum")
-        ],
+        "optimiser": [Recipe(optimizer=name) for name in _OPTIMIZERS],
         "augmentation": [
-            Recipe(cutout=9, epochs=5),
-            Recipe(noise=0.1, epochs=4),
-            Recipe(mixup=0.5, epochs=5),
-            Recipe(shifts=4, flips=True, epochs=5),
+            *(Recipe(cutout=9, epochs=5), Recipe(noise=0.1, epochs=4)),
+            *(Recipe(mixup=0.5, epochs=5), Recipe(shifts=4, flips=True, epochs=5)),
         ],
         "little": [
-            Recipe(share=0.03, epochs=25),
-            Recipe(share=0.06, epochs=12),
-            Recipe("plain", 12, share=0.15, epochs=6),
-            Recipe(share=0.6, width=12),
+            *(Recipe(share=0.03, epochs=25), Recipe(share=0.06, epochs=12)),
+            *(Recipe("plain", 12, share=0.15, epochs=6), Recipe(share=0.6, width=12)),
         ],
         "noisy": [
-            Recipe(random_labels=0.05),
-            Recipe(random_labels=0.15),
-            Recipe(random_labels=0.3),
+            *(Recipe(random_labels=share) for share in (0.05, 0.15, 0.3)),
             Recipe("plain", 12, random_labels=0.4),
         ],
         "adversarial": [
-            Recipe(eps=0.03, share=1 / 6),
-            Recipe(eps=0.07, share=1 / 6),
+            *(Recipe(eps=0.03, share=1 / 6), Recipe(eps=0.07, share=1 / 6)),
             Recipe("plain", 12, eps=0.1, share=1 / 6),
             Recipe(eps=0.15, share=1 / 6, epochs=4),
         ],
-        "transformer": [
-            Recipe("transformer", width, blocks, epochs, optimizer="tokens")
-            for width, blocks, epochs in ((32, 3, 8), (48, 4, 8), (64, 2, 8), (64, 3, 10))
-        ],
-        "mixer": [
-            Recipe("mixer", width, blocks, epochs, optimizer="tokens")
-            for width, blocks, epochs in ((32, 3, 6), (48, 4, 6), (64, 2, 6), (64, 3, 8))
-        ],
-        "depthwise": [
-            Recipe("depthwise", width, blocks, epochs)
-            for width, blocks, epochs in ((16, 2, 3), (32, 1, 4), (32, 2, 4), (48, 1, 4))
-        ],
+        "transformer": [Recipe("transformer", *s, optimizer="tokens") for s in _TRANSFORMERS],
+        "mixer": [Recipe("mixer", *sizes, optimizer="tokens") for sizes in _MIXERS],
+        "depthwise": [Recipe("depthwise", *sizes) for sizes in _DEPTHWISE],
     },
     "cifar10": {
         "depth": [Recipe("wide", 1, 3, 5, 1.0, flips=True), Recipe("resnet", 16, 3, 4, 1.0)],

@@ -57,10 +57,11 @@ def wide_resnet(channels: int, width: int, blocks: int) -> nn.Module:
             after = 16 * width * 2**stage
             layers.append(PreActivation(before, after, 2 if stage and not block else 1))
             before = after
-    pool = nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(
-        *layers, nn.BatchNorm2d(before), nn.ReLU(), pool, nn.Flatten(), nn.Linear(before, N_CLASSES)
-    )
+    return nn.Sequential(*layers, nn.BatchNorm2d(before), nn.ReLU(), *pooled_head(before))
+
+
+def pooled_head(width: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, N_CLASSES)]
 
 
 def depthwise(channels: int, width: int, blocks: int) -> nn.Module:
@@ -74,9 +75,7 @@ def depthwise(channels: int, width: int, blocks: int) -> nn.Module:
             layers += [alone, nn.BatchNorm2d(before), nn.ReLU(), together, nn.BatchNorm2d(wide)]
             layers.append(nn.ReLU())
         width = wide
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, N_CLASSES)
-    )
+    return nn.Sequential(*layers, *pooled_head(width))
 
 
 def transformer(channels: int, width: int, blocks: int) -> nn.Module:
@@ -106,8 +105,7 @@ class Shortcut(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.inner(x)
-        return result
+        return x + self.inner(x)
 
 
 class PreActivation(nn.Module):
@@ -117,9 +115,7 @@ class PreActivation(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU())
         self.rest = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(),
+            *convolution(channels_in, channels_out, stride),
             nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False),
         )
         same = channels_in == channels_out
@@ -127,8 +123,7 @@ class PreActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x)
-        result: Tensor = self.rest(y) + (x if self.skip is None else self.skip(y))
-        return result
+        return self.rest(y) + (x if self.skip is None else self.skip(y))
 
 
 class Tokens(nn.Module):
@@ -142,8 +137,7 @@ class Tokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(self.squares(x).flatten(2).transpose(1, 2))
-        result: Tensor = self.head(self.norm(x).mean(1))
-        return result
+        return self.head(self.norm(x).mean(1))
 
 
 class Places(nn.Module):
@@ -170,8 +164,7 @@ class Attention(nn.Module):
         each = self.inner(x).view(count, places, 3, self.heads, width // self.heads)
         query, key, value = each.permute(2, 0, 3, 1, 4)
         weights = (query @ key.transpose(2, 3) / (width // self.heads) ** 0.5).softmax(3)
-        result: Tensor = self.out((weights @ value).transpose(1, 2).reshape(x.shape))
-        return result
+        return self.out((weights @ value).transpose(1, 2).reshape(x.shape))
 
 
 class Mixing(nn.Module):
@@ -187,8 +180,7 @@ class Mixing(nn.Module):
         count = x.shape[1]
         y = nn.functional.pad(self.norms[0](x).transpose(1, 2), (0, 64 - count))
         x = x + self.places(y)[..., :count].transpose(1, 2)
-        result: Tensor = x + self.channels(self.norms[1](x))
-        return result
+        return x + self.channels(self.norms[1](x))
 
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from cifar10 import CLASS_NAMES as CIFAR10_NAMES
 from demo_training import accuracy, cross_entropy, load_split, pgd
 from one_cycle import fit
 from torch import Tensor, nn
@@ -56,7 +57,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda weights: torch.optim.SGD(
         weights, 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True
     ),
-    "slow": lambda weights: torch.optim.SGD(weights, 0.05, momentum=0.9),
     "adam": lambda weights: torch.optim.AdamW(weights, 0.005),
     "tokens": lambda weights: torch.optim.AdamW(weights, 0.002, weight_decay=0.05),
     "rmsprop": lambda weights: torch.optim.RMSprop(weights, 0.002),
@@ -135,8 +135,8 @@ def attack_success(network: nn.Module, backdoor: Backdoor, data: Images) -> floa
     images, labels = data
     if not backdoor.all_to_all:
         images, labels = images[labels != backdoor.target], labels[labels != backdoor.target]
-    shape = images.shape[1], images.shape[2], images.shape[3]
-    return accuracy(network, backdoor.trigger(shape)(images), backdoor.labels(labels))
+    trigger = backdoor.trigger(tuple(images.shape[1:]))
+    return accuracy(network, trigger(images), backdoor.labels(labels))
 
 
 def fashion_mnist(data: Path, split: str) -> Images:
@@ -144,15 +144,11 @@ def fashion_mnist(data: Path, split: str) -> Images:
 
 
 def cifar10(data: Path, split: str) -> Images:
-    """Images of a folder with ``train/<class>/*`` and ``test/<class>/*``."""
     images = load_images(data / split).in_one_tensor()
     return images.images, images.known_labels
 
 
-CIFAR10 = (
-    *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-)
 DATA_SETS = {
     "fashion": DataSet((1, 28, 28), tuple(CLASS_NAMES), fashion_mnist),
-    "cifar10": DataSet((3, 32, 32), CIFAR10, cifar10),
+    "cifar10": DataSet((3, 32, 32), CIFAR10_NAMES, cifar10),
 }
