@@ -261,11 +261,9 @@ REFUSALS = {
     "images of the search": lambda c: predictive_power(
         NETS["one"], c.pattern_of(c.records[0]), SEARCH, LABELS, 0.1
     ),
-    "rows by class": lambda c: c.rows("class"),
     "an unknown model": lambda c: c.plot(model="nobody"),
     "an unknown kind": lambda c: c.plot(kind="black"),
     "a class without a canvas": lambda c: c.plot(target=7),
-    "an unknown method": lambda c: c.plot(methods=["Lime"]),
     "curves of an unknown method": lambda c: c.plot_curves(methods=["Lime"]),
     "curves of stamped canvases": lambda c: c.plot_curves(kind="stamped"),
 }

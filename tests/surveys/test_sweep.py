@@ -162,12 +162,6 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
         run(tmp_path / "out", {"bad": {**described, "mean": 1}}, classes=[0])
 
 
-def test_a_class_that_a_model_does_not_have_fails_it(tmp_path):
-    found = run(tmp_path, two(), classes=[0, 7])
-    assert [*found.failures] == ["old", "new"]
-    assert "7" in found.failures["old"]
-
-
 def test_a_notebook_shows_a_row_for_each_model(swept):
     page = read(swept, pictures=1)
     rows, table = table_of(page), swept.table()
@@ -310,17 +304,6 @@ REFUSALS = {
 def test_refusals(case, snapshot, swept, elsewhere):
     text = refusal(lambda: REFUSALS[case](swept)).replace(str(swept.folder), "FOLDER")
     assert re.sub("[0-9a-f]{32,}", "HASH", text) == snapshot
-
-
-def test_images_without_labels_need_classes(elsewhere):
-    assert {*unlabelled(classes=[1]).table()["class"]} == {1}
-
-
-def test_without_ray_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'captum_classpattern\[ray\]'"):
-        run(tmp_path / "out", two(), engine="ray")
-    assert not (tmp_path / "out").exists()
 
 
 def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):

@@ -51,13 +51,7 @@ NOISY = {f"NoiseTunnel (IntegratedGradients), class mean, number {i} of many": p
          for i in range(9)}  # fmt: skip
 CURVES = {  # with the names at the lines' ends, if they fit there, and in the legend
     "three": (three_methods(), [*three_methods()], []),
-    "six": (SIX, [*SIX], []),
     "too many": (REVERSE, [], ["ClassPattern", *reversed(METHODS), *reversed(CONTROLS)]),
-    "too close": (
-        too_close := {f"m{i}": points(0.9 - 0.05 * i) for i in range(4)},
-        [],
-        [*too_close],
-    ),
     "a long name": ({"a method of some length": points(0.9)}, ["a method of some length"], []),
     "a longer name": (
         {"a method with a longer name": points(0.9)},
@@ -124,12 +118,6 @@ def test_panels_keep_clear_of_each_other(panels, methods):
     assert height_of_panels(figure, axes) > 3  # the legend takes no room from them
 
 
-def test_fifty_methods_are_drawn_in_fifty_ways():
-    fifty = {"m": {f"m{i}": points(i / 50) for i in range(50)}}
-    _, [axis] = plot_curves(fifty, use_pyplot=False)
-    assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 50
-
-
 def curves(*given, **changes):
     """Draws one method with this point, or with these arguments."""
     methods = {"a": [*given]} if given else three_methods()
@@ -141,10 +129,8 @@ REFUSALS = {
     "no methods": curves(curves={"m": {}}),
     "no points": curves(curves={"m": {"a": []}}),
     "percent": curves((5, 0.2, 0.1, 0.3)),
-    "nan": curves((0.1, float("nan"), 0, 1)),
     "order": curves((0.1, 0.5, 0.6, 0.7)),
     "highlight": curves(highlight=["Occlusion"]),
-    "one highlight": curves(highlight="Lime"),
     "controls": curves(controls=["unknown"]),
 }
 

@@ -124,9 +124,7 @@ def plot(patterns=(ONE,), **options):
 REFUSALS = {
     "no patterns": plot([]),
     "one pattern": plot(ONE),
-    "powers": plot(powers=[]),
     "a tensor as trigger": plot(trigger=torch.ones(1, 8, 8)),
-    "a large trigger": plot(trigger=Pattern(torch.ones(1, 16, 16), torch.ones(1, 16, 16), 1)),
     "an empty trigger": plot(trigger=pattern_of(mask=torch.zeros(1, 8, 8))),
     "two channels": lambda: plot_patterns(
         network(128), [pattern_of(1, torch.rand(2, 8, 8))], torch.rand(9, 2, 8, 8), [0] * 9
