@@ -24,12 +24,13 @@ from comparisons import (
 )
 from extend import DISTANCE
 from refusals import refusal
+from reports import undrawn
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric, RandomPixels
 from captum_classpattern.comparison.task import images_of_classes
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.pages.report import write_report
+from captum_classpattern.pages.report import PageFigure, write_report
 from captum_classpattern.scores.localisation import localise
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.scores.shape import simplicity
@@ -125,7 +126,7 @@ def test_each_ranking_is_localised_by_itself():
 # ---- one's own
 
 
-def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
+def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path, monkeypatch):
     comparison = compared(metrics=[*METRICS, DISTANCE], canvases=CANVASES[:1], targets=0)
     for record in comparison.records:
         places = [divmod(i, 6) for i in range(36) if record.masks[0.1].flatten()[i]]
@@ -136,6 +137,7 @@ def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
     assert content["rows"][0]["distance"] == comparison.records[0].scores["distance"]
     described = {"title": DISTANCE.title, "unit": "pixels", "better": "lower", "description": ""}
     assert content["metrics"][-1] == {"name": "distance", **described}
+    monkeypatch.setattr(PageFigure, "drawn", undrawn)
     page = write_report(comparison, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<strong>distance from the centre (pixels)</strong>: lower is better." in page
     assert f"{comparison.rows()[0]['distance']:.3g}</td>" in page.replace("\n", "")

@@ -24,12 +24,13 @@ from comparisons import (
 from figures import badly_placed
 from matplotlib import pyplot
 from refusals import refusal
+from reports import undrawn
 from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
-from captum_classpattern.pages.report import write_report
+from captum_classpattern.pages.report import PageFigure, write_report
 from captum_classpattern.visualization.formats import percent
 
 NETS = {"one": linear_net(1), "other": linear_net(2)}
@@ -277,7 +278,7 @@ def test_refusals(comparison, case, snapshot):
 # ---- in notebooks
 
 
-def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_path):
+def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_path, monkeypatch):
     names = {"one": HOSTILE, "other": "other"}
     few = replace(
         comparison,
@@ -311,5 +312,6 @@ def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_pat
     assert " ".join(summary.split()) in page.text
     [note] = few.notes()
     assert f"Not run here {note}" in page.text
+    monkeypatch.setattr(PageFigure, "drawn", undrawn)
     saved = few.to_html(tmp_path / "report.html")
     assert write_report(few, tmp_path / "same.html").read_bytes() == saved.read_bytes()

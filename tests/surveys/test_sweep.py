@@ -238,6 +238,7 @@ sweep(two(), SEARCH, HELD_OUT, folder=Path({folder!r}), **QUICK)
 """
 
 
+@pytest.mark.script
 def test_killed_at_any_moment_nothing_is_lost_repeated_or_half(swept, tmp_path):
     tests = os.path.dirname(os.path.dirname(__file__))
     line = [sys.executable, "-c", SCRIPT.format(tests=tests, folder=str(tmp_path))]
