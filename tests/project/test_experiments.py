@@ -41,3 +41,19 @@ def test_half_of_the_margin_is_left_up_to_the_first_crossing_on_each_side():
     assert invariance.half_power({0: 0.8, 1: 0.4, 2: 0.6}, 0) == {
         "low": 0, "open_low": False, "high": 2, "open_high": True,
     }  # fmt: skip
+
+
+def test_canvas_and_mask_move_together():
+    pattern = Pattern(torch.rand(3, 9, 9), (torch.rand(1, 9, 9) > 0.5).float(), 0)
+    moved = invariance.shift(pattern, 2, (0, 1))
+    for before, after in ((pattern.canvas, moved.canvas), (pattern.mask, moved.mask)):
+        assert after[:, :, 2:].equal(before[:, :, :-2])
+        assert not after[:, :, :2].any()
+    for name in ("scale", "rotation"):
+        transform = invariance.TRANSFORMS[name]
+        for variant in transform.variants:
+            assert transform.function(pattern, transform.rest, variant).mask.equal(pattern.mask)
+    lost = [invariance.lose_pixels(pattern, 0.5, draw).mask for draw in (0, 1)]
+    total = int(pattern.mask.sum())
+    assert {int(mask.sum()) for mask in lost} == {total - round(total / 2)}
+    assert not lost[0].equal(lost[1])
