@@ -5,6 +5,8 @@ import pytest
 import torch
 from scripts import imported
 
+from captum_classpattern import Pattern
+
 invariance, sanity = imported("benchmarks", "invariance", "sanity")
 
 
