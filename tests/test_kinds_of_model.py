@@ -87,7 +87,10 @@ def margin(model, images):
     return float((logits[:, 1] - logits[:, [0, 2]].amax(1)).mean())
 
 
-@pytest.mark.parametrize("make", [cnn, vit, swin, mixer])
+IN_CI = [pytest.param(make, marks=pytest.mark.script) for make in (swin, mixer)]
+
+
+@pytest.mark.parametrize("make", [cnn, vit, *IN_CI])
 def test_any_network_without_a_setting(make):
     """The pattern's pixels raise the class more than random ones of the same canvas."""
     model = make().eval()

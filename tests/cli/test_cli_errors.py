@@ -187,6 +187,7 @@ def test_warnings_have_the_words_of_the_options(capsys):
     assert capsys.readouterr().err == "Note: pass --num-classes\nWarning: pass --arch\n"
 
 
+@pytest.mark.script
 def test_modules_in_the_current_folder_run_only_for_a_factory(tmp_path, place):
     """The folder of an untrusted checkpoint may hold untrusted modules."""
     for name in ("timm", "robustbench"):

@@ -206,6 +206,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.script
 def test_nothing_is_found_on_a_clean_model_also_if_it_returns_probabilities(tmp_path):
     more = "--arch test_cli_scan:Probabilities --references enough.json"
     result = run(f"scan good.pt {OWN} {more} --out {tmp_path}")
@@ -349,6 +350,7 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
 
 
+@pytest.mark.script
 def test_images_without_labels(tmp_path):
     """Accuracies are not known; the classes are those that each model predicts."""
     flat, out = tmp_path / "flat", tmp_path / "references.json"
@@ -392,6 +394,7 @@ def many(place, monkeypatch):
     return "scan many.pt --arch test_cli_scan:Many --mean 0 --std 1 --data numbered --size 16"
 
 
+@pytest.mark.script
 def test_many_classes_are_scanned_without_references(many, tmp_path):
     result = run([*many.split(), "--out", str(tmp_path)])
     assert result.exit_code == 4, result.output

@@ -240,7 +240,7 @@ def test_gradients_switched_off_around_the_call(together):
     assert all_facts(inside) == all_facts(together)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_canvases_of_another_precision(dtype):
     few = {name: SEEDED[name] for name in ("Saliency", "ClassPattern")}
     few = {"targets": [0, 1], "methods": few, "areas": [0.1], "n_seeds": 1}

@@ -214,7 +214,6 @@ PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
         ([0, 1, 2, 3], [0, 2, 2, 0], 1, (0.48, 0.2), (None, 7)),  # none is screened
         ([0, 4, 1, 5, 2, 3], [0, 1, 0, 1, 0, 1], 1, (0.48, 0.2), (5, 100)),  # all are
         ([0, 4, 1, 5, 4], [2, 1, 2, 1, 1], 1, (0.2,), (16, None)),  # those of class 1 are
-        ([4, 4, 0, 5, 0], [0, 0, 1, 1, 1], None, (0.48, 0.2), (None, 5)),
         ([4, 1, 0, 4, 5, 2], [1, 0, 0, 1, 1, 0], 2, (0.48, 0.2), (7, 40)),
     ],
 )
@@ -482,7 +481,6 @@ def test_a_pool_that_is_screened_is_searched_anew_at_each_area():
     ("rounds", "areas", "seed", "kwargs"),
     [
         (1, (0.48, 0.2), 0, {}),
-        (5, (0.6, 0.12), 3, {"batch_size": 9, "proposals": 2}),
         (6, (0.48, 0.2, 0.08), 3, {}),
         (16, (0.48, 0.44), 0, {"batch_size": 2}),  # the trend alone would choose others
     ],

@@ -129,7 +129,7 @@ def searches(monkeypatch):
     return noted
 
 
-@pytest.mark.parametrize("kind", ["white", "black", "grey", "positive"])
+@pytest.mark.parametrize("kind", ["white", "positive"])
 def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
     found = surveyed(canvases={kind: 2}, classes=[0, 1], areas=(0.2, 0.1), seed=3).findings
     assert searches == [([0, 0, 1, 1], (0.2, 0.1), 3)]
@@ -137,7 +137,7 @@ def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
         assert ("starts_iou" in finding.pattern.info) == (kind != "positive")
 
 
-@pytest.mark.parametrize("kind", ["positive", "negative", "confident", "random", "noise"])
+@pytest.mark.parametrize("kind", ["positive", "noise"])
 def test_a_class_gives_as_many_canvases_as_it_has_images_and_noise_takes_none(searches, kind):
     own = torch.tensor([0, 0, *[1] * 29, *[2] * 29])
     list(surveyed(search=(SEARCH, own), canvases={kind: 5}))
@@ -173,8 +173,8 @@ def test_a_small_budget_takes_fewer_canvases(limits, asked, n):
     assert found.pattern.info["searched_together"] == n
 
 
-@pytest.mark.parametrize("budget", [1_000, 2_500])
-def test_the_budget_is_for_each_class_and_kind(budget):
+def test_the_budget_is_for_each_class_and_kind():
+    budget = 1_000
     for found in surveyed(canvases={"positive": 4, "white": 2}, classes=[0, 2], budget=budget):
         info = found.pattern.info
         assert info["settings"]["budget"] == budget
@@ -282,7 +282,7 @@ def test_a_survey_searches_as_it_is_iterated_and_only_once(searched):
     assert repr(found) == "Survey(6 findings on positive, white canvases, areas 0.2, 0.1)"
 
 
-@pytest.mark.parametrize("at", range(0, 12, 3))  # of 12 patterns, 4 per class
+@pytest.mark.parametrize("at", [0, 6])  # of 12 patterns, 4 per class
 def test_an_interrupted_survey_goes_on_to_the_same_findings(whole, monkeypatch, tmp_path, at):
     for folder in (None, tmp_path):
         with monkeypatch.context() as patch:
@@ -468,7 +468,6 @@ def test_it_splits_normalises_and_names_as_explain_class_does():
     "settings",
     [
         {"budget": 500, "areas": (0.2,)},
-        {"budget": 1_500},
         {"budget": 500, "canvases": "white"},
         {"n_steps": 4, "classes": [1]},
     ],

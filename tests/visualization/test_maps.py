@@ -119,9 +119,8 @@ def test_colours_are_captums_or_such_that_colour_blind_readers_can_tell_signs_ap
     assert low[0] - high[0] > 0.5
 
 
-@pytest.mark.parametrize("scale", ["method", 2.0])
-def test_maps_of_zeros_are_drawn_as_zero_and_named(scale, unfitted):
-    given = grid(show="maps", scale=scale)
+def test_maps_of_zeros_are_drawn_as_zero_and_named(unfitted):
+    given = grid(show="maps")
     given["maps"][0] = [torch.zeros(20, 20)] * 3
     given["maps"][1][2] = torch.zeros(20, 20)
     figure, axes = plot_maps(**given)
