@@ -170,12 +170,6 @@ def test_the_same_classifier_in_another_form(case, expected):
     assert_same(explain(SAME[case](), target=target), expected)
 
 
-def test_normalised_images_need_their_mean_and_std(expected):
-    found = explain(of_normalised_images(), **MEAN_AND_STD)
-    assert_same(found, expected)
-    assert explain(of_normalised_images()).scores != expected.scores
-
-
 # ---- a function makes it such a classifier
 
 

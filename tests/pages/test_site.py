@@ -89,6 +89,7 @@ def check_links_of_parts(index):
     return [*parts.values()]
 
 
+@pytest.mark.script
 def test_large_patterns_keep_files_below_three_megabytes(tmp_path):
     names = [f"m{i}" for i in range(9)]
     sweep = Sweep.load(write_sweep(tmp_path / "s", names, ["ant"], size=224))

@@ -104,6 +104,7 @@ def test_classes_in_another_order_are_matched_by_their_names(found, references, 
     assert (again.target, again.reason, again.notes) == (3, found.reason, [])
 
 
+@pytest.mark.script
 def test_images_in_folders_get_the_numbers_of_the_model(found, references):
     ordered = images_of()
     folders = LabelledImages(ordered.images, 3 - ordered.labels, NAMES[::-1])

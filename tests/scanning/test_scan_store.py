@@ -218,6 +218,7 @@ def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
         same(again.patterns[key], one)
 
 
+@pytest.mark.script
 def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tmp_path, capsys):
     """Exchangeable models get the same budget, whatever is found early, on a slow clock, too."""
     monkeypatch.setattr("time.perf_counter", partial(next, itertools.count()))

@@ -96,6 +96,7 @@ def searched_by(monkeypatch, stop_after=None):
     return calls
 
 
+@pytest.mark.script
 def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     short = -(-CLASSES // triage.TOGETHER)
     for stop_after in (4, short - 4 + 2):
