@@ -2,7 +2,6 @@
 
 That a failing step keeps the old file is a test of patterns."""
 
-import json
 import os
 from pathlib import Path
 
@@ -37,15 +36,6 @@ def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeyp
     write(path)
     assert done == [("on the disk", 8, b"old"), ("renamed", tmp_path, path)]
     assert path.read_bytes() == data
-
-
-def test_json_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
-    path = tmp_path / "r.json"
-    write_json({"a": 1}, path)
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_json({"a": object()}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):

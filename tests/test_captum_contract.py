@@ -217,17 +217,6 @@ def test_the_result_has_the_dtype_of_the_inputs(dtype):
     assert torch.equal(result, attribute(images.float(), target=1, **FAST).to(dtype))
 
 
-@pytest.mark.parametrize("solver", ["swap", "paper"])
-def test_attribute_gives_the_masks_of_search_within_a_budget(explainer, images, solver):
-    """Also on a blank canvas, of whose two starts the judging images choose one."""
-    images[1] = 1.0
-    settings = {"area": 0.25, "solver": solver, "budget": 1_500, "precision": "full"}
-    result = explainer.attribute(images, [0, 1, 2], **settings)
-    patterns = explainer.search(images, [0, 1, 2], **settings)
-    assert torch.equal(result[:, :1], masks_of(patterns))
-    assert ["starts_iou" in pattern.info for pattern in patterns] == [False, True, False]
-
-
 def test_multiply_by_inputs(net, baselines, images, explainer):
     product = ClassPattern(net, baselines, LABELS, multiply_by_inputs=True)
     assert product.multiplies_by_inputs
@@ -320,12 +309,6 @@ def test_noise_tunnel(nt_type, target, of_masks):
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
 
-def test_noise_tunnels_default_noise_is_named_in_the_error():
-    torch.manual_seed(0)
-    with pytest.raises(ValueError, match=r"NoiseTunnel adds noise with stdevs=1\.0 by default"):
-        smoothed(stdevs=1.0)
-
-
 # ---- captum.metrics and captum.robust
 
 
@@ -362,11 +345,9 @@ def test_a_pattern_in_attack_comparator():
 @pytest.mark.parametrize(
     ("mode", "created_inside", "fast"),
     [
-        (torch.no_grad, False, FAST),
         (torch.no_grad, True, PAPER),
         (torch.inference_mode, False, PAPER),
         (torch.inference_mode, True, FAST),
-        (torch.inference_mode, True, PAPER),
     ],
 )
 def test_gradients_switched_off_around_the_call(net, baselines, images, mode, created_inside, fast):
@@ -397,18 +378,6 @@ def test_data_parallel():
     torch.testing.assert_close(result.cpu(), attribute(SOME, 1, **FAST))
     assert parallel.training
     assert parallel.module[3].training
-
-
-def test_channels_last():
-    net, images, baselines = make_net(dtype=torch.float64), SOME.double(), BASELINES.double()
-    expected = ClassPattern(net, baselines, LABELS).attribute(images, [2, 0, 1], **FAST)
-    last = {"memory_format": torch.channels_last}
-    net, images, baselines = net.to(**last), images.to(**last), baselines.to(**last)
-    result = ClassPattern(net, baselines, LABELS).attribute(images, [2, 0, 1], **FAST)
-    assert result.is_contiguous()
-    torch.testing.assert_close(result, expected)
-    assert images.is_contiguous(**last)
-    assert net[0].weight.is_contiguous(**last)
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 0.99), (torch.bfloat16, 0.7)])
@@ -524,18 +493,6 @@ def test_a_call_changes_nothing(net, images, baselines, call, kind, fast):
     assert not masks.requires_grad
 
 
-def test_inputs_with_a_history_get_no_gradient(net, images, baselines):
-    explainer = ClassPattern(net, baselines, LABELS, multiply_by_inputs=True)
-    images.requires_grad_()
-    derived = images * 0.5
-    result = explainer.attribute(derived, target=1, **FAST)
-    [pattern] = explainer.search(derived[:1], target=1, **FAST)
-    for tensor in (result, pattern.canvas, pattern.mask):
-        assert not tensor.requires_grad
-    derived.sum().backward()  # its graph is still there
-    assert torch.equal(images.grad, torch.full_like(images, 0.5))
-
-
 class Dice(TensorDataset):
     """Images that draw from all three global random states when fetched."""
 
@@ -573,16 +530,15 @@ class Failing(nn.Module):
 
 
 @pytest.mark.filterwarnings(f"ignore:{TRAIN_MODE}")
-@pytest.mark.parametrize("how", ["error", "interrupt", "nan"])
 @pytest.mark.parametrize(
-    ("call", "kind", "k"),
+    ("call", "kind", "k", "how"),
     [
-        ("attribute", "tensors", 1),
-        ("attribute", "tensors", 2),
-        ("attribute", "tensors", 1 + START + 5 * ROUND),  # the last swap
-        ("search", "shuffled loader", 4),
-        ("search", "shuffled loader", CHECKPOINT),  # the last swap before the masks are judged
-        ("search", "shuffled loader", CHECKPOINT + 1),  # while judging
+        ("attribute", "tensors", 1, "nan"),
+        ("attribute", "tensors", 2, "error"),
+        ("attribute", "tensors", 1 + START + 5 * ROUND, "nan"),  # the last swap
+        ("search", "shuffled loader", 4, "interrupt"),
+        ("search", "shuffled loader", CHECKPOINT, "nan"),  # the last swap before judging
+        ("search", "shuffled loader", CHECKPOINT + 1, "error"),  # while judging
     ],
 )
 def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call, kind, k, how):
@@ -657,12 +613,6 @@ def test_an_argument_for_all_stays_one_when_repeated_canvases_are_dropped(net, i
     torch.testing.assert_close(result, fixed.attribute(repeated, 1, **FAST))
 
 
-def test_additional_arguments_get_no_gradient(net, images, baselines):
-    brightness = torch.ones(3).requires_grad_()
-    assert not adjusted(brightness).requires_grad
-    assert brightness.grad is None
-
-
 # ---- what is refused
 
 
@@ -675,38 +625,25 @@ def with_pixel(value):
 REFUSALS = {
     "two inputs": lambda: attribute((SOME, SOME), 1),
     "target True": lambda: attribute(SOME, True),
-    "target 1.0": lambda: attribute(SOME, 1.0),
-    "target (1,)": lambda: attribute(SOME, (1,)),
     "target (0, 1, 2)": lambda: attribute(SOME, (0, 1, 2)),
     "target None": lambda: attribute(SOME, None),
-    "target bool": lambda: attribute(SOME, torch.tensor(True)),
     "targets bool": lambda: attribute(SOME, torch.tensor([True, False, True])),
-    "target float": lambda: attribute(SOME, torch.tensor(1.0)),
     "targets float": lambda: attribute(SOME, torch.tensor([0.0, 1.0, 2.0])),
-    "targets 2-d": lambda: attribute(SOME, torch.tensor([[0, 1, 2]])),
     "targets with True": lambda: attribute(SOME, [0, True, 2]),
-    "targets with 1.0": lambda: attribute(SOME, [0, 1.0, 2]),
     "target by name": lambda: attribute(SOME, "1"),
-    "search for True": lambda: search(SOME, True),
-    "search for floats": lambda: search(SOME, torch.tensor([0.0, 1.0, 2.0])),
     "target 3 of 3": lambda: attribute(SOME, 3),
     "target -1": lambda: attribute(SOME, -1),
     "too few targets": lambda: attribute(SOME, [0, 1]),
-    "too many targets": lambda: attribute(SOME, torch.tensor([0, 1, 2, 0])),
     "inputs below -0.25": lambda: attribute(with_pixel(-0.26), 1),
     "inputs above 1.25": lambda: attribute(with_pixel(1.26), 1),
     "canvases below 0": lambda: search(with_pixel(-0.01), 1),
     "canvases above 1": lambda: search(with_pixel(1.01), 1),
-    "canvases of NaN": lambda: search(with_pixel(torch.nan), 1),
     "canvases of NumPy": lambda: search(SOME.numpy(), 1),
-    "baselines below 0": lambda: ClassPattern(make_net(), with_pixel(-0.01)),
     "baselines above 1": lambda: ClassPattern(make_net(), with_pixel(1.01)),
     "attribute, baselines": lambda: attribute(SOME, 1, baselines=None),
-    "attribute, baseline_labels": lambda: attribute(SOME, 1, baseline_labels=None),
     "attribute, n_samples": lambda: attribute(SOME, 1, n_samples=None),
     "search, areas": lambda: search(SOME, 1, areas=None),
     "search, area []": lambda: search(SOME, 1, area=[]),
-    "search, area text": lambda: search(SOME, 1, area="0.1"),
     "attribute, area [0.1]": lambda: attribute(SOME, 1, area=[0.1]),
     "search, baselines": lambda: search(SOME, 1, baselines=None),
     "attribute_future": lambda: EXPLAINER.attribute_future(SOME, 0),

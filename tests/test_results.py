@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pandas
+import pytest
 
 from captum_classpattern.results import as_table
 
@@ -15,6 +16,7 @@ def test_a_table_has_all_columns_in_the_order_in_which_they_come():
     pandas.testing.assert_frame_equal(as_table([]), pandas.DataFrame([]), check_column_type=False)
 
 
+@pytest.mark.script
 def test_pandas_is_imported_only_to_make_a_table_and_torchvision_for_its_networks():
     names = ("scores", "results", "scanning", "adapters", "surveys.sweeps")
     modules = ", ".join(f"captum_classpattern.{name}" for name in names)

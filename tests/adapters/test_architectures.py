@@ -1,21 +1,17 @@
 """Networks by name, and the ResNets for small images by their formula."""
 
 import functools
-import importlib
 import re
-import sys
-import types
 
 import captum.attr
 import pytest
 import torch
 import torchvision
 from checkpoints import TINY, Tiny, without
-from refusals import refusal, warnings_of
+from refusals import refusal
 from torch import nn
 from torch.nn.functional import batch_norm, conv2d
 
-from captum_classpattern._validation import import_optional
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.adapters.cifar_resnets import (
     Block,
@@ -51,11 +47,6 @@ def test_torchvisions_networks(name):
     assert made.state_dict().keys() == model.state_dict().keys()
     assert list(made.parameters())[-1].shape == (7,)
     assert list(default.parameters())[-1].shape == (1000,)
-
-
-def test_slow_initialisation_is_skipped():
-    with torch.device("meta"):
-        assert warnings_of(lambda: build("googlenet", 5)) == []
 
 
 def test_timms_networks():
@@ -130,18 +121,6 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     assert "(timm is not installed: pip install 'captum_classpattern[timm]')" in said
     with torch.device("meta"):
         assert build("resnet18", 5).fc.out_features == 5
-
-
-def test_a_package_that_lacks_another_one(monkeypatch):
-    monkeypatch.setitem(sys.modules, "broken_package", types.ModuleType("broken_package"))
-    error = ModuleNotFoundError("No module named 'deeper'", name="deeper")
-
-    def import_module(name):
-        raise error
-
-    monkeypatch.setattr(importlib, "import_module", import_module)
-    said = refusal(lambda: import_optional("broken_package"))
-    assert "is installed, but can't be imported (No module named 'deeper')" in said
 
 
 def normalised(x, bn):

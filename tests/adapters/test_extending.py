@@ -14,9 +14,7 @@ from captum_classpattern.adapters import (
     Format,
     LoadedNetwork,
     LoadOptions,
-    find_weights,
     load_model,
-    load_network,
 )
 from captum_classpattern.adapters.formats import FORMATS
 
@@ -66,25 +64,6 @@ def test_a_training_checkpoint(run_path, monkeypatch, snapshot):
     assert classifier.provenance["format"] == "plain"
 
 
-def test_the_caller_takes_precedence_over_a_format_from_outside(run_path):
-    network, path = run_path
-    names = ["a", "b", "c"]
-    classifier = load_model(path, format=TrainingRun(), mean=0.5, std=0.25, class_names=names)
-    assert torch.equal(classifier(IMAGES), network((IMAGES - 0.5) / 0.25))
-    assert classifier.class_names == names
-    said = refusal(lambda: load_model(path, format=TrainingRun(), num_classes=7))
-    assert "does not fit into SqueezeNet; weights of another shape: 2 (classifier" in said
-
-
-def test_a_network_that_the_file_names_is_never_imported(run_path):
-    _, path = run_path
-    content = torch.load(path)
-    content["train_args"]["model"] = "os:getcwd"
-    torch.save(content, path)
-    with pytest.raises(ValueError, match="os:getcwd"):
-        load_model(path, format=TrainingRun())
-
-
 def test_another_kind_of_file(tmp_path):
     rng = np.random.default_rng(0)
     w, b, mean = (rng.random(size, np.float32) for size in ((4, 12), 4, 3))
@@ -122,11 +101,3 @@ def test_a_file_is_opened_once_and_only_if_its_content_is_used(tmp_path):
     assert file.opened_by == "weights_only"
     file.path.unlink()
     assert file.content is content
-
-
-def test_a_whole_model_as_weights():
-    network = torchvision.models.squeezenet1_1(num_classes=3).eval()
-    loaded = load_network("squeezenet1_1", find_weights(network, "model.pt"))
-    assert torch.equal(loaded.network.eval()(IMAGES), network(IMAGES))
-    said = refusal(lambda: load_network(None, find_weights(network, "model.pt")))
-    assert "model.pt has weights, but does not say for which network" in said

@@ -189,9 +189,6 @@ CHECKPOINTS = {  # the file, its content, load_model's arguments, the network, i
     "robustness": lambda: (
         "a.pt.best", {"state_dict": of_robustness(), "epoch": 3}, {"arch": TINY}, Tiny(), PIXELS
     ),
-    "robustness of several GPUs": lambda: (
-        "a.pt.best", {"model": of_robustness("module."), "a": None}, {"arch": TINY}, Tiny(), PIXELS
-    ),
     "robustbench": lambda: of_zoo(STATE),
     "robustbench in training": lambda: of_zoo({"state_dict": prefixed(STATE, "module."), "a": 3}),
     "robustbench without its normalisation": lambda: of_zoo(
@@ -200,14 +197,12 @@ CHECKPOINTS = {  # the file, its content, load_model's arguments, the network, i
     "robustbench last and best": lambda: of_zoo(
         {"last": STATE, "best": {key: value * 0 for key, value in STATE.items()}}
     ),
-    "robustbench numbers": lambda: of_zoo({"best": 0.93, "last": 7, "state_dict": STATE}),
     "robustbench elsewhere": lambda: of_zoo(STATE, "m.pt", arch="Tiny2024", format="robustbench"),
     "robustbench whole": lambda: of_zoo(changed(Normalising()), trust_pickle=True),
     "robustbench by name": lambda: (
         "robustbench:Tiny2024", None, {}, Normalising(), UNCHANGED
     ),
     "robustbench for ImageNet": lambda: of_big_zoo(""),
-    "robustbench for ImageNet, wrapped": lambda: of_big_zoo("model."),
     "robustbench for ImageNet, wrapped twice": lambda: of_big_zoo("module.model."),
     "robustbench for ImageNet by name": lambda: (
         "robustbench:imagenet/L2/Wrapped2024", None, {}, Wrapped(), UNCHANGED
@@ -217,9 +212,6 @@ CHECKPOINTS = {  # the file, its content, load_model's arguments, the network, i
         of_timm().state_dict(), usual_of_timm(), arch="timm:test_resnet", format="timm"
     ),
     "timm with arguments": lambda: timms(saved_by_timm(mean=MEAN, std=STD, img_size=48)),
-    "timm with a size": lambda: timms(
-        saved_by_timm(img_size=48, input_size=(3, 40, 56)), usual_of_timm()
-    ),
     "trojanzoo": lambda: (
         "image/cifar10/resnet18_comp.pth", of_trojanzoo(), {}, small_resnet(), CIFAR
     ),
@@ -287,11 +279,6 @@ def test_timm_by_name(tmp_path, monkeypatch, snapshot):
     assert (classifier.class_names, classifier.class_ids) == (["cat", "y"], ["x", "y"])
 
 
-def test_a_configuration_without_a_size():
-    loaded = timm_format._with_config(types.SimpleNamespace(), {"mean": MEAN, "std": STD})
-    assert (loaded.mean, loaded.input_size) == (MEAN, None)
-
-
 def by_name(name):
     return load_model("model.pt", arch=name, format="robustbench")
 
@@ -310,7 +297,6 @@ REFUSALS = {
     "torchvision, an unknown name": lambda: load_model("torchvision:resnet81"),
     "torchvision, not a classifier": lambda: load_model("torchvision:deeplabv3_resnet50"),
     "torchvision, unknown weights": lambda: load_model("torchvision:resnet18/V9"),
-    "torchvision, an attribute": lambda: load_model("torchvision:resnet18/name"),
 }
 
 

@@ -41,12 +41,6 @@ def test_what_else_models_are_called(tmp_path, monkeypatch):
     assert model_name("timm:net.pt") == "timm:net"
 
 
-def test_pretrained_models_of_one_architecture_can_be_compared():
-    given = tuple(source for source in SOURCES if source.startswith(("timm:", "robustbench:")))
-    assert [*checkpoints_by_name(given)] == [SOURCES[source] for source in given]
-    assert [source.name for source in read_models(given)] == [SOURCES[source] for source in given]
-
-
 @pytest.mark.parametrize(
     ("given", "found"),
     [

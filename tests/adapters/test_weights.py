@@ -1,6 +1,5 @@
 """From a checkpoint's content to a network: weights found, renamed, and loaded strictly."""
 
-import sys
 from collections import OrderedDict
 
 import pytest
@@ -118,12 +117,9 @@ REFUSALS = {
     "other keys": lambda: find_weights({"epoch": 3, "loss": 1.0}, "m.pt"),
     "too deep": lambda: find_weights({"model": {"net": {"ema": STATE}}}, "m.pt"),
     "keys that are numbers": lambda: find_weights({1: torch.rand(2, 2)}, "m.pt"),
-    "values that are numbers": lambda: find_weights({"a": torch.rand(2, 2), "b": 3}, "m.pt"),
     "nothing to learn": lambda: find_weights({"a": torch.rand(2)}, "m.pt"),
     "many keys": lambda: find_weights({str(n): n for n in range(99)}, "m.pt"),
     "an empty dict": lambda: find_weights({}, "m.pt"),
-    "a list": lambda: find_weights([STATE], "m.pt"),
-    "a tensor": lambda: find_weights(torch.rand(2, 2), "m.pt"),
     # tensors whose values are not in the file
     "an expanded tensor": lambda: with_value(torch.zeros(1, 4).expand(10**9, 4)),
     "a meta tensor": lambda: with_value(torch.zeros(3, 4, device="meta")),
@@ -134,12 +130,8 @@ REFUSALS = {
     # what does not fit
     "no network": lambda: load_network(None, find_weights({"net": STATE}, "m.pt")),
     "a mean without a deviation": lambda: fit({**STATE, "mean": torch.rand(3)}),
-    "a mean and deviation of several sizes": lambda: fit(
-        {**STATE, "mean": torch.rand(3), "std": torch.rand(1)}
-    ),
     "a mean of nine channels": lambda: fit({**STATE, "mean": torch.rand(9), "std": torch.rand(9)}),
     "a statistic": lambda: fit({**STATE, "bn.running_mean2": torch.rand(3)}),
-    "names that end alike": lambda: fit({**STATE, "a_mean": torch.rand(3), "a_std": torch.rand(3)}),
     "a key that ends alike": lambda: fit({**STATE, "aux_fc.bias": STATE["fc.bias"].clone()}),
     "second copies that differ": lambda: fit(copies(1)),
     "a prefix": lambda: fit(prefixed(without("fc.bias"), "module.")),
@@ -185,13 +177,6 @@ def test_a_prefix_of_the_network_itself_stays():
     loaded = fit(prefixed(STATE, "module.model."), network)
     assert loaded.details["renamed"]["module.model.fc.bias"] == "model.fc.bias"
     assert "missing: 8" in refusal(lambda: fit(prefixed(STATE, "my_")))  # no prefix without a dot
-
-
-def test_half_precision_weights_become_single_precision():
-    network = Net()
-    fit({k: v.half() if v.is_floating_point() else v for k, v in STATE.items()}, network)
-    assert network.fc.weight.dtype == torch.float32
-    assert torch.equal(network.fc.weight, STATE["fc.weight"].half().float())
 
 
 @pytest.mark.parametrize("prefix", ["", "0.", "norm.", "module.normalize."])
@@ -246,29 +231,3 @@ def test_the_network_has_as_many_classes_as_the_weights(network, state, classes)
         loaded.network.state_dict().values(), state.values(), strict=True
     ):
         assert torch.equal(loaded_one, stored)
-
-
-def test_a_factory_that_only_takes_some_numbers_of_classes():
-    assert load("Choosy", net(10).state_dict(), 10).network.fc.out_features == 10
-
-
-MADE_ON_IMPORT = """
-import torch
-from torch import nn
-MEAN = torch.tensor([0.5])
-
-
-class Late(nn.Module):
-    def __init__(self, num_classes=10):
-        super().__init__()
-        self.fc = nn.Linear(int(torch.linspace(0, 4, 3).numpy()[-1]), num_classes)
-"""
-
-
-def test_a_users_module_is_not_imported_on_the_meta_device(tmp_path, monkeypatch):
-    """Not on the meta device, where what it makes would stay."""
-    (tmp_path / "late_module.py").write_text(MADE_ON_IMPORT)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    state = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
-    assert load_network("late_module:Late", Weights(state, "")).details["num_classes"] == 3
-    assert sys.modules["late_module"].MEAN.device.type == "cpu"

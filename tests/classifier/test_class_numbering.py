@@ -84,12 +84,6 @@ def test_names_that_are_passed_in_replace_the_classifiers():
     assert matched.class_names == ("eel", "cat", "dog")
 
 
-def test_only_classes_with_images_need_a_name():
-    folders("cat", "unknown")
-    chosen = load_images("pets", classes=["cat"])
-    assert chosen.for_classifier(classifier(2, ["dog", "cat"])).labels.tolist() == [1]
-
-
 def data_set(names=("cat", "dog"), labels=(0, 1, 1)):
     return LabelledImages(torch.rand(len(labels), 3, 2, 2), torch.tensor(labels), names, "pets")
 
@@ -118,15 +112,6 @@ def test_data_without_names_or_labels():
     plain = LabelledImages(torch.rand(2, 3, 2, 2), None)
     assert plain.for_classifier(classifier(5, LETTERS)).class_names == tuple(LETTERS)
     assert plain.for_classifier(classifier(5)).labels is None
-
-
-def test_a_classifier_is_left_as_it_was():
-    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2))
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.warns(UserWarning, match="train mode"):
-        data_set().for_classifier(network)
-    assert network.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 SOME_FIT = ["cat", "dogs", "crane", "crane", "eel"]

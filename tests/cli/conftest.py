@@ -26,25 +26,20 @@ def place(tmp_path_factory):
     (folder / "broken.pt").write_bytes(b"nothing")
 
     write_images(folder / "images")
-    write_images(folder / "foxes", ["cat", "dog", "fox"], count=4)
     write_images(folder / "two", ["cat", "dog"], count=4)
     write_images(folder / "damaged", count=4)
     (folder / "damaged" / "dog" / "2.png").write_bytes(b"no image")
-    for name in ("flat", "empty", "done", "half", "other"):
+    for name in ("flat", "empty", "done", "other"):
         (folder / name).mkdir()
     for path in folder.glob("images/*/*.png"):
         os.symlink(path, folder / "flat" / f"{path.parent.name}_{path.name}")
 
     ReferenceSet(3, (3, 8, 8), made_up(1, classes=3).profiles).save(folder / "own.json")
     (folder / "done" / "results.json").write_text("{}")
-    (folder / "half" / "results.json").write_text('{"rows": [')
     (folder / "other" / "results.json").write_text('{"rows": []}')
     (folder / "names.txt").write_text("cat\ndog\nowl\n")
     (folder / "gap.txt").write_text("a\n\nb")
-    (folder / "dict.txt").write_text('{"0": "a"}')
-    (folder / "numbers.txt").write_text("[1, 2]")
     (folder / "open.txt").write_text('["a"')
-    (folder / "binary.txt").write_bytes(b"\xff\xfe\xfa")
     (folder / "short.txt").write_text("a\nb\n")
     return folder
 

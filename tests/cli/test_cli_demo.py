@@ -99,6 +99,7 @@ def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
         assert not (out / "scan").exists()
 
 
+@pytest.mark.script
 def test_a_full_demo_scans_all_models_at_two_areas(tmp_path):
     result = run(f"demo --full --out {tmp_path}")
     assert result.exit_code == 0, result.output

@@ -90,7 +90,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert power.value == rows[2, "positive"]["areas"]["0.3"]["power"] > 0
 
 
-@pytest.mark.parametrize("end", ["Ctrl+C", "a kill"])
+@pytest.mark.parametrize("end", ["Ctrl+C", pytest.param("a kill", marks=pytest.mark.script)])
 def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     end, tmp_path, monkeypatch
 ):

@@ -136,11 +136,6 @@ def test_the_summary_has_the_first_models_strongest_method_and_control():
     assert "control, no pattern, is +75.0 points" in made(scored(ClassPattern=[80])).summary
 
 
-@pytest.mark.parametrize("records", [[], scored(BestRandomMask=[80]), [record(OURS, 9, model="b")]])
-def test_without_a_method_on_the_first_model_there_is_no_summary(records):
-    assert made(records, models=("net", "b")).summary == ""
-
-
 # ---- what could not run is a note
 
 RAN = [record(OURS, 50), record(OTHER, 10)]

@@ -1,5 +1,7 @@
 """The methods by name: each runs on a real model and leaves it as it was."""
 
+import json
+import re
 import sys
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from captum.attr import DeepLift
 from comparisons import CANVASES, LABELS, SEARCH, all_facts, compared, conv_net, linear_net
 from refusals import refusal
+from scripts import ROOT
 from test_captum_contract import state_of_caller
 from torch import nn
 from torch.utils.data import Dataset
@@ -30,6 +33,10 @@ PASSES = {
     "ShapleyValueSampling": (2 * 49 + 1) / 2,  # by as few samples as here
     "GuidedGradCam": 2,
     "LayerGradCam": 1,
+    "LRP": 1.5,
+    "Lime": 49,
+    "KernelShap": 49,
+    "Occlusion": 85,
     "RandomPixels": 0,
     "BestRandomMask": 160,  # 16 masks on 20 images, as many as ClassPattern has in a round
 }
@@ -65,6 +72,24 @@ def test_each_explains_the_demos_model_and_leaves_it_as_it_was(demo, name):
     assert (maps.passes == 0) == (PASSES.get(name) == 0)
     other = explained(int(labels[3]) + 1)
     assert name == "RandomPixels" or not torch.equal(other.by_pixel[0], maps.by_pixel[0])
+
+
+def test_the_docs_name_the_passes_of_the_methods_and_of_recorded_searches():
+    page = (ROOT / "docs" / "compare.md").read_text()
+    [section] = re.findall(r"^## Which methods\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    named = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 4 and re.fullmatch(r"[\d,.]+", cells[2]):
+            passes = float(cells[2].replace(",", ""))
+            named |= dict.fromkeys(re.findall(r"\w+", cells[0]), passes)
+    lines = (ROOT / "benchmarks" / "results" / "rivals.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["model"] == "demo, natural"]
+    known = PASSES | {row["method"]: row["passes"] for row in rows if "passes" in row}
+    [controls] = re.findall("The controls</summary>(.*?)</details>", page, re.DOTALL)
+    assert {name for name in DEFAULT if f"| {name} |" not in controls} <= set(named)
+    for method in set(named) - set(FEWER):
+        assert named[method] == pytest.approx(known[method], abs=0.05), method
 
 
 def test_all_names_are_known_and_the_default_is_in_order():

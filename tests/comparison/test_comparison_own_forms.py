@@ -19,6 +19,7 @@ from comparisons import (
     plain_hits,
     plain_mask,
 )
+from reports import undrawn
 from scripts import imported
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, predictive_power
@@ -26,6 +27,7 @@ from captum_classpattern.cli.compare import print_comparison, write_comparison
 from captum_classpattern.comparison import known_methods
 from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.records import figure_names
+from captum_classpattern.pages.report import PageFigure
 from captum_classpattern.pages.report_data import area_slider, tables
 from captum_classpattern.pattern import AdditivePattern
 
@@ -187,9 +189,10 @@ def test_the_slider_draws_the_pixels_that_were_scored(comparison, name):
                 assert torch.equal(drawn[:, kept], (255 * scored).round()[:, kept])
 
 
-def test_patterns_are_written_and_printed(comparison, tmp_path, capsys):
+def test_patterns_are_written_and_printed(comparison, tmp_path, capsys, monkeypatch):
     records = comparison.select(model="one", kind="canvas", canvas=1)
     part = replace(comparison, models={"one": comparison.models["one"]}, records=records)
+    monkeypatch.setattr(PageFigure, "drawn", undrawn)
     write_comparison(part, tmp_path, "Colours")
     for r in records:
         for area in AREAS if r.method in OWN else ():

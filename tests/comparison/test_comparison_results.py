@@ -24,12 +24,13 @@ from comparisons import (
 from figures import badly_placed
 from matplotlib import pyplot
 from refusals import refusal
+from reports import undrawn
 from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
-from captum_classpattern.pages.report import write_report
+from captum_classpattern.pages.report import PageFigure, write_report
 from captum_classpattern.visualization.formats import percent
 
 NETS = {"one": linear_net(1), "other": linear_net(2)}
@@ -261,11 +262,9 @@ REFUSALS = {
     "images of the search": lambda c: predictive_power(
         NETS["one"], c.pattern_of(c.records[0]), SEARCH, LABELS, 0.1
     ),
-    "rows by class": lambda c: c.rows("class"),
     "an unknown model": lambda c: c.plot(model="nobody"),
     "an unknown kind": lambda c: c.plot(kind="black"),
     "a class without a canvas": lambda c: c.plot(target=7),
-    "an unknown method": lambda c: c.plot(methods=["Lime"]),
     "curves of an unknown method": lambda c: c.plot_curves(methods=["Lime"]),
     "curves of stamped canvases": lambda c: c.plot_curves(kind="stamped"),
 }
@@ -279,7 +278,7 @@ def test_refusals(comparison, case, snapshot):
 # ---- in notebooks
 
 
-def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_path):
+def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_path, monkeypatch):
     names = {"one": HOSTILE, "other": "other"}
     few = replace(
         comparison,
@@ -313,5 +312,6 @@ def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_pat
     assert " ".join(summary.split()) in page.text
     [note] = few.notes()
     assert f"Not run here {note}" in page.text
+    monkeypatch.setattr(PageFigure, "drawn", undrawn)
     saved = few.to_html(tmp_path / "report.html")
     assert write_report(few, tmp_path / "same.html").read_bytes() == saved.read_bytes()

@@ -35,7 +35,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.comparison import (
     DEFAULT,
-    BestRandomMask,
     Interrupted,
     RandomPixels,
     known_methods,
@@ -197,21 +196,12 @@ REFUSED = {
     "too few kinds": {"canvas_kinds": ["a", "b", "c"]},
     "the kind of stamped canvases": {"canvas_kinds": ["stamped"] * 4},
     "an area of no pixel": {"area": 0.01},
-    "areas of no pixel": {"areas": [0.1, 0.001]},
-    "too few targets": {"targets": [0, 1]},
-    "a target out of range": {"targets": 3},
-    "a bool as the target": {"targets": True},
-    "pixels above 1": {"canvases": CANVASES * 2},
-    "search images of another shape": {"search": torch.rand(60, 3, 5, 5)},
     "held-out images of another shape": {"held_out": torch.rand(60, 3, 7, 7)},
     "held-out images of one class": {"held_out_labels": [1] * 60},
     "held-out images that were searched": {"held_out": SHARED},
     "a held-out canvas": {"canvases": torch.stack([SEARCH[0], HELD_OUT[9]]), "targets": [0, 1]},
     "class images below 0": {"class_images": -1},
-    "no stamped image": {"stamped": 0},
     "no held-out image": {"max_images": 0},
-    "no seed": {"n_seeds": 0},
-    "a seed below 0": {"seed": -1},
     "a trigger for an unknown model": {"triggers": {"nobody": Pattern(WHITE, CORNER, 0)}},
     "a trigger of another shape": {"triggers": {"linear": Pattern(WHITE[:, :5], CORNER[:, :5], 0)}},
     "a trigger of no pixel": {"triggers": {"linear": Pattern(WHITE, CORNER * 0, 0)}},
@@ -225,10 +215,6 @@ def test_refusals(case, snapshot):
     spied = {"methods": {"spy": called.append}, **REFUSED[case]}
     assert refusal(partial(compared, **spied)) == snapshot
     assert not called  # before any method runs
-
-
-def test_held_out_images_of_one_class_do_for_another():
-    assert not compared(held_out_labels=[1] * 60, targets=0).failures
 
 
 # ---- identities
@@ -254,7 +240,7 @@ def test_gradients_switched_off_around_the_call(together):
     assert all_facts(inside) == all_facts(together)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_canvases_of_another_precision(dtype):
     few = {name: SEEDED[name] for name in ("Saliency", "ClassPattern")}
     few = {"targets": [0, 1], "methods": few, "areas": [0.1], "n_seeds": 1}
@@ -264,14 +250,6 @@ def test_canvases_of_another_precision(dtype):
     for ours, theirs in zip(found.records, expected.records, strict=True):
         assert torch.equal(ours.masks[0.1], theirs.masks[0.1])
         assert ours.powers == theirs.powers
-
-
-def test_a_model_of_double_precision(together):
-    model = linear_net(dtype=torch.float64).forward
-    found = compared(models={"linear": model}, methods=SEEDED, n_seeds=1, areas=[0.1])
-    assert not found.failures
-    for ours, theirs in zip(found.select(method="Saliency"), together.select(method="Saliency")):
-        torch.testing.assert_close(ours.map, theirs.map)
 
 
 # ---- who sees what
@@ -423,15 +401,3 @@ def test_a_model_without_a_trigger_is_measured_with_the_only_one():
         assert {r.canvas for r in found} == {1, 3, 4, 5}
         assert {r.scores["iou"] for r in found} == {1.0}
     assert compared(models=models, triggers={}, methods=methods).triggers == {}
-
-
-def test_controls_are_marked_and_methods_may_be_given_by_name():
-    methods = {
-        "best": lambda m: BestRandomMask(m, SEARCH, LABELS),
-        "random": RandomPixels,
-        **METHODS,
-    }
-    records = compared(methods=methods).records
-    assert {r.method for r in records if r.control} == {"best", "random"}
-    assert not any(r.rethresholded for r in records)
-    assert {r.method for r in compared(methods="Saliency").records} == {"Saliency"}

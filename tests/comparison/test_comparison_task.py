@@ -5,16 +5,12 @@ import torch
 from comparisons import CANVASES, HELD_OUT, LABELS, SEARCH, TARGETS, conv_net, linear_net
 
 from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.comparison.task import CachedScorer, Task, add_trigger, images_of_classes
+from captum_classpattern.comparison.task import CachedScorer, Task, images_of_classes
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import AdditivePattern
-from captum_classpattern.scores.localisation import changed_pixels
 
 HELD = LabelledImages(HELD_OUT, LABELS, argument="held-out images")
 SOURCE = LabelledImages(SEARCH, LABELS, argument="baselines")
-MASK = torch.zeros(1, 6, 6)
-MASK[0, 4:, 4:] = 1
-TRIGGER = Pattern(torch.ones(3, 6, 6), MASK, 1)
 
 
 def task(canvases=CANVASES, targets=TARGETS, source=SOURCE, class_images=3, seed=0):
@@ -42,23 +38,6 @@ def test_the_other_image_of_a_class_is_not_a_canvas():
     assert (alone.class_images, list(alone.other_images)) == ({}, [0, 1, 2])
     of_one_class = task(source=SOURCE.with_labels([0] * 60))
     assert list(of_one_class.class_images) == list(of_one_class.other_images) == [0]
-
-
-def test_a_trigger_adds_evenly_spaced_stamped_images_of_other_classes():
-    plain = task()
-    built = add_trigger(plain, TRIGGER, SOURCE, HELD_OUT, 4)
-    assert torch.equal(built.trigger_pixels, changed_pixels(TRIGGER, HELD_OUT))
-    assert built.n_unstamped == plain.n_unstamped == 4
-    assert built.kinds == ["canvas"] * 4 + ["stamped"] * 4
-    assert built.targets == [*TARGETS, 1, 1, 1, 1]
-    assert torch.equal(built.canvases[:4], CANVASES)
-    others = [i for i in range(60) if LABELS[i] != 1]
-    expected = [others[place] for place in (0, 13, 26, 39)]
-    assert torch.equal(built.canvases[4:], TRIGGER.stamp(SEARCH[expected]))
-    assert (built.trigger_area, plain.trigger_area) == (4 / 36, None)
-    assert [built.has_trigger_for(target) for target in (0, 1, 2)] == [False, True, False]
-    assert not any(plain.has_trigger_for(target) for target in (0, 1, 2))
-    assert add_trigger(plain, TRIGGER, SOURCE, HELD_OUT, 99).canvases.shape[0] == 44
 
 
 @pytest.mark.parametrize("net", [conv_net(), linear_net(dtype=torch.float64)], ids=type)

@@ -95,16 +95,6 @@ def test_pixels_are_those_of_pillow(photos, size, no_decoding):
     assert [len(half) for half in loaded.halves()] == [5, 5]
 
 
-def test_arrays_and_files_of_the_same_images_are_equal(photos, tmp_path):
-    arrays = (by_hand(photos).permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
-    np.savez(tmp_path / "photos.npz", x=arrays)
-    for options in ({}, {"size": 7}, {"channels": 1, "size": (5, 6)}):
-        from_files = load_images(photos, **options)
-        from_arrays = load_images(tmp_path / "photos.npz", **options)
-        assert torch.equal(from_files.images, from_arrays.images)
-        assert from_files.hashes == from_arrays.hashes
-
-
 def test_the_working_directory_may_change(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loaded = load_images("photos")
@@ -161,13 +151,6 @@ def test_one_colour_image_makes_all_rgb(tmp_path):
     assert loaded.shape == (3, 8, 8)
     assert torch.equal(loaded.images, expected)
     assert torch.equal(loaded.take([1, 0]), expected[[1, 0]])
-
-
-def test_several_sizes(photos):
-    write(photos / "b" / "9.png", (9, 9, 3))
-    with pytest.raises(ValueError, match=r"several sizes: .* is 12x16 .* is 9x9; pass `size`"):
-        load_images(photos).take([0])
-    assert load_images(photos, size=8).shape == (3, 8, 8)
 
 
 # Files that can't be read

@@ -8,7 +8,6 @@ from refusals import refusals
 from small_models import linear_net, random_images
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
-from captum_classpattern._validation import Notice
 
 IMAGES = random_images(30, 1, 4, 4)
 LABELS = torch.arange(30) % 3
@@ -117,13 +116,6 @@ def test_canvases_have_the_precision_of_the_images_not_of_the_model(strategy, dt
     assert torch.equal(select(0, 1, "confident", net=net)[0], IMAGES[by_odds(0)[0]])
 
 
-def test_canvases_are_chosen_by_the_logarithm_of_probabilities():
-    net = linear_net(16, gain=180)  # the softmax is 1 for many images
-    with pytest.warns(Notice):
-        found = select(1, net=lambda images: net(images).double().softmax(1))
-    assert torch.equal(found, select(1, net=net))
-
-
 REFUSALS = {
     "unknown strategy": lambda: select(0, 1, "best"),
     "no canvases": lambda: select(0, 0),
@@ -131,12 +123,7 @@ REFUSALS = {
     "more than there are": lambda: select(0, 11),
     "no image of the class": lambda: select(0, 1, labels=[1, 2] * 15),
     "target above the classes": lambda: select(3, 1),
-    "target above the classes, blank": lambda: select(3, 1, "white"),
     "negative target": lambda: select(-1, 1),
-    "bool as target": lambda: select(True, 1),
-    "fewer labels than images": lambda: select(0, 1, labels=LABELS[:9]),
-    "pixels above 1": lambda: select(0, 1, images=torch.full((30, 1, 4, 4), 3.0)),
-    "no images": lambda: select(0, 1, images=[], labels=None),
 }
 
 

@@ -205,18 +205,6 @@ def test_the_budget_of_attribute_is_for_each_input():
     assert passes == 3 * attribute(CANVASES[:1], budget=1_000)[1]
 
 
-def test_the_papers_loop_searches_to_the_end_and_once_for_all_areas():
-    patterns, done = search(CANVASES[:3], solver="paper", budget=600)
-    assert done == 600
-    curves = [pattern.info["power_curve"] for pattern in patterns]
-    assert curves == [[[200, pattern.info["search_power"]]] for pattern in patterns]
-    [_], done = search(keep=1, solver="paper", n_steps=16)
-    assert done == 8 * 40 + 2 * 64
-    patterns, done = search(CANVASES[:1], area=AREAS, solver="paper", n_steps=5)
-    assert done == 20
-    assert torch.equal(patterns[0.2][0].mask, patterns[0.08][0].mask)
-
-
 PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
 
 
@@ -226,7 +214,6 @@ PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
         ([0, 1, 2, 3], [0, 2, 2, 0], 1, (0.48, 0.2), (None, 7)),  # none is screened
         ([0, 4, 1, 5, 2, 3], [0, 1, 0, 1, 0, 1], 1, (0.48, 0.2), (5, 100)),  # all are
         ([0, 4, 1, 5, 4], [2, 1, 2, 1, 1], 1, (0.2,), (16, None)),  # those of class 1 are
-        ([4, 4, 0, 5, 0], [0, 0, 1, 1, 1], None, (0.48, 0.2), (None, 5)),
         ([4, 1, 0, 4, 5, 2], [1, 0, 0, 1, 1, 0], 2, (0.48, 0.2), (7, 40)),
     ],
 )
@@ -367,20 +354,6 @@ def test_a_shared_tensor_stays_whole_on_a_blank_canvas(net, shape):
     assert "starts_iou" not in pattern.info  # Tensors may differ from canvas to canvas
 
 
-def test_attribute_gives_the_masks_of_search():
-    canvases = torch.cat([blank(1.0), CANVASES[:2]])
-    patterns, _ = search(canvases)
-    masks, _ = attribute(canvases, n_steps=4)
-    assert torch.equal(masks, torch.stack([pattern.mask for pattern in patterns]))
-
-
-def test_the_power_curve():
-    [pattern], _ = search(CANVASES[:1], n_steps=7)
-    passes, powers = zip(*pattern.info["power_curve"])
-    assert list(passes) == list(Swap().passes(7)) == [140 + 4 * 64, 140 + 7 * 64]
-    assert powers[-1] == pattern.info["search_power"]
-
-
 @pytest.fixture
 def in_time(monkeypatch):
     """Searches while the clock moves on by a second at each look."""
@@ -508,7 +481,6 @@ def test_a_pool_that_is_screened_is_searched_anew_at_each_area():
     ("rounds", "areas", "seed", "kwargs"),
     [
         (1, (0.48, 0.2), 0, {}),
-        (5, (0.6, 0.12), 3, {"batch_size": 9, "proposals": 2}),
         (6, (0.48, 0.2, 0.08), 3, {}),
         (16, (0.48, 0.44), 0, {"batch_size": 2}),  # the trend alone would choose others
     ],

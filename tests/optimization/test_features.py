@@ -10,7 +10,6 @@ from captum_classpattern import Cells, ClassPattern, explain_class, survey, swee
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, PaperLoop, Swap, grid_cells
 from captum_classpattern.optimization.features import Features, numbered
-from captum_classpattern.optimization.settings import SearchSettings
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]
 SOLVERS = [Swap(4, batch_size=2), PaperLoop(epochs=2, batch_size=2), Learned(3, batch_size=2)]
@@ -146,14 +145,6 @@ def test_large_features_are_ranked_by_small_differences_of_what_they_gain_per_pi
     assert chosen.flatten().nonzero().flatten().tolist() == list(range(24, 32))
 
 
-def test_what_may_not_enter_stays_out_even_if_it_fits():
-    ids = numbered(uneven(), torch.rand(1, 1, 6, 6), [0.5])
-    weights = torch.full((1, 1, 1, 12), -torch.inf)
-    weights[..., 4] = -1.0
-    chosen = Features.of(ids).strongest(weights, 18)
-    assert chosen.flatten().nonzero().flatten().tolist() == [4]
-
-
 def test_equal_canvases_with_other_features_are_other_canvases():
     same = random_images(1, seed=5).repeat(2, 1, 1, 1)
     explainer = ClassPattern(conv_net(), random_images(60, seed=6), torch.arange(60) % 3)
@@ -203,13 +194,6 @@ def test_a_folder_needs_features_that_a_later_run_recognises(tmp_path):
         begun(lambda canvas: made(canvas), "unknown")
 
 
-@pytest.mark.parametrize("mask", [3, torch.zeros(6, 6), torch.zeros(2, 1, 6, 6).long()])
-def test_a_survey_refuses_a_wrong_mask_at_once(mask):
-    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
-    with pytest.raises((ValueError, TypeError), match="`feature_mask`"):
-        survey(conv_net(), images, areas=(0.3,), feature_mask=mask)
-
-
 @pytest.mark.parametrize("mask", [[0, 1], np.zeros((6, 6), int), 3])
 def test_a_mask_of_another_type_is_refused_by_all_searches(mask, tmp_path):
     explainer = ClassPattern(conv_net(), random_images(12, seed=6), LABELS)
@@ -224,21 +208,6 @@ def test_a_mask_of_another_type_is_refused_by_all_searches(mask, tmp_path):
     for search in searches:
         with pytest.raises(TypeError, match=f"got {type(mask).__name__}"):
             search()
-
-
-def test_a_sweep_refuses_a_mask_of_another_size_at_once(tmp_path):
-    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
-    settings = {"areas": [0.3], "feature_mask": torch.zeros(4, 4).long()}
-    with pytest.raises(ValueError, match="with 6x6 pixels"):
-        sweep({"a": conv_net()}, images, images, folder=tmp_path, **settings)
-
-
-def test_other_numbers_of_the_same_features_are_the_same_setting():
-    ids = uneven()
-    first, renumbered, other = (
-        SearchSettings(feature_mask=mask).as_dict() for mask in (ids, (50 - ids)[None], uneven(1))
-    )
-    assert first == renumbered != other
 
 
 def test_features_are_chosen_by_what_they_gain_per_pixel():

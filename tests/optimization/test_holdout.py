@@ -30,10 +30,6 @@ def test_as_many_images_as_the_error_asks_for_are_enough(before, own, seed):
     check((before, own, 9 - min(before, 9)), 1, seed)
 
 
-def test_of_many_images_few_judge_so_more_are_needed_and_enough():
-    check((6, 3200, 7), 1)
-
-
 @pytest.mark.parametrize(
     ("count", "left"), [(40, 40), (100, 100), (199, 100), (200, 100), (450, 90)]
 )
@@ -44,8 +40,3 @@ def test_the_judging_subset_has_all_labels(count, left):
     for label in range(5):
         all_of_it, kept = int((labels == label).sum()), int((few.labels == label).sum())
         assert abs(kept - left / count * all_of_it) <= 1
-
-
-def test_all_judge_where_nearly_all_have_one_label():
-    judges = images_of(torch.tensor([0] * 398 + [1] * 2))
-    assert judging_subset(judges, 100) is judges

@@ -146,7 +146,7 @@ def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
 @pytest.mark.filterwarnings("ignore:the model's outputs are all >= 0")
 @pytest.mark.parametrize(
     ("seed", "best"),
-    [(1, 0), (3, 2), (4, 1), (6, 0)],  # the last would be 1 by the margins of probabilities
+    [(3, 2), (6, 0)],  # the last would be 1 by the margins of probabilities
 )
 def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
     """Each is a plain search from its own colours that meets the images in its own order."""

@@ -11,7 +11,7 @@ from small_models import conv_net, linear_net, random_images
 
 from captum_classpattern._validation import Notice
 from captum_classpattern.optimization import SOLVERS, Learned, PaperLoop, Swap
-from captum_classpattern.optimization.masks import strongest, unit
+from captum_classpattern.optimization.masks import strongest
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]  # 3 of class 0, 5 of 1, 4 of 2
 
@@ -97,13 +97,6 @@ def test_equals_the_plain_swaps(channels, rounds, area, seed, settings):
     assert plain.refused > 0 or rounds <= 2  # so that this is a comparison of swaps
 
 
-def test_tiny_gradients_are_normalised_too():
-    slope = torch.zeros(3, 1, 2, 2)
-    slope[0], slope[1, 0, 0] = 1e-30, torch.tensor([3e10, -4e10])
-    norms = unit(slope).flatten(1).norm(dim=1)
-    torch.testing.assert_close(norms, torch.tensor([1.0, 1.0, 0.0]))
-
-
 def test_of_weights_that_are_equal_but_for_rounding_the_first_are_the_strongest():
     weights = torch.tensor([0.2, 0.500001, 0.500002, 0.50002, 0.1, 0.500003]).view(1, 1, 2, 3)
     assert strongest(weights, 3).flatten().tolist() == [0, 1, 1, 1, 0, 0]
@@ -143,17 +136,6 @@ def test_the_passes_of_a_search_are_those_that_were_promised(name):
         assert result.passes.tolist() == [solver.passes(n_steps)[-1]] * 2
 
 
-def test_without_labels_the_models_predictions_are_taken():
-    images = random_images(12, seed=6)
-    net = linear_net(36, seen=images)
-    predicted = net(images).argmax(1).tolist()
-    assert len(set(predicted)) == 3
-    own, given, other = (search(net, baseline_labels=each) for each in (None, predicted, LABELS))
-    assert torch.equal(own.losses, given.losses)
-    assert torch.equal(own.passes, given.passes)
-    assert not torch.equal(own.losses, other.losses)
-
-
 def returns(change):
     net = linear_net(36)
     return lambda images: change(net(images))
@@ -161,18 +143,10 @@ def returns(change):
 
 REFUSALS = {
     "target above the classes": lambda: search(target=3),
-    "more targets than canvases": lambda: search(target=[0, 1, 2]),
-    "no target": lambda: search(target=None),
     "canvases of another size": lambda: search(None, torch.rand(2, 1, 5, 6)),
-    "normalised baselines": lambda: search(baselines=torch.full((12, 1, 6, 6), 1.5)),
     "baselines in bytes": lambda: search(baselines=(random_images(12) * 255).byte()),
     "baselines of the target alone": lambda: search(baseline_labels=[0] * 12),
-    "fewer labels than baselines": lambda: search(baseline_labels=LABELS[:-1]),
     "labels that are names": lambda: search(baseline_labels=["cat"] * 12),
-    "solver, the first of several": lambda: search(solver="adam", precision="half", seed=-1),
-    "no area": lambda: search(area=None),
-    "area of no pixel": lambda: search(area=0.01),
-    "area above 1": lambda: search(area=1.5),
     "features of floats": lambda: search(feature_mask=torch.zeros(6, 6)),
     "features in a list": lambda: search(feature_mask=[0, 1]),
     "features of another size": lambda: search(feature_mask=torch.zeros(7, 6).long()),
@@ -188,14 +162,12 @@ REFUSALS = {
     "a function of two rows": lambda: search(
         feature_mask=lambda x: torch.arange(72).view(2, 1, 6, 6)
     ),
-    "internal batch of none": lambda: search(internal_batch_size=0),
     "model that returns a tuple": lambda: search(returns(lambda z: (z, z))),
     "model of one column": lambda: search(returns(lambda z: z[:, :1])),
     "model with a dimension too many": lambda: search(returns(lambda z: z[:, None])),
     "model with a dimension too few": lambda: search(returns(lambda z: z[0])),
     "model of NaN": lambda: search(returns(lambda z: z * torch.nan)),
     "model without gradients": lambda: search(returns(lambda z: z.detach())),
-    "model of detached pixels": lambda: search(lambda x: returns(lambda z: z)(x.detach())),
 }
 
 

@@ -1,14 +1,11 @@
 """A solver is an object: one from outside works wherever a name does."""
 
-import pytest
 import torch
 from extend import RandomSwaps
 from searched import search_masks
 from small_models import Fixed, linear_net, random_images
 
 from captum_classpattern import ClassPattern
-from captum_classpattern.optimization import SOLVERS
-from captum_classpattern.optimization.settings import SearchSettings
 
 IMAGES = random_images(60, 1, 5, 5)
 LABELS = torch.arange(60) % 3
@@ -20,12 +17,6 @@ NET = linear_net(25, seen=IMAGES)
 def search(canvases, solver, **settings):
     explainer = ClassPattern(NET, IMAGES, LABELS)
     return explainer.search(canvases, 0, area=0.2, solver=solver, **settings)
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_a_name_stands_for_a_solver_with_its_default_settings(name):
-    assert SearchSettings(name).solver == SOLVERS[name]()
-    assert SOLVERS[name].name == name
 
 
 def test_a_solver_from_outside_finds_a_pattern_better_than_its_start():

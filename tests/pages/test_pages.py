@@ -9,10 +9,9 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from refusals import refusal
-from shown import DATA, HOSTILE, cells_of, check, read, table_of
+from shown import DATA, HOSTILE, check, read
 from surveyed import finding
 
 import captum_classpattern
@@ -79,24 +78,6 @@ def test_a_large_picture_is_reduced_to_its_mean_colours():
     assert (drawn[62:] == 255).all()
 
 
-def test_the_strongest_colours_of_a_figure_are_kept():
-    """A map that is mostly pale, as attributions are, in red and green."""
-    figure = Figure(figsize=(2, 2))
-    axis = figure.add_axes((0, 0, 1, 1))
-    generator = np.random.default_rng(0)
-    pale = 255 * (1 - generator.exponential(0.08, (120, 120)).clip(0, 1))
-    red, green = np.full((120, 120), 255.0), np.full((120, 120), 128 + pale / 2)
-    positive = generator.random((120, 120))[..., None] < 0.5
-    image = np.where(positive, np.stack([pale, green, pale], 2), np.stack([red, pale, pale], 2))
-    image = image.round().astype(np.uint8)
-    axis.imshow(image, interpolation="nearest")
-    axis.set_axis_off()
-    data, size = parts.figure_png(figure, 60)
-    drawn = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
-    assert size == (120, 120)
-    assert np.abs(drawn - image).max() <= 5
-
-
 def test_a_pattern_lies_on_a_ground_that_is_neither_black_nor_white():
     drawn = pixels(read(pattern(), pictures=2))[::16, ::16]
     assert (drawn == levels(on_neutral(pattern()))).all()
@@ -152,15 +133,6 @@ def test_what_else_is_shown(case):
     assert words in text, text
 
 
-def test_the_numbers_of_a_finding_are_its_scores():
-    rows = table_of(read(DOG))
-    for area, scores in DOG.scores.items():
-        row = rows[f"white canvas, {100 * area:g}\xa0%"]
-        assert [*row.values()] == cells_of(scores)
-    shown = pixels(read(replace(DOG, stamped={0.05: examples()})), 2)
-    assert (shown[::16, ::16] == levels(examples().images[0])).all()
-
-
 def test_a_finding_shows_all_its_canvases_the_positive_one_first():
     """Also if another did best, which is said, and with the power of each."""
     kinds = {"black": 40, "noise": 70, "white": 90, "positive": 2}  # the last is not above controls
@@ -186,11 +158,6 @@ def test_a_finding_shows_all_its_canvases_the_positive_one_first():
     weights = [axis.texts[0].get_fontweight() for axis in axes[:, -1]]
     assert weights == ["normal", "bold", "bold", "bold"]
     assert figure.get_supxlabel() == "grey: not above its controls"
-
-
-def test_one_colour_means_no_pixel():
-    grey = "#{:02x}{:02x}{:02x}".format(*(round(255 * value) for value in NO_PIXEL))
-    assert f"--no-pixel: {grey}" in parts.read_files("page.css")
 
 
 def test_the_numbers_of_a_power():

@@ -172,24 +172,3 @@ def test_a_model_is_suspicious_right_of_the_dotted_line(known, alpha):
     own = max(each.lead for each in found.comparisons.values())
     assert (own > bound) == (found.p_value <= alpha)
     assert bound_of(judge(references.profiles["clean 0"], made_up(3), alpha, NAMES)) == []
-
-
-def test_leads_are_those_of_the_same_class_of_the_references(found):
-    """How far each class is above the median, in standard deviations of the same class of the
-    references, of which none counts as much steadier than the others."""
-    for family, each in found.comparisons.items():
-        scores = found.references.scores()[family]
-        table = np.vstack([scores, found.profile.scores()[family]])
-        excess = table - table.mean(0)
-        *usual, own = excess - np.sort(excess, axis=1)[:, [1]]
-        variances = np.var(usual, axis=0)
-        deviations = np.sqrt(np.maximum(variances, 0.1 * variances.mean()))
-        np.testing.assert_allclose(each.leads, (own - np.mean(usual, axis=0)) / deviations)
-        assert each.lead == each.leads.max()
-
-
-def test_long_names_are_shortened_in_the_figure():
-    names = [f"{name}, a class whose name is very long" for name in NAMES]
-    _, axes = looked_at(names=names).plot(use_pyplot=False)
-    label = axes[0, 4].get_xlabel().replace("\n", " ")
-    assert label.startswith("first: owl, a class whose name\N{HORIZONTAL ELLIPSIS}, ")

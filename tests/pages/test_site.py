@@ -3,14 +3,13 @@
 import re
 from itertools import product
 from urllib.parse import unquote
-from weakref import WeakSet
 
 import pytest
 from reports import Page
 from shown import cells_of
-from sites import NAMES, PRIVATE, write_sweep
+from sites import PRIVATE, write_sweep
 
-from captum_classpattern import Pattern, Sweep
+from captum_classpattern import Sweep
 from captum_classpattern.pages.kinds import sweep as kind
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
@@ -90,6 +89,7 @@ def check_links_of_parts(index):
     return [*parts.values()]
 
 
+@pytest.mark.script
 def test_large_patterns_keep_files_below_three_megabytes(tmp_path):
     names = [f"m{i}" for i in range(9)]
     sweep = Sweep.load(write_sweep(tmp_path / "s", names, ["ant"], size=224))
@@ -104,21 +104,6 @@ def test_hostile_names_are_escaped(tmp_path):
     pages = check_links(sweep.to_html(tmp_path / "site"))
     assert len(pages) == 3
     assert all(EVIL in page.text for page in pages.values())
-
-
-def test_patterns_are_read_one_class_at_a_time(tmp_path, monkeypatch):
-    alive, load, most = WeakSet(), Pattern.load, []
-
-    def counted(path):
-        pattern = load(path)
-        alive.add(pattern)
-        most.append(len(alive))
-        return pattern
-
-    monkeypatch.setattr(Pattern, "load", counted)
-    Sweep.load(write_sweep(tmp_path / "s")).to_html(tmp_path / "site")
-    assert len(most) >= 2 * len(NAMES) * 2 - 2
-    assert max(most) <= 2 * 2 * 2  # models, kinds of canvas, and those of the class before
 
 
 def test_an_empty_sweep_has_an_index(tmp_path):

@@ -34,29 +34,6 @@ def test_the_best_of_as_many_controls_is_chosen_by_the_judging_images():
     assert all(torch.equal(each.mask, pattern.mask) for each in moved)
 
 
-def test_changes_keep_what_they_should():
-    torch.manual_seed(0)
-    mask = (torch.rand(1, 8, 8) < 0.3).float()
-    pattern = Pattern(torch.rand(3, 8, 8), mask, 0)
-    found = dict(changes.changes(pattern))
-    assert [len(draws) for draws in found.values()] == [1, 1, changes.DRAWS]
-    places = mask[0] > 0
-    [grey] = found["grey"]
-    assert torch.equal(grey.canvas[0], grey.canvas[2])
-    for draw in found["shuffled"]:
-        before, after = (each.canvas[:, places].T.tolist() for each in (pattern, draw))
-        assert before != after
-        assert sorted(before) == sorted(after)
-        assert torch.equal(draw.canvas[:, ~places], pattern.canvas[:, ~places])
-    white = Pattern(torch.ones(3, 8, 8), mask, 0)
-    for draws in dict(changes.changes(white)).values():
-        for draw in draws:
-            torch.testing.assert_close(draw.canvas, white.canvas)
-    assert list(dict(changes.changes(Pattern(torch.rand(1, 8, 8), mask, 0)))) == [
-        "blurred", "shuffled",
-    ]  # fmt: skip
-
-
 def test_a_pattern_fits_a_trigger_anywhere_and_in_place():
     trigger = BadNets((3, 8, 8)).pattern(0)
     assert (fit.best_fit(trigger, trigger), fit.in_common(trigger, trigger)) == (1, 9)

@@ -311,23 +311,3 @@ def test_claim_5_compares_random_labels_with_true_ones(changed, learnt, expected
     assert [(each.setting, each.verdict) for each in found] == [
         ("white, 5 %", expected), ("black, 5 %", expected),
     ]  # fmt: skip
-
-
-def test_rows_are_added_once_in_the_order_of_the_models(tmp_path):
-    path = tmp_path / "new" / rows.FILE
-    for name in ("demo_natural", "robust8_1", "natural_2"):
-        rows.add_rows(path, [{"model": name}])
-    kept = rows.read_rows(path)
-    assert [row["model"] for row in kept] == ["robust8_1", "natural_2", "demo_natural"]
-    with pytest.raises(ValueError, match=r"has a row of robust8_1 already: delete it to measure"):
-        rows.add_rows(path, [{"model": "natural_1"}, {"model": "robust8_1"}])
-    assert rows.read_rows(path) == kept
-
-
-def test_a_pair_of_models_is_added_once_for_the_same_weights(tmp_path):
-    path = tmp_path / rows.TRANSFER
-    known = {"model": "natural_1", "source_weights": "a", "tested": "robust8_1"}
-    others = [{**known, "tested": "robust8_2"}, {**known, "source_weights": "b"}]
-    rows.add_rows(path, [known, *others])
-    with pytest.raises(ValueError, match="has a row of natural_1 already"):
-        rows.add_rows(path, [known])

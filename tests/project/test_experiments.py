@@ -4,9 +4,8 @@ maps depend on the model?"""
 import pytest
 import torch
 from scripts import imported
-from torch import nn
 
-from captum_classpattern import LabelledImages, Pattern, PixelClassifier, predictive_power
+from captum_classpattern import Pattern
 
 invariance, sanity = imported("benchmarks", "invariance", "sanity")
 
@@ -31,18 +30,6 @@ def agreements(low, high):
 )
 def test_the_rule_of_the_verdicts(before, after, verdict):
     assert sanity.verdict_of(agreements(*before), agreements(*after), chance=0.1) == verdict
-
-
-def test_layers_are_randomised_from_the_output_on():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval()
-    layers = sanity.layers_from_top(net, torch.rand(1, 1, 2, 2))
-    assert layers == ["3", "2", "1"]
-    assert sanity.steps_of(3, 2) == [0, 1, 3]
-    once, again = (sanity.randomised(net, layers[:count], 1) for count in (1, 3))
-    assert once[1].weight.equal(net[1].weight)
-    assert not again[1].weight.equal(net[1].weight)
-    assert not once[3].weight.equal(net[3].weight)
-    assert once[3].weight.equal(again[3].weight)
 
 
 # ---- invariance.py
@@ -72,28 +59,3 @@ def test_canvas_and_mask_move_together():
     total = int(pattern.mask.sum())
     assert {int(mask.sum()) for mask in lost} == {total - round(total / 2)}
     assert not lost[0].equal(lost[1])
-
-
-def test_images_are_changed_after_they_are_stamped():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(100, 3)).eval()
-    images, labels = torch.rand(400, 1, 10, 10), torch.arange(400) % 3
-    halves = images[:200], labels[:200], images[200:], labels[200:]
-    problem = imported("benchmarks", "problems").Problem("tiny", PixelClassifier(net), *halves)
-    pattern = Pattern(problem.images[0], torch.ones(1, 10, 10), 1).topk(0.2)
-    row = invariance.row_of(problem, pattern, "brightness")
-    scores = [
-        predictive_power(
-            lambda x, v=v: problem.model((v * x).clamp(0, 1)), pattern, *held_out, None
-        )
-        for held_out in [sampled(problem)]
-        for v in row["values"]
-    ]
-    assert row["power"] == [each.value for each in scores]
-    assert row["no_pattern"] == [each.without for each in scores]
-
-
-def sampled(problem):
-    """The held-out images that are measured, and their labels."""
-    few = LabelledImages(*problem[4:]).stratified_sample(invariance.IMAGES)
-    return few.take(range(len(few))), few.labels

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebooks import (
     CONCLUSIONS,
     TUTORIALS,
@@ -27,9 +25,7 @@ from notebooks import (
     parse,
     quick,
     run,
-    save,
     shows_a_picture,
-    without_progress,
 )
 
 NOTEBOOKS = sorted(TUTORIALS.glob("[0-9]_*.ipynb"))
@@ -171,49 +167,3 @@ def test_the_overview_links_all_tutorials_and_all_conclusions_have_one():
 
 
 # ---- tests of these checks
-
-
-@pytest.mark.usefixtures("_as_in_ci")
-def test_a_notebook_runs_in_the_python_of_the_tests_until_an_error(tmp_path):
-    """It plots inline; an error counts although its cell may expect one."""
-    prints = "import os, sys; print(sys.prefix, os.getcwd(), os.environ['CLASSPATTERN_QUICK'])"
-    draws = "from matplotlib import pyplot\n_ = pyplot.plot([0, 1])"
-    tagged = new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]})
-    notebook = new_notebook(cells=[new_code_cell(prints), new_code_cell(draws), tagged])
-    with kernel(tmp_path) as client, pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        run(notebook, client)
-    printed, picture, _ = outputs_of(notebook)
-    assert printed.text == f"{sys.prefix} {tmp_path} 1\n"
-    assert shows_a_picture(picture)
-
-
-@pytest.mark.usefixtures("_as_in_ci")
-def test_conclusions_are_checked_over_the_notebooks_variables_and_not_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("notebooks.CONCLUSIONS", tmp_path / "conclusions")
-    monkeypatch.setattr("notebooks.TUTORIALS", tmp_path)
-    path, conclusions = tmp_path / "1_powers.ipynb", tmp_path / "conclusions" / "1_powers.py"
-    cells = [new_markdown_cell("# Powers"), new_code_cell("power, rival = 0.2, 0.1\npower")]
-    nbformat.write(new_notebook(cells=cells), path)
-    unrun = path.read_text()
-    conclusions.parent.mkdir()
-    conclusions.write_text("assert power > 3 * rival, 'the rival is as strong'")
-    with pytest.raises(CellExecutionError, match=r"AssertionError.*: the rival is as strong"):
-        save(path)
-    assert path.read_text() == unrun
-    conclusions.write_text("assert power == 2 * rival")
-    save(path)
-    saved = nbformat.read(path, 4)
-    assert code_of(saved) == ["power, rival = 0.2, 0.1\npower"]
-    assert outputs_of(saved)[0].data["text/plain"] == "0.2"
-
-
-def test_progress_bars_are_not_saved_but_warnings_are():
-    def written(text, name="stderr"):
-        return new_output("stream", name=name, text=text)
-
-    bar = "dog: about 900 passes:  40%|████      | 360/900 [00:02]\n"
-    advice = "auto.py:21: TqdmWarning: IProgress not found.\n  from .notebook import tqdm as bar\n"
-    warning = "UserWarning: 40% are wrong\n"
-    texts = [bar, "\n", advice, bar + warning]
-    kept = without_progress([*map(written, texts), written(bar, "stdout")])
-    assert [(output.name, output.text) for output in kept] == [("stderr", warning), ("stdout", bar)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_classpattern.scanning.decision import decide, references_needed
+from captum_classpattern.scanning.decision import decide
 
 CLEAN = np.random.default_rng(0).normal(size=(39, 10))
 PROPERTY = settings(max_examples=50, deadline=None, derandomize=True)
@@ -104,12 +104,6 @@ def test_few_false_alarms_among_models_that_are_alike():
         assert np.mean([each.p_value <= 0.05 for each in found]) <= 0.05
 
 
-def test_how_many_references_a_level_needs():
-    for alpha in (0.5, 0.2, 0.1, 0.05, 0.03, 0.01, 0.001):
-        n = references_needed(alpha)
-        assert 1 / (n + 1) <= alpha + 1e-12 < 1 / n
-
-
 USUAL, ONE = np.zeros(10), np.eye(10)[3] * 9
 ALL = 5 + 3 * np.eye(10)[4]  # of another kind
 STRONG = 2 + np.eye(10)[5] * 7  # a class far above strong ones
@@ -147,15 +141,3 @@ def test_verdicts_by_hand(scores, n, verdict, p_value, family, target):
 def test_models_that_cannot_be_compared_are_inconclusive():
     found = decide({"a": ONE}, {"a": CLEAN}, 0.05, comparable=False)
     assert (found.verdict, found.p_value) == ("inconclusive", 1 / 40)
-
-
-def test_of_two_classes_one_may_lead():
-    """The class with the backdoor is half of the classes, and must not count as most of them."""
-    found = decide({"a": [0.0, 9.0]}, {"a": CLEAN[:, :2]}, 0.05, comparable=True)
-    assert (found.verdict, found.target) == ("suspicious", 1)
-
-
-def test_models_that_are_all_the_same_lead_by_nothing():
-    same = np.tile(np.arange(10.0), (20, 1))
-    found = decide({"a": same[0]}, {"a": same}, 0.05, comparable=True)
-    assert (found.verdict, found.p_value, found.comparison.lead) == ("nothing found", 1, 0)

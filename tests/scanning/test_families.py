@@ -118,14 +118,6 @@ def test_the_field_passes_through_its_control_points_as_a_cubic():
     )
 
 
-def test_a_picture_of_a_perturbation_is_grey_where_nothing_changes():
-    value = torch.tensor([[0.0, 0.2], [-0.1, 0.05]]).view(1, 2, 2).double()
-    drawn = [Additive((1, 2, 2)).picture(each) for each in (value, torch.zeros(1, 2, 2))]
-    assert drawn[0].flatten().tolist() == pytest.approx([0.5, 1.0, 0.25, 0.625])
-    assert drawn[1].flatten().tolist() == [0.5] * 4
-    assert drawn[0].dtype == torch.float32
-
-
 # ---- the search
 
 

@@ -1,7 +1,6 @@
 """Patterns of a scan are kept, and resumed after a kill, but never taken for those of another."""
 
 import itertools
-import json
 import math
 import re
 import shutil
@@ -16,7 +15,6 @@ from refusals import refusal
 from scanned import CLASSES, Net, images_of
 
 from captum_classpattern import ClassPattern, Pattern
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import families
@@ -30,7 +28,7 @@ from captum_classpattern.scanning.families import (
     grid_of,
     unit_of,
 )
-from captum_classpattern.scanning.profile import draw_sample, measure
+from captum_classpattern.scanning.profile import measure
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
 OTHER = {**KEY, "seed": 1}
@@ -198,14 +196,6 @@ def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, 
     assert searched == []
 
 
-def test_a_folder_of_another_version_is_refused(tmp_path, kept):
-    folder = shutil.copytree(kept[0], tmp_path / "old")
-    known = json.loads((folder / "search.json").read_text())
-    (folder / "search.json").write_text(json.dumps(known | {"captum_classpattern": "0.1"}))
-    with pytest.raises(ValueError, match=r"\(another captum_classpattern\)"):
-        measure(Net(), images_of(), folder=folder)
-
-
 def test_functions_of_other_outputs_do_not_share_patterns(tmp_path):
     one, other = Net(), Net(1)
     measure(lambda x: one(x), images_of(), folder=tmp_path)
@@ -228,6 +218,7 @@ def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
         same(again.patterns[key], one)
 
 
+@pytest.mark.script
 def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tmp_path, capsys):
     """Exchangeable models get the same budget, whatever is found early, on a slow clock, too."""
     monkeypatch.setattr("time.perf_counter", partial(next, itertools.count()))
@@ -245,15 +236,6 @@ def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tm
         assert bar.n == pytest.approx(CLASSES * every, rel=0.12)  # 12 images judge
     measure(Net(), images_of(), SearchSettings(show_progress=True), folder=tmp_path)
     assert re.search(rf"Scanning: 100%.*/{CLASSES * further / 1000:.2f}k", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("counts", [[60] * 4, [9] * 4, [60, 51, 50, 20]])
-def test_at_most_fifty_images_a_class_are_searched_with(counts):
-    labels = torch.arange(4).repeat_interleave(torch.tensor(counts))
-    images = LabelledImages(torch.rand(len(labels), 1, 8, 8), labels)
-    sample, predicted = draw_sample(Net(), images, CLASSES, 0)
-    assert sample.labels.bincount().tolist() == [min(count, 50) for count in counts]
-    assert torch.equal(predicted, Net()(sample.take(range(len(sample)))).argmax(1))
 
 
 # ---- cells

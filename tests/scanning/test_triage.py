@@ -96,6 +96,7 @@ def searched_by(monkeypatch, stop_after=None):
     return calls
 
 
+@pytest.mark.script
 def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     short = -(-CLASSES // triage.TOGETHER)
     for stop_after in (4, short - 4 + 2):
@@ -132,6 +133,7 @@ class Biased(Net):
         return logits + 0.7 * nn.functional.one_hot(torch.tensor(7), CLASSES)
 
 
+@pytest.mark.script
 def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     usual = scan(Biased().eval(), *images)
     assert usual.clean_margins[7] == max(usual.clean_margins)

@@ -93,17 +93,6 @@ def test_forms_of_the_map():
     assert torch.equal(map, before)
 
 
-def test_a_mass_near_the_limits_of_its_type():
-    map = torch.full((1, 2, 4), 1e308, dtype=torch.float64)
-    assert localise(map, HALF).relevance_mass == pytest.approx(0.5)
-    assert localise(map * 1e-308 * 5e-324, HALF).relevance_mass == pytest.approx(0.5)
-
-
-def test_both_zeros_are_tied():
-    zeros = torch.tensor([[[-0.0] * 4, [0.0] * 4]])
-    assert localise(zeros, HALF) == Localisation(1.0, 0.5, 0.5, 0.0, 1.0)
-
-
 def test_changed_pixels_make_a_difference_on_these_images():
     """On black images a black and white patch shows its white pixels, on white its black ones."""
     trigger = BadNets((3, 6, 6))
@@ -126,13 +115,8 @@ REFUSALS = {
     "all pixels": lambda: localise(MAP, HALF | True),
     "no pixels": lambda: localise(MAP, HALF & False),
     "a map of three channels": lambda: localise(torch.ones(3, 2, 4), HALF),
-    "a flat map": lambda: localise(torch.ones(8), HALF),
-    "a turned map": lambda: localise(torch.ones(1, 4, 2), HALF),
     "NaN": lambda: localise(MAP * float("nan"), HALF),
-    "infinity": lambda: localise(MAP * torch.tensor([0, 1, 2, float("inf")]), HALF),
     "whole numbers": lambda: localise(MAP.long(), HALF),
-    "a list": lambda: localise([[1.0] * 4] * 2, HALF),
-    "a list of pixels": lambda: localise(MAP, [[True]]),
 }
 
 

@@ -130,13 +130,6 @@ def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def test_a_search_that_began_at_the_same_time_is_an_error(tmp_path):
-    one = Store(tmp_path, SETTINGS)
-    Store(tmp_path, {**SETTINGS, "seed": 1}).add(class_of(1))  # both have begun there
-    with pytest.raises(ValueError, match="of another search"):
-        one.write_summary({"classes": [0]})
-
-
 @pytest.mark.parametrize("before", [{**SETTINGS, "captum_classpattern": "2"}, WITHOUT_VERSION])
 def test_another_version_is_a_notice(before, tmp_path, snapshot):
     Store(tmp_path, before).add(class_of(0))

@@ -5,14 +5,11 @@ import json
 import re
 from collections import Counter
 
-import numpy as np
 import pandas
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from refusals import refusal, refusals, warnings_of
-from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun, network
+from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun
 from surveyed import finding as made_up
 from torch import nn
 
@@ -25,7 +22,7 @@ from captum_classpattern import (
     select_canvases,
 )
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import newcombe, wilson
+from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
 from captum_classpattern.surveys.search import DRAWS, SurveySearch
@@ -116,23 +113,6 @@ def test_a_class_stands_out_of_all_classes_of_the_model(scores, classes, expecte
     assert stands_out(dict(enumerate(scores)), 0, classes) is expected
 
 
-@settings(max_examples=60, deadline=None, database=None)
-@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=2, max_size=6))
-def test_a_class_stands_out_if_the_difference_to_its_control_and_to_each_other_is_above_nothing(
-    drawn,
-):
-    found = {y: scored(hits, 200, bare=bare) for y, (hits, bare) in enumerate(drawn)}
-
-    def above(hits, less):  # a plain one: Wilson's ends, put together
-        low, high = wilson(hits, 200)[0], wilson(less, 200)[1]
-        return (hits - less) / 200 > ((hits / 200 - low) ** 2 + (high - less / 200) ** 2) ** 0.5
-
-    for y, (hits, bare) in enumerate(drawn):
-        others = [less for other, (less, _) in enumerate(drawn) if other != y]
-        expected = all(above(hits, less) for less in (bare, *others))
-        assert stands_out(found, y, len(found)) is expected
-
-
 # ---- what is searched together, and for how long
 
 
@@ -149,7 +129,7 @@ def searches(monkeypatch):
     return noted
 
 
-@pytest.mark.parametrize("kind", ["white", "black", "grey", "positive"])
+@pytest.mark.parametrize("kind", ["white", "positive"])
 def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
     found = surveyed(canvases={kind: 2}, classes=[0, 1], areas=(0.2, 0.1), seed=3).findings
     assert searches == [([0, 0, 1, 1], (0.2, 0.1), 3)]
@@ -157,7 +137,7 @@ def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
         assert ("starts_iou" in finding.pattern.info) == (kind != "positive")
 
 
-@pytest.mark.parametrize("kind", ["positive", "negative", "confident", "random", "noise"])
+@pytest.mark.parametrize("kind", ["positive", "noise"])
 def test_a_class_gives_as_many_canvases_as_it_has_images_and_noise_takes_none(searches, kind):
     own = torch.tensor([0, 0, *[1] * 29, *[2] * 29])
     list(surveyed(search=(SEARCH, own), canvases={kind: 5}))
@@ -193,8 +173,8 @@ def test_a_small_budget_takes_fewer_canvases(limits, asked, n):
     assert found.pattern.info["searched_together"] == n
 
 
-@pytest.mark.parametrize("budget", [1_000, 2_500])
-def test_the_budget_is_for_each_class_and_kind(budget):
+def test_the_budget_is_for_each_class_and_kind():
+    budget = 1_000
     for found in surveyed(canvases={"positive": 4, "white": 2}, classes=[0, 2], budget=budget):
         info = found.pattern.info
         assert info["settings"]["budget"] == budget
@@ -302,16 +282,7 @@ def test_a_survey_searches_as_it_is_iterated_and_only_once(searched):
     assert repr(found) == "Survey(6 findings on positive, white canvases, areas 0.2, 0.1)"
 
 
-def test_methods_that_need_all_findings_run_the_search(tmp_path):
-    for method in (Survey.table, Survey.best_canvases, lambda s: s.scores("white", 0.2)):
-        found = begun(classes=[1, 2])
-        assert (len(method(found)) in (4, 2), len(found.finished)) == (True, 4)
-    found = begun(classes=[1, 2])
-    assert "class 2" in found.to_html(tmp_path / "page.html").read_text()
-    assert len(found.finished) == 4
-
-
-@pytest.mark.parametrize("at", range(0, 12, 3))  # of 12 patterns, 4 per class
+@pytest.mark.parametrize("at", [0, 6])  # of 12 patterns, 4 per class
 def test_an_interrupted_survey_goes_on_to_the_same_findings(whole, monkeypatch, tmp_path, at):
     for folder in (None, tmp_path):
         with monkeypatch.context() as patch:
@@ -340,13 +311,6 @@ def test_a_finished_survey_in_a_folder_is_not_searched_again(whole, tmp_path, se
     assert searched == []
     with pytest.raises(ValueError, match="holds results already: pass `resume=True`"):
         begun(folder=tmp_path)
-
-
-def test_a_search_that_failed_does_not_lock_its_folder(tmp_path):
-    found = surveyed(search=(SEARCH, LABELS % 2), classes=[2], folder=tmp_path)
-    with pytest.raises(ValueError, match="none of the 60 images is of class 2"):
-        list(found)
-    assert len(begun(classes=[0], folder=tmp_path).findings) == 2
 
 
 def test_a_folder_is_complete_if_all_classes_that_were_requested_are_there(tmp_path):
@@ -389,9 +353,7 @@ OTHERS = {  # what a survey begins with, and what it continues with
     "search images": ({}, {"search": SEARCH.flip(0)}),
     "held-out images": ({}, {"held_out": HELD_OUT.flip(0)}),
     "steps": ({}, {"n_steps": 3}),
-    "areas": ({}, {"areas": (0.2,)}),
     "a budget": ({}, {"budget": 2_000}),
-    "a time": ({}, {"max_seconds": 60}),
 }
 
 
@@ -403,28 +365,6 @@ def test_other_settings_are_refused_on_resume(tmp_path, case, snapshot, monkeypa
     assert len(begun(classes=[0], folder="out", resume=True, **before).finished) == 2
     text = refusal(lambda: begun(classes=[0], folder="out", resume=True, **after))
     assert re.sub("[0-9a-f]{32,}", "HASH", text) == snapshot
-
-
-def test_another_survey_is_not_overwritten(tmp_path):
-    list(begun(classes=[0], folder=tmp_path))
-    before = (tmp_path / "results.json").read_bytes()
-    with pytest.raises(ValueError, match="of another search"):
-        Survey([made_up(0, "white", 5)], 3).save(tmp_path)
-    assert (tmp_path / "results.json").read_bytes() == before
-
-
-def test_a_model_in_another_precision_sees_the_same_held_out_images():
-    nets = (network().to(dtype) for dtype in (torch.float32, torch.bfloat16))
-    one, other = (begun(net).info["settings"]["held_out_images"] for net in nets)
-    assert one == other
-
-
-def test_numbers_of_numpy_can_be_written(tmp_path):
-    one = np.int64(1)
-    settings = {"canvases": {"white": one}, "areas": np.array([0.25], np.float32), "n_steps": one}
-    found = surveyed(folder=tmp_path, classes=[one], seed=np.int64(2), **settings)
-    assert len(found.findings) == 1
-    assert Survey.load(tmp_path).info["settings"]["canvases"] == {"white": 1}
 
 
 def test_two_searches_share_a_folder(whole, tmp_path):
@@ -477,9 +417,7 @@ def test_the_table_has_a_row_for_each_class_and_kind_of_canvas(findings):
 STRONGEST = {
     "of two": ((50, 90), 2, {}),
     "no more than chance": ((85, 90), 2, {}),
-    "as strong as a control": ((50, 90), 2, {"control": 0.9}),
     "of an unknown number": ((50, 90), None, {}),
-    "by name": ((50, 90), 2, {"class_name": "cat"}),
     "two of ten": ((50, 90), 10, {}),
     "one of ten": ((90,), 10, {}),
     "of few images": ((5, 55), 2, {"n": 60}),
@@ -491,13 +429,6 @@ def test_whether_the_strongest_class_stands_out_is_said(case, snapshot):
     powers, n_classes, changes = STRONGEST[case]
     found = Survey((made_up(y, "white", n, **changes) for y, n in enumerate(powers)), n_classes)
     assert found.strongest("white", 0.05) == snapshot
-
-
-@pytest.mark.parametrize(("n_classes", "n"), [(2, 100), (10, 100), (2, 60)])
-def test_why_it_is_not_known_whether_a_class_stands_out_is_said_once(n_classes, n, snapshot):
-    kinds = [(y, kind) for kind in ("positive", "white") for y in (0, 1)]
-    found = Survey((made_up(y, kind, 50 - 40 * y, n=n) for y, kind in kinds), n_classes)
-    assert found.strongest_of_each() == snapshot
 
 
 def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones():
@@ -537,7 +468,6 @@ def test_it_splits_normalises_and_names_as_explain_class_does():
     "settings",
     [
         {"budget": 500, "areas": (0.2,)},
-        {"budget": 1_500},
         {"budget": 500, "canvases": "white"},
         {"n_steps": 4, "classes": [1]},
     ],
@@ -566,16 +496,10 @@ ONE = Survey([made_up(0, "white", 5)])
 REFUSED_AT_ONCE = {
     "class 7 of 3": {"classes": [0, 7]},
     "no canvas of a kind": {"canvases": {"white": 0}},
-    "True canvases": {"canvases": {"white": True}},
-    "another kind": {"canvases": {"red": 1}},
     "no canvases": {"canvases": {}},
     "an area of no pixel": {"areas": (0.2, 0.0)},
-    "no areas": {"areas": ()},
     "no classes": {"classes": []},
     "budget": {"budget": 0},
-    "n_steps": {"n_steps": 0},
-    "classes_together": {"classes_together": 0},
-    "internal_batch_size": {"internal_batch_size": 0},
     "held-out images of another shape": {"held_out": HELD_OUT[..., :5]},
 }
 
@@ -588,9 +512,6 @@ def test_refusals_before_anything_is_searched(case, snapshot, tmp_path):
 
 REFUSALS = {
     "labels at the place of held-out images": lambda: survey(NET, SEARCH, LABELS),
-    "labels from 1": lambda: list(surveyed(search=(SEARCH, LABELS + 1))),
-    "held-out labels from 1": lambda: list(surveyed(held_out=(HELD_OUT, LABELS + 1))),
-    "a mean without a std": lambda: survey(NET, (SEARCH, LABELS), mean=0.5),
     "images in both sets": lambda: list(surveyed(held_out=(SEARCH, LABELS), classes=[0])),
     "no held-out images of others": lambda: list(surveyed(held_out=(HELD_OUT, [0] * 60))),
     "few images to judge by": lambda: list(surveyed(search=(SEARCH[:4], LABELS[:4]))),

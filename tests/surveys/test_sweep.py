@@ -192,12 +192,6 @@ def test_a_warning_names_its_model_and_points_at_the_call(tmp_path, monkeypatch)
     assert warning.filename == __file__
 
 
-def test_a_class_that_a_model_does_not_have_fails_it(tmp_path):
-    found = run(tmp_path, two(), classes=[0, 7])
-    assert [*found.failures] == ["old", "new"]
-    assert "7" in found.failures["old"]
-
-
 def test_a_notebook_shows_a_row_for_each_model(swept):
     page = read(swept, pictures=1)
     rows, table = table_of(page), swept.table()
@@ -274,6 +268,7 @@ sweep(two(), SEARCH, HELD_OUT, folder=Path({folder!r}), **QUICK)
 """
 
 
+@pytest.mark.script
 def test_killed_at_any_moment_nothing_is_lost_repeated_or_half(swept, tmp_path):
     tests = os.path.dirname(os.path.dirname(__file__))
     line = [sys.executable, "-c", SCRIPT.format(tests=tests, folder=str(tmp_path))]
@@ -343,17 +338,6 @@ REFUSALS = {
 def test_refusals(case, snapshot, swept, elsewhere):
     text = refusal(lambda: REFUSALS[case](swept)).replace(str(swept.folder), "FOLDER")
     assert re.sub("[0-9a-f]{32,}", "HASH", text) == snapshot
-
-
-def test_images_without_labels_need_classes(elsewhere):
-    assert {*unlabelled(classes=[1]).table()["class"]} == {1}
-
-
-def test_without_ray_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'captum_classpattern\[ray\]'"):
-        run(tmp_path / "out", two(), engine="ray")
-    assert not (tmp_path / "out").exists()
 
 
 def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):

@@ -92,10 +92,3 @@ def test_texts_are_broken_where_words_end(width, text):
     written = Figure().text(0, 0, text.replace("|", ""), fontsize=9)
     wrap(written, width)
     assert written.get_text().split("\n") == [line.strip() for line in text.split("|")]
-
-
-def test_a_word_longer_than_a_line_is_broken_anywhere():
-    written = Figure(dpi=100).text(0, 0, "m" * 50, fontsize=9)
-    wrap(written, 0.7)
-    assert written.get_text().replace("\n", "") == "m" * 50
-    assert written.get_window_extent().width <= 70

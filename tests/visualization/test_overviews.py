@@ -115,13 +115,6 @@ def test_a_heat_map_has_its_shares_as_numbers():
     check_layout(figure)
 
 
-def test_of_many_classes_the_strongest_are_drawn():
-    many = Survey([finding(y, "white", (7 * y) % 25, class_name=f"pet {y}") for y in range(25)])
-    figure, axes = plot_grid(many, title="Pets", use_pyplot=False)
-    assert figure.get_suptitle() == "Pets (the 20 strongest of 25 classes)"
-    assert titles(axes) == [f"pet {y}" for y in range(25) if (7 * y) % 25 >= 5]
-
-
 def test_rows_and_columns_of_a_heat_map_are_sorted_by_their_means():
     _, [axis] = plot_heat_map(SHARES, use_pyplot=False)
     grid = axis.images[0].get_array()

@@ -187,15 +187,6 @@ def test_a_number_of_classes_that_the_weights_contradict(count, tmp_path, monkey
     assert_same(load_model(path, arch=TINY, num_classes=3), Tiny())
 
 
-@pytest.mark.parametrize(
-    "size", [[10**5, 10**5, 3], [12, 12], "12", [12, 12, 7], [0, 12, 3], [None] * 3]
-)
-def test_an_impossible_image_size_is_ignored(size, tmp_path):
-    path, content = poisoned(tmp_path, count=1)
-    torch.save({**content, "img_size": size}, path)
-    assert load_model(path, arch=TINY).input_size is None
-
-
 def test_a_normalisation_in_the_file_takes_precedence_over_the_data_set(tmp_path):
     path, content = poisoned(tmp_path, count=1)
     mean, std = (torch.tensor(values) for values in IMAGENET)
