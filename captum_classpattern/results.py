@@ -66,5 +66,6 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
     rows = list(rows)
     columns = {key: None for row in rows for key in row}
     values = [columns | dict(row) for row in rows]
-    table = pandas.DataFrame(values, columns=list(columns), dtype=object)
-    return table.infer_objects()  # whole numbers stay so beside None
+    whole = [key for key in columns if {type(row[key]) for row in values} == {int, type(None)}]
+    table = pandas.DataFrame(values, columns=list(columns))
+    return table.astype(dict.fromkeys(whole, "Int64"))  # else they would be floats

@@ -13,6 +13,7 @@ def test_a_table_has_all_columns_in_the_order_in_which_they_come():
     table = as_table(iter([{"b": 1, "a": "x"}, {"b": 2, "c": 0.5}]))
     expected = pandas.DataFrame({"b": [1, 2], "a": ["x", None], "c": [None, 0.5]})
     pandas.testing.assert_frame_equal(table, expected)
+    assert as_table([{"n": 1}, {"n": None}])["n"].dtype == "Int64"  # a whole number
     pandas.testing.assert_frame_equal(as_table([]), pandas.DataFrame([]), check_column_type=False)
 
 

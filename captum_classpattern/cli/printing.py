@@ -17,10 +17,11 @@ def say(*sentences: str) -> None:
 
 def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None:
     """Prints the columns of a DataFrame that have a format, such as ".1%", or "" for texts."""
+    from pandas import isna  # slow to import
 
     def formatted(form: str) -> Any:
         def text_of(value: Any) -> str:
-            if value is None or value != value:  # NaN
+            if isna(value):
                 return ""
             return printable(value if isinstance(value, str) else f"{value:{form}}")
 

@@ -17,14 +17,16 @@ def test_a_table_has_the_columns_that_have_a_format(capsys):
         {"class": "[b]", "power": 0.25, "n": 3, "other": 1},
         {"class": "dog\x1b[2J", "power": None, "n": 12, "above": "few"},
         {"class": "cat", "power": 0.0, "n": 0},
+        {"class": "cow", "n": None},
     ]
     print_table(as_table(rows), {"class": "", "power": ".1%", "n": "d", "above": ".0f"}, "a\x07 b")
-    title, head, first, second, third, end, _ = capsys.readouterr().out.split("\n")
+    title, head, first, second, third, empty, end, _ = capsys.readouterr().out.split("\n")
     assert (title, end) == ("a? b", "")
     assert head.split() == ["class", "power", "n", "above"]
     assert first.split() == ["[b]", "25.0%", "3"]
     assert second.split() == ["dog?[2J", "12", "few"]
     assert third.split() == ["cat", "0.0%", "0"]
+    assert empty.split() == ["cow"]
 
 
 def test_sentences_fit_the_terminal(capsys, monkeypatch):
