@@ -28,6 +28,7 @@ def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None
         return text_of
 
     shown = table.reindex(columns=[*formats]).astype(object)
+    shown = shown.where(shown.notna(), None)
     by_column = {name: formatted(form) for name, form in formats.items()}
     print(printable(title), end="\n" * bool(title))
     print(shown.to_string(index=False, na_rep="", formatters=by_column), end="\n\n")
