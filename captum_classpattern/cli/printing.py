@@ -17,18 +17,12 @@ def say(*sentences: str) -> None:
 
 def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None:
     """Prints the columns of a DataFrame that have a format, such as ".1%", or "" for texts."""
-    from pandas import isna  # slow to import
 
     def formatted(form: str) -> Any:
-        def text_of(value: Any) -> str:
-            if isna(value):
-                return ""
-            return printable(value if isinstance(value, str) else f"{value:{form}}")
-
-        return text_of
+        return lambda value: printable(value if isinstance(value, str) else f"{value:{form}}")
 
     shown = table.reindex(columns=[*formats]).astype(object)
-    shown = shown.where(shown.notna(), None)
+    shown = shown.where(shown.notna(), "")
     by_column = {name: formatted(form) for name, form in formats.items()}
     print(printable(title), end="\n" * bool(title))
     print(shown.to_string(index=False, na_rep="", formatters=by_column), end="\n\n")
