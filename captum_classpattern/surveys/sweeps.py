@@ -312,7 +312,7 @@ def _run_on_ray(
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
         fits = any(room[0] >= gpus and room[1] >= cores for room in rooms)
-        if start and not fits:  # it would wait forever; others' clusters may grow
+        if not fits:  # it would wait forever
             has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
             raise ValueError(
                 f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"

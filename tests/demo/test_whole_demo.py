@@ -39,10 +39,13 @@ def test_the_demo_finds_the_trigger(tmp_path):
     scan = json.loads((tmp_path / "scan" / "backdoored" / "scan.json").read_text())
     assert (scan["verdict"], scan["target"]) == ("suspicious", 0)
 
-    # the comparison: nothing failed, and the class pattern is ahead of the other methods
+    # the comparison: nothing failed, and the report shows all methods
     comparison = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert not comparison["failures"]
-    assert (tmp_path / "comparison" / "report.html").stat().st_size > 300_000
+    report = (tmp_path / "comparison" / "report.html").read_text(encoding="utf-8")
+    methods = {row["method"] for row in comparison["rows"]}
+    assert len(methods) == 7
+    assert all(name in report for name in methods)
 
 
 def printed_of(results):
