@@ -214,8 +214,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             other: Arguments of the constructor or of other methods, which are an error.
 
         Returns:
-            *list[Pattern]*, or of several areas *dict[float, list[Pattern]]*, for each area: The
-            patterns. Their ``info`` holds the settings and the seed, ``passes`` (how often the
+            *list[Pattern] or dict[float, list[Pattern]]*: The patterns; of several areas, by area.
+            Their ``info`` holds the settings and the seed, ``passes`` (how often the
             model ran forward and backward on an image; two runs forward alone count as one),
             ``loss_curve``, ``power_curve`` (pairs of passes and power on judging images, half-way
             and at the end), ``search_power`` (the last of these; None if there are too few images

@@ -140,8 +140,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return self.perturb(images)
 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
-        """Stamps images as :meth:`stamp` does, with the mask times a strength in [0, 1]: the method
-        of ``captum.robust.Perturbation``."""
+        """Stamps images as :meth:`Pattern.stamp` does, with the mask times a strength in [0, 1]:
+        the method of ``captum.robust.Perturbation``."""
         check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")

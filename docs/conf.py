@@ -72,6 +72,7 @@ MENU = {
             "photographs",
             "results/index",
             "project/benchmarks",
+            "project/claims_protocol",
             "project/development_log",
         ],
         "API": [
@@ -110,6 +111,7 @@ COPIED = {
     "CONTRIBUTING.md": "project/contributing.md",
     "NOTICE.md": "project/notice.md",
     "benchmarks/README.md": "project/benchmarks.md",
+    "benchmarks/claims/PROTOCOL.md": "project/claims_protocol.md",
     "benchmarks/development_log.md": "project/development_log.md",
     "tutorials/README.md": "tutorials/index.md",
     **{

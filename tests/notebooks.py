@@ -40,7 +40,7 @@ QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusio
         "--canvases 4": "--canvases 2",
         "--budget 1000": "--budget 500",
     },
-    "6_imagenet_class": {'"budget": 1_000': '"budget": 500', "n_steps=25": "n_steps=10"},
+    "6_imagenet_class": {"n_steps=25": "n_steps=10"},
     "7_imagenet_trojan": {"n_steps=25": "n_steps=10", "n_steps=6": "n_steps=4"},
 }
 METADATA = {

@@ -95,8 +95,6 @@ def client(_as_in_ci, data):
 def test_its_conclusions_hold(path, client, data):
     if data is None and "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8"):
         pytest.skip("CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet")
-    if path.stem == "5_natural_and_robust":
-        pytest.skip("its kernel died in the quick form, for an unknown reason: run it in full")
     assert run(quick(path), client, conclusions_of(path))
 
 
