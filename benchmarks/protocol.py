@@ -34,7 +34,7 @@ from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
-from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.pool import begin_search
 from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes

@@ -2,20 +2,19 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, as_arguments, check_pixels
+from captum_classpattern._validation import as_arguments, check_pixels
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
     check_classifier,
-    device_and_dtype,
     guessing_below,
     preserve_state,
     uncounted,
@@ -23,11 +22,11 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.contest import Contest
-from captum_classpattern.optimization.features import bytes_of_rows, numbered
+from captum_classpattern.optimization.features import numbered
+from captum_classpattern.optimization.pool import PoolSearch
 from captum_classpattern.optimization.search import Solver
-from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
-from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
+from captum_classpattern.pattern import Pattern, combined_hash
 
 if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
     AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -39,11 +38,6 @@ else:
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])  # as in Captum
 SLACK = 0.25
-ELSEWHERE = {  # where arguments belong that Captum's methods, or earlier versions, take here
-    "baselines": "give it to the constructor, as in ClassPattern(model, baselines)",
-    "baseline_labels": "give it to the constructor, as in ClassPattern(model, images, labels)",
-    "areas": "use `search(..., area=[.05, .01])`",
-}
 # baselines by which the model's accuracy is checked; and if these leave it open, whether it guesses
 CHECKED, IN_DOUBT = 100, 1_000
 DOUBT = 0.15  # of the accuracy on 100 baselines: three standard errors
@@ -70,6 +64,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             Dataset's own, else the classifier's predictions).
         multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks with the
             inputs, as in ``captum.attr.IntegratedGradients``. Default: False.
+        check_accuracy (bool): Whether the first search warns if the model is right on few of the
+            labelled baselines. Default: True.
+
+    Attributes:
+        precision (str or None): What the last :meth:`attribute` computed in, such as "bfloat16".
 
     Raises:
         TypeError: If the baselines are of a wrong type.
@@ -94,13 +93,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         baselines: Images,
         baseline_labels: Labels = None,
         multiply_by_inputs: bool = False,
+        *,
+        check_accuracy: bool = True,
     ) -> None:
         super().__init__(forward_func)
         self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
         self._multiply_by_inputs = multiply_by_inputs
-        self.accuracy_is_known = False
-        self.precision: str | None = None  # what the last search computed in, and how it was faster
-        self.accelerated_by: list[str] = []
+        self._check_accuracy = check_accuracy
+        self.precision: str | None = None
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -114,7 +114,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
-        **options: Unpack[SearchOptions],
+        **options: Unpack[PatternOptions],
     ) -> list[Pattern]: ...
 
     @overload
@@ -124,7 +124,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: Sequence[float],
-        **options: Unpack[SearchOptions],
+        **options: Unpack[PatternOptions],
     ) -> dict[float, list[Pattern]]: ...
 
     def search(
@@ -143,8 +143,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
-        **other: Any,
+        show_progress: bool | None = False,
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and judges
@@ -211,7 +210,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 at 224 pixels; on other devices all images of a step; halved if the memory is too
                 small).
             show_progress (bool): Draws a progress bar. Default: False.
-            other: Arguments of the constructor or of other methods, which are an error.
 
         Returns:
             *list[Pattern] or dict[float, list[Pattern]]*: The patterns; of several areas, by area.
@@ -248,53 +246,49 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ...  for area, of_area in found.items()}
             {0.2: [13, 13], 0.1: [6, 6]}
         """
-        _check_no_other("search", other)
-        several = isinstance(area, Sequence) and not isinstance(area, str)
-        settings = SearchSettings.of(locals(), areas=area if several else [area])
-        found = self.search_with(settings, canvases, target, additional_forward_args)
-        return found if several else found[settings.area]
-
-    def search_with(
-        self,
-        settings: SearchSettings,
-        canvases: Tensor,
-        target: int | str | Tensor | list[int] | list[str],
-        additional_forward_args: Any = None,
-    ) -> dict[float, list[Pattern]]:
-        """What :meth:`search` returns for several areas, with all settings in one object."""
         started = time.perf_counter()
+        several = isinstance(area, Sequence) and not isinstance(area, str)
+        areas: Any = area if several else [area]
+        settings = SearchSettings(
+            solver=solver,
+            areas=areas,
+            n_steps=n_steps,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+            budget=budget,
+            max_seconds=max_seconds,
+            keep=keep,
+            feature_mask=feature_mask,
+        )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        for each in settings.areas:
-            pixels_kept(each, canvases.shape[-2:])
-        described = settings.as_dict()
-        ids = numbered(settings.feature_mask, canvases, settings.areas)
-        settings = replace(settings, feature_mask=ids)
-        arguments = as_arguments(additional_forward_args)
-        contests: dict[float, Contest] = {}
-        contest: Contest | None = None  # the one at the next larger area
+        features = numbered(settings.feature_mask, canvases, settings.areas)
+        given = replace(settings, feature_mask=features), additional_forward_args, started
         with preserve_state(self.forward_func, settings.seed):
-            for each in sorted(settings.areas, reverse=True):
-                if contest is None or (contest.screened and not contest.search.stopped_early):
-                    at_area = replace(settings, areas=[each])
-                    contest = self._hold_contest(at_area, canvases, targets, arguments, started)
-                else:
-                    contest = contest.at_area(each)
-                contests[each] = contest
-            seen = self._seen([*contests.values()])
+            pool = self._search_pool(canvases, targets, *given)
+            pools = {settings.area: pool}
+            for smaller in sorted(settings.areas, reverse=True)[1:]:
+                pools[smaller] = pool = pool.at_area(smaller)
+            if self._baselines.in_memory:
+                seen = frozenset(self._baselines.hashes)
+            else:  # those that were used, since hashing all would load them
+                seen = frozenset().union(*(pool.seen for pool in pools.values()))
             evidence = {
-                "settings": described,
+                "settings": settings.as_dict(),
                 "seed": settings.seed,
                 "seconds": round(time.perf_counter() - started, 3),
                 "searched_together": len(canvases),
-                "passes_together": sum(each.passes for each in contests.values()),
-                "precision": self.precision,
-                "accelerated_by": self.accelerated_by,
+                "passes_together": sum(pool.passes for pool in pools.values()),
+                "precision": pool.precision,
+                "accelerated_by": pool.accelerated_by,
                 "search_images": len(seen),
                 "search_images_hash": combined_hash(seen),
                 "versions": versions(),
             }
-            return {area: contests[area].patterns(evidence, seen) for area in settings.areas}
+            patterns = {each: pools[each].patterns(evidence, seen) for each in settings.areas}
+        return patterns if several else patterns[settings.area]
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -313,7 +307,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-        **other: Never,
     ) -> Inputs:
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
@@ -336,31 +329,31 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             all channels, times the inputs if ``multiply_by_inputs``; shaped like the inputs.
 
         Raises:
-            TypeError, ValueError: As :meth:`search`; also if there are several areas.
+            TypeError, ValueError: As :meth:`search`. It takes one area.
         """
         started = time.perf_counter()
-        _check_no_other("attribute", other)
-        if isinstance(area, Sequence):
-            raise ArgumentTypeError(
-                f"attribute takes one `area`, a number, got {area!r}: use `area=[.05, .01]` of "
-                "search, or call attribute for each"
-            )
-        settings = SearchSettings.of(locals(), areas=[area])
+        settings = SearchSettings(
+            solver=solver,
+            areas=[area],
+            n_steps=n_steps,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+            budget=budget,
+            max_seconds=max_seconds,
+            feature_mask=feature_mask,
+        )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
-        arguments = as_arguments(additional_forward_args)
-        ids = numbered(settings.feature_mask, canvases, settings.areas)
-        first, inverse = _distinct_searches(canvases, targets, arguments, ids)
-        settings = replace(settings, feature_mask=None if ids is None else ids[first])
+        features = numbered(settings.feature_mask, canvases, settings.areas)
+        given = replace(settings, feature_mask=features), additional_forward_args, started
         with preserve_state(self.forward_func, settings.seed):
-            distinct = [targets[i] for i in first]
-            contest = self._hold_contest(
-                settings, canvases[first], distinct, arguments, started, masks_only=True
-            )
-            masks = contest.search.pixel_masks[contest.winners]
-            result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
+            pool = self._search_pool(canvases, targets, *given, masks_only=True)
+            self.precision = pool.precision
+            result = pool.masks.to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         return (result,) if isinstance(inputs, tuple) else result
@@ -371,19 +364,20 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
 
-    def _hold_contest(
+    def _search_pool(
         self,
-        settings: SearchSettings,
         canvases: Tensor,
         targets: list[int],
-        arguments: tuple[Any, ...],
+        settings: SearchSettings,
+        additional_forward_args: Any,
         started: float,
         *,
         masks_only: bool = False,
-    ) -> Contest:
-        """A finished search of canvases."""
+    ) -> PoolSearch:
+        """The finished search of canvases at the largest area."""
+        arguments = as_arguments(additional_forward_args)
         if self._baselines.labels is None:
-            self.accuracy_is_known = True  # the labels will be the model's predictions
+            self._check_accuracy = False  # the labels will be the model's predictions
         self._baselines = ensure_labels(
             self.forward_func,
             self._baselines,
@@ -391,7 +385,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
-        contest = Contest(
+        pool = PoolSearch.of(
             self.forward_func,
             canvases,
             targets,
@@ -401,20 +395,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             started=started,
             masks_only=masks_only,
         )
-        classifier = contest.search.objective.forward_func
-        self.accelerated_by = [*getattr(classifier, "speedups", ())]
-        dtype = str(device_and_dtype(classifier, canvases)[1]).removeprefix("torch.")
-        self.precision = "bfloat16" if "bfloat16" in self.accelerated_by else dtype
         if not arguments:
-            self._check_accuracy(canvases[:1], settings.internal_batch_size)
-        contest.run()
-        return contest
+            self._warn_if_guessing(canvases[:1], settings.internal_batch_size)
+        pool.run()
+        return pool
 
-    def _check_accuracy(self, like: Tensor, batch_size: int | None) -> None:
+    def _warn_if_guessing(self, like: Tensor, batch_size: int | None) -> None:
         """Warns, once, if the model is right on few of the labelled baselines."""
-        if self.accuracy_is_known or len(self._baselines) < MIN_LABELLED:
+        if not self._check_accuracy or len(self._baselines) < MIN_LABELLED:
             return
-        self.accuracy_is_known = True
+        self._check_accuracy = False
         n_classes = check_classifier(self.forward_func, like).shape[1]
         for most in (CHECKED, IN_DOUBT):
             sample = self._baselines.stratified_sample(most)
@@ -427,22 +417,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 break
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
-    def _seen(self, contests: Sequence[Contest]) -> frozenset[str]:
-        """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,
-        since hashing all would load them."""
-        if self._baselines.in_memory:
-            return frozenset(self._baselines.hashes)
-        used = set[int]().union(*(contest.search.schedule.seen for contest in contests))
-        fit, judges = contests[0].search.schedule.source, contests[0].pool.judges  # of all areas
-        return frozenset([*fit.hashes_at(sorted(used)), *judges.hashes])
-
-
-def _check_no_other(method: str, arguments: Iterable[str]) -> None:
-    """Raises an error if there are arguments that the method does not have."""
-    for name in arguments:
-        hint = ELSEWHERE.get(name, f"see help(ClassPattern.{method})")
-        raise ArgumentTypeError(f"ClassPattern.{method} has no argument `{name}`: {hint}")
-
 
 def single_tensor(inputs: Any) -> Any:
     """The one Tensor of Captum's ``inputs``, which may be in a tuple."""
@@ -454,21 +428,6 @@ def single_tensor(inputs: Any) -> Any:
             )
         return inputs[0]
     return inputs
-
-
-def _distinct_searches(
-    canvases: Tensor, targets: list[int], additional: tuple[Any, ...], ids: Tensor | None
-) -> tuple[list[int], list[int]]:
-    """The first row of each distinct (canvas, features, target), and the search that serves each
-    row. With additional Tensors, which may differ from row to row, each row has its own search."""
-    if any(isinstance(argument, Tensor) for argument in additional):
-        return [*range(len(targets))], [*range(len(targets))]
-    rows: dict[tuple[bytes, bytes, int], list[int]] = {}  # of each search
-    features = bytes_of_rows(ids, len(targets))
-    for row, image in enumerate(canvases.cpu().double().numpy()):
-        rows.setdefault((image.tobytes(), features[row], targets[row]), []).append(row)
-    searches = {row: number for number, same in enumerate(rows.values()) for row in same}
-    return [same[0] for same in rows.values()], [searches[row] for row in range(len(targets))]
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from captum_classpattern.classifier import preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import numbered
-from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.pool import begin_search
 from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
 

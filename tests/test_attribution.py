@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 from captum_classpattern import ClassPattern, Pattern, predictive_power
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.schedule import Schedule
 from captum_classpattern.pattern import combined_hash
 
@@ -61,7 +61,7 @@ def test_one_pattern_per_canvas_in_order(solver):
     patterns = search(target=targets, seed=3, solver=solver)
     assert [pattern.target for pattern in patterns] == targets
     assert all(torch.equal(p.canvas, canvas) for p, canvas in zip(patterns, CANVASES))
-    fit, _ = split_for_judging(SOURCE, 3)
+    fit, _ = split_for_validation(SOURCE, 3)
     settings = {"n_steps": 12, "area": 0.2, "seed": 3, "solver": solver}
     result = search_masks(NET, CANVASES, targets, fit, **settings)
     for pattern, mask, losses in zip(patterns, result.masks, result.losses):
@@ -114,7 +114,7 @@ def test_the_defaults(solver, passes, steps, snapshot):
 
 def looked_at(seed, target, shown):
     """The hashes of the images that judge, and of the first ones that are fitted to."""
-    fit, judge = split_for_judging(SOURCE, seed)
+    fit, judge = split_for_validation(SOURCE, seed)
     order = np.random.default_rng([seed, 0]).permutation(len(fit))
     others = [i for i in order if fit.labels[i] != target]
     return {*judge.hashes, *fit.hashes_at(others[:shown])}
@@ -176,7 +176,7 @@ def test_patterns_share_neither_their_evidence_nor_memory_with_the_canvases():
 def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed):
     images = torch.arange(len(labels)).view(-1, 1, 1, 1) / 60
     source = LabelledImages(images, labels, argument="images")
-    fit, judge = split_for_judging(source, seed)
+    fit, judge = split_for_validation(source, seed)
     assert sorted(fit.hashes + judge.hashes) == sorted(source.hashes)
     assert len(set(fit.labels.tolist())) >= min(2, len(set(labels)))  # each has some to win over
     if len(judge):
@@ -187,7 +187,7 @@ def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed
     else:
         rare = min(labels.count(label) for label in set(labels))
         assert len(labels) < 5 or rare <= len(labels) // 5
-    again = split_for_judging(source, seed)[1]
+    again = split_for_validation(source, seed)[1]
     assert again.hashes == judge.hashes
 
 
@@ -197,7 +197,7 @@ def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed
 def test_at_most_500_images_judge(count, judging):
     images = torch.zeros(count, 1, 1, 1)
     labels = torch.arange(count) % 10
-    fit, judge = split_for_judging(LabelledImages(images, labels, argument="images"), 0)
+    fit, judge = split_for_validation(LabelledImages(images, labels, argument="images"), 0)
     assert (len(fit), len(judge)) == (count - judging, judging)
     if judging > 10:
         assert max(judge.labels.bincount()) - min(judge.labels.bincount()) <= 1
@@ -235,7 +235,7 @@ def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
     monkeypatch.setattr(Schedule, "steps", spy)
     solver = {"paper": PaperLoop(epochs=1), "swap": Swap(rounds=3)}[solver]
     getattr(ClassPattern(NET, data), method)(CANVASES, target=[0, 1, 2, 0, 1, 2], solver=solver)
-    fit, judge = split_for_judging(SOURCE, 0)
+    fit, judge = split_for_validation(SOURCE, 0)
     hashes = {HASHES[i] for i in fitted}
     assert hashes == set(fit.hashes)
     assert not hashes & set(judge.hashes)
@@ -244,7 +244,7 @@ def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
 
 def plain_power(pattern, seed, area=0.2):
     """Over the judging images, one at a time."""
-    _, judge = split_for_judging(SOURCE, seed)
+    _, judge = split_for_validation(SOURCE, seed)
     top = pattern.topk(area)
     hits = [
         int(NET(torch.where(top.mask > 0, pattern.canvas, IMAGES[i])[None]).argmax())

@@ -640,12 +640,8 @@ REFUSALS = {
     "canvases above 1": lambda: search(with_pixel(1.01), 1),
     "canvases of NumPy": lambda: search(SOME.numpy(), 1),
     "baselines above 1": lambda: ClassPattern(make_net(), with_pixel(1.01)),
-    "attribute, baselines": lambda: attribute(SOME, 1, baselines=None),
-    "attribute, n_samples": lambda: attribute(SOME, 1, n_samples=None),
-    "search, areas": lambda: search(SOME, 1, areas=None),
     "search, area []": lambda: search(SOME, 1, area=[]),
     "attribute, area [0.1]": lambda: attribute(SOME, 1, area=[0.1]),
-    "search, baselines": lambda: search(SOME, 1, baselines=None),
     "attribute_future": lambda: EXPLAINER.attribute_future(SOME, 0),
 }
 

@@ -8,8 +8,12 @@ from torch import Tensor
 
 from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.optimization.contest import SCREENED, SCREENING_JUDGES, STARTS
-from captum_classpattern.optimization.holdout import judging_subset
+from captum_classpattern.optimization.pool import (
+    SCREENED,
+    SCREENING_IMAGES,
+    STARTS,
+    validation_subset,
+)
 from captum_classpattern.scores.power import judge, random_mask
 from claims.images import evenly
 
@@ -19,7 +23,7 @@ def best_judged(
 ) -> Pattern:
     """The one that makes the classifier predict its class on most judging images. As in a search,
     a few of these images screen the candidates and leave two."""
-    rounds = ((judging_subset(judges, SCREENING_JUDGES), SCREENED), (judges, 1))
+    rounds = ((validation_subset(judges, SCREENING_IMAGES), SCREENED), (judges, 1))
     left = list(candidates)
     for images, count in rounds:
         if len(left) > count:

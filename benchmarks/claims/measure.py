@@ -17,7 +17,7 @@ from captum_classpattern._files import write_json
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import hash_of_images
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.scores import simplicity
 from captum_classpattern.scores.power import Scorer, judge
 from claims.changes import changes
@@ -167,14 +167,13 @@ class Study:
 
     @cached_property
     def _explainer(self) -> ClassPattern:
-        explainer = ClassPattern(self.classifier, self.images.search)
-        explainer.accuracy_is_known = True  # networks of random labels are no surprise
-        return explainer
+        # networks of random labels are no surprise
+        return ClassPattern(self.classifier, self.images.search, check_accuracy=False)
 
     @cached_property
     def _judges(self) -> LabelledImages:
         """The search images that judge patterns in the search, too."""
-        return split_for_judging(self.images.search, SETTINGS["seed"])[1]
+        return split_for_validation(self.images.search, SETTINGS["seed"])[1]
 
     @cached_property
     def _scorer(self) -> Scorer:

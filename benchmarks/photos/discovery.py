@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.optimization import Learned
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import triage
 from captum_classpattern.scores.power import PredictivePower, Scorer
@@ -44,7 +44,7 @@ def triage_rows(
     """The margin of each class of a sample after a short search."""
     settings = SearchSettings(solver=PASSES[passes])
     explainer = ClassPattern(model, problem.images, problem.labels)
-    _, judges = split_for_judging(problem.parts[0], settings.seed)
+    _, judges = split_for_validation(problem.parts[0], settings.seed)
     n_classes = judges.count_outputs(model)
     clean = triage.clean_margins(model, judges, n_classes, settings.seed)
     missing = [y for y in classes_of(SAMPLE) if (network, passes, y) not in done]

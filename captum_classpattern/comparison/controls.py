@@ -15,7 +15,6 @@ from captum_classpattern.attribution import ClassPattern, log_usage, single_tens
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
-from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_mask
 
@@ -206,10 +205,19 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         shaped like these. Arguments are those of :meth:`ClassPattern.search`.
         """
         images = single_tensor(inputs).detach().clamp(0, 1)
-        settings = SearchSettings.of(locals(), solver="learned", areas=[area])
-        [self.patterns] = self._search.search_with(
-            settings, images, target, additional_forward_args
-        ).values()
+        self.patterns = self._search.search(
+            images,
+            target,
+            area=area,
+            additional_forward_args=additional_forward_args,
+            solver="learned",
+            seed=seed,
+            budget=budget,
+            n_steps=n_steps,
+            max_seconds=max_seconds,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+        )
         self.precision = self.patterns[0].info["precision"]
         return masks_for(torch.stack([pattern.mask for pattern in self.patterns]), inputs)
 

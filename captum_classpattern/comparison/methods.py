@@ -103,7 +103,13 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    limits = SearchSettings.of(locals())
+    limits = SearchSettings(
+        n_steps=n_steps,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        budget=budget,
+        max_seconds=max_seconds,
+    )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     names_of_limits = ("budget", "n_steps", "max_seconds", "precision", "internal_batch_size")
     learning = {name: getattr(limits, name) for name in names_of_limits}

@@ -72,10 +72,12 @@ def numbered(
     areas: Sequence[float],
 ) -> Tensor | None:
     """The features of each canvas, int64 (N, H, W), numbered from 0 in reading order; None if each
-    pixel is one. An error if they don't fit the canvases, or one is larger than an area."""
+    pixel is one. An error if an area keeps no pixel or all, if the features don't fit the canvases,
+    or if one is larger than an area."""
+    count, _, height, width = canvases.shape
+    kept, smallest = min((pixels_kept(area, (height, width)), area) for area in areas)
     if feature_mask is None:
         return None
-    count, _, height, width = canvases.shape
     if isinstance(feature_mask, Cells):
         feature_mask = feature_mask(canvases[0])
     if callable(feature_mask):
@@ -92,11 +94,10 @@ def numbered(
         return None
     if bool((ids.flatten(1).amax(1) == 0).any()):
         raise ValueError("`feature_mask` has one feature for all pixels: give at least two")
-    kept, area = min((pixels_kept(area, (height, width)), area) for area in areas)
     largest = int(max(each.flatten().bincount().max() for each in ids))
     if largest > kept:
         raise ValueError(
-            f"`feature_mask` has a feature of {largest} pixels, but an area of {area:g} keeps "
+            f"`feature_mask` has a feature of {largest} pixels, but an area of {smallest:g} keeps "
             f"{kept} of {height}x{width}: give smaller features (more cells), or a larger area"
         )
     return ids.expand(count, -1, -1)
@@ -122,13 +123,6 @@ def check_for_all(feature_mask: object, size: tuple[int, ...]) -> None:
             f"`feature_mask` has {len(rows)} rows, but canvases are chosen later: give one "
             "for all, or a function of a canvas"
         )
-
-
-def bytes_of_rows(ids: object, count: int) -> list[bytes]:
-    """The features of each canvas as bytes."""
-    if not isinstance(ids, Tensor):
-        return [b""] * count
-    return [row.tobytes() for row in ids.cpu().numpy()]
 
 
 def check_can_resume(feature_mask: Tensor | Callable[[Tensor], Tensor] | None) -> None:

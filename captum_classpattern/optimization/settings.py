@@ -1,8 +1,8 @@
 """The settings of a search, validated once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, TypedDict
 
 from torch import Tensor
 
@@ -15,19 +15,24 @@ PARTS = ("name", "accelerates", "run")  # of a solver
 
 
 class SearchOptions(TypedDict, total=False):
-    """The keywords of :meth:`ClassPattern.search` beside the area, for type checkers."""
+    """The keywords that all searches share, see :meth:`ClassPattern.search`."""
 
-    keep: int | None
     budget: int | None
-    additional_forward_args: Any
-    feature_mask: Tensor | Callable[[Tensor], Tensor] | None
-    solver: Any
     n_steps: int | None
     max_seconds: float | None
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None
     seed: int
     precision: str
     internal_batch_size: int | None
-    show_progress: bool
+    show_progress: bool | None
+
+
+class PatternOptions(SearchOptions, total=False):
+    """Those of :meth:`ClassPattern.search` beside the area."""
+
+    keep: int | None
+    additional_forward_args: Any
+    solver: Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class SearchSettings:
     seed: int = 0
     precision: str = "auto"
     internal_batch_size: int | None = None
-    show_progress: bool = False
+    show_progress: bool | None = False
     budget: int | None = None
     max_seconds: float | None = None
     keep: int | None = None
@@ -91,17 +96,15 @@ class SearchSettings:
         counts = ("budget", "n_steps", "internal_batch_size", "keep")
         check_numbers(self, counts=counts, positive=["max_seconds"])
 
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any], **changed: Any) -> Self:
-        """The settings among the arguments of a public function, its ``locals()``."""
-        names = {field.name for field in fields(cls)}
-        given = {name: value for name, value in arguments.items() if name in names}
-        return cls(**(given | changed))
-
     @property
     def area(self) -> float:
         """The largest area, which is searched first."""
         return max(self.areas)
+
+    def keywords(self) -> dict[str, Any]:
+        """The settings as :meth:`ClassPattern.search` takes them."""
+        given = {each.name: getattr(self, each.name) for each in fields(SearchSettings)}
+        return {"area": given.pop("areas"), **given}
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the result, as plain values for JSON."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.images import LabelledImages, ensure_labels
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning.families import CHANGES, PATCHES
 from captum_classpattern.scanning.profile import Profile, draw_sample
@@ -51,7 +51,7 @@ def look_closer(
     """A look at one class of each family."""
     seed, at_once = settings.seed, min(settings.internal_batch_size or BATCH, BATCH)
     sample, _ = draw_sample(model, images, len(names), seed)
-    _, judges = split_for_judging(sample, seed)
+    _, judges = split_for_validation(sample, seed)
     with preserve_state(model, seed):
         first = sample.take([0])
         classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])

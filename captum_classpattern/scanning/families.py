@@ -24,8 +24,8 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import grid_cells
-from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.masks import norms, unit
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -78,7 +78,7 @@ def search_patches(task: Task) -> dict[tuple[int, int], Pattern]:
         found = store and store.find([(size, y) for y in group for size in SIZES])
         if not found:
             canvases = torch.full((len(group), *shape), GREY, device=device)
-            by_area = explainer.search_with(settings, canvases, group)
+            by_area = explainer.search(canvases, group, **settings.keywords())
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if store:
                 store.add(found)
@@ -256,7 +256,7 @@ def search_further(name: str, task: Task) -> tuple[list[float], list[float], dic
     change raises the mean margin of the class, so that a model that prefers the class on clean
     images gains nothing."""
     seed, at_once = task.settings.seed, task.settings.internal_batch_size
-    fit, judges = split_for_judging(task.sample, seed)
+    fit, judges = split_for_validation(task.sample, seed)
     first = task.sample.take([0])
     with preserve_state(task.model, seed):
         device, _ = device_and_dtype(task.model, first)

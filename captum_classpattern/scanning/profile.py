@@ -21,7 +21,7 @@ from captum_classpattern.images import (
     hash_of_images,
     predictions,
 )
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
@@ -106,7 +106,7 @@ def measure(
     are finished are kept in the folder, if there is one."""
     settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
     sample, predicted = draw_sample(model, images, n_classes, settings.seed)
-    _, judges = split_for_judging(sample, settings.seed)
+    _, judges = split_for_validation(sample, settings.seed)
     judged = [len(judges.without_class(y)) for y in range(n_classes)]
     if not all(judged):
         raise ValueError(

@@ -116,7 +116,12 @@ class ReferenceSet:
             ValueError: If the model has another number of classes than the set, the same weights as
                 another one, or the images are others.
         """
-        settings = SearchSettings.of(locals())
+        settings = SearchSettings(
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels, model)
         if self.images and describe(source)["hash"] != self.images.get("hash"):

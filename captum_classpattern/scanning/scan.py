@@ -328,7 +328,12 @@ def scan(
         >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
         'inconclusive'
     """
-    settings = SearchSettings.of(locals())
+    settings = SearchSettings(
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        show_progress=show_progress,
+    )
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")

@@ -20,7 +20,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import Cells
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -200,7 +200,7 @@ def rank_classes(
 ) -> Triage:
     """Searches all classes, and the first in full; finished parts are kept in the folder."""
     sample, predicted = draw_sample(model, images, len(names), settings.seed, MOST_IMAGES)
-    _, judges = split_for_judging(sample, settings.seed)
+    _, judges = split_for_validation(sample, settings.seed)
     if len(judges) < FEWEST_JUDGES or min(sample.shape[1:]) < SMALLEST:
         raise ValueError(
             f"a scan without references needs at least {FEWEST_JUDGES} images that judge, a fifth "
@@ -212,8 +212,7 @@ def rank_classes(
     store = None if folder is None else Store(folder / PATTERNS, key)
     if store:
         store.check()
-    explainer = ClassPattern(model, sample)
-    explainer.accuracy_is_known = True
+    explainer = ClassPattern(model, sample, check_accuracy=False)
     total = expected_passes(len(names), len(sample))
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
     with passes_bar(total, desc="Scanning", disable=not shown):
@@ -254,7 +253,7 @@ def search_cells(
     settings = replace(settings, areas=[*areas.values()], feature_mask=Cells(SIDE))
     device, _ = device_and_dtype(explainer.forward_func, torch.zeros(1, *shape))
     canvases = torch.full((len(classes), *shape), GREY, device=device)
-    by_area = explainer.search_with(settings, canvases, [*classes])
+    by_area = explainer.search(canvases, [*classes], **settings.keywords())
     return {(n, one.target): one for n in shares for one in by_area[areas[n]]}
 
 

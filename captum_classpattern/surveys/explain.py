@@ -106,7 +106,17 @@ def explain_class(
         torch.Size([4, 1, 8, 8])
     """
     _check_target(target, labels)
-    settings = SurveySettings.of(locals(), areas=[area], show_progress=False)
+    settings = SurveySettings(
+        areas=[area],
+        canvases=canvases,  # type: ignore[arg-type]
+        n_steps=n_steps,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        budget=budget,
+        max_seconds=max_seconds,
+        feature_mask=feature_mask,
+    )
     if max_seconds is not None:
         settings = replace(settings, max_seconds=max_seconds / len(settings.canvases))
     classifier = over_pixels(model, mean, std, class_names)

@@ -38,14 +38,14 @@ from captum_classpattern.images import (
 )
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
-from captum_classpattern.optimization.contest import (
+from captum_classpattern.optimization.features import check_can_resume, check_for_all
+from captum_classpattern.optimization.pool import (
     LEAST_BUDGET,
     SCREENED,
     STARTS,
     most_canvases,
     passes_of_group,
 )
-from captum_classpattern.optimization.features import check_can_resume, check_for_all
 from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -283,9 +283,8 @@ class SurveySearch(Survey):
                 select_canvases(self.model, search, None, y, size, kind, seed=settings.seed)
                 for y in targets
             ]
-            found = self._explainer.search_with(
-                settings, torch.cat(canvases), [target for target in targets for _ in range(size)]
-            )
+            each = [target for target in targets for _ in range(size)]
+            found = self._explainer.search(torch.cat(canvases), each, **settings.keywords())
             for area, patterns in found.items():
                 best.update({(pattern.target, kind, area): pattern for pattern in patterns})
         return best
@@ -343,9 +342,7 @@ class SurveySearch(Survey):
         if self.accuracy is not None:
             known = self._held_out.known_labels
             warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
-        explainer = ClassPattern(self.model, self.search)
-        explainer.accuracy_is_known = True
-        return explainer
+        return ClassPattern(self.model, self.search, check_accuracy=False)
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -510,7 +507,19 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
-    settings = SurveySettings.of(locals())
+    settings = SurveySettings(
+        areas=areas,
+        canvases=_count_canvases(canvases),
+        classes_together=classes_together,
+        n_steps=n_steps,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        show_progress=show_progress,
+        budget=budget,
+        max_seconds=max_seconds,
+        feature_mask=feature_mask,
+    )
     model = over_pixels(forward_func, mean, std, class_names)
     images = LabelledImages.of(search, None, model, class_names, argument="search images")
     known = images.names_for(model, class_names)

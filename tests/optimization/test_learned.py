@@ -12,7 +12,7 @@ from torch import nn
 from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, grid_cells
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 
 LABELS = torch.arange(30) % 3
 HEIGHT, WIDTH = 6, 5
@@ -133,7 +133,7 @@ def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
     [canvas], baselines = images(1, channels, 5), images(30, channels, 6)
     given = {"area": AREAS, "n_steps": ROUNDS, "seed": seed}
     found = learned(canvas[None], 1, solver=Learned(rate=rate), **given)
-    fit, judges = split_for_judging(LabelledImages.of(baselines, LABELS), seed)
+    fit, judges = split_for_validation(LabelledImages.of(baselines, LABELS), seed)
     others = judges.without_class(1).images
     problem = Problem(net_of(channels), canvas, 1, fit.images, fit.labels.tolist(), seed)
     for area, plain in zip(AREAS, plain_search(problem, rate)):
@@ -151,7 +151,7 @@ def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
 def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
     """Each is a plain search from its own colours that meets the images in its own order."""
     canvas, net = torch.full((1, 1, HEIGHT, WIDTH), 0.5).double(), net_of(1)
-    fit, judges = split_for_judging(LabelledImages.of(images(30, 1, 6), LABELS), seed)
+    fit, judges = split_for_validation(LabelledImages.of(images(30, 1, 6), LABELS), seed)
     others, margins, plain = judges.without_class(1).images, [], []
     for start in range(3):
         chance = np.random.default_rng([seed, 1, start])

@@ -12,7 +12,7 @@ from test_captum_contract import make_net, random_images, state_of_caller
 from torch import nn
 
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
@@ -177,7 +177,7 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
     task = Task(net, sample, classes, SearchSettings(seed=seed))
     powers, gains, found = search_further(name, task)
-    family, (fit, judges) = CHANGES[name](sample.shape), split_for_judging(sample, seed)
+    family, (fit, judges) = CHANGES[name](sample.shape), split_for_validation(sample, seed)
     assert list(found) == list(range(classes))
     assert len({*powers, 0.0}) > 1
     for target in found:

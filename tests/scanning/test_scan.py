@@ -10,7 +10,7 @@ from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.closer import look_closer
@@ -155,7 +155,7 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
     few = look_closer(model, images, FOUND, given, NAMES, replace(settings, internal_batch_size=7))
     assert [each.power for each in few.values()] == [each.power for each in looks.values()]
     sample, _ = draw_sample(model, images, CLASSES, 5)
-    judges = split_for_judging(sample, 5)[1]
+    judges = split_for_validation(sample, 5)[1]
     left = [i for i, image in enumerate(images.hashes) if image not in set(sample.hashes)]
     source = images.subset(left) if unseen else judges
     for y, look, change in (
@@ -348,5 +348,5 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals(case, snapshot, monkeypatch):
-    monkeypatch.setattr(ClassPattern, "search_with", None)
+    monkeypatch.setattr(ClassPattern, "search", None)
     assert refusal(REFUSALS[case]) == snapshot

@@ -169,13 +169,13 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def searched(monkeypatch):
     """The classes of each search."""
-    find, searched = ClassPattern.search_with, []
+    find, searched = ClassPattern.search, []
 
-    def search_with(self, settings, canvases, targets):
+    def search(self, canvases, targets, **options):
         searched.append([*targets])
-        return find(self, settings, canvases, targets)
+        return find(self, canvases, targets, **options)
 
-    monkeypatch.setattr(ClassPattern, "search_with", search_with)
+    monkeypatch.setattr(ClassPattern, "search", search)
     return searched
 
 

@@ -119,13 +119,13 @@ def test_a_class_stands_out_of_all_classes_of_the_model(scores, classes, expecte
 @pytest.fixture
 def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
-    noted, original = [], ClassPattern.search_with
+    noted, original = [], ClassPattern.search
 
-    def search_with(self, settings, canvases, targets):
-        noted.append((targets, settings.areas, settings.seed))
-        return original(self, settings, canvases, targets)
+    def search(self, canvases, targets, **options):
+        noted.append((targets, tuple(options["area"]), options["seed"]))
+        return original(self, canvases, targets, **options)
 
-    monkeypatch.setattr(ClassPattern, "search_with", search_with)
+    monkeypatch.setattr(ClassPattern, "search", search)
     return noted
 
 

@@ -14,9 +14,16 @@ from torch import nn
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization import PaperLoop, Swap, contest
-from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
+from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest
+from captum_classpattern.optimization.pool import (
+    SCREENING_IMAGES,
+    Pool,
+    PoolSearch,
+    most_canvases,
+    split_for_validation,
+    validation_subset,
+)
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
@@ -24,7 +31,7 @@ from captum_classpattern.optimization.solvers.shrink import Shrink
 IMAGES = random_images(3000, 1, 5, 5)
 LABELS = torch.arange(3000) % 3
 CANVASES = random_images(8, 1, 5, 5, seed=1)
-FIT, JUDGES = split_for_judging(LabelledImages.of(IMAGES, LABELS), 0)
+FIT, VALIDATION = split_for_validation(LabelledImages.of(IMAGES, LABELS), 0)
 AREAS = (0.2, 0.48, 0.08)
 both_solvers = pytest.mark.parametrize("solver", ["swap", "paper"])
 
@@ -71,7 +78,7 @@ def conv_search(canvases, target, **kwargs):
 
 
 def plain_problem(canvas, target, seed, start=0):
-    fit, _ = split_for_judging(FEW, seed)
+    fit, _ = split_for_validation(FEW, seed)
     images, labels = fit.images.double(), fit.known_labels.tolist()
     return Problem(CONV_NET, canvas.double(), target, images, labels, seed, start)
 
@@ -90,18 +97,18 @@ def same_masks(one, other):
     return torch.equal(one > 0, other > 0) and torch.allclose(one, other, atol=1e-4, rtol=0)
 
 
-def pool(canvases, targets, keep, judges=JUDGES, **settings):
-    return contest.Pool(canvases, targets, SearchSettings(keep=keep, **settings), judges)
+def pool_of(canvases, targets, keep, validation=VALIDATION, **settings):
+    return Pool(canvases, targets, SearchSettings(keep=keep, **settings), validation)
 
 
 @pytest.mark.parametrize(
-    ("canvases", "targets", "keep", "entrants", "kept"),
+    ("canvases", "targets", "keep", "candidates", "kept"),
     [
         # every canvas starts once and a blank one twice
         (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], None, "00 10 20 21", [1, 1, 1]),
         (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], 3, "00 10 20 21", [2, 1]),
         # copies of a blank canvas are further starts where they compete
-        (blank(1.0, 0.0, 1.0, 1.0, 1.0), [0, 0, 0, 0, 1], 1, "00 01 10 11 32 40 41", [1, 1]),
+        (blank(1.0, 0.0, 1.0, 1.0, 1.0), [0, 0, 0, 0, 1], 1, "00 01 02 10 11 40 41", [1, 1]),
         (blank(1.0, 1.0), [0, 0], None, "00 01 10 11", [1, 1]),
         # copies of a photo do not compete
         (CANVASES[[0, 0, 1, 0]], [0, 1, 0, 1], 2, "00 10 20", [2, 1]),
@@ -109,43 +116,43 @@ def pool(canvases, targets, keep, judges=JUDGES, **settings):
         (blank(1.0), [0], 5, "00 01", [1]),
     ],
 )
-def test_the_entrants_and_how_many_are_kept(canvases, targets, keep, entrants, kept):
-    found = pool(canvases, targets, keep)
-    assert " ".join(f"{each.canvas}{each.stream.start}" for each in found.entrants) == entrants
+def test_the_candidates_and_how_many_are_kept(canvases, targets, keep, candidates, kept):
+    found = pool_of(canvases, targets, keep)
+    assert " ".join(f"{each.canvas}{each.stream.start}" for each in found.candidates) == candidates
     assert list(found.kept.values()) == kept
 
 
-def test_a_blank_canvas_starts_once_where_nothing_could_judge_or_colours_are_learned():
+def test_a_blank_canvas_starts_once_where_there_are_no_validation_images_or_colours_are_learned():
     without = LabelledImages.of(IMAGES[:4], torch.zeros(4, dtype=torch.int64))
-    found = pool(blank(1.0, 1.0), [0, 1], None, without).entrants
-    assert [entrant.stream.start for entrant in found] == [0, 0, 1]
-    assert len(pool(blank(1.0), [0], 1, solver="learned").entrants) == 1
+    found = pool_of(blank(1.0, 1.0), [0, 1], None, without).candidates
+    assert [candidate.stream.start for candidate in found] == [0, 0, 1]
+    assert len(pool_of(blank(1.0), [0], 1, solver="learned").candidates) == 1
 
 
 @pytest.mark.parametrize("budget", [430, 500, 645, 650, 860, 1_000, 2_000, 7_000])
 def test_a_budget_suffices_for_its_number_of_canvases(budget):
-    """With 100 judging images, which is the most."""
-    n = contest.most_canvases(budget)
+    """With 100 validation images, which is the most."""
+    n = most_canvases(budget)
     for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
-        assert pool(canvases, [0] * len(canvases), 1, budget=budget).steps() >= 1
+        assert pool_of(canvases, [0] * len(canvases), 1, budget=budget).steps() >= 1
 
 
 def test_the_number_of_steps_is_that_of_each_class_alone():
-    few = LabelledImages(JUDGES.images, torch.arange(len(JUDGES.images)) % 10 // 9)
-    alone = [pool(CANVASES, [y] * 8, 1, few, budget=2_000).steps() for y in (0, 1)]
+    few = LabelledImages(VALIDATION.images, torch.arange(len(VALIDATION.images)) % 10 // 9)
+    alone = [pool_of(CANVASES, [y] * 8, 1, few, budget=2_000).steps() for y in (0, 1)]
     canvases = torch.cat([CANVASES, CANVASES])
-    both = pool(canvases, [0] * 8 + [1] * 8, 1, few, budget=2_000).steps()
+    both = pool_of(canvases, [0] * 8 + [1] * 8, 1, few, budget=2_000).steps()
     assert alone == [both, both]
 
 
 def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
     for keep in (1, 2):
-        steps = pool(CANVASES, [0] * 8, keep).steps()
-        assert steps == pool(CANVASES, [0] * 8, keep, budget=7_000 * keep).steps()
-    assert pool(CANVASES, [0] * 8, None).steps() is None
-    assert pool(CANVASES, [0] * 8, 1, solver="paper").steps() is None  # the published length
-    assert pool(CANVASES[:3], [0] * 3, 3).steps() == pool(CANVASES[:3], [0] * 3, 10).steps()
-    assert pool(CANVASES, [0] * 8, 1, n_steps=3, budget=50_000).steps() == 3
+        steps = pool_of(CANVASES, [0] * 8, keep).steps()
+        assert steps == pool_of(CANVASES, [0] * 8, keep, budget=7_000 * keep).steps()
+    assert pool_of(CANVASES, [0] * 8, None).steps() is None
+    assert pool_of(CANVASES, [0] * 8, 1, solver="paper").steps() is None  # the published length
+    assert pool_of(CANVASES[:3], [0] * 3, 3).steps() == pool_of(CANVASES[:3], [0] * 3, 10).steps()
+    assert pool_of(CANVASES, [0] * 8, 1, n_steps=3, budget=50_000).steps() == 3
 
 
 def attribute(canvases, **kwargs):
@@ -166,15 +173,15 @@ def test_refusals(snapshot):
     assert refusals(REFUSALS) == snapshot
 
 
-# a round is 4 batches of 16, after 25 batches of 4; judged after 2 of 4 rounds
+# a round is 4 batches of 16, after 25 batches of 4; scored after 2 of 4 rounds
 @pytest.mark.parametrize(("keep", "rounds"), [(None, 8 * 4), (1, 4 + 2), (3, 12 + 6), (8, 8 * 4)])
 def test_weak_canvases_are_dropped_early(keep, rounds):
     patterns, done = search(keep=keep)
     screened = 8 if keep in (1, 3) else 0
     starts = 2 * keep if screened else 8
     assert done == screened * 40 + starts * 100 + rounds * 64
-    few = len(judging_subset(JUDGES, 100).without_class(0))
-    screening = screened * len(judging_subset(JUDGES, contest.SCREENING_JUDGES).without_class(0))
+    few = len(validation_subset(VALIDATION, 100).without_class(0))
+    screening = screened * len(validation_subset(VALIDATION, SCREENING_IMAGES).without_class(0))
     together = done + (starts * few + screening + 1) // 2
     passes = 100 + 4 * 64 + 40 * bool(screened)
     infos = [pattern.info for pattern in patterns]
@@ -190,10 +197,10 @@ def test_weak_canvases_are_dropped_early(keep, rounds):
 )
 def test_a_budget_is_used_and_not_exceeded(budget, keep, starts):
     patterns, _ = search(keep=keep, budget=budget)
-    # it is reckoned as if all judging images were of other classes; a third is not
-    judged = starts * len(judging_subset(JUDGES, 100))
-    judged += len(judging_subset(JUDGES, contest.SCREENING_JUDGES)) * (8 if keep else 0)
-    assert budget - starts * 84 - judged / 6 < patterns[0].info["passes_together"] <= budget
+    # it is reckoned as if all validation images were of other classes; a third is not
+    scored = starts * len(validation_subset(VALIDATION, 100))
+    scored += len(validation_subset(VALIDATION, SCREENING_IMAGES)) * (8 if keep else 0)
+    assert budget - starts * 84 - scored / 6 < patterns[0].info["passes_together"] <= budget
     for pattern in patterns:
         assert pattern.info["settings"]["budget"] == budget
         assert pattern.info["settings"]["n_steps"] == len(pattern.info["loss_curve"])
@@ -252,11 +259,11 @@ def test_a_survivors_masks_at_all_areas_are_those_of_a_search_alone(canvases, ta
 
 
 @pytest.mark.parametrize("target", [0, 1])
-def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_judging_images_passes(
+def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_validation_images_passes(
     target, monkeypatch
 ):
-    fit, judges = split_for_judging(FEW, 0)
-    few = judging_subset(judges, contest.SCREENING_JUDGES).without_class(target).images
+    fit, validation = split_for_validation(FEW, 0)
+    few = validation_subset(validation, SCREENING_IMAGES).without_class(target).images
     masks = search_masks(CONV_NET, CANVASES, target, fit, solver=Shrink(), area=0.2).masks
     losses, labels = [], fit.labels.tolist()
     for canvas, mask in zip(CANVASES, masks):
@@ -265,13 +272,13 @@ def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_judging_images_
         with torch.no_grad():
             p = CONV_NET(torch.where(mask > 0, canvas, few).double()).softmax(1)[:, target]
         losses.append(float((1 - p.sqrt()).mean()))
-    searched, judge = [], contest.Contest._judge
+    searched, score = [], PoolSearch._score
 
-    def spy(self, judges):
+    def spy(self, validation, **options):
         searched.append(list(self.search.rows))
-        return judge(self, judges)
+        score(self, validation, **options)
 
-    monkeypatch.setattr(contest.Contest, "_judge", spy)
+    monkeypatch.setattr(PoolSearch, "_score", spy)
     conv_search(CANVASES, target, keep=1)
     assert searched[0] == sorted(sorted(range(8), key=losses.__getitem__)[:2])
     assert [len(rows) for rows in searched] == [2, 1]
@@ -290,7 +297,7 @@ def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_judging_images_
 def test_what_survives_is_the_better_one_half_way(kind, target, seed, better):
     """Of two photos, or of the two starts of a blank canvas."""
     canvases = CANVASES[:2] if kind == "photos" else blank(0.8)
-    few, powers, masks = judging_subset(split_for_judging(FEW, seed)[1], 100), [], []
+    few, powers, masks = validation_subset(split_for_validation(FEW, seed)[1], 100), [], []
     others = few.without_class(target).images
     for canvas, start in zip(canvases.expand(2, -1, -1, -1), [0, int(kind == "blank")]):
         [plain] = plain_swaps(plain_problem(canvas, target, seed, start), 4, areas=[0.2])
@@ -324,9 +331,9 @@ def test_the_overlap_of_two_starts():
 def test_more_starts_than_copies_do_not_push_out_a_photo():
     photos = torch.cat([CANVASES[:2], blank(0.0)])
     powers = {0: 0.1, 1: 0.0, 2: 0.3, 3: 0.2}
-    assert pool(photos, [1] * 3, 2).best([0, 1, 2, 3], powers) == [2, 0]
+    assert pool_of(photos, [1] * 3, 2).best([0, 1, 2, 3], powers) == [2, 0]
     copies = torch.cat([blank(0.0, 0.0), CANVASES[:1]])
-    assert pool(copies, [1] * 3, 3).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]
+    assert pool_of(copies, [1] * 3, 3).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]
 
 
 @pytest.mark.parametrize("canvases", [CANVASES, blank(*[1.0] * 8)])
@@ -459,7 +466,7 @@ def test_areas_go_from_the_largest_to_the_smaller_ones():
         assert info["passes"] == largest.info["passes"] + earlier * 4 * 64
         assert info["power_curve"][-1] == [info["passes"], info["search_power"]]
         assert info["passes_together"] == largest.info["passes_together"] + 2 * 4 * 64
-        others = JUDGES.without_class(0)
+        others = VALIDATION.without_class(0)
         with torch.no_grad():
             hits = Counter()(pattern.topk(area).stamp(others.images)).argmax(1) == 0
         assert info["search_power"] == hits.sum() / len(others)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
+from captum_classpattern.optimization.pool import split_for_validation, validation_subset
 
 
 def images_of(labels):
@@ -16,7 +16,7 @@ def images_of(labels):
 
 def check(counts, target, seed=0):
     labels = torch.tensor([label for label, count in enumerate(counts) for _ in range(count)])
-    split_for_judging(images_of(labels), seed, [target])
+    split_for_validation(images_of(labels), seed, [target])
 
 
 @pytest.mark.parametrize("counts", [(4, 4), (1, 1, 1), (19, 1), (1, 3200, 1)])
@@ -33,9 +33,9 @@ def test_as_many_images_as_the_error_asks_for_are_enough(before, own, seed):
 @pytest.mark.parametrize(
     ("count", "left"), [(40, 40), (100, 100), (199, 100), (200, 100), (450, 90)]
 )
-def test_the_judging_subset_has_all_labels(count, left):
+def test_the_validation_subset_has_all_labels(count, left):
     labels = torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(0))
-    few = judging_subset(images_of(labels), 100)
+    few = validation_subset(images_of(labels), 100)
     assert len(few) == left
     for label in range(5):
         all_of_it, kept = int((labels == label).sum()), int((few.labels == label).sum())

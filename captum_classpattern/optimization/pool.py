@@ -1,0 +1,478 @@
+"""Which canvases compete for the passes of a search, how many passes that takes, and who wins."""
+
+import copy
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import check_same_shape
+from captum_classpattern.classifier import (
+    Classifier,
+    additional_rows,
+    device_and_dtype,
+    logits_of,
+)
+from captum_classpattern.classifier.class_names import name_of
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.acceleration import accelerated
+from captum_classpattern.optimization.features import Features
+from captum_classpattern.optimization.masks import strongest
+from captum_classpattern.optimization.objective import Batch, Objective
+from captum_classpattern.optimization.schedule import Schedule, Stream
+from captum_classpattern.optimization.search import Search, note_half_passes
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.shrink import Shrink
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import judge
+
+STARTS = 2  # of a blank canvas
+SCREENING = Shrink()
+SCREENED = 2  # how many pass the screening, per pattern that is kept; or all starts, if more
+PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
+LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
+VALIDATION_STRIDE, MAX_VALIDATION = 5, 500
+SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images
+CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2  # larger steps spend their time on fresh memory pages
+
+
+def split_for_validation(
+    baselines: LabelledImages, seed: int, required: Sequence[int] = ()
+) -> tuple[LabelledImages, LabelledImages]:
+    """The part that masks are fitted to, and the validation images, which score them.
+
+    Every fifth image is for validation, in the order of the labels (shuffled within a label), so
+    that each class gives its share. Of more than 2,500 images it is every n-th, so that there are
+    at most 500. An error if patterns of one of the ``required`` classes could not be scored.
+    """
+    labels, count = baselines.known_labels, len(baselines)
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    every = max(VALIDATION_STRIDE, -(-count // MAX_VALIDATION))
+    validates = torch.zeros(count, dtype=torch.bool)
+    validates[order[every - 1 :: every]] = True
+    classes = len(set(labels.tolist()))
+    if len(set(labels[~validates].tolist())) < min(classes, 2):
+        validates[:] = False  # few images: a class would have none left to be fitted to
+    fit, validation = baselines.subset(~validates), baselines.subset(validates)
+    for target in required:
+        if not len(validation.without_class(target)):
+            own = int((labels == target).sum())
+            raise ValueError(
+                "to choose the best there must be validation images, and there are too few images "
+                f"to search with: {count - own} of other classes and {own} of class {target}; give "
+                # one of the others is for validation, and each side keeps an image to be fitted to
+                f"at least {2 * every - 1} of others and 2 of it"
+            )
+    return fit, validation
+
+
+def validation_subset(validation: LabelledImages, most: int) -> LabelledImages:
+    """At most this many of the validation images, of all labels, for early and cheap decisions; all
+    of them if those would be of one label, since each class needs images of others."""
+    order = torch.argsort(validation.known_labels, stable=True)
+    subset = validation.subset(order[:: max(1, -(-len(validation) // most))])
+    return subset if len(set(subset.known_labels.tolist())) > 1 else validation
+
+
+class Candidate(NamedTuple):
+    """A canvas, by its position, and the stream of baselines that it meets. Candidates of one group
+    compete; those on one canvas differ by their streams alone."""
+
+    canvas: int
+    stream: Stream
+    group: int
+
+
+class Pool:
+    """The candidates of a search, how many of each group are kept, and the images that decide: a
+    short form of successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943).
+
+    A canvas of one colour has several starts: its pixels favour no place, so a small pattern may
+    settle at a wrong one. Canvases that are equal are one candidate where they compete, and further
+    starts if they are of one colour; if ``all_differ``, each is a candidate with one start. With
+    ``masks_only``, a budget is for each canvas, and equal ones share a search.
+    """
+
+    def __init__(
+        self,
+        canvases: Tensor,
+        targets: list[int],
+        settings: SearchSettings,
+        validation: LabelledImages,
+        *,
+        all_differ: bool = False,
+        masks_only: bool = False,
+    ) -> None:
+        self.settings, self.validation, self.masks_only = settings, validation, masks_only
+        self.early_images = validation_subset(validation, EARLY_IMAGES)
+        self.screening_images = validation_subset(validation, SCREENING_IMAGES)
+        starts, keep = getattr(settings.solver, "starts", STARTS), settings.keep
+        self.screened = max(SCREENED, starts)
+        self.first = list(range(len(targets)))  # of each canvas the first one that is equal to it
+        if (masks_only or keep) and not all_differ:
+            self.first = _first_equal(canvases, targets, settings.feature_mask)
+        self.copies = Counter(self.first if keep else set(self.first))
+        self.candidates: list[Candidate] = []
+        self.kept: Counter[int] = Counter()  # of each group
+        blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
+        for canvas in dict.fromkeys(self.first):
+            target = targets[canvas]
+            several = blank[canvas] and not all_differ and len(validation.without_class(target))
+            count = max(starts, self.copies[canvas]) if several else 1
+            group = target if keep else canvas
+            self.candidates += [Candidate(canvas, Stream(target, n), group) for n in range(count)]
+            wanted = self.copies[canvas] if blank[canvas] else 1
+            self.kept[group] = min(self.kept[group] + wanted, keep or 1)
+
+    def steps(self) -> int | None:
+        """How many steps the solver takes on each canvas: the most that stay within a budget, which
+        is for each class, or for each canvas. None leaves it to the solver."""
+        solver, budget = self.settings.solver, self.settings.budget
+        pool_budget: int | None = getattr(solver, "pool_budget", None)
+        if budget is None and self.settings.keep is not None and pool_budget is not None:
+            budget = pool_budget * max(self.kept.values())
+        if self.settings.n_steps is not None or budget is None:
+            return self.settings.n_steps
+        if not hasattr(solver, "passes"):
+            raise ValueError(
+                f"solver={solver.name!r} does not say how many passes its steps take, so it has no "
+                "budget: give `n_steps` instead, or the solver a method passes(n_steps)"
+            )
+        groups = Counter((one.stream.target, one.group) for one in self.candidates)
+        images = len(self.screening_images), len(self.early_images)
+
+        def cost(n_steps: int) -> int:
+            """The most passes that a class, or a canvas, can take. It does not depend on how many
+            of the validation images are of the class, so that classes with as many canvases are
+            searched alike."""
+            passes, costs = solver.passes(n_steps), Counter[int]()
+            for (target, group), size in groups.items():
+                taken = passes_of_group(passes, size, self.kept[group], self.screened, *images)
+                costs[group if self.masks_only else target] += taken
+            return max(costs.values())
+
+        steps = bisect_right(range(1, budget + 1), budget, key=cost)
+        if steps == 0:
+            raise ValueError(
+                f"`budget={budget}` is too small: one step on each canvas takes {cost(1)} passes"
+                f"{'' if self.masks_only else ' per class'}; give a larger `budget`"
+                f"{'' if self.masks_only else ' or fewer canvases'}"
+            )
+        return steps
+
+    def crowded(self, rows: Sequence[int], places: int = 1) -> list[int]:
+        """Of some candidates those of the groups that have more of them than places, ``places`` per
+        pattern that is kept."""
+        sizes = Counter(self.candidates[row].group for row in rows)
+        large = {group for group, size in sizes.items() if size > places * self.kept[group]}
+        return [row for row in rows if self.candidates[row].group in large]
+
+    def best(self, rows: Sequence[int], scores: Mapping[int, float], places: int = 1) -> list[int]:
+        """Of some candidates those with the highest scores, ``places`` per pattern that is kept:
+        group by group, the best of each group first; ties keep their order. More starts on a canvas
+        than it has copies come last."""
+        best: list[int] = []
+        for group, kept in self.kept.items():
+            ranked = [row for row in rows if self.candidates[row].group == group]
+            ranked.sort(key=lambda row: -scores.get(row, -math.inf))
+            is_surplus: dict[int, bool] = {}
+            starts = Counter[int]()
+            for row in ranked:
+                canvas = self.candidates[row].canvas
+                starts[canvas] += 1
+                is_surplus[row] = starts[canvas] > self.copies[canvas]
+            best += sorted(ranked, key=is_surplus.__getitem__)[: places * kept]
+        return best
+
+
+def _first_equal(canvases: Tensor, targets: list[int], features: Any) -> list[int]:
+    """Of each canvas the first one that is equal to it and has the same target and features."""
+    parts = [canvases.detach().cpu().double().numpy()]
+    if isinstance(features, Tensor):
+        parts.append(features.cpu().numpy())
+    first: dict[tuple[Any, ...], int] = {}
+    return [
+        first.setdefault((target, *(part[row].tobytes() for part in parts)), row)
+        for row, target in enumerate(targets)
+    ]
+
+
+def passes_of_group(
+    passes: Sequence[int],
+    candidates: int,
+    kept: int = 1,
+    screened: int = SCREENED,
+    screening_images: int = SCREENING_IMAGES,
+    early_images: int = EARLY_IMAGES,
+) -> int:
+    """The most passes of candidates that compete, of which this many are kept, from those of one of
+    them at the solver's checkpoint and at the end."""
+    scored, screening = 0, 0
+    if candidates > screened * kept:
+        screening = candidates * SCREENING.passes(None)[-1]
+        scored = candidates * screening_images
+        candidates = screened * kept
+    scored += candidates * early_images * (len(passes) > 1)
+    return screening + candidates * passes[0] + kept * (passes[-1] - passes[0]) + -(-scored // 2)
+
+
+def most_canvases(budget: int) -> int:
+    """How many canvases of a class a budget of passes can make use of."""
+    return max(1, budget // PASSES_PER_CANVAS)
+
+
+def begin_search(
+    forward_func: Classifier,
+    canvases: Tensor,
+    streams: list[Stream],
+    source: LabelledImages,
+    settings: SearchSettings,
+    arguments: tuple[Any, ...] = (),
+    *,
+    started: float = 0.0,
+) -> Search:
+    """A search of canvases that has not begun; to be called and used under ``preserve_state``. The
+    source has labels, and the feature mask of the settings is one that was ``numbered``."""
+    check_same_shape(canvases, source.shape)
+    canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
+    arguments = tuple(
+        argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
+        for argument in arguments
+    )
+    targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
+    first_arguments = additional_rows(arguments, slice(1), len(canvases))
+    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, source)
+    if settings.solver.accelerates:
+        classifier = accelerated(classifier, canvases, arguments, settings.precision)
+    if batch_size is None and canvases.device.type == "cpu":
+        batch_size = max(1, min(CPU_BATCH, CPU_PIXELS // canvases[0, 0].numel()))
+    ids = settings.feature_mask
+    return Search(
+        settings.solver,
+        Objective(classifier, canvases, targets, arguments, batch_size),
+        Schedule(source, streams, settings.seed),
+        streams,
+        settings.area,
+        n_steps=settings.n_steps,
+        deadline=None if settings.max_seconds is None else started + settings.max_seconds,
+        show_progress=bool(settings.show_progress),
+        features=Features.of(ids) if isinstance(ids, Tensor) else None,
+    )
+
+
+@dataclass(eq=False)
+class PoolSearch:
+    """The search of a pool at one area. The validation images alone decide which candidates go on.
+
+    Attributes:
+        powers (dict[int, float]): The last power of each candidate on validation images.
+        margins (dict[int, float]): The mean margins on the same images.
+        curves (dict[int, list]): Passes and powers of each candidate.
+        early_images (int): How many images were scored before the end.
+        screened (bool): Whether there were so many candidates that a quick search came first.
+    """
+
+    forward_func: Classifier
+    scored_func: Classifier  # whose logits score the masks
+    pool: Pool
+    begin: Callable[[float], Search]  # at an area
+    search: Search
+    powers: dict[int, float] = field(default_factory=dict, init=False)
+    margins: dict[int, float] = field(default_factory=dict, init=False)
+    curves: dict[int, list[list[float]]] = field(
+        default_factory=lambda: defaultdict(list), init=False
+    )
+    early_images: int = field(default=0, init=False)
+    screened: bool = field(default=False, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        forward_func: Classifier,
+        canvases: Tensor,
+        targets: list[int],
+        baselines: LabelledImages,
+        settings: SearchSettings,
+        arguments: tuple[Any, ...] = (),
+        *,
+        started: float = 0.0,
+        masks_only: bool = False,
+    ) -> "PoolSearch":
+        """The search of canvases at the largest area, which has not begun. With ``masks_only``,
+        only candidates that may be dropped are scored, see :class:`Pool` for more.
+        ``max_seconds`` counts from ``started``, by ``time.perf_counter()``."""
+        required = [] if settings.keep is None else targets
+        fit, validation = split_for_validation(baselines, settings.seed, required)
+        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+        pool = Pool(
+            canvases, targets, settings, validation, all_differ=has_rows, masks_only=masks_only
+        )
+        chosen = [one.canvas for one in pool.candidates]
+        streams, ids = [one.stream for one in pool.candidates], settings.feature_mask
+        settings = replace(
+            settings,
+            n_steps=pool.steps(),
+            feature_mask=ids[chosen] if isinstance(ids, Tensor) else None,
+        )
+
+        def begin(area: float) -> Search:
+            at_area = replace(settings, areas=[area])
+            return begin_search(
+                forward_func, canvases[chosen], streams, fit, at_area, arguments, started=started
+            )
+
+        search, scored = begin(settings.area), forward_func
+        if getattr(settings.solver, "judged_by_margin", False):
+            first = additional_rows(arguments, slice(1), len(canvases))
+            scored = logits_of(forward_func, canvases[:1], [], first)
+        return cls(forward_func, scored, pool, begin, search)
+
+    def run(self) -> None:
+        """Runs the search to its end."""
+        first_masks = self._screen()
+        before = self.search.passes
+        for _ in self.search.run():
+            self._score(self.pool.early_images, early=True)
+            self.search.keep(sorted(self.winners))
+        # what there was no time for keeps the mask of the screening, or has none
+        untouched = (self.search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
+        self.search.masks = first_masks.where(untouched, self.search.masks)
+        self._score(self.pool.validation)
+
+    def at_area(self, area: float) -> "PoolSearch":
+        """The finished search at a smaller area. A pool that was screened is searched anew, since
+        other canvases are good at another area; otherwise the winners go on from their masks."""
+        if self.screened and not self.search.stopped_early:
+            other = replace(self, search=self.begin(area))
+            other.run()
+        else:
+            other = replace(self, search=self.search.at_area(area, sorted(self.winners)))
+            other.search.finish()
+            other._score(other.pool.validation)
+        return other
+
+    @property
+    def passes(self) -> int:
+        """The passes of all candidates at this area, and half a pass for each image that was scored
+        early."""
+        searched = sum(-(-count // 2) for count in self.search.half_passes)
+        return searched + -(-self.early_images // 2)
+
+    @property
+    def winners(self) -> list[int]:
+        """The candidates whose patterns are kept: group by group, the best of each group first."""
+        by_margin = getattr(self.search.solver, "judged_by_margin", False)
+        return self.pool.best(self.search.rows, self.margins if by_margin else self.powers)
+
+    @property
+    def masks(self) -> Tensor:
+        """The best mask of each canvas (N, 1, H, W), the same for equal ones; for ``masks_only``,
+        where each canvas is a group."""
+        best = {self.pool.candidates[row].canvas: row for row in self.winners}
+        return self.search.pixel_masks[[best[first] for first in self.pool.first]]
+
+    @property
+    def precision(self) -> str:
+        """What the search computes in, such as "bfloat16"."""
+        classifier = self.search.objective.forward_func
+        dtype = str(device_and_dtype(classifier, self.search.canvases)[1]).removeprefix("torch.")
+        return "bfloat16" if "bfloat16" in self.accelerated_by else dtype
+
+    @property
+    def accelerated_by(self) -> list[str]:
+        """How the model that is searched is faster than the caller's."""
+        return [*getattr(self.search.objective.forward_func, "speedups", ())]
+
+    @property
+    def seen(self) -> set[str]:
+        """Hashes of the baselines that were used."""
+        schedule = self.search.schedule
+        fitted = schedule.source.hashes_at(sorted(schedule.seen))
+        return {*fitted, *self.pool.validation.hashes}
+
+    def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
+        """The patterns of the winners, with what the search knows of each and further evidence."""
+        search, patterns = self.search, []
+        masks, losses, passes = search.pixel_masks, search.loss_curves, search.passes
+        canvases = [one.canvas for one in self.pool.candidates]
+        for row in self.winners:
+            mask, target = masks[row].clone(), search.objective.targets[row]
+            info: dict[str, Any] = {
+                "passes": int(passes[row]),
+                "loss_curve": losses[row][losses[row].isfinite()].tolist(),
+                "power_curve": self.curves[row],
+                "search_power": self.powers.get(row),
+                "search_margin": self.margins.get(row),
+                "mask_pixels": int(mask.count_nonzero()),
+                "empty_mask": not bool(mask.any()),
+                "stopped_early": search.stopped_early,
+            }
+            others = [i for i in self.powers if i != row and canvases[i] == canvases[row]]
+            if others:  # other starts: the strongest
+                other = max(others, key=self.powers.__getitem__)
+                pair = masks[[row, other]]
+                one, two = (strongest(pair, search.kept_pixels) > 0) & (pair > 0)
+                info["starts_iou"] = float((one & two).sum() / (one | two).sum())
+            info |= copy.deepcopy(evidence)
+            info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
+            if (name := name_of(self.forward_func, target)) is not None:
+                info["class_name"] = name
+            patterns.append(Pattern(search.canvases[row].clone(), mask, target, info, seen=seen))
+        return patterns
+
+    def _screen(self) -> Tensor:
+        """Leaves the most promising candidates of each large group to the search. The masks of the
+        screening; they are empty where there was none."""
+        masks = torch.zeros_like(self.search.masks)
+        rows = self.pool.crowded(self.search.rows, self.pool.screened)
+        if not rows:
+            return masks
+        self.screened = True
+        quick = self.search.anew(SCREENING, rows)
+        quick.finish()
+        masks[rows] = quick.masks[rows]
+        validation = self.pool.screening_images
+        images = validation.images.to(masks.device)
+        losses: dict[int, Tensor] = {}
+        for row in rows:
+            others = validation.known_labels != self.pool.candidates[row].stream.target
+            batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
+            self.early_images += len(batch.places)
+            mask = quick.units.at([row]).spread(masks[row : row + 1])
+            losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
+        scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
+        self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.screened)))
+        return masks
+
+    def _score(self, validation: LabelledImages, *, early: bool = False) -> None:
+        """Extends the curves of those that are still searched: how many validation images of other
+        classes get the class with their binary masks."""
+        search, objective = self.search, self.search.objective
+        passes, masks = search.passes.tolist(), search.pixel_masks
+        for row in self.pool.crowded(search.rows) if self.pool.masks_only else search.rows:
+            canvas, target = objective.canvases[row], objective.targets[row]
+            others = validation.without_class(target)
+            if not len(others):
+                continue
+
+            def additional_for(n: int, row: int = row) -> tuple[Any, ...]:
+                rows = torch.full((n,), row)
+                return additional_rows(objective.additional, rows, len(objective.canvases))
+
+            hits = judge(
+                self.scored_func,
+                Pattern(canvas, masks[row], target).topk(search.area),
+                others,
+                additional_for=additional_for,
+                batch_size=objective.internal_batch_size,
+            )
+            note_half_passes(len(others))
+            self.powers[row], self.margins[row] = hits.hits / len(others), hits.margin
+            self.curves[row].append([passes[row], self.powers[row]])
+            self.early_images += len(others) * early
