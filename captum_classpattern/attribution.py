@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.features import numbered
-from captum_classpattern.optimization.pool import PoolSearch
+from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash
@@ -270,7 +270,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             pool = self._search_pool(canvases, targets, *given)
             pools = {settings.area: pool}
             for smaller in sorted(settings.areas, reverse=True)[1:]:
-                pools[smaller] = pool = pool.at_area(smaller)
+                pools[smaller] = pool = pool.at_smaller(smaller)
             if self._baselines.in_memory:
                 seen = frozenset(self._baselines.hashes)
             else:  # those that were used, since hashing all would load them
@@ -385,7 +385,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
-        pool = PoolSearch.of(
+        pool = begin_pool(
             self.forward_func,
             canvases,
             targets,

@@ -291,48 +291,6 @@ class PoolSearch:
     early_images: int = field(default=0, init=False)
     screened: bool = field(default=False, init=False)
 
-    @classmethod
-    def of(
-        cls,
-        forward_func: Classifier,
-        canvases: Tensor,
-        targets: list[int],
-        baselines: LabelledImages,
-        settings: SearchSettings,
-        arguments: tuple[Any, ...] = (),
-        *,
-        started: float = 0.0,
-        masks_only: bool = False,
-    ) -> "PoolSearch":
-        """The search of canvases at the largest area, which has not begun. With ``masks_only``,
-        only candidates that may be dropped are scored, see :class:`Pool` for more.
-        ``max_seconds`` counts from ``started``, by ``time.perf_counter()``."""
-        required = [] if settings.keep is None else targets
-        fit, validation = split_for_validation(baselines, settings.seed, required)
-        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
-        pool = Pool(
-            canvases, targets, settings, validation, all_differ=has_rows, masks_only=masks_only
-        )
-        chosen = [one.canvas for one in pool.candidates]
-        streams, ids = [one.stream for one in pool.candidates], settings.feature_mask
-        settings = replace(
-            settings,
-            n_steps=pool.steps(),
-            feature_mask=ids[chosen] if isinstance(ids, Tensor) else None,
-        )
-
-        def begin(area: float) -> Search:
-            at_area = replace(settings, areas=[area])
-            return begin_search(
-                forward_func, canvases[chosen], streams, fit, at_area, arguments, started=started
-            )
-
-        search, scored = begin(settings.area), forward_func
-        if getattr(settings.solver, "judged_by_margin", False):
-            first = additional_rows(arguments, slice(1), len(canvases))
-            scored = logits_of(forward_func, canvases[:1], [], first)
-        return cls(forward_func, scored, pool, begin, search)
-
     def run(self) -> None:
         """Runs the search to its end."""
         first_masks = self._screen()
@@ -345,7 +303,7 @@ class PoolSearch:
         self.search.masks = first_masks.where(untouched, self.search.masks)
         self._score(self.pool.validation)
 
-    def at_area(self, area: float) -> "PoolSearch":
+    def at_smaller(self, area: float) -> "PoolSearch":
         """The finished search at a smaller area. A pool that was screened is searched anew, since
         other canvases are good at another area; otherwise the winners go on from their masks."""
         if self.screened and not self.search.stopped_early:
@@ -476,3 +434,42 @@ class PoolSearch:
             self.powers[row], self.margins[row] = hits.hits / len(others), hits.margin
             self.curves[row].append([passes[row], self.powers[row]])
             self.early_images += len(others) * early
+
+
+def begin_pool(
+    forward_func: Classifier,
+    canvases: Tensor,
+    targets: list[int],
+    baselines: LabelledImages,
+    settings: SearchSettings,
+    arguments: tuple[Any, ...] = (),
+    *,
+    started: float = 0.0,
+    masks_only: bool = False,
+) -> PoolSearch:
+    """The search of canvases at the largest area, which has not begun. With ``masks_only``,
+    only candidates that may be dropped are scored, see :class:`Pool` for more.
+    ``max_seconds`` counts from ``started``, by ``time.perf_counter()``."""
+    required = [] if settings.keep is None else targets
+    fit, validation = split_for_validation(baselines, settings.seed, required)
+    has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+    pool = Pool(canvases, targets, settings, validation, all_differ=has_rows, masks_only=masks_only)
+    chosen = [one.canvas for one in pool.candidates]
+    streams, ids = [one.stream for one in pool.candidates], settings.feature_mask
+    settings = replace(
+        settings,
+        n_steps=pool.steps(),
+        feature_mask=ids[chosen] if isinstance(ids, Tensor) else None,
+    )
+
+    def begin(area: float) -> Search:
+        at_area = replace(settings, areas=[area])
+        return begin_search(
+            forward_func, canvases[chosen], streams, fit, at_area, arguments, started=started
+        )
+
+    search, scored = begin(settings.area), forward_func
+    if getattr(settings.solver, "judged_by_margin", False):
+        first = additional_rows(arguments, slice(1), len(canvases))
+        scored = logits_of(forward_func, canvases[:1], [], first)
+    return PoolSearch(forward_func, scored, pool, begin, search)
