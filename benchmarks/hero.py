@@ -1,8 +1,8 @@
 """The first figure of the README: what two CIFAR-10 models learned, on the same canvases.
 
 For each class eight positive canvases compete in a search on the adversarially trained model, whose
-patterns are weaker (2,000 passes), and the judging images, a part of the search images, decide. The
-pattern of the natural model is searched on the canvas that wins (1,500 passes). Held-out images
+patterns are weaker (2,000 passes), and the validation images, a part of the search images, decide.
+The pattern of the natural model is searched on the canvas that wins (1,500 passes). Held-out images
 are used for scoring alone, next to the three controls of a survey. The run takes three minutes of
 one core. The numbers of the figure in the README are in ``results/hero.jsonl``.
 """

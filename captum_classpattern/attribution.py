@@ -52,7 +52,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     It explains the class, not an input: :meth:`search` returns patterns with their evidence,
     :meth:`attribute` returns masks in the form of Captum's other methods.
 
-    About a fifth of the baselines, at most 500, judges the masks, and no mask is fitted to them.
+    About a fifth of the baselines, at most 500, are validation images: no mask is fitted to them.
     Where there are no labels, the classifier's predictions are taken, once, at the first search.
 
     Args:
@@ -146,8 +146,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         show_progress: bool | None = False,
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
-        Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and judges
-        each on baselines that it was not fitted to.
+        Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and scores
+        each on validation images, baselines that it was not fitted to.
 
         The default solver, :class:`~captum_classpattern.optimization.Swap`, finds stronger patterns
         in a fraction of the time; :class:`~captum_classpattern.optimization.PaperLoop` is the
@@ -170,12 +170,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each canvas.
             area (float or Sequence[float]): Share of the pixels at which the patterns are searched
-                and judged, or several. The paper's loop uses it for judging alone. Default: 0.05.
+                and scored, or several. The paper's loop uses it for scoring alone. Default: 0.05.
             keep (int, optional): The most patterns of each class to return at each area, best first
-                by the judging images. The different canvases of a class compete: a quick screening
-                leaves two per pattern, and the weaker one is dropped half-way. Default: None (one
-                for each canvas, in order).
-            budget (int, optional): Passes per class, for all its canvases and for judging them
+                by the validation images. The different canvases of a class compete: a quick
+                screening leaves two per pattern, and the weaker one is dropped half-way. Default:
+                None (one for each canvas, in order).
+            budget (int, optional): Passes per class, for all its canvases and for scoring them
                 early; of several areas for the largest, or for each if a pool is screened. All
                 classes of a call take the rounds of the one with the most canvases, so that others
                 take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each pattern;
@@ -198,7 +198,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             max_seconds (float, optional): Stops the search, of all areas together, after that time,
                 at the next step, but not before the first. The patterns are those found so far.
                 Another run may stop at another step. Default: None.
-            seed (int): Seed of the order of the baselines, and of the choice of judging images.
+            seed (int): Seed of the order of the baselines, and of the choice of validation images.
                 Default: 0.
             precision (str): ``"auto"`` lets the swap solver work on a private copy of the model
                 with its batch norms folded, and in bfloat16 and channels_last where a convolutional
@@ -215,17 +215,17 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             *list[Pattern] or dict[float, list[Pattern]]*: The patterns; of several areas, by area.
             Their ``info`` holds the settings and the seed, ``passes`` (how often the
             model ran forward and backward on an image; two runs forward alone count as one),
-            ``loss_curve``, ``power_curve`` (pairs of passes and power on judging images, half-way
-            and at the end), ``search_power`` (the last of these; None if there are too few images
-            to keep some for judging), ``search_margin`` (the mean margin there), ``mask_pixels``
-            (how many have any weight), ``empty_mask``, ``stopped_early`` (by ``max_seconds``),
+            ``loss_curve``, ``power_curve`` (pairs of passes and power on validation images,
+            half-way and at the end), ``search_power`` (the last of these; None if there are too few
+            images for that), ``search_margin`` (the mean margin there), ``mask_pixels`` (how many
+            have any weight), ``empty_mask``, ``stopped_early`` (by ``max_seconds``),
             ``starts_iou`` (where a canvas of one colour starts twice: the IoU with the other start,
             as it was when it was dropped; at the largest area only), ``search_images`` and
             ``search_images_hash`` (how many images may not be scored on, and one hash of them all:
             of a Tensor all baselines, of others those that were used), versions, and ``class_name``
             where the classifier names the class. Of the whole call it holds ``searched_together``,
             ``seconds``, ``passes_together`` (with those of dropped canvases, and half a pass per
-            image for judging early), ``precision`` (such as "bfloat16") and ``accelerated_by``
+            image for scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by``
             (what ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
 
         Raises:
@@ -233,8 +233,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ValueError: If a shape, a range or a target does not fit, no baselines are left without
                 those of the target's class, or the loss becomes NaN or infinite; if an area rounds
                 to no pixel or to all, or there is no area; if there is one feature for all pixels,
-                or one that is larger than the area; or if ``keep`` is given and there are no images
-                to judge by.
+                or one that is larger than the area; or if ``keep`` is given and there are no
+                validation images.
 
         Examples::
 

@@ -1,4 +1,4 @@
-"""The masks of a search that fits all baselines and keeps none for judging."""
+"""The masks of a search that fits all baselines and keeps none for validation."""
 
 from dataclasses import replace
 from typing import NamedTuple

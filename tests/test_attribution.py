@@ -1,4 +1,4 @@
-"""ClassPattern.search: order, evidence, and the judging images that no mask is fitted to."""
+"""ClassPattern.search: order, evidence, and the validation images that no mask is fitted to."""
 
 import json
 from importlib.metadata import version
@@ -113,11 +113,11 @@ def test_the_defaults(solver, passes, steps, snapshot):
 
 
 def looked_at(seed, target, shown):
-    """The hashes of the images that judge, and of the first ones that are fitted to."""
-    fit, judge = split_for_validation(SOURCE, seed)
+    """The hashes of the validation images, and of the first ones that are fitted to."""
+    fit, validation = split_for_validation(SOURCE, seed)
     order = np.random.default_rng([seed, 0]).permutation(len(fit))
     others = [i for i in order if fit.labels[i] != target]
-    return {*judge.hashes, *fit.hashes_at(others[:shown])}
+    return {*validation.hashes, *fit.hashes_at(others[:shown])}
 
 
 @pytest.mark.parametrize(("solver", "steps", "shown"), [("paper", 3, 12), ("swap", 1, 32)])
@@ -168,7 +168,7 @@ def test_patterns_share_neither_their_evidence_nor_memory_with_the_canvases():
     assert second.info["settings"]["solver_settings"]["rounds"] == 12
 
 
-# ---- judging
+# ---- validation
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -176,31 +176,31 @@ def test_patterns_share_neither_their_evidence_nor_memory_with_the_canvases():
 def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed):
     images = torch.arange(len(labels)).view(-1, 1, 1, 1) / 60
     source = LabelledImages(images, labels, argument="images")
-    fit, judge = split_for_validation(source, seed)
-    assert sorted(fit.hashes + judge.hashes) == sorted(source.hashes)
+    fit, validation = split_for_validation(source, seed)
+    assert sorted(fit.hashes + validation.hashes) == sorted(source.hashes)
     assert len(set(fit.labels.tolist())) >= min(2, len(set(labels)))  # each has some to win over
-    if len(judge):
-        assert len(judge) == len(labels) // 5
+    if len(validation):
+        assert len(validation) == len(labels) // 5
         for label in set(labels):
-            share = int((judge.labels == label).sum())
+            share = int((validation.labels == label).sum())
             assert abs(share - labels.count(label) / 5) < 1
     else:
         rare = min(labels.count(label) for label in set(labels))
         assert len(labels) < 5 or rare <= len(labels) // 5
     again = split_for_validation(source, seed)[1]
-    assert again.hashes == judge.hashes
+    assert again.hashes == validation.hashes
 
 
 @pytest.mark.parametrize(
-    ("count", "judging"), [(4, 0), (5, 1), (2500, 500), (2501, 416), (5000, 500)]
+    ("count", "validating"), [(4, 0), (5, 1), (2500, 500), (2501, 416), (5000, 500)]
 )
-def test_at_most_500_images_judge(count, judging):
+def test_at_most_500_images_are_for_validation(count, validating):
     images = torch.zeros(count, 1, 1, 1)
     labels = torch.arange(count) % 10
-    fit, judge = split_for_validation(LabelledImages(images, labels, argument="images"), 0)
-    assert (len(fit), len(judge)) == (count - judging, judging)
-    if judging > 10:
-        assert max(judge.labels.bincount()) - min(judge.labels.bincount()) <= 1
+    fit, validation = split_for_validation(LabelledImages(images, labels, argument="images"), 0)
+    assert (len(fit), len(validation)) == (count - validating, validating)
+    if validating > 10:
+        assert max(validation.labels.bincount()) - min(validation.labels.bincount()) <= 1
 
 
 class Recorder(Dataset):
@@ -219,13 +219,13 @@ class Recorder(Dataset):
 
 @both_solvers
 @pytest.mark.parametrize("method", ["search", "attribute"])
-def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
+def test_validation_images_never_reach_fitting(monkeypatch, method, solver):
     data, fitted, steps = Recorder(), set(), Schedule.steps
 
     def spy(self, *args):
         plan = steps(self, *args)
         while True:
-            data.asked.clear()  # the early judging takes its images between the steps
+            data.asked.clear()  # the early validation takes its images between the steps
             step = next(plan, None)
             fitted.update(data.asked)
             if step is None:
@@ -235,22 +235,22 @@ def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
     monkeypatch.setattr(Schedule, "steps", spy)
     solver = {"paper": PaperLoop(epochs=1), "swap": Swap(rounds=3)}[solver]
     getattr(ClassPattern(NET, data), method)(CANVASES, target=[0, 1, 2, 0, 1, 2], solver=solver)
-    fit, judge = split_for_validation(SOURCE, 0)
+    fit, validation = split_for_validation(SOURCE, 0)
     hashes = {HASHES[i] for i in fitted}
     assert hashes == set(fit.hashes)
-    assert not hashes & set(judge.hashes)
-    assert len(judge) == 12
+    assert not hashes & set(validation.hashes)
+    assert len(validation) == 12
 
 
 def plain_power(pattern, seed, area=0.2):
-    """Over the judging images, one at a time."""
-    _, judge = split_for_validation(SOURCE, seed)
+    """Over the validation images, one at a time."""
+    _, validation = split_for_validation(SOURCE, seed)
     top = pattern.topk(area)
     hits = [
         int(NET(torch.where(top.mask > 0, pattern.canvas, IMAGES[i])[None]).argmax())
         == pattern.target
         for i in range(60)
-        if HASHES[i] in judge.hashes and LABELS[i] != pattern.target
+        if HASHES[i] in validation.hashes and LABELS[i] != pattern.target
     ]
     return sum(hits) / len(hits)
 
@@ -264,7 +264,7 @@ def test_search_power(solver):
 
 
 @both_solvers
-def test_additional_arguments_reach_the_judging_too(solver):
+def test_additional_arguments_reach_the_validation_too(solver):
     """A shift a canvas: where the target is added 100, every image is called so. The model is
     never called without it, not even to look whether it guesses."""
     shifts = torch.tensor([[100.0, 0, 0], [0, 0, 100.0]])
@@ -326,7 +326,7 @@ def test_refusals(snapshot):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("search", {"keep": 1}),  # with nothing to judge by
+        ("search", {"keep": 1}),  # with no validation images
         ("search", {"internal_batch_size": -1}),
         ("attribute", {"internal_batch_size": -1}),
     ],

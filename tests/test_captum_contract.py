@@ -21,7 +21,7 @@ LABELS = torch.arange(15) % 3
 LOOP = PaperLoop(alpha=0.9, step_size=0.1)
 FAST = {"n_steps": 5, "area": 0.25, "precision": "full"}
 START, ROUND = 25, 4  # calls of the model: all steps of the start, and each round
-CHECKPOINT = 1 + START + 3 * ROUND  # calls before any mask is judged; the first call is a check
+CHECKPOINT = 1 + START + 3 * ROUND  # calls before any mask is scored; the first call is a check
 PAPER = {**FAST, "solver": LOOP}
 both_solvers = pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])
 TRAIN_MODE = "the model is in train mode"
@@ -537,8 +537,8 @@ class Failing(nn.Module):
         ("attribute", "tensors", 2, "error"),
         ("attribute", "tensors", 1 + START + 5 * ROUND, "nan"),  # the last swap
         ("search", "shuffled loader", 4, "interrupt"),
-        ("search", "shuffled loader", CHECKPOINT, "nan"),  # the last swap before judging
-        ("search", "shuffled loader", CHECKPOINT + 1, "error"),  # while judging
+        ("search", "shuffled loader", CHECKPOINT, "nan"),  # the last swap before validation
+        ("search", "shuffled loader", CHECKPOINT + 1, "error"),  # while scoring
     ],
 )
 def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call, kind, k, how):

@@ -1,4 +1,4 @@
-"""One search: its objective, its schedule, its solvers, and the images that judge its masks."""
+"""One search: its objective, its schedule, its solvers, and its pool of canvases."""
 
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.features import Cells, grid_cells

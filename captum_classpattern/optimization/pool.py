@@ -325,7 +325,7 @@ class PoolSearch:
     @property
     def winners(self) -> list[int]:
         """The candidates whose patterns are kept: group by group, the best of each group first."""
-        by_margin = getattr(self.search.solver, "judged_by_margin", False)
+        by_margin = getattr(self.search.solver, "chosen_by_margin", False)
         return self.pool.best(self.search.rows, self.margins if by_margin else self.powers)
 
     @property
@@ -469,7 +469,7 @@ def begin_pool(
         )
 
     search, scored = begin(settings.area), forward_func
-    if getattr(settings.solver, "judged_by_margin", False):
+    if getattr(settings.solver, "chosen_by_margin", False):
         first = additional_rows(arguments, slice(1), len(canvases))
         scored = logits_of(forward_func, canvases[:1], [], first)
     return PoolSearch(forward_func, scored, pool, begin, search)

@@ -48,8 +48,8 @@ class Solver(Protocol):
     model (see ``precision`` of :meth:`ClassPattern.search`). To be used with ``budget``, it also
     has ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one,
     and at the end. ``pool_budget`` may say how many passes a pool takes without a budget,
-    ``starts`` how often a canvas of one colour starts (otherwise twice), and ``judged_by_margin``
-    that the mean margin on the judging images decides, not the power.
+    ``starts`` how often a canvas of one colour starts (otherwise twice), and ``chosen_by_margin``
+    that the mean margin on the validation images decides, not the power.
     """
 
     @property
@@ -60,7 +60,7 @@ class Solver(Protocol):
 
     def run(self, search: "Search") -> Iterator[None]:
         """Improves ``search.masks``, over ``search.batches(...)``. It may yield once, where the
-        masks are judged and the weaker canvases dropped."""
+        masks are scored and the weaker canvases dropped."""
 
 
 @dataclass(eq=False)

@@ -256,25 +256,26 @@ def search_further(name: str, task: Task) -> tuple[list[float], list[float], dic
     change raises the mean margin of the class, so that a model that prefers the class on clean
     images gains nothing."""
     seed, at_once = task.settings.seed, task.settings.internal_batch_size
-    fit, judges = split_for_validation(task.sample, seed)
+    fit, validation = split_for_validation(task.sample, seed)
     first = task.sample.take([0])
     with preserve_state(task.model, seed):
         device, _ = device_and_dtype(task.model, first)
         classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
         changes = search_change(change, classifier, fit, task)
-        batches = judges.in_order(at_once)
+        batches = validation.in_order(at_once)
         clean = torch.cat([outputs_for(classifier, batch).float() for batch in batches])
         high, next_one = clean.topk(2).values.mean(0).tolist()
         scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
         powers, gains = list[float](), list[float]()
         for y, value in changes.items():
-            others = judges.without_class(y)
+            others = validation.without_class(y)
             given = (batch.to(value)[None] for batch in others.in_order(at_once))
             changed = (change.apply(value[None], batch)[0] for batch in given)
             hits, margin, _ = hits_of(classifier, changed, y)
             note_half_passes(len(others))
-            before = float(margins_of(clean[(judges.known_labels != y).to(clean.device)], y).mean())
+            is_other = (validation.known_labels != y).to(clean.device)
+            before = float(margins_of(clean[is_other], y).mean())
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)
     return powers, gains, changes
@@ -313,5 +314,5 @@ def search_change(
 
 # of a class; each smaller size takes two thirds of the rounds, of a pass and a half for each image
 PATCH_PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
-PASSES = PATCH_PASSES + len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
+PASSES = PATCH_PASSES + len(CHANGES) * (STEPS * BATCH + 30)  # 60 validation images
 WORDS = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}

@@ -29,7 +29,7 @@ from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, PATCHES, SCORED, SIZES, SOLVER, Store
 
-PER_CLASS = 50  # images that are searched with; every fifth judges
+PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
 VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
@@ -106,11 +106,11 @@ def measure(
     are finished are kept in the folder, if there is one."""
     settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
     sample, predicted = draw_sample(model, images, n_classes, settings.seed)
-    _, judges = split_for_validation(sample, settings.seed)
-    judged = [len(judges.without_class(y)) for y in range(n_classes)]
+    _, validation = split_for_validation(sample, settings.seed)
+    judged = [len(validation.without_class(y)) for y in range(n_classes)]
     if not all(judged):
         raise ValueError(
-            f"{len(sample)} images are too few to judge patterns by: give at least 10 of each "
+            f"{len(sample)} images are too few to score patterns on: give at least 10 of each "
             f"class, better {PER_CLASS}"
         )
     key = key_of(model, sample, predicted, settings)

@@ -38,7 +38,7 @@ from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, descr
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
 
-FACTOR = 3  # by which the number of judging images may differ from the references'
+FACTOR = 3  # by which the number of validation images may differ from the references'
 ANOTHER_KIND = (
     "All classes are easier to reach than those of the references, not one class alone: the median "
     "class differs more from the references than that of any of them. So the model is of another "

@@ -41,7 +41,7 @@ def explain_class(
 
     It splits the images into two halves, class by class. Patterns are searched on the first half,
     on positive, white and black canvases. The second half only scores them, next to three controls.
-    The kind of canvas that did best on the judging images, a part of the first half, is returned.
+    The kind of canvas that did best on validation images, a part of the first half, is returned.
 
     It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
 

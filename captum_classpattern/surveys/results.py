@@ -147,7 +147,7 @@ class Survey(Result):
         return f"{text}.{f' {labels[first]} stands out.' * outstanding}", ""
 
     def best_canvases(self) -> list[Finding]:
-        """For each class the finding on the canvas that did best on the judging images."""
+        """For each class the finding on the canvas that did best on the validation images."""
         return best_of_each(self)
 
     def table(self) -> Any:

@@ -267,7 +267,7 @@ class SurveySearch(Survey):
         return passes_bar(self.expected_passes(), **options)
 
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str, float], Pattern]:
-        """The pattern that does best on the judging images, by class, kind of canvas and area.
+        """The pattern that does best on the validation images, by class, kind of canvas and area.
 
         Classes with equally many canvases are searched together: so they take the same number of
         rounds, whichever other classes are in the group.
@@ -450,10 +450,10 @@ def survey(
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
-    on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are: no
-    pattern; as many random pixels of the same canvas (3 draws, each on a third of the images); and
-    the same mask over the positive canvas of the next class. The last two are scored on at most 300
-    of the images.
+    on the validation images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are:
+    no pattern; as many random pixels of the same canvas (3 draws, each on a third of the images);
+    and the same mask over the positive canvas of the next class. The last two are scored on at most
+    300 of the images.
 
     The call only checks its arguments. With a folder, it also reads all images and classifies the
     held-out ones, to compare them with what is there. The search runs while the result is iterated.

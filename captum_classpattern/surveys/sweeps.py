@@ -82,13 +82,13 @@ class Sweep(Result):
         return Survey()
 
     def best_canvases(self, model: str) -> list[Finding]:
-        """Of each class of a model the finding on the canvas that did best when it was judged."""
+        """Of each class of a model the finding on the canvas that did best in validation."""
         return self.survey(model).best_canvases()
 
     def table(self) -> Any:
         """A ``pandas.DataFrame`` with a row for each model, class, kind of canvas and area, then
         one for each that failed: ``model``, the columns of :meth:`Finding.table`, the power on the
-        judging images (``search_power``), the manifest's further columns, and why (``error``)."""
+        validation images (``search_power``), the manifest's columns, and why (``error``)."""
         rows, columns = [], self.columns
         for name in columns:  # one at a time: there may be thousands
             for each in self.survey(name):

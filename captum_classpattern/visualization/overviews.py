@@ -75,7 +75,7 @@ def plot_grid(
         area (float, optional): Share of the pixels. Default: None (the first area of each; a
             pattern's own).
         canvas (str, optional): The kind of canvas, also among :attr:`Finding.others`. Default: None
-            (for each class the one that did best on the judging images).
+            (for each class the one that did best on the validation images).
         title (str, optional): Title of the figure. Default: None.
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 

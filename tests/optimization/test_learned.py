@@ -133,8 +133,8 @@ def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
     [canvas], baselines = images(1, channels, 5), images(30, channels, 6)
     given = {"area": AREAS, "n_steps": ROUNDS, "seed": seed}
     found = learned(canvas[None], 1, solver=Learned(rate=rate), **given)
-    fit, judges = split_for_validation(LabelledImages.of(baselines, LABELS), seed)
-    others = judges.without_class(1).images
+    fit, validation = split_for_validation(LabelledImages.of(baselines, LABELS), seed)
+    others = validation.without_class(1).images
     problem = Problem(net_of(channels), canvas, 1, fit.images, fit.labels.tolist(), seed)
     for area, plain in zip(AREAS, plain_search(problem, rate)):
         [pattern] = found[area]
@@ -151,8 +151,8 @@ def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
 def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
     """Each is a plain search from its own colours that meets the images in its own order."""
     canvas, net = torch.full((1, 1, HEIGHT, WIDTH), 0.5).double(), net_of(1)
-    fit, judges = split_for_validation(LabelledImages.of(images(30, 1, 6), LABELS), seed)
-    others, margins, plain = judges.without_class(1).images, [], []
+    fit, validation = split_for_validation(LabelledImages.of(images(30, 1, 6), LABELS), seed)
+    others, margins, plain = validation.without_class(1).images, [], []
     for start in range(3):
         chance = np.random.default_rng([seed, 1, start])
         first = torch.from_numpy(chance.integers(2, size=canvas[0].shape)) if start else canvas[0]

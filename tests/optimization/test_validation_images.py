@@ -1,4 +1,4 @@
-"""Which search images judge, and how many it takes that some do."""
+"""Which search images are for validation, and how many it takes that some are."""
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ def check(counts, target, seed=0):
 
 
 @pytest.mark.parametrize("counts", [(4, 4), (1, 1, 1), (19, 1), (1, 3200, 1)])
-def test_too_few_images_to_judge_by(counts, snapshot):
-    """Of many images few judge, so more are needed."""
+def test_too_few_images_for_validation(counts, snapshot):
+    """Of many images few are for validation, so more are needed."""
     assert refusal(lambda: check(counts, min(len(counts) - 1, 1))) == snapshot
 
 

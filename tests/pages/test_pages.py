@@ -148,8 +148,8 @@ def test_a_finding_shows_all_its_canvases_the_positive_one_first():
     ):
         assert power in text
         assert ("not above it" in text) == (power == powers[0])
-    assert page.text.count("Best on the judging images") == 1
-    assert page.text.index("Best on the judging") > start[1]
+    assert page.text.count("Best on the validation images") == 1
+    assert page.text.index("Best on the validation") > start[1]
     assert re.findall(r"(\w+) canvas (\S+ %)", repr(found).split(";")[1]) == [*zip(order, powers)]
     figure, axes = found.plot(use_pyplot=False)
     assert [axis.get_ylabel() for axis in axes[:, 0]] == [f"{kind}\ncanvas" for kind in order]

@@ -14,7 +14,7 @@ changes, controls, fit = (
 )
 
 
-def test_the_best_of_as_many_controls_is_chosen_by_the_judging_images():
+def test_the_best_of_as_many_controls_is_chosen_by_the_validation_images():
     """The class of an image is whether its first pixel is white. Only one mask has that pixel."""
 
     def classifier(batch):

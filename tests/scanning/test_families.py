@@ -134,7 +134,7 @@ def net_of(channels, classes=4, gain=2.5):
     return net.eval()
 
 
-def plain_search(family, net, fit, judges, target, seed):
+def plain_search(family, net, fit, validation, target, seed):
     """The power, the gain and the change of one class, image by image."""
     chance = np.random.default_rng([seed, target])
     places = [i for i, label in enumerate(fit.labels.tolist()) if label != target]
@@ -158,11 +158,11 @@ def plain_search(family, net, fit, judges, target, seed):
         else:
             value = value - rate * radius * slope / slope.norm()
             value = value * min(1, radius / value.norm())
-    others = [i for i, label in enumerate(judges.labels.tolist()) if label != target]
-    changed = [logits(value, judges.images[i])[0].tolist() for i in others]
-    before = [net(judges.images[i][None])[0].tolist() for i in others]
+    others = [i for i, label in enumerate(validation.labels.tolist()) if label != target]
+    changed = [logits(value, validation.images[i])[0].tolist() for i in others]
+    before = [net(validation.images[i][None])[0].tolist() for i in others]
     margins, usually = ([e.pop(target) - max(e) for e in each] for each in (changed, before))
-    usual = [sorted(net(image[None])[0].tolist())[-2:] for image in judges.images]
+    usual = [sorted(net(image[None])[0].tolist())[-2:] for image in validation.images]
     unit = fmean(high - low for low, high in usual)
     return fmean(margin > 0 for margin in margins), (fmean(margins) - fmean(usually)) / unit, value
 
@@ -177,11 +177,11 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
     task = Task(net, sample, classes, SearchSettings(seed=seed))
     powers, gains, found = search_further(name, task)
-    family, (fit, judges) = CHANGES[name](sample.shape), split_for_validation(sample, seed)
+    family, (fit, validation) = CHANGES[name](sample.shape), split_for_validation(sample, seed)
     assert list(found) == list(range(classes))
     assert len({*powers, 0.0}) > 1
     for target in found:
-        power, gain, value = plain_search(family, net, fit, judges, target, seed)
+        power, gain, value = plain_search(family, net, fit, validation, target, seed)
         torch.testing.assert_close(found[target], value, atol=1e-4, rtol=0)
         assert powers[target] == power
         assert gains[target] == pytest.approx(gain, abs=1e-3)

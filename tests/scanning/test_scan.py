@@ -58,7 +58,7 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
     assert (folder / "patterns" / "3_25.safetensors").exists()
 
 
-def test_powers_are_those_of_the_patterns_on_the_judging_images(found):
+def test_powers_are_those_of_the_patterns_on_the_validation_images(found):
     assert found.profile.judged == [12] * 4  # four a class judge, and not those of the target
     assert found.profile.patterns.keys() == {(size, y) for size in SIZES for y in range(CLASSES)}
     for (size, target), pattern in found.profile.patterns.items():
@@ -155,9 +155,9 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
     few = look_closer(model, images, FOUND, given, NAMES, replace(settings, internal_batch_size=7))
     assert [each.power for each in few.values()] == [each.power for each in looks.values()]
     sample, _ = draw_sample(model, images, CLASSES, 5)
-    judges = split_for_validation(sample, 5)[1]
+    validation = split_for_validation(sample, 5)[1]
     left = [i for i, image in enumerate(images.hashes) if image not in set(sample.hashes)]
-    source = images.subset(left) if unseen else judges
+    source = images.subset(left) if unseen else validation
     for y, look, change in (
         (1, looks["patches"], FOUND.patterns[3, 1].stamp),
         (3, looks["additive"], lambda given: (given + ADDED).clamp(0, 1)),

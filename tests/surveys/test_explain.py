@@ -52,7 +52,7 @@ def by_survey(search, held_out):
     return survey(NET, search, held_out, classes=[1], **settings).findings
 
 
-def test_it_is_a_survey_of_one_class_whose_judging_images_choose_the_canvas(found):
+def test_it_is_a_survey_of_one_class_whose_validation_images_choose_the_canvas(found):
     by_hand = by_survey(SEARCH, HELD_OUT)
     best = max(by_hand, key=lambda each: each.pattern.info["search_power"])
     assert same(found, best)

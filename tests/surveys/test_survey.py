@@ -514,7 +514,7 @@ REFUSALS = {
     "labels at the place of held-out images": lambda: survey(NET, SEARCH, LABELS),
     "images in both sets": lambda: list(surveyed(held_out=(SEARCH, LABELS), classes=[0])),
     "no held-out images of others": lambda: list(surveyed(held_out=(HELD_OUT, [0] * 60))),
-    "few images to judge by": lambda: list(surveyed(search=(SEARCH[:4], LABELS[:4]))),
+    "few validation images": lambda: list(surveyed(search=(SEARCH[:4], LABELS[:4]))),
     "scores of another canvas": lambda: ONE.scores("black", 0.05),
     "scores at another area": lambda: ONE.scores("white", 0.5),
 }

@@ -50,7 +50,7 @@ BEST_IS_SECOND = Survey([finding(0, "white", 90, search_power=0.1), finding(0, "
         (replace(FOUND, scores={0.05: FOUND.scores[0.05]}), {"area": 0.01}, "2\xa0%"),
     ],
 )
-def test_the_judging_images_choose_the_canvas_and_so_does_the_user(found, choice, power):
+def test_the_validation_images_choose_the_canvas_and_so_does_the_user(found, choice, power):
     _, axes = plot_grid(found, **choice, use_pyplot=False)
     assert [axis.get_xlabel() for axis in axes.flat] == [power]
     kept = (pixels(axes[0, 0])[..., 0] == 255).sum()

@@ -40,7 +40,7 @@ class Learned:
 
     Search several areas, from some 25 pixels down to three: each goes on from the larger one. One
     start may miss a trigger, so a canvas of one colour can have several. They differ in their first
-    colours and their baselines; the one with the largest margin on the judging images goes on.
+    colours and their baselines; the one with the largest margin on the validation images goes on.
 
     On large images a few pixels are invisible. With a ``feature_mask``, such as
     :class:`~captum_classpattern.Cells`, each feature has one colour, at first that of the canvas in
@@ -68,7 +68,7 @@ class Learned:
 
     name: ClassVar[str] = "learned"
     accelerates: ClassVar[bool] = True
-    judged_by_margin: ClassVar[bool] = True
+    chosen_by_margin: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         counts = ("rounds", "batch_size", "soft_batch_size", "starts")

@@ -62,7 +62,7 @@ def parts(finding: Finding, whole: bool = False) -> tuple[str, list[Markup]]:
     ]
     cards = []
     for each in kinds:
-        best = " Best on the judging images." if each is finding and finding.others else ""
+        best = " Best on the validation images." if each is finding and finding.others else ""
         title = f"{each.canvas} canvas".capitalize()
         cards.append(card(each, title, f"{CANVASES.get(each.canvas, '')}{best}"))
     of_each = " of each kind of canvas" if finding.others else ""

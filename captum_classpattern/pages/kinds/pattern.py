@@ -17,7 +17,7 @@ def parts(pattern: Pattern, whole: bool = False) -> tuple[str, list[Markup]]:
         facts.append(f"{kept:,} pixels have a weight")
     power = pattern.info.get("search_power")
     if isinstance(power, float):
-        facts.append(f"power {percent(power)} on the judging images, which chose it")
+        facts.append(f"power {percent(power)} on the validation images, which chose it")
     return f"Pattern of {name}", [
         html.side_by_side(
             html.pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),

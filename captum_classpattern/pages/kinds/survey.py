@@ -42,7 +42,7 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
         html.paragraph(_headline(survey, best)),
         html.paragraph(
             f"{WHAT} {which} shown, the strongest first, with {percent_area(area)} of the pixels "
-            "of the canvas that did best on the judging images."
+            "of the canvas that did best on the validation images."
         ),
         html.listed(_card(finding, finished, whole) for finding in shown),
         html.paragraph(NOTE),

@@ -59,7 +59,7 @@ def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
         html.table_of(columns, rows[:MOST_MODELS] if left_out else rows),
         html.paragraph(
             f"Power of {percent_area(area)} of the pixels on held-out images, on the "
-            "canvas that did best on the judging images."
+            "canvas that did best on the validation images."
         ),
     ]
 
@@ -153,7 +153,7 @@ def _write_class(place: Path, found: dict[str, list[Finding]]) -> html.Row:
             html.paragraph(
                 f"{WHAT} Here are the patterns of {len(order):,} models, the strongest first: "
                 f"{percent_area(first.area)} of the pixels of the canvas that did best on the "
-                "judging images."
+                "validation images."
             ),
             html.listed(cards[shown]),
             html.paragraph(NOTE),
