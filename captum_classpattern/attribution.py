@@ -22,7 +22,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.features import numbered
+from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
@@ -264,7 +264,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        features = numbered(settings.feature_mask, canvases, settings.areas)
+        features = number_features(settings.feature_mask, canvases, settings.areas)
         given = replace(settings, feature_mask=features), additional_forward_args, started
         with preserve_state(self.forward_func, settings.seed):
             pool = self._search_pool(canvases, targets, *given)
@@ -348,7 +348,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
-        features = numbered(settings.feature_mask, canvases, settings.areas)
+        features = number_features(settings.feature_mask, canvases, settings.areas)
         given = replace(settings, feature_mask=features), additional_forward_args, started
         with preserve_state(self.forward_func, settings.seed):
             pool = self._search_pool(canvases, targets, *given, masks_only=True)

@@ -26,7 +26,7 @@ from captum_classpattern._validation import (
 )
 from captum_classpattern.results import Result
 
-FORMAT = "captum_classpattern.Pattern"
+PATTERN_FORMAT = "captum_classpattern.Pattern"
 HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
 
@@ -173,9 +173,10 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             for name, tensor in self._tensors().items()
         }
         if self.seen:
-            tensors["seen"] = _pack(self.seen)
+            data = bytearray.fromhex("".join(sorted(self.seen)))  # uint8 (N, 6), in order
+            tensors["seen"] = torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
         info = json.dumps({**unknown, **self.info})
-        metadata = {"format": FORMAT, "target": str(self.target), "info": info}
+        metadata = {"format": PATTERN_FORMAT, "target": str(self.target), "info": info}
         write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
@@ -187,7 +188,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
         try:
-            tensors, metadata = _read(path)
+            tensors, metadata = _read_file(path)
             target, info = int(metadata["target"]), json.loads(metadata["info"])
             if not isinstance(info, dict):
                 raise ValueError("its info is not a JSON object")
@@ -199,7 +200,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is not a pattern written by Pattern.save (a safetensors file "
-                f"whose metadata has format {FORMAT!r}): {error}"
+                f"whose metadata has format {PATTERN_FORMAT!r}): {error}"
             ) from error
 
 
@@ -271,12 +272,6 @@ def combined_hash(hashes: Iterable[str]) -> str:
     return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
 
 
-def _pack(hashes: Iterable[str]) -> Tensor:
-    """Hashes of images as bytes for a file, uint8 (N, 6), in order."""
-    data = bytearray.fromhex("".join(sorted(hashes)))
-    return torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
-
-
 def _unpack(packed: Tensor) -> frozenset[str]:
     if packed.dtype != torch.uint8 or packed.shape[1:] != (HASH_BYTES,):
         raise ValueError(
@@ -285,11 +280,11 @@ def _unpack(packed: Tensor) -> frozenset[str]:
     return frozenset(row.tobytes().hex() for row in packed.numpy())
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a pattern's file."""
     with safe_open(os.fspath(path), framework="pt") as file:
         metadata = dict(file.metadata() or {})
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") != PATTERN_FORMAT:
             raise ValueError(f"its metadata has format {metadata.get('format')!r}")
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:

@@ -9,7 +9,7 @@ from captum_classpattern._validation import as_arguments
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.features import numbered
+from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import begin_search
 from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
@@ -28,7 +28,7 @@ def search_masks(
     settings = SearchSettings(areas=[area], **settings)
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     targets = parse_targets(target, len(canvases), net)
-    ids = numbered(settings.feature_mask, canvases, settings.areas)
+    ids = number_features(settings.feature_mask, canvases, settings.areas)
     with preserve_state(net, settings.seed):
         streams = [Stream(target) for target in targets]
         arguments = as_arguments(additional_forward_args)

@@ -17,7 +17,7 @@ from torch import nn
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.pattern import FORMAT, AdditivePattern
+from captum_classpattern.pattern import PATTERN_FORMAT, AdditivePattern
 from captum_classpattern.scores.power import check_unseen
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -280,7 +280,7 @@ def test_the_file_holds_only_a_json_header_and_numbers(tmp_path):
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     metadata = header.pop("__metadata__")
-    assert metadata == {"format": FORMAT, "target": "2", "info": '{"seed": 3}'}
+    assert metadata == {"format": PATTERN_FORMAT, "target": "2", "info": '{"seed": 3}'}
     assert set(header) == {"canvas", "mask"}
     end = max(entry["data_offsets"][1] for entry in header.values())
     assert len(content) == 8 + length + end == 8 + length + 4 * (3 * 20 + 20)
@@ -315,7 +315,7 @@ def write(path, tensors, info="{}", **changes):
         for name, value in {"canvas": 0.5, "mask": 0.5, **tensors}.items()
         if value is not None
     }
-    metadata = {"format": FORMAT, "target": "0", "info": info, **changes}
+    metadata = {"format": PATTERN_FORMAT, "target": "0", "info": info, **changes}
     save_file(made, path, {name: text for name, text in metadata.items() if text is not None})
 
 

@@ -13,8 +13,12 @@ from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.records import IDENTITY, Score
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.scores.shape import components, high_frequency_share, total_variation
-from captum_classpattern.scores.stability import mean_pairwise_iou
+from captum_classpattern.scores.shape import (
+    components,
+    high_frequency_share,
+    mean_pairwise_iou,
+    total_variation,
+)
 
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 

@@ -13,7 +13,7 @@ from captum_classpattern._validation import ArgumentTypeError, check_count
 from captum_classpattern.optimization.masks import strongest, swap_pixels
 from captum_classpattern.pattern import pixels_kept
 
-CELLS = 32  # per side, on a blank canvas, which has no segments
+BLANK_CELLS = 32  # per side, on a blank canvas, which has no segments
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def grid_cells(height: int, width: int, rows: int = 7, columns: int = 7) -> Tens
     return (row[:, None] * columns + column)[None, None]
 
 
-def numbered(
+def number_features(
     feature_mask: Tensor | Callable[[Tensor], Tensor] | None,
     canvases: Tensor,
     areas: Sequence[float],
@@ -137,7 +137,7 @@ def check_can_resume(feature_mask: Tensor | Callable[[Tensor], Tensor] | None) -
 def _of_canvas(features_of: Callable[[Tensor], Tensor], canvas: Tensor) -> Tensor:
     """The features that a function gives for a canvas; cells for one of a single colour."""
     if bool((canvas == canvas[:, :1, :1]).all()):
-        features_of = Cells(CELLS)
+        features_of = Cells(BLANK_CELLS)
     given = _checked(features_of(canvas.detach().cpu()), tuple(canvas.shape[-2:]))
     if len(given) != 1:
         raise ValueError(

@@ -238,7 +238,7 @@ def begin_search(
     started: float = 0.0,
 ) -> Search:
     """A search of canvases that has not begun; to be called and used under ``preserve_state``. The
-    source has labels, and the feature mask of the settings is one that was ``numbered``."""
+    source has labels, and the feature mask of the settings is from ``number_features``."""
     check_same_shape(canvases, source.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     arguments = tuple(

@@ -1,18 +1,9 @@
 """Scores of patterns: predictive power with intervals, localisation of triggers, shape of masks,
 agreement of several searches."""
 
-from captum_classpattern.scores.localisation import (
-    Localisation,
-    changed_pixels,
-    localise,
-)
-from captum_classpattern.scores.power import (
-    PredictivePower,
-    Scores,
-    predictive_power,
-)
-from captum_classpattern.scores.shape import Simplicity, simplicity
-from captum_classpattern.scores.stability import mean_pairwise_iou
+from captum_classpattern.scores.localisation import Localisation, changed_pixels, localise
+from captum_classpattern.scores.power import PredictivePower, Scores, predictive_power
+from captum_classpattern.scores.shape import Simplicity, mean_pairwise_iou, simplicity
 
 __all__ = [
     "Localisation",

@@ -62,7 +62,7 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
         >>> found.pointing_game, found.relevance_rank, round(found.iou, 4)
         (1.0, 0.5, 0.3333)
     """
-    _check(map, pixels)
+    _check_map(map, pixels)
     pixels = pixels.detach().cpu().bool().flatten()
     map = map.detach().cpu().double().flatten()
     count = int(pixels.sum())
@@ -92,7 +92,7 @@ def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
     return (change >= MIN_CHANGE)[None]
 
 
-def _check(map: Tensor, pixels: Tensor) -> None:
+def _check_map(map: Tensor, pixels: Tensor) -> None:
     if not isinstance(pixels, Tensor):
         raise ArgumentTypeError(
             f"pixels must be a bool Tensor (1, H, W), got {type(pixels).__name__}"

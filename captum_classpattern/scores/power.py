@@ -48,11 +48,6 @@ class PredictivePower(Result):
     def __repr__(self) -> str:
         return f"PredictivePower({self})"
 
-    @property
-    def lift(self) -> float:
-        """What the pattern adds, ``value - without``."""
-        return self.value - self.without
-
     def table(self) -> Any:
         """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:
         ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number of
@@ -127,16 +122,6 @@ class Scores:
     def is_weak(self) -> bool:
         """Whether there are enough images, and the power does not beat all controls."""
         return self.enough_images and not self.beats_controls
-
-    @property
-    def with_intervals(self) -> dict[str, tuple[float, float, float]]:
-        """The power (``"pattern"``) and each of :attr:`controls`, all with the lower and the upper
-        end of their Wilson 95 % intervals."""
-        measured = {"pattern": (self.power.value, *self.power.interval)}
-        for name, share in self.controls.items():
-            n = self._images_of(name)
-            measured[name] = (share, *wilson(_whole(share * n), n))
-        return measured
 
     def interval_above(self, value: float, n: int) -> Interval:
         """The 95 % interval of the difference between the power and another share, of n images; see
@@ -220,7 +205,18 @@ def predictive_power(
         (40, True)
     """
     with preserve_state(forward_func, seed=0):
-        others = images_to_score(forward_func, pattern, images, labels)
+        source = LabelledImages.of(images, labels, forward_func)
+        sample = pattern.stamp(source.take([0]).to(pattern.canvas))
+        outputs = check_classifier(forward_func, sample, [pattern.target])
+        check_labels(source.labels, outputs.shape[1], source.argument)
+        source = ensure_labels(forward_func, source, like=pattern.canvas)
+        check_unseen(pattern, source)
+        others = source.without_class(pattern.target)
+        if len(others) == 0:
+            raise ValueError(
+                f"no images are left to score on: all {len(source)} are of the pattern's class "
+                f"{pattern.target}"
+            )
         binary = pattern if area is None else pattern.topk(area)
         return Scorer(forward_func, others, pattern.canvas).power(binary)
 
@@ -250,35 +246,11 @@ class Scorer:
         return replace(power, top5=top5, mean_margin=found.margin)
 
 
-def images_to_score(
-    forward_func: Classifier, pattern: Pattern, images: Images, labels: Labels = None
-) -> LabelledImages:
-    """The held-out images that are not of the pattern's class; an error if there are none, if some
-    were used in its search, or if classifier, pattern and images do not fit."""
-    source = LabelledImages.of(images, labels, forward_func)
-    sample = pattern.stamp(source.take([0]).to(pattern.canvas))
-    outputs = check_classifier(forward_func, sample, [pattern.target])
-    check_labels(source.labels, outputs.shape[1], source.argument)
-    source = ensure_labels(forward_func, source, like=pattern.canvas)
-    check_unseen(pattern, source)
-    others = source.without_class(pattern.target)
-    if len(others) == 0:
-        raise ValueError(
-            f"no images are left to score on: all {len(source)} are of the pattern's class "
-            f"{pattern.target}"
-        )
-    return others
-
-
 def power_of(hits: float, n: int, hits_without: float) -> PredictivePower:
     """The predictive power from counts of images: hits with and without the pattern, of n. Hits may
     be means of several counts; the interval is that of the nearest whole number."""
-    return PredictivePower(hits / n, wilson(_whole(hits), n), n, hits_without / n)
-
-
-def _whole(hits: float) -> int:
-    """The nearest whole number, where a share times a number may have a rounding error."""
-    return round(round(hits, 6))
+    whole = round(round(hits, 6))  # a mean may have a rounding error
+    return PredictivePower(hits / n, wilson(whole, n), n, hits_without / n)
 
 
 class Hits(NamedTuple):
@@ -331,8 +303,9 @@ def margins_of(logits: Tensor, target: int) -> Tensor:
     return logits[:, target] - others.amax(1)
 
 
-def hashes_seen(pattern: Pattern) -> frozenset[str]:
-    """The hashes of the images of a pattern's search; an error if they are unknown."""
+def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
+    """Raises an error if images of other classes were used in the pattern's search, or if its
+    search images are unknown."""
     if pattern.seen is None:
         file = pattern.info.get("seen_file")
         beside = f", or load it from a folder that has the file of their hashes, {file}"
@@ -340,15 +313,9 @@ def hashes_seen(pattern: Pattern) -> frozenset[str]:
             "the images that this pattern was searched on are unknown: search it again"
             + beside * bool(file)
         )
-    return pattern.seen
-
-
-def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
-    """Raises an error if images of other classes were used in the pattern's search."""
-    seen = hashes_seen(pattern)
     others = torch.nonzero(source.known_labels != pattern.target).flatten().tolist()
-    hashes = source.hashes if seen else []
-    repeated = [str(i) for i in others if hashes and hashes[i] in seen]
+    hashes = source.hashes if pattern.seen else []
+    repeated = [str(i) for i in others if hashes and hashes[i] in pattern.seen]
     if repeated:
         raise ValueError(
             f"{len(repeated)} of {len(source)} images were used to search this pattern, or are "

@@ -9,7 +9,7 @@ from small_models import conv_net, random_images
 from captum_classpattern import Cells, ClassPattern, explain_class, survey, sweep
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, PaperLoop, Swap, grid_cells
-from captum_classpattern.optimization.features import Features, numbered
+from captum_classpattern.optimization.features import Features, number_features
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]
 SOLVERS = [Swap(4, batch_size=2), PaperLoop(epochs=2, batch_size=2), Learned(3, batch_size=2)]
@@ -83,11 +83,11 @@ def test_a_function_segments_a_canvas_and_a_blank_one_has_cells():
         return (canvas[0] > 0.5).long() * 36 + torch.arange(36).view(6, 6) // 4
 
     canvases = torch.cat([random_images(1, seed=5), torch.ones(1, 1, 6, 6)])
-    ids = numbered(halves, canvases, [0.25])
+    ids = number_features(halves, canvases, [0.25])
     assert seen == [(1, 6, 6)]
     assert torch.equal(ids[0] == ids[0, 0, 0], halves(canvases[0]) == halves(canvases[0])[0, 0])
     assert ids[1].unique().numel() == 36  # no more than pixels
-    small = numbered(Cells(3), canvases, [0.25])
+    small = number_features(Cells(3), canvases, [0.25])
     assert small.shape == (2, 6, 6)
     assert torch.equal(
         small[0],
@@ -97,7 +97,7 @@ def test_a_function_segments_a_canvas_and_a_blank_one_has_cells():
 
 def test_features_are_summed_spread_and_chosen_as_plain_versions_do_it():
     masks = [uneven(0), grid_cells(6, 6, 2, 3)[0, 0]]
-    ids = numbered(torch.stack(masks)[:, None], torch.rand(2, 1, 6, 6), [0.5])
+    ids = number_features(torch.stack(masks)[:, None], torch.rand(2, 1, 6, 6), [0.5])
     features, pixels = Features.of(ids), torch.randn(2, 3, 6, 6)
     sums, firsts = features.sums(pixels), features.first(pixels)
     for row, channel in ((0, 0), (0, 2), (1, 1)):
@@ -139,7 +139,7 @@ def test_a_pattern_of_features_is_never_filled_up():
 
 
 def test_large_features_are_ranked_by_small_differences_of_what_they_gain_per_pixel():
-    ids = numbered(torch.arange(4096).view(64, 64) // 128, torch.rand(1, 1, 64, 64), [0.5])
+    ids = number_features(torch.arange(4096).view(64, 64) // 128, torch.rand(1, 1, 64, 64), [0.5])
     weights = 1e-3 * torch.linspace(0, 1, 32).view(1, 1, 1, -1)
     chosen = Features.of(ids).strongest(weights, 1024)
     assert chosen.flatten().nonzero().flatten().tolist() == list(range(24, 32))

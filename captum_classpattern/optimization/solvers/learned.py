@@ -14,7 +14,7 @@ from captum_classpattern.optimization.search import Search
 
 BETAS = (0.5, 0.9)  # of Adam, as in Neural Cleanse
 INSIDE = 0.02  # how far the first colours are kept from 0 and 1, where a sigmoid is flat
-EASY, PATIENCE, FACTOR = 0.3, 3, 1.5  # the cross-entropy, batches and factor that move the weight
+EASY, PATIENCE, GROWTH = 0.3, 3, 1.5  # the cross-entropy, batches and factor that move the weight
 SMOOTHED = 0.7  # share of the past in the running mean of the cross-entropy
 CONTRAST = 0.2  # least distance from grey that counts, so that grey pixels can be kept
 TREND = 0.7  # share of the past in what each pixel is worth
@@ -152,7 +152,7 @@ class Learned:
             of_masks = (slope * now[1] - at_images).sum(1, keepdim=True) + weights
             streak = (streak.clamp(min=0) + 1).where(loss < EASY, streak.clamp(max=0) - 1)
             moves = streak.abs() == PATIENCE
-            factor = torch.where(streak > 0, FACTOR, FACTOR**-1.5).where(moves, 1.0)
+            factor = torch.where(streak > 0, GROWTH, GROWTH**-1.5).where(moves, 1.0)
             weights, streak = weights * factor.view(-1, 1, 1, 1), streak * ~moves
             adam.zero_grad()
             torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])

@@ -7,7 +7,7 @@ import torch
 from captum_classpattern.optimization.masks import unit
 from captum_classpattern.optimization.search import Search
 
-STEPS, BATCH_SIZE = 10, 4
+SHRINK_STEPS, BATCH_SIZE = 10, 4
 
 
 class Shrink:
@@ -23,11 +23,11 @@ class Shrink:
 
     def passes(self, n_steps: int | None) -> Sequence[int]:
         """The passes of one canvas."""
-        return [(n_steps or STEPS) * BATCH_SIZE]
+        return [(n_steps or SHRINK_STEPS) * BATCH_SIZE]
 
     def run(self, search: Search) -> Iterator[None]:
         """All steps at once; no canvas is dropped."""
-        steps, kept = search.n_steps or STEPS, search.kept_pixels
+        steps, kept = search.n_steps or SHRINK_STEPS, search.kept_pixels
         half = search.canvases[0, 0].numel() / 2
         trend = torch.zeros_like(search.masks)
         for number, batch in enumerate(search.batches(BATCH_SIZE, steps)):
