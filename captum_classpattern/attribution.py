@@ -265,22 +265,19 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
         features = number_features(settings.feature_mask, canvases, settings.areas)
-        given = replace(settings, feature_mask=features), additional_forward_args, started
+        numbered = replace(settings, feature_mask=features)
         with preserve_state(self.forward_func, settings.seed):
-            pool = self._search_pool(canvases, targets, *given)
+            pool = self._search_pool(canvases, targets, numbered, additional_forward_args, started)
             pools = {settings.area: pool}
             for smaller in sorted(settings.areas, reverse=True)[1:]:
                 pools[smaller] = pool = pool.at_smaller(smaller)
-            if self._baselines.in_memory:
-                seen = frozenset(self._baselines.hashes)
-            else:  # those that were used, since hashing all would load them
-                seen = frozenset().union(*(pool.seen for pool in pools.values()))
+            seen = frozenset[str]().union(*(each.seen for each in pools.values()))
             evidence = {
                 "settings": settings.as_dict(),
                 "seed": settings.seed,
                 "seconds": round(time.perf_counter() - started, 3),
                 "searched_together": len(canvases),
-                "passes_together": sum(pool.passes for pool in pools.values()),
+                "passes_together": sum(each.passes for each in pools.values()),
                 "precision": pool.precision,
                 "accelerated_by": pool.accelerated_by,
                 "search_images": len(seen),
@@ -349,9 +346,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
         features = number_features(settings.feature_mask, canvases, settings.areas)
-        given = replace(settings, feature_mask=features), additional_forward_args, started
+        numbered = replace(settings, feature_mask=features)
         with preserve_state(self.forward_func, settings.seed):
-            pool = self._search_pool(canvases, targets, *given, masks_only=True)
+            pool = self._search_pool(
+                canvases, targets, numbered, additional_forward_args, started, masks_only=True
+            )
             self.precision = pool.precision
             result = pool.masks.to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:

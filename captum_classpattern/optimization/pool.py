@@ -349,9 +349,10 @@ class PoolSearch:
 
     @property
     def seen(self) -> set[str]:
-        """Hashes of the baselines that were used."""
-        schedule = self.search.schedule
-        fitted = schedule.source.hashes_at(sorted(schedule.seen))
+        """Hashes of the baselines: of a Tensor all, of others those that were used, since to hash
+        all would load them."""
+        schedule, source = self.search.schedule, self.search.schedule.source
+        fitted = source.hashes if source.in_memory else source.hashes_at(sorted(schedule.seen))
         return {*fitted, *self.pool.validation.hashes}
 
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
