@@ -1,7 +1,7 @@
 """The settings of a search, validated once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypedDict
 
 from torch import Tensor
@@ -100,11 +100,6 @@ class SearchSettings:
     def area(self) -> float:
         """The largest area, which is searched first."""
         return max(self.areas)
-
-    def keywords(self) -> dict[str, Any]:
-        """The settings as :meth:`ClassPattern.search` takes them."""
-        given = {each.name: getattr(self, each.name) for each in fields(SearchSettings)}
-        return {"area": given.pop("areas"), **given}
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the result, as plain values for JSON."""

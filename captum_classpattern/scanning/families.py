@@ -4,7 +4,7 @@ perturbation of all pixels, and one smooth warp."""
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -69,8 +69,7 @@ def search_patches(task: Task) -> dict[tuple[int, int], Pattern]:
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
-    cells = None if grid is None else grid_cells(shape[1], shape[2], *grid)
-    settings = replace(task.settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
+    cells, settings = None if grid is None else grid_cells(shape[1], shape[2], *grid), task.settings
     together = AT_ONCE if grid is None else 1
     patterns: dict[tuple[int, int], Pattern] = {}
     for first in range(0, task.n_classes, together):
@@ -78,7 +77,16 @@ def search_patches(task: Task) -> dict[tuple[int, int], Pattern]:
         found = store and store.find([(size, y) for y in group for size in SIZES])
         if not found:
             canvases = torch.full((len(group), *shape), GREY, device=device)
-            by_area = explainer.search(canvases, group, **settings.keywords())
+            by_area = explainer.search(
+                canvases,
+                group,
+                area=[*areas.values()],
+                solver=SOLVER,
+                feature_mask=cells,
+                seed=settings.seed,
+                precision=settings.precision,
+                internal_batch_size=settings.internal_batch_size,
+            )
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if store:
                 store.add(found)

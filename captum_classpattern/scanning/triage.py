@@ -250,10 +250,18 @@ def search_cells(
 ) -> dict[tuple[int, int], Pattern]:
     """Patterns of learned cells from a grey canvas, by thousandths of the pixels and class."""
     areas = {share: share / 1000 for share in shares}
-    settings = replace(settings, areas=[*areas.values()], feature_mask=Cells(SIDE))
     device, _ = device_and_dtype(explainer.forward_func, torch.zeros(1, *shape))
     canvases = torch.full((len(classes), *shape), GREY, device=device)
-    by_area = explainer.search(canvases, [*classes], **settings.keywords())
+    by_area = explainer.search(
+        canvases,
+        [*classes],
+        area=[*areas.values()],
+        solver=settings.solver,
+        feature_mask=Cells(SIDE),
+        seed=settings.seed,
+        precision=settings.precision,
+        internal_batch_size=settings.internal_batch_size,
+    )
     return {(n, one.target): one for n in shares for one in by_area[areas[n]]}
 
 

@@ -8,7 +8,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ class SurveySettings(SearchSettings):
                 at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
             total += cost(rounds) + smaller * at_smaller
         return total
+
+    def keywords(self) -> dict[str, Any]:
+        """The settings as :meth:`ClassPattern.search` takes them."""
+        given = {each.name: getattr(self, each.name) for each in fields(SearchSettings)}
+        return {"area": given.pop("areas"), **given}
 
     def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
         """What decides the findings of a model, for the files of a folder."""
