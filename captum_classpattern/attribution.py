@@ -395,26 +395,28 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             masks_only=masks_only,
         )
         if not arguments:
-            self._warn_if_guessing(canvases[:1], settings.internal_batch_size)
+            self._warn_if_guessing(canvases, settings.internal_batch_size)
         pool.run()
         return pool
 
-    def _warn_if_guessing(self, like: Tensor, batch_size: int | None) -> None:
+    def _warn_if_guessing(self, canvases: Tensor, batch_size: int | None) -> None:
         """Warns, once, if the model is right on few of the labelled baselines."""
         if not self._check_accuracy or len(self._baselines) < MIN_LABELLED:
             return
         self._check_accuracy = False
-        n_classes = check_classifier(self.forward_func, like).shape[1]
+        n_classes = check_classifier(self.forward_func, canvases[:1]).shape[1]
         for most in (CHECKED, IN_DOUBT):
-            sample = self._baselines.stratified_sample(most)
+            baselines = self._baselines.stratified_sample(most)
             with uncounted():
-                predicted = predictions(self.forward_func, sample, like=like, batch_size=batch_size)
-            accuracy = float((predicted == sample.known_labels).float().mean())
-            if accuracy > guessing_below(sample.known_labels, n_classes) + DOUBT:
+                predicted = predictions(
+                    self.forward_func, baselines, like=canvases, batch_size=batch_size
+                )
+            accuracy = float((predicted == baselines.known_labels).float().mean())
+            if accuracy > guessing_below(baselines.known_labels, n_classes) + DOUBT:
                 return
-            if len(sample) == len(self._baselines):  # there are no others
+            if len(baselines) == len(self._baselines):  # there are no others
                 break
-        warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
+        warn_if_guessing(accuracy, baselines.known_labels, n_classes, "baselines")
 
 
 def single_tensor(inputs: Any) -> Any:

@@ -127,8 +127,8 @@ class Pool:
             count = max(starts, self.copies[canvas]) if several else 1
             group = target if keep else canvas
             self.candidates += [Candidate(canvas, Stream(target, n), group) for n in range(count)]
-            wanted = self.copies[canvas] if blank[canvas] else 1
-            self.kept[group] = min(self.kept[group] + wanted, keep or 1)
+            self.kept[group] += self.copies[canvas] if blank[canvas] else 1
+            self.kept[group] = min(self.kept[group], keep or 1)
 
     def steps(self) -> int | None:
         """How many steps the solver takes on each canvas: the most that stay within a budget, which
@@ -231,15 +231,15 @@ def begin_search(
     forward_func: Classifier,
     canvases: Tensor,
     streams: list[Stream],
-    source: LabelledImages,
+    baselines: LabelledImages,
     settings: SearchSettings,
     arguments: tuple[Any, ...] = (),
     *,
     started: float = 0.0,
 ) -> Search:
     """A search of canvases that has not begun; to be called and used under ``preserve_state``. The
-    source has labels, and the feature mask of the settings is from ``number_features``."""
-    check_same_shape(canvases, source.shape)
+    baselines have labels, and the feature mask of the settings is from ``number_features``."""
+    check_same_shape(canvases, baselines.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     arguments = tuple(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
@@ -247,7 +247,7 @@ def begin_search(
     )
     targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
     first_arguments = additional_rows(arguments, slice(1), len(canvases))
-    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, source)
+    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, baselines)
     if settings.solver.accelerates:
         classifier = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None and canvases.device.type == "cpu":
@@ -256,7 +256,7 @@ def begin_search(
     return Search(
         settings.solver,
         Objective(classifier, canvases, targets, arguments, batch_size),
-        Schedule(source, streams, settings.seed),
+        Schedule(baselines, streams, settings.seed),
         streams,
         settings.area,
         n_steps=settings.n_steps,
