@@ -181,13 +181,13 @@ class Pool:
         for group, kept in self.kept.items():
             ranked = [row for row in rows if self.candidates[row].group == group]
             ranked.sort(key=lambda row: -scores.get(row, -math.inf))
-            is_surplus: dict[int, bool] = {}
-            starts = Counter[int]()
+            starts, surplus = Counter[int](), set[int]()
             for row in ranked:
                 canvas = self.candidates[row].canvas
                 starts[canvas] += 1
-                is_surplus[row] = starts[canvas] > self.copies[canvas]
-            best += sorted(ranked, key=is_surplus.__getitem__)[: places * kept]
+                if starts[canvas] > self.copies[canvas]:
+                    surplus.add(row)
+            best += sorted(ranked, key=surplus.__contains__)[: places * kept]
         return best
 
 
@@ -274,7 +274,7 @@ class PoolSearch:
         powers (dict[int, float]): The last power of each candidate on validation images.
         margins (dict[int, float]): The mean margins on the same images.
         curves (dict[int, list]): Passes and powers of each candidate.
-        early_images (int): How many images were scored before the end.
+        scored_early (int): How many images were scored before the end.
         screened (bool): Whether there were so many candidates that a quick search came first.
     """
 
@@ -288,7 +288,7 @@ class PoolSearch:
     curves: dict[int, list[list[float]]] = field(
         default_factory=lambda: defaultdict(list), init=False
     )
-    early_images: int = field(default=0, init=False)
+    scored_early: int = field(default=0, init=False)
     screened: bool = field(default=False, init=False)
 
     def run(self) -> None:
@@ -320,7 +320,7 @@ class PoolSearch:
         """The passes of all candidates at this area, and half a pass for each image that was scored
         early."""
         searched = sum(-(-count // 2) for count in self.search.half_passes)
-        return searched + -(-self.early_images // 2)
+        return searched + -(-self.scored_early // 2)
 
     @property
     def winners(self) -> list[int]:
@@ -402,7 +402,7 @@ class PoolSearch:
         for row in rows:
             others = validation.known_labels != self.pool.candidates[row].stream.target
             batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
-            self.early_images += len(batch.places)
+            self.scored_early += len(batch.places)
             mask = quick.units.at([row]).spread(masks[row : row + 1])
             losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
         scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
@@ -434,7 +434,7 @@ class PoolSearch:
             note_half_passes(len(others))
             self.powers[row], self.margins[row] = hits.hits / len(others), hits.margin
             self.curves[row].append([passes[row], self.powers[row]])
-            self.early_images += len(others) * early
+            self.scored_early += len(others) * early
 
 
 def begin_pool(
