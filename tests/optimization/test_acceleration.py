@@ -295,14 +295,14 @@ def test_who_calls_the_model_itself(with_bfloat16, settings, calls):
     assert sum(own for own, _ in called) == calls
 
 
-def test_judging_never_uses_the_copy(with_bfloat16):
+def test_scoring_never_uses_the_copy(with_bfloat16):
     net, calls = watched()
     pattern, _ = ClassPattern(net, BASELINES, LABELS).search(CANVASES, 0, n_steps=2, area=0.2)
     searched = calls[calls.index((False, True)) :]
     assert pattern.info["accelerated_by"] == list(ALL)
     check, signs, rounds = ([(False, True)] * count for count in (1, 25, 4))
-    judging = [(True, False)] * 2  # of each pattern, after the first round and at the end
-    assert searched == check + signs + rounds + judging + rounds + judging
+    scoring = [(True, False)] * 2  # of each pattern, after the first round and at the end
+    assert searched == check + signs + rounds + scoring + rounds + scoring
 
 
 def test_additional_arguments_reach_the_copy(with_bfloat16):
