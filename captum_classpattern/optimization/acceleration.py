@@ -43,15 +43,15 @@ def accelerated(
     wanted = choose_speedups(forward_func, canvases.device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about speedups that will not be used
-        found = _faster(forward_func, wanted, *sample)
-        if not isinstance(found, Exception):
-            return found
-        failure, classifier = found, forward_func
+        faster = _faster(forward_func, wanted, *sample)
+        if not isinstance(faster, Exception):
+            return faster
+        failure, classifier = faster, forward_func
         chosen: tuple[str, ...] = ()
         for speedup in wanted:
-            found = _faster(forward_func, (*chosen, speedup), *sample)
-            if not isinstance(found, Exception):
-                chosen, classifier = (*chosen, speedup), found
+            faster = _faster(forward_func, (*chosen, speedup), *sample)
+            if not isinstance(faster, Exception):
+                chosen, classifier = (*chosen, speedup), faster
     if precision == "bfloat16" and "bfloat16" not in chosen:
         raise ValueError(
             f"`precision='bfloat16'` can't be used, since this model fails in it ({failure}): pass "

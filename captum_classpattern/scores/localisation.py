@@ -69,9 +69,9 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
     values, ranks = torch.unique(map, return_inverse=True)  # equal values share a rank
     strongest = ranks.argsort(descending=True, stable=True)[:count]
     both = int(pixels[strongest].sum())
-    found = torch.bincount(ranks, minlength=len(values)).flip(0)
+    marked = torch.bincount(ranks, minlength=len(values)).flip(0)
     true = torch.bincount(ranks[pixels], minlength=len(values)).flip(0)
-    precision = true.cumsum(0).double() / found.cumsum(0)
+    precision = true.cumsum(0).double() / marked.cumsum(0)
     positive = map.clamp(min=0)
     positive = positive / (positive.max() or 1)  # so that no sum overflows
     inside, outside = positive[pixels].sum(), positive[~pixels].sum()

@@ -96,8 +96,10 @@ class Scores:
     def controls(self) -> dict[str, float]:
         """The controls by name: no pattern, random pixels, and the same mask over another canvas if
         it was measured."""
-        found = {"no pattern": self.power.without, "random pixels": self.random_pixels}
-        return found if self.other_canvas is None else found | {"other canvas": self.other_canvas}
+        controls = {"no pattern": self.power.without, "random pixels": self.random_pixels}
+        if self.other_canvas is not None:
+            controls["other canvas"] = self.other_canvas
+        return controls
 
     @property
     def strongest_control(self) -> float:
@@ -240,10 +242,10 @@ class Scorer:
         """The power of a pattern as it is, on the images of other classes."""
         others = self._others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
-        n, found = len(others), judge(self.forward_func, pattern, others)
-        power = power_of(found.hits, n, int((predicted == pattern.target).sum()))
-        top5 = None if found.top5 is None else found.top5 / n
-        return replace(power, top5=top5, mean_margin=found.margin)
+        n, hits = len(others), judge(self.forward_func, pattern, others)
+        power = power_of(hits.hits, n, int((predicted == pattern.target).sum()))
+        top5 = None if hits.top5 is None else hits.top5 / n
+        return replace(power, top5=top5, mean_margin=hits.margin)
 
 
 def power_of(hits: float, n: int, hits_without: float) -> PredictivePower:
