@@ -96,13 +96,18 @@ def check_unit_range(tensor: Any, name: str, form: str = "in [0, 1]") -> None:
         raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
 
-def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
-    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack]."""
-    check_float_tensor(images, name, "(N, C, H, W)")
+def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: bool = False) -> None:
+    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack]; or, if
+    they may be, images of uint8."""
+    are_bytes = allow_bytes and isinstance(images, Tensor) and images.dtype == torch.uint8
+    if not are_bytes:
+        check_float_tensor(images, name, "(N, C, H, W)")
     if images.ndim != 4:
         raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(images.shape)}")
     if images.numel() == 0:
         raise ValueError(f"{name} has no images or no pixels, got shape {tuple(images.shape)}")
+    if are_bytes:
+        return
     low, high = map(float, images.detach().aminmax())  # one pass; NaN if any is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")

@@ -2,7 +2,7 @@
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern.images.source import as_floats as as_floats
 
 DECODE_ERRORS = (  # about a file that can't be read
     OSError, SyntaxError, ValueError, EOFError, struct.error,
@@ -61,11 +64,6 @@ def _opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def as_floats(pixels: Tensor) -> Tensor:
-    """Pixels as float32 in [0, 1]; uint8 is divided by 255."""
-    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
-
-
 def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> Tensor:
     """The image with this (H, W) and number of channels, 1 (grey) or 3 (None: unchanged): resized
     until it just covers (H, W), and its centre cropped. An image of uint8 stays one: it is rounded
@@ -88,3 +86,43 @@ def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> T
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
         changed = changed[:, top : top + height, left : left + width]
     return (changed * 255).round().to(torch.uint8) if image.dtype == torch.uint8 else changed
+
+
+def decode_all(
+    load: Callable[[int], Tensor], names: Sequence[str], source: object
+) -> tuple[Tensor, dict[int, str]]:
+    """The images of a source by their places, (len(names), C, H, W): uint8, or float32 if any is.
+    Those that can't be read are blank, and their errors are returned by place."""
+    images, errors, first = torch.empty(0), dict[int, str](), ""
+    for place in tqdm(range(len(names)), "Reading images", delay=5, disable=None, leave=False):
+        try:
+            image = load(place)
+        except DECODE_ERRORS as error:
+            errors[place] = str(error)
+            continue
+        if not first:
+            images, first = _blank(image, len(names), source), names[place]
+        (height, width), (h, w) = images.shape[2:], image.shape[1:]
+        if (height, width) != (h, w):
+            raise ValueError(
+                f"the images of {source} have several sizes: {first} is {height}x{width} "
+                f"(height x width), {names[place]} is {h}x{w}; pass `size`"
+            )
+        if len(image) > images.shape[1]:  # the first RGB image, after grey ones
+            images = images.repeat(1, len(image), 1, 1)
+        if image.is_floating_point():
+            images = as_floats(images)
+        images[place] = as_floats(image) if images.is_floating_point() else image
+    return images, errors
+
+
+def _blank(like: Tensor, count: int, source: object) -> Tensor:
+    """So many blank images; an error if they are too many for the memory."""
+    try:
+        return like.new_zeros(count, *like.shape)
+    except RuntimeError as error:
+        size = like.numel() * like.element_size() * count / 2**30
+        raise ValueError(
+            f"the {count:,} images of {source} don't fit into memory ({size:,.1f} GiB): load fewer "
+            "of each class (`limit=100`), or make them smaller (`size=224`)"
+        ) from error

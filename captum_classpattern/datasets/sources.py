@@ -22,7 +22,7 @@ from captum_classpattern._validation import (
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import NUMBERED
 from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
-from captum_classpattern.images import listed_labels
+from captum_classpattern.images.source import listed_labels
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -34,7 +34,7 @@ class Listing(NamedTuple):
     names: Sequence[str]  # of the images, for errors
     labels: list[int] | None
     class_names: tuple[str, ...] | None
-    load: Callable[[int], Tensor] | Path  # (C, H, W), uint8 or floats; or the folder of the files
+    load: Callable[[int], Tensor]  # (C, H, W), uint8 or floats
     numbering: str = "dataset"  # as in LabelledImages
 
 
@@ -63,7 +63,7 @@ def folder_listing(path: Path) -> Listing:
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
     file_names = [str(file.relative_to(path)) for file in files]
-    return Listing(str(path), file_names, labels, names, path, numbering)
+    return Listing(str(path), file_names, labels, names, lambda i: decode(files[i]), numbering)
 
 
 def _images_in(folder: Path) -> list[Path]:
