@@ -22,7 +22,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     """Loads the weights into the network that the caller names, or else the checkpoint."""
     weights, arch = find_weights(file.content, file.path), options.arch
     if isinstance(weights.value, nn.Module):
-        loaded = LoadedNetwork(weights.value, details=weights.details)
+        loaded = LoadedNetwork(weights.value, details={"weights": weights.key})
     else:
         if arch is None and isinstance(file.entries.get("arch"), str):
             arch = check_arch_from_file(file.entries["arch"], file.path)
