@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -28,12 +27,11 @@ class Notice(UserWarning):
 def import_named(name: str, shown: str) -> Callable[..., Any]:
     """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
-    if module_name.endswith(".py") or not _is_dotted(module_name):
-        meant = re.sub(r"[/\\]+", ".", module_name.removesuffix(".py")).strip(".")
-        example = f"{meant}:{own}" if _is_dotted(f"{meant}.{own}") else "my_net:MyNet"
+    parts = module_name.split(".")
+    if parts[-1] == "py" or not all(map(str.isidentifier, parts)):
         raise ValueError(
-            f"{shown}: {module_name!r} is not a module: give MODULE:NAME without .py, such as "
-            f"{example}"
+            f"{shown}: {module_name!r} is not a module: give MODULE:NAME, with dots and without "
+            ".py, such as package.module:name"
         )
     try:
         module = importlib.import_module(module_name)
@@ -54,14 +52,9 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
     return found
 
 
-def _is_dotted(name: str) -> bool:
-    """Whether this could be the name of a module."""
-    return all(map(str.isidentifier, name.split(".")))
-
-
-def import_optional(name: str, *, extra: str | None = None, required: bool = True) -> Any:
-    """A package that is installed with an extra (of its name, unless it is given); if it is
-    missing, an error that says so, or None."""
+def import_optional(name: str, *, required: bool = True) -> Any:
+    """A package that is installed with an extra of its name; if it is missing, an error that says
+    so, or None."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -70,7 +63,7 @@ def import_optional(name: str, *, extra: str | None = None, required: bool = Tru
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise ImportError(
                 f"this needs {name}, which is not installed: pip install "
-                f"'captum_classpattern[{extra or name}]'"
+                f"'captum_classpattern[{name}]'"
             ) from error
         raise ImportError(
             f"{name} is installed, but can't be imported ({error}): see its documentation for what "

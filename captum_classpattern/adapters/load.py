@@ -127,7 +127,7 @@ def load_model(
     count = loaded.details.get("num_classes") or _count_by_running(classifier)
     names = loaded.class_names
     if class_names is not None:
-        names = check_names(class_names, count or len(class_names))
+        names = check_names(class_names, count)
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
     classifier.class_names = [str(name) for name in names] if names else None

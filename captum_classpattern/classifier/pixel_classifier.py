@@ -90,11 +90,6 @@ class PixelClassifier(nn.Module):
             )
         self.training = model.training  # not self.train(): that would change the model
 
-    def extra_repr(self) -> str:
-        """The normalisation, and how many classes have names."""
-        mean, std = (each.flatten().tolist() for each in (self.mean, self.std))
-        return f"mean={mean}, std={std}, {len(self.class_names or ())} class names"
-
     @property
     def classes(self) -> list[str] | None:
         """The class names, under the name that torchvision uses."""

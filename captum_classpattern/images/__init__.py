@@ -292,8 +292,10 @@ class LabelledImages(Dataset[Any]):
 
     def hashes_at(self, indices: Sequence[int]) -> list[str]:
         """The hashes of some images; images that were loaded before are not loaded again."""
-        hashes: list[str] = self.source.hashes_at([self.places[i] for i in indices], self.argument)
-        return hashes
+        places, hashes = [self.places[i] for i in indices], self.source.hashes
+        for batch in split([place for place in places if place not in hashes], BATCH):
+            self.source.read(batch, self.argument)
+        return [hashes[place] for place in places]
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some of the images as one Tensor of floats in [0, 1]."""
@@ -348,7 +350,7 @@ class LabelledImages(Dataset[Any]):
             tensor([2, 2, 1, 1])
         """
         count = self._count_outputs(classifier)
-        names = ClassNames.of_outputs(classifier, count, class_names)
+        names = ClassNames.of(classifier, count, class_names)
         labels, known = self.labels, None if names is None else names.names
         if labels is not None:
             source = self.description or "the images"
@@ -360,8 +362,8 @@ class LabelledImages(Dataset[Any]):
     ) -> ClassNames | None:
         """The names of a classifier's classes: those of the user, else its own, else those of the
         images."""
-        known = ClassNames.of_outputs(classifier, self.count_outputs(classifier), class_names)
-        return ClassNames(self.class_names) if known is None and self.class_names else known
+        names = ClassNames.of(classifier, self.count_outputs(classifier), class_names)
+        return ClassNames(self.class_names) if names is None and self.class_names else names
 
     def count_outputs(self, classifier: Classifier) -> int:
         """How many classes a classifier of these images has; an error if it can't classify them, or

@@ -106,12 +106,6 @@ class Source:
             )
         return images, labels
 
-    def hashes_at(self, places: Sequence[int], argument: str) -> list[str]:
-        """The hashes of some images, of which those without a hash are read."""
-        for batch in split([place for place in places if place not in self.hashes], BATCH):
-            self.read(batch, argument)
-        return [self.hashes[place] for place in places]
-
     def labels_at(self, places: Sequence[int], argument: str) -> Tensor | None:
         """The labels of a data set, or None if its items have none. If it lists them, as
         torchvision's do, only a few items are read, to see whether they have these labels."""
