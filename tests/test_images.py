@@ -22,7 +22,7 @@ import captum_classpattern as cp
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.comparison import BestRandomMask
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced
-from captum_classpattern.images.source import BATCH
+from captum_classpattern.images.source import READ_AT_ONCE
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
@@ -246,8 +246,8 @@ def test_a_data_set_is_fetched_once_a_batch_at_a_time():
     assert [*itertools.chain(*data.batches)] == [*range(500)]
     part = source.subset(torch.arange(0, 500, 2))
     assert sum(len(batch) for batch in part.in_order()) == 250
-    assert max(map(len, data.batches)) == BATCH
-    assert data.most_alive <= 2 * BATCH
+    assert max(map(len, data.batches)) == READ_AT_ONCE
+    assert data.most_alive <= 2 * READ_AT_ONCE
     data.batches.clear()
     assert len(LabelledImages(data).images) == 500
     assert [*itertools.chain(*data.batches)] == [*range(500)]

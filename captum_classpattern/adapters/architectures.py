@@ -27,7 +27,7 @@ def torchvision_names() -> list[str]:
     return names
 
 
-def name_of(arch: Arch) -> str:
+def arch_name(arch: Arch) -> str:
     """The name of a network, also of one that is given as a class, a function or itself."""
     if isinstance(arch, str):
         return arch
@@ -40,7 +40,7 @@ def build(arch: Arch, num_classes: int | None) -> nn.Module:
     the network that was given."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch)
-    family, _, name = name_of(arch).rpartition(":")
+    family, _, name = arch_name(arch).rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network: nn.Module
     if not isinstance(arch, str) or family not in ("", *FAMILIES):
@@ -119,7 +119,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
 
 def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
-    shown = f"`arch={name_of(arch)}`"
+    shown = f"`arch={arch_name(arch)}`"
     factory = import_named(arch, shown) if isinstance(arch, str) else arch
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")

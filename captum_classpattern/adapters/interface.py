@@ -49,7 +49,7 @@ class LoadedNetwork:
 
 @runtime_checkable
 class Format(Protocol):
-    """A checkpoint format: any object with a name and these two functions, such as a module.
+    """A checkpoint format: any object with a name and these two methods.
 
     ``captum_classpattern.adapters.formats.FORMATS`` lists the built-in ones. Any other can be
     passed to :func:`load_model` as ``format``; :doc:`../extend` has an example.

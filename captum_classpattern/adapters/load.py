@@ -25,7 +25,7 @@ from captum_classpattern.classifier.class_names import check_names, file_safe, p
 
 USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
 MAX_SIDE = 4096  # pixels
-LONGEST = 80  # characters of a model's name in that of a folder
+MAX_NAME = 80  # characters of a model's name in that of a folder
 
 
 def load_model(
@@ -232,4 +232,4 @@ def folder_name(source: str) -> str:
     since many files are called model.pt."""
     place = source if is_pretrained(source) else os.path.abspath(source)
     digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()
-    return f"{file_safe(model_name(source)).strip('._')[:LONGEST]}-{digest}"
+    return f"{file_safe(model_name(source)).strip('._')[:MAX_NAME]}-{digest}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern._validation import import_optional
-from captum_classpattern.adapters.architectures import FAMILIES, Arch, build, name_of
+from captum_classpattern.adapters.architectures import FAMILIES, Arch, arch_name, build
 from captum_classpattern.adapters.interface import LoadedNetwork
 
 # where checkpoints keep the weights, the most common key first; then averages of them
@@ -138,8 +138,10 @@ def load_network(
         )
     count = num_classes if num_classes is not None else _count_classes(arch, weights.state)
     if count is not None and not 1 < count <= MAX_CLASSES:
-        raise ValueError(f"{name_of(arch)} can't be built for {count} classes: pass `num_classes`")
-    return load_weights(build(arch, count), weights, arch=name_of(arch), num_classes=count)
+        raise ValueError(
+            f"{arch_name(arch)} can't be built for {count} classes: pass `num_classes`"
+        )
+    return load_weights(build(arch, count), weights, arch=arch_name(arch), num_classes=count)
 
 
 def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
@@ -147,7 +149,7 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
     sizes in which a network for PROBE classes has this number."""
     import_optional("timm", required=False)  # what it makes on import would stay on "meta"
     expected: Mapping[str, Tensor] = {}
-    if name_of(arch).rpartition(":")[0] in ("", *FAMILIES):
+    if arch_name(arch).rpartition(":")[0] in ("", *FAMILIES):
         with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
             expected = build(arch, PROBE).state_dict()
     try:
@@ -156,7 +158,7 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
         raise
     except Exception as error:
         raise ValueError(
-            f"`arch={name_of(arch)}` can't be built for {PROBE} classes, to see what depends on "
+            f"`arch={arch_name(arch)}` can't be built for {PROBE} classes, to see what depends on "
             f"their number ({type(error).__name__}: {error}): pass `num_classes`"
         ) from error
     prefix = _find_prefix(expected, state)

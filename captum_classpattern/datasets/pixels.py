@@ -2,8 +2,7 @@
 
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,18 +25,23 @@ UPRIGHT = {  # by the EXIF orientation; 1 is upright
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
+PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
 GREY_MODES = ("1", "L", "LA", "La")
 
 
 def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
-    pixels have more than 8 bits."""
+    pixels have more than 8 bits. If a file can't be read, the error is one of DECODE_ERRORS."""
     if not isinstance(image, Image.Image):
-        with _opened(image) as file:
-            file.load()  # turns a TIFF upright
-            turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-            return decode(file if turn is None else file.transpose(turn))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            try:
+                with Image.open(image, formats=PILLOW_FORMATS) as file:
+                    file.load()  # turns a TIFF upright
+                    turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+                    return decode(file if turn is None else file.transpose(turn))
+            except OTHER_ERRORS as error:
+                raise ValueError(f"{type(error).__name__}: {error}") from error
     if image.mode == "F" or image.mode.startswith("I"):
         largest = 1 if image.mode == "F" else 65535  # 16 bits
         pixels = torch.from_numpy(np.array(image, np.float32))[None] / largest
@@ -48,20 +52,6 @@ def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
         image = image.convert("RGBA")  # else Pillow warns about transparent colours
     array = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
-
-
-@contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
-    """An image file. All errors of Pillow in the block are DECODE_ERRORS."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(source, formats=FORMATS) as file:
-                yield file
-        except DECODE_ERRORS:
-            raise
-        except OTHER_ERRORS as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> Tensor:
@@ -101,7 +91,15 @@ def decode_all(
             errors[place] = str(error)
             continue
         if not first:
-            images, first = _blank(image, len(names), source), names[place]
+            first, size = names[place], image.numel() * image.element_size() * len(names) / 2**30
+            try:
+                images = image.new_zeros(len(names), *image.shape)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the {len(names):,} images of {source} don't fit into memory ({size:,.1f} "
+                    "GiB): load fewer of each class (`limit=100`), or make them smaller "
+                    "(`size=224`)"
+                ) from error
         (height, width), (h, w) = images.shape[2:], image.shape[1:]
         if (height, width) != (h, w):
             raise ValueError(
@@ -114,15 +112,3 @@ def decode_all(
             images = as_floats(images)
         images[place] = as_floats(image) if images.is_floating_point() else image
     return images, errors
-
-
-def _blank(like: Tensor, count: int, source: object) -> Tensor:
-    """So many blank images; an error if they are too many for the memory."""
-    try:
-        return like.new_zeros(count, *like.shape)
-    except RuntimeError as error:
-        size = like.numel() * like.element_size() * count / 2**30
-        raise ValueError(
-            f"the {count:,} images of {source} don't fit into memory ({size:,.1f} GiB): load fewer "
-            "of each class (`limit=100`), or make them smaller (`size=224`)"
-        ) from error

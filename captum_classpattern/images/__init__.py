@@ -26,7 +26,13 @@ from captum_classpattern.classifier.class_names import (
     renumber,
 )
 from captum_classpattern.classifier.fingerprints import hash_of
-from captum_classpattern.images.source import BATCH, Source, as_floats, evenly_spaced, split
+from captum_classpattern.images.source import (
+    READ_AT_ONCE,
+    ImageSource,
+    as_floats,
+    evenly_spaced,
+    split,
+)
 
 __all__ = [
     "Images", "ImagesAndLabels", "LabelledImages", "Labels",
@@ -118,8 +124,8 @@ class LabelledImages(Dataset[Any]):
             raise ValueError(
                 f"numbering must be one of {', '.join(NUMBERINGS)}, got {self.numbering!r}"
             )
-        if not isinstance(self.source, Source):
-            source, places = Source.of(self.source, self.argument)
+        if not isinstance(self.source, ImageSource):
+            source, places = ImageSource.of(self.source, self.argument)
             object.__setattr__(self, "source", source)
             object.__setattr__(self, "places", places if self.places is None else self.places)
         if self.class_names is not None:
@@ -184,7 +190,7 @@ class LabelledImages(Dataset[Any]):
         if self.in_memory:
             return as_floats(self._pixels)
         images = None  # torch.cat would need twice the memory
-        for start, batch in zip(range(0, len(self), BATCH), self.in_order()):
+        for start, batch in zip(range(0, len(self), READ_AT_ONCE), self.in_order()):
             images = batch.new_empty(len(self), *self.shape) if images is None else images
             images[start : start + len(batch)] = batch
         return torch.empty(0, *self.shape) if images is None else images
@@ -278,7 +284,7 @@ class LabelledImages(Dataset[Any]):
 
     def _moved(self, images: Tensor) -> "LabelledImages":
         """The same labels and names over a copy of the images, with the hashes of these."""
-        source = Source(images)
+        source = ImageSource(images)
         source.hashes = dict(enumerate(self.hashes))
         return replace(self, source=source, places=range(len(images)))
 
@@ -293,7 +299,7 @@ class LabelledImages(Dataset[Any]):
     def hashes_at(self, indices: Sequence[int]) -> list[str]:
         """The hashes of some images; images that were loaded before are not loaded again."""
         places, hashes = [self.places[i] for i in indices], self.source.hashes
-        for batch in split([place for place in places if place not in hashes], BATCH):
+        for batch in split([place for place in places if place not in hashes], READ_AT_ONCE):
             self.source.read(batch, self.argument)
         return [hashes[place] for place in places]
 
@@ -306,7 +312,7 @@ class LabelledImages(Dataset[Any]):
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """All images in batches of at most 32."""
-        return self.batches(split(range(len(self)), min(batch_size or BATCH, BATCH)))
+        return self.batches(split(range(len(self)), min(batch_size or READ_AT_ONCE, READ_AT_ONCE)))
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """The images of each list of indices in turn, (len(list), C, H, W)."""

@@ -11,11 +11,11 @@ from torch.utils import data
 from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
 from captum_classpattern.pattern import image_hash
 
-BATCH = 32  # most images that are loaded at once
+READ_AT_ONCE = 32  # most images that are loaded at once
 TRIED = 8  # items of a data set that are compared with its list of labels
 
 
-class Source:
+class ImageSource:
     """A Tensor of images or a data set, read by places. It remembers the shape, hashes and labels
     of what was read; all images that are derived from it share them.
 
@@ -29,7 +29,7 @@ class Source:
         self.labels: dict[int, int | None] = {}  # of the items of a data set
 
     @classmethod
-    def of(cls, images: Any, argument: str) -> tuple["Source", Sequence[int]]:
+    def of(cls, images: Any, argument: str) -> tuple["ImageSource", Sequence[int]]:
         """Images as a source, and which of it they are: all, or those of a loader's sampler. An
         error if they can't be read by index, or the sampler is unclear."""
         if isinstance(images, str | Path):
@@ -77,9 +77,10 @@ class Source:
         self.shape = self.shape or shape
         if shape != self.shape:
             raise ValueError(f"{argument} must be of one shape, got {self.shape} and {shape}")
-        for place, image in zip(places, images):
-            if place not in self.hashes:
-                self.hashes[place] = image_hash(image)
+        missing = [i for i, place in enumerate(places) if place not in self.hashes]
+        if missing:
+            on_cpu = images.cpu()  # all in one piece
+            self.hashes.update((places[i], image_hash(on_cpu[i])) for i in missing)
         return images, labels
 
     def _collated(self, places: Sequence[int], argument: str) -> tuple[Tensor, Any]:
@@ -126,7 +127,7 @@ class Source:
 
     def _read_labels(self, places: Sequence[int], argument: str) -> None:
         """Reads the items at these places that were not read for their labels before."""
-        for batch in split([place for place in places if place not in self.labels], BATCH):
+        for batch in split([place for place in places if place not in self.labels], READ_AT_ONCE):
             images, labels = self.read(batch, argument)
             none = [None] * len(images)
             parsed = None if labels is None else parse_labels(labels, len(images), argument)
