@@ -322,17 +322,13 @@ class LabelledImages(Dataset[Any]):
         self, classifier: Classifier, class_names: Sequence[str] | None = None
     ) -> "LabelledImages":
         r"""
-        Gives the images the class numbers of a classifier.
+        Gives the images the class numbers of a classifier, by the names of the classes.
 
-        Classes are matched by name. A name fits a class if it is equal to the class's name or to
-        one of the parts of a description such as "tench, Tinca tinca"; case, spaces, underscores
-        and hyphens don't matter. timm's ImageNet models, and torchvision's where timm is
-        installed, also know their classes by WordNet ids. Numbers in the source stay as they are.
-
-        If the classifier does not name its classes, and there are as many folders as classes,
-        the folders are numbered in alphabetical order, with a warning of the category
-        ``captum_classpattern.Notice``. A data set keeps its order if it has as many classes as
-        the classifier; if the names differ, there is such a warning, too.
+        A name fits a class if it is equal to the class's name or WordNet id, or to one of the parts
+        of a description such as "tench, Tinca tinca"; case, spaces, underscores and hyphens don't
+        matter. Numbers in the source stay as they are. If the classifier does not name its classes,
+        or a data set names them otherwise, as many classes keep their order, with a warning of the
+        category ``captum_classpattern.Notice``.
 
         Args:
             classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
