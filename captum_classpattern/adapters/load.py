@@ -106,7 +106,7 @@ def load_model(
     if mean is not None or std is not None:
         if mean is None or std is None:
             given, missing = ("mean", "std") if std is None else ("std", "mean")
-            raise ValueError(f"there is a `{given}` but no `{missing}`: give both, or neither")
+            raise ValueError(f"there is a `{given}` but no `{missing}`: pass both, or neither")
         loaded.mean, loaded.std, loaded.normalised_by = mean, std, "the caller"
     elif loaded.mean is None:
         loaded.normalised_by = "nothing: pixels are used unchanged"
