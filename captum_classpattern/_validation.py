@@ -44,12 +44,12 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
         raise ImportError(
             f"{shown}: {module_name} imports {error.name!r}, which is not installed"
         ) from error
-    found: Callable[..., Any] | None = getattr(module, own, None)
-    if not callable(found):
-        known = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
-        hint = suggest_names(own, known) if known else ""
+    named: Callable[..., Any] | None = getattr(module, own, None)
+    if not callable(named):
+        others = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
+        hint = suggest_names(own, others) if others else ""
         raise ValueError(f"{shown}: {module_name} has no function or class {own!r}{hint}")
-    return found
+    return named
 
 
 def import_optional(name: str, *, required: bool = True) -> Any:

@@ -69,22 +69,22 @@ def unknown_network(arch: str) -> ValueError:
     from captum_classpattern.adapters.cifar_resnets import CIFAR_RESNETS
 
     family, _, name = arch.rpartition(":")
-    known: dict[str, list[str]] = {}
+    networks: dict[str, list[str]] = {}
     if family != "timm":
-        known["torchvision"] = [*torchvision_names(), *CIFAR_RESNETS]
+        networks["torchvision"] = [*torchvision_names(), *CIFAR_RESNETS]
     if family != "torchvision" and (timm := import_optional("timm", required=False)) is not None:
-        known["timm"] = timm.list_models()
-    missing = not family and "timm" not in known
+        networks["timm"] = timm.list_models()
+    missing = not family and "timm" not in networks
     without = " (timm is not installed: pip install 'captum_classpattern[timm]')" if missing else ""
-    hint = similar_names(name, itertools.chain(*known.values()))
+    hint = similar_names(name, itertools.chain(*networks.values()))
     if not family:
         example = ":".join(name.rsplit(".", 1)) if "." in name else f"my_file:{name}"
         start = f"{hint} For a network of your own" if hint else "for one of your own"
         hint = f"{start}, give MODULE:NAME, such as `arch={example}`"
     hint = f"; {hint}" if hint else ""
-    listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in known.items())
+    listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in networks.items())
     return ValueError(
-        f"there is no network {arch!r} in {' or '.join(known)}{without}{hint}{listed}"
+        f"there is no network {arch!r} in {' or '.join(networks)}{without}{hint}{listed}"
     )
 
 

@@ -138,7 +138,7 @@ def _load_file(
     file: CheckpointFile, options: LoadOptions, format: Any
 ) -> tuple[LoadedNetwork, dict[str, Any]]:
     """The network of a checkpoint file by its format, and where it comes from."""
-    by_name, path, arch = {known.name: known for known in FORMATS}, file.path, options.arch
+    by_name, path, arch = {one.name: one for one in FORMATS}, file.path, options.arch
     if isinstance(format, str) and format not in by_name:
         raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
     chosen = by_name[format] if isinstance(format, str) else format

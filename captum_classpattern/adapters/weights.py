@@ -195,10 +195,10 @@ def load_weights(
         for keys in _normalisers(leftover):
             both = torch.stack([state[key].detach().float().flatten() for key in keys])
             in_bytes = float(both.max()) > 1
-            found = (both / 255 if in_bytes else both).tolist()
+            values = (both / 255 if in_bytes else both).tolist()
             if loaded.mean is None:
-                (loaded.mean, loaded.std), loaded.normalised_by = found, "the checkpoint"
-            if found == [loaded.mean, loaded.std]:
+                (loaded.mean, loaded.std), loaded.normalised_by = values, "the checkpoint"
+            if values == [loaded.mean, loaded.std]:
                 units = " (in units of 255)" if in_bytes else ""
                 ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
     ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")

@@ -182,9 +182,9 @@ def _class_number(wanted: str | int, listing: sources.Listing) -> int:
     if number < 0 and re.fullmatch("[0-9]+", str(wanted)):
         number = int(wanted)
     if number not in present:
-        known = [names[i] if i < len(names) else str(i) for i in sorted(present)]
+        there = [names[i] if i < len(names) else str(i) for i in sorted(present)]
         raise ValueError(
             f"{listing.description} has no images of a class {wanted!r}"
-            f"{suggest_names(str(wanted), known)}"
+            f"{suggest_names(str(wanted), there)}"
         )
     return number

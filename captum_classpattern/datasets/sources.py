@@ -67,8 +67,11 @@ def folder_listing(path: Path) -> Listing:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
-    return sorted(p for p in found if not p.name.startswith("."))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and path.name[0] != "."
+    )
 
 
 def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...], str]:
@@ -175,15 +178,15 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
 
 def _torchvision_class(name: str) -> tuple[Any, bool]:
     """The class of a data set, and whether its split is a flag, ``train=``."""
-    import torchvision.datasets as known  # slow to import, and only needed here
+    from torchvision import datasets  # slow to import, and only needed here
 
     fitting: dict[str, bool] = {}
-    for other in known.__all__:
-        takes = inspect.signature(getattr(known, other)).parameters
+    for other in datasets.__all__:
+        takes = inspect.signature(getattr(datasets, other)).parameters
         needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
         if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
             fitting[other] = "train" in takes
     if name not in fitting:
         hint = suggest_names(name, fitting)
         raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
-    return getattr(known, name), fitting[name]
+    return getattr(datasets, name), fitting[name]

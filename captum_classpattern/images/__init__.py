@@ -353,11 +353,13 @@ class LabelledImages(Dataset[Any]):
         """
         count = self._count_outputs(classifier)
         names = ClassNames.of(classifier, count, class_names)
-        labels, known = self.labels, None if names is None else names.names
+        labels, own_names = self.labels, None if names is None else names.names
         if labels is not None:
             source = self.description or "the images"
-            labels, known = renumber(labels, self.class_names, self.numbering, names, count, source)
-        return replace(self, labels=labels, class_names=known, numbering="numbers")
+            labels, own_names = renumber(
+                labels, self.class_names, self.numbering, names, count, source
+            )
+        return replace(self, labels=labels, class_names=own_names, numbering="numbers")
 
     def names_for(
         self, classifier: Classifier, class_names: Sequence[str] | None = None

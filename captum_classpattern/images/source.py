@@ -143,7 +143,7 @@ def listed_labels(images: Any) -> Tensor | None:
         listed = images.tensors[1]
     else:
         lists = (getattr(images, name, None) for name in ("targets", "labels", "_labels"))
-        listed = next((found for found in lists if found is not None), None)
+        listed = next((one for one in lists if one is not None), None)
     try:
         return parse_labels(listed, len(images), "a data set")
     except (TypeError, ValueError):

@@ -66,8 +66,8 @@ class BackdoorBench:
         size = content.get("img_size")  # (H, W, C)
         if isinstance(size, tuple | list) and len(size) == 3:
             loaded.input_size = (size[2], *size[:2])
-        loaded.trigger, found = _recover_trigger(content.get("bd_test"), path)
-        loaded.details |= {"data": data, "trigger": found}
+        loaded.trigger, how = _recover_trigger(content.get("bd_test"), path)
+        loaded.details |= {"data": data, "trigger": how}
         return loaded
 
 
@@ -98,8 +98,8 @@ def _recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
     labels = {int(info[0]) for info in infos if isinstance(info, list | tuple) and info}
     if len(labels) != 1:
         return None, f"a patch, but for {len(labels)} target classes"
-    found = f"the {int(mask.sum())} pixels that are equal in {len(images)} poisoned test images"
-    return Pattern(mask * low, mask, labels.pop(), {"trigger": found}), found
+    how = f"the {int(mask.sum())} pixels that are equal in {len(images)} poisoned test images"
+    return Pattern(mask * low, mask, labels.pop(), {"trigger": how}), how
 
 
 def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:

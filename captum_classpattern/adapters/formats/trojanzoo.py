@@ -112,10 +112,10 @@ class TrojanZoo:
 
 def _load_trigger(file: Path, size: tuple[int, int, int]) -> Pattern | None:
     """The mark of an attacked model: its colours and, as the last channel, its opacity."""
-    found = MARK.search(file.stem)
-    if found is None or not file.is_file() or file.stem.startswith(("random", "scatter")):
+    mark_of_name = MARK.search(file.stem)
+    if mark_of_name is None or not file.is_file() or file.stem.startswith(("random", "scatter")):
         return None
-    target, height, width = map(int, found.groups())
+    target, height, width = map(int, mark_of_name.groups())
     try:
         mark = torch.from_numpy(np.load(file, allow_pickle=False)).float().clamp(0, 1)
     except (EOFError, OSError, TypeError, ValueError):  # not an array of numbers
