@@ -172,19 +172,16 @@ def _choose(
         return chosen
     if listing.labels is None:
         raise ValueError(f"{listing.description} has no labels to choose classes by: leave it out")
-    wanted = {_class_number(name, listing) for name in classes}
+    names, present, wanted = listing.class_names or (), set(labels), set[int]()
+    for name in classes:
+        number = names.index(name) if name in names else -1
+        if number < 0 and re.fullmatch("[0-9]+", str(name)):
+            number = int(name)
+        if number not in present:
+            there = [names[i] if i < len(names) else str(i) for i in sorted(present)]
+            raise ValueError(
+                f"{listing.description} has no images of a class {name!r}"
+                f"{suggest_names(str(name), there)}"
+            )
+        wanted.add(number)
     return [i for i in chosen if labels[i] in wanted]
-
-
-def _class_number(wanted: str | int, listing: sources.Listing) -> int:
-    names, present = listing.class_names or (), set(listing.labels or ())
-    number = names.index(wanted) if wanted in names else -1
-    if number < 0 and re.fullmatch("[0-9]+", str(wanted)):
-        number = int(wanted)
-    if number not in present:
-        there = [names[i] if i < len(names) else str(i) for i in sorted(present)]
-        raise ValueError(
-            f"{listing.description} has no images of a class {wanted!r}"
-            f"{suggest_names(str(wanted), there)}"
-        )
-    return number

@@ -143,12 +143,23 @@ def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
 
 def torchvision_listing(source: str, split: str, root: Path, download: bool) -> Listing:
     """A data set of torchvision, by a source such as "torchvision:CIFAR10"."""
-    build, by_flag = _torchvision_class(source.partition(":")[2])
-    if by_flag and split not in ("train", "test"):
+    from torchvision import datasets  # slow to import, and only needed here
+
+    by_flag: dict[str, bool] = {}  # whether the split of a data set is a flag, ``train=``
+    for other in datasets.__all__:
+        takes = inspect.signature(getattr(datasets, other)).parameters
+        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
+        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
+            by_flag[other] = "train" in takes
+    name = source.partition(":")[2]
+    if name not in by_flag:
+        hint = suggest_names(name, by_flag)
+        raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
+    if by_flag[name] and split not in ("train", "test"):
         raise ValueError(f"split of {source} must be 'train' or 'test', got {split!r}")
-    part: dict[str, Any] = {"train": split == "train"} if by_flag else {"split": split}
+    part: dict[str, Any] = {"train": split == "train"} if by_flag[name] else {"split": split}
     try:
-        data = build(root=root, download=download, **part)
+        data = getattr(datasets, name)(root=root, download=download, **part)
     except ValueError as error:
         raise ValueError(f"{source} can't be opened with split {split!r}: {error}") from error
     except (RuntimeError, OSError) as error:
@@ -174,19 +185,3 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
     names = tuple(classes) if named and classes else None
     images = [f"image {i}" for i in range(len(data))]
     return Listing(f"{source} ({split})", images, listed.tolist(), names, load)
-
-
-def _torchvision_class(name: str) -> tuple[Any, bool]:
-    """The class of a data set, and whether its split is a flag, ``train=``."""
-    from torchvision import datasets  # slow to import, and only needed here
-
-    fitting: dict[str, bool] = {}
-    for other in datasets.__all__:
-        takes = inspect.signature(getattr(datasets, other)).parameters
-        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
-        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
-            fitting[other] = "train" in takes
-    if name not in fitting:
-        hint = suggest_names(name, fitting)
-        raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
-    return getattr(datasets, name), fitting[name]
