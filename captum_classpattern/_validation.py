@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -28,12 +27,11 @@ class Notice(UserWarning):
 def import_named(name: str, shown: str) -> Callable[..., Any]:
     """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
-    if module_name.endswith(".py") or not _is_dotted(module_name):
-        meant = re.sub(r"[/\\]+", ".", module_name.removesuffix(".py")).strip(".")
-        example = f"{meant}:{own}" if _is_dotted(f"{meant}.{own}") else "my_net:MyNet"
+    parts = module_name.split(".")
+    if parts[-1] == "py" or not all(map(str.isidentifier, parts)):
         raise ValueError(
-            f"{shown}: {module_name!r} is not a module: give MODULE:NAME without .py, such as "
-            f"{example}"
+            f"{shown}: {module_name!r} is not a module: give MODULE:NAME, with dots and without "
+            ".py, such as package.module:name"
         )
     try:
         module = importlib.import_module(module_name)
@@ -46,22 +44,17 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
         raise ImportError(
             f"{shown}: {module_name} imports {error.name!r}, which is not installed"
         ) from error
-    found: Callable[..., Any] | None = getattr(module, own, None)
-    if not callable(found):
-        known = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
-        hint = suggest_names(own, known) if known else ""
+    named: Callable[..., Any] | None = getattr(module, own, None)
+    if not callable(named):
+        others = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
+        hint = suggest_names(own, others) if others else ""
         raise ValueError(f"{shown}: {module_name} has no function or class {own!r}{hint}")
-    return found
+    return named
 
 
-def _is_dotted(name: str) -> bool:
-    """Whether this could be the name of a module."""
-    return all(map(str.isidentifier, name.split(".")))
-
-
-def import_optional(name: str, *, extra: str | None = None, required: bool = True) -> Any:
-    """A package that is installed with an extra (of its name, unless it is given); if it is
-    missing, an error that says so, or None."""
+def import_optional(name: str, *, required: bool = True) -> Any:
+    """A package that is installed with an extra of its name; if it is missing, an error that says
+    so, or None."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -70,7 +63,7 @@ def import_optional(name: str, *, extra: str | None = None, required: bool = Tru
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise ImportError(
                 f"this needs {name}, which is not installed: pip install "
-                f"'captum_classpattern[{extra or name}]'"
+                f"'captum_classpattern[{name}]'"
             ) from error
         raise ImportError(
             f"{name} is installed, but can't be imported ({error}): see its documentation for what "
@@ -96,13 +89,18 @@ def check_unit_range(tensor: Any, name: str, form: str = "in [0, 1]") -> None:
         raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
 
-def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
-    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack]."""
-    check_float_tensor(images, name, "(N, C, H, W)")
+def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: bool = False) -> None:
+    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack]; or, if
+    they may be, images of uint8."""
+    are_bytes = allow_bytes and isinstance(images, Tensor) and images.dtype == torch.uint8
+    if not are_bytes:
+        check_float_tensor(images, name, "(N, C, H, W)")
     if images.ndim != 4:
         raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(images.shape)}")
     if images.numel() == 0:
         raise ValueError(f"{name} has no images or no pixels, got shape {tuple(images.shape)}")
+    if are_bytes:
+        return
     low, high = map(float, images.detach().aminmax())  # one pass; NaN if any is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")

@@ -1,5 +1,6 @@
 """LabelledImages: the same images, labels and hashes from any source; a Dataset itself."""
 
+import dataclasses
 import itertools
 import pickle
 import random
@@ -20,7 +21,8 @@ from torch.utils.data import sampler as samplers
 import captum_classpattern as cp
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.comparison import BestRandomMask
-from captum_classpattern.images import BATCH, LabelledImages, ensure_labels, evenly_spaced
+from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced
+from captum_classpattern.images.source import READ_AT_ONCE
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
@@ -167,6 +169,35 @@ def test_images_that_were_moved_keep_labels_and_hashes():
     assert data.to(torch.device("cpu"), torch.float16) is data
 
 
+BYTES = (IMAGES * 255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("images", [BYTES, [*BYTES], TensorDataset(BYTES, LABELS)])
+def test_bytes_are_pixels_in_256_steps(images):
+    """A Tensor of them stays as it is."""
+    floats = LabelledImages(BYTES / 255, LABELS)
+    source = LabelledImages(images, LABELS).subset([3, 1, 8])
+    assert torch.equal(source.images, floats.images[[3, 1, 8]])
+    assert torch.equal(source.take([2, 2]), floats.images[[8, 8]])
+    assert torch.equal(source[1][0], floats[1][0])
+    assert source.hashes == floats.hashes_at([3, 1, 8])
+    moved = source.in_one_tensor().to(torch.device("cpu"), torch.float64)
+    assert torch.equal(moved.images.float(), source.images)
+    assert moved.source.images.dtype == (torch.uint8 if images is BYTES else torch.float64)
+
+
+def test_it_never_changes_and_copies_with_other_fields_are_made_by_replace():
+    source = LabelledImages(IMAGES, LABELS, ("a", "b"))
+    for name in ("labels", "images", "description"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(source, name, None)
+    other = dataclasses.replace(source, labels=[*range(10)], class_names=list("abcdefghij"))
+    assert other.labels.tolist() == [*range(10)]
+    assert other.class_names == tuple("abcdefghij")
+    assert torch.equal(source.labels, LABELS)
+    assert other.source is source.source
+
+
 def test_hashes_recognise_copies_in_any_precision():
     image, other = IMAGES[:1], IMAGES[:1].clone()
     other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
@@ -211,12 +242,12 @@ def test_a_data_set_is_fetched_once_a_batch_at_a_time():
         named = LabelledImages.of(source, argument=name)
         assert named.labels.tolist() == [i % 3 for i in range(500)]
     assert len(source.hashes) == 500
-    # the first one to see whether the items have labels; then all, once for labels and hashes
-    assert [*itertools.chain(*data.batches)] == [0, *range(500)]
+    # once for labels and hashes
+    assert [*itertools.chain(*data.batches)] == [*range(500)]
     part = source.subset(torch.arange(0, 500, 2))
     assert sum(len(batch) for batch in part.in_order()) == 250
-    assert max(map(len, data.batches)) == BATCH
-    assert data.most_alive <= 2 * BATCH
+    assert max(map(len, data.batches)) == READ_AT_ONCE
+    assert data.most_alive <= 2 * READ_AT_ONCE
     data.batches.clear()
     assert len(LabelledImages(data).images) == 500
     assert [*itertools.chain(*data.batches)] == [*range(500)]

@@ -9,14 +9,12 @@ from captum_classpattern.adapters.interface import (
 )
 from captum_classpattern.adapters.load import load_model
 from captum_classpattern.adapters.weights import Weights, find_weights, load_network
-from captum_classpattern.classifier import PixelClassifier
 
 __all__ = [
     "CheckpointFile",
     "Format",
     "LoadOptions",
     "LoadedNetwork",
-    "PixelClassifier",
     "Weights",
     "check_arch_from_file",
     "find_weights",

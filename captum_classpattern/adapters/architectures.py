@@ -27,7 +27,7 @@ def torchvision_names() -> list[str]:
     return names
 
 
-def name_of(arch: Arch) -> str:
+def arch_name(arch: Arch) -> str:
     """The name of a network, also of one that is given as a class, a function or itself."""
     if isinstance(arch, str):
         return arch
@@ -40,7 +40,7 @@ def build(arch: Arch, num_classes: int | None) -> nn.Module:
     the network that was given."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch)
-    family, _, name = name_of(arch).rpartition(":")
+    family, _, name = arch_name(arch).rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network: nn.Module
     if not isinstance(arch, str) or family not in ("", *FAMILIES):
@@ -69,22 +69,22 @@ def unknown_network(arch: str) -> ValueError:
     from captum_classpattern.adapters.cifar_resnets import CIFAR_RESNETS
 
     family, _, name = arch.rpartition(":")
-    known: dict[str, list[str]] = {}
+    networks: dict[str, list[str]] = {}
     if family != "timm":
-        known["torchvision"] = [*torchvision_names(), *CIFAR_RESNETS]
+        networks["torchvision"] = [*torchvision_names(), *CIFAR_RESNETS]
     if family != "torchvision" and (timm := import_optional("timm", required=False)) is not None:
-        known["timm"] = timm.list_models()
-    missing = not family and "timm" not in known
+        networks["timm"] = timm.list_models()
+    missing = not family and "timm" not in networks
     without = " (timm is not installed: pip install 'captum_classpattern[timm]')" if missing else ""
-    hint = similar_names(name, itertools.chain(*known.values()))
+    hint = similar_names(name, itertools.chain(*networks.values()))
     if not family:
         example = ":".join(name.rsplit(".", 1)) if "." in name else f"my_file:{name}"
         start = f"{hint} For a network of your own" if hint else "for one of your own"
         hint = f"{start}, give MODULE:NAME, such as `arch={example}`"
     hint = f"; {hint}" if hint else ""
-    listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in known.items())
+    listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in networks.items())
     return ValueError(
-        f"there is no network {arch!r} in {' or '.join(known)}{without}{hint}{listed}"
+        f"there is no network {arch!r} in {' or '.join(networks)}{without}{hint}{listed}"
     )
 
 
@@ -119,7 +119,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
 
 def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
-    shown = f"`arch={name_of(arch)}`"
+    shown = f"`arch={arch_name(arch)}`"
     factory = import_named(arch, shown) if isinstance(arch, str) else arch
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")

@@ -24,9 +24,9 @@ class LoadedNetwork:
 
     Args:
         network (nn.Module): Takes normalised images, returns logits.
-        mean (Sequence[float], optional): Mean of the pixels, for pixels in [0, 1]. Default: None
-            (not known).
-        std (Sequence[float], optional): Standard deviation, likewise.
+        mean (float or Sequence[float], optional): Mean of the pixels, for pixels in [0, 1].
+            Default: None (not known).
+        std (float or Sequence[float], optional): Standard deviation, likewise.
         normalised_by (str): Where mean and std come from. Default: "".
         class_names (Sequence[str], optional): In the order of the logits. Default: None.
         class_ids (Sequence[str], optional): Other names, such as WordNet ids. Default: None.
@@ -37,8 +37,8 @@ class LoadedNetwork:
     """
 
     network: nn.Module
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
     normalised_by: str = ""
     class_names: Sequence[str] | None = None
     class_ids: Sequence[str] | None = None
@@ -49,7 +49,7 @@ class LoadedNetwork:
 
 @runtime_checkable
 class Format(Protocol):
-    """A checkpoint format: any object with a name and these two functions, such as a module.
+    """A checkpoint format: any object with a name and these two methods.
 
     ``captum_classpattern.adapters.formats.FORMATS`` lists the built-in ones. Any other can be
     passed to :func:`load_model` as ``format``; :doc:`../extend` has an example.

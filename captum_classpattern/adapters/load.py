@@ -25,7 +25,7 @@ from captum_classpattern.classifier.class_names import check_names, file_safe, p
 
 USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
 MAX_SIDE = 4096  # pixels
-LONGEST = 80  # characters of a model's name in that of a folder
+MAX_NAME = 80  # characters of a model's name in that of a folder
 
 
 def load_model(
@@ -59,7 +59,7 @@ def load_model(
         num_classes (int, optional): Default: None (as many as the weights have).
         mean (float or Sequence[float], optional): Mean of the pixels that the model was trained
             with, in units where pixels lie in [0, 1]. Default: None (from the source).
-        std (float or Sequence[float], optional): Standard deviation, likewise.
+        std (float or Sequence[float], optional): Standard deviation, likewise; both or neither.
         format (str or Format, optional): ``"plain"``, ``"backdoorbench"``, ``"trojanzoo"``,
             ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is a
             :class:`Format`. Default: None (found from the file).
@@ -92,7 +92,6 @@ def load_model(
         >>> classifier(torch.rand(2, 3, 64, 64)).shape, classifier.provenance["weights"]
         (torch.Size([2, 7]), 'state_dict')
     """
-    chosen = _parse_format(format)
     if is_pretrained(str(source)):
         if (arch, num_classes, format) != (None, None, None):
             raise ValueError(
@@ -102,26 +101,13 @@ def load_model(
         family, _, name = str(source).partition(":")
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
-        path = Path(source)
-        if not path.exists() and str(path) in torchvision_names():
-            raise FileNotFoundError(
-                f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
-                f"give torchvision:{path}"
-            )
-        if not (arch is None or isinstance(arch, str) or callable(arch)):
-            raise ArgumentTypeError(
-                "`arch` must be a name, a class or function that makes the network, or the "
-                f"network itself, got {arch!r:.80}"
-            )
-        file, options = CheckpointFile(path, trust_pickle), LoadOptions(arch, num_classes)
-        if chosen is None:
-            chosen = next(format for format in FORMATS if format.matches(file, options))
-        loaded, provenance = chosen.load(file, options), {"format": chosen.name}
-        with path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        provenance |= {"source": str(path), "sha256": digest, "opened": file.opened_by}
+        file, options = CheckpointFile(Path(source), trust_pickle), LoadOptions(arch, num_classes)
+        loaded, provenance = _load_file(file, options, format)
     if mean is not None or std is not None:
-        _renormalise(loaded, mean=mean, std=std)
+        if mean is None or std is None:
+            given, missing = ("mean", "std") if std is None else ("std", "mean")
+            raise ValueError(f"there is a `{given}` but no `{missing}`: pass both, or neither")
+        loaded.mean, loaded.std, loaded.normalised_by = mean, std, "the caller"
     elif loaded.mean is None:
         loaded.normalised_by = "nothing: pixels are used unchanged"
         warn(
@@ -133,52 +119,52 @@ def load_model(
         part.training = False
     normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
     classifier = PixelClassifier(
-        loaded.network,
-        loaded.mean,
-        loaded.std,
-        output,
-        input_size=_possible_size(loaded.input_size),
-        trigger=loaded.trigger,
+        loaded.network, loaded.mean, loaded.std, output,
+        input_size=_possible_size(loaded.input_size), trigger=loaded.trigger,
         class_ids=loaded.class_ids,
         provenance={**provenance, **loaded.details, "normalisation": normalisation},
-    )
+    )  # fmt: skip
     count = loaded.details.get("num_classes") or _count_by_running(classifier)
     names = loaded.class_names
     if class_names is not None:
-        names = check_names(class_names, count or len(class_names))
+        names = check_names(class_names, count)
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
     classifier.class_names = [str(name) for name in names] if names else None
     return classifier
 
 
-def _parse_format(format: Any) -> Format | None:
-    if format is None or (isinstance(format, Format) and not isinstance(format, type)):
-        return format
-    if not isinstance(format, str):
+def _load_file(
+    file: CheckpointFile, options: LoadOptions, format: Any
+) -> tuple[LoadedNetwork, dict[str, Any]]:
+    """The network of a checkpoint file by its format, and where it comes from."""
+    by_name, path, arch = {one.name: one for one in FORMATS}, file.path, options.arch
+    if isinstance(format, str) and format not in by_name:
+        raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
+    chosen = by_name[format] if isinstance(format, str) else format
+    if chosen is not None and (isinstance(chosen, type) or not isinstance(chosen, Format)):
         raise ArgumentTypeError(
             "`format` must be the name of a format, or an object with a name and the methods "
             f"matches(file, options) and load(file, options), got {format!r:.80}"
         )
-    by_name = {known.name: known for known in FORMATS}
-    if format not in by_name:
-        raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
-    return by_name[format]
-
-
-def _renormalise(loaded: LoadedNetwork, **given: float | Sequence[float] | None) -> None:
-    """What the caller says takes precedence over the source."""
-    source, loaded.normalised_by = loaded.normalised_by, "the caller"
-    for name, other in (("mean", "std"), ("std", "mean")):
-        if given[name] is not None:
-            setattr(loaded, name, given[name])
-        elif getattr(loaded, name) is not None:
-            loaded.normalised_by += f", {name} by {source}"
-        else:
-            raise ValueError(
-                f"`{other}` is given, but not `{name}`, which the source does not say either: pass "
-                "both"
-            )
+    if not path.exists() and str(path) in torchvision_names():
+        raise FileNotFoundError(
+            f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
+            f"give torchvision:{path}"
+        )
+    if not (arch is None or isinstance(arch, str) or callable(arch)):
+        raise ArgumentTypeError(
+            "`arch` must be a name, a class or function that makes the network, or the network "
+            f"itself, got {arch!r:.80}"
+        )
+    if chosen is None:
+        chosen = next(format for format in FORMATS if format.matches(file, options))
+    loaded = chosen.load(file, options)
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return loaded, {
+        "format": chosen.name, "source": str(path), "sha256": digest, "opened": file.opened_by,
+    }  # fmt: skip
 
 
 def _possible_size(value: Any) -> tuple[int, int, int] | None:
@@ -246,4 +232,4 @@ def folder_name(source: str) -> str:
     since many files are called model.pt."""
     place = source if is_pretrained(source) else os.path.abspath(source)
     digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()
-    return f"{file_safe(model_name(source)).strip('._')[:LONGEST]}-{digest}"
+    return f"{file_safe(model_name(source)).strip('._')[:MAX_NAME]}-{digest}"

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from captum_classpattern._validation import join_names
 
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
-MAX_NAMES = 20  # in a message
+MOST_NAMES = 20  # in a message
 SAFE_KINDS = "biufcSU"  # booleans, numbers and text; no objects, which would be pointers
 SIZE_LIMIT = 16 * 2**30  # bytes, also of what a zip file would unpack to
 PICKLE_LIMIT = 64 * 2**20  # bytes of everything but the tensors
@@ -235,7 +235,7 @@ class CheckpointFile:
             return self._open_torch_file("a pickle")
         raise ValueError(
             f"{self.path} is a zip file, but torch.save did not write it: it contains "
-            f"{printable(names)}. If one of these is the checkpoint, unpack it and give that"
+            f"{shown_names(names)}. If one of these is the checkpoint, unpack it and give that"
         )
 
     def _check_zip(self, entries: list[zipfile.ZipInfo], directory: int) -> None:
@@ -253,7 +253,7 @@ class CheckpointFile:
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(
-                    f"{self.path} is compressed inside ({printable([entry.filename])}), which "
+                    f"{self.path} is compressed inside ({shown_names([entry.filename])}), which "
                     "torch.save never does: unpack it, and zip it again without compression "
                     "(zip -0)"
                 )
@@ -277,7 +277,7 @@ class CheckpointFile:
                 kind += f" (with {error})"
             except pickle.UnpicklingError as error:  # more than weights and harmless values
                 if refused := re.search(r"GLOBAL (\S+)", str(error)):  # as torch names it
-                    kind += f" (that imports {printable([refused[1]])})"
+                    kind += f" (that imports {shown_names([refused[1]])})"
             file.seek(0)
             with self._trusted(kind):
                 return torch.load(file, map_location="cpu", weights_only=False)
@@ -318,6 +318,6 @@ class CheckpointFile:
             ) from error
 
 
-def printable(names: list[str]) -> str:
+def shown_names(names: list[str]) -> str:
     """A list of names, shortened, and without characters that could control a terminal."""
-    return join_names([re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names], MAX_NAMES)
+    return join_names([re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names], MOST_NAMES)

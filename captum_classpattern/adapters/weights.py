@@ -3,14 +3,14 @@
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_classpattern._validation import import_optional
-from captum_classpattern.adapters.architectures import FAMILIES, Arch, build, name_of
+from captum_classpattern.adapters.architectures import FAMILIES, Arch, arch_name, build
 from captum_classpattern.adapters.interface import LoadedNetwork
 
 # where checkpoints keep the weights, the most common key first; then averages of them
@@ -33,13 +33,11 @@ class Weights:
         value (Mapping[str, Tensor] or nn.Module): A state dict, or a whole model.
         path (PathLike): The file, for messages.
         key (str): Where they are in the checkpoint. Default: "" (they are all of it).
-        other_keys (list[str]): Keys of other weights, which are not used. Default: [].
     """
 
     value: Any
     path: object
     key: str = ""
-    other_keys: list[str] = field(default_factory=list)
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -47,11 +45,6 @@ class Weights:
         is_model = isinstance(self.value, nn.Module)
         state: Mapping[str, Tensor] = self.value.state_dict() if is_model else self.value
         return state
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """For the provenance."""
-        return {"weights": self.key, "also_held": self.other_keys}
 
 
 def find_weights(content: Any, path: object) -> Weights:
@@ -65,8 +58,8 @@ def find_weights(content: Any, path: object) -> Weights:
     Raises:
         ValueError: If there are no weights; it says what there is instead.
     """
-    found = [*locate_weights(content)]
-    if not found:
+    key, value = next(locate_weights(content), ("", None))
+    if value is None:
         held = f"of type {type(content).__name__}"
         if isinstance(content, Mapping):
             held = f"a dict with the keys {', '.join(map(str, list(content)[:10]))}"
@@ -74,11 +67,9 @@ def find_weights(content: Any, path: object) -> Weights:
             f"{path} has no weights: it is {held}, expected a state dict, or one under "
             f"{', '.join(KEYS)}"
         )
-    key, value = found[0]
     if not isinstance(value, nn.Module):
         _check_storage(value, path)
-    _, *others = dict.fromkeys(name.partition(".")[0] for name, _ in found)
-    return Weights(value, path, key, others)
+    return Weights(value, path, key)
 
 
 def locate_weights(content: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
@@ -147,13 +138,29 @@ def load_network(
         )
     count = num_classes if num_classes is not None else _count_classes(arch, weights.state)
     if count is not None and not 1 < count <= MAX_CLASSES:
-        raise ValueError(f"{name_of(arch)} can't be built for {count} classes: pass `num_classes`")
-    return load_weights(build(arch, count), weights, arch=name_of(arch), num_classes=count)
+        raise ValueError(
+            f"{arch_name(arch)} can't be built for {count} classes: pass `num_classes`"
+        )
+    return load_weights(build(arch, count), weights, arch=arch_name(arch), num_classes=count)
 
 
 def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
-    """How many classes the weights have, if they have the keys of the network's classifier."""
-    expected = _probe(arch)
+    """How many classes the weights have, if they have the keys of the network's classifier: the
+    sizes in which a network for PROBE classes has this number."""
+    import_optional("timm", required=False)  # what it makes on import would stay on "meta"
+    expected: Mapping[str, Tensor] = {}
+    if arch_name(arch).rpartition(":")[0] in ("", *FAMILIES):
+        with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
+            expected = build(arch, PROBE).state_dict()
+    try:
+        expected = expected or build(arch, PROBE).state_dict()
+    except (ImportError, TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"`arch={arch_name(arch)}` can't be built for {PROBE} classes, to see what depends on "
+            f"their number ({type(error).__name__}: {error}): pass `num_classes`"
+        ) from error
     prefix = _find_prefix(expected, state)
     counts = [
         size
@@ -163,23 +170,6 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
         if probe == PROBE
     ]
     return max(counts, default=None)
-
-
-def _probe(arch: Arch) -> Mapping[str, Tensor]:
-    """The weights of a network for PROBE classes; those of known networks are not allocated."""
-    import_optional("timm", required=False)  # what it makes on import would stay on "meta"
-    try:
-        if name_of(arch).rpartition(":")[0] in ("", *FAMILIES):
-            with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
-                return build(arch, PROBE).state_dict()
-        return build(arch, PROBE).state_dict()
-    except (ImportError, TypeError, ValueError):
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"`arch={name_of(arch)}` can't be built for {PROBE} classes, to see what depends on "
-            f"their number ({type(error).__name__}: {error}): pass `num_classes`"
-        ) from error
 
 
 def load_weights(
@@ -205,10 +195,10 @@ def load_weights(
         for keys in _normalisers(leftover):
             both = torch.stack([state[key].detach().float().flatten() for key in keys])
             in_bytes = float(both.max()) > 1
-            found = (both / 255 if in_bytes else both).tolist()
+            values = (both / 255 if in_bytes else both).tolist()
             if loaded.mean is None:
-                (loaded.mean, loaded.std), loaded.normalised_by = found, "the checkpoint"
-            if found == [loaded.mean, loaded.std]:
+                (loaded.mean, loaded.std), loaded.normalised_by = values, "the checkpoint"
+            if values == [loaded.mean, loaded.std]:
                 units = " (in units of 255)" if in_bytes else ""
                 ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
     ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")
@@ -239,7 +229,7 @@ def load_weights(
         "renamed": renamed if prefix else {},
         "ignored": ignored,
         "missing": absent,
-        **weights.details,
+        "weights": weights.key,
         **details,
     }
     return loaded

@@ -38,71 +38,68 @@ class ClassNames:
         self.ids = tuple(ids) if ids is not None and len(ids) == len(self.names) else ()
 
     @classmethod
-    def of(cls, classifier: Any) -> "ClassNames | None":
-        """The names that a classifier has; None if it has none, or only placeholders."""
+    def of(
+        cls, classifier: Any, count: int | None = None, given: Sequence[str] | None = None
+    ) -> "ClassNames | None":
+        """The names of a classifier's classes: those that its user gives, else its own; None if it
+        has none, or only placeholders. An error unless there are ``count``, if that is known."""
+        ids = attribute_of(classifier, "class_ids")
+        if given is not None:
+            return cls(check_names(given, count), ids)
         names = attribute_of(classifier, "class_names")
-        if not names or list(names) == placeholders(len(names)):
-            return None
-        return cls(names, attribute_of(classifier, "class_ids"))
-
-    @classmethod
-    def of_outputs(cls, classifier: Any, count: int, names: Any = None) -> "ClassNames | None":
-        """The names for a classifier's ``count`` outputs: those of the user, else its own."""
-        if names is not None:
-            return cls(check_names(names, count), attribute_of(classifier, "class_ids"))
-        known = attribute_of(classifier, "class_names")
-        if known and len(known) != count:
+        if names and count not in (None, len(names)):
             raise ValueError(
-                f"the model names {len(known)} classes, but it has {count} outputs: give a name "
+                f"the model names {len(names)} classes, but it has {count} outputs: give a name "
                 "for each output, in their order"
             )
-        return cls.of(classifier)
+        return cls(names, ids) if names and list(names) != placeholders(len(names)) else None
 
     def find(self, name: str) -> int:
         """The number of the class that has this name or id; else, of that which has it apart from
         case, spaces, underscores and hyphens; else, of that which has it among the parts of its
         description. An error if several have it, or none."""
         simple = simplified(name)
-        for classes, key in zip(self._classes_by_name, (name, simple, simple)):
-            fitting = classes.get(key, [])
+        for numbers, key in zip(self._numbers_by_name, (name, simple, simple)):
+            fitting = numbers.get(key, [])
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:
                 listed = " and ".join(f"{number} ({self.names[number]})" for number in fitting)
                 raise ValueError(f"{name!r} fits the classes {listed}: give the number instead")
-        known = {part: None for full in self.names for part in _parts(full)}
-        raise ValueError(f"the model has no class {name!r}{suggest_names(name, known)}")
+        parts = dict.fromkeys(part for full in self.names for part in _parts(full))
+        raise ValueError(f"the model has no class {name!r}{suggest_names(name, parts)}")
 
     def misplaced(self, given: Mapping[int, str]) -> dict[int, int]:
         """Those of these numbers whose given name is that of another class, and its number."""
-        found = {}
+        others = {}
         for number, name in given.items():
             with suppress(ValueError):  # the name of no class, or of several
                 if (meant := self.find(name)) != number:
-                    found[number] = meant
-        return found
+                    others[number] = meant
+        return others
 
     @cached_property
-    def _classes_by_name(self) -> list[Mapping[str, list[int]]]:
+    def _numbers_by_name(self) -> list[Mapping[str, list[int]]]:
         """The classes by their exact names, by their simplified names, and by parts of these."""
-        found: list[Mapping[str, list[int]]] = [defaultdict(list) for _ in range(3)]
+        levels: list[Mapping[str, list[int]]] = [defaultdict(list) for _ in range(3)]
         for number, name in enumerate(self.names):
             exact = [name, *self.ids[number : number + 1]]
-            levels = exact, map(simplified, exact), map(simplified, _parts(name))
-            for classes, names in zip(found, levels):
-                for each in set(names):
-                    classes[each].append(number)
-        return found
+            spellings = exact, map(simplified, exact), map(simplified, _parts(name))
+            for numbers, names in zip(levels, spellings):
+                for spelling in set(names):
+                    numbers[spelling].append(number)
+        return levels
 
 
-def check_names(names: Any, count: int) -> Sequence[str]:
-    """The names that a user gives to the classes; an error unless these are ``count`` names."""
+def check_names(names: Any, count: int | None) -> Sequence[str]:
+    """The names that a user gives to the classes; an error unless these are ``count`` names (None:
+    any number)."""
     is_list = isinstance(names, Sequence) and not isinstance(names, str)
     if not is_list or not all(isinstance(name, str) for name in names):
         raise ArgumentTypeError(
             f"`class_names` must be a list of names, in the order of the classes, got {names!r:.80}"
         )
-    if len(names) != count:
+    if count not in (None, len(names)):
         raise ValueError(
             f"{len(names)} class names were given, but the model has {count} classes: give one "
             "name for each class, in the order of the model's outputs"
@@ -129,8 +126,8 @@ def placeholders(count: int) -> list[str]:
 
 def known_names(classifier: Any) -> tuple[str, ...] | None:
     """The names of a classifier's classes; None if it has none, or only placeholders."""
-    known = ClassNames.of(classifier)
-    return None if known is None else known.names
+    names = ClassNames.of(classifier)
+    return None if names is None else names.names
 
 
 def name_of(classifier: Any, number: int) -> str | None:
@@ -260,10 +257,11 @@ def _keep_numbers(
         )
     matches = [re.fullmatch(NUMBERED, folder) for folder in folders[:count]]
     if names is None:
-        found = placeholders(count)
+        named_by_folders = placeholders(count)
         for number, match in enumerate(matches):
-            found[number] = (match[2] or found[number]) if match else folders[number]
-        return None if found == placeholders(count) else tuple(found)
+            if not match or match[2]:
+                named_by_folders[number] = match[2] if match else folders[number]
+        return None if named_by_folders == placeholders(count) else tuple(named_by_folders)
     named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
     others = [
         f"{folders[number]} (the model's class {number} is {names.names[number]})"

@@ -1,6 +1,7 @@
 """A wrapper that turns a model of normalised images into a classifier over [0, 1] pixels."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -90,11 +91,6 @@ class PixelClassifier(nn.Module):
             )
         self.training = model.training  # not self.train(): that would change the model
 
-    def extra_repr(self) -> str:
-        """The normalisation, and how many classes have names."""
-        mean, std = (each.flatten().tolist() for each in (self.mean, self.std))
-        return f"mean={mean}, std={std}, {len(self.class_names or ())} class names"
-
     @property
     def classes(self) -> list[str] | None:
         """The class names, under the name that torchvision uses."""
@@ -157,22 +153,16 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
 
 
 def _pick(result: Any, output: int | str) -> Tensor:
+    """The logits in a tuple or dict."""
+    with suppress(KeyError, IndexError, TypeError):
+        if not isinstance(result, Tensor) and isinstance(logits := result[output], Tensor):
+            return logits
+    held = f" with keys {list(result)}" if isinstance(result, dict) else ""
+    if isinstance(result, tuple | list):
+        held = f" of {len(result)}"
     if isinstance(result, Tensor):
-        raise ValueError(
-            f"`output={output!r}` is given, but the model returned one Tensor of shape "
-            f"{tuple(result.shape)}: leave out `output`"
-        )
-    try:
-        logits = result[output]
-    except (KeyError, IndexError, TypeError) as error:
-        held = f" with keys {list(result)}" if isinstance(result, dict) else ""
-        length = f" of {len(result)}" if isinstance(result, tuple | list) else ""
-        raise ValueError(
-            f"`output={output!r}` does not pick the logits: the model returned a "
-            f"{type(result).__name__}{length}{held}"
-        ) from error
-    if not isinstance(logits, Tensor):
-        raise ArgumentTypeError(
-            f"`output={output!r}` picks a {type(logits).__name__}, expected a Tensor"
-        )
-    return logits
+        held = f" of shape {tuple(result.shape)}: leave out `output`"
+    raise ValueError(
+        f"`output={output!r}` does not pick the logits: the model returned a "
+        f"{type(result).__name__}{held}"
+    )

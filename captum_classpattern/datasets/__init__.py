@@ -17,8 +17,8 @@ from captum_classpattern._validation import (
     suggest_names,
 )
 from captum_classpattern.classifier import warn
-from captum_classpattern.datasets import files, sources
-from captum_classpattern.datasets.pixels import as_floats, fit
+from captum_classpattern.datasets import sources
+from captum_classpattern.datasets.pixels import decode_all, fit
 from captum_classpattern.images import LabelledImages
 
 __all__ = ["LabelledImages", "load_images"]
@@ -40,16 +40,14 @@ def load_images(
     r"""
     Finds images and their classes.
 
-    The labels of a folder are known without opening a file. All files are decoded once, when the
-    first image is needed, and stay in memory with one byte per value (7.5 GB for 50,000 RGB images
-    at 224 px): ``limit`` loads fewer. An error names files that can't be read. The other sources
-    are loaded at once, with four bytes per value, as ``.images`` of a folder is.
+    All images are decoded once and stay in memory with one byte per value (7.5 GB for 50,000 RGB
+    images at 224 px): ``limit`` loads fewer.
 
     Images are turned upright by their EXIF orientation. Animations give their first frame. The
     images have one channel if all are grey, otherwise three (RGB). Alpha is dropped, as in
     torchvision's ``ImageFolder``. Images of 8 bits are rounded to 256 levels after they are resized
     or made grey, as if they had been saved. Those of 16 bits are divided by 65535 and not rounded;
-    a folder that has any takes four bytes per value.
+    a source that has any, or floats, takes four bytes per value.
 
     Args:
         source (str or PathLike): One of
@@ -77,8 +75,8 @@ def load_images(
         download (bool): Whether torchvision may download a missing data set. Default: False.
         on_error (str): What to do about images that can't be read: ``"raise"`` an error that names
             them, or ``"skip"`` them, with a warning of the category
-            ``captum_classpattern.Notice``; the result's ``description`` says how many. To skip
-            them, all files are read at once. Default: "raise".
+            ``captum_classpattern.Notice``; the result's ``description`` says how many.
+            Default: "raise".
 
     Returns:
         *LabelledImages*: The images, in the order of the source, and their labels.
@@ -87,8 +85,8 @@ def load_images(
         FileNotFoundError: If the source does not exist.
         TypeError: If labels are no whole numbers.
         ValueError: If the source is of another kind, has no image, an empty class folder, or
-            images that can't be read, differ in size or don't fit into memory (of a folder, when
-            the first image is needed); or if a setting is out of range.
+            images that can't be read, differ in size or don't fit into memory; or if a setting is
+            out of range.
 
     Examples::
 
@@ -124,31 +122,28 @@ def load_images(
         )
     chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
-    if isinstance(load := listing.load, Path):
-        found = files.ImageFiles(load, names, sides, channels, skip=on_error == "skip")
-        errors = found.decoded[1] if found.skip else {}
-    else:
-        pixels, errors = files.decode_all(
-            lambda place: fit(load(chosen[place]), sides, channels),
-            range(len(chosen)), names, description,
-        )  # fmt: skip
-    kept = [place for place in range(len(chosen)) if place not in errors]
-    if errors and (on_error == "raise" or not kept):
-        raise files.unreadable_files(errors, names, description)
+    pixels, errors = decode_all(
+        lambda place: fit(listing.load(chosen[place]), sides, channels), names, description
+    )
+    if errors and (on_error == "raise" or len(errors) == len(names)):
+        listed = join_names([f"{names[place]} ({error})" for place, error in errors.items()])
+        raise ValueError(
+            f"{len(errors)} of {len(names)} images of {description} can't be read: {listed}; "
+            "repair or remove them, or skip them (`on_error='skip'`)"
+        )
     if errors:
         warn(
-            f"{len(errors)} of {len(chosen)} images of {description} can't be read and are "
+            f"{len(errors)} of {len(names)} images of {description} can't be read and are "
             f"skipped: {join_names([names[place] for place in errors])}",
             Notice,
         )
         description += f" ({len(errors)} unreadable images skipped)"
-    known = listing.labels
-    labels = None if known is None else torch.tensor([known[i] for i in chosen])
-    images = LabelledImages(
-        found if isinstance(load, Path) else as_floats(pixels),
-        labels, listing.class_names, description, numbering=listing.numbering,
-    )  # fmt: skip
-    return images.subset(kept) if errors else images
+        kept = [place for place in range(len(names)) if place not in errors]
+        pixels, chosen = pixels[kept], [chosen[place] for place in kept]
+    labels = None if listing.labels is None else [listing.labels[i] for i in chosen]
+    return LabelledImages(
+        pixels, labels, listing.class_names, description, numbering=listing.numbering
+    )
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:
@@ -177,19 +172,16 @@ def _choose(
         return chosen
     if listing.labels is None:
         raise ValueError(f"{listing.description} has no labels to choose classes by: leave it out")
-    wanted = {_class_number(name, listing) for name in classes}
+    names, present, wanted = listing.class_names or (), set(labels), set[int]()
+    for name in classes:
+        number = names.index(name) if name in names else -1
+        if number < 0 and re.fullmatch("[0-9]+", str(name)):
+            number = int(name)
+        if number not in present:
+            there = [names[i] if i < len(names) else str(i) for i in sorted(present)]
+            raise ValueError(
+                f"{listing.description} has no images of a class {name!r}"
+                f"{suggest_names(str(name), there)}"
+            )
+        wanted.add(number)
     return [i for i in chosen if labels[i] in wanted]
-
-
-def _class_number(wanted: str | int, listing: sources.Listing) -> int:
-    names, present = listing.class_names or (), set(listing.labels or ())
-    number = names.index(wanted) if wanted in names else -1
-    if number < 0 and re.fullmatch("[0-9]+", str(wanted)):
-        number = int(wanted)
-    if number not in present:
-        known = [names[i] if i < len(names) else str(i) for i in sorted(present)]
-        raise ValueError(
-            f"{listing.description} has no images of a class {wanted!r}"
-            f"{suggest_names(str(wanted), known)}"
-        )
-    return number

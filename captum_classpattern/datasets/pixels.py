@@ -2,8 +2,7 @@
 
 import struct
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern.images.source import as_floats as as_floats
 
 DECODE_ERRORS = (  # about a file that can't be read
     OSError, SyntaxError, ValueError, EOFError, struct.error,
@@ -23,18 +25,23 @@ UPRIGHT = {  # by the EXIF orientation; 1 is upright
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
+PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
 GREY_MODES = ("1", "L", "LA", "La")
 
 
 def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
-    pixels have more than 8 bits."""
+    pixels have more than 8 bits. If a file can't be read, the error is one of DECODE_ERRORS."""
     if not isinstance(image, Image.Image):
-        with _opened(image) as file:
-            file.load()  # turns a TIFF upright
-            turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-            return decode(file if turn is None else file.transpose(turn))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            try:
+                with Image.open(image, formats=PILLOW_FORMATS) as file:
+                    file.load()  # turns a TIFF upright
+                    turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+                    return decode(file if turn is None else file.transpose(turn))
+            except OTHER_ERRORS as error:
+                raise ValueError(f"{type(error).__name__}: {error}") from error
     if image.mode == "F" or image.mode.startswith("I"):
         largest = 1 if image.mode == "F" else 65535  # 16 bits
         pixels = torch.from_numpy(np.array(image, np.float32))[None] / largest
@@ -45,25 +52,6 @@ def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
         image = image.convert("RGBA")  # else Pillow warns about transparent colours
     array = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
-
-
-@contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
-    """An image file. All errors of Pillow in the block are DECODE_ERRORS."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(source, formats=FORMATS) as file:
-                yield file
-        except DECODE_ERRORS:
-            raise
-        except OTHER_ERRORS as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def as_floats(pixels: Tensor) -> Tensor:
-    """Pixels as float32 in [0, 1]; uint8 is divided by 255."""
-    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> Tensor:
@@ -88,3 +76,39 @@ def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> T
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
         changed = changed[:, top : top + height, left : left + width]
     return (changed * 255).round().to(torch.uint8) if image.dtype == torch.uint8 else changed
+
+
+def decode_all(
+    load: Callable[[int], Tensor], names: Sequence[str], source: object
+) -> tuple[Tensor, dict[int, str]]:
+    """The images of a source by their places, (len(names), C, H, W): uint8, or float32 if any is.
+    Those that can't be read are blank, and their errors are returned by place."""
+    images, errors, first = torch.empty(0), dict[int, str](), ""
+    for place in tqdm(range(len(names)), "Reading images", delay=5, disable=None, leave=False):
+        try:
+            image = load(place)
+        except DECODE_ERRORS as error:
+            errors[place] = str(error)
+            continue
+        if not first:
+            first, size = names[place], image.numel() * image.element_size() * len(names) / 2**30
+            try:
+                images = image.new_zeros(len(names), *image.shape)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the {len(names):,} images of {source} don't fit into memory ({size:,.1f} "
+                    "GiB): load fewer of each class (`limit=100`), or make them smaller "
+                    "(`size=224`)"
+                ) from error
+        (height, width), (h, w) = images.shape[2:], image.shape[1:]
+        if (height, width) != (h, w):
+            raise ValueError(
+                f"the images of {source} have several sizes: {first} is {height}x{width} "
+                f"(height x width), {names[place]} is {h}x{w}; pass `size`"
+            )
+        if len(image) > images.shape[1]:  # the first RGB image, after grey ones
+            images = images.repeat(1, len(image), 1, 1)
+        if image.is_floating_point():
+            images = as_floats(images)
+        images[place] = as_floats(image) if images.is_floating_point() else image
+    return images, errors

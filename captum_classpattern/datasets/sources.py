@@ -22,7 +22,7 @@ from captum_classpattern._validation import (
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import NUMBERED
 from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
-from captum_classpattern.images import listed_labels
+from captum_classpattern.images.source import listed_labels
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -34,7 +34,7 @@ class Listing(NamedTuple):
     names: Sequence[str]  # of the images, for errors
     labels: list[int] | None
     class_names: tuple[str, ...] | None
-    load: Callable[[int], Tensor] | Path  # (C, H, W), uint8 or floats; or the folder of the files
+    load: Callable[[int], Tensor]  # (C, H, W), uint8 or floats
     numbering: str = "dataset"  # as in LabelledImages
 
 
@@ -63,12 +63,15 @@ def folder_listing(path: Path) -> Listing:
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
     file_names = [str(file.relative_to(path)) for file in files]
-    return Listing(str(path), file_names, labels, names, path, numbering)
+    return Listing(str(path), file_names, labels, names, lambda i: decode(files[i]), numbering)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
-    return sorted(p for p in found if not p.name.startswith("."))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and path.name[0] != "."
+    )
 
 
 def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...], str]:
@@ -140,12 +143,23 @@ def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
 
 def torchvision_listing(source: str, split: str, root: Path, download: bool) -> Listing:
     """A data set of torchvision, by a source such as "torchvision:CIFAR10"."""
-    build, by_flag = _torchvision_class(source.partition(":")[2])
-    if by_flag and split not in ("train", "test"):
+    from torchvision import datasets  # slow to import, and only needed here
+
+    by_flag: dict[str, bool] = {}  # whether the split of a data set is a flag, ``train=``
+    for other in datasets.__all__:
+        takes = inspect.signature(getattr(datasets, other)).parameters
+        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
+        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
+            by_flag[other] = "train" in takes
+    name = source.partition(":")[2]
+    if name not in by_flag:
+        hint = suggest_names(name, by_flag)
+        raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
+    if by_flag[name] and split not in ("train", "test"):
         raise ValueError(f"split of {source} must be 'train' or 'test', got {split!r}")
-    part: dict[str, Any] = {"train": split == "train"} if by_flag else {"split": split}
+    part: dict[str, Any] = {"train": split == "train"} if by_flag[name] else {"split": split}
     try:
-        data = build(root=root, download=download, **part)
+        data = getattr(datasets, name)(root=root, download=download, **part)
     except ValueError as error:
         raise ValueError(f"{source} can't be opened with split {split!r}: {error}") from error
     except (RuntimeError, OSError) as error:
@@ -171,19 +185,3 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
     names = tuple(classes) if named and classes else None
     images = [f"image {i}" for i in range(len(data))]
     return Listing(f"{source} ({split})", images, listed.tolist(), names, load)
-
-
-def _torchvision_class(name: str) -> tuple[Any, bool]:
-    """The class of a data set, and whether its split is a flag, ``train=``."""
-    import torchvision.datasets as known  # slow to import, and only needed here
-
-    fitting: dict[str, bool] = {}
-    for other in known.__all__:
-        takes = inspect.signature(getattr(known, other)).parameters
-        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
-        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
-            fitting[other] = "train" in takes
-    if name not in fitting:
-        hint = suggest_names(name, fitting)
-        raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
-    return getattr(known, name), fitting[name]

@@ -70,7 +70,6 @@ def test_plain_checkpoints(prefix, holder, name, tmp_path):
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "opened": "weights_only",
         "weights": holder or "",
-        "also_held": [],
         "arch": TINY,
         "num_classes": 5,
         "renamed": {prefix + key: key for key in network.state_dict()} if prefix else {},
@@ -100,8 +99,6 @@ def test_output_picks_the_logits(path):
     [
         ({}, MEAN, STD, "the checkpoint"),
         ({"mean": 0.25, "std": 0.5}, (0.25,) * 3, (0.5,) * 3, "the caller"),
-        ({"mean": 0.25}, (0.25,) * 3, STD, "the caller, std by the checkpoint"),
-        ({"std": 0.5}, MEAN, (0.5,) * 3, "the caller, mean by the checkpoint"),
     ],
 )
 def test_the_normalisation_is_the_callers_or_else_the_checkpoints(given, mean, std, source, path):
@@ -153,7 +150,7 @@ def test_class_names(held, given, names, path):
     assert classifier.classes == classifier.class_names == names
 
 
-def test_the_file_names_its_network_and_its_other_weights_are_listed(path, snapshot):
+def test_the_file_names_its_network(path, snapshot):
     network = torchvision.models.squeezenet1_1(num_classes=3)
     others = {"state_dict_ema": Tiny(5).state_dict()}
     torch.save({"arch": "squeezenet1_1", "net": network.state_dict(), **others}, path)

@@ -1,4 +1,4 @@
-"""Folders of images: decoded once, when the first is needed."""
+"""Folders of images: decoded once, and kept as bytes."""
 
 import pickle
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile
+from PIL import Image
 from refusals import refusal
 
 from captum_classpattern import Notice
 from captum_classpattern.datasets import LabelledImages, load_images
-from captum_classpattern.datasets.files import decode_all
+from captum_classpattern.datasets.pixels import decode_all
 
 NOISE = np.random.default_rng(0)
 
@@ -37,21 +37,6 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def no_decoding(monkeypatch):
-    """Lets a test forbid that images are decoded from now on, or even that files are opened."""
-
-    def forbid(*, opening=False):
-        def fail(*args, **kwargs):
-            raise AssertionError("an image file was read")
-
-        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
-        if opening:
-            monkeypatch.setattr(Image, "open", fail)
-
-    return forbid
-
-
 def by_hand(folder, size=None):
     """All images by Pillow, and resized to a square by PyTorch, one after the other."""
     images = []
@@ -68,47 +53,26 @@ def by_hand(folder, size=None):
     return torch.stack(images)
 
 
-def test_labels_are_known_without_opening_a_file(photos, no_decoding):
-    spoil(*photos.rglob("*.png"))
-    no_decoding(opening=True)
-    loaded = load_images(photos)
-    assert (len(loaded), loaded.counts) == (10, {"a": 5, "b": 5})
-    assert loaded.labels.tolist() == [0] * 5 + [1] * 5
-    assert loaded.class_names == ("a", "b")
-    assert repr(loaded) == f"LabelledImages(10 images, 2 classes, {photos})"
-    assert len(load_images(photos, classes=["b"], limit=2)) == 2
-
-
 @pytest.mark.parametrize("size", [None, 8])
-def test_pixels_are_those_of_pillow(photos, size, no_decoding):
+def test_pixels_are_those_of_pillow(photos, size):
     expected = by_hand(photos, size)
     loaded = load_images(photos, size=size)
+    spoil(*photos.rglob("*.png"))  # not read again
     assert torch.equal(loaded.take([9, 0, 0]), expected[[9, 0, 0]])
-    no_decoding()
     assert torch.equal(loaded.images, expected)
     assert torch.equal(torch.cat([*loaded.in_order()]), expected)
     assert torch.equal(loaded.subset([7, 2])[0][0], expected[7])
     assert loaded.hashes == LabelledImages(expected).hashes
     assert loaded.images.dtype == torch.float32
-    assert loaded.in_one_tensor().in_memory
-    assert not loaded.in_memory
+    assert loaded.source.images.dtype == torch.uint8
     assert [len(half) for half in loaded.halves()] == [5, 5]
 
 
-def test_the_working_directory_may_change(photos, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    loaded = load_images("photos")
-    assert loaded.description == "photos"
-    monkeypatch.chdir("/")
-    assert torch.equal(loaded.images, by_hand(photos))
-
-
-def test_a_copy_for_another_process_has_the_pixels_as_bytes(photos, no_decoding):
+def test_a_copy_for_another_process_has_the_pixels_as_bytes(photos):
     loaded = load_images(photos, size=40).subset([8, 1, 4])
     expected = loaded.images
     sent = pickle.dumps(loaded)
     assert len(sent) < 10 * 3 * 40 * 40 + 5_000
-    no_decoding(opening=True)
     twin = pickle.loads(sent)
     assert torch.equal(twin.images, expected)
     assert (twin.labels.tolist(), twin.hashes) == (loaded.labels.tolist(), loaded.hashes)
@@ -116,7 +80,7 @@ def test_a_copy_for_another_process_has_the_pixels_as_bytes(photos, no_decoding)
 
 def test_images_that_do_not_fit_into_memory_are_refused():
     many = range(10**15)
-    said = refusal(lambda: decode_all(lambda i: torch.zeros(3, 9, 9).byte(), many, many, "photos"))
+    said = refusal(lambda: decode_all(lambda i: torch.zeros(3, 9, 9).byte(), many, "photos"))
     assert said.startswith("ValueError: the 1,000,000,000,000,000 images of photos don't fit")
     assert "`limit=100`" in said
 
@@ -160,14 +124,12 @@ def test_unreadable_files_are_named_or_skipped_and_counted(photos):
     expected = by_hand(photos)
     whole = (photos / "a" / "0.png").read_bytes()
     spoil(photos / "a" / "0.png", photos / "b" / "9.png")
-    loaded = load_images(photos)
-    for look in (lambda: loaded.take([3]), lambda: loaded.halves(), lambda: loaded.images):
-        with pytest.raises(
-            ValueError,
-            match=r"2 of 10 images of .* can't be read: a/0\.png \(cannot .*\), b/9\.png \(.*\); "
-            r"repair or remove them, or skip them \(`on_error='skip'`\)",
-        ):
-            look()
+    with pytest.raises(
+        ValueError,
+        match=r"2 of 10 images of .* can't be read: a/0\.png \(cannot .*\), b/9\.png \(.*\); "
+        r"repair or remove them, or skip them \(`on_error='skip'`\)",
+    ):
+        load_images(photos)
     with pytest.warns(Notice, match=r"2 of 10 images .* are skipped: a/0\.png, b/9\.png"):
         loaded = load_images(photos, on_error="skip")
     assert loaded.counts == {"a": 4, "b": 4}

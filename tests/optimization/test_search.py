@@ -144,7 +144,6 @@ def returns(change):
 REFUSALS = {
     "target above the classes": lambda: search(target=3),
     "canvases of another size": lambda: search(None, torch.rand(2, 1, 5, 6)),
-    "baselines in bytes": lambda: search(baselines=(random_images(12) * 255).byte()),
     "baselines of the target alone": lambda: search(baseline_labels=[0] * 12),
     "labels that are names": lambda: search(baseline_labels=["cat"] * 12),
     "features of floats": lambda: search(feature_mask=torch.zeros(6, 6)),

@@ -1,25 +1,25 @@
 """The formats of checkpoints, a module each.
 
-To add a format, write a module like ``plain``, with a ``name``, ``matches`` and ``load``, and add
-it to ``FORMATS``.
+To add a format, write a class like ``Plain``, with a ``name``, ``matches`` and ``load``, and add it
+to ``FORMATS``.
 """
 
-from captum_classpattern.adapters.formats import (
-    backdoorbench,
-    plain,
-    robustbench,
-    robustness,
-    timm,
-    torchvision,
-    trojanzoo,
-)
+from captum_classpattern.adapters.formats.backdoorbench import BackdoorBench
+from captum_classpattern.adapters.formats.plain import Plain
+from captum_classpattern.adapters.formats.robustbench import RobustBench, load_from_robustbench
+from captum_classpattern.adapters.formats.robustness import Robustness
+from captum_classpattern.adapters.formats.timm import Timm, load_from_timm
+from captum_classpattern.adapters.formats.torchvision import load_from_torchvision
+from captum_classpattern.adapters.formats.trojanzoo import TrojanZoo
 from captum_classpattern.adapters.interface import Format
 
-# the first one that matches a file loads it; plain matches every file
-FORMATS: tuple[Format, ...] = (backdoorbench, trojanzoo, robustness, timm, robustbench, plain)
+# the first one that matches a file loads it; Plain matches every file
+FORMATS: tuple[Format, ...] = (
+    BackdoorBench(), TrojanZoo(), Robustness(), Timm(), RobustBench(), Plain(),
+)  # fmt: skip
 # pretrained models, as in "timm:NAME"
 PRETRAINED = {
-    "timm": timm.load_pretrained,
-    "torchvision": torchvision.load_pretrained,
-    "robustbench": robustbench.load_pretrained,
+    "timm": load_from_timm,
+    "torchvision": load_from_torchvision,
+    "robustbench": load_from_robustbench,
 }

@@ -29,44 +29,46 @@ MIN_IMAGES, MAX_IMAGES = 20, 500  # poisoned images that a trigger is recovered 
 MAX_FOLDERS = 16  # of a stored path
 MAX_PATCH = 0.1  # share of the pixels
 
-name = "backdoorbench"
 
+class BackdoorBench:
+    """The results of attacks and defenses."""
 
-def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    return {"model_name", "num_classes", "model"} <= set(file.entries)
+    name = "backdoorbench"
 
+    def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
+        return {"model_name", "num_classes", "model"} <= set(file.entries)
 
-def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
-    """Loads the network that the file names, with the normalisation of its data set; recovers the
-    trigger from the poisoned test images next to the file."""
-    file.check_layout(matches(file, options), name)
-    content, path = file.content, file.path
-    arch = options.arch or check_arch_from_file(content["model_name"], path)
-    weights = find_weights({"model": content["model"]}, path)
-    loaded = load_network(arch, weights, options.num_classes)
-    count = loaded.details["num_classes"]
-    if options.num_classes is None and count not in (None, content["num_classes"]):
-        raise ValueError(
-            f"{path} says that it has {content['num_classes']!r:.20} classes, but its weights "
-            f"have {count}: pass `num_classes`"
-        )
-    # these enlarge their images, after the normalisation
-    if loaded.details["arch"].startswith("vit_"):
-        from torchvision.transforms.v2 import Resize  # slow to import
+    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+        """Loads the network that the file names, with the normalisation of its data set; recovers
+        the trigger from the poisoned test images next to the file."""
+        file.check_layout(self.matches(file, options), self.name)
+        content, path = file.content, file.path
+        arch = options.arch or check_arch_from_file(content["model_name"], path)
+        weights = find_weights({"model": content["model"]}, path)
+        loaded = load_network(arch, weights, options.num_classes)
+        count = loaded.details["num_classes"]
+        if options.num_classes is None and count not in (None, content["num_classes"]):
+            raise ValueError(
+                f"{path} says that it has {content['num_classes']!r:.20} classes, but its weights "
+                f"have {count}: pass `num_classes`"
+            )
+        # these enlarge their images, after the normalisation
+        if loaded.details["arch"].startswith("vit_"):
+            from torchvision.transforms.v2 import Resize  # slow to import
 
-        resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
-        loaded.network = nn.Sequential(resize, loaded.network)
-    data = content.get("clean_data")
-    data = data if isinstance(data, str) else None
-    if loaded.mean is None and data in NORMALISATION:
-        loaded.mean, loaded.std = NORMALISATION[data]
-        loaded.normalised_by = f"BackdoorBench's {data}"
-    size = content.get("img_size")  # (H, W, C)
-    if isinstance(size, tuple | list) and len(size) == 3:
-        loaded.input_size = (size[2], *size[:2])
-    loaded.trigger, found = _recover_trigger(content.get("bd_test"), path)
-    loaded.details |= {"data": data, "trigger": found}
-    return loaded
+            resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
+            loaded.network = nn.Sequential(resize, loaded.network)
+        data = content.get("clean_data")
+        data = data if isinstance(data, str) else None
+        if loaded.mean is None and data in NORMALISATION:
+            loaded.mean, loaded.std = NORMALISATION[data]
+            loaded.normalised_by = f"BackdoorBench's {data}"
+        size = content.get("img_size")  # (H, W, C)
+        if isinstance(size, tuple | list) and len(size) == 3:
+            loaded.input_size = (size[2], *size[:2])
+        loaded.trigger, how = _recover_trigger(content.get("bd_test"), path)
+        loaded.details |= {"data": data, "trigger": how}
+        return loaded
 
 
 def _recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
@@ -96,8 +98,8 @@ def _recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
     labels = {int(info[0]) for info in infos if isinstance(info, list | tuple) and info}
     if len(labels) != 1:
         return None, f"a patch, but for {len(labels)} target classes"
-    found = f"the {int(mask.sum())} pixels that are equal in {len(images)} poisoned test images"
-    return Pattern(mask * low, mask, labels.pop(), {"trigger": found}), found
+    how = f"the {int(mask.sum())} pixels that are equal in {len(images)} poisoned test images"
+    return Pattern(mask * low, mask, labels.pop(), {"trigger": how}), how
 
 
 def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:

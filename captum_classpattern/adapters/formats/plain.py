@@ -11,24 +11,26 @@ from captum_classpattern.adapters.weights import find_weights, load_network
 
 NAME_KEYS = ("class_names", "classes", "labels", "categories")
 
-name = "plain"
 
+class Plain:
+    """A state dict, or a training checkpoint around one, or a whole model; from any script."""
 
-def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    return True
+    name = "plain"
 
+    def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
+        return True
 
-def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
-    """Loads the weights into the network that the caller names, or else the checkpoint."""
-    weights, arch = find_weights(file.content, file.path), options.arch
-    if isinstance(weights.value, nn.Module):
-        loaded = LoadedNetwork(weights.value, details=weights.details)
-    else:
-        if arch is None and isinstance(file.entries.get("arch"), str):
-            arch = check_arch_from_file(file.entries["arch"], file.path)
-        loaded = load_network(arch, weights, options.num_classes)
-    loaded.class_names = _class_names(file.entries)
-    return loaded
+    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+        """Loads the weights into the network that the caller names, or else the checkpoint."""
+        weights, arch = find_weights(file.content, file.path), options.arch
+        if isinstance(weights.value, nn.Module):
+            loaded = LoadedNetwork(weights.value, details={"weights": weights.key})
+        else:
+            if arch is None and isinstance(file.entries.get("arch"), str):
+                arch = check_arch_from_file(file.entries["arch"], file.path)
+            loaded = load_network(arch, weights, options.num_classes)
+        loaded.class_names = _class_names(file.entries)
+        return loaded
 
 
 def _class_names(held: Mapping[Any, Any]) -> list[str] | None:

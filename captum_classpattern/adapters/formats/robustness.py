@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 
-from captum_classpattern.adapters.formats import plain
+from captum_classpattern.adapters.formats.plain import Plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import locate_weights
 
 MARKS = ("normalizer.new_mean", "attacker.normalize.new_mean")
 
-name = "robustness"
 
+class Robustness(Plain):
+    """A normaliser and a network, and an attacker with second copies of both."""
 
-def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    _, state = next(locate_weights(file.content), ("", None))
-    return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
+    name = "robustness"
 
+    def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
+        _, state = next(locate_weights(file.content), ("", None))
+        return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
 
-def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
-    """Loads the weights into the network that the caller names."""
-    file.check_layout(matches(file, options), name)
-    return plain.load(file, options)
+    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+        """Loads the weights into the network that the caller names."""
+        file.check_layout(self.matches(file, options), self.name)
+        return super().load(file, options)

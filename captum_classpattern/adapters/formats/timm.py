@@ -7,37 +7,39 @@ from typing import Any
 
 from captum_classpattern._validation import import_optional
 from captum_classpattern.adapters.architectures import check_arch_from_file, unknown_network
-from captum_classpattern.adapters.formats import plain
+from captum_classpattern.adapters.formats.plain import Plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 
-KEYS = {"arch", "state_dict", "optimizer", "version"}
-
-name = "timm"
+TIMM_KEYS = {"arch", "state_dict", "optimizer", "version"}
 
 
-def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    return set(file.entries) >= KEYS
+class Timm(Plain):
+    """A checkpoint of timm's training script."""
+
+    name = "timm"
+
+    def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
+        return set(file.entries) >= TIMM_KEYS
+
+    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+        """Loads the weights, with the normalisation of the training's arguments, or else timm's."""
+        if options.arch is None and self.matches(file, options):
+            arch = check_arch_from_file(f"timm:{file.entries['arch']}", file.path)
+            options = replace(options, arch=arch)
+        loaded = super().load(file, options)
+        if loaded.mean is not None:
+            return loaded
+        arguments = file.entries.get("args")
+        given = vars(arguments) if isinstance(arguments, Namespace) else {}
+        given = {key: value for key, value in given.items() if value is not None}
+        config = {**(getattr(loaded.network, "pretrained_cfg", None) or {}), **given}
+        if "img_size" in given and "input_size" not in given:
+            channels = config.get("input_size", (3,))[0]
+            config["input_size"] = (channels, given["img_size"], given["img_size"])
+        return _with_config(loaded, config)
 
 
-def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
-    """Loads the weights, with the normalisation of the training's arguments, or else timm's."""
-    if options.arch is None and matches(file, options):
-        arch = check_arch_from_file(f"timm:{file.entries['arch']}", file.path)
-        options = replace(options, arch=arch)
-    loaded = plain.load(file, options)
-    if loaded.mean is not None:
-        return loaded
-    arguments = file.entries.get("args")
-    given = vars(arguments) if isinstance(arguments, Namespace) else {}
-    given = {key: value for key, value in given.items() if value is not None}
-    config = {**(getattr(loaded.network, "pretrained_cfg", None) or {}), **given}
-    if "img_size" in given and "input_size" not in given:
-        channels = config.get("input_size", (3,))[0]
-        config["input_size"] = (channels, given["img_size"], given["img_size"])
-    return _with_config(loaded, config)
-
-
-def load_pretrained(name: str) -> LoadedNetwork:
+def load_from_timm(name: str) -> LoadedNetwork:
     """A pretrained model, which timm downloads or finds in its cache."""
     timm = import_optional("timm")
     if ":" not in name and not timm.is_model(name):

@@ -7,7 +7,7 @@ from captum_classpattern.adapters.formats.timm import imagenet_ids
 from captum_classpattern.adapters.interface import LoadedNetwork
 
 
-def load_pretrained(name: str) -> LoadedNetwork:
+def load_from_torchvision(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""
     from torchvision.models import get_model, get_model_weights  # slow to import
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import build, name_of, torchvision_names
+from captum_classpattern.adapters.architectures import arch_name, build, torchvision_names
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, is_state_dict, load_weights
 from captum_classpattern.pattern import Pattern
 
 CIFAR = ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768))
 # of the data sets, outside the models: mean and standard deviation; and the side of the images
-DATA: Mapping[str, tuple[Sequence[float], Sequence[float], int]] = {
+DATA_SETS: Mapping[str, tuple[Sequence[float], Sequence[float], int]] = {
     "cifar10": (*CIFAR, 32),
     "cifar100": (*CIFAR, 32),
     "gtsrb": ((0.3403, 0.3121, 0.3214), (0.2724, 0.2608, 0.2669), 32),
@@ -55,65 +55,67 @@ class SmallImageNetwork(nn.Module):
         return logits
 
 
-name = "trojanzoo"
+class TrojanZoo:
+    """A file in TrojanZoo's folders."""
 
+    name = "trojanzoo"
 
-def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    state = file.content
-    return (
-        is_state_dict(state)
-        and all(key.startswith(("features.", "classifier.")) for key in state)
-        and any(k.startswith("classifier.fc") and v.ndim == 2 for k, v in state.items())
-    )
-
-
-def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
-    """Loads the network and the data set's normalisation, both named by the path: DATA/ARCH.pth, or
-    for an attacked model DATA/ARCH/ATTACK/NAME.pth, with the trigger in NAME.npy."""
-    file.check_layout(matches(file, options), name)
-    path = file.path
-    weights = find_weights(file.content, path)  # or an error, before its sizes are used
-    mark = MARK.search(path.stem)
-    in_path = path.parent.parent.name if mark else path.stem
-    data = (path.parents[2] if mark and len(path.parents) > 2 else path.parent).name
-    arch = options.arch or in_path
-    if options.arch is None and not re.fullmatch(r"(resnet|vgg)\d+(_bn)?_comp", in_path):
-        raise ValueError(
-            f"{path} is a model of TrojanZoo, whose path should name its network, but {in_path!r} "
-            "is not one that can be built here (resnet18_comp, vgg13_comp and similar): pass "
-            "`arch`, one of these names, or MODULE:NAME of what makes the network, such as "
-            "`arch=my_net:MyNet`"
+    def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
+        state = file.content
+        return (
+            is_state_dict(state)
+            and all(key.startswith(("features.", "classifier.")) for key in state)
+            and any(k.startswith("classifier.fc") and v.ndim == 2 for k, v in state.items())
         )
-    linear = {
-        key.split(".")[1]: (value.shape[1], value.shape[0])
-        for key, value in weights.value.items()
-        if key.startswith("classifier.") and value.ndim == 2
-    }
-    last, (channels, in_file) = list(linear.items())[-1]
-    count = options.num_classes or in_file
-    linear[last] = (channels, count)
-    base = name_of(arch).removesuffix("_comp")
-    small = arch != base and base in torchvision_names()
-    network = SmallImageNetwork(base, linear) if small else build(arch, count)
-    loaded = load_weights(network, weights, arch=name_of(arch), num_classes=count, data=data)
-    if data in DATA:
-        mean, std, side = DATA[data]
-        loaded.input_size = size = (len(mean), side, side)
-        if loaded.mean is None:
-            loaded.mean, loaded.std = mean, std
-            loaded.normalised_by = f"TrojanZoo's {data}"
-        loaded.trigger = _load_trigger(path.with_suffix(".npy"), size)
-    if loaded.trigger is not None:
-        loaded.details["trigger"] = f"{path.stem}.npy, in the upper left corner, as usual"
-    return loaded
+
+    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+        """Loads the network and the data set's normalisation, both named by the path:
+        DATA/ARCH.pth, or for an attacked model DATA/ARCH/ATTACK/NAME.pth, with the trigger in
+        NAME.npy."""
+        file.check_layout(self.matches(file, options), self.name)
+        path = file.path
+        weights = find_weights(file.content, path)  # or an error, before its sizes are used
+        mark = MARK.search(path.stem)
+        in_path = path.parent.parent.name if mark else path.stem
+        data = (path.parents[2] if mark and len(path.parents) > 2 else path.parent).name
+        arch = options.arch or in_path
+        if options.arch is None and not re.fullmatch(r"(resnet|vgg)\d+(_bn)?_comp", in_path):
+            raise ValueError(
+                f"{path} is a model of TrojanZoo, whose path should name its network, but "
+                f"{in_path!r} is not one that can be built here (resnet18_comp, vgg13_comp and "
+                "similar): pass `arch`, one of these names, or MODULE:NAME of what makes the "
+                "network, such as `arch=my_net:MyNet`"
+            )
+        linear = {
+            key.split(".")[1]: (value.shape[1], value.shape[0])
+            for key, value in weights.value.items()
+            if key.startswith("classifier.") and value.ndim == 2
+        }
+        last, (channels, in_file) = list(linear.items())[-1]
+        count = options.num_classes or in_file
+        linear[last] = (channels, count)
+        base = arch_name(arch).removesuffix("_comp")
+        small = arch != base and base in torchvision_names()
+        network = SmallImageNetwork(base, linear) if small else build(arch, count)
+        loaded = load_weights(network, weights, arch=arch_name(arch), num_classes=count, data=data)
+        if data in DATA_SETS:
+            mean, std, side = DATA_SETS[data]
+            loaded.input_size = size = (len(mean), side, side)
+            if loaded.mean is None:
+                loaded.mean, loaded.std = mean, std
+                loaded.normalised_by = f"TrojanZoo's {data}"
+            loaded.trigger = _load_trigger(path.with_suffix(".npy"), size)
+        if loaded.trigger is not None:
+            loaded.details["trigger"] = f"{path.stem}.npy, in the upper left corner, as usual"
+        return loaded
 
 
 def _load_trigger(file: Path, size: tuple[int, int, int]) -> Pattern | None:
     """The mark of an attacked model: its colours and, as the last channel, its opacity."""
-    found = MARK.search(file.stem)
-    if found is None or not file.is_file() or file.stem.startswith(("random", "scatter")):
+    mark_of_name = MARK.search(file.stem)
+    if mark_of_name is None or not file.is_file() or file.stem.startswith(("random", "scatter")):
         return None
-    target, height, width = map(int, found.groups())
+    target, height, width = map(int, mark_of_name.groups())
     try:
         mark = torch.from_numpy(np.load(file, allow_pickle=False)).float().clamp(0, 1)
     except (EOFError, OSError, TypeError, ValueError):  # not an array of numbers

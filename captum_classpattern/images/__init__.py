@@ -1,0 +1,464 @@
+"""Images with their classes: one type for tensors, data sets, loaders and folders."""
+
+import operator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from captum_classpattern._validation import check_labels, parse_labels
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    outputs_for,
+    preserve_state,
+)
+from captum_classpattern.classifier.class_names import (
+    NUMBERINGS,
+    ClassNames,
+    distinct_names,
+    renumber,
+)
+from captum_classpattern.classifier.fingerprints import hash_of
+from captum_classpattern.images.source import (
+    READ_AT_ONCE,
+    ImageSource,
+    as_floats,
+    evenly_spaced,
+    split,
+)
+
+__all__ = [
+    "Images", "ImagesAndLabels", "LabelledImages", "Labels",
+    "ensure_labels", "evenly_spaced", "hash_of_images", "predictions",
+]  # fmt: skip
+
+Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages is a Dataset
+Labels: TypeAlias = Tensor | Sequence[int] | None
+ImagesAndLabels: TypeAlias = "Images | tuple[Images, Labels]"
+
+
+class LazyLabels:
+    """The field ``labels`` of LabelledImages: int64 (N,), or None if there are none. Those of a
+    data set are read when they are first asked for."""
+
+    def __get__(self, images: Any, owner: Any = None) -> Tensor | None:
+        if images is None:  # of the class: the field's default
+            return None
+        values = vars(images)
+        if values["labels"] is None:
+            values["labels"] = images.source.labels_at(images.places, images.argument)
+        labels: Tensor | None = values["labels"]
+        return labels
+
+    def __set__(self, images: Any, labels: Labels) -> None:
+        vars(images)["labels"] = labels
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledImages(Dataset[Any]):
+    r"""
+    Images in [0, 1] with their classes. Every function that takes images takes these, with their
+    labels.
+
+    This is a Dataset: item ``i`` is a pair of an image and its label, or only the image if there
+    are no labels. It never changes; ``dataclasses.replace`` makes a copy with other fields. A
+    Tensor stays as it is: one of uint8, whose pixels count from 0 to 255, takes a byte per value,
+    and each batch of it becomes floats. A Dataset is read in batches, when its images are needed.
+    A DataLoader provides its ``dataset`` and ``collate_fn``; its workers, batch size and order are
+    ignored. Of a SubsetRandomSampler, the indices are used, and labels that are passed in belong
+    to these indices, in their order.
+
+    Args:
+        source (Tensor, Dataset or DataLoader): (C, H, W) each, in [0, 1] or uint8.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of the
+            Dataset, if it has any).
+        class_names (Sequence[str], optional): The name of each class by its number, including
+            classes without images. Default: None.
+        description (str): Where the images are from. Default: "".
+        numbering (str): How the classes got their numbers: ``"alphabetical"``, by the order of
+            the class folders; ``"numbers"``, by numbers in the source itself, such as a folder
+            ``3_dog``; ``"dataset"``, by the order in which a data set lists its classes.
+            Default: "dataset".
+        argument (str): What error messages call the images. Default: "images".
+        places (Sequence[int], optional): Which images of the source these are. Default: None (all,
+            or the indices of a SubsetRandomSampler).
+        duplicates_dropped (int): How many images :meth:`halves` and :meth:`without` dropped.
+            Default: 0.
+
+    Raises:
+        TypeError: If the images are of another type.
+        ValueError: If pixels, labels or ``numbering`` do not fit (for a Dataset or DataLoader,
+            when it is read).
+
+    Examples::
+
+        >>> pets = LabelledImages(torch.rand(6, 3, 8, 8), [0, 1, 0, 1, 0, 1], ("cat", "dog"))
+        >>> pets.counts
+        {'cat': 3, 'dog': 3}
+        >>> pets.halves()[1]
+        LabelledImages(3 images 3x8x8, 2 classes, held-out half (seed 0))
+        >>> image, label = pets[3]
+        >>> image.shape, label
+        (torch.Size([3, 8, 8]), 1)
+    """
+
+    source: Any
+    labels: LazyLabels = LazyLabels()
+    class_names: Sequence[str] | None = None
+    description: str = ""
+    _: KW_ONLY
+    numbering: str = "dataset"
+    argument: str = "images"
+    places: Any = None
+    duplicates_dropped: int = 0
+
+    def __post_init__(self) -> None:
+        if self.numbering not in NUMBERINGS:
+            raise ValueError(
+                f"numbering must be one of {', '.join(NUMBERINGS)}, got {self.numbering!r}"
+            )
+        if not isinstance(self.source, ImageSource):
+            source, places = ImageSource.of(self.source, self.argument)
+            object.__setattr__(self, "source", source)
+            object.__setattr__(self, "places", places if self.places is None else self.places)
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(self.class_names))
+        if (labels := vars(self)["labels"]) is not None:
+            object.__setattr__(self, "labels", parse_labels(labels, len(self), self.argument))
+
+    @classmethod
+    def of(
+        cls,
+        images: Any,
+        labels: Labels = None,
+        model: "Classifier | None" = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        argument: str = "images",
+    ) -> "LabelledImages":
+        """The arguments ``images`` and ``labels`` of a function as one object. ``images`` may also
+        be a pair of both. ``argument`` is what the function calls the images. With a model, labels
+        that come with them are matched by the names of their classes, if they have any."""
+        if isinstance(images, tuple) and len(images) == 2 and labels is None:
+            images, labels = images
+        if not isinstance(images, LabelledImages):
+            return cls(images, labels, argument=argument)
+        theirs = vars(images)["labels"]  # not images.labels, which would read a data set
+        named = replace(images, argument=argument, labels=theirs if labels is None else labels)
+        if labels is not None or model is None or images.class_names is None:
+            return named
+        return named.for_classifier(model, class_names)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            number = range(len(self))[operator.index(index)]
+        except IndexError:
+            raise IndexError(f"{self.argument} has {len(self)} images, but no {index}") from None
+        images, labels = self.source.read([self.places[number]], self.argument)
+        if (given := vars(self)["labels"]) is not None:
+            labels = given[[number]]
+        elif labels is not None:
+            labels = parse_labels(labels, 1, self.argument)
+        return images[0] if labels is None else (images[0], int(labels[0]))
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.source.shape or ()))
+        parts = [f"{len(self)} images {size}".rstrip()]
+        if vars(self)["labels"] is not None:  # a data set is not read for this
+            parts.append(f"{len(self.counts)} classes")
+        elif self.in_memory:
+            parts.append("no labels")
+        return f"LabelledImages({', '.join(filter(None, [*parts, self.description]))})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: images that were read stay here, since their source goes along."""
+        return {name: value for name, value in vars(self).items() if name != "images"}
+
+    @cached_property
+    def images(self) -> Tensor:
+        """All images as one Tensor (N, C, H, W) of floats in [0, 1]."""
+        if self.in_memory:
+            return as_floats(self._pixels)
+        images = None  # torch.cat would need twice the memory
+        for start, batch in zip(range(0, len(self), READ_AT_ONCE), self.in_order()):
+            images = batch.new_empty(len(self), *self.shape) if images is None else images
+            images[start : start + len(batch)] = batch
+        return torch.empty(0, *self.shape) if images is None else images
+
+    @property
+    def _pixels(self) -> Tensor:
+        """The images as they are in memory."""
+        pixels: Tensor = self.source.images.detach()
+        is_all = self.places == range(len(pixels))
+        return pixels if is_all else pixels[list(self.places)]
+
+    @property
+    def known_labels(self) -> Tensor:
+        """The labels, or an error if there are none."""
+        labels = self.labels
+        if labels is None:
+            raise ValueError(
+                f"{self.argument} have no labels: give their classes as `labels`, or a "
+                "LabelledImages or Dataset that has them; load_images reads a folder of folders, "
+                "one per class"
+            )
+        return labels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        if self.source.shape is None:
+            self.take([0])
+        shape: tuple[int, ...] = self.source.shape
+        return shape
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are a Tensor, so that it is cheap to look at all of them."""
+        return isinstance(self.source.images, Tensor)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images each class has, by name or else number; classes without images are left
+        out. Where classes share a name, as ImageNet's two cranes do, their numbers follow it."""
+        counted = Counter([] if self.labels is None else self.labels.tolist())
+        names = self.class_names or ()
+        named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
+        return {name: counted[i] for i, name in distinct_names(named).items()}
+
+    def with_labels(self, labels: Labels) -> "LabelledImages":
+        """The same images with other labels."""
+        return replace(self, labels=labels)
+
+    def with_class_names(self, class_names: Sequence[str] | None) -> "LabelledImages":
+        """The same images with other names of their classes."""
+        return replace(self, class_names=class_names)
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
+        """Some of the images: by their indices, in this order, or by a mask of N bools."""
+        chosen = torch.as_tensor(indices)
+        if chosen.dtype == torch.bool:
+            chosen = torch.arange(len(self))[chosen.cpu()]
+        numbers, labels = chosen.long().tolist(), self.labels
+        labels = None if labels is None else labels[numbers]
+        return replace(self, places=[self.places[i] for i in numbers], labels=labels)
+
+    def of_class(self, target: int) -> "LabelledImages":
+        """The images of one class."""
+        return self.subset(self.known_labels == target)
+
+    def without_class(self, target: int) -> "LabelledImages":
+        """The images of all other classes."""
+        return self.subset(self.known_labels != target)
+
+    def stratified_sample(self, most: int) -> "LabelledImages":
+        """At most this many of the images, each class in proportion."""
+        order = torch.argsort(self.known_labels, stable=True)
+        return self.subset(order[evenly_spaced(len(order), most)])
+
+    def in_one_tensor(self) -> "LabelledImages":
+        """The same images, all loaded into memory."""
+        return self if self.in_memory else self._moved(self.images)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
+        """The same images, moved once to a device and a precision (uint8 stays uint8). They stay
+        where they are if they are a Dataset, or too large for the device; each batch is moved when
+        it is used."""
+        if not self.in_memory:
+            return self
+        pixels = self._pixels
+        try:
+            return self._moved(pixels.to(device, dtype if pixels.is_floating_point() else None))
+        except torch.OutOfMemoryError:
+            return self
+
+    def _moved(self, images: Tensor) -> "LabelledImages":
+        """The same labels and names over a copy of the images, with the hashes of these."""
+        source = ImageSource(images)
+        source.hashes = dict(enumerate(self.hashes))
+        return replace(self, source=source, places=range(len(images)))
+
+    @property
+    def hashes(self) -> list[str]:
+        """A short hash of each image, rounded to 256 levels, so that exact copies are found.
+
+        A copy in half precision, or after a random augmentation, has another hash.
+        """
+        return self.hashes_at(range(len(self)))
+
+    def hashes_at(self, indices: Sequence[int]) -> list[str]:
+        """The hashes of some images; images that were loaded before are not loaded again."""
+        places, hashes = [self.places[i] for i in indices], self.source.hashes
+        for batch in split([place for place in places if place not in hashes], READ_AT_ONCE):
+            self.source.read(batch, self.argument)
+        return [hashes[place] for place in places]
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """Some of the images as one Tensor of floats in [0, 1]."""
+        if len(self) == 0:
+            raise ValueError(f"{self.argument} has no images")
+        images: Tensor = self.source.read([self.places[i] for i in indices], self.argument)[0]
+        return images
+
+    def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
+        """All images in batches of at most 32."""
+        return self.batches(split(range(len(self)), min(batch_size or READ_AT_ONCE, READ_AT_ONCE)))
+
+    def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        """The images of each list of indices in turn, (len(list), C, H, W)."""
+        return map(self.take, plan)
+
+    def for_classifier(
+        self, classifier: Classifier, class_names: Sequence[str] | None = None
+    ) -> "LabelledImages":
+        r"""
+        Gives the images the class numbers of a classifier, by the names of the classes.
+
+        A name fits a class if it is equal to the class's name or WordNet id, or to one of the parts
+        of a description such as "tench, Tinca tinca"; case, spaces, underscores and hyphens don't
+        matter. Numbers in the source stay as they are. If the classifier does not name its classes,
+        or a data set names them otherwise, as many classes keep their order, with a warning of the
+        category ``captum_classpattern.Notice``.
+
+        Args:
+            classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+            class_names (Sequence[str], optional): The names of the classifier's K classes, in
+                their order. Default: None (the classifier's own).
+
+        Returns:
+            *LabelledImages*: The same images with the classifier's numbers and names.
+
+        Raises:
+            TypeError: If ``class_names`` is not a list of names.
+            ValueError: If a class of the images fits no class of the classifier, or several, or
+                if two fit the same; if a number is too large; if there are not K names.
+
+        Examples::
+
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+            >>> classifier = PixelClassifier(network.eval(), class_names=["bird", "Dog", "cat"])
+            >>> pets = LabelledImages(torch.rand(4, 3, 8, 8), [0, 0, 1, 1], ("cat", "dog"))
+            >>> pets.for_classifier(classifier).labels
+            tensor([2, 2, 1, 1])
+        """
+        count = self._count_outputs(classifier)
+        names = ClassNames.of(classifier, count, class_names)
+        labels, own_names = self.labels, None if names is None else names.names
+        if labels is not None:
+            source = self.description or "the images"
+            labels, own_names = renumber(
+                labels, self.class_names, self.numbering, names, count, source
+            )
+        return replace(self, labels=labels, class_names=own_names, numbering="numbers")
+
+    def names_for(
+        self, classifier: Classifier, class_names: Sequence[str] | None = None
+    ) -> ClassNames | None:
+        """The names of a classifier's classes: those of the user, else its own, else those of the
+        images."""
+        names = ClassNames.of(classifier, self.count_outputs(classifier), class_names)
+        return ClassNames(self.class_names) if names is None and self.class_names else names
+
+    def count_outputs(self, classifier: Classifier) -> int:
+        """How many classes a classifier of these images has; an error if it can't classify them, or
+        does not have the classes of their labels."""
+        count = self._count_outputs(classifier)
+        check_labels(self.labels, count, self.argument)
+        return count
+
+    def _count_outputs(self, classifier: Classifier) -> int:
+        sample = self.take([0])
+        with preserve_state(classifier, 0):
+            device, _ = device_and_dtype(classifier, sample)
+            return check_classifier(classifier, sample.to(device)).shape[1]
+
+    def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
+        """Splits the images at random into two halves: one to search on, one to hold out.
+
+        Each class is split evenly, to within one image. Images of the second half that are also in
+        the first are dropped, see :meth:`without`; an error if nothing is left to hold out.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        if self.labels is not None:  # class after class, the classes in a random order
+            labels = self.labels.tolist()
+            present = sorted(set(labels))
+            ranks = torch.randperm(len(present), generator=generator).tolist()
+            rank = dict(zip(present, ranks))
+            order.sort(key=lambda i: rank[labels[i]])
+        halves = []
+        for name, part in (("search", order[::2]), ("held-out", order[1::2])):
+            described = filter(None, (self.description, f"{name} half (seed {seed})"))
+            halves.append(replace(self.subset(sorted(part)), description=", ".join(described)))
+        return halves[0], halves[1].without(halves[0])
+
+    def without(self, others: "LabelledImages") -> "LabelledImages":
+        """Drops the images that are also among others: those with the same hash of their pixels in
+        256 levels. Two different images of a million share a hash in one of 560 cases. The
+        ``duplicates_dropped`` of what is left says how many were dropped; an error if nothing is.
+        """
+        seen = set(others.hashes)
+        left = [i for i, image in enumerate(self.hashes) if image not in seen]
+        if not left:
+            raise ValueError(
+                f"all {len(self)} images of {self.description or 'these'} are copies of images of "
+                f"{others.description or 'the others'}: nothing is left to hold out; give "
+                "other images"
+            )
+        dropped = self.duplicates_dropped + len(self) - len(left)
+        return replace(self.subset(left), duplicates_dropped=dropped)
+
+
+def ensure_labels(
+    forward_func: Classifier,
+    images: LabelledImages,
+    *,
+    like: Tensor | None = None,
+    additional_forward_args: Any = None,
+    batch_size: int | None = None,
+) -> LabelledImages:
+    """The images with their labels, or else with the classifier's predictions as labels, see
+    :func:`predictions`."""
+    if images.labels is not None:
+        return images
+    if additional_forward_args is not None:
+        raise ValueError(
+            f"{images.argument} have no labels, and they can't be predicted by a classifier that "
+            "takes additional_forward_args: pass baseline_labels"
+        )
+    return images.with_labels(predictions(forward_func, images, like=like, batch_size=batch_size))
+
+
+def predictions(
+    forward_func: Classifier,
+    images: LabelledImages,
+    *,
+    like: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """The class that a classifier predicts for each image; int64 (N,) on the CPU.
+
+    A classifier without parameters gets the images with device and precision of ``like``.
+    """
+    predicted = []
+    for batch in images.in_order(batch_size):
+        device, dtype = device_and_dtype(forward_func, batch if like is None else like)
+        outputs = outputs_for(forward_func, batch.to(device, dtype))
+        predicted.append(outputs.argmax(1).cpu())
+    return torch.cat(predicted)
+
+
+def hash_of_images(images: LabelledImages) -> str:
+    """A hash of images and labels, in their order."""
+    labels = None if images.labels is None else images.labels.tolist()
+    return hash_of((images.shape, images.hashes, labels))
