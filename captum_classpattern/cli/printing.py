@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captum_classpattern.cli.errors import printable
+from captum_classpattern.results import Result, as_texts
 
 
 def say(*sentences: str) -> None:
@@ -15,14 +16,19 @@ def say(*sentences: str) -> None:
         print(textwrap.fill(printable(text), width, break_long_words=False, break_on_hyphens=False))
 
 
+def print_result(result: Result, most: int | None = None) -> None:
+    """Prints the text of a result, and at most so many rows of its table."""
+    say(*result.text().split("\n"), "")
+    print_texts(result.shown_table().head(most))
+
+
 def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None:
-    """Prints the columns of a DataFrame that have a format, such as ".1%", or "" for texts."""
-
-    def formatted(form: str) -> Any:
-        return lambda value: printable(value if isinstance(value, str) else f"{value:{form}}")
-
-    shown = table.reindex(columns=[*formats]).astype(object)
-    shown = shown.where(shown.notna(), "")
-    by_column = {name: formatted(form) for name, form in formats.items()}
+    """Prints the columns of a DataFrame that have a format, see :func:`as_texts`."""
     print(printable(title), end="\n" * bool(title))
-    print(shown.to_string(index=False, na_rep="", formatters=by_column), end="\n\n")
+    print_texts(as_texts(table, formats))
+
+
+def print_texts(table: Any) -> None:
+    """Prints a DataFrame of texts."""
+    shown = table.where(table.notna(), "").map(printable)
+    print(shown.to_string(index=False), end="\n\n")
