@@ -43,7 +43,8 @@ class Result:
     def shown_table(self) -> Any:
         """The columns and rows of the table that pages and the terminal show, as texts."""
         table = self.table()
-        return as_texts(table, dict.fromkeys(table.columns, ""))
+        names = (name for name in table if not name.endswith(("_low", "_high")))
+        return as_texts(table, dict.fromkeys(names, ""))
 
     def sections(self, whole: bool) -> Iterable[Any]:
         """What stands below the text: paragraphs (str), tables (DataFrame), figures (functions

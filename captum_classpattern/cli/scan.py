@@ -17,7 +17,7 @@ from captum_classpattern.results import as_table
 FIRST_PRINTED = 10  # classes of a scan without references
 OF_FAMILIES = {
     **{"searched": "", "target_name": "", "lead": ".1f", "clean_models": ""},
-    **dict.fromkeys(("power", "power_low", "power_high", "no_pattern"), ".1%"),
+    **dict.fromkeys(("power", "no_pattern"), ".1%"),
     "unseen_images": "",
 }
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}

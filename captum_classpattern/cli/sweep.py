@@ -127,4 +127,4 @@ def print_sweep(found: "cp.Sweep") -> bool:
     say(*(f"Failed: {name}: {why}" for name, why in [*found.failures.items()][:SHOWN]))
     if max(len(found.models), len(found.failures)) > SHOWN:
         print(f"The first {SHOWN} are shown; table.csv has all.")
-    return "power" in found.shown_table()
+    return "mean power" in found.shown_table()

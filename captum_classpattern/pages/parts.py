@@ -230,8 +230,9 @@ def folded(summary: str, *sections: Any) -> Markup:
 
 
 def settings(values: Mapping[str, Any]) -> Markup:
-    """Settings that open on a click; nothing if there are none."""
-    return folded("Images and settings", macro("settings", values)) if values else Markup("")
+    """Settings that open on a click, without those that are not known; nothing if none is."""
+    known = {key: value for key, value in values.items() if value not in (None, {})}
+    return folded("Images and settings", macro("settings", known)) if known else Markup("")
 
 
 def side_by_side(*captioned: Markup) -> Markup:
@@ -264,11 +265,7 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     return picture(on_neutral(binary), alt, caption)
 
 
-ENVIRONMENT.globals |= {
-    "read_files": read_files,
-    "picture": picture,
-    "pattern_picture": pattern_picture,
-}
+ENVIRONMENT.globals |= {"read_files": read_files, "pattern_picture": pattern_picture}
 
 
 def drawing(figure: Any, alt: str) -> Markup:

@@ -48,8 +48,8 @@ NOTE = (
     "Excess: how far the score of the class is above its mean over all models. Power: the share of "
     "other images that are predicted as the class, for patterns of so many pixels and for other "
     "changes. Gain: how far the change raises the distance of its logit from the largest other "
-    "one, on average; 1 is the usual distance of the model's two largest logits. In brackets: the range "
-    "of the clean models."
+    "one, on average; 1 is the usual distance of the model's two largest logits. In brackets: the "
+    "range of the clean models."
 )
 FACTOR = 3  # by which the number of judging images may differ from the references'
 ANOTHER_KIND = (

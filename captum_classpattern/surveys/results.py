@@ -227,34 +227,28 @@ class Survey(Result):
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
 
-        finished = self.findings if whole else self.finished
-        best = best_of_each(finished)
-        strongest = sorted(best, key=lambda finding: -finding.power.value)
-        by_class = {
-            first.target: [finding for finding in finished if finding.target == first.target]
-            for first in strongest[: MOST_OF_A_PAGE if whole else MOST]
-        }
-        which = f"The {len(by_class)} strongest of {len(best):,} classes are"
-        which = "Each class is" if len(by_class) == len(best) else which
-        listed = []
-        for [first], findings in zip(map(best_of_each, by_class.values()), by_class.values()):
-            others = [finding for finding in findings if finding is not first]
+        finished, most = (self.findings, MOST_OF_A_PAGE) if whole else (self.finished, MOST)
+        best = sorted(best_of_each(finished), key=lambda finding: -finding.power.value)
+        if not best:
+            return
+        shown, listed = best[:most], []
+        for first in shown:
+            others = [f for f in finished if f.target == first.target and f is not first]
             pictured = first if whole else replace(first, stamped=None)  # a notebook stays small
             title = f"{first.canvas} canvas".capitalize()
             listed.append(cards.card(pictured, first.label, title, others))
-        scores = finished if whole else [f for findings in by_class.values() for f in findings]
-        return (
-            [
-                f"{cards.WHAT} {which} shown, the strongest first, with {100 * best[0].area:.3g} % of "
-                "the pixels of the canvas that did best on the validation images.",
-                parts.listed(listed),
-                cards.NOTE,
-                parts.folded("All scores", scores_of({None: scores})),
-                parts.settings({key: self._info.get(key) for key in ("settings", "versions")}),
-            ]
-            if best
-            else []
+        few = f"The {len(shown)} strongest of {len(best):,} classes are"
+        yield (
+            f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
+            f"strongest first, with {100 * best[0].area:.3g} % of the pixels of the canvas that "
+            "did best on the validation images."
         )
+        yield parts.listed(listed)
+        yield cards.NOTE
+        targets = {first.target for first in shown}
+        scores = [finding for finding in finished if whole or finding.target in targets]
+        yield parts.folded("All scores", scores_of({None: scores}))
+        yield parts.settings({key: self._info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         r"""

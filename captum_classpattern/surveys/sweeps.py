@@ -99,14 +99,14 @@ class Sweep(Result):
             *pandas.DataFrame*: By class: ``model``, the columns of :meth:`Finding.table`, the power
             on the validation images (``search_power``), the manifest's further columns, and why it
             failed (``error``). By model, the strongest first: how many of its ``classes`` were
-            found, their mean ``power`` at the first area on the best canvases, how many are
+            found, their ``mean_power`` at the first area on the best canvases, how many are
             ``above_controls``, the ``strongest_class``, and the further columns.
         """
         if by not in ("class", "model"):
             raise ValueError(f"by must be 'class' or 'model', got {by!r}")
         if by == "model":
             rows = [self._model_row(name) for name in self.columns]
-            return as_table(sorted(rows, key=lambda row: -(row["power"] or 0.0)))
+            return as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
         rows, columns = [], self.columns
         for name in columns:  # one at a time: there may be thousands
             for each in self.survey(name):
@@ -129,7 +129,7 @@ class Sweep(Result):
             **self.columns[name],
             "model": name,
             "classes": f"{len(best)} of {len(self.classes)}{failed * (name in self.failures)}",
-            "power": fmean(each.power.value for each in scores) if scores else None,
+            "mean_power": fmean(each.power.value for each in scores) if scores else None,
             "above_controls": above if scores else None,
             "strongest_class": first and f"{first.label}, {100 * first.power.value:.1f} %",
         }
@@ -146,12 +146,12 @@ class Sweep(Result):
 
     def shown_table(self) -> Any:
         table = self.table("model")
-        first = ("model", "classes", "power", "strongest_class", "above_controls")
-        return as_texts(table, dict.fromkeys((*first, *table), "") | {"power": ".1%"})
+        first = ("model", "classes", "mean_power", "above_controls", "strongest_class")
+        return as_texts(table, dict.fromkeys((*first, *table), "") | {"mean_power": ".1%"})
 
     def sections(self, whole: bool) -> Iterable[Any]:
         models = self.shown_table()
-        figure = [self.plot] * ("power" in models)
+        figure = [self.plot] * ("mean power" in models)
         if whole or len(models) <= MOST_MODELS:
             return [*figure, models]
         return [*figure, f"The {MOST_MODELS} strongest models:", models.head(MOST_MODELS)]

@@ -112,8 +112,10 @@ class NameWrapper(TextWrapper):
 
 
 def wrap(text: Text, width: float) -> None:
-    """Breaks a text of a figure into as few lines as fit in this many inches."""
-    for attempt in _line_breaks(text.get_text()):
+    """Breaks a text of a figure into as few lines as fit in this many inches. Names may hold lone
+    surrogates, which can't be drawn."""
+    written = text.get_text().encode(errors="replace").decode().replace(" %", "\N{NO-BREAK SPACE}%")
+    for attempt in _line_breaks(written):
         text.set_text(attempt)
         if text.get_window_extent().width <= width * text.figure.dpi:
             return

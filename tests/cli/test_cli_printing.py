@@ -23,9 +23,9 @@ def test_a_table_has_the_columns_that_have_a_format(capsys):
     title, head, first, second, third, empty, end, _ = capsys.readouterr().out.split("\n")
     assert (title, end) == ("a? b", "")
     assert head.split() == ["class", "power", "n", "above"]
-    assert first.split() == ["[b]", "25.0%", "3"]
+    assert first.split() == ["[b]", "25.0", "%", "3"]
     assert second.split() == ["dog?[2J", "12", "few"]
-    assert third.split() == ["cat", "0.0%", "0"]
+    assert third.split() == ["cat", "0.0", "%", "0"]
     assert empty.split() == ["cow"]
 
 
