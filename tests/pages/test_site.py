@@ -63,9 +63,9 @@ def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made):
         for model in models:
             of_class = [f for f in sweep.survey(model) if name.startswith(f"{f.target}_")]
             assert len(rows) == 2 * len(of_class) * len(models)
-            for finding, area in product(of_class, (0.05, 0.01)):
-                cells = cells_of(finding.scores[area])
-                names = [model, finding.label, finding.canvas, f"{100 * area:g}\xa0%"]
+            for each, area in product(of_class, (0.05, 0.01)):
+                cells = cells_of(each.scores[area])
+                names = [model, each.label, each.canvas, f"{100 * area:g}\xa0%"]
                 assert [*names, *cells] in rows
             [best] = [f for f in sweep.best_canvases(model) if f.target == of_class[0].target]
             alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
