@@ -47,9 +47,9 @@ class Result:
         return as_texts(table, dict.fromkeys(names, ""))
 
     def sections(self, whole: bool) -> Iterable[Any]:
-        """What stands below the text: paragraphs (str), tables (DataFrame), figures (functions
-        that draw them), or HTML from ``pages.parts``. With ``whole`` it is for a page, which may be
-        longer than what a notebook shows."""
+        """What stands below the text: paragraphs (str), numbered lists (list), tables (DataFrame),
+        figures (functions that draw them), or HTML from ``pages.parts``. With ``whole`` it is for a
+        page, which may be longer than what a notebook shows."""
         return [self.plot, self.shown_table()]
 
     def _repr_html_(self) -> str:

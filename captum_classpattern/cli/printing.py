@@ -2,11 +2,10 @@
 
 import shutil
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 from captum_classpattern.cli.errors import printable
-from captum_classpattern.results import Result, as_texts
+from captum_classpattern.results import Result
 
 
 def say(*sentences: str) -> None:
@@ -19,16 +18,11 @@ def say(*sentences: str) -> None:
 def print_result(result: Result, most: int | None = None) -> None:
     """Prints the text of a result, and at most so many rows of its table."""
     say(*result.text().split("\n"), "")
-    print_texts(result.shown_table().head(most))
+    print_table(result.shown_table().head(most))
 
 
-def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None:
-    """Prints the columns of a DataFrame that have a format, see :func:`as_texts`."""
-    print(printable(title), end="\n" * bool(title))
-    print_texts(as_texts(table, formats))
-
-
-def print_texts(table: Any) -> None:
+def print_table(table: Any, title: str = "") -> None:
     """Prints a DataFrame of texts."""
+    print(printable(title), end="\n" * bool(title))
     shown = table.where(table.notna(), "").map(printable)
     print(shown.to_string(index=False), end="\n\n")

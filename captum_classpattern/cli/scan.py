@@ -12,7 +12,7 @@ import captum_classpattern as cp
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, print_table, say
-from captum_classpattern.results import as_table
+from captum_classpattern.results import as_table, as_texts
 
 FIRST_PRINTED = 10  # classes of a scan without references
 OF_FAMILIES = {
@@ -99,7 +99,7 @@ def print_scan(found: "cp.Scan") -> None:
     for name, row in rows.items():
         known = row["reference_leads"]
         row |= {"searched": WORDS[name], "clean_models": f"{min(known):.1f} to {max(known):.1f}"}
-    print_table(as_table(rows.values()), OF_FAMILIES)
+    print_table(as_texts(as_table(rows.values()), OF_FAMILIES))
 
 
 def _number_or_text(text: str) -> float | str:

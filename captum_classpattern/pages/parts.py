@@ -78,6 +78,9 @@ def _section(section: Any, title: str) -> Markup:
         return section
     if isinstance(section, str):
         return Markup("<p>{}</p>").format(section)
+    if isinstance(section, list):
+        items = Markup("\n").join(Markup("<li>{}</li>").format(each) for each in section)
+        return Markup("<ol>{}</ol>").format(items)
     if not callable(section):
         return table(section)
     try:
@@ -211,12 +214,6 @@ def listed(cards: Iterable[Markup]) -> Markup:
     return Markup('<ul class="found">\n{}\n</ul>').format(Markup("\n").join(cards))
 
 
-def numbered(texts: Iterable[str]) -> Markup:
-    """A list of texts, with numbers."""
-    items = Markup("\n").join(Markup("<li>{}</li>").format(text) for text in texts)
-    return Markup("<ol>{}</ol>").format(items)
-
-
 def table(frame: Any) -> Markup:
     """A DataFrame of texts. The first column is the name of the row."""
     columns = [Column(name, name) for name in frame.columns]
@@ -255,7 +252,9 @@ def picture(
     else:  # by a whole number, so that its pixels stay squares
         factor = max(1, least // side)
         shown = shown.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return _figure(png(shown), (shown.shape[2], shown.shape[1]), alt, caption)
+    pixels, written = levels(shown), BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
+    return _figure(written.getvalue(), (shown.shape[2], shown.shape[1]), alt, caption)
 
 
 def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
@@ -292,10 +291,3 @@ def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
     drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     drawn.save(written, "png", optimize=True)
     return written.getvalue(), drawn.size
-
-
-def png(image: Tensor) -> bytes:
-    """An image (C, H, W) in [0, 1]: grey or in colour, and perhaps with a channel of opacity."""
-    pixels, written = levels(image), BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
-    return written.getvalue()

@@ -305,7 +305,7 @@ class Scan(Decision, Result):
         yield html.heading("Every class")
         yield self.plot
         yield html.heading("What next")
-        yield html.numbered(self.next_steps)
+        yield self.next_steps
         yield html.folded(f"The first {ROWS} classes", NOTE, self.shown_table())
 
     def as_dict(self) -> dict[str, Any]:

@@ -198,7 +198,7 @@ class Triage(Result):
 
         yield self.plot
         yield html.heading("What next")
-        yield html.numbered(self.next_steps)
+        yield self.next_steps
         yield html.heading(f"The first {FIRST} of {len(self.margins):,} classes")
         yield self.shown_table()
         yield GAINS

@@ -58,9 +58,9 @@ class PredictivePower(Result):
         return f"Predictive power: {self}"
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        from captum_classpattern.visualization.overviews import draw_power
+        from captum_classpattern.visualization.patterns import draw_power
 
-        return draw_power(self.value, self.interval, self.without, use_pyplot=use_pyplot)
+        return draw_power(self, use_pyplot=use_pyplot)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         return [self.plot]  # the text has the numbers

@@ -1,12 +1,11 @@
 """``plot_grid``: what was found for the classes of some models, next to each other."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.classifier.class_names import ClassNames, distinct_names, label_of
+from captum_classpattern.classifier.class_names import distinct_names, label_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each
@@ -137,7 +136,8 @@ def _names(models: Mapping[str, Mapping[int, Tile]]) -> dict[int, str]:
             if tile.label == label_of(target):
                 continue
             first, other = named.setdefault(target, (model, tile.label))
-            if not _alike(tile.label, other):
+            names = {text.partition(",")[0].lower() for text in (tile.label, other)}
+            if len(names) > 1:
                 raise ValueError(
                     f"class {target} is {other!r} in {first!r}, but {tile.label!r} in {model!r}: "
                     "draw models whose classes have the same numbers, or each in a figure of its "
@@ -145,12 +145,3 @@ def _names(models: Mapping[str, Mapping[int, Tile]]) -> dict[int, str]:
                 )
     targets = dict.fromkeys(target for tiles in models.values() for target in tiles)
     return {y: named[y][1] if y in named else label_of(y) for y in targets}
-
-
-def _alike(name: str, other: str) -> bool:
-    """Whether one of two names fits the other."""
-    for one, names in ((name, [other]), (other, [name])):
-        with suppress(ValueError):
-            ClassNames(names).find(one)
-            return True
-    return False

@@ -162,7 +162,7 @@ class Sweep(Result):
         return write_site(self, Path(path))
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        from captum_classpattern.visualization.overviews import plot_heat_map
+        from captum_classpattern.visualization.heat_map import plot_heat_map
 
         values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         found = {name: self.best_canvases(name) for name in self.models}

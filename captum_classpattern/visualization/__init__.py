@@ -1,8 +1,8 @@
 """Patterns, attribution maps and scores as matplotlib figures, from plain rows and Tensors."""
 
 from captum_classpattern.visualization.curves import plot_curves
+from captum_classpattern.visualization.heat_map import plot_heat_map
 from captum_classpattern.visualization.maps import plot_maps
-from captum_classpattern.visualization.overviews import plot_heat_map
 from captum_classpattern.visualization.patterns import plot_patterns
 
 __all__ = [

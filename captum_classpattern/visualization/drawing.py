@@ -1,7 +1,7 @@
 """Shared by all figures: their settings and size, images and patterns, wrapped texts."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import TextWrapper
 from typing import Any, TypeAlias
@@ -94,13 +94,6 @@ def check_channels(canvas: Tensor) -> None:
             "only greyscale and colour images (1 or 3 channels) can be drawn, got canvases of "
             f"{tuple(canvas.shape)}"
         )
-
-
-def check_as_many(given: Sequence[Any] | None, count: int, needs: str, where: str = "") -> None:
-    """Raises an error unless these, if given, are a list of so many."""
-    if given is not None and (isinstance(given, str) or len(given) != count):
-        got = repr(given) if isinstance(given, str) else len(given)
-        raise ValueError(f"{count} {needs}, got {got}{where}")
 
 
 class NameWrapper(TextWrapper):

@@ -170,7 +170,7 @@ def test_the_numbers_of_a_power():
         "top5": None, "mean_margin": None,
     }  # fmt: skip
     _, [axis] = power.plot(use_pyplot=False)
-    assert [text.get_text() for text in axis.texts] == ["45\xa0%"]
+    assert [text.get_text() for text in axis.texts] == ["45.0\xa0%", "no pattern 2.0\xa0%"]
 
 
 def test_a_survey_shows_the_best_canvas_of_each_class_and_of_many_the_strongest(tmp_path):

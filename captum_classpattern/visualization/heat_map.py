@@ -1,4 +1,4 @@
-"""Powers without pictures: one as a dot with its interval, those of many models as a heat map."""
+"""The powers of many classes and models as a heat map."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,67 +8,11 @@ from matplotlib import colormaps
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.drawing import Drawing, new_figure, rc_context
-from captum_classpattern.visualization.formats import percent
-from captum_classpattern.visualization.lines import (
-    PERCENTS,
-    SHARES,
-    Line,
-    Panel,
-    Style,
-    draw_panels,
-)
-from captum_classpattern.visualization.style import (
-    CELLS,
-    CONTROL,
-    CURVE_STYLE,
-    HIGHLIGHTS,
-    QUIET,
-    SMALL,
-)
-
-WIDTH, HEIGHT = 6.0, 0.32  # inches, of the axis of a power
-DOTS_STYLE: Style = {
-    **CURVE_STYLE, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.left": False,
-}  # fmt: skip
-KEY: dict[str, Style] = {
-    "95 % interval": {"color": QUIET, "marker": "o", "linewidth": 1.8},
-    "no pattern": {"color": CONTROL, "marker": "|", "linestyle": ""},
-}
+from captum_classpattern.visualization.style import CELLS, CURVE_STYLE, SMALL
 
 MISSING, FAINT = "#d0d7de", 0.3
 MOST_NAMES, MOST_NUMBERS = 60, 20  # of rows or columns: with more, they are left out
 CELL, LEAST, MOST = 0.45, 3.0, 16.0  # inches
-
-
-def draw_power(
-    value: float, interval: tuple[float, float], without: float, *, use_pyplot: bool = True
-) -> Drawing:
-    """Draws a power as a dot with its 95 % interval, next to the share without a pattern."""
-    color, inside = HIGHLIGHTS[0], {"clip_on": False}
-    bar = {"color": color, "linewidth": 1.8, "zorder": 3, **inside}
-    dot = {"color": color, "marker": "o", "linestyle": "", "markersize": 7, "zorder": 4, **inside}
-    lines = [
-        Line([(without, 0)], {**KEY["no pattern"], "zorder": 2, **inside}),
-        Line([(end, 0) for end in interval], bar, text=percent(value, 0)),
-        Line([(value, 0)], dot),
-    ]
-    axes = {
-        "xlim": (0, 1),
-        "xticks": SHARES,
-        "xticklabels": PERCENTS,
-        "xlabel": "predictive power",
-        "ylim": (HEIGHT / 2, -HEIGHT / 2),
-        "yticks": [],
-    }
-    return draw_panels(
-        [Panel(lines, axes)],
-        size=(WIDTH, HEIGHT),
-        columns=1,
-        key=KEY,
-        y_label=None,
-        style=DOTS_STYLE,
-        use_pyplot=use_pyplot,
-    )
 
 
 def plot_heat_map(
