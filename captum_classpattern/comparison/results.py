@@ -363,9 +363,8 @@ class Comparison(Result):
         )
 
     def text(self) -> str:
-        """The strongest method and the strongest control, and what could not run."""
-        notes = [f"Not run here: {note}" for note in self.notes()]
-        return "\n".join(["Comparison", *filter(None, [self.summary]), *notes])
+        """The strongest method, next to the strongest control."""
+        return "\n".join(["Comparison", *filter(None, [self.summary])])
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
@@ -383,14 +382,16 @@ class Comparison(Result):
                 pictures.append(html.pattern_picture(pattern, f"pattern of {name}", caption))
         first, others = numbers_tables(self)
         yield html.side_by_side(*pictures)
-        yield html.macro("table_of", first)
+        yield html.macro("table_of", replace(first, key=""))
         yield (
             f"Power of {100 * self.area:.3g} % of the pixels on held-out images: means over "
             "classes with their 95 % intervals."
         )
         if others.rows:
-            more = html.macro("table_of", others)
+            more = html.macro("table_of", replace(others, key=""))
             yield html.folded(f"Show {len(others.rows)} more methods", more)
+        if notes := self.notes():
+            yield html.folded("Not run here", *notes)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         from captum_classpattern.pages.report import write_report

@@ -207,8 +207,8 @@ class Survey(Result):
 
     def text(self) -> str:
         """The model's accuracy, and how many classes have patterns above their controls."""
-        source, accuracy = self.provenance.get("source"), self._info.get("accuracy")
-        scores = [finding.scores[finding.area] for finding in best_of_each(self.finished)]
+        source, accuracy = self.provenance.get("source"), self.info.get("accuracy")
+        scores = [finding.scores[finding.area] for finding in self.best_canvases()]
         above = sum(each.beats_controls for each in scores)
         texts = ["Class patterns" if source is None else f"Class patterns of {source}"]
         if accuracy is not None:
@@ -217,23 +217,22 @@ class Survey(Result):
             texts.append(f"{above:,} of {len(scores):,} classes have a pattern above its controls.")
         elif scores:
             texts.append("There are too few held-out images to compare patterns with controls.")
-        if len(self.finished) < len(self) or not scores:
-            texts.append(f"{len(self.finished):,} of {len(self):,} findings are there.")
+        else:
+            texts.append("No class was found.")
         return "\n".join((texts[0], " ".join(texts[1:])))
 
     def shown_table(self) -> Any:
-        return scores_of({None: self.finished})
+        return scores_of({None: self.findings})
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
 
-        finished, most = (self.findings, MOST_OF_A_PAGE) if whole else (self.finished, MOST)
-        best = sorted(best_of_each(finished), key=lambda finding: -finding.power.value)
+        best = sorted(self.best_canvases(), key=lambda finding: -finding.power.value)
+        shown, listed = best[: MOST_OF_A_PAGE if whole else MOST], []
         if not best:
             return
-        shown, listed = best[:most], []
         for first in shown:
-            others = [f for f in finished if f.target == first.target and f is not first]
+            others = [f for f in self.findings if f.target == first.target and f is not first]
             pictured = first if whole else replace(first, stamped=None)  # a notebook stays small
             title = f"{first.canvas} canvas".capitalize()
             listed.append(cards.card(pictured, first.label, title, others))
@@ -246,9 +245,9 @@ class Survey(Result):
         yield parts.listed(listed)
         yield cards.NOTE
         targets = {first.target for first in shown}
-        scores = [finding for finding in finished if whole or finding.target in targets]
+        scores = [finding for finding in self.findings if whole or finding.target in targets]
         yield parts.folded("All scores", scores_of({None: scores}))
-        yield parts.settings({key: self._info.get(key) for key in ("settings", "versions")})
+        yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         r"""
