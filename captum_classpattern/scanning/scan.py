@@ -243,7 +243,7 @@ class Scan(Decision, Result):
             row = FamilyRow(WORDS[family], names, each.leads[each.order], each.usual_leads)
             if (look := self.looks.get(family)) and self.references.shape[0] in (1, 3):
                 low, high = (100 * end for end in look.power.interval)
-                power = f"{100 * look.power.value:.1f} % ({low:.1f} to {high:.1f})"
+                power = f"{100 * look.power.value:.1f} % ({low:.1f}\N{EN DASH}{high:.1f})"
                 captions = map(
                     "{} \N{RIGHTWARDS ARROW} {}".format, look.before.names, look.after.captions
                 )
