@@ -29,7 +29,7 @@ from captum_classpattern.surveys.search import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
-from captum_classpattern.visualization.overviews import NOT_ABOVE
+from captum_classpattern.visualization.patterns import NOT_ABOVE
 
 CHOOSER, FOLLOWER = "robust8", "natural"  # the model that chooses the canvas, and the other one
 MODELS = {FOLLOWER: "natural model", CHOOSER: "robust model"}  # how their rows are named

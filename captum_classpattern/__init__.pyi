@@ -34,9 +34,9 @@ from .surveys import Finding as Finding
 from .surveys import Survey as Survey
 from .surveys import Sweep as Sweep
 from .surveys import explain_class as explain_class
+from .surveys import plot_grid as plot_grid
 from .surveys import survey as survey
 from .surveys import sweep as sweep
-from .visualization import plot_grid as plot_grid
 from .visualization import plot_patterns as plot_patterns
 
 __version__: str

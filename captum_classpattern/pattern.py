@@ -24,7 +24,7 @@ from captum_classpattern._validation import (
     check_unit_range,
     is_whole,
 )
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 
 PATTERN_FORMAT = "captum_classpattern.Pattern"
 HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
@@ -113,6 +113,36 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     def label(self) -> str:
         """The name of the class, or "class 3" if it has none."""
         return str(self.info.get("class_name") or f"class {self.target}")
+
+    def text(self) -> str:
+        """How many pixels it has, and its power on the images that chose it."""
+        kept, total = int((self.mask > 0).sum()), self.mask.numel()
+        facts = [f"{100 * self.area:.3g} % of the {total:,} pixels"]
+        if kept != round(self.area * total):
+            facts.append(f"{kept:,} pixels have a weight")
+        power = self.info.get("search_power")
+        if isinstance(power, float):
+            facts.append(f"power {100 * power:.1f} % on the validation images, which chose it")
+        return (
+            f"Pattern of {self.label}\n{'; '.join(facts)}. predictive_power scores it on held-out "
+            "images."
+        )
+
+    def table(self) -> Any:
+        """One row: ``class``, ``class_name``, ``area``, the number of ``pixels`` with a weight, and
+        the power on the validation images (``search_power``), if it is known."""
+        known = {name: self.info.get(name) for name in ("class_name", "search_power")}
+        pixels = int((self.mask > 0).sum())
+        return as_table([{"class": self.target, **known, "area": self.area, "pixels": pixels}])
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
+
+        row = PatternRow(self.label, self, self.at_own_area())
+        return draw_patterns([row], area=self.area, masks=True, use_pyplot=use_pyplot)
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        return [self.plot]  # the text has the numbers
 
     def topk(self, area: float) -> "Pattern":
         """Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the

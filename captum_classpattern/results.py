@@ -1,40 +1,29 @@
-"""What all results have in common: they show themselves in notebooks, as pages, figures and tables.
+"""What all results have in common: a text, a table and a figure, which make pages and notebooks.
 
-Results import nothing that draws them. It is found by their type, in
-:mod:`captum_classpattern.pages.kinds`, and imported when the first of them is drawn.
+What draws them takes long to import, and knows patterns and scores itself. So results import it
+inside the methods that show them.
 """
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-KINDS = "captum_classpattern.pages.kinds"  # the one hook to what draws results
-
 
 class Result:
-    """A result that shows itself: its class has an entry in ``pages.kinds.KINDS``."""
+    """A result shows itself by three methods: ``text()``, ``table()`` and ``plot()``.
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return str(import_module(KINDS).fragment_of(self))
+    Notebooks and pages show the three, the terminal the first two. A class whose page has more
+    overrides :meth:`sections`.
+    """
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file. A survey finishes its
-        search first; its page has up to 100 patterns, and the scores of all classes. That of a
-        comparison is the report, see :func:`~captum_classpattern.pages.write_report`. A sweep
-        writes a site into a folder: an index of models and classes, and a page for each class.
+    def text(self) -> str:
+        """What the result says, in a few sentences. The first line is the title of its page."""
+        raise NotImplementedError
 
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all. For a sweep,
-                the folder.
-
-        Returns:
-            *Path*: The file; of a site the index.
-        """
-        return Path(import_module(KINDS).write_page_of(self, path))
+    def table(self) -> Any:
+        """The numbers as a pandas DataFrame."""
+        raise NotImplementedError
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         r"""
@@ -49,14 +38,43 @@ class Result:
         Raises:
             ValueError: If it shows images with neither one nor three channels.
         """
-        return self._draw(use_pyplot=use_pyplot)
+        raise NotImplementedError
 
-    def _draw(self, figure: str = "plot", /, **options: Any) -> tuple[Any, Any]:
-        """A figure and its axes, by the name of the function that draws it. The options may be the
-        ``locals()`` of the method that calls it."""
-        options.pop("self", None)
-        drawn: tuple[Any, Any] = import_module(KINDS).draw(self, figure, **options)
-        return drawn
+    def shown_table(self) -> Any:
+        """The columns and rows of the table that pages and the terminal show, as texts."""
+        table = self.table()
+        names = (name for name in table if not name.endswith(("_low", "_high")))
+        return as_texts(table, dict.fromkeys(names, ""))
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        """What stands below the text: paragraphs (str), numbered lists (list), tables (DataFrame),
+        figures (functions that draw them), or HTML from ``pages.parts``. With ``whole`` it is for a
+        page, which may be longer than what a notebook shows."""
+        return [self.plot, self.shown_table()]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from captum_classpattern.pages.parts import fragment
+
+        return fragment(self.text(), self.sections(whole=False))
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes the result as an HTML page that needs no other file. That of a survey has up to 100
+        patterns, and the scores of all classes. That of a comparison is the report, see
+        :func:`~captum_classpattern.pages.write_report`. A sweep writes a site into a folder: an
+        index of models and classes, and a page for each class.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all. For a sweep,
+                the folder.
+
+        Returns:
+            *Path*: The file; of a site the index.
+        """
+        from captum_classpattern.pages.parts import write_page
+
+        return write_page(Path(path), self.text(), self.sections(whole=True))
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
@@ -69,3 +87,33 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
     whole = [key for key in columns if {type(row[key]) for row in values} == {int, type(None)}]
     table = pandas.DataFrame(values, columns=list(columns))
     return table.astype(dict.fromkeys(whole, "Int64"))  # else they would be floats
+
+
+def as_texts(table: Any, formats: Mapping[str, str]) -> Any:
+    """The columns of a DataFrame that have a format, such as ".1%", or "" for texts and plain
+    numbers, as people read them: ``45.0 %``, and ``45.0 % (38.3 to 51.9)`` if the table has the
+    ends of an interval. Columns without values are left out."""
+    import pandas
+
+    def text(value: Any, form: str) -> str | None:
+        if value is None or value is pandas.NA or value != value:
+            return None
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        form = ".3g" if isinstance(value, float) and not form else form
+        return value if isinstance(value, str) else f"{value:{form}}".replace("%", " %")
+
+    shown = {}
+    for name in (name for name in formats if name in table):
+        values = [text(value, formats[name]) for value in table[name]]
+        if f"{name}_low" in table:
+            ends = zip(table[f"{name}_low"], table[f"{name}_high"])
+            ranges = (
+                f" ({text(low, formats[name])} to {text(high, formats[name])})"
+                for low, high in ends
+            )
+            values = [
+                value and value + ends.replace(" %", "") for value, ends in zip(values, ranges)
+            ]
+        shown[name.replace("_", " ")] = values
+    return pandas.DataFrame(shown, dtype=object).dropna(axis=1, how="all")

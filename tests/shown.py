@@ -47,7 +47,7 @@ def percent(share):
 def cells_of(scores):
     """The numbers of a pattern as pages write them."""
     power, (low, high) = scores.power, (100 * end for end in scores.power.interval)
-    cells = [percent(power.value), f"{low:.1f}\N{EN DASH}{high:.1f}", f"{power.n}"]
+    cells = [f"{percent(power.value)} ({low:.1f} to {high:.1f})", f"{power.n}"]
     shares = (power.without, scores.random_pixels, scores.other_canvas)
     return [*cells, *map(percent, shares), "yes" if scores.beats_controls else "no"]
 

@@ -10,7 +10,7 @@ from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
-from captum_classpattern.visualization.overviews import NOT_ABOVE
+from captum_classpattern.visualization.patterns import NOT_ABOVE
 from claims.images import Canvases
 from claims.models import entries
 from claims.rows import Measured

@@ -217,7 +217,7 @@ def print_comparison(comparison: "cp.Comparison") -> None:
             {column.heading: cell(column, row) for column in first.columns}
             for row in [*first.rows, *others.rows]
         ]
-        print_table(as_table(rows), dict.fromkeys(rows[0], ""), first.title.replace(SPACE, " "))
+        print_table(as_table(rows), first.title.replace(SPACE, " "))
         say(LEGEND, comparison.summary)
     else:
         print("No method gave a map.")

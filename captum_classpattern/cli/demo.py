@@ -171,15 +171,15 @@ class Found:
 
     def page(self) -> bytes:
         """The page of all that was found so far."""
-        from captum_classpattern.pages.kinds.finding import parts
-        from captum_classpattern.pages.parts import render
+        from captum_classpattern.pages.parts import content_of, render
         from captum_classpattern.pages.report_data import numbers_tables
 
+        planted = self.planted
         return render(
             "demo.html",
             title="The demo: three models that classify clothes",
             found=self,
-            pattern=parts(self.planted)[1],
+            pattern=content_of(planted.text(), planted.sections(whole=False))[1],
             numbers=numbers_tables(self.compared)[0] if self.compared else None,
         )
 

@@ -2,10 +2,10 @@
 
 import shutil
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 from captum_classpattern.cli.errors import printable
+from captum_classpattern.results import Result
 
 
 def say(*sentences: str) -> None:
@@ -15,14 +15,14 @@ def say(*sentences: str) -> None:
         print(textwrap.fill(printable(text), width, break_long_words=False, break_on_hyphens=False))
 
 
-def print_table(table: Any, formats: Mapping[str, str], title: str = "") -> None:
-    """Prints the columns of a DataFrame that have a format, such as ".1%", or "" for texts."""
+def print_result(result: Result, most: int | None = None) -> None:
+    """Prints the text of a result, and at most so many rows of its table."""
+    say(*result.text().split("\n"), "")
+    print_table(result.shown_table().head(most))
 
-    def formatted(form: str) -> Any:
-        return lambda value: printable(value if isinstance(value, str) else f"{value:{form}}")
 
-    shown = table.reindex(columns=[*formats]).astype(object)
-    shown = shown.where(shown.notna(), "")
-    by_column = {name: formatted(form) for name, form in formats.items()}
+def print_table(table: Any, title: str = "") -> None:
+    """Prints a DataFrame of texts."""
     print(printable(title), end="\n" * bool(title))
-    print(shown.to_string(index=False, na_rep="", formatters=by_column), end="\n\n")
+    shown = table.where(table.notna(), "").map(printable)
+    print(shown.to_string(index=False), end="\n\n")

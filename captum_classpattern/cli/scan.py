@@ -1,7 +1,6 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +11,13 @@ from cyclopts.validators import Number
 import captum_classpattern as cp
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_table, say
-from captum_classpattern.results import as_table
+from captum_classpattern.cli.printing import print_result, print_table, say
+from captum_classpattern.results import as_table, as_texts
 
 FIRST_PRINTED = 10  # classes of a scan without references
 OF_FAMILIES = {
     **{"searched": "", "target_name": "", "lead": ".1f", "clean_models": ""},
-    **dict.fromkeys(("power", "power_low", "power_high", "no_pattern"), ".1%"),
+    **dict.fromkeys(("power", "no_pattern"), ".1%"),
     "unseen_images": "",
 }
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
@@ -82,38 +81,25 @@ def scan(
         )
     found.save(folder)
     found.to_html(folder / "scan.html")
-    print_triage(found) if isinstance(found, Triage) else print_scan(found)
+    if isinstance(found, Triage):
+        print_result(found, FIRST_PRINTED)
+    else:
+        print_scan(found)
+    say("What next", *(f"{n}. {step}" for n, step in enumerate(found.next_steps, 1)))
     print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 
 def print_scan(found: "cp.Scan") -> None:
-    """Prints the verdict, what each family has found, and what to do next."""
+    """Prints the verdict, and what each family has found."""
     from captum_classpattern.scanning.families import WORDS
 
-    notes = (f"Note: {note}" for note in found.notes)
-    say(found.verdict.capitalize(), found.reason, *notes, found.likeness, "")
+    say(*found.text().split("\n"), "")
     rows = found.as_dict()["families"]
     for name, row in rows.items():
         known = row["reference_leads"]
         row |= {"searched": WORDS[name], "clean_models": f"{min(known):.1f} to {max(known):.1f}"}
-    print_table(as_table(rows.values()), OF_FAMILIES)
-    print_steps(found.next_steps)
-
-
-def print_triage(found: "cp.scanning.Triage") -> None:
-    """Prints the verdict, the first classes, and what to do next."""
-    from captum_classpattern.scanning.triage import SHARES
-
-    say(found.verdict.capitalize(), found.reason, "")
-    powers = {f"power_{n}": ".0%" for n in SHARES}  # by thousandths of the pixels
-    formats = {"name": "", "gain": "+.2f", "deviations": "+.1f", **powers}
-    print_table(found.table().head(FIRST_PRINTED), formats)
-    print_steps(found.next_steps)
-
-
-def print_steps(steps: Sequence[str]) -> None:
-    say("What next", *(f"{number}. {step}" for number, step in enumerate(steps, 1)))
+    print_table(as_texts(as_table(rows.values()), OF_FAMILIES))
 
 
 def _number_or_text(text: str) -> float | str:

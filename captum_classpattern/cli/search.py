@@ -6,16 +6,12 @@ import captum_classpattern as cp
 from captum_classpattern._files import write_figure
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_table, say
-from captum_classpattern.results import as_table
+from captum_classpattern.cli.printing import print_result, say
 
 CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
-SCORES = {"class": "", "canvas": "", "area": "g", "images": "d"} | dict.fromkeys(
-    ("power", "power_low", "power_high", "no_pattern", "random_pixels", "other_canvas"), ".1%"
-)
 LEGEND = (
     "Power: the share of held-out images of other classes that the model assigns to the class once "
-    "they are stamped with the pattern (low, high: 95 % Wilson interval). It beats its controls if "
+    "they are stamped with the pattern (95 % Wilson interval). It beats its controls if "
     "it is above all three, on at least 100 images (95 % interval of each difference above 0)."
 )
 CAUTION = (
@@ -64,15 +60,13 @@ def search(
         resume=resume,
         **searches.keywords(),
     )
-    provenance, accuracy = classifier.provenance, found.info["accuracy"]
+    provenance = classifier.provenance
     print(
         f"{provenance['source']}: {provenance['format']}, "
         f"{provenance.get('arch') or 'the network in it'}; "
         f"normalised by {provenance['normalisation']['from']}.\n"
         f"{_counts(search_images, held_out)}"
     )
-    if accuracy is not None:
-        print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
     if found.finished:
         finished = dict.fromkeys(finding.label for finding in found.finished)
         print(f"Already finished: {', '.join(finished)}.")
@@ -80,12 +74,11 @@ def search(
         interrupted(lambda: f"--resume continues the search in {out}"),
         found.progress(desc="Searching", disable=None),  # on a terminal
     ):
-        findings = list(found)
+        _ = list(found)  # it searches while it is iterated
     figure, _ = found.plot(use_pyplot=False)
     write_figure(figure, out / "patterns.png")
     found.to_html(out / "report.html")
-    rows = [{**row, "class": each.label} for each in findings for row in each.rows()]
-    print_table(as_table(rows), {**SCORES, "beats_controls": ""}, provenance["source"])
+    print_result(found)
     say(LEGEND, *found.strongest_of_each(), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
 

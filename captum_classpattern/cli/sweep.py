@@ -10,18 +10,10 @@ import captum_classpattern as cp
 from captum_classpattern._files import write_atomically, write_figure
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_table, say
-from captum_classpattern.results import as_table
+from captum_classpattern.cli.printing import print_result, say
 
 IN_RAY = Parameter(group=options.RAY)
 SHOWN = 20  # models, and reasons of failures
-OF_MODELS = {
-    "model": "",
-    "classes": "",
-    "power": ".1%",
-    "above controls": "",
-    "strongest class": "",
-}
 
 
 def ray_options(text: str) -> dict[str, Any]:
@@ -129,18 +121,10 @@ def _open_first(sources: Sequence[Any]) -> Any:
 def print_sweep(found: "cp.Sweep") -> bool:
     """Prints a row for each model, and what failed; writes all rows into table.csv. Returns whether
     anything was found."""
-    from captum_classpattern.pages.kinds.sweep import model_rows
-
     text = found.table().to_csv(index=False)
     write_atomically(found.folder / "table.csv", text.encode(errors="backslashreplace"))
-    rows = model_rows(found)
-    for row in rows:
-        if first := row.get("first"):
-            row["above controls"] = row["above"]
-            row["strongest class"] = f"{first.label}, {100 * first.power.value:.1f} %"
-    area = 100 * float(found.settings["areas"][0])
-    print_table(as_table(rows[:SHOWN]), OF_MODELS, f"Mean power of {area:.3g} % of the pixels")
+    print_result(found, SHOWN)
     say(*(f"Failed: {name}: {why}" for name, why in [*found.failures.items()][:SHOWN]))
     if max(len(found.models), len(found.failures)) > SHOWN:
         print(f"The first {SHOWN} are shown; table.csv has all.")
-    return any("power" in row for row in rows)
+    return "mean power" in found.shown_table()

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -17,11 +19,14 @@ from captum_classpattern.comparison.records import (
     Record,
     by_name,
     class_mean,
+    control_names,
     counted,
+    figure_names,
     grouped,
     mean_difference,
     mean_power,
     mean_powers,
+    search_names,
     strongest_names,
 )
 from captum_classpattern.pattern import Pattern
@@ -260,7 +265,38 @@ class Comparison(Result):
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
-        return self._draw(**locals())
+        from captum_classpattern.visualization.maps import plot_maps
+
+        wanted: dict[str, Any] = {"kind": kind or self.kinds[0]}
+        if target is not None:
+            wanted["target"] = target
+        if model is not None or target is None:
+            wanted["model"] = model or next(iter(self.models))
+        chosen = self.select(**wanted)
+        if not chosen:
+            raise ValueError(
+                f"there is nothing to draw for model {model!r}, class {target!r}, canvas {kind!r}: "
+                f"models are {list(self.models)}, classes {sorted(set(self.targets))}, canvases "
+                f"{sorted({record.kind for record in self.records})}"
+            )
+        several = len({record.model for record in chosen}) > 1
+        usual = dict.fromkeys(r.name for r in chosen if (r.level, r.ranking) == ("image", "signed"))
+        columns = list(usual) if methods is None else _known(methods, chosen)
+        rows: dict[tuple[str, int], dict[str, Record]] = {}
+        for record in chosen:
+            rows.setdefault((record.model, record.canvas), {})[record.name] = record
+        grid = [[row.get(name) for name in columns] for row in rows.values()]
+        firsts = [next(iter(row.values())) for row in rows.values()]
+        return plot_maps(
+            [self.canvas_of(record) for record in firsts],
+            [[None if r is None else r.map for r in row] for row in grid],
+            [[None if r is None else self.pattern_of(r) for r in row] for row in grid],
+            [["" if r is None else _caption(r, self.area) for r in row] for row in grid],
+            row_names=[r.model if several else self.class_name(r.target) for r in firsts],
+            column_names=columns,
+            show=show,
+            use_pyplot=use_pyplot,
+        )
 
     def canvas_of(self, record: Record) -> Tensor:
         """The image that a record's pattern is cut from, (C, H, W)."""
@@ -302,7 +338,65 @@ class Comparison(Result):
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
-        return self._draw("plot_curves", **locals())
+        from captum_classpattern.visualization.curves import plot_curves
+
+        scored = [r for r in self.select(kind=kind or self.kinds[0]) if r.powers]
+        if not scored:
+            raise ValueError("there is nothing to draw: none of these canvases has been scored")
+        names = figure_names(scored, self.area) if methods is None else _known(methods, scored)
+        shown = [record for record in scored if record.name in names]
+        panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
+        for model in dict.fromkeys(record.model for record in shown):
+            of_model = [record for record in shown if record.model == model]
+            means = {area: mean_powers(of_model, area) for area in self.areas}
+            panels[model] = {
+                name: [(area, of[name].value, *of[name].interval) for area, of in means.items()]
+                for name in names
+                if name in means[self.area]
+            }
+        return plot_curves(
+            panels,
+            highlight=search_names(shown),
+            controls=control_names(shown),
+            areas_marked=[self.area],
+            use_pyplot=use_pyplot,
+        )
+
+    def text(self) -> str:
+        """The strongest method, next to the strongest control."""
+        return "\n".join(["Comparison", *filter(None, [self.summary])])
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        from captum_classpattern.pages import parts as html
+        from captum_classpattern.pages.report_data import numbers_tables
+
+        scored = [record for record in self.records if record.powers]
+        on_first = self.select(canvas=0, model=next(iter(self.models)))
+        records = {record.name: record for record in on_first if record.powers}
+        label = self.class_name(self.targets[0])
+        pictures = [html.picture(self.canvases[0], f"canvas of {label}", f"{label}, canvas")]
+        for name in figure_names(scored, self.area):
+            if record := records.get(name):
+                caption = f"{name}: {_caption(record, self.area)}"
+                pattern = self.pattern_of(record)
+                pictures.append(html.pattern_picture(pattern, f"pattern of {name}", caption))
+        first, others = numbers_tables(self)
+        yield html.side_by_side(*pictures)
+        yield html.macro("table_of", replace(first, key=""))
+        yield (
+            f"Power of {100 * self.area:.3g} % of the pixels on held-out images: means over "
+            "classes with their 95 % intervals."
+        )
+        if others.rows:
+            more = html.macro("table_of", replace(others, key=""))
+            yield html.folded(f"Show {len(others.rows)} more methods", more)
+        if notes := self.notes():
+            yield html.folded("Not run here", *notes)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        from captum_classpattern.pages.report import write_report
+
+        return write_report(self, Path(path))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -321,3 +415,19 @@ def _scores(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
         powers["no_pattern"] = next(iter(record.powers.values())).without
     cut = {f"rethresholded_{area:g}": power for area, power in record.rethresholded.items()}
     return [powers | cut, *(record.columns(metric.name) for metric in metrics)]
+
+
+def _caption(record: Record, area: float) -> str:
+    """The power of a record, or its IoU with the trigger on a stamped canvas."""
+    if record.powers:
+        return f"{100 * record.powers[area].value:.1f} %"
+    iou = record.score("iou")
+    return "" if iou is None else f"IoU {iou:.2f}"
+
+
+def _known(methods: Sequence[str], records: Iterable[Record]) -> list[str]:
+    """The names of the methods to draw; an error if one has no record."""
+    known = dict.fromkeys(record.name for record in records)
+    if unknown := [name for name in methods if name not in known]:
+        raise ValueError(f"there is no record of {unknown[0]!r} here: there are {list(known)}")
+    return list(methods)

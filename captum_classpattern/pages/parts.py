@@ -1,4 +1,4 @@
-"""Parts of pages: texts, tables, pictures and figures; and pages, made of templates.
+"""What pages and notebooks show of a result: its text, its table, its figure and further parts.
 
 Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
 """
@@ -21,11 +21,17 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization import style
 from captum_classpattern.visualization.drawing import levels, on_neutral
-from captum_classpattern.visualization.formats import DASH, percent, percent_area, percent_range
+from captum_classpattern.visualization.formats import (
+    DASH,
+    SPACE,
+    percent,
+    percent_area,
+    percent_range,
+)
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
-DPI, LARGE_DPI = 80, 120  # of figures
+LARGE_DPI, DPI, SMALL = 80, 110, 7  # of figures; inches that fit on a small screen
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
 OUTLINE = f"outline:1px solid {style.EDGE}"  # so that a white canvas shows
 TEMPLATES = Path(__file__).with_name("templates")
@@ -39,20 +45,49 @@ def read_files(*names: str) -> Markup:
     return Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names))
 
 
-def encode(page: str) -> bytes:
-    """A page as bytes; names may hold lone surrogates, which UTF-8 can't encode."""
+def render(template: str, **values: Any) -> bytes:
+    """A page. All values are escaped, and one that is missing is an error. Names may hold lone
+    surrogates, which UTF-8 can't encode."""
+    page = ENVIRONMENT.get_template(template).render(values)
     return page.encode("utf-8", "xmlcharrefreplace")
 
 
-def render(template: str, **values: Any) -> bytes:
-    """A page. All values are escaped, and one that is missing is an error."""
-    return encode(ENVIRONMENT.get_template(template).render(values))
-
-
-def write_page(path: Path, title: str, parts: Iterable[Markup]) -> Path:
-    """Writes the page of a result; returns its path."""
-    write_atomically(path, render("page.html", title=title, content=Markup("\n").join(parts)))
+def write_page(path: Path, text: str, sections: Iterable[Any]) -> Path:
+    """Writes the page of a result from its text and its sections; returns its path."""
+    title, content = content_of(text, sections)
+    write_atomically(path, render("page.html", title=title, content=content))
     return path
+
+
+def fragment(text: str, sections: Iterable[Any]) -> str:
+    """What a notebook shows of a result: the same as its page."""
+    title, content = content_of(text, sections)
+    return render("fragment.html", title=title, content=content).decode()
+
+
+def content_of(text: str, sections: Iterable[Any]) -> tuple[str, Markup]:
+    """The first line of a text as the title, and the others with the sections as HTML."""
+    title, *lines = text.split("\n")
+    shown = Markup("\n").join(_section(each, title) for each in (*lines, *sections))
+    return title, Markup(shown.replace(" %", f"{SPACE}%"))
+
+
+def _section(section: Any, title: str) -> Markup:
+    """A part of a result's page, see :meth:`Result.sections`."""
+    if isinstance(section, Markup):
+        return section
+    if isinstance(section, str):
+        return Markup("<p>{}</p>").format(section)
+    if isinstance(section, list):
+        items = Markup("\n").join(Markup("<li>{}</li>").format(each) for each in section)
+        return Markup("<ol>{}</ol>").format(items)
+    if not callable(section):
+        return table(section)
+    try:
+        figure, _ = section(use_pyplot=False)
+    except ValueError as error:  # images of two channels, for example
+        return _section(str(error), title)
+    return drawing(figure, title)
 
 
 def macro(name: str, *values: Any) -> Markup:
@@ -169,11 +204,6 @@ class Table:
 # ---- parts
 
 
-def paragraph(text: str) -> Markup:
-    """A line of text."""
-    return Markup("<p>{}</p>").format(text)
-
-
 def heading(text: str) -> Markup:
     """What is above some parts."""
     return Markup("<h2>{}</h2>").format(text)
@@ -184,33 +214,22 @@ def listed(cards: Iterable[Markup]) -> Markup:
     return Markup('<ul class="found">\n{}\n</ul>').format(Markup("\n").join(cards))
 
 
-def numbered(texts: Iterable[str]) -> Markup:
-    """A list of texts, with numbers."""
-    items = Markup("\n").join(Markup("<li>{}</li>").format(text) for text in texts)
-    return Markup("<ol>{}</ol>").format(items)
+def table(frame: Any) -> Markup:
+    """A DataFrame of texts. The first column is the name of the row."""
+    columns = [Column(name, name) for name in frame.columns]
+    return macro("table_of", Table(columns, frame.to_dict("records")))
 
 
-def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Markup:
-    """A table of texts. The first cell of each row is its name."""
-    named = [Column(heading, heading) for heading in columns]
-    return table_of(named, [dict(zip(columns, row)) for row in rows])
-
-
-def table_of(columns: Sequence[Column], rows: Sequence[Row]) -> Markup:
-    """A table of the values of rows."""
-    return macro("table_of", Table(columns, rows))
-
-
-def folded(summary: str, *parts: Markup) -> Markup:
-    """Parts that open on a click."""
-    return Markup("<details><summary>{}</summary>\n{}\n</details>").format(
-        summary, Markup("\n").join(parts)
-    )
+def folded(summary: str, *sections: Any) -> Markup:
+    """Sections that open on a click."""
+    parts = Markup("\n").join(_section(each, summary) for each in sections)
+    return Markup("<details><summary>{}</summary>\n{}\n</details>").format(summary, parts)
 
 
 def settings(values: Mapping[str, Any]) -> Markup:
-    """Settings that open on a click; nothing if there are none."""
-    return folded("Images and settings", macro("settings", values)) if values else Markup("")
+    """Settings that open on a click, without those that are not known; nothing if none is."""
+    known = {key: value for key, value in values.items() if value not in (None, {})}
+    return folded("Images and settings", macro("settings", known)) if known else Markup("")
 
 
 def side_by_side(*captioned: Markup) -> Markup:
@@ -224,7 +243,7 @@ def picture(
     """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour. Its
     longer side is about ``least`` pixels if the image is smaller, and at most ``most``."""
     if image.shape[0] not in (1, 3):
-        return paragraph(f"{alt}: {image.shape[0]} channels, so it can't be shown")
+        return _section(f"{alt}: {image.shape[0]} channels, so it can't be shown", alt)
     shown, side = image.detach().float().cpu(), max(image.shape[1:])
     if side > most:
         size = [max(1, round(n * most / side)) for n in shown.shape[1:]]
@@ -233,7 +252,9 @@ def picture(
     else:  # by a whole number, so that its pixels stay squares
         factor = max(1, least // side)
         shown = shown.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return _figure(png(shown), (shown.shape[2], shown.shape[1]), alt, caption)
+    pixels, written = levels(shown), BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
+    return _figure(written.getvalue(), (shown.shape[2], shown.shape[1]), alt, caption)
 
 
 def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
@@ -243,18 +264,14 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     return picture(on_neutral(binary), alt, caption)
 
 
-ENVIRONMENT.globals |= {
-    "read_files": read_files,
-    "picture": picture,
-    "pattern_picture": pattern_picture,
-}
+ENVIRONMENT.globals |= {"read_files": read_files, "pattern_picture": pattern_picture}
 
 
-def drawing(figure: Any, alt: str, *, fits: bool = False) -> Markup:
-    """A matplotlib figure, in a box that scrolls unless the figure ``fits`` on a small screen."""
-    data, size = figure_png(figure, LARGE_DPI if fits else DPI)
-    drawn = _figure(data, size, alt, "")
-    return drawn if fits else Markup('<div class="scroll paper">{}</div>').format(drawn)
+def drawing(figure: Any, alt: str) -> Markup:
+    """A matplotlib figure, in a box that scrolls unless the figure is small."""
+    small = figure.get_figwidth() <= SMALL
+    drawn = _figure(*figure_png(figure, DPI if small else LARGE_DPI), alt, "")
+    return drawn if small else Markup('<div class="scroll paper">{}</div>').format(drawn)
 
 
 def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Markup:
@@ -274,10 +291,3 @@ def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
     drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     drawn.save(written, "png", optimize=True)
     return written.getvalue(), drawn.size
-
-
-def png(image: Tensor) -> bytes:
-    """An image (C, H, W) in [0, 1]: grey or in colour, and perhaps with a channel of opacity."""
-    pixels, written = levels(image), BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
-    return written.getvalue()

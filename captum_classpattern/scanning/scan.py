@@ -1,12 +1,13 @@
 """Is this model backdoored? The scan of one model, and what it says."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from captum_classpattern._files import write_figure, write_json
 from captum_classpattern._validation import ArgumentTypeError, join_names
@@ -15,7 +16,7 @@ from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table
+from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.closer import Look, look_closer
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
@@ -38,6 +39,18 @@ from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, descr
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
 
+ROWS, EXAMPLE = 10, 140  # classes on a page; pixels a side of its pictures
+PICTURED = {  # what a picture of a change shows
+    "additive": "what is added, enlarged: grey is no change",
+    "warp": "what becomes of straight lines",
+}
+NOTE = (
+    "Excess: how far the score of the class is above its mean over all models. Power: the share of "
+    "other images that are predicted as the class, for patterns of so many pixels and for other "
+    "changes. Gain: how far the change raises the distance of its logit from the largest other "
+    "one, on average; 1 is the usual distance of the model's two largest logits. In brackets: the "
+    "range of the clean models."
+)
 FACTOR = 3  # by which the number of validation images may differ from the references'
 ANOTHER_KIND = (
     "All classes are easier to reach than those of the references, not one class alone: the median "
@@ -201,6 +214,99 @@ class Scan(Decision, Result):
                 row[f"references_{name}_high"] = max(each[name] for each in usual)
             rows.append(row)
         return as_table(rows)
+
+    def text(self) -> str:
+        """The verdict, why, and how the references differ from the model."""
+        source = "" if self.source is None else f": {self.source}"
+        notes = (f"Note: {note}" for note in self.notes)
+        return "\n".join((f"{self._headline}{source}", self.reason, *notes, self.likeness))
+
+    @property
+    def _headline(self) -> str:
+        """``Suspicious, p = 0.02``."""
+        return ", ".join(filter(None, (self.verdict.capitalize(), self.p_text)))
+
+    def shown_table(self) -> Any:
+        measured = self.profile.values_of(0)
+        forms = {key: ".0%" if key.startswith("power") else "+.2f" for key in measured}
+        table = (
+            self.table().head(ROWS).rename(columns=lambda name: name.removeprefix("references_"))
+        )
+        return as_texts(table, {"name": "", "excess": "+.2f", **forms})
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.scans import FamilyRow, draw_families
+
+        rows = []
+        for family, each in self.comparisons.items():
+            names = [self.class_names[y] for y in each.order]
+            row = FamilyRow(WORDS[family], names, each.leads[each.order], each.usual_leads)
+            if (look := self.looks.get(family)) and self.references.shape[0] in (1, 3):
+                low, high = (100 * end for end in look.power.interval)
+                power = f"{100 * look.power.value:.1f} % ({low:.1f}\N{EN DASH}{high:.1f})"
+                captions = map(
+                    "{} \N{RIGHTWARDS ARROW} {}".format, look.before.names, look.after.captions
+                )
+                hits = [predicted == look.target for predicted in look.after.predicted]
+                examples = [*zip(look.after.images, captions, hits)]
+                row = replace(row, image=self.picture_of(family), power=power, examples=examples)
+            rows.append(row)
+        unseen = all(look.unseen for look in self.looks.values())
+        note = (
+            f"Dots: all classes, the first in orange. Grey lines: {len(self.references)} clean "
+            "models, each by the class that leads. Lead: how far a class is above the median "
+            "class, next to the same class of the clean models, in standard deviations."
+        )
+        if self.bound:
+            note += f" Right of the dotted line, p is at most {self.alpha:g}."
+        return draw_families(
+            rows,
+            bound=self.bound,
+            title=self._headline,
+            note=note,
+            images="held-out images" if unseen else "images",
+            use_pyplot=use_pyplot,
+        )
+
+    @property
+    def bound(self) -> list[float]:
+        """The lead above which a model is suspicious; empty if the scan is inconclusive."""
+        largest = np.sort(np.max([each.usual_leads for each in self.comparisons.values()], axis=0))
+        as_far = int(np.floor(round(self.alpha * (len(largest) + 1), 9)))  # models, with this one
+        return [float(largest[-as_far])] if self.p_text else []
+
+    def picture_of(self, family: str) -> Tensor:
+        """An image of what a family has found for its first class."""
+        target, shape = self.comparisons[family].target, self.references.shape
+        if family != PATCHES:
+            return CHANGES[family](shape).picture(self.profile.changes[family][target])
+        from captum_classpattern.visualization.drawing import on_neutral
+
+        pattern = self.pattern_of(target)
+        return on_neutral(pattern) if shape[0] in (1, 3) else pattern.canvas
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        from captum_classpattern.pages import parts as html
+
+        if look := self.looks.get(self.family):
+            found = "What was found" if self.verdict == SUSPICIOUS else "What comes closest"
+            words = f"{WORDS[self.family]} for {self.class_names[look.target]}"
+            yield html.heading(f"{found}: {words}")
+            images = zip(look.before.images, look.after.images)
+            captions = zip(look.before.captions, look.after.captions)
+            size = self.profile.enough_pixels(look.target)
+            what = PICTURED.get(self.family, f"{size} {unit_of(self.references.shape)}")
+            shown = [html.picture(self.picture_of(self.family), words, what, least=EXAMPLE)]
+            for pair, texts in zip(images, captions):
+                for when, image, text in zip(("before", "after"), pair, texts):
+                    alt = f"an image {when} {words}"
+                    shown.append(html.picture(image, alt, f"{when}: {text}", least=EXAMPLE))
+            yield html.side_by_side(*shown)
+        yield html.heading("Every class")
+        yield self.plot
+        yield html.heading("What next")
+        yield self.next_steps
+        yield html.folded(f"The first {ROWS} classes", NOTE, self.shown_table())
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""

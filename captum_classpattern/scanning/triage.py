@@ -2,7 +2,7 @@
 a short search of all classes, a long one of the first."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table
+from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
 from captum_classpattern.scanning.families import GREY, PATTERNS, Store, read_kept
 from captum_classpattern.scanning.profile import draw_sample, key_of
@@ -44,6 +44,14 @@ FAR = 5.0  # robust standard deviations from which a class is suspicious
 TRIED, CLEAN = 150, 2.8  # classes of three clean EfficientNet-lite0, and how far the first was
 MAD = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 MARGINS = "margins.json"
+SHOWN, COLUMNS = 10, 5  # patterns in the figure
+GAINS = (
+    "Gain: how far a short search of learned cells raises the logit of the class against the "
+    "largest other one, on average over the validation images. Deviations: how far the gain is "
+    "above the median class, in robust standard deviations. Power: the share of the validation "
+    "images that are predicted as the class with the pattern of a long search, by thousandths of "
+    "the pixels."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,6 +162,46 @@ class Triage(Result):
             found = {f"power_{n}": self._power(n, y) for n in SHARES}
             rows.append({**row, "deviations": far[y], **found})
         return as_table(rows)
+
+    def text(self) -> str:
+        """The verdict, and how far the first class is above the others."""
+        source = "" if self.source is None else f": {self.source}"
+        return f"{self.verdict.capitalize()}{source}\n{self.reason}"
+
+    def shown_table(self) -> Any:
+        powers = {f"power_{share}": ".0%" for share in SHARES}  # by thousandths of the pixels
+        forms = {"name": "", "gain": "+.2f", "deviations": "+.1f", **powers}
+        return as_texts(self.table().head(FIRST), forms)
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        """Draws the patterns of the first ten classes, those of the first in bold."""
+        from captum_classpattern.visualization.drawing import on_neutral
+        from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
+        from captum_classpattern.visualization.style import HIGHLIGHTS
+
+        cells = list[Drawn]()
+        for y in [y for y in self.order if (SHARES[0], y) in self.patterns][:SHOWN]:
+            power, pattern = self._power(SHARES[0], y), self.patterns[SHARES[0], y]
+            text = (
+                f"{self.class_names[y]}: {self.deviations[y]:+.1f} SD, {100 * (power or 0):.0f} %"
+            )
+            cells.append(
+                Cell(on_neutral(pattern.at_own_area()), text, y == self.target, HIGHLIGHTS[0])
+            )
+        title = f"{self.verdict.capitalize()}: {self.target_name} comes first"
+        cells += [None] * (-len(cells) % COLUMNS)
+        rows = [("", cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)]
+        return draw_grid(rows, [""] * COLUMNS, title=title, use_pyplot=use_pyplot)
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        from captum_classpattern.pages import parts as html
+
+        yield self.plot
+        yield html.heading("What next")
+        yield self.next_steps
+        yield html.heading(f"The first {FIRST} of {len(self.margins):,} classes")
+        yield self.shown_table()
+        yield GAINS
 
     def _power(self, share: int, target: int) -> float | None:
         found = self.patterns.get((share, target))

@@ -48,6 +48,18 @@ class PredictivePower(Result):
     def __repr__(self) -> str:
         return f"PredictivePower({self})"
 
+    def text(self) -> str:
+        """The power, with its interval and the share without the pattern."""
+        return f"Predictive power: {self}"
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.patterns import draw_power
+
+        return draw_power(self, use_pyplot=use_pyplot)
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        return [self.plot]  # the text has the numbers
+
     def table(self) -> Any:
         """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:
         ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number of

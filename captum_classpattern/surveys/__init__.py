@@ -4,8 +4,19 @@ from."""
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys.explain import explain_class
 from captum_classpattern.surveys.findings import Finding, stands_out
+from captum_classpattern.surveys.grid import plot_grid
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.search import survey
 from captum_classpattern.surveys.sweeps import Sweep, sweep
 
-__all__ = ["Finding", "Scores", "Survey", "Sweep", "explain_class", "stands_out", "survey", "sweep"]
+__all__ = [
+    "Finding",
+    "Scores",
+    "Survey",
+    "Sweep",
+    "explain_class",
+    "plot_grid",
+    "stands_out",
+    "survey",
+    "sweep",
+]

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.optimization.canvases import STRATEGIES
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table
+from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import PredictivePower, Scores
 
@@ -186,6 +186,56 @@ class Finding(Result):
         :meth:`Pattern.save`."""
         self.pattern.save(path)
 
+    def text(self) -> str:
+        """The power at the first area, next to the strongest control."""
+        low, high = (100 * end for end in self.power.interval)
+        control = self.scores[self.area].strongest_control
+        return (
+            f"Class pattern: {self.label}\nStamped with {100 * self.area:.3g} % of the pixels of a "
+            f"{self.canvas} canvas, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
+            f"images of other classes are predicted as {self.label} (95 % interval {low:.1f} to "
+            f"{high:.1f}). The strongest control reaches {100 * control:.1f} %."
+        )
+
+    def shown_table(self) -> Any:
+        return scores_of({None: self.on_each_canvas})
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.patterns import draw_patterns
+
+        kinds, title = self.on_each_canvas, self.label if self.others else None
+        names = [f"{each.canvas}\ncanvas" if self.others else each.label for each in kinds]
+        rows = [each.figure_row(name) for each, name in zip(kinds, names)]
+        return draw_patterns(rows, area=self.area, title=title, use_pyplot=use_pyplot)
+
+    def figure_row(self, name: str) -> Any:
+        """The first area as a row of a figure."""
+        from captum_classpattern.visualization.patterns import PatternRow
+
+        binary, scores = self.pattern.topk(self.area), self.scores[self.area]
+        return PatternRow(name, self.pattern, binary, self.examples, scores)
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        from captum_classpattern.pages import cards, parts
+
+        best = "Best on the validation images." * bool(self.others)
+        shown = ((each, best * (each is self)) for each in self.on_each_canvas)
+        known = {
+            "images to search with": self.search_images,
+            "images held out": self.held_out_images,
+            "accuracy on these": self.accuracy and f"{100 * self.accuracy:.1f} %",
+            **{key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")},
+        }
+        return [
+            parts.listed(
+                cards.card(finding, f"{finding.canvas} canvas".capitalize(), note)
+                for finding, note in shown
+            ),
+            f"{cards.WHAT} {cards.NOTE}",
+            parts.folded("All scores", self.shown_table()),
+            parts.settings(known),
+        ]
+
     def table(self) -> Any:
         r"""
         One row for each kind of canvas, this one first, and area.
@@ -235,3 +285,23 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
         if rival is None or each.search_powers[each.area] > rival.search_powers[rival.area]:
             best[each.target] = each
     return list(best.values())
+
+
+def scores_of(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
+    """The scores of findings as texts, a row for each area, by the name of their model, if any."""
+    rows = [
+        {
+            **row,
+            "model": model,
+            "class": finding.label,
+            "area": f"{100 * area:.3g} %",
+            "beats_controls": scores.beats_controls if scores.enough_images else "too few images",
+        }
+        for model, of_model in findings.items()
+        for finding in of_model
+        for row, (area, scores) in zip(finding.rows(), finding.scores.items())
+    ]
+    texts = dict.fromkeys(("model", "class", "canvas", "area"), "")
+    shares = dict.fromkeys(("no_pattern", "random_pixels", "other_canvas"), ".1%")
+    forms = {**texts, "power": ".1%", "images": ",", **shares, "beats_controls": ""}
+    return as_texts(as_table(rows), forms)

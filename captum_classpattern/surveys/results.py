@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy.typing as npt
 
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
-from captum_classpattern.surveys.findings import Finding, best_of_each, stands_out
+from captum_classpattern.surveys.findings import Finding, best_of_each, scores_of, stands_out
 from captum_classpattern.surveys.store import RESULTS, Store
 
 OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
     *("power{}", "power{}_low", "power{}_high", "top5{}", "mean_margin{}"),
     *("random_pixels{}", "other_canvas{}", "beats_controls{}"),
 )
+MOST, MOST_OF_A_PAGE = 20, 100  # classes that a notebook and a page show
 
 
 class Survey(Result):
@@ -192,7 +194,60 @@ class Survey(Result):
         Raises:
             ValueError: If nothing was found, or a canvas has neither one nor three channels.
         """
-        return self._draw(**locals())
+        from captum_classpattern.visualization.patterns import draw_patterns
+
+        best = self.best_canvases()
+        if not best:
+            raise ValueError("there is nothing to draw: no class was found")
+        if len(best) > max_classes:
+            title += f" ({max_classes} of {len(best)}, the strongest)"
+        strongest = sorted(best, key=lambda finding: -finding.power.value)[:max_classes]
+        rows = [finding.figure_row(finding.label) for finding in strongest]
+        return draw_patterns(rows, area=self.areas[0], title=title, use_pyplot=use_pyplot)
+
+    def text(self) -> str:
+        """The model's accuracy, and how many classes have patterns above their controls."""
+        source, accuracy = self.provenance.get("source"), self.info.get("accuracy")
+        scores = [finding.scores[finding.area] for finding in self.best_canvases()]
+        above = sum(each.beats_controls for each in scores)
+        texts = ["Class patterns" if source is None else f"Class patterns of {source}"]
+        if accuracy is not None:
+            texts.append(f"The model's accuracy is {100 * accuracy:.1f} %.")
+        if any(each.enough_images for each in scores):
+            texts.append(f"{above:,} of {len(scores):,} classes have a pattern above its controls.")
+        elif scores:
+            texts.append("There are too few held-out images to compare patterns with controls.")
+        else:
+            texts.append("No class was found.")
+        return "\n".join((texts[0], " ".join(texts[1:])))
+
+    def shown_table(self) -> Any:
+        return scores_of({None: self.findings})
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        from captum_classpattern.pages import cards, parts
+
+        best = sorted(self.best_canvases(), key=lambda finding: -finding.power.value)
+        shown, listed = best[: MOST_OF_A_PAGE if whole else MOST], []
+        if not best:
+            return
+        for first in shown:
+            others = [f for f in self.findings if f.target == first.target and f is not first]
+            pictured = first if whole else replace(first, stamped=None)  # a notebook stays small
+            title = f"{first.canvas} canvas".capitalize()
+            listed.append(cards.card(pictured, first.label, title, others))
+        few = f"The {len(shown)} strongest of {len(best):,} classes are"
+        yield (
+            f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
+            f"strongest first, with {100 * best[0].area:.3g} % of the pixels of the canvas that "
+            "did best on the validation images."
+        )
+        yield parts.listed(listed)
+        yield cards.NOTE
+        targets = {first.target for first in shown}
+        scores = [finding for finding in self.findings if whole or finding.target in targets]
+        yield parts.folded("All scores", scores_of({None: scores}))
+        yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         r"""

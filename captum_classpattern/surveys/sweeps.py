@@ -3,10 +3,11 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from captum_classpattern import _validation
 from captum_classpattern._files import write_json
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
-from captum_classpattern.classifier.class_names import common_names
+from captum_classpattern.classifier.class_names import common_names, distinct_names, label_of
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_for_all
-from captum_classpattern.results import Result, as_table
+from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys import search as searching
 from captum_classpattern.surveys import store
 from captum_classpattern.surveys.findings import Finding
@@ -30,6 +31,7 @@ from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, fo
 SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
 RETRIES = 3  # of a survey whose worker or node dies
+MOST_MODELS, LONGEST = 50, 24  # models in the table of a notebook; characters of a label
 OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)  # words suffice
 
 
@@ -85,10 +87,26 @@ class Sweep(Result):
         """Of each class of a model the finding on the canvas that did best in validation."""
         return self.survey(model).best_canvases()
 
-    def table(self) -> Any:
-        """A ``pandas.DataFrame`` with a row for each model, class, kind of canvas and area, then
-        one for each that failed: ``model``, the columns of :meth:`Finding.table`, the power on the
-        validation images (``search_power``), the manifest's columns, and why (``error``)."""
+    def table(self, by: str = "class") -> Any:
+        r"""
+        The findings, or the models.
+
+        Args:
+            by (str): ``"class"`` for a row for each model, class, kind of canvas and area, then one
+                for each that failed; ``"model"`` for one row for each model. Default: "class".
+
+        Returns:
+            *pandas.DataFrame*: By class: ``model``, the columns of :meth:`Finding.table`, the power
+            on the validation images (``search_power``), the manifest's further columns, and why it
+            failed (``error``). By model, the strongest first: how many of its ``classes`` were
+            found, their ``mean_power`` at the first area on the best canvases, how many are
+            ``above_controls``, the ``strongest_class``, and the further columns.
+        """
+        if by not in ("class", "model"):
+            raise ValueError(f"by must be 'class' or 'model', got {by!r}")
+        if by == "model":
+            rows = [self._model_row(name) for name in self.columns]
+            return as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
         rows, columns = [], self.columns
         for name in columns:  # one at a time: there may be thousands
             for each in self.survey(name):
@@ -99,6 +117,74 @@ class Sweep(Result):
         for name, reason in self.failures.items():
             rows.append({"model": name, **columns[name], "error": reason})
         return as_table(rows)
+
+    def _model_row(self, name: str) -> dict[str, Any]:
+        """A model in :meth:`table`."""
+        best = self.best_canvases(name)
+        scores, failed = [each.scores[each.area] for each in best], ", failed"
+        first = max(best, key=lambda finding: finding.power.value, default=None)
+        enough = any(each.enough_images for each in scores)
+        above = sum(each.beats_controls for each in scores) if enough else "too few images"
+        return {
+            **self.columns[name],
+            "model": name,
+            "classes": f"{len(best)} of {len(self.classes)}{failed * (name in self.failures)}",
+            "mean_power": fmean(each.power.value for each in scores) if scores else None,
+            "above_controls": above if scores else None,
+            "strongest_class": first and f"{first.label}, {100 * first.power.value:.1f} %",
+        }
+
+    def text(self) -> str:
+        """How many models and classes there are, and what their power is."""
+        failed = f", {len(self.failures):,} failed" * bool(self.failures)
+        area = 100 * float(self.settings["areas"][0])
+        return (
+            f"Class patterns of {len(self.models):,} models\n{len(self.classes):,} classes"
+            f"{failed}. Power of {area:.3g} % of the pixels on held-out images, on the canvas that "
+            "did best on the validation images."
+        )
+
+    def shown_table(self) -> Any:
+        table = self.table("model")
+        first = ("model", "classes", "mean_power", "above_controls", "strongest_class")
+        return as_texts(table, dict.fromkeys((*first, *table), "") | {"mean_power": ".1%"})
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        models = self.shown_table()
+        figure = [self.plot] * ("mean power" in models)
+        if whole or len(models) <= MOST_MODELS:
+            return [*figure, models]
+        return [*figure, f"The {MOST_MODELS} strongest models:", models.head(MOST_MODELS)]
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        from captum_classpattern.pages.site import write_site
+
+        return write_site(self, Path(path))
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.heat_map import plot_heat_map
+
+        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
+        found = {name: self.best_canvases(name) for name in self.models}
+        names = {y: label_of(y) for y in self.classes}
+        for finding in (finding for best in found.values() for finding in best):
+            if finding.class_name:
+                names[finding.target] = _short(finding.class_name)
+        labels = distinct_names(names)
+        models = distinct_names({i: _short(name) for i, name in enumerate(found)})
+        for model, best in zip(models.values(), found.values()):
+            for finding in best:
+                label = labels[finding.target]
+                values.setdefault(model, {})[label] = finding.power.value
+                faint |= {(model, label)} if finding.scores[finding.area].is_weak else set()
+        area = 100 * float(self.settings["areas"][0])
+        title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
+        return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
+
+
+def _short(name: str) -> str:
+    """A name as a label of a figure."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def sweep(

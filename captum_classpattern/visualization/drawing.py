@@ -1,7 +1,7 @@
 """Shared by all figures: their settings and size, images and patterns, wrapped texts."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import TextWrapper
 from typing import Any, TypeAlias
@@ -96,13 +96,6 @@ def check_channels(canvas: Tensor) -> None:
         )
 
 
-def check_as_many(given: Sequence[Any] | None, count: int, needs: str, where: str = "") -> None:
-    """Raises an error unless these, if given, are a list of so many."""
-    if given is not None and (isinstance(given, str) or len(given) != count):
-        got = repr(given) if isinstance(given, str) else len(given)
-        raise ValueError(f"{count} {needs}, got {got}{where}")
-
-
 class NameWrapper(TextWrapper):
     """Breaks lines at spaces, and within names: Integrated|Gradients, top_|k, Tunnel|(Lime)."""
 
@@ -112,8 +105,10 @@ class NameWrapper(TextWrapper):
 
 
 def wrap(text: Text, width: float) -> None:
-    """Breaks a text of a figure into as few lines as fit in this many inches."""
-    for attempt in _line_breaks(text.get_text()):
+    """Breaks a text of a figure into as few lines as fit in this many inches. Names may hold lone
+    surrogates, which can't be drawn."""
+    written = text.get_text().encode(errors="replace").decode().replace(" %", "\N{NO-BREAK SPACE}%")
+    for attempt in _line_breaks(written):
         text.set_text(attempt)
         if text.get_window_extent().width <= width * text.figure.dpi:
             return

@@ -9,11 +9,10 @@ import numpy.typing as npt
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_float_tensor, check_pixels
+from captum_classpattern._validation import check_float_tensor, check_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import (
     Drawing,
-    check_as_many,
     check_channels,
     on_neutral,
 )
@@ -95,7 +94,9 @@ def plot_maps(
     kinds = KINDS[show]
     scales = [_scale(cells, scale) for cells in zip(*values)]
     aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    width = _cell_width(len(canvases), len(scales), len(kinds) * aspect)
+    wide = PAGE[0] / (len(scales) + 1) - 0.1  # a page is enough while the cells are large enough
+    high = (PAGE[1] / len(canvases) - 0.4) / (len(kinds) * aspect)
+    width = float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
     rows: list[tuple[str, list[Cell]]] = []
     for row, (canvas, name) in enumerate(zip(canvases, row_names)):
         first, below = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
@@ -132,7 +133,7 @@ def _check(
     scale: Any,
     show: Any,
 ) -> list[list[Values | None]]:
-    """The maps as arrays, or an error that names the row and column that cannot be drawn."""
+    """The maps as arrays, or an error that says what cannot be drawn."""
     if show not in KINDS:
         raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
     is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
@@ -141,12 +142,15 @@ def _check(
     rows, columns = len(canvases), len(column_names)
     if rows == 0 or columns == 0:
         raise ValueError(f"there is nothing to draw: got {rows} canvases and {columns} methods")
-    check_as_many(row_names, rows, "canvases need as many row_names")
+    if len(row_names) != rows:
+        raise ValueError(f"{rows} canvases need as many row_names, got {len(row_names)}")
     for name, table in (("maps", maps), ("patterns", patterns), ("captions", captions)):
-        check_as_many(table, rows, f"canvases need as many rows of {name}")
-        for row, cells in zip(row_names, table):
-            needs = f"column_names need as many {name} in each row"
-            check_as_many(cells, columns, needs, f" in row {row!r}")
+        sizes = [len(cells) for cells in table]
+        if sizes != [columns] * rows:
+            raise ValueError(
+                f"{name} must be a row for each of {rows} canvases, each of {columns} methods, got "
+                f"rows of {sizes}"
+            )
     for canvas, row in zip(canvases, row_names):
         name = f"the canvas of row {row!r}"
         check_float_tensor(canvas, name, "(C, H, W)")
@@ -167,29 +171,18 @@ def _parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
     """A map as float64 (H, W), or an error if it cannot be drawn."""
     if values is None:
         return None
-    if not isinstance(values, Tensor) or values.is_complex():
-        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise ArgumentTypeError(f"the map of {where} must be a real Tensor or None, got {kind}")
-    if tuple(values.shape) not in (size, (1, *size)):
-        channels = values.ndim == 3 and tuple(values.shape[1:]) == size
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape not in (size, (1, *size)):
         raise ValueError(
-            f"the map of {where} must have its canvas's size, {size} or {(1, *size)}, got "
-            f"{tuple(values.shape)}" + (": sum over the channels" if channels else "")
+            f"the map of {where} must be a Tensor of its canvas's size, {size} or {(1, *size)}, or "
+            f"None, got {shape}: sum it over the channels, if it has several"
         )
-    array = values.detach().double().cpu().numpy().reshape(size)
+    array: Values = values.detach().double().cpu().numpy().reshape(size)
     if not np.isfinite(array).all():
         raise ValueError(
             f"the map of {where} has NaN or infinite values: give None where a method failed"
         )
     return array
-
-
-def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
-    """In inches, so that the figure keeps to a page as long as its cells stay large enough."""
-    page_width, page_height = PAGE
-    wide = page_width / (columns + 1) - 0.1
-    high = (page_height / rows - 0.4) / row_aspect
-    return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
 def _cell(kind: str, values: Values | None, pattern: Pattern | None) -> Cell:
@@ -206,16 +199,12 @@ def _scale(
     maps: Sequence[Values | None], scale: str | float
 ) -> tuple[tuple[str | Colormap, float, float], str | None]:
     """The colours of a method's maps and the values at their ends, and how these are stated, such
-    as "±0.12"; None if all maps are 0."""
-    largest = _largest(maps)
+    as "±0.12"; None if all maps are 0. They end at the largest 99.5 % quantile of the absolute
+    values, or at their maximum if that is 0."""
+    sizes = [np.abs(values) for values in maps if values is not None]
+    quantiles = (float(np.quantile(size, QUANTILE, method="higher")) for size in sizes)
+    largest = max(quantiles, default=0.0) or max((float(each.max()) for each in sizes), default=0.0)
     high = float((largest or 1.0) if isinstance(scale, str) else scale)
     signed = any(bool((values < 0).any()) for values in maps if values is not None)
     stated = f"{'±' if signed else '0 to '}{number(high, '.2g')}" if largest else None
     return (SIGNED, -high, high) if signed else (UNSIGNED, 0.0, high), stated
-
-
-def _largest(maps: Sequence[Values | None]) -> float:
-    """The largest 99.5 % quantile of the absolute values; their maximum if that is 0."""
-    sizes = [np.abs(values) for values in maps if values is not None]
-    quantiles = (float(np.quantile(size, QUANTILE, method="higher")) for size in sizes)
-    return max(quantiles, default=0.0) or max((float(size.max()) for size in sizes), default=0.0)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -14,10 +15,15 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
-from captum_classpattern.visualization.drawing import Drawing, check_as_many, on_neutral
+from captum_classpattern.visualization.drawing import (
+    Drawing,
+    new_figure,
+    on_neutral,
+    rc_context,
+)
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-from captum_classpattern.visualization.style import CONTROL, HIT, QUIET, SMALL, TRACK
+from captum_classpattern.visualization.style import CONTROL, HIT, IMAGE_STYLE, QUIET, SMALL, TRACK
 
 CELL_WIDTH = 1.3  # inches
 NOT_ABOVE = "grey: not above its controls"
@@ -152,7 +158,8 @@ def draw_patterns(
                 cells.append(Cell(image, caption, label == row.binary.target, HIT, boxed=row.boxed))
         cells += [None] * (len(titles) - len(cells))
         if powers:
-            cells.append(None if row.power is None else partial(_draw_power, row=row))
+            draws = partial(_draw_bar, measured=row.power) if row.power is not None else None
+            cells.append(draws)
         grid.append((row.name, cells))
     return draw_grid(
         grid,
@@ -165,10 +172,18 @@ def draw_patterns(
     )
 
 
-def _draw_power(axis: Axes, row: PatternRow) -> None:
+def draw_power(power: PredictivePower, *, use_pyplot: bool = True) -> Drawing:
+    """Draws a power alone, as the rows of patterns have it."""
+    with rc_context(IMAGE_STYLE):
+        figure = new_figure(3.0, 1.0, use_pyplot, None)
+        axis = figure.add_subplot()
+        _draw_bar(axis, power)
+    return figure, np.array([axis], dtype=object)
+
+
+def _draw_bar(axis: Axes, measured: PredictivePower | Scores) -> None:
     """A bar with the power's interval, and the strongest control as a line across it."""
-    assert row.power is not None
-    power, shares, weak = unpacked(row.power)
+    power, shares, weak = unpacked(measured)
     control = max(shares, key=lambda name: shares[name])
     axis.barh(0, 1, color=TRACK, height=0.4)
     axis.barh(0, power.value, color=CONTROL if weak else HIT, height=0.4)
@@ -176,7 +191,7 @@ def _draw_power(axis: Axes, row: PatternRow) -> None:
     axis.plot([shares[control]] * 2, [-0.32, 0.32], color="black", linewidth=1.2, linestyle=":")
     color, weight = (QUIET, "normal") if weak else ("black", "bold")
     axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight=weight, color=color)
-    few = isinstance(row.power, Scores) and not row.power.enough_images
+    few = isinstance(measured, Scores) and not measured.enough_images
     text = f"{control} {percent(shares[control])}{', too few images' * few}"
     note = axis.text(0, -0.42, text, va="top", color=QUIET)
     note.set_fontsize(SMALL)
@@ -195,7 +210,8 @@ def _check(patterns: Any, powers: Any, trigger: Any) -> None:
         raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
         raise ValueError("there are no patterns to draw: give at least one")
-    check_as_many(powers, len(patterns), "patterns need as many powers")
+    if powers is not None and len(powers) != len(patterns):
+        raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
     if trigger is None:
         return
     if not isinstance(trigger, Pattern):

@@ -6,7 +6,7 @@ from scanned import made_up
 
 from captum_classpattern.cli.printing import print_table, say
 from captum_classpattern.cli.scan import print_scan
-from captum_classpattern.results import as_table
+from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.scan import judge
@@ -19,13 +19,14 @@ def test_a_table_has_the_columns_that_have_a_format(capsys):
         {"class": "cat", "power": 0.0, "n": 0},
         {"class": "cow", "n": None},
     ]
-    print_table(as_table(rows), {"class": "", "power": ".1%", "n": "d", "above": ".0f"}, "a\x07 b")
+    forms = {"class": "", "power": ".1%", "n": "d", "above": ".0f"}
+    print_table(as_texts(as_table(rows), forms), "a\x07 b")
     title, head, first, second, third, empty, end, _ = capsys.readouterr().out.split("\n")
     assert (title, end) == ("a? b", "")
     assert head.split() == ["class", "power", "n", "above"]
-    assert first.split() == ["[b]", "25.0%", "3"]
+    assert first.split() == ["[b]", "25.0", "%", "3"]
     assert second.split() == ["dog?[2J", "12", "few"]
-    assert third.split() == ["cat", "0.0%", "0"]
+    assert third.split() == ["cat", "0.0", "%", "0"]
     assert empty.split() == ["cow"]
 
 

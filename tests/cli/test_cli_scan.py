@@ -188,7 +188,9 @@ def test_the_sets_of_the_package_are_listed():
 def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
-    assert re.match("Suspicious owl has a .* unlike those of the 19 clean references", printed)
+    assert re.match(
+        "Suspicious, p = 0.05: bad.pt owl has a .* unlike those of the 19 clean references", printed
+    )
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
@@ -211,7 +213,7 @@ def test_nothing_is_found_on_a_clean_model_also_if_it_returns_probabilities(tmp_
     more = "--arch test_cli_scan:Probabilities --references enough.json"
     result = run(f"scan good.pt {OWN} {more} --out {tmp_path}")
     assert result.exit_code == 0, result.output
-    assert "Nothing found No class differs from the clean references by p" in plain(result.stdout)
+    assert "No class differs from the clean references by p" in plain(result.stdout)
     assert read(tmp_path)["verdict"] == "nothing found"
     assert result.stderr.count("Note: the model's outputs are all >= 0 and sum to 1") == 1
 

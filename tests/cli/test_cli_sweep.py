@@ -3,15 +3,12 @@
 import csv
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 from command_line import interrupt_searches, run
 from matplotlib.figure import Figure
-from surveyed import finding
 
-from captum_classpattern import Survey, Sweep
-from captum_classpattern.pages.kinds.sweep import model_rows
+from captum_classpattern import Sweep
 
 PLAIN = "--arch own_models:Net --mean 0 --std 1"
 QUICK = "--data images --canvases 1 --n-steps 2 --area 0.3"
@@ -39,7 +36,7 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     printed = " ".join(result.stdout.split())
     assert "Failed: broken: " in printed
     assert "above controls" in printed
-    assert re.search(r" old 2 of 2 \d+\.\d% too few images (dog|owl), \d+\.\d % ", printed)
+    assert re.search(r" old 2 of 2 \d+\.\d % too few images (dog|owl), \d+\.\d % ", printed)
     assert result.stdout.endswith(f"; the site is {out}/site/index.html.\n")
     assert {path.name for path in (out / "site").iterdir()} == {
         *("index.html", "1_dog.html", "2_owl.html")
@@ -80,23 +77,3 @@ def test_an_interrupted_sweep_is_resumed_by_the_same_command(tmp_path, monkeypat
     searched = interrupt_searches(monkeypatch, after=None)
     assert run(line).exit_code == 0
     assert searched == []
-
-
-def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
-    found = Survey(
-        [
-            finding(0, "positive", 20, search_power=0.9, control=0.19),
-            finding(0, "white", 80, search_power=0.1),  # the strongest on held-out images
-            finding(1, "positive", 40, class_name="dog"),
-        ]
-    )
-    best = {"n": [], "m": found.best_canvases()}
-    columns, failures = {"n": {}, "m": {"year": 2020}}, {"n": "it broke"}
-    swept = SimpleNamespace(
-        classes=[0, 1], columns=columns, failures=failures, best_canvases=best.get
-    )
-    row, nothing = model_rows(swept)
-    assert row["power"] == pytest.approx(0.3)
-    assert (row["model"], row["classes"], row["above"]) == ("m", "2 of 2", 1)
-    assert (row["first"].label, row["further year"]) == ("dog", 2020)
-    assert nothing == {"model": "n", "classes": "0 of 2, failed"}

@@ -10,18 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refusals import refusal
-from shown import DATA, HOSTILE, check, read
+from shown import DATA, HOSTILE, cells_of, check, read
 from surveyed import finding
 
-import captum_classpattern
 from captum_classpattern import Pattern
-from captum_classpattern.pages import kinds, parts
-from captum_classpattern.results import Result
+from captum_classpattern.pages import parts
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.style import NO_PIXEL
 
@@ -79,7 +76,7 @@ def test_a_large_picture_is_reduced_to_its_mean_colours():
 
 
 def test_a_pattern_lies_on_a_ground_that_is_neither_black_nor_white():
-    drawn = pixels(read(pattern(), pictures=2))[::16, ::16]
+    drawn = pixels(check(parts.pattern_picture(pattern(), "pattern")))[::16, ::16]
     assert (drawn == levels(on_neutral(pattern()))).all()
     assert np.abs(drawn[0, 0] - 255 * np.array(NO_PIXEL)).max() <= 1
 
@@ -90,8 +87,8 @@ DOG = finding(1, "white", 90, class_name="dog", n=200)
 CHECKED = replace(DOG, accuracy=0.875, search_images=1200, held_out_images=800)
 OF_A_FILE = Survey(survey(2).findings, 2, info={"provenance": {"source": "a<b>.pt"}})
 KINDS = {  # one of each kind, with the number of pictures
-    "a pattern": (pattern(class_name="dog", search_power=0.5), 2),
-    "a power": (power_of(90, 200, 4), 0),
+    "a pattern": (pattern(class_name="dog", search_power=0.5), 1),
+    "a power": (power_of(90, 200, 4), 1),
     "a finding": (
         replace(DOG, others=(finding(1, "positive", 2, n=200),), stamped={0.05: examples()}), 6,
     ),
@@ -100,19 +97,19 @@ KINDS = {  # one of each kind, with the number of pictures
 SHOWN = {  # with the number of pictures, and some words
     "a weighted pattern": (
         Pattern(torch.ones(1, 8, 8), LINEAR, 0),
-        2,
+        1,
         "50 % of the 64 pixels; 63 pixels have a weight",
     ),
     "all pixels": (
         Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), 0),
-        2,
+        1,
         "100 % of the 64 pixels.",
     ),
-    "a photo of noise, which compresses worst": (PHOTO, 2, "5 % of the 50,176 pixels."),
-    "four channels": (pattern(channels=4), 0, "4 channels"),
+    "a photo of noise, which compresses worst": (PHOTO, 1, "5 % of the 50,176 pixels."),
+    "four channels": (pattern(channels=4), 0, "got canvases of (4, 8, 8)"),
     "few images": (finding(1, "white", 40, n=60), 2, "too few images"),
     "known images": (CHECKED, 2, "images held out 800 accuracy on these 87.5 %"),
-    "no labels": (replace(CHECKED, accuracy=None), 2, "images held out 800 settings"),
+    "no labels": (replace(CHECKED, accuracy=None), 2, "images held out 800 passes"),
 }
 
 
@@ -120,7 +117,10 @@ SHOWN = {  # with the number of pictures, and some words
 def test_what_a_notebook_and_a_page_show(case, snapshot, tmp_path):
     result, pictures = KINDS[case]
     page = read(result, pictures=pictures)
-    assert f"{result!r}\n{page.lines}" == snapshot
+    assert "\n".join(page.prose) == snapshot
+    rows = [row[3:] for table in page.tables.values() for row in table[1:]]
+    findings = getattr(result, "on_each_canvas", getattr(result, "findings", ()))
+    assert rows == [cells_of(scores) for each in findings for scores in each.scores.values()]
     path = result.to_html(tmp_path / "page.html")
     assert page.text in check(path.read_text(encoding="utf-8")).text
     assert path.read_bytes() == result.to_html(tmp_path / "again.html").read_bytes()
@@ -169,7 +169,7 @@ def test_the_numbers_of_a_power():
         "top5": None, "mean_margin": None,
     }  # fmt: skip
     _, [axis] = power.plot(use_pyplot=False)
-    assert [text.get_text() for text in axis.texts] == ["45\xa0%"]
+    assert [text.get_text() for text in axis.texts] == ["45.0\xa0%", "no pattern 2.0\xa0%"]
 
 
 def test_a_survey_shows_the_best_canvas_of_each_class_and_of_many_the_strongest(tmp_path):
@@ -188,26 +188,6 @@ def test_a_survey_shows_the_best_canvas_of_each_class_and_of_many_the_strongest(
     [(_, *rows)] = check(written, pictures=100 * 3).tables.values()
     assert {row[0] for row in rows} == {f"pet {y}" for y in range(105)}
     assert len(rows) == 105 * 2 * 2
-
-
-def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
-    def find(self, missing):
-        for target in missing:
-            yield [finding(target, "white", 50, class_name=f"pet {target}")]
-
-    monkeypatch.setattr(SurveySearch, "find", find)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
-    network.provenance = {"source": "pets.pt"}
-    images = torch.rand(2, 1, 8, 8)
-    settings = SurveySettings(canvases={"white": 1}, areas=(0.05, 0.1))
-    searching = SurveySearch(network, images, images, settings)
-    assert "0 of 2 findings on white canvases" in read(searching, pictures=0).text
-    next(iter(searching))
-    page = read(searching, pictures=2)
-    assert "Class patterns of pets.pt" in page.text
-    assert "1 of 2 findings are there" in page.text
-    assert "pet 1" not in page.text
-    assert len(searching.finished) == 1
 
 
 def test_hostile_names_are_escaped(tmp_path):
@@ -229,40 +209,35 @@ def test_hostile_names_are_escaped(tmp_path):
 class Note(Result):
     """A kind of result that a contributor adds."""
 
+    def text(self):
+        return f"A note\n{HOSTILE}"
+
+    def table(self):
+        return as_table(
+            [{"power": 0.25, "power_low": 0.2, "power_high": 0.375, "class_name": HOSTILE}]
+        )
+
     def plot(self, *, use_pyplot=True):
-        return self._draw(use_pyplot=use_pyplot)
+        return pattern().plot(use_pyplot=use_pyplot)
 
 
 class LongNote(Note):
-    """Drawn as the kind that it is derived from."""
+    """One whose page has more, and no figure."""
+
+    def sections(self, whole):
+        return [pattern(channels=2).plot, parts.heading("More"), "Only a page says this." * whole]
 
 
-class NoteKind:
-    """What draws it; the modules of ``pages/kinds`` are such objects, too."""
-
-    @staticmethod
-    def parts(note, whole=False):
-        return "A note", [parts.paragraph(HOSTILE if whole else HOSTILE[:9])]
-
-    @staticmethod
-    def plot(note, *, use_pyplot):
-        return note, use_pyplot
-
-
-@pytest.mark.parametrize("note", [Note(), LongNote()])
-def test_a_further_kind_of_result_is_one_entry(note, monkeypatch, tmp_path):
-    text = "nothing draws a Note: add the name of its class to KINDS in captum_classpattern."
-    assert text in refusal(Note()._repr_html_)
-    monkeypatch.setitem(kinds.KINDS, "Note", NoteKind)
-    assert "<b>A note</b>" in note._repr_html_()
-    assert "<p>&lt;img src=" in note._repr_html_()
-    path = note.to_html(tmp_path / "note.html")
-    assert "onerror=alert(1)> &" in check(path.read_text(encoding="utf-8"), pictures=0).text
-    assert note.plot(use_pyplot=False) == (note, False)
-
-
-def test_all_results_have_an_entry():
-    public = [getattr(captum_classpattern, name) for name in captum_classpattern.__all__]
-    results = [each for each in public if isinstance(each, type) and issubclass(each, Result)]
-    names = {name for name, kind in kinds.KINDS.items() if isinstance(kind, str)}
-    assert names == {each.__name__ for each in results}
+def test_a_further_kind_of_result_is_one_class(tmp_path):
+    page = read(Note(), pictures=1)
+    assert page.text.startswith("A note")
+    assert list(page.tables.values()) == [
+        [["power", "class name"], ["0.25 (0.2 to 0.375)", HOSTILE[:-1] + "\ufffd"]]
+    ]
+    path = Note().to_html(tmp_path / "note.html")
+    assert page.text in check(path.read_text(encoding="utf-8"), pictures=1).text
+    page = read(LongNote(), pictures=0)
+    assert "only greyscale and colour images" in page.text
+    path = LongNote().to_html(tmp_path / "note.html")
+    assert "Only a page says this" not in page.text
+    assert "Only a page says this" in path.read_text(encoding="utf-8")

@@ -8,9 +8,10 @@ import pytest
 from reports import Page
 from shown import cells_of
 from sites import PRIVATE, write_sweep
+from surveyed import finding
 
-from captum_classpattern import Sweep
-from captum_classpattern.pages.kinds import sweep as kind
+from captum_classpattern import Survey, Sweep
+from captum_classpattern.pages import site
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 
@@ -62,9 +63,10 @@ def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made):
         for model in models:
             of_class = [f for f in sweep.survey(model) if name.startswith(f"{f.target}_")]
             assert len(rows) == 2 * len(of_class) * len(models)
-            for finding, area in product(of_class, (0.05, 0.01)):
-                cells = cells_of(finding.scores[area])
-                assert [model, finding.canvas, f"{100 * area:g}\xa0%", *cells] in rows
+            for each, area in product(of_class, (0.05, 0.01)):
+                cells = cells_of(each.scores[area])
+                names = [model, each.label, each.canvas, f"{100 * area:g}\xa0%"]
+                assert [*names, *cells] in rows
             [best] = [f for f in sweep.best_canvases(model) if f.target == of_class[0].target]
             alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
             assert alts.count(f"canvas of {best.label}") == len(models)
@@ -75,7 +77,7 @@ def test_a_page_is_split_before_it_is_too_large(tmp_path, monkeypatch):
     names = [f"m{i}" for i in range(5)]
     sweep = Sweep.load(write_sweep(tmp_path / "s", names, ["ant"]))
     size = sweep.to_html(tmp_path / "one").with_name("0_ant.html").stat().st_size
-    monkeypatch.setattr(kind, "MOST_BYTES", size // 2)
+    monkeypatch.setattr(site, "MOST_BYTES", size // 2)
     pages = check_links_of_parts(sweep.to_html(tmp_path / "site"))
     shown = [text for page in pages for text in page.texts if text in names]
     assert len(pages) > 1
@@ -109,4 +111,23 @@ def test_hostile_names_are_escaped(tmp_path):
 def test_an_empty_sweep_has_an_index(tmp_path):
     write_sweep(tmp_path / "s", ("a",), ()).joinpath("a/results.json").unlink()
     page = pages_of(Sweep.load(tmp_path / "s").to_html(tmp_path / "site"))["index.html"]
-    assert "1 models, 0 classes." in page.text
+    assert "1 models 0 classes." in page.text
+
+
+def test_a_models_row_is_of_the_canvases_that_did_best_on_validation_images(tmp_path, monkeypatch):
+    found = Survey(
+        [
+            finding(0, "positive", 20, search_power=0.9, control=0.19),
+            finding(0, "white", 80, search_power=0.1),  # the strongest on held-out images
+            finding(1, "positive", 40, class_name="dog"),
+        ]
+    )
+    sweep = Sweep.load(write_sweep(tmp_path / "s", ["m"], ["cat", "dog"], failing=["n"]))
+    monkeypatch.setattr(Sweep, "survey", lambda _, name: found if name == "m" else Survey())
+    row, nothing = sweep.table("model").to_dict("records")
+    assert row["mean_power"] == pytest.approx(0.3)
+    assert (row["model"], row["classes"], row["above_controls"]) == ("m", "2 of 2", 1)
+    assert (row["strongest_class"], row["width"]) == ("dog, 40.0 %", "64 & more")
+    assert nothing["classes"] == "0 of 2, failed"
+    with pytest.raises(ValueError, match="by must be 'class' or 'model', got 'canvas'"):
+        sweep.table("canvas")

@@ -61,7 +61,7 @@ def test_each_row_shows_canvas_maps_patterns_and_captions(show, lines, unfitted)
         assert here[0, 0] is here[-1, 0]
         assert here[0, 0].get_ylabel() == ROWS[row]
         for column in range(3):
-            assert here[-1, column + 1].get_xlabel() == f"{row}{column} %"
+            assert here[-1, column + 1].get_xlabel() == f"{row}{column}\xa0%"
             if show != "patterns":
                 drawn = pixels(here[0, column + 1])
                 assert np.array_equal(drawn, copies[row][column].double().numpy())

@@ -9,7 +9,7 @@ from figures import check_layout, pixels, refused
 from surveyed import finding
 
 from captum_classpattern import Pattern, Survey, plot_grid
-from captum_classpattern.visualization import overviews, plot_heat_map
+from captum_classpattern.visualization import heat_map, plot_heat_map
 from captum_classpattern.visualization.drawing import on_neutral
 
 PETS = ["ant", "bee", "cat"]
@@ -121,7 +121,7 @@ def test_rows_and_columns_of_a_heat_map_are_sorted_by_their_means():
     np.testing.assert_allclose(grid.filled(np.nan), [[0.7, 0.9, np.nan], [np.nan, 0.3, 0.1]])
     assert (axis.images[0].get_alpha() == 1).all()
     _, [pale] = plot_heat_map(SHARES, faint={("strong", "b")}, use_pyplot=False)
-    assert (pale.images[0].get_alpha() == [[1, overviews.FAINT, 1], [1, 1, 1]]).all()
+    assert (pale.images[0].get_alpha() == [[1, heat_map.FAINT, 1], [1, 1, 1]]).all()
     assert rows_of(axis) == ["strong", "weak"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["c", "b", "a"]
     values = {f"m{i}": {str(j): (i * j % 7) / 7 for j in range(100)} for i in range(70)}

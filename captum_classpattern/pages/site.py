@@ -1,0 +1,72 @@
+"""The site of a sweep: an index of models and classes, and a page for each class."""
+
+from pathlib import Path
+from statistics import fmean
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from captum_classpattern.classifier.class_names import as_file_name
+from captum_classpattern.pages import parts as html
+from captum_classpattern.pages.cards import NOTE, WHAT, card
+from captum_classpattern.results import as_table
+from captum_classpattern.surveys.findings import Finding, best_of_each, scores_of
+from captum_classpattern.surveys.sweeps import Sweep
+from captum_classpattern.visualization.formats import percent, percent_area
+
+MOST_BYTES = 2_000_000  # of the cards of a page
+INDEX = "index.html"
+LINK = Markup('<a href="{}">{}</a>')
+
+
+def write_site(sweep: Sweep, folder: Path) -> Path:
+    """Writes the index and the pages of all classes; patterns are read one class at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[int, dict[str, list[Finding]]] = {}
+    for name in sweep.models:
+        for finding in sweep.survey(name):
+            found.setdefault(finding.target, {}).setdefault(name, []).append(finding)
+    classes = as_table(_write_class(folder, found.pop(target)) for target in sorted(found))
+    *figure, models = sweep.sections(whole=True)
+    listed = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
+    return html.write_page(folder / INDEX, sweep.text(), [*figure, *listed])
+
+
+def _write_class(folder: Path, found: dict[str, list[Finding]]) -> html.Row:
+    """Writes the page of a class, with the patterns of all models, or several pages if one would be
+    too large; returns its row of the index."""
+    best = {name: best_of_each(findings)[0] for name, findings in found.items()}
+    order = sorted(best, key=lambda name: -best[name].power.value)
+    first, cards = best[order[0]], []
+    for name in order:
+        others = [finding for finding in found[name] if finding is not best[name]]
+        cards.append(card(best[name], name, f"{best[name].canvas} canvas".capitalize(), others))
+    room = max(1, MOST_BYTES // max(map(len, cards)))  # models on a page
+    stem = f"{first.target}" + (f"_{as_file_name(first.class_name)}" if first.class_name else "")
+    files = {f"{stem}{f'_{i}' if i else ''}.html": i for i in range(0, len(order), room)}
+    links = {INDEX: "All classes"}
+    links |= {file: f"from model {i + 1}" for file, i in files.items() if len(files) > 1}
+    text = (
+        f"{first.label}\n{WHAT} Here are the patterns of {len(order):,} models, the strongest "
+        f"first: {percent_area(first.area)} of the pixels of the canvas that did best on the "
+        "validation images."
+    )
+    for file, start in files.items():
+        shown = slice(start, start + room)
+        scores = scores_of({name: found[name] for name in order[shown]})
+        sections = [
+            Markup("<p>{}</p>").format(
+                Markup(" · ").join(LINK.format(quote(to), links[to]) for to in links)
+            ),
+            html.listed(cards[shown]),
+            NOTE,
+            html.folded("All scores", scores),
+        ]
+        html.write_page(folder / file, text, sections)
+    return {
+        "class": LINK.format(quote(next(iter(files))), first.label),
+        "number": first.target,
+        "models": len(best),
+        "mean power": percent(fmean(finding.power.value for finding in best.values())),
+        "strongest model": f"{order[0]}, {percent(first.power.value)}",
+    }

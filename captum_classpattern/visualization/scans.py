@@ -1,0 +1,124 @@
+"""What a scan found in each family of changes, and how far each class leads."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from textwrap import fill
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from captum_classpattern.visualization.drawing import Drawing
+from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
+from captum_classpattern.visualization.lines import (
+    LONGEST_LABEL,
+    Line,
+    Panel,
+    Style,
+    draw_panel,
+    draw_panels,
+)
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
+
+NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
+WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the leads relative to it
+LEADS_SIZE = (3.9, 0.45)  # inches, of a family
+LEADS: dict[str, Style] = {
+    "clean models, each by its first class": {
+        "color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""
+    },
+    "classes of this model": {
+        "color": HIGHLIGHTS[2], "marker": "o", "markersize": 5, "linestyle": "", "alpha": 0.6
+    },
+    "its first class": {
+        "color": HIGHLIGHTS[0], "marker": "o", "markersize": 9, "linestyle": ""
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyRow:
+    """A family of changes: the names of the classes and their leads, the first class first, and the
+    leads of the clean models. If they are known, also an image of what was found for the first
+    class with its power, and images with it: each with the predictions before and after, and
+    whether it is now predicted as the class."""
+
+    name: str
+    classes: Sequence[str]
+    leads: npt.NDArray[np.float64]
+    usual: npt.NDArray[np.float64]
+    image: Tensor | None = None
+    power: str = ""
+    examples: Sequence[tuple[Tensor, str, bool]] = ()
+
+
+def draw_families(
+    rows: Sequence[FamilyRow],
+    *,
+    bound: Collection[float],
+    title: str,
+    note: str = "",
+    images: str = "images",
+    use_pyplot: bool = True,
+) -> Drawing:
+    """Draws a row for each family: what was found for its first class, images with it and the
+    model's predictions, and how far all classes lead, with a dotted line at the bound. Without
+    images, these alone."""
+    ends = [end for row in rows for end in (*row.leads, *row.usual)]
+    panels = [_leads_of(row, min(ends), max(ends), bound) for row in rows]
+    if any(row.image is None for row in rows):
+        return draw_panels(
+            panels,
+            size=LEADS_SIZE,
+            columns=1,
+            key=LEADS,
+            y_label=None,
+            title=title,
+            style={**SMALL_CURVES, "axes.spines.left": False},
+            use_pyplot=use_pyplot,
+        )
+    most = max(len(row.examples) for row in rows)
+    titles = ["what was found", *[""] * most, "how far each class leads"]
+    titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
+    grid = []
+    for row, panel in zip(rows, panels):
+        cells: list[Drawn] = [Cell(row.image, row.power)]
+        cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
+        cells += [None] * (most + 1 - len(cells))
+        cells.append(partial(_draw_leads, panel=panel))
+        grid.append((f"{row.name}: {row.classes[0]}", cells))
+    return draw_grid(
+        grid,
+        titles,
+        title=title,
+        note=fill(note, NOTE_WIDTH),
+        width=WIDTH,
+        widths=[*[1.0] * (most + 1), PANEL_WIDTH],
+        use_pyplot=use_pyplot,
+    )
+
+
+def _draw_leads(axis: Axes, panel: Panel) -> None:
+    draw_panel(axis, replace(panel, title=""), WIDTH * PANEL_WIDTH)
+    axis.tick_params(bottom=True, labelbottom=True)
+
+
+def _leads_of(row: FamilyRow, low: float, high: float, bound: Collection[float]) -> Panel:
+    """The leads of the classes and of the clean models, between these ends."""
+    names = [
+        name
+        if len(name) <= LONGEST_LABEL
+        else f"{name[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+        for name in row.classes[:NAMED]
+    ]
+    axes = {
+        "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
+        "ylim": (-1, 1),
+        "yticks": [],
+        "xlabel": f"first: {', '.join(names)}",
+    }
+    values = zip((row.usual, row.leads[1:], row.leads[:1]), LEADS.values())
+    lines = [Line([(lead, 0) for lead in leads], look) for leads, look in values]
+    return Panel(lines, axes, row.name, dotted=bound)
