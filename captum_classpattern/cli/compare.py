@@ -20,7 +20,7 @@ LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are
 stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
 over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
-holds for these classes alone). Absolute: ranked by absolute value.
+holds for these classes alone).
 """
 
 
@@ -177,12 +177,12 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
     searched, of the first kind of canvas."""
     from captum_classpattern.classifier.class_names import file_safe, label_of
     from captum_classpattern.comparison.records import search_names
-    from captum_classpattern.pages.report import draw_figures, write_report_page
+    from captum_classpattern.pages.report import draw_figures, write_report
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
-    drawn = draw_figures(comparison, {})
-    write_report_page(comparison, out / "report.html", drawn, title=title)
+    drawn = draw_figures(comparison)
+    write_report(comparison, out / "report.html", title=title, figures=drawn)
     for model in comparison.models:
         records = comparison.select(model=model, kind=comparison.kinds[0])
         folder, searched = out / "patterns" / file_safe(model), search_names(records)

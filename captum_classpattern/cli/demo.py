@@ -276,7 +276,6 @@ def _compare(length: Length, out: Path, searches: ComputeOptions) -> "cp.compari
         methods=length.methods,
         metrics=(),
         areas=length.compared_areas,
-        class_images=0,
         stamped=1,
         max_images=100,
         n_seeds=1,

@@ -15,7 +15,6 @@ from captum_classpattern.attribution import ClassPattern, log_usage, single_tens
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
-from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_mask
 
@@ -59,7 +58,21 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
         return masks_for(drawn, inputs)
 
 
-class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's class is untyped
+class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    """A method that sees search images. Their labels are the classifier's predictions if they have
+    none."""
+
+    def __init__(
+        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
+    ) -> None:
+        super().__init__(forward_func)
+        with preserve_state(forward_func, 0):
+            self._baselines = ensure_labels(
+                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
+            )
+
+
+class BestRandomMask(WithBaselines, Control):
     r"""
     The best of as many random masks as a budget pays for.
 
@@ -81,15 +94,6 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         >>> int(mask.sum())
         3
     """
-
-    def __init__(
-        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
-    ) -> None:
-        super().__init__(forward_func)
-        with preserve_state(forward_func, 0):
-            self._baselines = ensure_labels(
-                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-            )
 
     @log_usage()
     def attribute(
@@ -206,10 +210,19 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         shaped like these. Arguments are those of :meth:`ClassPattern.search`.
         """
         images = single_tensor(inputs).detach().clamp(0, 1)
-        settings = SearchSettings.of(locals(), solver="learned", areas=[area])
-        [self.patterns] = self._search.search_with(
-            settings, images, target, additional_forward_args
-        ).values()
+        self.patterns = self._search.search(
+            images,
+            target,
+            area=area,
+            solver="learned",
+            additional_forward_args=additional_forward_args,
+            seed=seed,
+            budget=budget,
+            n_steps=n_steps,
+            max_seconds=max_seconds,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+        )
         self.precision = self.patterns[0].info["precision"]
         return masks_for(torch.stack([pattern.mask for pattern in self.patterns]), inputs)
 

@@ -103,31 +103,36 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    limits = SearchSettings.of(locals())
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
-    names_of_limits = ("budget", "n_steps", "max_seconds", "precision", "internal_batch_size")
-    learning = {name: getattr(limits, name) for name in names_of_limits}
+    learning = {
+        "budget": budget,
+        "n_steps": n_steps,
+        "max_seconds": max_seconds,
+        "precision": precision,
+        "internal_batch_size": internal_batch_size,
+    }
+    SearchSettings(**learning)  # type: ignore[arg-type]  # refuses those out of range
     passes = Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET
     searches: dict[str, dict[str, Any]] = {
         "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
         "LearnedPattern": learning,
         "BestRandomMask": {"budget": passes, "max_seconds": max_seconds},
     }
-    found: dict[str, Method] = {}
+    methods: dict[str, Method] = {}
     for name in dict.fromkeys([names] if isinstance(names, str) else names):
         own = name.rpartition(":")[2]
-        if own in found:
+        if own in methods:
             raise ValueError(f"two methods are named {own!r}: rename one of them")
         if own != name:
-            found[own] = _own_method(name, source, budget)
+            methods[own] = _own_method(name, source, budget)
         elif name in NAMES:
-            found[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
+            methods[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
         else:
             raise ValueError(
                 f"there is no method {name!r}: choose from {', '.join(NAMES)}, or give a "
                 "function from a model to an Attribution, or the name of your own as MODULE:NAME"
             )
-    return found
+    return methods
 
 
 def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method:

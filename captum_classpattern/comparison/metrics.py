@@ -1,6 +1,6 @@
 """What is measured besides predictive power: to add a metric, add it to METRICS."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier, seed_generators
-from captum_classpattern.comparison.maps import CanvasResult
+from captum_classpattern.comparison.maps import CanvasResult, Maps, top_pixels
 from captum_classpattern.comparison.records import IDENTITY, Score
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
@@ -23,7 +23,7 @@ RESERVED = (  # columns that no metric may be named after
 )  # fmt: skip
 
 # The tables of the report.
-POWER = "Predictive power, stability and cost"
+COST = "Stability and cost"
 TRIGGER = "Finding the trigger"
 SHAPE = "Simplicity"
 TRANSFER = "Transfer to other models"
@@ -38,11 +38,11 @@ class Metric:
     Args:
         name (str): Its key in ``Record.scores``, and its column in tables and JSON.
         measure (Callable): A function of (classifier, result, task). The classifier is a private
-            copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern``,
-            ``target``, ``level`` and ``ranking``. The :class:`Task` has the canvases, seeds and
-            the trigger. Do not change it in place. The function returns a number, a
-            :class:`PredictivePower`, None if the metric does not apply, or a dict of these, which
-            gives one column per entry. Random generators are seeded for each call.
+            copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern`` and
+            ``target``. The :class:`Task` has the canvases, seeds and the trigger. Do not change it
+            in place. The function returns a number, a :class:`PredictivePower`, None if the metric
+            does not apply, or a dict of these, which gives one column per entry. Random generators
+            are seeded for each call.
         title (str): Title of the column in reports.
         unit (str): Such as ``"pixels"``. Default: "".
         better (str, optional): ``"higher"`` or ``"lower"``. Default: None (neither).
@@ -111,7 +111,7 @@ def transfer(
     classifier: Classifier, result: CanvasResult, task: Task
 ) -> dict[str, PredictivePower] | None:
     """Power of the pattern on each other model."""
-    if not result.usual:
+    if result.stamped:
         return None
     others = {name: scorer for name, scorer in task.scorers.items() if name != task.model}
     return {name: scorer.power(result.pattern) for name, scorer in others.items()}
@@ -134,33 +134,33 @@ def shape(
 
 def stability_over_seeds(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
     """Agreement of the masks of all seeds."""
-    if result.stamped or result.level != "image" or len(task.seeds) == 1:
+    if result.stamped or len(task.seeds) == 1:
         return None
-    maps = [run[result.canvas] for run in result.maps.seeds]
-    return mean_pairwise_iou([map.mask(result.ranking, task.area) for map in maps])
+    maps = [made.maps[result.canvas] for made in result.maps.seeds]
+    return mean_pairwise_iou([top_pixels(values, task.area) for values in maps])
 
 
 def stability_over_canvases(
     classifier: Classifier, result: CanvasResult, task: Task
 ) -> float | None:
     """Agreement with the mask of another image of the class."""
-    other = result.maps.other_images.get(result.target)
-    if result.stamped or result.level != "image" or other is None:
+    if result.stamped or result.target not in task.other_images:
         return None
-    return mean_pairwise_iou([result.mask, other.mask(result.ranking, task.area)])
+    other = result.maps.of_other_images[result.target]
+    return mean_pairwise_iou([result.mask, top_pixels(other, task.area)])
 
 
-def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float | None:
+def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float:
     """Passes or seconds per canvas."""
     total: float = getattr(result.maps.canvases, name)
-    return total / len(task.targets) if result.level == "image" else None
+    return total / len(task.targets)
 
 
 _SHARE = {"better": "higher", "format": ".3f"}
 _FOUND = {"table": TRIGGER, **_SHARE}
-_STABLE = {"table": POWER, **_SHARE}
+_STABLE = {"table": COST, **_SHARE}
 _SIMPLE = {"table": SHAPE, "better": "lower"}
-_COST = {"table": POWER, "better": "lower"}
+_COST = {"table": COST, "better": "lower"}
 
 #: The built-in metrics, in the order of their columns.
 METRICS = (
@@ -217,21 +217,20 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     names = [metric.name for metric in metrics]
     intervals = {f"{name}_{end}" for name in names for end in ("low", "high")}
     for number, name in enumerate(names):
-        of_powers = f"{name}_".startswith(("power_", "rethresholded_"))
-        if name in names[:number] or name in RESERVED or name in intervals or of_powers:
+        of_power = f"{name}_".startswith("power_")
+        if name in names[:number] or name in RESERVED or name in intervals or of_power:
             raise ValueError(f"there is another column named {name!r}: rename this metric")
     return metrics
 
 
-def measure(metric: Metric, results: Sequence[CanvasResult]) -> list[dict[str, Score]]:
-    """The values of each result by column, of which the only one is named ""; an error if those of
+def measure(metric: Metric, maps: Maps) -> list[dict[str, Score]]:
+    """The values for each canvas by column, of which the only one is named ""; an error if those of
     one column are of several types."""
-    maps, measured = results[0].maps, []
-    types: dict[str, type] = {}
+    measured, types = [], dict[str, type]()
     with maps.method.seeded(maps.task.seed):
-        for result in results:
+        for result in maps.results:
             seed_generators(maps.task.seed)
-            value = metric.measure(maps.method.model.forward_func, result, maps.task)
+            value = metric.measure(maps.method.model, result, maps.task)
             entries = value if isinstance(value, Mapping) else {"": value}
             columns: dict[str, Score] = {
                 name: entry if isinstance(entry, PredictivePower) else float(entry)

@@ -46,7 +46,7 @@ class Comparison(Result):
         stamped (dict[str, Tensor]): The images stamped with each model's trigger.
         triggers (dict[str, Pattern]): The trigger that was looked for on each model.
         backdoored (list[str]): The models that have that trigger.
-        records (list[Record]): One for each model, method, level, ranking and canvas.
+        records (list[Record]): One for each model, method and canvas.
         failures (list[Failure]): What failed, and why.
         class_names (list[str], optional): Name of each class.
         area (float): Share of the pixels at which methods are compared.
@@ -97,8 +97,8 @@ class Comparison(Result):
 
         Args:
             by (str): ``"method"`` for means over classes, with 95 % intervals, one row for each
-                model, kind of canvas, method, level and ranking; ``"canvas"`` for one row per
-                record. Default: "method".
+                model, kind of canvas and method; ``"canvas"`` for one row per record.
+                Default: "method".
 
         Returns:
             *list[dict]*: Predictive powers, and a column for each metric that applies. A failure
@@ -111,7 +111,7 @@ class Comparison(Result):
             raise ValueError(f"by must be 'method' or 'canvas', got {by!r}")
         groups = [[record] for record in self.records]
         if by == "method":
-            keys = ((r.model, r.kind, r.method, r.level, r.ranking) for r in self.records)
+            keys = ((r.model, r.kind, r.method) for r in self.records)
             groups = [*grouped(zip(keys, self.records)).values()]
         rows = []
         for group in groups:
@@ -161,8 +161,7 @@ class Comparison(Result):
     def differences(self) -> list[dict[str, Any]]:
         """How far the strongest method of each model, which is no control, is above each other one
         and above no pattern: the mean difference of their powers, paired by canvas, with its 95 %
-        interval. Powers are those of the first kind of canvas, and of each method's better
-        ranking. The strongest others come first."""
+        interval. Powers are those of the first kind of canvas. The strongest others come first."""
         rows: list[Row] = []
         for model in self.models:
             scored = self.select(model=model, kind=self.kinds[0])
@@ -223,7 +222,7 @@ class Comparison(Result):
 
     def select(self, **wanted: Any) -> list[Record]:
         """The records, in order, whose fields have these values, such as ``model="natural",
-        method="Saliency", level="image"``. The ``target`` may be a number or a name."""
+        method="Saliency"``. The ``target`` may be a number or a name."""
         if isinstance(target := wanted.get("target"), str):
             if self.class_names is None:
                 raise ValueError(f"the comparison has no class names, so it cannot find {target!r}")
@@ -248,7 +247,7 @@ class Comparison(Result):
                 first model; all models, one row each, if a ``target`` is given).
             target (int or str, optional): Only this class, by number or name. Default: None (all).
             methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (the signed maps of the images).
+                (all).
             kind (str, optional): Kind of canvas. Default: None (the first one).
             show (str): ``"maps"``, ``"patterns"`` or ``"both"``. Default: "both".
             use_pyplot (bool): As in Captum's visualizer. Default: True.
@@ -314,10 +313,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 def _scores(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
-    """The scores of a record by column: powers, those of its map cut to other areas, and each
-    metric."""
+    """The scores of a record by column: powers, and each metric."""
     powers: dict[str, Any] = {f"power_{area:g}": power for area, power in record.powers.items()}
     if record.powers:
         powers["no_pattern"] = next(iter(record.powers.values())).without
-    cut = {f"rethresholded_{area:g}": power for area, power in record.rethresholded.items()}
-    return [powers | cut, *(record.columns(metric.name) for metric in metrics)]
+    return [powers, *(record.columns(metric.name) for metric in metrics)]

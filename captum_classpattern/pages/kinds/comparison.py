@@ -86,8 +86,8 @@ def plot(
             f"canvases {sorted({record.kind for record in comparison.records})}"
         )
     several = len({record.model for record in chosen}) > 1
-    usual = dict.fromkeys(r.name for r in chosen if (r.level, r.ranking) == ("image", "signed"))
-    columns = list(usual) if methods is None else _known(methods, chosen)
+    names = list(dict.fromkeys(record.name for record in chosen))
+    columns = names if methods is None else _known(methods, chosen)
     rows: dict[tuple[str, int], dict[str, Record]] = {}
     for record in chosen:
         rows.setdefault((record.model, record.canvas), {})[record.name] = record

@@ -35,34 +35,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-/* The filter: a row is shown if each of its facets is checked and its method has the text. */
-
-const filter = byId("filter");
-
-function applyFilter() {
-  const part = byId("filter-method").value.trim().toLowerCase();
-  const shown = new Map();
-  for (const set of filter.querySelectorAll("fieldset")) {
-    const checked = [...set.querySelectorAll("input:checked")].map((box) => box.value);
-    shown.set(set.dataset.facet, new Set(checked));
-  }
-  for (const row of byId("tables").querySelectorAll("tbody tr")) {
-    const facets = Object.entries(JSON.parse(row.dataset.facets));
-    const fits = facets.every(([name, value]) => !shown.has(name) || shown.get(name).has(value));
-    row.hidden = !fits || !row.cells[0].textContent.toLowerCase().includes(part);
-  }
-  for (const count of document.querySelectorAll(".count")) {
-    const rows = [...byId(count.dataset.table).tBodies[0].rows];
-    count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
-  }
-}
-
-if (filter) {
-  filter.addEventListener("input", applyFilter);
-  filter.addEventListener("submit", (event) => event.preventDefault());
-  filter.hidden = byId("hint").hidden = false;
-  applyFilter();
-}
+if (byId("hint")) byId("hint").hidden = false;
 
 /* Patterns by area. */
 
@@ -149,11 +122,6 @@ function showSlider(data) {
     button.setAttribute("aria-pressed", String(pressed));
   }
 
-  function fact(id, text) {
-    byId(id).hidden = !text;
-    byId(id).querySelector("dd").textContent = text;
-  }
-
   function show() {
     const area = Number(slider.value);
     const canvas = data.canvases[canvases.value];
@@ -179,8 +147,8 @@ function showSlider(data) {
     const others = data.methods.map((other, i) => [other, cells[i], i]);
     const controls = others.filter(([other, its, i]) => other.control && its && i !== chosen.method);
     const texts = controls.map(([other, its]) => `${other.name}\u00a0${its.powers[area].text}`);
-    fact("slider-controls", texts.join(", "));
-    fact("slider-cut", cell && cell.cut[area] ? cell.cut[area] : "");
+    byId("slider-controls").hidden = texts.length === 0;
+    byId("slider-controls").querySelector("dd").textContent = texts.join(", ");
     byId("slider-status").textContent = power ? `${power.text} with ${pattern}` : "No pattern";
     gauge(document.querySelector(".reading .gauge"), power ? power.percent : [0, 0, 0, 0]);
     byId("slider-models-heading").textContent = `${method.name} on each model`;
