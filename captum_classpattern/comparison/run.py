@@ -193,7 +193,10 @@ def compare(
     accuracies: dict[str, float | None] = dict.fromkeys(models)
     with as_they_were(models.values(), canvases, targets, settings.seed) as n_classes:
         search, scored = images_for(first, canvases, targets, search, held_out, settings.max_images)
-        scorers = {name: _scorer(model, scored, canvases) for name, model in models.items()}
+        scorers = {
+            name: Scorer(model, scored.to(*device_and_dtype(model, canvases)), canvases)
+            for name, model in models.items()
+        }
         if held_out.labels is not None:
             accuracies |= _accuracies(scorers, n_classes)
         others = other_images_of(search, canvases, targets, settings.seed)
@@ -311,11 +314,6 @@ def _record(method: str, maps: Maps, result: CanvasResult) -> Record:
 
 
 # ---- what the methods get
-
-
-def _scorer(model: Classifier, held_out: LabelledImages, like: Tensor) -> Scorer:
-    """Scores patterns on held-out images, which are moved to the model once."""
-    return Scorer(model, held_out.to(*device_and_dtype(model, like)), like)
 
 
 def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float]:

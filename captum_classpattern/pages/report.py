@@ -138,12 +138,9 @@ def draw_figures(comparison: Comparison) -> list[PageFigure]:
         records = comparison.select(kind=kind)
         if any(record.powers for record in records):
             figure = PageFigure(CURVES, f"curves{suffix}", f"Predictive power over the area{on}")
-            how: dict[str, Any] = {
-                "kind": kind,
-                "methods": _names(comparison, records),
-                "use_pyplot": False,
-            }
-            curves.append(figure.drawn(partial(comparison.plot_curves, **how)))
+            names = _names(comparison, records)
+            draw = partial(comparison.plot_curves, kind=kind, methods=names, use_pyplot=False)
+            curves.append(figure.drawn(draw))
         for model in comparison.models:
             if records := comparison.select(kind=kind, model=model):
                 name = f"side_by_side_{model}{suffix}"
@@ -156,11 +153,14 @@ def _draw_maps(comparison: Comparison, records: Sequence[Record], name: str, of:
     canvases = list(dict.fromkeys(record.canvas for record in records))
     limit = f", the first {MAX_ROWS} of {len(canvases)}" if len(canvases) > MAX_ROWS else ""
     shown = [record for record in records if record.canvas in canvases[:MAX_ROWS]]
-    how: dict[str, Any] = {"model": records[0].model, "kind": records[0].kind, "use_pyplot": False}
-    names = _names(comparison, shown)
-    return PageFigure(MAPS, name, f"Maps and patterns: {of}{limit}").drawn(
-        partial(replace(comparison, records=shown).plot, methods=names, **how)
+    draw = partial(
+        replace(comparison, records=shown).plot,
+        model=records[0].model,
+        kind=records[0].kind,
+        methods=_names(comparison, shown),
+        use_pyplot=False,
     )
+    return PageFigure(MAPS, name, f"Maps and patterns: {of}{limit}").drawn(draw)
 
 
 def _names(comparison: Comparison, records: Sequence[Record]) -> list[str]:

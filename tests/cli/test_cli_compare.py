@@ -62,9 +62,7 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     assert list(written["models"]) == ["named", "other"]
     assert written["failures"] == []
     rows = {
-        (row["model"], row["method"], row["kind"], row["class"]): row
-        for row in written["rows"]
-        if row["level"] == "image"
+        (row["model"], row["method"], row["kind"], row["class"]): row for row in written["rows"]
     }
     assert rows.keys() == {
         (model, method, kind, label)
@@ -180,7 +178,7 @@ def test_brackets_in_names_are_not_markup(capsys):
 
 def test_a_figure_has_the_same_rows_as_in_the_report(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
+    monkeypatch.setattr(report, "write_report", lambda *a, **k: drawn.extend(k["figures"]))
     methods = {"RandomPixels": RandomPixels}
     comparison = small(canvases=SEARCH[:14], targets=[0] * 14, methods=methods)
     write_comparison(comparison, tmp_path, "Many")
