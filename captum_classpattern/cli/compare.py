@@ -202,7 +202,7 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
 
 def print_comparison(comparison: "cp.Comparison") -> None:
     """Prints the powers on the first kind of canvas, and what could not run."""
-    from captum_classpattern.pages.report_data import numbers_tables
+    from captum_classpattern.pages.report_data import numbers_table
     from captum_classpattern.visualization.formats import SPACE, percent_range
 
     def cell(column: Any, row: Mapping[str, Any]) -> str:
@@ -211,13 +211,12 @@ def print_comparison(comparison: "cp.Comparison") -> None:
         return f"{text}{interval}".replace(SPACE, " ")
 
     first_kind = comparison.select(kind=comparison.kinds[0])
-    first, others = numbers_tables(replace(comparison, records=first_kind))
-    if first.rows:
+    table = numbers_table(replace(comparison, records=first_kind))
+    if table.rows:
         rows = [
-            {column.heading: cell(column, row) for column in first.columns}
-            for row in [*first.rows, *others.rows]
+            {column.heading: cell(column, row) for column in table.columns} for row in table.rows
         ]
-        print_table(as_table(rows), dict.fromkeys(rows[0], ""), first.title.replace(SPACE, " "))
+        print_table(as_table(rows), dict.fromkeys(rows[0], ""), table.title.replace(SPACE, " "))
         say(LEGEND, comparison.summary)
     else:
         print("No method gave a map.")

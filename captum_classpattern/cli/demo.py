@@ -173,14 +173,14 @@ class Found:
         """The page of all that was found so far."""
         from captum_classpattern.pages.kinds.finding import parts
         from captum_classpattern.pages.parts import render
-        from captum_classpattern.pages.report_data import numbers_tables
+        from captum_classpattern.pages.report_data import numbers_table
 
         return render(
             "demo.html",
             title="The demo: three models that classify clothes",
             found=self,
             pattern=parts(self.planted)[1],
-            numbers=numbers_tables(self.compared)[0] if self.compared else None,
+            numbers=numbers_table(self.compared) if self.compared else None,
         )
 
 

@@ -203,17 +203,13 @@ METRICS = (
 
 def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics as a list, or an error that says how to give them."""
-    usage = "give [*METRICS, Metric(name, function, title)]"
-    if not isinstance(metrics, Iterable):
-        raise ArgumentTypeError(
-            f"metrics must be a list of Metric objects, got {type(metrics).__name__}: {usage}"
-        )
-    metrics = list(metrics)
-    wrong = [m for m in metrics if not isinstance(m, Metric)]
-    if wrong:
-        raise ArgumentTypeError(
-            f"metrics must hold Metric objects, got {type(wrong[0]).__name__}: {usage}"
-        )
+    metrics = [metrics] if isinstance(metrics, Metric) else list(metrics)
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise ArgumentTypeError(
+                f"metrics must hold Metric objects, got {type(metric).__name__}: give "
+                "[*METRICS, Metric(name, function, title)]"
+            )
     names = [metric.name for metric in metrics]
     intervals = {f"{name}_{end}" for name in names for end in ("low", "high")}
     for number, name in enumerate(names):
@@ -224,22 +220,18 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
 
 
 def measure(metric: Metric, maps: Maps) -> list[dict[str, Score]]:
-    """The values for each canvas by column, of which the only one is named ""; an error if those of
-    one column are of several types."""
-    measured, types = [], dict[str, type]()
+    """The values for each canvas by column, of which the only one is named ""."""
+    measured = []
     with maps.method.seeded(maps.task.seed):
         for result in maps.results:
             seed_generators(maps.task.seed)
             value = metric.measure(maps.method.model, result, maps.task)
             entries = value if isinstance(value, Mapping) else {"": value}
-            columns: dict[str, Score] = {
-                name: entry if isinstance(entry, PredictivePower) else float(entry)
-                for name, entry in entries.items()
-                if entry is not None
-            }
-            measured.append(columns)
-            if any(types.setdefault(k, type(v)) is not type(v) for k, v in columns.items()):
-                raise TypeError(
-                    "it returned a number for one canvas and a PredictivePower for another"
-                )
+            measured.append(
+                {
+                    name: entry if isinstance(entry, PredictivePower) else float(entry)
+                    for name, entry in entries.items()
+                    if entry is not None
+                }
+            )
     return measured

@@ -197,8 +197,6 @@ def class_mean(values: Iterable[tuple[int, float]]) -> float:
 
 # ---- which methods are shown
 
-FIRST = 8  # methods at least that are shown at once
-FAMILIAR = ("IntegratedGradients", "Saliency", "GradientShap", "Occlusion", "GuidedGradCam")
 COLUMNS, CONTROLS = 9, 2  # methods in a figure, and controls among them, at most
 
 
@@ -208,21 +206,12 @@ def strongest_names(records: Sequence[Record], area: float) -> list[str]:
     return sorted(powers, key=lambda name: -powers[name].value)
 
 
-def first_names(names: Sequence[str]) -> list[str]:
-    """Those that are shown at once, of the names of all methods, strongest first: the strongest,
-    and those that many people know. A single one is not left out."""
-    first = [n for i, n in enumerate(names) if i < FIRST or n in FAMILIAR]
-    return first if len(names) - len(first) > 1 else [*names]
-
-
 def figure_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of the methods that a figure has room for: searches; those that many people know and
-    the strongest others; the strongest controls."""
+    """Names of the methods that a figure has room for: searches, the strongest others, and the
+    strongest controls."""
     names = strongest_names(records, area)
     searches, controls = search_names(records), control_names(records)
     first = [name for name in names if name in searches][:COLUMNS]
     last = [name for name in names if name in controls][: min(CONTROLS, COLUMNS - len(first))]
     others = [name for name in names if name not in {*searches, *controls}]
-    by_interest = sorted(others, key=lambda name: name not in FAMILIAR)
-    chosen = by_interest[: COLUMNS - len(first) - len(last)]
-    return [*first, *(name for name in others if name in chosen), *last]
+    return [*first, *others[: COLUMNS - len(first) - len(last)], *last]

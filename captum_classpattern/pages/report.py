@@ -11,7 +11,7 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import counted, figure_names
 from captum_classpattern.pages.parts import Column, Table, figure_png, render
-from captum_classpattern.pages.report_data import area_slider, numbers_tables, tables
+from captum_classpattern.pages.report_data import area_slider, numbers_table, tables
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from captum_classpattern.visualization.formats import percent
 
@@ -101,7 +101,7 @@ def write_report(
         slider=area_slider(comparison),
         n_canvases=len(comparison.canvases),
         result=comparison.summary,
-        numbers=numbers_tables(comparison),
+        numbers=numbers_table(comparison),
         figures={group: [f for f in figures if f.group == group] for group in (CURVES, MAPS)},
         tables=tables(comparison),
         notes=comparison.notes(),

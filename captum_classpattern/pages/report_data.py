@@ -12,7 +12,6 @@ import numpy.typing as npt
 from captum_classpattern.comparison import STAMPED, Comparison, Record
 from captum_classpattern.comparison.metrics import TRIGGER
 from captum_classpattern.comparison.records import (
-    first_names,
     full_name,
     search_names,
     strongest_names,
@@ -44,21 +43,17 @@ BETWEEN = (Column("minus", "other"), Column("points (95 % interval)", "points"))
 def tables(comparison: Comparison) -> list[Table]:
     """All tables with any values."""
     rows = scored_rows(comparison)
-    scored = [row for row in rows if row["kind"] != STAMPED]
-    visible = [row for row in rows if row["kind"] == STAMPED]
     powers = [
         Column(percent_area(area), f"power_{area:g}", interval="text") for area in comparison.areas
     ]
-    found, with_owner = _metric_columns(comparison, TRIGGER), (*NAMES, OWNER)
+    paired = _differences(comparison)
     made = [
-        ("areas", "Predictive power at each area", scored, NAMES, [*powers, NO_PATTERN]),
-        ("differences", "Differences between methods", _differences(comparison), NAMES, BETWEEN),
-        ("hidden", f"{TRIGGER}: hidden", scored, with_owner, found),
-        ("visible", f"{TRIGGER}: visible", visible, with_owner, found),
+        ("areas", "Predictive power at each area", rows, [*NAMES], [*powers, NO_PATTERN]),
+        ("differences", "Differences between methods", paired, [*NAMES], [*BETWEEN]),
     ]
-    others = dict.fromkeys(metric.table for metric in comparison.metrics)
-    for i, title in enumerate(title for title in others if title != TRIGGER):
-        made.append((f"metrics-{i}", title, rows, NAMES, _metric_columns(comparison, title)))
+    for i, title in enumerate(dict.fromkeys(metric.table for metric in comparison.metrics)):
+        names = [*NAMES, OWNER] if title == TRIGGER else [*NAMES]
+        made.append((f"metrics-{i}", title, rows, names, _metric_columns(comparison, title)))
     filled = [
         Table([*names, *columns], of_table, key, title).filled(len(names))
         for key, title, of_table, names, columns in made
@@ -66,13 +61,13 @@ def tables(comparison: Comparison) -> list[Table]:
     return [table for table in filled if table.rows]
 
 
-def numbers_tables(comparison: Comparison) -> list[Table]:
-    """The power of each method, strongest first: a row for each method, a column for each model and
-    kind of canvas. The first table has the methods that are shown at once, and no pattern."""
+def numbers_table(comparison: Comparison) -> Table:
+    """The power of each method, strongest first, and without a pattern: a row for each method, a
+    column for each model and kind of canvas."""
     scored = [record for record in comparison.records if record.powers]
-    names = strongest_names(scored, comparison.area)
     rows: dict[str, dict[str, Any]] = {
-        name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)} for name in names
+        name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)}
+        for name in strongest_names(scored, comparison.area)
     }
     bare: dict[str, Any] = {"name": "no pattern", "role": CONTROL}
     several = len({record.kind for record in scored}) > 1
@@ -84,15 +79,9 @@ def numbers_tables(comparison: Comparison) -> list[Table]:
             power = {f"on {place}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
             rows[row["name"]] |= {"role": row["role"], **power}
             bare[f"on {place}"] = row["no_pattern"]
-    first = first_names(names)
     title = f"Power of {percent_area(comparison.area)} of the pixels"
-    return [
-        Table([NAMES[0], *columns.values()], of_table, key, title)
-        for key, of_table in (
-            ("numbers", [*(rows[name] for name in first), *([bare] if names else [])]),
-            ("more-numbers", [rows[name] for name in names if name not in first]),
-        )
-    ]
+    shown = [*rows.values(), bare] if rows else []
+    return Table([NAMES[0], *columns.values()], shown, "numbers", title)
 
 
 def scored_rows(comparison: Comparison) -> list[Row]:
@@ -157,7 +146,7 @@ def area_slider(comparison: Comparison) -> dict[str, Any] | None:
     if not scored or channels not in (1, 3):
         return None
     names, models = strongest_names(scored, comparison.area), list(comparison.models)
-    first, searches = first_names(names), search_names(scored)
+    searches = search_names(scored)
     by_name = {record.name: record for record in scored}
     canvases = _canvases(comparison, [*by_name.values()])
     records = {(r.canvas, r.model, r.name): r for r in scored if r.canvas in canvases}
@@ -194,7 +183,6 @@ def area_slider(comparison: Comparison) -> dict[str, Any] | None:
                 "name": name,
                 "how": SEARCHED if by_name[name].searches else CUT,
                 "control": by_name[name].control,
-                "more": name not in first,
             }
             for name in names
         ],

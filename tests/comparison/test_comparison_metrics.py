@@ -169,15 +169,6 @@ def test_a_metric_that_fails_costs_no_more_than_itself():
     assert all_facts(comparison) == all_facts(compared(methods=ITSELF))
 
 
-@pytest.mark.parametrize("value", [lambda score: score, lambda score: {"b": score}])
-def test_numbers_and_powers_in_one_column_are_refused(value):
-    comparison = measured(lambda _, result, __: value(0.5 if result.canvas else power_of(3, 4, 0)))
-    assert {(f.what, f.reason) for f in comparison.failures} == {
-        ("mine", "TypeError: it returned a number for one canvas and a PredictivePower for another")
-    }
-    assert all(set(record.scores) == {"distance"} for record in comparison.records)
-
-
 def test_a_metric_gets_a_private_classifier_and_the_same_random_numbers_for_each_map():
     net = linear_net()
 
@@ -220,7 +211,6 @@ def named(*names):
 
 
 REFUSALS = {
-    "one metric": lambda: compared(metrics=DISTANCE),
     "functions": lambda: compared(metrics=[DISTANCE.measure]),
     "two of one name": lambda: named("iou", "iou"),
     "a column of a record": lambda: named("model"),

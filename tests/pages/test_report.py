@@ -72,8 +72,9 @@ def test_the_summary_the_numbers_and_the_slider_are_not_folded(usual):
     assert not [attrs for tag, attrs in page.tags if tag == "details" and "open" in attrs]
     assert small_comparison().summary in page.text.replace("\N{NO-BREAK SPACE}", " ")
     assert [*page.tables] == [
-        *("table-numbers", "table-areas", "table-differences", "table-hidden", "table-visible"),
-        *("table-metrics-0", "table-metrics-1", "table-metrics-2", None),
+        *("table-numbers", "table-areas", "table-differences"),
+        *(f"table-metrics-{i}" for i in range(4)),
+        None,
     ]
 
 
@@ -152,32 +153,6 @@ def test_the_numbers_are_a_row_a_method_and_a_column_a_model_and_kind(usual):
             assert cell.startswith(percent(means[key]))
 
 
-def test_the_strongest_and_the_familiar_methods_are_shown_at_once(unillustrated):
-    """The others are folded, in the table and beside the slider; a single one is not."""
-    comparison = small_comparison()
-    [*own] = comparison.select(method="RandomPixels")
-    weak = [
-        replace(
-            r, method=name, powers={a: replace(p, value=-1e-6 * i) for a, p in r.powers.items()}
-        )
-        for i, name in enumerate([*(f"weak {i}" for i in range(8)), "Occlusion"], 1)
-        for r in own
-    ]
-    html = unillustrated(replace(comparison, records=comparison.records + weak))
-    shown, folded = (
-        [row[0].split(" control")[0] for row in Page(html).tables[f"table-{key}"][1:]]
-        for key in ("numbers", "more-numbers")
-    )
-    assert (len(shown), shown[-2:]) == (10, ["Occlusion", "no pattern"])
-    assert folded == ["weak 4", "weak 5", "weak 6", "weak 7"]
-    assert "Show 4 more methods" in Page(html).text
-    more = [method["name"] for method in data_of(html)["methods"] if method["more"]]
-    assert more == folded
-    single = [r for r in weak if r.method in ("weak 0", "weak 1", "weak 2", "weak 3", "weak 4")]
-    html = unillustrated(replace(comparison, records=comparison.records + single))
-    assert "table-more-numbers" not in Page(html).tables
-
-
 def written_as(key, value):
     """How the page writes a score, worked out independently."""
     if key.startswith(("power_", "on_", "no_pattern")):
@@ -203,15 +178,11 @@ def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
             assert any(re.match(f"{text}( |$)", cell) for cell in own), (name, key)
 
 
-def test_hidden_and_visible_triggers_have_separate_tables(usual):
-    tables = Page(usual).tables
-    assert {row[2] for row in tables["table-hidden"][1:]} == {"positive", "white"}
-    assert {row[2] for row in tables["table-visible"][1:]} == {"stamped"}
-    owners = {(row[1], row[3]) for row in tables["table-hidden"][1:]}
+def test_a_table_of_the_trigger_says_whose_it_is(usual):
+    [table] = [rows for rows in Page(usual).tables.values() if rows[0][3:5] == ["trigger", "IoU"]]
+    assert {row[2] for row in table[1:]} == {"positive", "white", "stamped"}
+    owners = {(row[1], row[3]) for row in table[1:]}
     assert owners == {("bad", "this model's"), ("clean", "another model's (control)")}
-    models = [row[1] for row in tables["table-visible"][1:]]
-    assert models == ["clean"] * 4 + ["bad"] * 4
-    assert "ClassPattern searches" in {row[0] for row in tables["table-visible"]}
 
 
 def test_failures_settings_and_accuracies_are_on_the_page(usual):

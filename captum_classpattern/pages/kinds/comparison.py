@@ -15,7 +15,7 @@ from captum_classpattern.comparison.records import (
 )
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.report import write_report as write
-from captum_classpattern.pages.report_data import numbers_tables
+from captum_classpattern.pages.report_data import numbers_table
 from captum_classpattern.visualization import plot_curves as draw_curves
 from captum_classpattern.visualization import plot_maps
 from captum_classpattern.visualization.drawing import Drawing
@@ -28,18 +28,15 @@ __all__ = ["parts", "plot", "plot_curves", "write"]
 def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup]]:
     scored = [record for record in comparison.records if record.powers]
     area = comparison.area
-    first, others = numbers_tables(comparison)
+    numbers = numbers_table(comparison)
     shown = [
         html.side_by_side(*_pictured(comparison, figure_names(scored, area))),
-        html.table_of(first.columns, first.rows),
+        html.table_of(numbers.columns, numbers.rows),
         html.paragraph(
             f"Power of {percent_area(area)} of the pixels on held-out images: means over classes "
             "with their 95 % intervals."
         ),
     ]
-    if others.rows:
-        table = html.table_of(others.columns, others.rows)
-        shown.append(html.folded(f"Show {len(others.rows)} more methods", table))
     if comparison.summary:
         shown.append(html.paragraph(comparison.summary))
     if notes := comparison.notes():

@@ -85,7 +85,7 @@ function showSlider(data) {
   // one button for each model or method, with its pattern
   function makeCards(kind, names) {
     const part = byId(kind === "model" ? "slider-models" : "slider-all");
-    const [list, more] = part.querySelectorAll("ul");
+    const list = part.querySelector("ul");
     part.hidden = names.length < 2;
     return names.map((name, number) => {
       const item = document.createElement("li");
@@ -102,7 +102,7 @@ function showSlider(data) {
         show();
       });
       item.append(button);
-      (kind === "method" && data.methods[number].more ? more : list).append(item);
+      list.append(item);
       return button;
     });
   }
@@ -110,10 +110,6 @@ function showSlider(data) {
   const models = makeCards("model", data.models);
   const methods = makeCards("method", data.methods.map((method) => method.name));
   data.methods.forEach((method, i) => methods[i].classList.toggle("control", method.control));
-  const folded = document.querySelector("#slider-all details");
-  const count = data.methods.filter((method) => method.more).length;
-  folded.hidden = count === 0;
-  folded.querySelector("summary").textContent = `Show ${count} more methods`;
 
   function showCard(button, canvas, cell, area, pressed) {
     draw(button.querySelector("canvas"), paint(canvas, cell, area), cell ? cell.masks[area] : "");
