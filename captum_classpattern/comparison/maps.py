@@ -119,14 +119,9 @@ class CanvasResult:
         return self.maps.task.targets[self.canvas]
 
     @property
-    def kind(self) -> str:
-        """The kind of the canvas."""
-        return self.maps.task.kinds[self.canvas]
-
-    @property
     def stamped(self) -> bool:
         """Whether the canvas carries the trigger."""
-        return self.kind == STAMPED
+        return self.maps.task.kinds[self.canvas] == STAMPED
 
     @property
     def map(self) -> Tensor:

@@ -3,8 +3,7 @@ that went wrong; and means over classes."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -146,10 +145,6 @@ class Failure:
                 return found.expand(words)
         return self.reason
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
 
 def format_error(error: Exception) -> str:
     """An error in one line."""
@@ -188,11 +183,6 @@ def mean_difference(
         return record.target, (power.value - share, newcombe(hits, power.n, other_hits, power.n))
 
     return mean_over_classes(grouped(map(difference, records)))
-
-
-def class_mean(values: Iterable[tuple[int, float]]) -> float:
-    """The mean over classes of values, each given with its class."""
-    return fmean(map(fmean, grouped(values).values()))
 
 
 # ---- which methods are shown

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from captum_classpattern.comparison.records import (
     Failure,
     Record,
     by_name,
-    class_mean,
     counted,
     grouped,
     mean_difference,
@@ -138,7 +138,7 @@ class Comparison(Result):
                     power = mean_power(scores)
                     row[key], (row[f"{key}_low"], row[f"{key}_high"]) = power.value, power.interval
                 else:
-                    row[key] = class_mean(scores)
+                    row[key] = fmean(map(fmean, grouped(scores).values()))
         return row
 
     def table(self, by: str = "method") -> Any:
@@ -154,7 +154,7 @@ class Comparison(Result):
             "differences": self.differences(),
             "metrics": [metric.as_dict() for metric in self.metrics],
             "rows": [row for row in self.rows("canvas") if "failure" not in row],
-            "failures": [failure.as_dict() for failure in self.failures],
+            "failures": [asdict(failure) for failure in self.failures],
         }
         return json.dumps(content, indent=2, allow_nan=False)
 

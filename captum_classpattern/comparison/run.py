@@ -34,6 +34,7 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.power import Scorer
 
+NUMBERS = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 Methods = Mapping[str, Method] | Sequence[str] | str
@@ -67,28 +68,16 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_numbers(self, counts=("max_images", "n_seeds", "stamped"))
+        check_numbers(self, counts=NUMBERS[:-1])
 
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds that each method runs with."""
-        return [(self.seed + i) % 2**63 for i in range(self.n_seeds)]
-
-    def as_dict(self) -> dict[str, int]:
-        """What decides the result, besides areas and kinds."""
-        names = ("max_images", "n_seeds", "stamped", "seed")
-        return {name: getattr(self, name) for name in names}
-
-    def areas_with(self, area: float, size: Sequence[int]) -> list[float]:
-        """All areas in order; default areas that keep no pixel are left out."""
-        usual = [each for each in AREAS if round(each * size[0] * size[1]) > 0]
+    def task_of(self, canvases: Tensor, targets: Any, area: float, model: Classifier) -> Task:
+        """What all models have in common; default areas that keep no pixel are left out."""
+        check_pixels(canvases, "canvases")
+        count, size = len(canvases), canvases.shape[-2:]
+        usual = [each for each in AREAS if round(each * size.numel()) > 0]
         areas = sorted({*map(float, usual if self.areas is None else self.areas), area})
         for each in areas:
             pixels_kept(each, size)
-        return areas
-
-    def kinds_of(self, count: int) -> list[str]:
-        """The kind of each canvas."""
         kinds = ["canvas"] * count if self.canvas_kinds is None else [*self.canvas_kinds]
         if len(kinds) != count:
             raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
@@ -96,7 +85,9 @@ class CompareSettings:
             raise ValueError(
                 f"canvas_kinds: {STAMPED!r} is the kind of stamped canvases; use another word"
             )
-        return kinds
+        seeds = [(self.seed + i) % 2**63 for i in range(self.n_seeds)]
+        targets = parse_targets(targets, count, model)
+        return Task("", canvases.detach(), targets, kinds, area, areas, seeds)
 
 
 def compare(
@@ -180,57 +171,35 @@ def compare(
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
     settings = CompareSettings(**options)
-    _check_models(models)
-    methods = _check_methods(DEFAULT if methods is None else methods)
-    metrics = check_metrics(metrics)
-    check_pixels(canvases, "canvases")
-    canvases, first, area = canvases.detach(), next(iter(models.values())), float(area)
-    targets = parse_targets(targets, len(canvases), first)
-    kinds = settings.kinds_of(len(canvases))
-    areas = settings.areas_with(area, canvases.shape[-2:])
-    triggers = _triggers_of(models) if triggers is None else _check_triggers(models, triggers)
+    _check_models_and_methods(models, methods)
+    metrics, first = check_metrics(metrics), next(iter(models.values()))
+    task = settings.task_of(canvases, targets, float(area), first)
+    triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
     accuracies: dict[str, float | None] = dict.fromkeys(models)
-    with as_they_were(models.values(), canvases, targets, settings.seed) as n_classes:
-        search, scored = images_for(first, canvases, targets, search, held_out, settings.max_images)
-        scorers = {
-            name: Scorer(model, scored.to(*device_and_dtype(model, canvases)), canvases)
-            for name, model in models.items()
-        }
+    with as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
+        search, scored = images_for(first, task, search, held_out, settings.max_images)
+        tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
         if held_out.labels is not None:
-            accuracies |= _accuracies(scorers, n_classes)
-        others = other_images_of(search, canvases, targets, settings.seed)
-        tasks = []
-        for name in models:
-            task = Task(
-                name, canvases, targets, kinds, area, areas, settings.seeds, others, scorers
-            )
-            if trigger := _trigger_for(name, triggers):
-                task = add_trigger(task, trigger, search, scored.images, settings.stamped)
-            tasks.append(task)
+            accuracies |= _accuracies(tasks[0].scorers, n_classes)
         if not isinstance(methods, Mapping):
-            methods = known_methods(search, names=methods, precision=settings.precision)
+            names = DEFAULT if methods is None else methods
+            methods = known_methods(search, names=names, precision=settings.precision)
         class_names = known_names(first)
         comparison = Comparison(
             models=accuracies,
-            canvases=canvases.cpu(),
-            targets=targets,
-            kinds=kinds,
+            canvases=task.canvases.cpu(),
+            targets=task.targets,
+            kinds=task.kinds,
             stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
             triggers={task.model: task.trigger for task in tasks if task.trigger is not None},
             backdoored=list(triggers),
             records=[],
             failures=[],
             class_names=None if class_names is None else [str(name) for name in class_names],
-            area=area,
-            areas=areas,
-            settings={
-                "area": area,
-                "areas": areas,
-                **settings.as_dict(),
-                **_provenance(search, scored, methods),
-                "complete": False,
-            },
+            area=task.area,
+            areas=[*task.areas],
+            settings=_provenance(settings, task, search, scored, methods) | {"complete": False},
             seen=frozenset(search.hashes),
             metrics=metrics,
         )
@@ -241,6 +210,31 @@ def compare(
         except KeyboardInterrupt as error:
             raise Interrupted(comparison) from error
     return replace(comparison, settings={**comparison.settings, "complete": True})
+
+
+def _tasks(
+    task: Task,
+    models: Mapping[str, Classifier],
+    triggers: Mapping[str, Pattern],
+    search: LabelledImages,
+    held_out: LabelledImages,
+    stamped: int,
+) -> list[Task]:
+    """What the methods get on each model. The only trigger is looked for on all models."""
+    scorers = {
+        name: Scorer(model, held_out.to(*device_and_dtype(model, task.canvases)), task.canvases)
+        for name, model in models.items()
+    }
+    others = other_images_of(search, task.canvases, task.targets, task.seed)
+    only = next(iter(triggers.values())) if len(triggers) == 1 else None
+    tasks = []
+    for name in models:
+        own = replace(task, model=name, other_images=others, scorers=scorers)
+        trigger = triggers.get(name, only)
+        if trigger is not None:
+            own = add_trigger(own, trigger, search, held_out.images, stamped)
+        tasks.append(own)
+    return tasks
 
 
 def _run(
@@ -300,7 +294,7 @@ def _record(method: str, maps: Maps, result: CanvasResult) -> Record:
         model=task.model,
         method=method,
         canvas=result.canvas,
-        kind=result.kind,
+        kind=task.kinds[result.canvas],
         target=result.target,
         control=bound.control,
         map=result.map,
@@ -313,9 +307,6 @@ def _record(method: str, maps: Maps, result: CanvasResult) -> Record:
     )
 
 
-# ---- what the methods get
-
-
 def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float]:
     """The share of the held-out images that each model classifies correctly."""
     accuracies = {}
@@ -326,22 +317,14 @@ def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict
     return accuracies
 
 
-def _trigger_for(model: str, triggers: Mapping[str, Pattern]) -> Pattern | None:
-    """A model's own trigger, or the only one there is."""
-    only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    return triggers.get(model, only)
-
-
-def _triggers_of(models: Mapping[str, Classifier]) -> dict[str, Pattern]:
-    """The triggers that the models carry."""
-    carried = {name: getattr(model, "trigger", None) for name, model in models.items()}
-    return {name: trigger for name, trigger in carried.items() if trigger is not None}
-
-
 def _provenance(
-    search: LabelledImages, held_out: LabelledImages, methods: Mapping[str, Method]
+    settings: CompareSettings,
+    task: Task,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    methods: Mapping[str, Method],
 ) -> dict[str, Any]:
-    """What a comparison says about its images and its methods, as plain values for JSON."""
+    """All settings, and what a comparison says about its images and its methods, for JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, bool | int | float | str | None):
@@ -350,6 +333,9 @@ def _provenance(
 
     keywords = {name: m[1] if isinstance(m, tuple) else {} for name, m in methods.items()}
     return {
+        "area": task.area,
+        "areas": task.areas,
+        **{name: getattr(settings, name) for name in NUMBERS},
         "methods": {
             name: {key: plain(value) for key, value in given.items()}
             for name, given in keywords.items()
@@ -366,7 +352,7 @@ def _provenance(
 # ---- arguments
 
 
-def _check_models(models: Mapping[str, Classifier]) -> None:
+def _check_models_and_methods(models: Mapping[str, Classifier], methods: Methods | None) -> None:
     if not isinstance(models, Mapping):
         raise ArgumentTypeError(
             f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
@@ -374,9 +360,6 @@ def _check_models(models: Mapping[str, Classifier]) -> None:
         )
     if not models:
         raise ValueError("models is empty: give a dict of classifiers by name")
-
-
-def _check_methods(methods: Methods) -> Methods:
     for name, method in methods.items() if isinstance(methods, Mapping) else ():
         make = method[0] if isinstance(method, tuple) else method
         if not callable(make):
@@ -385,12 +368,15 @@ def _check_methods(methods: Methods) -> Methods:
                 f"class itself, alone or in a pair with the keywords of attribute; got "
                 f"{type(make).__name__}: an object is bound to one model"
             )
-    return methods
 
 
-def _check_triggers(
-    models: Mapping[str, Classifier], triggers: Mapping[str, Pattern]
+def _triggers_of(
+    models: Mapping[str, Classifier], triggers: Mapping[str, Pattern] | None
 ) -> Mapping[str, Pattern]:
+    """The triggers that are given, or those that the models carry."""
+    if triggers is None:
+        carried = {name: getattr(model, "trigger", None) for name, model in models.items()}
+        return {name: trigger for name, trigger in carried.items() if trigger is not None}
     unknown = [name for name in triggers if name not in models]
     if unknown:
         raise ValueError(

@@ -135,27 +135,22 @@ def as_they_were(
 
 
 def images_for(
-    model: Classifier,
-    canvases: Tensor,
-    targets: Iterable[int],
-    search: ImagesAndLabels,
-    held_out: LabelledImages,
-    most: int,
+    model: Classifier, task: Task, search: ImagesAndLabels, held_out: LabelledImages, most: int
 ) -> tuple[LabelledImages, LabelledImages]:
     """The search images, and at most so many held-out images in one Tensor. Without labels they
     have the model's predictions. An error unless the patterns of each target can be stamped on a
     held-out image, and none of these is a search image or a canvas."""
     search = LabelledImages.of(search, argument="search images")
-    check_same_shape(canvases, search.shape)
-    search = ensure_labels(model, search, like=canvases)
-    held_out = ensure_labels(model, held_out, like=canvases)
+    check_same_shape(task.canvases, search.shape)
+    search = ensure_labels(model, search, like=task.canvases)
+    held_out = ensure_labels(model, held_out, like=task.canvases)
     scored = held_out.stratified_sample(most).in_one_tensor()
-    if scored.shape != canvases.shape[1:]:
+    if scored.shape != task.canvases.shape[1:]:
         raise ValueError(
-            f"held-out images must have the canvases' shape {tuple(canvases.shape[1:])}, got "
+            f"held-out images must have the canvases' shape {tuple(task.canvases.shape[1:])}, got "
             f"{scored.shape}"
         )
-    for target in dict.fromkeys(targets):
+    for target in dict.fromkeys(task.targets):
         if not len(scored.without_class(target)):
             raise ValueError(
                 f"all {len(scored)} held-out images are of class {target}: give images of other "
@@ -169,7 +164,7 @@ def images_for(
             "scored on images that no search has seen; leave these out "
             "(datasets.load_images(...).halves() does)"
         )
-    hashes = LabelledImages.of(canvases, argument="canvases").hashes
+    hashes = LabelledImages.of(task.canvases, argument="canvases").hashes
     wrong = [number for number, digest in enumerate(hashes) if digest in {*scored.hashes}]
     if wrong:
         raise ValueError(

@@ -115,16 +115,14 @@ def write_report(
 
 def _summary(comparison: Comparison) -> str:
     settings = comparison.settings
-    methods = {record.method for record in comparison.records}
-    methods |= {failure.method for failure in comparison.failures}
+    methods = {of.method for of in (*comparison.records, *comparison.failures)}
     canvases = counted(len(comparison.canvases), "canvas", "canvases")
     classes = counted(len(set(comparison.targets)), "class", "classes")
-    text = f"{counted(len(methods), 'method')}, {canvases} of {classes}"
-    if isinstance(images := settings.get("held_out_images"), int):
-        held_out = counted(images, "held-out image")
-        text += f", scored on {held_out} that are not among the search images"
-    version = settings.get("versions", {}).get("captum_classpattern")
-    return f"{text}." + (f" Made with captum_classpattern {version}." if version else "")
+    return (
+        f"{counted(len(methods), 'method')}, {canvases} of {classes}, scored on "
+        f"{counted(settings['held_out_images'], 'held-out image')} that are not among the search "
+        f"images. Made with captum_classpattern {settings['versions']['captum_classpattern']}."
+    )
 
 
 def draw_figures(comparison: Comparison) -> list[PageFigure]:

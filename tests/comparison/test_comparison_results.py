@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import mean
 
 import numpy as np
@@ -168,7 +168,7 @@ def test_json_is_complete(comparison):
         "differences": comparison.differences(),
         "metrics": [metric.as_dict() for metric in METRICS],
         "rows": rows_of(comparison, "canvas"),
-        "failures": [failure.as_dict() for failure in comparison.failures],
+        "failures": [asdict(failure) for failure in comparison.failures],
     }
 
 

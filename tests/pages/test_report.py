@@ -250,7 +250,7 @@ def test_names_and_errors_are_escaped(unillustrated, usual):
     names, models = [f"{EVIL}{i}" for i in range(3)], (f"a{EVIL}", f"b{EVIL}")
     comparison = small_comparison(models=models, method=f"m{EVIL}", class_names=(*names,))
     html = unillustrated(
-        replace(comparison, settings={"lone\ud800": "\ud800"}),
+        replace(comparison, settings={**comparison.settings, "lone\ud800": "\ud800"}),
         title=f"t{EVIL}",
         figures=[PageFigure(report.MAPS, "", f"f{EVIL}")],
     )
