@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from captum_classpattern import Pattern, known_methods
 from captum_classpattern.comparison.maps import BoundMethod, top_pixels
-from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.comparison.methods import METHOD_NAMES
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores import mean_pairwise_iou
 from captum_classpattern.scores.intervals import bootstrap_over_classes
@@ -182,7 +182,7 @@ def measure(problem: Problem, other: nn.Module | None, out: Path) -> None:
     """Appends the rows of the methods that the file lacks."""
     done = {row["method"] for row in having(read_rows(out), model=problem.name)}
     canvases = problem.canvases()
-    for name in (IMAGE, *NAMES):
+    for name in (IMAGE, *METHOD_NAMES):
         if name not in (*LEFT_OUT, *done):
             print(f"checking {name} on {problem.name}", flush=True)
             append_rows(out, [row_of(problem, other, canvases, name)])

@@ -16,7 +16,7 @@ from captum_classpattern.cli.errors import INTERRUPTED
 from captum_classpattern.cli.printing import print_table, say
 from captum_classpattern.results import as_table
 
-LEGEND = """\
+POWER_LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are
 stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
 over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
@@ -26,9 +26,9 @@ holds for these classes alone).
 
 def _methods(text: str) -> list[str]:
     from captum_classpattern._validation import suggest_names
-    from captum_classpattern.comparison.methods import NAMES
+    from captum_classpattern.comparison.methods import METHOD_NAMES
 
-    names, known = [name.strip() for name in text.split(",")], [*NAMES, "MODULE:NAME"]
+    names, known = [name.strip() for name in text.split(",")], [*METHOD_NAMES, "MODULE:NAME"]
     for name in names:
         if name not in known and ":" not in name:
             raise ValueError(
@@ -217,7 +217,7 @@ def print_comparison(comparison: "cp.Comparison") -> None:
             {column.heading: cell(column, row) for column in table.columns} for row in table.rows
         ]
         print_table(as_table(rows), dict.fromkeys(rows[0], ""), table.title.replace(SPACE, " "))
-        say(LEGEND, comparison.summary)
+        say(POWER_LEGEND, comparison.summary)
     else:
         print("No method gave a map.")
     if notes := comparison.notes():

@@ -31,7 +31,7 @@ DEFAULT = (
     "Occlusion", "GuidedGradCam", "LayerGradCam", "LRP", "Lime", "KernelShap", "RandomPixels",
     "BestRandomMask",
 )  # fmt: skip
-NAMES = (  # of all known methods
+METHOD_NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
     "LearnedPattern",  # its colours are free
@@ -41,9 +41,9 @@ WITH_IMAGES: dict[str, Callable[[Any, LabelledImages], attr.Attribution]] = {
     "LearnedPattern": LearnedPattern,
     "BestRandomMask": BestRandomMask,
 }
-CELLS = 7  # superpixels per side
+CELLS_PER_SIDE = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
-AT_ONCE = 64
+PERTURBED_AT_ONCE = 64
 
 
 def known_methods(
@@ -125,11 +125,11 @@ def known_methods(
             raise ValueError(f"two methods are named {own!r}: rename one of them")
         if own != name:
             methods[own] = _own_method(name, source, budget)
-        elif name in NAMES:
+        elif name in METHOD_NAMES:
             methods[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
         else:
             raise ValueError(
-                f"there is no method {name!r}: choose from {', '.join(NAMES)}, or give a "
+                f"there is no method {name!r}: choose from {', '.join(METHOD_NAMES)}, or give a "
                 "function from a model to an Attribution, or the name of your own as MODULE:NAME"
             )
     return methods
@@ -163,7 +163,7 @@ def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
     """The keywords of ``attribute``. Images are loaded only for methods that need them."""
     keywords: dict[str, Any] = {}
     if name == "IntegratedGradients":
-        keywords["internal_batch_size"] = AT_ONCE
+        keywords["internal_batch_size"] = PERTURBED_AT_ONCE
     if name in ("DeepLiftShap", "GradientShap"):
         keywords["baselines"] = source.take(evenly_spaced(len(source), REFERENCES))
     if name == "GradientShap":
@@ -171,13 +171,13 @@ def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
     if name in ("FeatureAblation", "ShapleyValueSampling", "Lime", "KernelShap"):
         keywords["feature_mask"] = grid_cells(*source.shape[1:])
     if name in ("Lime", "KernelShap"):
-        keywords["n_samples"] = 2 * CELLS**2
+        keywords["n_samples"] = 2 * CELLS_PER_SIDE**2
     if name == "Occlusion":
-        window = [max(1, -(-side // CELLS)) for side in source.shape[1:]]
+        window = [max(1, -(-side // CELLS_PER_SIDE)) for side in source.shape[1:]]
         keywords["sliding_window_shapes"] = (source.shape[0], *window)
         keywords["strides"] = (source.shape[0], *(max(1, side // 2) for side in window))
     if "feature_mask" in keywords or name == "Occlusion":
-        keywords["perturbations_per_eval"] = AT_ONCE
+        keywords["perturbations_per_eval"] = PERTURBED_AT_ONCE
     return keywords
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier, seed_generators
 from captum_classpattern.comparison.maps import CanvasResult, Maps, top_pixels
-from captum_classpattern.comparison.records import IDENTITY, Score
+from captum_classpattern.comparison.records import FIRST_COLUMNS, Score
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import components, high_frequency_share, total_variation
@@ -19,7 +19,7 @@ from captum_classpattern.scores.stability import mean_pairwise_iou
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 
 RESERVED = (  # columns that no metric may be named after
-    *IDENTITY, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
+    *FIRST_COLUMNS, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
 )  # fmt: skip
 
 # The tables of the report.
@@ -219,7 +219,7 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     return metrics
 
 
-def measure(metric: Metric, maps: Maps) -> list[dict[str, Score]]:
+def scores_of(metric: Metric, maps: Maps) -> list[dict[str, Score]]:
     """The values for each canvas by column, of which the only one is named ""."""
     measured = []
     with maps.method.seeded(maps.task.seed):

@@ -15,7 +15,7 @@ from captum_classpattern.scores.power import PredictivePower
 K = TypeVar("K")
 T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
-IDENTITY = ("model", "method", "kind", "control", "cut_from_canvas")  # the first columns of a table
+FIRST_COLUMNS = ("model", "method", "kind", "control", "cut_from_canvas")  # of a table
 STAMPED = "stamped"  # the kind of the canvases that carry a trigger
 PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not support; other errors
     (
@@ -187,7 +187,7 @@ def mean_difference(
 
 # ---- which methods are shown
 
-COLUMNS, CONTROLS = 9, 2  # methods in a figure, and controls among them, at most
+MOST_METHODS, MOST_CONTROLS = 9, 2  # methods in a figure, and controls among them, at most
 
 
 def strongest_names(records: Sequence[Record], area: float) -> list[str]:
@@ -201,7 +201,8 @@ def figure_names(records: Sequence[Record], area: float) -> list[str]:
     strongest controls."""
     names = strongest_names(records, area)
     searches, controls = search_names(records), control_names(records)
-    first = [name for name in names if name in searches][:COLUMNS]
-    last = [name for name in names if name in controls][: min(CONTROLS, COLUMNS - len(first))]
+    first = [name for name in names if name in searches][:MOST_METHODS]
+    room = MOST_METHODS - len(first)
+    last = [name for name in names if name in controls][: min(MOST_CONTROLS, room)]
     others = [name for name in names if name not in {*searches, *controls}]
-    return [*first, *others[: COLUMNS - len(first) - len(last)], *last]
+    return [*first, *others[: room - len(last)], *last]

@@ -13,7 +13,7 @@ from captum_classpattern._validation import join_names
 from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import (
-    IDENTITY,
+    FIRST_COLUMNS,
     Failure,
     Record,
     by_name,
@@ -28,7 +28,6 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import PredictivePower
 
-Row = dict[str, Any]
 NO_PATTERN = "no pattern"
 
 
@@ -116,7 +115,7 @@ class Comparison(Result):
         rows = []
         for group in groups:
             first = group[0]
-            row: Row = {name: getattr(first, name) for name in IDENTITY}
+            row: dict[str, Any] = {name: getattr(first, name) for name in FIRST_COLUMNS}
             if by == "method":
                 row["canvases"] = len(group)
             else:
@@ -128,10 +127,10 @@ class Comparison(Result):
             for f in self.failures
         ]
 
-    def _means(self, records: Sequence[Record]) -> Row:
+    def _means(self, records: Sequence[Record]) -> dict[str, Any]:
         """The means of all scores that were measured; those of powers with their intervals."""
-        row = Row()
-        for parts in zip(*(_scores(record, self.metrics) for record in records)):
+        row: dict[str, Any] = {}
+        for parts in zip(*(_scores_by_column(record, self.metrics) for record in records)):
             scored = [(r.target, *pair) for r, part in zip(records, parts) for pair in part.items()]
             for key, scores in grouped((key, (y, score)) for y, key, score in scored).items():
                 if isinstance(scores[0][1], PredictivePower):
@@ -162,7 +161,7 @@ class Comparison(Result):
         """How far the strongest method of each model, which is no control, is above each other one
         and above no pattern: the mean difference of their powers, paired by canvas, with its 95 %
         interval. Powers are those of the first kind of canvas. The strongest others come first."""
-        rows: list[Row] = []
+        rows: list[dict[str, Any]] = []
         for model in self.models:
             scored = self.select(model=model, kind=self.kinds[0])
             names, groups = strongest_names(scored, self.area), by_name(scored)
@@ -312,7 +311,7 @@ class Interrupted(KeyboardInterrupt):
         self.comparison = comparison
 
 
-def _scores(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+def _scores_by_column(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
     """The scores of a record by column: powers, and each metric."""
     powers: dict[str, Any] = {f"power_{area:g}": power for area, power in record.powers.items()}
     if record.powers:

@@ -20,7 +20,7 @@ from captum_classpattern.classifier import Classifier, device_and_dtype, warn_if
 from captum_classpattern.classifier.class_names import known_names, parse_targets
 from captum_classpattern.comparison.maps import CanvasResult, Maps, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, scores_of
 from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.task import (
@@ -34,8 +34,8 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.power import Scorer
 
-NUMBERS = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
-AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
+USUAL_AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 Methods = Mapping[str, Method] | Sequence[str] | str
 
@@ -68,13 +68,13 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_numbers(self, counts=NUMBERS[:-1])
+        check_numbers(self, counts=SAVED[:-1])
 
     def task_of(self, canvases: Tensor, targets: Any, area: float, model: Classifier) -> Task:
         """What all models have in common; default areas that keep no pixel are left out."""
         check_pixels(canvases, "canvases")
         count, size = len(canvases), canvases.shape[-2:]
-        usual = [each for each in AREAS if round(each * size.numel()) > 0]
+        usual = [each for each in USUAL_AREAS if round(each * size.numel()) > 0]
         areas = sorted({*map(float, usual if self.areas is None else self.areas), area})
         for each in areas:
             pixels_kept(each, size)
@@ -204,7 +204,8 @@ def compare(
             metrics=metrics,
         )
         try:
-            for records, failures in _run(models, tasks, methods, metrics, settings.show_progress):
+            done = _run_methods(models, tasks, methods, metrics, settings.show_progress)
+            for records, failures in done:
                 comparison.records.extend(records)
                 comparison.failures.extend(failures)
         except KeyboardInterrupt as error:
@@ -237,7 +238,7 @@ def _tasks(
     return tasks
 
 
-def _run(
+def _run_methods(
     models: Mapping[str, Classifier],
     tasks: Sequence[Task],
     methods: Mapping[str, Method],
@@ -268,7 +269,7 @@ def _measure(
     for metric in metrics:
         reason = ""
         try:
-            measured = measure(metric, maps)
+            measured = scores_of(metric, maps)
         except Exception as error:
             measured, reason = [], format_error(error)
         finite = [all(map(isfinite, columns.values())) for columns in measured]
@@ -335,7 +336,7 @@ def _provenance(
     return {
         "area": task.area,
         "areas": task.areas,
-        **{name: getattr(settings, name) for name in NUMBERS},
+        **{name: getattr(settings, name) for name in SAVED},
         "methods": {
             name: {key: plain(value) for key, value in given.items()}
             for name, given in keywords.items()

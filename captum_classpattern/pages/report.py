@@ -16,10 +16,10 @@ from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from captum_classpattern.visualization.formats import percent
 
 TITLE = "Class patterns and other methods"
-DPI, SCREEN_DPI = 144, 96
+FIGURE_DPI, SCREEN_DPI = 144, 96
 MAX_ROWS = 12  # canvases in a figure
 CURVES, MAPS = "Power over the area", "Maps side by side"
-MOST_MODELS = 6  # in the line below the title
+MODELS_NAMED = 6  # in the line below the title
 ACCURACIES = (
     Column("model", "model"),
     Column("accuracy on the held-out images", "accuracy", percent, missing="not known (no labels)"),
@@ -43,7 +43,7 @@ class PageFigure:
         others."""
         try:
             figure, _ = draw()
-            png, _ = figure_png(figure, DPI)
+            png, _ = figure_png(figure, FIGURE_DPI)
         except (TypeError, ValueError) as error:
             return replace(self, failure=" ".join(str(error).split()))
         width, height = (round(SCREEN_DPI * inches) for inches in figure.get_size_inches())
@@ -95,7 +95,7 @@ def write_report(
         "report.html",
         title=title,
         models=comparison.models,
-        most_models=MOST_MODELS,
+        most_models=MODELS_NAMED,
         summary=_summary(comparison),
         interrupted=settings.get("complete") is False,
         slider=area_slider(comparison),
@@ -115,7 +115,8 @@ def write_report(
 
 def _summary(comparison: Comparison) -> str:
     settings = comparison.settings
-    methods = {of.method for of in (*comparison.records, *comparison.failures)}
+    methods = {record.method for record in comparison.records}
+    methods |= {failure.method for failure in comparison.failures}
     canvases = counted(len(comparison.canvases), "canvas", "canvases")
     classes = counted(len(set(comparison.targets)), "class", "classes")
     return (
@@ -136,7 +137,7 @@ def draw_figures(comparison: Comparison) -> list[PageFigure]:
         records = comparison.select(kind=kind)
         if any(record.powers for record in records):
             figure = PageFigure(CURVES, f"curves{suffix}", f"Predictive power over the area{on}")
-            names = _names(comparison, records)
+            names = _names_in_figure(comparison, records)
             draw = partial(comparison.plot_curves, kind=kind, methods=names, use_pyplot=False)
             curves.append(figure.drawn(draw))
         for model in comparison.models:
@@ -155,13 +156,13 @@ def _draw_maps(comparison: Comparison, records: Sequence[Record], name: str, of:
         replace(comparison, records=shown).plot,
         model=records[0].model,
         kind=records[0].kind,
-        methods=_names(comparison, shown),
+        methods=_names_in_figure(comparison, shown),
         use_pyplot=False,
     )
     return PageFigure(MAPS, name, f"Maps and patterns: {of}{limit}").drawn(draw)
 
 
-def _names(comparison: Comparison, records: Sequence[Record]) -> list[str]:
+def _names_in_figure(comparison: Comparison, records: Sequence[Record]) -> list[str]:
     """The methods of a figure of these records."""
     present = {record.name for record in records}
     return [n for n in figure_names(comparison.records, comparison.area) if n in present]

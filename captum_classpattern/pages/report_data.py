@@ -31,12 +31,11 @@ from captum_classpattern.visualization.formats import (
 from captum_classpattern.visualization.style import NO_PIXEL
 
 BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # of IntegratedGradients: it may break there
-CONTROL = "control"
-NO_PATTERN = Column("no pattern", "no_pattern", percent)
+WITHOUT = Column("no pattern", "no_pattern", percent)
 TRIGGERS = {True: "this model's", False: "another model's (control)"}
 ENDS = ("", "_low", "_high")  # of the keys of a power and of its interval
-NAMES = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
-OWNER = Column("trigger", "whose trigger")  # a metric may be called trigger
+NAME_COLUMNS = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
+WHOSE_TRIGGER = Column("trigger", "whose trigger")  # a metric may be called trigger
 BETWEEN = (Column("minus", "other"), Column("points (95 % interval)", "points"))
 
 
@@ -48,11 +47,11 @@ def tables(comparison: Comparison) -> list[Table]:
     ]
     paired = _differences(comparison)
     made = [
-        ("areas", "Predictive power at each area", rows, [*NAMES], [*powers, NO_PATTERN]),
-        ("differences", "Differences between methods", paired, [*NAMES], [*BETWEEN]),
+        ("areas", "Predictive power at each area", rows, [*NAME_COLUMNS], [*powers, WITHOUT]),
+        ("differences", "Differences between methods", paired, [*NAME_COLUMNS], [*BETWEEN]),
     ]
     for i, title in enumerate(dict.fromkeys(metric.table for metric in comparison.metrics)):
-        names = [*NAMES, OWNER] if title == TRIGGER else [*NAMES]
+        names = [*NAME_COLUMNS, WHOSE_TRIGGER] if title == TRIGGER else [*NAME_COLUMNS]
         made.append((f"metrics-{i}", title, rows, names, _metric_columns(comparison, title)))
     filled = [
         Table([*names, *columns], of_table, key, title).filled(len(names))
@@ -69,7 +68,7 @@ def numbers_table(comparison: Comparison) -> Table:
         name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)}
         for name in strongest_names(scored, comparison.area)
     }
-    bare: dict[str, Any] = {"name": "no pattern", "role": CONTROL}
+    bare: dict[str, Any] = {"name": "no pattern", "role": "control"}
     several = len({record.kind for record in scored}) > 1
     columns: dict[str, Column] = {}
     for row in scored_rows(comparison):
@@ -81,7 +80,7 @@ def numbers_table(comparison: Comparison) -> Table:
             bare[f"on {place}"] = row["no_pattern"]
     title = f"Power of {percent_area(comparison.area)} of the pixels"
     shown = [*rows.values(), bare] if rows else []
-    return Table([NAMES[0], *columns.values()], shown, "numbers", title)
+    return Table([NAME_COLUMNS[0], *columns.values()], shown, "numbers", title)
 
 
 def scored_rows(comparison: Comparison) -> list[Row]:
@@ -92,9 +91,9 @@ def scored_rows(comparison: Comparison) -> list[Row]:
     for row in comparison.rows():
         if "failure" not in row:
             name = full_name(row["method"], row["cut_from_canvas"])
-            role = CONTROL if row["control"] else "searches" if name in searches else ""
+            role = "control" if row["control"] else "searches" if name in searches else ""
             owner = TRIGGERS[row["model"] in comparison.backdoored]
-            rows.append({**row, "name": name, "role": role, OWNER.key: owner})
+            rows.append({**row, "name": name, "role": role, WHOSE_TRIGGER.key: owner})
     models, kinds = list(comparison.models), [*dict.fromkeys(comparison.kinds), STAMPED]
     power = f"power_{comparison.area:g}"
     rows.sort(key=lambda r: (models.index(r["model"]), kinds.index(r["kind"]), -r.get(power, 0.0)))
@@ -187,7 +186,7 @@ def area_slider(comparison: Comparison) -> dict[str, Any] | None:
             for name in names
         ],
         "cells": [
-            [[_cell(records.get((i, model, name))) for name in names] for i in canvases]
+            [[_cell_of_slider(records.get((i, model, name))) for name in names] for i in canvases]
             for model in models
         ],
     }
@@ -212,7 +211,7 @@ def _canvas_name(comparison: Comparison, canvas: int) -> str:
     return name if canvases.count(canvases[canvas]) == 1 else f"{name} {canvas}"
 
 
-def _cell(record: Record | None) -> Mapping[str, Any] | None:
+def _cell_of_slider(record: Record | None) -> Mapping[str, Any] | None:
     """A method's patterns of one canvas at all areas, with their numbers as texts."""
     if record is None:
         return None

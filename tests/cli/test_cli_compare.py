@@ -19,7 +19,7 @@ from captum_classpattern import Pattern, predictive_power
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.compare import choose_canvases, print_comparison, write_comparison
 from captum_classpattern.comparison import RandomPixels, known_methods
-from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.comparison.methods import METHOD_NAMES
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.pages import report
@@ -153,11 +153,11 @@ def test_a_method_from_a_module_of_the_working_folder(place, tmp_path, monkeypat
 
 def test_the_known_methods_are_those_of_the_library():
     images = torch.rand(6, 1, 4, 4), [0, 1, 2] * 2
-    assert list(known_methods(*images, names=NAMES)) == list(NAMES)
+    assert list(known_methods(*images, names=METHOD_NAMES)) == list(METHOD_NAMES)
     with pytest.raises(ValueError, match="choose from") as refused:
         known_methods(*images, names=["Magic"])
     [listed] = re.findall("choose from (.*?), or give", str(refused.value))
-    assert set(listed.split(", ")) == set(NAMES)
+    assert set(listed.split(", ")) == set(METHOD_NAMES)
 
 
 # ---- what is printed and written, of small comparisons

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.maps import BoundMethod
-from captum_classpattern.comparison.methods import NAMES, feature_layer, grid_cells
+from captum_classpattern.comparison.methods import METHOD_NAMES, feature_layer, grid_cells
 from captum_classpattern.demo import demo_images, demo_models
 
 # a pass is an image forward and backward; those of one image of 28 x 28
@@ -50,7 +50,7 @@ def demo():
     return demo_models()["natural"], images, labels
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "LearnedPattern"])
+@pytest.mark.parametrize("name", [name for name in METHOD_NAMES if name != "LearnedPattern"])
 def test_each_explains_the_demos_model_and_leaves_it_as_it_was(demo, name):
     model, images, labels = demo
     [(known, how)] = known_methods(images, labels, names=[name], n_steps=1).items()
@@ -95,10 +95,10 @@ def test_the_docs_name_the_passes_of_the_methods_and_of_recorded_searches():
 def test_all_names_are_known_and_the_default_is_in_order():
     assert [*known_methods(SEARCH, LABELS)] == [*DEFAULT]
     assert [*known_methods(SEARCH, LABELS, names=["LRP", "Lime", "LRP"])] == ["LRP", "Lime"]
-    for name, (make, _) in known_methods(SEARCH, LABELS, names=NAMES).items():
+    for name, (make, _) in known_methods(SEARCH, LABELS, names=METHOD_NAMES).items():
         if "Cam" not in name:
             assert type(make(linear_net())).__name__ == name
-    assert {*NAMES} > {*DEFAULT, "LearnedPattern"}
+    assert {*METHOD_NAMES} > {*DEFAULT, "LearnedPattern"}
     assert "LearnedPattern" not in DEFAULT
 
 
