@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from cyclopts import Parameter
 
@@ -15,6 +15,10 @@ from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import INTERRUPTED
 from captum_classpattern.cli.printing import print_table, say
 from captum_classpattern.results import as_table
+
+if TYPE_CHECKING:
+    from captum_classpattern.comparison import Metric
+    from captum_classpattern.comparison.run import CompareOptions
 
 POWER_LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are
@@ -111,11 +115,13 @@ def run_comparison(
     canvases: int = 1,
     white: bool = False,
     methods: Sequence[str],
-    **settings: Any,
+    area: float = 0.05,
+    metrics: "Sequence[Metric] | None" = None,
+    **more: "Unpack[CompareOptions]",
 ) -> "cp.Comparison":
-    """Chooses canvases, compares methods on them with these settings of ``compare``, and writes
-    the result; after an interrupt, the finished part."""
-    from captum_classpattern.comparison import Interrupted
+    """Chooses canvases, compares methods on them, and writes the result; after an interrupt, the
+    finished part."""
+    from captum_classpattern.comparison import METRICS, Interrupted
 
     search, held_out = images
     classes = searches.find_classes(next(iter(models.values())), search)
@@ -123,8 +129,7 @@ def run_comparison(
         models, search, classes, n=canvases, white=white, seed=searches.seed
     )
     keywords = searches.keywords()
-    seed = keywords.pop("seed")
-    known = cp.known_methods(search, names=methods, **keywords)
+    settings: CompareOptions = {**more, "canvas_kinds": kinds, "seed": keywords.pop("seed")}
     try:
         comparison = cp.compare(
             models,
@@ -132,9 +137,9 @@ def run_comparison(
             targets,
             search=search,
             held_out=held_out,
-            methods=known,
-            canvas_kinds=kinds,
-            seed=seed,
+            methods=cp.known_methods(search, names=methods, **keywords),
+            metrics=METRICS if metrics is None else metrics,
+            area=area,
             **settings,
         )
     except Interrupted as stopped:
