@@ -154,8 +154,8 @@ class BestRandomMask(WithBaselines, Control):
             return masks[scores.index(max(scores))]
 
         with preserve_state(self.forward_func, 0):
-            found = [best(image, label) for image, label in zip(images, targets)]
-        return masks_for(torch.stack(found), inputs)
+            best_masks = [best(image, label) for image, label in zip(images, targets)]
+        return masks_for(torch.stack(best_masks), inputs)
 
 
 class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped

@@ -141,8 +141,8 @@ class Failure:
     def why(self) -> str:
         """The reason in plain words, where they are known."""
         for error, words in PLAIN_REASONS:
-            if found := re.fullmatch(error, self.reason):
-                return found.expand(words)
+            if match := re.fullmatch(error, self.reason):
+                return match.expand(words)
         return self.reason
 
 

@@ -172,8 +172,8 @@ class Comparison(Result):
             shares = {n: {r.canvas: r.powers[self.area].value for r in groups[n]} for n in names}
             shares[NO_PATTERN] = {r.canvas: r.powers[self.area].without for r in first}
             del shares[methods[0]]
-            found = {n: mean_difference(first, self.area, shares[n]) for n in shares}
-            for name, difference in sorted(found.items(), key=lambda item: item[1].value):
+            paired = {n: mean_difference(first, self.area, shares[n]) for n in shares}
+            for name, difference in sorted(paired.items(), key=lambda item: item[1].value):
                 low, high = difference.interval
                 rows.append(
                     {
