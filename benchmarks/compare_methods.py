@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
+from captum.attr import Attribution
 from cifar10 import InBfloat16
 from findings import (
     Row,
@@ -38,6 +39,7 @@ from captum_classpattern.scores.intervals import Estimate, mean_over_classes
 PER_CLASS = 200  # images, half of which are held out
 AREA, BUDGET = 0.05, 3_500
 CLASS_IMAGES = 10  # whose maps are averaged
+SEED = 0
 CAPTUMS = (
     *("DeepLift", "GradientShap", "GuidedGradCam", "IntegratedGradients", "LRP", "InputXGradient"),
     *("Saliency", "Lime", "KernelShap", "Occlusion", "LayerGradCam"),
@@ -61,13 +63,13 @@ METHODS = (*NAMES, *FREE)
 
 def own_form(classifier, result, task):
     """Power of all that a method which is not cut from a canvas found, such as a soft mask."""
-    own = result.pixel_map.own
+    own = result.own_at(task.area)
     return None if own is None else task.scorers[task.model].power(own)
 
 
 def share_changed(classifier, result, task):
     """Share of the pixels that this changes."""
-    own = result.pixel_map.own
+    own = result.own_at(task.area)
     return None if own is None else float(own.mask.double().mean())
 
 
@@ -116,12 +118,52 @@ def cifar10_settings(folder: Path) -> list[Setting]:
     return settings(str(folder / "test"), None, {"CIFAR-10, natural": model}, 150)
 
 
+class Variant(Attribution):
+    """A method's map, ranked by absolute value if so asked; with images of each class, the mean of
+    the maps of these, instead of the map of the input."""
+
+    def __init__(self, method, images, absolute):
+        super().__init__(method.forward_func)
+        self.method, self.images, self.absolute = method, images, absolute
+
+    def attribute(self, inputs, target=None, additional_forward_args=None, **keywords):
+        maps = []
+        for image in self.images[target[0]].to(inputs) if self.images else inputs:
+            torch.manual_seed(SEED)
+            one = self.method.attribute(image[None], target=target, **keywords).detach().double()
+            maps.append(one.sum(1, keepdim=True))
+        found = torch.cat(maps).mean(0, keepdim=True)
+        return found.abs() if self.absolute else found
+
+
+def images_of_classes(search: LabelledImages) -> dict[int, torch.Tensor]:
+    """Random search images of each class."""
+    images = {}
+    for y in sorted(set(search.known_labels.tolist())):
+        of_class = search.of_class(y)
+        order = torch.randperm(len(of_class), generator=torch.Generator().manual_seed(SEED))
+        images[y] = of_class.take(order[:CLASS_IMAGES].tolist())
+    return images
+
+
+def variants_of(setting: Setting, name: str) -> Iterator[tuple[Row, Method]]:
+    """A method as it is; each of Captum's also ranked by absolute value, and as the mean map of
+    images of the class, in both rankings."""
+    [method] = methods_of(setting, name).values()
+    yield {"level": "image", "ranking": "signed"}, method
+    if name in CAPTUMS:
+        make, keywords = method
+        of_class = images_of_classes(setting.search)
+        for level, ranking in (("image", "absolute"), ("class", "signed"), ("class", "absolute")):
+            images, absolute = of_class if level == "class" else {}, ranking == "absolute"
+            yield (
+                {"level": level, "ranking": ranking},
+                (lambda model, i=images, a=absolute: Variant(make(model), i, a), keywords),
+            )
+
+
 def run(
-    setting: Setting,
-    method: str,
-    classes: Sequence[int],
-    metrics: Sequence[Metric] = (),
-    class_images: int = 0,
+    setting: Setting, name: str, method: Method, classes: Sequence[int], metrics: Sequence[Metric]
 ) -> Comparison:
     """Runs a method on the canvases of these classes; an error if it fails."""
     found = compare(
@@ -130,17 +172,17 @@ def run(
         classes,
         search=setting.search,
         held_out=setting.held_out,
-        methods=methods_of(setting, method),
+        methods={name: method},
         metrics=metrics,
         area=AREA,
         areas=[AREA],
         triggers={},
-        class_images=class_images,
         max_images=setting.max_images,
         n_seeds=1,
+        seed=SEED,
     )
     if found.failures:
-        raise RuntimeError(f"{method} failed: {found.failures[0].reason}")
+        raise RuntimeError(f"{name} failed: {found.failures[0].reason}")
     return found
 
 
@@ -158,8 +200,9 @@ def measure(found: Sequence[Setting], out: Path) -> None:
         if (setting.name, method) not in done:
             print(f"measuring {method}, {setting.name}", flush=True)
             classes = sorted(set(setting.search.known_labels.tolist()))
-            result = run(setting, method, classes, MEASURED, CLASS_IMAGES)
-            append_rows(out, result.rows("canvas"))
+            for variant, how in variants_of(setting, method):
+                result = run(setting, method, how, classes, MEASURED)
+                append_rows(out, [{**row, **variant} for row in result.rows("canvas")])
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:

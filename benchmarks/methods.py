@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cifar10 import CLASS_NAMES
-from compare_methods import AREA, Setting, cifar10_settings, run, strongest
+from compare_methods import AREA, Setting, cifar10_settings, run, variants_of
 from findings import Row, parser_of, write_rows
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern import Pattern
-from captum_classpattern.comparison.maps import PixelMap
 from captum_classpattern.visualization import plot_maps
 from captum_classpattern.visualization.formats import percent
 
@@ -31,29 +30,32 @@ METHODS = {
     "RandomPixels": "random pixels",
 }  # and how their columns are named
 TARGET, IMAGES, DPI = 5, 500, 180
+POWER = f"power_{AREA:g}"
 
 
-def measure(setting: Setting, method: str) -> tuple[list[Row], Tensor]:
-    """The rows of a method on the canvas, one for each ranking, and its map (H, W)."""
-    print(f"measuring {method}", flush=True)
-    found = run(setting, method, [TARGET])
-    [pixel_map, *_] = [record.map for record in found.records if record.name == method]
-    return found.rows("canvas"), pixel_map
+def measure(setting: Setting, name: str) -> tuple[list[Row], Tensor, Pattern]:
+    """The rows of a method on the canvas, one for each ranking, its map (H, W), and the pattern of
+    the better ranking."""
+    print(f"measuring {name}", flush=True)
+    rows, maps, patterns = [], [], []
+    for variant, method in variants_of(setting, name):
+        if variant["level"] == "image":
+            found = run(setting, name, method, [TARGET], ())
+            rows += [{**row, **variant} for row in found.rows("canvas")]
+            maps += [record.map for record in found.records]
+            patterns += [found.pattern_of(record) for record in found.records]
+    best = max(range(len(rows)), key=lambda i: rows[i][POWER])
+    return rows, maps[0], patterns[best]
 
 
-def draw(canvas: Tensor, rows: Sequence[Row], maps: Mapping[str, Tensor]) -> Figure:
+def draw(canvas: Tensor, found: Mapping[str, tuple[list[Row], Tensor, Pattern]]) -> Figure:
     """The canvas, and for each method its map, the pixels that it selects, and their power."""
-    patterns, captions = [], []
-    for method in METHODS:
-        [row] = strongest([row for row in rows if row["method"] == method])
-        mask = PixelMap(maps[method]).mask(row["ranking"], AREA)
-        patterns.append(Pattern(canvas, mask.to(canvas), TARGET))
-        captions.append(f"power {percent(row[f'power_{AREA:g}'], 0)}")
+    powers = [max(row[POWER] for row in rows) for rows, _, _ in found.values()]
     return plot_maps(
         [canvas],
-        [[maps[method] for method in METHODS]],
-        [patterns],
-        [captions],
+        [[pixel_map for _, pixel_map, _ in found.values()]],
+        [[pattern for _, _, pattern in found.values()]],
+        [[f"power {percent(power, 0)}" for power in powers]],
         row_names=[CLASS_NAMES[TARGET]],
         column_names=list(METHODS.values()),
         use_pyplot=False,
@@ -69,10 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     canvases = setting.canvases[TARGET : TARGET + 1]
     setting = setting._replace(canvases=canvases, max_images=IMAGES)
     found = {method: measure(setting, method) for method in METHODS}
-    rows = [row for of_method, _ in found.values() for row in of_method]
-    maps = {method: pixel_map for method, (_, pixel_map) in found.items()}
+    rows = [row for of_method, _, _ in found.values() for row in of_method]
     write_rows(options.out / "methods.jsonl", rows)
-    draw(canvases[0].cpu(), rows, maps).savefig(options.out / "methods.png", dpi=DPI)
+    draw(canvases[0].cpu(), found).savefig(options.out / "methods.png", dpi=DPI)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from captum_classpattern import Pattern, known_methods
-from captum_classpattern.comparison.maps import BoundMethod, PixelMap
-from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.comparison.maps import BoundMethod, top_pixels
+from captum_classpattern.comparison.methods import METHOD_NAMES
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores import mean_pairwise_iou
 from captum_classpattern.scores.intervals import bootstrap_over_classes
@@ -109,18 +109,18 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def groups_of(
-    first: Sequence[PixelMap],
-    maps: Sequence[PixelMap],
+    first: Tensor,
+    maps: Tensor,
     problem: Problem,
     canvases: Tensor,
     scorer: Scorer,
 ) -> Iterator[dict[str, Any]]:
     """How maps agree with the original ones, and the power of their pixels, canvas by canvas; also
     ranked by absolute value, if an original one has negative values."""
-    signed = any(bool((each.values < 0).any()) for each in first)
-    for ranking in ("signed", "absolute")[: 1 + signed]:
-        orders = [[each.ranked_by(ranking) for each in pair] for pair in zip(first, maps)]
-        masks = [[each.mask(ranking, AREA) for each in pair] for pair in zip(first, maps)]
+    rankings = {"signed": (first, maps), "absolute": (first.abs(), maps.abs())}
+    for ranking in ("signed", "absolute")[: 1 + bool((first < 0).any())]:
+        orders = [*zip(*rankings[ranking])]
+        masks = [[top_pixels(each, AREA) for each in pair] for pair in orders]
         patterns = [
             Pattern(canvas, mask.to(canvas), y)
             for canvas, (_, mask), y in zip(canvases, masks, problem.classes)
@@ -182,7 +182,7 @@ def measure(problem: Problem, other: nn.Module | None, out: Path) -> None:
     """Appends the rows of the methods that the file lacks."""
     done = {row["method"] for row in having(read_rows(out), model=problem.name)}
     canvases = problem.canvases()
-    for name in (IMAGE, *NAMES):
+    for name in (IMAGE, *METHOD_NAMES):
         if name not in (*LEFT_OUT, *done):
             print(f"checking {name} on {problem.name}", flush=True)
             append_rows(out, [row_of(problem, other, canvases, name)])

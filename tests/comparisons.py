@@ -84,7 +84,6 @@ def compared(
         "methods": METHODS,
         "area": 0.1,
         "areas": AREAS,
-        "class_images": 3,
         "stamped": 2,
         "n_seeds": 2,
     }

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import torch
 from captum.attr import Saliency
 
-from captum_classpattern import ClassPattern, Pattern
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.comparison import BestRandomMask, RandomPixels, compare
 
 AREAS = [0.05, 0.1, 0.3]
@@ -30,6 +30,7 @@ def small_comparison(
     for net in nets.values():
         for part in list(net)[1:]:
             part.weight.data *= 6
+    named = {name: PixelClassifier(net, class_names=class_names) for name, net in nets.items()}
     search, held_out = (images[:45], labels[:45]), (images[45:], labels[45:])
     pixels = torch.zeros(1, 8, 8)
     pixels[0, 5:, 5:] = 1
@@ -38,7 +39,7 @@ def small_comparison(
         raise RuntimeError(f"no {method} here")
 
     return compare(
-        nets,
+        named,
         torch.cat([images[:2], torch.ones(2, channels, 8, 8)]),
         [0, 1, 0, 1],
         search=(search[0], search[1]),
@@ -54,8 +55,6 @@ def small_comparison(
         area=0.1,
         canvas_kinds=["positive"] * 2 + ["white"] * 2,
         triggers={models[-1]: Pattern(torch.ones(channels, 8, 8), pixels, 0)},
-        class_names=list(class_names),
-        class_images=2,
         stamped=2,
     )
 

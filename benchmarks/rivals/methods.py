@@ -4,21 +4,20 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from captum.attr import Attribution
 from torch import Tensor
 
 from captum_classpattern.attribution import single_tensor
-from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.comparison.controls import masks_for
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.comparison.controls import WithBaselines, masks_for
+from captum_classpattern.images import Images, Labels
 from captum_classpattern.pattern import Pattern
 
 from .inversion import Inversion, neural_cleanse, pixel_inversion
 from .universal import universal_patch, universal_perturbation
 
 
-class _Inverted(Attribution):
+class _Inverted(WithBaselines):
     """One pattern for each class, whatever the input. ``patterns`` are what was found for each
     input in its own form, and ``free`` says what is searched."""
 
@@ -28,11 +27,7 @@ class _Inverted(Attribution):
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
-        super().__init__(forward_func)
-        with preserve_state(forward_func, 0):
-            self._baselines = ensure_labels(
-                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-            )
+        super().__init__(forward_func, baselines, baseline_labels)
         self.patterns: list[Pattern] = []
 
     def attribute(

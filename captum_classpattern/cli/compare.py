@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from cyclopts import Parameter
 
@@ -16,19 +16,23 @@ from captum_classpattern.cli.errors import INTERRUPTED
 from captum_classpattern.cli.printing import print_table, say
 from captum_classpattern.results import as_table
 
-LEGEND = """\
+if TYPE_CHECKING:
+    from captum_classpattern.comparison import Metric
+    from captum_classpattern.comparison.run import CompareOptions
+
+POWER_LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are
 stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
 over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
-holds for these classes alone). Absolute: ranked by absolute value.
+holds for these classes alone).
 """
 
 
 def _methods(text: str) -> list[str]:
     from captum_classpattern._validation import suggest_names
-    from captum_classpattern.comparison.methods import NAMES
+    from captum_classpattern.comparison.methods import METHOD_NAMES
 
-    names, known = [name.strip() for name in text.split(",")], [*NAMES, "MODULE:NAME"]
+    names, known = [name.strip() for name in text.split(",")], [*METHOD_NAMES, "MODULE:NAME"]
     for name in names:
         if name not in known and ":" not in name:
             raise ValueError(
@@ -111,11 +115,13 @@ def run_comparison(
     canvases: int = 1,
     white: bool = False,
     methods: Sequence[str],
-    **settings: Any,
+    area: float = 0.05,
+    metrics: "Sequence[Metric] | None" = None,
+    **more: "Unpack[CompareOptions]",
 ) -> "cp.Comparison":
-    """Chooses canvases, compares methods on them with these settings of ``compare``, and writes
-    the result; after an interrupt, the finished part."""
-    from captum_classpattern.comparison import Interrupted
+    """Chooses canvases, compares methods on them, and writes the result; after an interrupt, the
+    finished part."""
+    from captum_classpattern.comparison import METRICS, Interrupted
 
     search, held_out = images
     classes = searches.find_classes(next(iter(models.values())), search)
@@ -123,8 +129,7 @@ def run_comparison(
         models, search, classes, n=canvases, white=white, seed=searches.seed
     )
     keywords = searches.keywords()
-    seed = keywords.pop("seed")
-    known = cp.known_methods(search, names=methods, **keywords)
+    settings: CompareOptions = {**more, "canvas_kinds": kinds, "seed": keywords.pop("seed")}
     try:
         comparison = cp.compare(
             models,
@@ -132,9 +137,9 @@ def run_comparison(
             targets,
             search=search,
             held_out=held_out,
-            methods=known,
-            canvas_kinds=kinds,
-            seed=seed,
+            methods=cp.known_methods(search, names=methods, **keywords),
+            metrics=METRICS if metrics is None else metrics,
+            area=area,
             **settings,
         )
     except Interrupted as stopped:
@@ -177,12 +182,12 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
     searched, of the first kind of canvas."""
     from captum_classpattern.classifier.class_names import file_safe, label_of
     from captum_classpattern.comparison.records import search_names
-    from captum_classpattern.pages.report import draw_figures, write_report_page
+    from captum_classpattern.pages.report import draw_figures, write_report
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
-    drawn = draw_figures(comparison, {})
-    write_report_page(comparison, out / "report.html", drawn, title=title)
+    drawn = draw_figures(comparison)
+    write_report(comparison, out / "report.html", title=title, figures=drawn)
     for model in comparison.models:
         records = comparison.select(model=model, kind=comparison.kinds[0])
         folder, searched = out / "patterns" / file_safe(model), search_names(records)
@@ -202,7 +207,7 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
 
 def print_comparison(comparison: "cp.Comparison") -> None:
     """Prints the powers on the first kind of canvas, and what could not run."""
-    from captum_classpattern.pages.report_data import numbers_tables
+    from captum_classpattern.pages.report_data import numbers_table
     from captum_classpattern.visualization.formats import SPACE, percent_range
 
     def cell(column: Any, row: Mapping[str, Any]) -> str:
@@ -211,14 +216,13 @@ def print_comparison(comparison: "cp.Comparison") -> None:
         return f"{text}{interval}".replace(SPACE, " ")
 
     first_kind = comparison.select(kind=comparison.kinds[0])
-    first, others = numbers_tables(replace(comparison, records=first_kind))
-    if first.rows:
+    table = numbers_table(replace(comparison, records=first_kind))
+    if table.rows:
         rows = [
-            {column.heading: cell(column, row) for column in first.columns}
-            for row in [*first.rows, *others.rows]
+            {column.heading: cell(column, row) for column in table.columns} for row in table.rows
         ]
-        print_table(as_table(rows), first.title.replace(SPACE, " "))
-        say(LEGEND, comparison.summary)
+        print_table(as_table(rows), table.title.replace(SPACE, " "))
+        say(POWER_LEGEND, comparison.summary)
     else:
         print("No method gave a map.")
     if notes := comparison.notes():

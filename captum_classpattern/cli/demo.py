@@ -172,7 +172,7 @@ class Found:
     def page(self) -> bytes:
         """The page of all that was found so far."""
         from captum_classpattern.pages.parts import content_of, render
-        from captum_classpattern.pages.report_data import numbers_tables
+        from captum_classpattern.pages.report_data import numbers_table
 
         planted = self.planted
         return render(
@@ -180,7 +180,7 @@ class Found:
             title="The demo: three models that classify clothes",
             found=self,
             pattern=content_of(planted.text(), planted.sections(whole=False))[1],
-            numbers=numbers_tables(self.compared)[0] if self.compared else None,
+            numbers=numbers_table(self.compared) if self.compared else None,
         )
 
 
@@ -276,7 +276,6 @@ def _compare(length: Length, out: Path, searches: ComputeOptions) -> "cp.compari
         methods=length.methods,
         metrics=(),
         areas=length.compared_areas,
-        class_images=0,
         stamped=1,
         max_images=100,
         n_seeds=1,

@@ -4,25 +4,22 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_positive, check_seed
-from captum_classpattern.attribution import ClassPattern, log_usage, single_tensor
+from captum_classpattern.attribution import ClassPattern, Inputs, log_usage, single_tensor
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_mask
 
-AT_ONCE = 48  # stamped images in one call
+STAMPED_AT_ONCE = 48  # stamped images in one call
 BUDGET = 3_500  # passes of a search on one canvas
-
-Inputs: TypeAlias = Tensor | tuple[Tensor]
-Maps: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
 class Control:
@@ -50,15 +47,29 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
         additional_forward_args: Any = None,
         *,
         seed: int = 0,
-    ) -> Maps:
+    ) -> Inputs:
         """Draws a map for each input (N, C, H, W), shaped like these; the target is not used."""
-        images = single_tensor(inputs)
+        images: Tensor = single_tensor(inputs)
         generator = torch.Generator().manual_seed(check_seed(seed))
         drawn = torch.rand((len(images), 1, *images.shape[2:]), generator=generator)
         return masks_for(drawn, inputs)
 
 
-class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's class is untyped
+class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    """A method that sees search images. Their labels are the classifier's predictions if they have
+    none."""
+
+    def __init__(
+        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
+    ) -> None:
+        super().__init__(forward_func)
+        with preserve_state(forward_func, 0):
+            self._baselines = ensure_labels(
+                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
+            )
+
+
+class BestRandomMask(WithBaselines, Control):
     r"""
     The best of as many random masks as a budget pays for.
 
@@ -81,15 +92,6 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         3
     """
 
-    def __init__(
-        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
-    ) -> None:
-        super().__init__(forward_func)
-        with preserve_state(forward_func, 0):
-            self._baselines = ensure_labels(
-                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-            )
-
     @log_usage()
     def attribute(
         self,
@@ -102,7 +104,7 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         budget: int = BUDGET,
         n_images: int = 20,
         max_seconds: float | None = None,
-    ) -> Maps:
+    ) -> Inputs:
         r"""
         Tries the same masks on each input.
 
@@ -136,7 +138,7 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
             others = self._baselines.without_class(label)
             if not len(others):
                 raise ValueError(f"all {len(self._baselines)} baselines are of class {label}")
-            stamped = others.take(evenly_spaced(len(others), n_images))
+            stamped: Tensor = others.take(evenly_spaced(len(others), n_images))
             stamped = stamped.to(*device_and_dtype(self.forward_func, image))
             started, generator = time.perf_counter(), torch.Generator().manual_seed(seed)
             masks = list[Tensor]()
@@ -152,8 +154,8 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
             return masks[scores.index(max(scores))]
 
         with preserve_state(self.forward_func, 0):
-            found = [best(image, label) for image, label in zip(images, targets)]
-        return masks_for(torch.stack(found), inputs)
+            best_masks = [best(image, label) for image, label in zip(images, targets)]
+        return masks_for(torch.stack(best_masks), inputs)
 
 
 class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -199,7 +201,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         max_seconds: float | None = None,
         precision: str = "auto",
         internal_batch_size: int | None = None,
-    ) -> Maps:
+    ) -> Inputs:
         """
         Searches pixels and colours; the colours begin at those of the inputs. Returns the masks,
         shaped like these. Arguments are those of :meth:`ClassPattern.search`.
@@ -209,8 +211,8 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
             images,
             target,
             area=area,
-            additional_forward_args=additional_forward_args,
             solver="learned",
+            additional_forward_args=additional_forward_args,
             seed=seed,
             budget=budget,
             n_steps=n_steps,
@@ -230,7 +232,7 @@ def mean_probabilities(
 ) -> Iterator[float]:
     """The mean probability of a class on images that are stamped with each of some patterns, given
     as masks (1, H, W) and canvases (C, H, W)."""
-    patterns, at_once = iter(patterns), max(1, AT_ONCE // len(images))
+    patterns, at_once = iter(patterns), max(1, STAMPED_AT_ONCE // len(images))
     while batch := list(islice(patterns, at_once)):
         masks, canvases = (torch.stack(parts)[:, None].to(images) for parts in zip(*batch))
         stamped = masks * canvases + (1 - masks) * images  # (patterns, images, C, H, W)
@@ -239,8 +241,9 @@ def mean_probabilities(
         yield from logits.softmax(1)[:, target].view(len(batch), -1).mean(1).tolist()
 
 
-def masks_for(maps: Tensor, inputs: Inputs) -> Maps:
+def masks_for(maps: Tensor, inputs: Inputs) -> Inputs:
     """Maps (N, 1 or C, H, W) in Captum's form: shaped like the inputs, in a tuple if these are."""
     images = single_tensor(inputs)
-    shaped = maps.to(images).expand_as(images).contiguous()
-    return (shaped,) if isinstance(inputs, tuple) else shaped
+    shaped: Any = maps.to(images).expand_as(images).contiguous()
+    masks: Inputs = (shaped,) if isinstance(inputs, tuple) else shaped
+    return masks

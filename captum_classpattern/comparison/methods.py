@@ -31,7 +31,7 @@ DEFAULT = (
     "Occlusion", "GuidedGradCam", "LayerGradCam", "LRP", "Lime", "KernelShap", "RandomPixels",
     "BestRandomMask",
 )  # fmt: skip
-NAMES = (  # of all known methods
+METHOD_NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
     "LearnedPattern",  # its colours are free
@@ -41,9 +41,9 @@ WITH_IMAGES: dict[str, Callable[[Any, LabelledImages], attr.Attribution]] = {
     "LearnedPattern": LearnedPattern,
     "BestRandomMask": BestRandomMask,
 }
-CELLS = 7  # superpixels per side
+CELLS_PER_SIDE = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
-AT_ONCE = 64
+PERTURBED_AT_ONCE = 64
 
 
 def known_methods(
@@ -103,37 +103,36 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    limits = SearchSettings(
-        n_steps=n_steps,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-        budget=budget,
-        max_seconds=max_seconds,
-    )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
-    names_of_limits = ("budget", "n_steps", "max_seconds", "precision", "internal_batch_size")
-    learning = {name: getattr(limits, name) for name in names_of_limits}
+    learning = {
+        "budget": budget,
+        "n_steps": n_steps,
+        "max_seconds": max_seconds,
+        "precision": precision,
+        "internal_batch_size": internal_batch_size,
+    }
+    SearchSettings(**learning)  # type: ignore[arg-type]  # refuses those out of range
     passes = Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET
     searches: dict[str, dict[str, Any]] = {
         "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
         "LearnedPattern": learning,
         "BestRandomMask": {"budget": passes, "max_seconds": max_seconds},
     }
-    found: dict[str, Method] = {}
+    methods: dict[str, Method] = {}
     for name in dict.fromkeys([names] if isinstance(names, str) else names):
         own = name.rpartition(":")[2]
-        if own in found:
+        if own in methods:
             raise ValueError(f"two methods are named {own!r}: rename one of them")
         if own != name:
-            found[own] = _own_method(name, source, budget)
-        elif name in NAMES:
-            found[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
+            methods[own] = _own_method(name, source, budget)
+        elif name in METHOD_NAMES:
+            methods[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
         else:
             raise ValueError(
-                f"there is no method {name!r}: choose from {', '.join(NAMES)}, or give a "
+                f"there is no method {name!r}: choose from {', '.join(METHOD_NAMES)}, or give a "
                 "function from a model to an Attribution, or the name of your own as MODULE:NAME"
             )
-    return found
+    return methods
 
 
 def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method:
@@ -164,7 +163,7 @@ def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
     """The keywords of ``attribute``. Images are loaded only for methods that need them."""
     keywords: dict[str, Any] = {}
     if name == "IntegratedGradients":
-        keywords["internal_batch_size"] = AT_ONCE
+        keywords["internal_batch_size"] = PERTURBED_AT_ONCE
     if name in ("DeepLiftShap", "GradientShap"):
         keywords["baselines"] = source.take(evenly_spaced(len(source), REFERENCES))
     if name == "GradientShap":
@@ -172,13 +171,13 @@ def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
     if name in ("FeatureAblation", "ShapleyValueSampling", "Lime", "KernelShap"):
         keywords["feature_mask"] = grid_cells(*source.shape[1:])
     if name in ("Lime", "KernelShap"):
-        keywords["n_samples"] = 2 * CELLS**2
+        keywords["n_samples"] = 2 * CELLS_PER_SIDE**2
     if name == "Occlusion":
-        window = [max(1, -(-side // CELLS)) for side in source.shape[1:]]
+        window = [max(1, -(-side // CELLS_PER_SIDE)) for side in source.shape[1:]]
         keywords["sliding_window_shapes"] = (source.shape[0], *window)
         keywords["strides"] = (source.shape[0], *(max(1, side // 2) for side in window))
     if "feature_mask" in keywords or name == "Occlusion":
-        keywords["perturbations_per_eval"] = AT_ONCE
+        keywords["perturbations_per_eval"] = PERTURBED_AT_ONCE
     return keywords
 
 

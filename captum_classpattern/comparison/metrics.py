@@ -1,6 +1,6 @@
 """What is measured besides predictive power: to add a metric, add it to METRICS."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier, seed_generators
-from captum_classpattern.comparison.maps import CanvasResult
-from captum_classpattern.comparison.records import IDENTITY, Score
+from captum_classpattern.comparison.maps import CanvasResult, Maps, top_pixels
+from captum_classpattern.comparison.records import FIRST_COLUMNS, Score
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import (
@@ -23,11 +23,11 @@ from captum_classpattern.scores.shape import (
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 
 RESERVED = (  # columns that no metric may be named after
-    *IDENTITY, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
+    *FIRST_COLUMNS, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
 )  # fmt: skip
 
 # The tables of the report.
-POWER = "Predictive power, stability and cost"
+COST = "Stability and cost"
 TRIGGER = "Finding the trigger"
 SHAPE = "Simplicity"
 TRANSFER = "Transfer to other models"
@@ -42,11 +42,11 @@ class Metric:
     Args:
         name (str): Its key in ``Record.scores``, and its column in tables and JSON.
         measure (Callable): A function of (classifier, result, task). The classifier is a private
-            copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern``,
-            ``target``, ``level`` and ``ranking``. The :class:`Task` has the canvases, seeds and
-            the trigger. Do not change it in place. The function returns a number, a
-            :class:`PredictivePower`, None if the metric does not apply, or a dict of these, which
-            gives one column per entry. Random generators are seeded for each call.
+            copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern`` and
+            ``target``. The :class:`Task` has the canvases, seeds and the trigger. Do not change it
+            in place. The function returns a number, a :class:`PredictivePower`, None if the metric
+            does not apply, or a dict of these, which gives one column per entry. Random generators
+            are seeded for each call.
         title (str): Title of the column in reports.
         unit (str): Such as ``"pixels"``. Default: "".
         better (str, optional): ``"higher"`` or ``"lower"``. Default: None (neither).
@@ -115,7 +115,7 @@ def transfer(
     classifier: Classifier, result: CanvasResult, task: Task
 ) -> dict[str, PredictivePower] | None:
     """Power of the pattern on each other model."""
-    if not result.usual:
+    if result.stamped:
         return None
     others = {name: scorer for name, scorer in task.scorers.items() if name != task.model}
     return {name: scorer.power(result.pattern) for name, scorer in others.items()}
@@ -138,33 +138,33 @@ def shape(
 
 def stability_over_seeds(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
     """Agreement of the masks of all seeds."""
-    if result.stamped or result.level != "image" or len(task.seeds) == 1:
+    if result.stamped or len(task.seeds) == 1:
         return None
-    maps = [run[result.canvas] for run in result.maps.seeds]
-    return mean_pairwise_iou([map.mask(result.ranking, task.area) for map in maps])
+    maps = [made.maps[result.canvas] for made in result.maps.seeds]
+    return mean_pairwise_iou([top_pixels(values, task.area) for values in maps])
 
 
 def stability_over_canvases(
     classifier: Classifier, result: CanvasResult, task: Task
 ) -> float | None:
     """Agreement with the mask of another image of the class."""
-    other = result.maps.other_images.get(result.target)
-    if result.stamped or result.level != "image" or other is None:
+    if result.stamped or result.target not in task.other_images:
         return None
-    return mean_pairwise_iou([result.mask, other.mask(result.ranking, task.area)])
+    other = result.maps.of_other_images[result.target]
+    return mean_pairwise_iou([result.mask, top_pixels(other, task.area)])
 
 
-def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float | None:
+def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float:
     """Passes or seconds per canvas."""
     total: float = getattr(result.maps.canvases, name)
-    return total / len(task.targets) if result.level == "image" else None
+    return total / len(task.targets)
 
 
 _SHARE = {"better": "higher", "format": ".3f"}
 _FOUND = {"table": TRIGGER, **_SHARE}
-_STABLE = {"table": POWER, **_SHARE}
+_STABLE = {"table": COST, **_SHARE}
 _SIMPLE = {"table": SHAPE, "better": "lower"}
-_COST = {"table": POWER, "better": "lower"}
+_COST = {"table": COST, "better": "lower"}
 
 #: The built-in metrics, in the order of their columns.
 METRICS = (
@@ -207,44 +207,35 @@ METRICS = (
 
 def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics as a list, or an error that says how to give them."""
-    usage = "give [*METRICS, Metric(name, function, title)]"
-    if not isinstance(metrics, Iterable):
-        raise ArgumentTypeError(
-            f"metrics must be a list of Metric objects, got {type(metrics).__name__}: {usage}"
-        )
-    metrics = list(metrics)
-    wrong = [m for m in metrics if not isinstance(m, Metric)]
-    if wrong:
-        raise ArgumentTypeError(
-            f"metrics must hold Metric objects, got {type(wrong[0]).__name__}: {usage}"
-        )
+    metrics = [metrics] if isinstance(metrics, Metric) else list(metrics)
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise ArgumentTypeError(
+                f"metrics must hold Metric objects, got {type(metric).__name__}: give "
+                "[*METRICS, Metric(name, function, title)]"
+            )
     names = [metric.name for metric in metrics]
     intervals = {f"{name}_{end}" for name in names for end in ("low", "high")}
     for number, name in enumerate(names):
-        of_powers = f"{name}_".startswith(("power_", "rethresholded_"))
-        if name in names[:number] or name in RESERVED or name in intervals or of_powers:
+        of_power = f"{name}_".startswith("power_")
+        if name in names[:number] or name in RESERVED or name in intervals or of_power:
             raise ValueError(f"there is another column named {name!r}: rename this metric")
     return metrics
 
 
-def measure(metric: Metric, results: Sequence[CanvasResult]) -> list[dict[str, Score]]:
-    """The values of each result by column, of which the only one is named ""; an error if those of
-    one column are of several types."""
-    maps, measured = results[0].maps, []
-    types: dict[str, type] = {}
+def scores_of(metric: Metric, maps: Maps) -> list[dict[str, Score]]:
+    """The values for each canvas by column, of which the only one is named ""."""
+    measured = []
     with maps.method.seeded(maps.task.seed):
-        for result in results:
+        for result in maps.results:
             seed_generators(maps.task.seed)
-            value = metric.measure(maps.method.model.forward_func, result, maps.task)
+            value = metric.measure(maps.method.model, result, maps.task)
             entries = value if isinstance(value, Mapping) else {"": value}
-            columns: dict[str, Score] = {
-                name: entry if isinstance(entry, PredictivePower) else float(entry)
-                for name, entry in entries.items()
-                if entry is not None
-            }
-            measured.append(columns)
-            if any(types.setdefault(k, type(v)) is not type(v) for k, v in columns.items()):
-                raise TypeError(
-                    "it returned a number for one canvas and a PredictivePower for another"
-                )
+            measured.append(
+                {
+                    name: entry if isinstance(entry, PredictivePower) else float(entry)
+                    for name, entry in entries.items()
+                    if entry is not None
+                }
+            )
     return measured

@@ -1,10 +1,9 @@
-"""What a comparison measures: one record for each map, one failure for whatever went wrong; and
-their means over classes."""
+"""What a comparison measures: one record for each method, model and canvas, one failure for all
+that went wrong; and means over classes."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -16,9 +15,7 @@ from captum_classpattern.scores.power import PredictivePower
 K = TypeVar("K")
 T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
-IDENTITY = (  # of the columns of a table
-    *("model", "method", "level", "ranking", "kind", "control", "cut_from_canvas"),
-)
+FIRST_COLUMNS = ("model", "method", "kind", "control", "cut_from_canvas")  # of a table
 STAMPED = "stamped"  # the kind of the canvases that carry a trigger
 PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not support; other errors
     (
@@ -38,26 +35,20 @@ PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not sup
 @dataclass(frozen=True, eq=False)
 class Record:
     r"""
-    One map of one method, for one canvas and model, and its scores.
+    The map of one method for one canvas and model, and its scores.
 
     Args:
         model (str): Name of the model.
         method (str): Name of the method.
-        level (str): ``"image"`` if the map was computed for the canvas itself, ``"class"`` if it is
-            the mean of the maps of search images of the class.
-        ranking (str): ``"signed"`` if pixels are ranked by the map, ``"absolute"`` if by its
-            absolute value.
         canvas (int): Index of the canvas. Stamped canvases follow those that were given.
         kind (str): Kind of the canvas; ``"stamped"`` if it carries the true trigger.
         target (int): The class.
         control (bool): Whether the method is a control, such as :class:`RandomPixels`.
-        map (Tensor): One value per pixel, float64 (H, W).
+        map (Tensor): One value per pixel, by which pixels are ranked, float64 (H, W).
         masks (dict[float, Tensor]): The binary mask at each area, bool (1, H, W).
         powers (dict[float, PredictivePower]): The predictive power at each area; empty for
             stamped canvases.
         searches (bool): Whether the method ran again for each area.
-        rethresholded (dict[float, PredictivePower]): For a method that searches and is not a
-            control, the power of its map at the comparison's area, cut to the other areas.
         scores (dict): The value of each metric by its name, such as ``scores["iou"]``; a dict for
             a metric with several values. Metrics that do not apply are left out.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
@@ -69,8 +60,6 @@ class Record:
 
     model: str
     method: str
-    level: str
-    ranking: str
     canvas: int
     kind: str
     target: int
@@ -79,7 +68,6 @@ class Record:
     masks: dict[float, Tensor]
     powers: dict[float, PredictivePower] = field(default_factory=dict)
     searches: bool = False
-    rethresholded: dict[float, PredictivePower] = field(default_factory=dict)
     scores: dict[str, Score | Mapping[str, Score]] = field(default_factory=dict)
     precision: str | None = None
     cut_from_canvas: bool = True
@@ -87,9 +75,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The method's name, followed by "free colours", "class mean" and "absolute" where they
-        apply."""
-        return full_name({name: getattr(self, name) for name in IDENTITY})
+        """The method's name, followed by "free colours" if it chooses these."""
+        return full_name(self.method, self.cut_from_canvas)
 
     def columns(self, metric: str) -> dict[str, Score]:
         """The values of a metric by column: its name, or the name and each entry of a dict."""
@@ -104,14 +91,9 @@ class Record:
         return float(value) if isinstance(value, int | float) else None
 
 
-def full_name(row: Mapping[str, Any]) -> str:
-    """The method of a row, followed by what tells it from others of the method."""
-    suffixes = {
-        "free colours": not row["cut_from_canvas"],
-        "class mean": row["level"] == "class",
-        "absolute": row["ranking"] == "absolute",
-    }
-    return ", ".join([row["method"], *(text for text, applies in suffixes.items() if applies)])
+def full_name(method: str, cut_from_canvas: bool) -> str:
+    """The name of a method in tables and figures."""
+    return method if cut_from_canvas else f"{method}, free colours"
 
 
 def search_names(records: Iterable[Record]) -> list[str]:
@@ -159,13 +141,9 @@ class Failure:
     def why(self) -> str:
         """The reason in plain words, where they are known."""
         for error, words in PLAIN_REASONS:
-            if found := re.fullmatch(error, self.reason):
-                return found.expand(words)
+            if match := re.fullmatch(error, self.reason):
+                return match.expand(words)
         return self.reason
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def format_error(error: Exception) -> str:
@@ -207,44 +185,24 @@ def mean_difference(
     return mean_over_classes(grouped(map(difference, records)))
 
 
-def class_mean(values: Iterable[tuple[int, float]]) -> float:
-    """The mean over classes of values, each given with its class."""
-    return fmean(map(fmean, grouped(values).values()))
-
-
 # ---- which methods are shown
 
-FIRST = 8  # methods at least that are shown at once
-FAMILIAR = ("IntegratedGradients", "Saliency", "GradientShap", "Occlusion", "GuidedGradCam")
-COLUMNS, CONTROLS = 9, 2  # methods in a figure, and controls among them, at most
+MOST_METHODS, MOST_CONTROLS = 9, 2  # methods in a figure, and controls among them, at most
 
 
 def strongest_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of all methods, strongest first, each in the ranking with the higher mean power."""
-    of_images = [record for record in records if record.level == "image"]
-    powers = mean_powers(of_images, area)
-    methods = {record.name: record.method for record in of_images}
-    best: dict[str, str] = {}
-    for name in sorted(powers, key=lambda name: -powers[name].value):
-        best.setdefault(methods[name], name)
-    return list(best.values())
-
-
-def first_names(names: Sequence[str]) -> list[str]:
-    """Those that are shown at once, of the names of all methods, strongest first: the strongest,
-    and those that many people know. A single one is not left out."""
-    first = [n for i, n in enumerate(names) if i < FIRST or n.partition(",")[0] in FAMILIAR]
-    return first if len(names) - len(first) > 1 else [*names]
+    """Names of all methods that were scored, strongest first."""
+    powers = mean_powers(records, area)
+    return sorted(powers, key=lambda name: -powers[name].value)
 
 
 def figure_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of the methods that a figure has room for: searches; those that many people know and
-    the strongest others; the strongest controls."""
+    """Names of the methods that a figure has room for: searches, the strongest others, and the
+    strongest controls."""
     names = strongest_names(records, area)
     searches, controls = search_names(records), control_names(records)
-    first = [name for name in names if name in searches][:COLUMNS]
-    last = [name for name in names if name in controls][: min(CONTROLS, COLUMNS - len(first))]
+    first = [name for name in names if name in searches][:MOST_METHODS]
+    room = MOST_METHODS - len(first)
+    last = [name for name in names if name in controls][: min(MOST_CONTROLS, room)]
     others = [name for name in names if name not in {*searches, *controls}]
-    by_interest = sorted(others, key=lambda name: name.partition(",")[0] not in FAMILIAR)
-    chosen = by_interest[: COLUMNS - len(first) - len(last)]
-    return [*first, *(name for name in others if name in chosen), *last]
+    return [*first, *others[: room - len(last)], *last]

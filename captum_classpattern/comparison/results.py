@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
@@ -14,11 +15,10 @@ from captum_classpattern._validation import join_names
 from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import (
-    IDENTITY,
+    FIRST_COLUMNS,
     Failure,
     Record,
     by_name,
-    class_mean,
     control_names,
     counted,
     figure_names,
@@ -33,7 +33,6 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import PredictivePower
 
-Row = dict[str, Any]
 NO_PATTERN = "no pattern"
 
 
@@ -51,7 +50,7 @@ class Comparison(Result):
         stamped (dict[str, Tensor]): The images stamped with each model's trigger.
         triggers (dict[str, Pattern]): The trigger that was looked for on each model.
         backdoored (list[str]): The models that have that trigger.
-        records (list[Record]): One for each model, method, level, ranking and canvas.
+        records (list[Record]): One for each model, method and canvas.
         failures (list[Failure]): What failed, and why.
         class_names (list[str], optional): Name of each class.
         area (float): Share of the pixels at which methods are compared.
@@ -102,8 +101,8 @@ class Comparison(Result):
 
         Args:
             by (str): ``"method"`` for means over classes, with 95 % intervals, one row for each
-                model, kind of canvas, method, level and ranking; ``"canvas"`` for one row per
-                record. Default: "method".
+                model, kind of canvas and method; ``"canvas"`` for one row per record.
+                Default: "method".
 
         Returns:
             *list[dict]*: Predictive powers, and a column for each metric that applies. A failure
@@ -116,12 +115,12 @@ class Comparison(Result):
             raise ValueError(f"by must be 'method' or 'canvas', got {by!r}")
         groups = [[record] for record in self.records]
         if by == "method":
-            keys = ((r.model, r.kind, r.method, r.level, r.ranking) for r in self.records)
+            keys = ((r.model, r.kind, r.method) for r in self.records)
             groups = [*grouped(zip(keys, self.records)).values()]
         rows = []
         for group in groups:
             first = group[0]
-            row: Row = {name: getattr(first, name) for name in IDENTITY}
+            row: dict[str, Any] = {name: getattr(first, name) for name in FIRST_COLUMNS}
             if by == "method":
                 row["canvases"] = len(group)
             else:
@@ -133,17 +132,17 @@ class Comparison(Result):
             for f in self.failures
         ]
 
-    def _means(self, records: Sequence[Record]) -> Row:
+    def _means(self, records: Sequence[Record]) -> dict[str, Any]:
         """The means of all scores that were measured; those of powers with their intervals."""
-        row = Row()
-        for parts in zip(*(_scores(record, self.metrics) for record in records)):
+        row: dict[str, Any] = {}
+        for parts in zip(*(_scores_by_column(record, self.metrics) for record in records)):
             scored = [(r.target, *pair) for r, part in zip(records, parts) for pair in part.items()]
             for key, scores in grouped((key, (y, score)) for y, key, score in scored).items():
                 if isinstance(scores[0][1], PredictivePower):
                     power = mean_power(scores)
                     row[key], (row[f"{key}_low"], row[f"{key}_high"]) = power.value, power.interval
                 else:
-                    row[key] = class_mean(scores)
+                    row[key] = fmean(map(fmean, grouped(scores).values()))
         return row
 
     def table(self, by: str = "method") -> Any:
@@ -159,16 +158,15 @@ class Comparison(Result):
             "differences": self.differences(),
             "metrics": [metric.as_dict() for metric in self.metrics],
             "rows": [row for row in self.rows("canvas") if "failure" not in row],
-            "failures": [failure.as_dict() for failure in self.failures],
+            "failures": [asdict(failure) for failure in self.failures],
         }
         return json.dumps(content, indent=2, allow_nan=False)
 
     def differences(self) -> list[dict[str, Any]]:
         """How far the strongest method of each model, which is no control, is above each other one
         and above no pattern: the mean difference of their powers, paired by canvas, with its 95 %
-        interval. Powers are those of the first kind of canvas, and of each method's better
-        ranking. The strongest others come first."""
-        rows: list[Row] = []
+        interval. Powers are those of the first kind of canvas. The strongest others come first."""
+        rows: list[dict[str, Any]] = []
         for model in self.models:
             scored = self.select(model=model, kind=self.kinds[0])
             names, groups = strongest_names(scored, self.area), by_name(scored)
@@ -179,8 +177,8 @@ class Comparison(Result):
             shares = {n: {r.canvas: r.powers[self.area].value for r in groups[n]} for n in names}
             shares[NO_PATTERN] = {r.canvas: r.powers[self.area].without for r in first}
             del shares[methods[0]]
-            found = {n: mean_difference(first, self.area, shares[n]) for n in shares}
-            for name, difference in sorted(found.items(), key=lambda item: item[1].value):
+            paired = {n: mean_difference(first, self.area, shares[n]) for n in shares}
+            for name, difference in sorted(paired.items(), key=lambda item: item[1].value):
                 low, high = difference.interval
                 rows.append(
                     {
@@ -228,7 +226,7 @@ class Comparison(Result):
 
     def select(self, **wanted: Any) -> list[Record]:
         """The records, in order, whose fields have these values, such as ``model="natural",
-        method="Saliency", level="image"``. The ``target`` may be a number or a name."""
+        method="Saliency"``. The ``target`` may be a number or a name."""
         if isinstance(target := wanted.get("target"), str):
             if self.class_names is None:
                 raise ValueError(f"the comparison has no class names, so it cannot find {target!r}")
@@ -253,7 +251,7 @@ class Comparison(Result):
                 first model; all models, one row each, if a ``target`` is given).
             target (int or str, optional): Only this class, by number or name. Default: None (all).
             methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (the signed maps of the images).
+                (all).
             kind (str, optional): Kind of canvas. Default: None (the first one).
             show (str): ``"maps"``, ``"patterns"`` or ``"both"``. Default: "both".
             use_pyplot (bool): As in Captum's visualizer. Default: True.
@@ -280,8 +278,8 @@ class Comparison(Result):
                 f"{sorted({record.kind for record in self.records})}"
             )
         several = len({record.model for record in chosen}) > 1
-        usual = dict.fromkeys(r.name for r in chosen if (r.level, r.ranking) == ("image", "signed"))
-        columns = list(usual) if methods is None else _known(methods, chosen)
+        names = list(dict.fromkeys(record.name for record in chosen))
+        columns = names if methods is None else _known(methods, chosen)
         rows: dict[tuple[str, int], dict[str, Record]] = {}
         for record in chosen:
             rows.setdefault((record.model, record.canvas), {})[record.name] = record
@@ -368,7 +366,7 @@ class Comparison(Result):
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
-        from captum_classpattern.pages.report_data import numbers_tables
+        from captum_classpattern.pages.report_data import numbers_table
 
         scored = [record for record in self.records if record.powers]
         on_first = self.select(canvas=0, model=next(iter(self.models)))
@@ -380,16 +378,12 @@ class Comparison(Result):
                 caption = f"{name}: {_caption(record, self.area)}"
                 pattern = self.pattern_of(record)
                 pictures.append(html.pattern_picture(pattern, f"pattern of {name}", caption))
-        first, others = numbers_tables(self)
         yield html.side_by_side(*pictures)
-        yield html.macro("table_of", replace(first, key=""))
+        yield html.macro("table_of", replace(numbers_table(self), key=""))
         yield (
             f"Power of {100 * self.area:.3g} % of the pixels on held-out images: means over "
             "classes with their 95 % intervals."
         )
-        if others.rows:
-            more = html.macro("table_of", replace(others, key=""))
-            yield html.folded(f"Show {len(others.rows)} more methods", more)
         if notes := self.notes():
             yield html.folded("Not run here", *notes)
 
@@ -407,14 +401,12 @@ class Interrupted(KeyboardInterrupt):
         self.comparison = comparison
 
 
-def _scores(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
-    """The scores of a record by column: powers, those of its map cut to other areas, and each
-    metric."""
+def _scores_by_column(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+    """The scores of a record by column: powers, and each metric."""
     powers: dict[str, Any] = {f"power_{area:g}": power for area, power in record.powers.items()}
     if record.powers:
         powers["no_pattern"] = next(iter(record.powers.values())).without
-    cut = {f"rethresholded_{area:g}": power for area, power in record.rethresholded.items()}
-    return [powers | cut, *(record.columns(metric.name) for metric in metrics)]
+    return [powers, *(record.columns(metric.name) for metric in metrics)]
 
 
 def _caption(record: Record, area: float) -> str:

@@ -1,35 +1,93 @@
 """Many methods on the same canvases, areas and held-out images."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern._validation import ArgumentTypeError, check_count, check_pixels, check_seed
-from captum_classpattern.classifier import Classifier, warn_if_guessing
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_numbers,
+    check_pixels,
+    check_seed,
+)
+from captum_classpattern.attribution import versions
+from captum_classpattern.classifier import Classifier, device_and_dtype, warn_if_guessing
 from captum_classpattern.classifier.class_names import known_names, parse_targets
-from captum_classpattern.comparison.maps import CanvasResult, MapSet
+from captum_classpattern.comparison.maps import CanvasResult, Maps, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, scores_of
 from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.task import (
-    CachedScorer,
     Task,
     add_trigger,
-    images_of_classes,
-    prepared,
-    provenance,
+    as_they_were,
+    images_for,
+    other_images_of,
 )
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.scores.power import Scorer
 
-OF_RESULT = ("level", "ranking", "canvas", "kind", "target", "map")
-AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
+USUAL_AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+Methods = Mapping[str, Method] | Sequence[str] | str
+
+
+class CompareOptions(TypedDict, total=False):
+    """The keywords of :func:`compare` that are rarely needed."""
+
+    areas: Sequence[float] | None
+    canvas_kinds: Sequence[str] | None
+    stamped: int
+    max_images: int
+    n_seeds: int
+    seed: int
+    precision: str
+    show_progress: bool
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """The same with their defaults, checked."""
+
+    areas: Sequence[float] | None = None
+    canvas_kinds: Sequence[str] | None = None
+    stamped: int = 4
+    max_images: int = 500
+    n_seeds: int = 3
+    seed: int = 0
+    precision: str = "auto"
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_numbers(self, counts=SAVED[:-1])
+
+    def task_of(self, canvases: Tensor, targets: Any, area: float, model: Classifier) -> Task:
+        """What all models have in common; default areas that keep no pixel are left out."""
+        check_pixels(canvases, "canvases")
+        count, size = len(canvases), canvases.shape[-2:]
+        usual = [each for each in USUAL_AREAS if round(each * size.numel()) > 0]
+        areas = sorted({*map(float, usual if self.areas is None else self.areas), area})
+        for each in areas:
+            pixels_kept(each, size)
+        kinds = ["canvas"] * count if self.canvas_kinds is None else [*self.canvas_kinds]
+        if len(kinds) != count:
+            raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
+        if STAMPED in kinds:
+            raise ValueError(
+                f"canvas_kinds: {STAMPED!r} is the kind of stamped canvases; use another word"
+            )
+        seeds = [(self.seed + i) % 2**63 for i in range(self.n_seeds)]
+        targets = parse_targets(targets, count, model)
+        return Task("", canvases.detach(), targets, kinds, area, areas, seeds)
 
 
 def compare(
@@ -39,33 +97,22 @@ def compare(
     *,
     search: ImagesAndLabels,
     held_out: ImagesAndLabels,
-    methods: Mapping[str, Method] | Sequence[str] | str | None = None,
+    methods: Methods | None = None,
     metrics: Sequence[Metric] = METRICS,
     area: float = 0.05,
-    areas: Sequence[float] | None = None,
-    canvas_kinds: Sequence[str] | None = None,
     triggers: Mapping[str, Pattern] | None = None,
-    class_names: Sequence[str] | None = None,
-    class_images: int = 10,
-    stamped: int = 4,
-    max_images: int = 500,
-    seed: int = 0,
-    n_seeds: int = 3,
-    precision: str = "auto",
-    show_progress: bool = False,
+    **options: Unpack[CompareOptions],
 ) -> Comparison:
     r"""
     Runs many methods on the same canvases and scores the pixels that each one ranks first.
 
-    Every method gets each canvas with its class and returns a map. The map's highest pixels are
-    stamped on the same held-out images, and their predictive power is measured. A map is ranked by
-    its sum over the channels and, if it has negative values, also by the absolute value of that
-    sum. For methods that explain single images (not searches and controls), the mean of their maps
-    over search images of the class is also scored on the same canvas. A method whose ``attribute``
-    takes an ``area`` runs again for each area. A method whose object has ``patterns`` after
-    ``attribute`` also chooses colours: its pixels are stamped in these, and its name is followed by
-    "free colours". A method that fails becomes a row with the reason. Each method runs with the
-    same seed on a private copy of the model.
+    Every method gets each canvas with its class and returns a map. Pixels are ranked by the map's
+    sum over the channels. The highest ones are stamped on the same held-out images, and their
+    predictive power is measured. A method whose ``attribute`` takes an ``area`` runs again for each
+    area. A method whose object has ``patterns`` after ``attribute`` also chooses colours: its
+    pixels are stamped in these, and its name is followed by "free colours". A method that fails
+    becomes a row with the reason. Each method runs with the same seed on a private copy of the
+    model.
 
     Args:
         models (Mapping[str, Callable]): Classifiers from pixels (B, C, H, W) in [0, 1] to logits
@@ -86,23 +133,20 @@ def compare(
         metrics (Sequence[Metric]): What is measured besides predictive power. Pass
             ``[*METRICS, mine]`` to add a :class:`Metric`. Default: METRICS (all built-in ones).
         area (float): Share of the pixels at which methods are compared. Default: 0.05.
+        triggers (Mapping[str, Pattern], optional): The true triggers of backdoored models. If
+            there is only one trigger, it is also looked for on the other models, as a control.
+            Default: None (each model's ``trigger`` attribute, if it has one).
         areas (Sequence[float], optional): Areas of the curves, to which ``area`` is added.
             Default: None (0.005, 0.01, 0.02, 0.05, 0.1 and 0.2, if they keep at least one pixel).
         canvas_kinds (Sequence[str], optional): A word for each canvas, such as "positive" or
             "white". Tables keep the kinds apart. Default: None ("canvas" for all).
-        triggers (Mapping[str, Pattern], optional): The true triggers of backdoored models. If
-            there is only one trigger, it is also looked for on the other models, as a control.
-            Default: None (each model's ``trigger`` attribute, if it has one).
-        class_names (Sequence[str], optional): Default: None (the first model's ``class_names``).
-        class_images (int): Search images of each class whose maps are averaged; 0 leaves these
-            means out. Default: 10.
         stamped (int): Search images of other classes that are stamped with a trigger and explained
             as well, so that the trigger is visible to the methods. Default: 4.
         max_images (int): At most this many held-out images, in proportion to the classes.
             Default: 500.
-        seed (int): Seed of all methods and random choices. Default: 0.
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
+        seed (int): Seed of all methods and random choices. Default: 0.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for the searches of methods that
             are given by name, as in :meth:`ClassPattern.search`. Default: "auto".
         show_progress (bool): Draws a progress bar. Default: False.
@@ -126,122 +170,106 @@ def compare(
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
-    if not isinstance(models, Mapping):
-        raise ArgumentTypeError(
-            f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
-            '{"mine": model}'
-        )
-    if not models:
-        raise ValueError("models is empty: give a dict of classifiers by name")
-    methods = check_methods(methods)
-    metrics = check_metrics(metrics)
-    check_pixels(canvases, "canvases")
-    canvases, first = canvases.detach(), next(iter(models.values()))
-    targets = parse_targets(targets, len(canvases), first)
-    kinds = _check_kinds(canvas_kinds, len(canvases))
-    area, areas = float(area), _check_areas(area, areas, canvases.shape[-2:])
-    settings: dict[str, Any] = {
-        "area": area,
-        "areas": areas,
-        "class_images": class_images,
-        "max_images": max_images,
-        "n_seeds": n_seeds,
-        "stamped": stamped,
-        "seed": check_seed(seed),
-    }
-    check_count("class_images", class_images, least=0)
-    for name in ("max_images", "n_seeds", "stamped"):
-        check_count(name, settings[name])
-    triggers = _check_triggers(models, triggers)
+    settings = CompareSettings(**options)
+    _check_models_and_methods(models, methods)
+    metrics, first = check_metrics(metrics), next(iter(models.values()))
+    task = settings.task_of(canvases, targets, float(area), first)
+    triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
-    has_labels = held_out.labels is not None
-    begun = prepared([*models.values()], canvases, targets, search, held_out, max_images, seed)
-    with begun as (n_classes, search, scored):
-        scorers = {name: CachedScorer(model, scored, canvases) for name, model in models.items()}
-        seeds = seeds_from(seed, n_seeds)
-        images = images_of_classes(search, canvases, targets, count=class_images, seed=seed)
-        only = next(iter(triggers.values())) if len(triggers) == 1 else None  # for all models
-        tasks = {}
-        for name in models:
-            task = Task(name, canvases, targets, kinds, area, areas, seeds, *images, scorers)
-            trigger = triggers.get(name, only)
-            if trigger is not None:
-                task = add_trigger(task, trigger, search, scored.images, stamped)
-            tasks[name] = task
+    accuracies: dict[str, float | None] = dict.fromkeys(models)
+    with as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
+        search, scored = images_for(first, task, search, held_out, settings.max_images)
+        tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
+        if held_out.labels is not None:
+            accuracies |= _accuracies(tasks[0].scorers, n_classes)
         if not isinstance(methods, Mapping):
-            methods = known_methods(search, names=methods, precision=precision)
-        accuracies: dict[str, float | None] = dict.fromkeys(models)
-        for name, count in zip(models, n_classes) if has_labels else ():
-            labels = scored.known_labels
-            accuracy = float((scorers[name].predicted == labels).double().mean())
-            warn_if_guessing(accuracy, labels, count, f"held-out images (model {name!r})")
-            accuracies[name] = accuracy
-        names = known_names(first) if class_names is None else class_names
+            names = DEFAULT if methods is None else methods
+            methods = known_methods(search, names=names, precision=settings.precision)
+        class_names = known_names(first)
         comparison = Comparison(
             models=accuracies,
-            canvases=canvases.cpu(),
-            targets=targets,
-            kinds=kinds,
-            stamped={name: t.canvases[t.n_unstamped :].cpu() for name, t in tasks.items()},
-            triggers={name: t.trigger for name, t in tasks.items() if t.trigger is not None},
+            canvases=task.canvases.cpu(),
+            targets=task.targets,
+            kinds=task.kinds,
+            stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
+            triggers={task.model: task.trigger for task in tasks if task.trigger is not None},
             backdoored=list(triggers),
             records=[],
             failures=[],
-            class_names=None if names is None else [str(name) for name in names],
-            area=area,
-            areas=areas,
-            settings={
-                **settings,
-                **provenance(search, scored, methods),
-                "threads": torch.get_num_threads(),
-                "complete": False,
-            },
+            class_names=None if class_names is None else [str(name) for name in class_names],
+            area=task.area,
+            areas=[*task.areas],
+            settings=_provenance(settings, task, search, scored, methods) | {"complete": False},
             seen=frozenset(search.hashes),
             metrics=metrics,
         )
-        cases = [(models[name], task) for name, task in tasks.items()]
         try:
-            add, failures = partial(_add_records, comparison), comparison.failures
-            run_methods(cases, methods, add, failures, "compare", len(cases), show_progress)
+            done = _run_methods(models, tasks, methods, metrics, settings.show_progress)
+            for records, failures in done:
+                comparison.records.extend(records)
+                comparison.failures.extend(failures)
         except KeyboardInterrupt as error:
             raise Interrupted(comparison) from error
-    comparison.settings["complete"] = True
-    return comparison
+    return replace(comparison, settings={**comparison.settings, "complete": True})
 
 
-def run_methods(
-    cases: Iterable[tuple[Classifier, Task]],
+def _tasks(
+    task: Task,
+    models: Mapping[str, Classifier],
+    triggers: Mapping[str, Pattern],
+    search: LabelledImages,
+    held_out: LabelledImages,
+    stamped: int,
+) -> list[Task]:
+    """What the methods get on each model. The only trigger is looked for on all models."""
+    scorers = {
+        name: Scorer(model, held_out.to(*device_and_dtype(model, task.canvases)), task.canvases)
+        for name, model in models.items()
+    }
+    others = other_images_of(search, task.canvases, task.targets, task.seed)
+    only = next(iter(triggers.values())) if len(triggers) == 1 else None
+    tasks = []
+    for name in models:
+        own = replace(task, model=name, other_images=others, scorers=scorers)
+        trigger = triggers.get(name, only)
+        if trigger is not None:
+            own = add_trigger(own, trigger, search, held_out.images, stamped)
+        tasks.append(own)
+    return tasks
+
+
+def _run_methods(
+    models: Mapping[str, Classifier],
+    tasks: Sequence[Task],
     methods: Mapping[str, Method],
-    add: Callable[[str, MapSet], None],
-    failures: list[Failure],
-    title: str,
-    total: int,
+    metrics: Sequence[Metric],
     show_progress: bool,
-) -> None:
-    """Explains the canvases of each case with each method, and adds what its maps are worth. A
+) -> Iterator[tuple[list[Record], list[Failure]]]:
+    """Explains the canvases of each task with each method, and gives what its maps are worth. A
     method that fails becomes a failure, and does not stop the others."""
-    bar = tqdm(total=total * len(methods), disable=not show_progress, desc=title, unit="method")
-    with bar:
-        for classifier, task in cases:
+    total = len(tasks) * len(methods)
+    with tqdm(total=total, disable=not show_progress, desc="compare", unit="method") as bar:
+        for task in tasks:
             for name, method in methods.items():
                 bar.set_postfix_str(f"{name}, {task.model}")
                 try:
-                    add(name, MapSet(method, classifier, task))
+                    done = _measure(name, explain(method, models[task.model], task), metrics)
                 except Exception as error:
-                    failures.append(Failure(task.model, name, "maps", format_error(error)))
+                    done = [], [Failure(task.model, name, "maps", format_error(error))]
+                yield done
                 bar.update()
-            del classifier  # before the next one is made
 
 
-def _add_records(comparison: Comparison, method: str, maps: MapSet) -> None:
-    """Adds the record of each map. Metrics may change the canvases, so they come after powers. A
-    metric that fails becomes a failure, and does not stop the others."""
-    results = maps.results()
-    records, failed = [_record(method, result) for result in results], []
-    for metric in comparison.metrics:
+def _measure(
+    method: str, maps: Maps, metrics: Sequence[Metric]
+) -> tuple[list[Record], list[Failure]]:
+    """The record of each map. Metrics may change the canvases, so they come after powers. A metric
+    that fails becomes a failure, and does not stop the others."""
+    records, failures = [_record(method, maps, canvas) for canvas in maps.results], []
+    for metric in metrics:
         reason = ""
         try:
-            measured = measure(metric, results)
+            measured = scores_of(metric, maps)
         except Exception as error:
             measured, reason = [], format_error(error)
         finite = [all(map(isfinite, columns.values())) for columns in measured]
@@ -252,51 +280,87 @@ def _add_records(comparison: Comparison, method: str, maps: MapSet) -> None:
             if columns and good:
                 record.scores[metric.name] = columns.get("", columns)
         if reason:
-            failed.append(Failure(maps.task.model, method, metric.title, reason))
-    comparison.records.extend(records)
-    comparison.failures.extend(failed)
+            failures.append(Failure(maps.task.model, method, metric.title, reason))
+    return records, failures
 
 
-def _record(method: str, result: CanvasResult) -> Record:
+def _record(method: str, maps: Maps, result: CanvasResult) -> Record:
     """The record of one map, with its predictive powers."""
-    task, bound = result.maps.task, result.maps.method
-    power = task.scorers[task.model].power
+    task, bound = maps.task, maps.method
     areas = [task.area] if result.stamped else task.areas
     patterns = {area: result.pattern_at(area) for area in areas}
-    cut = bound.searches and not bound.control and not result.stamped
+    scored = {} if result.stamped else patterns
+    own = {area: result.own_at(area) for area in areas}
     return Record(
         model=task.model,
         method=method,
-        **{name: getattr(result, name) for name in OF_RESULT},
+        canvas=result.canvas,
+        kind=task.kinds[result.canvas],
+        target=result.target,
         control=bound.control,
+        map=result.map,
         masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
-        powers={} if result.stamped else {a: power(pattern) for a, pattern in patterns.items()},
+        powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
         searches=bound.searches,
-        rethresholded={
-            area: power(result.cut(result.pixel_map, area))
-            for area in (task.areas if cut else ())
-            if area != task.area
-        },
         precision=getattr(bound.attribution, "precision", None),
         cut_from_canvas=bound.cuts,
-        own={area: own for area in areas if (own := result.map_at(area).own) is not None},
+        own={area: pattern for area, pattern in own.items() if pattern is not None},
     )
+
+
+def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float]:
+    """The share of the held-out images that each model classifies correctly."""
+    accuracies = {}
+    for (name, scorer), count in zip(scorers.items(), n_classes):
+        labels = scorer.images.known_labels
+        accuracies[name] = float((scorer.predicted == labels).double().mean())
+        warn_if_guessing(accuracies[name], labels, count, f"held-out images (model {name!r})")
+    return accuracies
+
+
+def _provenance(
+    settings: CompareSettings,
+    task: Task,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    methods: Mapping[str, Method],
+) -> dict[str, Any]:
+    """All settings, and what a comparison says about its images and its methods, for JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bool | int | float | str | None):
+            return value
+        return f"Tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+    keywords = {name: m[1] if isinstance(m, tuple) else {} for name, m in methods.items()}
+    return {
+        "area": task.area,
+        "areas": task.areas,
+        **{name: getattr(settings, name) for name in SAVED},
+        "methods": {
+            name: {key: plain(value) for key, value in given.items()}
+            for name, given in keywords.items()
+        },
+        "search_images": len(search),
+        "search_images_hash": combined_hash(search.hashes),
+        "held_out_images": len(held_out),
+        "held_out_images_hash": combined_hash(held_out.hashes),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 # ---- arguments
 
 
-def seeds_from(seed: int, count: int) -> list[int]:
-    """So many seeds from one on."""
-    return [(check_seed(seed) + i) % 2**63 for i in range(count)]
-
-
-def check_methods(
-    methods: Mapping[str, Method] | Sequence[str] | str | None,
-) -> Mapping[str, Method] | Sequence[str]:
-    """Methods, or their names, or an error that says how to give them."""
-    if methods is None or isinstance(methods, str):
-        return DEFAULT if methods is None else [methods]
+def _check_models_and_methods(models: Mapping[str, Classifier], methods: Methods | None) -> None:
+    if not isinstance(models, Mapping):
+        raise ArgumentTypeError(
+            f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
+            '{"mine": model}'
+        )
+    if not models:
+        raise ValueError("models is empty: give a dict of classifiers by name")
     for name, method in methods.items() if isinstance(methods, Mapping) else ():
         make = method[0] if isinstance(method, tuple) else method
         if not callable(make):
@@ -305,32 +369,9 @@ def check_methods(
                 f"class itself, alone or in a pair with the keywords of attribute; got "
                 f"{type(make).__name__}: an object is bound to one model"
             )
-    return methods
 
 
-def _check_areas(area: float, areas: Sequence[float] | None, size: Sequence[int]) -> list[float]:
-    """All areas in order; default areas that keep no pixel are left out."""
-    total = size[0] * size[1]
-    wanted = [a for a in AREAS if round(a * total) > 0] if areas is None else areas
-    every = sorted({float(one) for one in (*wanted, area)})
-    for one in every:
-        pixels_kept(one, size)
-    return every
-
-
-def _check_kinds(kinds: Sequence[str] | None, count: int) -> list[str]:
-    if kinds is None:
-        return ["canvas"] * count
-    if len(kinds) != count:
-        raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
-    if STAMPED in kinds:
-        raise ValueError(
-            f"canvas_kinds: {STAMPED!r} is the kind of stamped canvases; use another word"
-        )
-    return list(kinds)
-
-
-def _check_triggers(
+def _triggers_of(
     models: Mapping[str, Classifier], triggers: Mapping[str, Pattern] | None
 ) -> Mapping[str, Pattern]:
     """The triggers that are given, or those that the models carry."""

@@ -175,8 +175,8 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """Rows of values under a title. The first column is the name of the row. A row may
-    have the ``role`` of its method, and ``facets``, by which the page filters. With a key, which is
-    unique in the page, the table can be sorted."""
+    have the ``role`` of its method. With a key, which is unique in the page, the table can be
+    sorted."""
 
     columns: Sequence[Column]
     rows: Sequence[Row]

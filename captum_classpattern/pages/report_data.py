@@ -3,7 +3,6 @@
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_classpattern.comparison import STAMPED, Comparison, Record
-from captum_classpattern.comparison.metrics import POWER, TRIGGER
+from captum_classpattern.comparison.metrics import TRIGGER
 from captum_classpattern.comparison.records import (
-    first_names,
     full_name,
     search_names,
     strongest_names,
@@ -32,102 +30,70 @@ from captum_classpattern.visualization.formats import (
 )
 from captum_classpattern.visualization.style import NO_PIXEL
 
-LEVELS = {"image": "image", "class": "class mean"}
 BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # of IntegratedGradients: it may break there
-SMALL = 0.01  # the second area of the main table, if it was scored
-CONTROL = "control"
+WITHOUT = Column("no pattern", "no_pattern", percent)
 TRIGGERS = {True: "this model's", False: "another model's (control)"}
 ENDS = ("", "_low", "_high")  # of the keys of a power and of its interval
-NAMES = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
-NO_PATTERN = Column("no pattern", "no_pattern", percent)
-DIFFERENCES = "Differences between methods"
-BETWEEN = [Column("minus", "other"), Column("points (95 % interval)", "points")]
+NAME_COLUMNS = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
+WHOSE_TRIGGER = Column("trigger", "whose trigger")  # a metric may be called trigger
+BETWEEN = (Column("minus", "other"), Column("points (95 % interval)", "points"))
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """All tables with any values, the main one first."""
-    rows, area = scored_rows(comparison), comparison.area
-    scored = [row for row in rows if row["kind"] != STAMPED]
-    at_area, cost = power_columns(comparison), _metric_columns(comparison, POWER)
+    """All tables with any values."""
+    rows = scored_rows(comparison)
     powers = [
-        Column(f"power at {percent_area(a)}", f"power_{a:g}", interval="bar")
-        for a in dict.fromkeys((area, *(a for a in comparison.areas if a == SMALL)))
+        Column(percent_area(area), f"power_{area:g}", interval="text") for area in comparison.areas
     ]
-    trigger = _metric_columns(comparison, TRIGGER)
-    found = _found_rows(rows, trigger, comparison.backdoored)
-    hidden = [row for row in found if row["kind"] != STAMPED]
-    visible = [row for row in found if row["kind"] == STAMPED]
-    trigger.insert(0, Column("trigger", "whose trigger"))  # a metric may be called trigger
+    paired = _differences(comparison)
     made = [
-        ("main", POWER, scored, [*powers, NO_PATTERN, *cost]),
-        ("differences", DIFFERENCES, _differences(comparison), BETWEEN),
-        ("areas", "Predictive power at each area", _add_cut(scored, area), at_area),
-        ("hidden", f"{TRIGGER}: hidden", hidden, trigger),
-        ("visible", f"{TRIGGER}: visible", visible, trigger),
+        ("areas", "Predictive power at each area", rows, [*NAME_COLUMNS], [*powers, WITHOUT]),
+        ("differences", "Differences between methods", paired, [*NAME_COLUMNS], [*BETWEEN]),
     ]
-    others = {metric.table: None for metric in comparison.metrics}
-    for i, title in enumerate(title for title in others if title not in (POWER, TRIGGER)):
-        columns = _metric_columns(comparison, title)
-        made.append((f"metrics-{i}", title, rows, columns))
+    for i, title in enumerate(dict.fromkeys(metric.table for metric in comparison.metrics)):
+        names = [*NAME_COLUMNS, WHOSE_TRIGGER] if title == TRIGGER else [*NAME_COLUMNS]
+        made.append((f"metrics-{i}", title, rows, names, _metric_columns(comparison, title)))
     filled = [
-        Table([*NAMES, *columns], of_table, key, title).filled(len(NAMES))
-        for key, title, of_table, columns in made
+        Table([*names, *columns], of_table, key, title).filled(len(names))
+        for key, title, of_table, names, columns in made
     ]
     return [table for table in filled if table.rows]
 
 
-def numbers_tables(comparison: Comparison) -> list[Table]:
-    """The power of each method, strongest first: a row for each method, a column for each model and
-    kind of canvas. The first table has the methods that are shown at once, and no pattern."""
+def numbers_table(comparison: Comparison) -> Table:
+    """The power of each method, strongest first, and without a pattern: a row for each method, a
+    column for each model and kind of canvas."""
     scored = [record for record in comparison.records if record.powers]
-    names = strongest_names(scored, comparison.area)
     rows: dict[str, dict[str, Any]] = {
-        name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)} for name in names
+        name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)}
+        for name in strongest_names(scored, comparison.area)
     }
-    bare: dict[str, Any] = {"name": "no pattern", "role": CONTROL}
+    bare: dict[str, Any] = {"name": "no pattern", "role": "control"}
     several = len({record.kind for record in scored}) > 1
     columns: dict[str, Column] = {}
     for row in scored_rows(comparison):
-        if row["kind"] != STAMPED and row["name"] in names:
+        if row["kind"] != STAMPED:
             place = f"{row['model']}, {row['kind']} canvas" if several else row["model"]
             columns[place] = Column(place, f"on {place}", percent, interval="bar")
             power = {f"on {place}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
             rows[row["name"]] |= {"role": row["role"], **power}
             bare[f"on {place}"] = row["no_pattern"]
-    first = first_names(names)
     title = f"Power of {percent_area(comparison.area)} of the pixels"
-    return [
-        Table([NAMES[0], *columns.values()], of_table, key, title)
-        for key, of_table in (
-            ("numbers", [*(rows[name] for name in first), *([bare] if names else [])]),
-            ("more-numbers", [rows[name] for name in names if name not in first]),
-        )
-    ]
-
-
-def power_columns(comparison: Comparison) -> list[Column]:
-    """The powers at all areas."""
-    return [
-        Column(percent_area(area), f"power_{area:g}", interval="text") for area in comparison.areas
-    ]
+    shown = [*rows.values(), bare] if rows else []
+    return Table([NAME_COLUMNS[0], *columns.values()], shown, "numbers", title)
 
 
 def scored_rows(comparison: Comparison) -> list[Row]:
-    """The means of each method with its name, its role and what the page filters by; by model, kind
-    of canvas and falling power."""
+    """The means of each method with its name, its role and whose trigger was looked for; by model,
+    kind of canvas and falling power."""
     searches = search_names(comparison.records)
     rows: list[Row] = []
     for row in comparison.rows():
         if "failure" not in row:
-            name = full_name(row)
-            role = CONTROL if row["control"] else "searches" if name in searches else ""
-            facets = {
-                "model": row["model"],
-                "canvas": row["kind"],
-                "map of": LEVELS[row["level"]],
-                "ranking": row["ranking"],
-            }
-            rows.append({**row, "name": name, "role": role, "facets": facets})
+            name = full_name(row["method"], row["cut_from_canvas"])
+            role = "control" if row["control"] else "searches" if name in searches else ""
+            owner = TRIGGERS[row["model"] in comparison.backdoored]
+            rows.append({**row, "name": name, "role": role, WHOSE_TRIGGER.key: owner})
     models, kinds = list(comparison.models), [*dict.fromkeys(comparison.kinds), STAMPED]
     power = f"power_{comparison.area:g}"
     rows.sort(key=lambda r: (models.index(r["model"]), kinds.index(r["kind"]), -r.get(power, 0.0)))
@@ -139,9 +105,7 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
     columns = []
     for metric in comparison.metrics:
         records = comparison.records if metric.table == table else []
-        keys = dict.fromkeys(key for r in records for key in r.columns(metric.name))
-        by_model = [f"{metric.name}_{model}" for model in comparison.models]
-        for key in sorted(keys, key=lambda k: by_model.index(k) if k in by_model else -1):
+        for key in dict.fromkeys(key for r in records for key in r.columns(metric.name)):
             entry = key.removeprefix(metric.name).removeprefix("_")
             title = f"{metric.title} {entry}".strip()
             heading = f"{title} ({metric.unit})" if metric.unit else title
@@ -155,11 +119,10 @@ def _differences(comparison: Comparison) -> list[Row]:
     """How far the strongest method of each model is above the others, in points."""
     return [
         {
-            **row,
             "name": row["method"],
+            "model": row["model"],
             "kind": comparison.kinds[0],
-            "role": "",
-            "facets": {"model": row["model"], "canvas": comparison.kinds[0]},
+            "other": row["other"],
             "points": "{:+.1f} ({:+.1f} to {:+.1f})".format(
                 *(100 * row[f"difference{end}"] for end in ENDS)
             ),
@@ -168,90 +131,27 @@ def _differences(comparison: Comparison) -> list[Row]:
     ]
 
 
-def _add_cut(rows: Sequence[Row], area: float) -> list[Row]:
-    """For methods that search, one more row with the powers of their one map, cut."""
-    lines: list[Row] = []
-    for row in rows:
-        lines.append(row)
-        others = {key: value for key, value in row.items() if not key.startswith("power")}
-        cut = {
-            key.replace("rethresholded", "power"): value
-            for key, value in row.items()
-            if key.startswith("rethresholded")
-        }
-        if cut:
-            lines.append({**others, **cut, "name": f"{row['name']}, {percent_area(area)} map cut"})
-    return lines
-
-
-def _found_rows(
-    rows: Sequence[Row], columns: Sequence[Column], backdoored: Sequence[str]
-) -> list[Row]:
-    """The rows with a score for the trigger: backdoored models first, best method first."""
-    found: list[Row] = [
-        {**row, "whose trigger": TRIGGERS[row["model"] in backdoored]}
-        for row in rows
-        if any(row.get(column.key) is not None for column in columns)
-    ]
-    found.sort(key=lambda r: (r["model"] not in backdoored, -(r.get(columns[0].key) or 0)))
-    return found
-
-
 # ---- the slider over the area: masks bit by bit, in base64
 
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
 SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."
 
-Records = Mapping[tuple[int, str, str], Record]  # by canvas, model and name
 
-
-def area_slider(comparison: Comparison) -> dict[str, Any]:
-    """The patterns of all methods, strongest first: what the slider draws (None if canvases are not
-    greyscale or colour images), how many canvases there was room for, which methods ran again for
-    each area, whether others did not, and the numbers as a table."""
+def area_slider(comparison: Comparison) -> dict[str, Any] | None:
+    """The patterns of all methods, strongest first, of as many canvases as there is room for; None
+    if nothing was scored, or canvases are not greyscale or colour images."""
     scored = [record for record in comparison.records if record.powers]
-    names = strongest_names(scored, comparison.area)
-    own_colours = {r.name for r in scored if not r.cut_from_canvas}
-    canvases = _canvases(comparison, len(names), len(own_colours))
-    known = {(r.canvas, r.model, r.name): r for r in scored}
-    places = ((i, model, name) for i in canvases for model in comparison.models for name in names)
-    records = {place: known[place] for place in places if place in known}
-    drawable = comparison.canvases.shape[1] in (1, 3) and records
-    again = {record.name for record in records.values() if record.searches}
-    searched = [name for name in names if name in again]
-    return {
-        "data": _data(comparison, canvases, names, records) if drawable else None,
-        "n_canvases": len(canvases),
-        "searched": searched,
-        "others": len(searched) < len(names),
-        "table": _table(comparison, records),
-    }
-
-
-def _canvases(comparison: Comparison, n_methods: int, own_colours: int) -> list[int]:
-    """As many canvases as there is room for, evenly spaced; some methods come with images."""
-    count, channels, height, width = comparison.canvases.shape
-    cells = len(comparison.models) * len(comparison.areas)
-    images = 1 + cells * own_colours
-    bytes_each = channels * height * width * images + cells * n_methods * -(-height * width // 8)
-    room = max(1, int(MAX_CHARACTERS / (4 / 3 * bytes_each)))
-    return evenly_spaced(count, room)
-
-
-def _data(
-    comparison: Comparison, canvases: Sequence[int], names: Sequence[str], records: Records
-) -> Mapping[str, Any]:
-    height, width = comparison.canvases.shape[2:]
-    methods = []
-    for name in names:
-        named = [record for record in records.values() if record.name == name]
-        how = SEARCHED if any(record.searches for record in named) else CUT
-        control = any(record.control for record in named)
-        more = name not in first_names(names)
-        methods.append({"name": name, "how": how, "control": control, "more": more})
-    searches = [name for name in names if name in search_names(records.values())]
+    channels, height, width = comparison.canvases.shape[1:]
+    if not scored or channels not in (1, 3):
+        return None
+    names, models = strongest_names(scored, comparison.area), list(comparison.models)
+    searches = search_names(scored)
+    by_name = {record.name: record for record in scored}
+    canvases = _canvases(comparison, [*by_name.values()])
+    records = {(r.canvas, r.model, r.name): r for r in scored if r.canvas in canvases}
+    best = next((name for name in names if name in searches), names[0])
     strongest = max(
-        (record for record in records.values() if record.name == (searches or names)[0]),
+        (record for record in records.values() if record.name == best),
         key=lambda record: record.powers[comparison.area].value,
     )
     return {
@@ -264,11 +164,11 @@ def _data(
         ],
         "start": {
             "area": comparison.areas.index(comparison.area),
-            "model": list(comparison.models).index(strongest.model),
-            "canvas": list(canvases).index(strongest.canvas),
-            "method": names.index(strongest.name),
+            "model": models.index(strongest.model),
+            "canvas": canvases.index(strongest.canvas),
+            "method": names.index(best),
         },
-        "models": list(comparison.models),
+        "models": models,
         "canvases": [
             {
                 "name": _canvas_name(comparison, i),
@@ -277,12 +177,29 @@ def _data(
             }
             for i in canvases
         ],
-        "methods": methods,
+        "methods": [
+            {
+                "name": name,
+                "how": SEARCHED if by_name[name].searches else CUT,
+                "control": by_name[name].control,
+            }
+            for name in names
+        ],
         "cells": [
-            [[_cell(records.get((i, model, name))) for name in names] for i in canvases]
-            for model in comparison.models
+            [[_cell_of_slider(records.get((i, model, name))) for name in names] for i in canvases]
+            for model in models
         ],
     }
+
+
+def _canvases(comparison: Comparison, methods: Sequence[Record]) -> list[int]:
+    """As many canvases as there is room for, evenly spaced; some methods come with images."""
+    count, channels, height, width = comparison.canvases.shape
+    cells = len(comparison.models) * len(comparison.areas)
+    images = 1 + cells * sum(not record.cut_from_canvas for record in methods)
+    masks = cells * len(methods) * -(-height * width // 8)  # bytes
+    room = MAX_CHARACTERS / (4 / 3 * (channels * height * width * images + masks))
+    return evenly_spaced(count, max(1, int(room)))
 
 
 def _canvas_name(comparison: Comparison, canvas: int) -> str:
@@ -294,16 +211,14 @@ def _canvas_name(comparison: Comparison, canvas: int) -> str:
     return name if canvases.count(canvases[canvas]) == 1 else f"{name} {canvas}"
 
 
-def _cell(record: Record | None) -> Mapping[str, Any] | None:
+def _cell_of_slider(record: Record | None) -> Mapping[str, Any] | None:
     """A method's patterns of one canvas at all areas, with their numbers as texts."""
     if record is None:
         return None
-    cut = record.rethresholded
     return {
         "masks": [_encoded(np.packbits(mask.flatten().numpy())) for mask in record.masks.values()],
         "pixels": [_encoded(levels(own.canvas)) for own in record.own.values()],
         "powers": [_power(power) for power in record.powers.values()],
-        "cut": [percent(cut[area].value) if area in cut else None for area in record.powers],
     }
 
 
@@ -320,19 +235,3 @@ def _power(power: PredictivePower) -> Mapping[str, Any]:
 def _encoded(values: npt.NDArray[np.uint8]) -> str:
     """Masks with eight pixels in a byte, images pixel by pixel."""
     return b64encode(values.tobytes()).decode()
-
-
-def _table(comparison: Comparison, records: Records) -> Table:
-    """The numbers of the slider."""
-    shown = replace(comparison, records=[*records.values()], failures=[], metrics=())
-    rows = [
-        {
-            **row,
-            "name": full_name(row),
-            "role": CONTROL if row["control"] else "",
-            "kind": _canvas_name(comparison, row["canvas"]),
-        }
-        for row in shown.rows("canvas")
-    ]
-    columns = [*NAMES, *power_columns(comparison), NO_PATTERN]
-    return Table(columns, rows, "by-area", "The same numbers as a table").filled(len(NAMES))

@@ -19,7 +19,7 @@ from captum_classpattern import Pattern, predictive_power
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.compare import choose_canvases, print_comparison, write_comparison
 from captum_classpattern.comparison import RandomPixels, known_methods
-from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.comparison.methods import METHOD_NAMES
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.pages import report
@@ -62,9 +62,7 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     assert list(written["models"]) == ["named", "other"]
     assert written["failures"] == []
     rows = {
-        (row["model"], row["method"], row["kind"], row["class"]): row
-        for row in written["rows"]
-        if row["level"] == "image"
+        (row["model"], row["method"], row["kind"], row["class"]): row for row in written["rows"]
     }
     assert rows.keys() == {
         (model, method, kind, label)
@@ -155,11 +153,11 @@ def test_a_method_from_a_module_of_the_working_folder(place, tmp_path, monkeypat
 
 def test_the_known_methods_are_those_of_the_library():
     images = torch.rand(6, 1, 4, 4), [0, 1, 2] * 2
-    assert list(known_methods(*images, names=NAMES)) == list(NAMES)
+    assert list(known_methods(*images, names=METHOD_NAMES)) == list(METHOD_NAMES)
     with pytest.raises(ValueError, match="choose from") as refused:
         known_methods(*images, names=["Magic"])
     [listed] = re.findall("choose from (.*?), or give", str(refused.value))
-    assert set(listed.split(", ")) == set(NAMES)
+    assert set(listed.split(", ")) == set(METHOD_NAMES)
 
 
 # ---- what is printed and written, of small comparisons
@@ -180,7 +178,7 @@ def test_brackets_in_names_are_not_markup(capsys):
 
 def test_a_figure_has_the_same_rows_as_in_the_report(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
+    monkeypatch.setattr(report, "write_report", lambda *a, **k: drawn.extend(k["figures"]))
     methods = {"RandomPixels": RandomPixels}
     comparison = small(canvases=SEARCH[:14], targets=[0] * 14, methods=methods)
     write_comparison(comparison, tmp_path, "Many")

@@ -11,7 +11,7 @@ from refusals import refusal
 
 from captum_classpattern.comparison import BestRandomMask, RandomPixels
 from captum_classpattern.comparison.controls import Control
-from captum_classpattern.comparison.maps import PrivateModel
+from captum_classpattern.comparison.maps import BoundMethod
 
 MAKERS = {
     "RandomPixels": lambda net: RandomPixels(net),
@@ -86,16 +86,9 @@ def test_the_passes_of_a_random_mask_are_those_of_the_budget_and_the_time(
     seconds = count()
     if "max_seconds" in settings:
         monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
-    model = PrivateModel(linear_net())
-    method = BestRandomMask(model.forward_func, SEARCH, LABELS)
-    method.attribute(CANVASES[:2], 1, area=0.1, **settings)
-    assert model.passes / 2 == passes
-
-
-def test_methods_may_write_into_the_images_that_they_get():
-    before = CANVASES.clone()
-    PrivateModel(linear_net()).prepare(CANVASES).zero_()
-    assert torch.equal(CANVASES, before)
+    method = (lambda model: BestRandomMask(model, SEARCH, LABELS)), settings
+    made = BoundMethod(method, linear_net(), CANVASES)(CANVASES[:2], [1, 1], area=0.1, seed=0)
+    assert made.passes / 2 == passes
 
 
 # ---- Captum's contract

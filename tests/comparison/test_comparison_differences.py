@@ -17,7 +17,7 @@ CLASSES = (2, 5, 10, 15, 20, 30, 40, 50, 70, 90)  # hits of 100, class by class
 
 def record(method, hits, *, model="net", kind="canvas", bare=5, **changes):
     """A map with its hits among 100 images."""
-    how = {"level": "image", "ranking": "signed", "canvas": 0, "target": 0}
+    how = {"canvas": 0, "target": 0}
     how |= {"control": method == CONTROL, "searches": method in (OURS, CONTROL)}
     powers = {0.05: power_of(hits, 100, bare)}
     how |= {"map": torch.zeros(2, 2), "masks": {}, "powers": powers}
@@ -74,13 +74,6 @@ CASES = {  # the strongest, and what it is above each other one
     "stronger without a pattern": (scored(ClassPattern=[3], LRP=[1]), OURS, [-2, 2]),
     "a class with more canvases has no more weight": (
         scored([0, 0, 0, 1], ClassPattern=(90, 90, 90, 10), Saliency=[5] * 4), OURS, [45, 45],
-    ),
-    "the better ranking alone": (
-        [record(LAST, 40), record(LAST, 60, ranking="absolute"), record(OTHER, 50)],
-        f"{LAST}, absolute", [10, 55],
-    ),
-    "no mean over images of the class": (
-        [record(LAST, 40), record(LAST, 60, level="class")], LAST, [35],
     ),
     "the first kind of canvas": (
         [record(OURS, 40), record(OTHER, 90, kind="white", canvas=1)], OURS, [35],

@@ -21,7 +21,7 @@ from refusals import refusal
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.maps import BoundMethod, MapSet, PixelMap, sum_channels
+from captum_classpattern.comparison.maps import BoundMethod, explain, sum_channels, top_pixels
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.optimization import acceleration
 
@@ -56,10 +56,9 @@ def plain_function(images):
 def test_passes_of_one_call(model, how, an_image):
     method = bound(how, model)
     for n in (4, 1):
-        maps = method(CANVASES[:n], [0, 1, 2, 1][:n], area=0.1, seed=0)
-        assert maps.passes == an_image * n
-        assert maps.seconds > 0
-    assert method.model.passes == an_image * 5
+        made = method(CANVASES[:n], [0, 1, 2, 1][:n], area=0.1, seed=0)
+        assert made.passes == an_image * n
+        assert made.seconds > 0
 
 
 @pytest.mark.parametrize("speedups", [(), ("bfloat16", "channels_last")])
@@ -105,10 +104,10 @@ def test_each_image_is_explained_alone():
         return images * targets[0]
 
     targets = [i % 3 for i in range(5)]
-    maps = bound(from_function(function))(SEARCH[:5], targets, area=0.1, seed=0)
+    made = bound(from_function(function))(SEARCH[:5], targets, area=0.1, seed=0)
     assert given == [(1, [target]) for target in targets]
     expected = SEARCH[:5] * torch.tensor(targets).view(-1, 1, 1, 1)
-    assert torch.equal(maps.by_pixel, expected.double().sum(1))
+    assert torch.equal(made.maps, expected.double().sum(1))
 
 
 def test_area_and_seed_go_to_the_methods_that_take_them():
@@ -123,21 +122,26 @@ def test_area_and_seed_go_to_the_methods_that_take_them():
 def test_each_call_is_seeded_and_the_callers_random_state_stays():
     method = bound(from_function(lambda images, targets: torch.rand_like(images)))
     before = torch.get_rng_state()
-    one, same, other = (method(CANVASES, [0] * 4, area=0.1, seed=s).by_pixel for s in (3, 3, 4))
+    one, same, other = (method(CANVASES, [0] * 4, area=0.1, seed=s).maps for s in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_method_without_randomness_has_the_same_map_objects_for_all_seeds():
-    """So that its maps are ranked, and compared with a trigger, once for all seeds."""
+def test_methods_may_write_into_the_images_that_they_get():
+    before = CANVASES.clone()
+    bound(from_function(lambda images, targets: images.zero_()))(before, [0] * 4, area=0.1, seed=0)
+    assert torch.equal(CANVASES, before)
+
+
+def test_a_method_without_randomness_runs_once_for_all_seeds():
     task = Task("m", CANVASES, [0] * 4, ["canvas"] * 4, 0.1, [0.1], [0, 1, 2])
-    maps = MapSet(Saliency, linear_net(), task)
-    assert all(run is maps.seeds[0] for run in maps.seeds)
+    maps = explain(Saliency, linear_net(), task)
+    assert [made is maps.canvases for made in maps.seeds] == [True] * 3
     unseeded = from_function(lambda images, targets: torch.rand_like(images))
     for method in (RandomPixels, unseeded):
-        random = MapSet(method, linear_net(), task)
-        assert len({map.values.numpy().tobytes() for run in random.seeds for map in run}) >= 3
+        random = explain(method, linear_net(), task)
+        assert len({made.maps.numpy().tobytes() for made in random.seeds}) == 3
 
 
 # ---- maps by pixel
@@ -188,10 +192,7 @@ def test_refusals(case, snapshot):
 )
 def test_the_strongest_pixels_are_those_of_a_stable_sort(values, scale, k):
     map = torch.tensor(values, dtype=torch.float64).view(6, 6) * scale
-    for ranking, ranked in (("signed", map), ("absolute", map.abs())):
-        mask = PixelMap(map).mask(ranking, k / 36)
+    for ranked in (map, 1 + map.sign() * 1e-15):  # also if they are nearly equal
+        mask = top_pixels(ranked, k / 36)
         assert torch.equal(mask[0], plain_mask(ranked, k / 36))
         assert int(mask.sum()) == k
-    nearly_equal = 1 + map.sign() * 1e-15
-    mask = PixelMap(nearly_equal).mask("signed", k / 36)
-    assert torch.equal(mask[0], plain_mask(nearly_equal, k / 36))

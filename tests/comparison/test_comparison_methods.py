@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.maps import BoundMethod
-from captum_classpattern.comparison.methods import NAMES, feature_layer, grid_cells
+from captum_classpattern.comparison.methods import METHOD_NAMES, feature_layer, grid_cells
 from captum_classpattern.demo import demo_images, demo_models
 
 # a pass is an image forward and backward; those of one image of 28 x 28
@@ -50,7 +50,7 @@ def demo():
     return demo_models()["natural"], images, labels
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "LearnedPattern"])
+@pytest.mark.parametrize("name", [name for name in METHOD_NAMES if name != "LearnedPattern"])
 def test_each_explains_the_demos_model_and_leaves_it_as_it_was(demo, name):
     model, images, labels = demo
     [(known, how)] = known_methods(images, labels, names=[name], n_steps=1).items()
@@ -62,16 +62,16 @@ def test_each_explains_the_demos_model_and_leaves_it_as_it_was(demo, name):
         return BoundMethod(how, model, images)(canvases, targets, area=0.05, seed=0)
 
     before = state_of_caller(model, images)
-    maps = explained(*labels[[3, 30]].tolist())
+    made = explained(*labels[[3, 30]].tolist())
     assert state_of_caller(model, images) == before
-    assert maps.by_pixel.shape == (2, 28, 28)
-    assert maps.by_pixel.isfinite().all()
-    assert maps.by_pixel.abs().amax((1, 2)).min() > 0
-    assert maps.by_pixel.flatten(1).std(1).min() > 0
-    assert maps.passes / 2 == PASSES.get(name, maps.passes / 2)
-    assert (maps.passes == 0) == (PASSES.get(name) == 0)
+    assert made.maps.shape == (2, 28, 28)
+    assert made.maps.isfinite().all()
+    assert made.maps.abs().amax((1, 2)).min() > 0
+    assert made.maps.flatten(1).std(1).min() > 0
+    assert made.passes / 2 == PASSES.get(name, made.passes / 2)
+    assert (made.passes == 0) == (PASSES.get(name) == 0)
     other = explained(int(labels[3]) + 1)
-    assert name == "RandomPixels" or not torch.equal(other.by_pixel[0], maps.by_pixel[0])
+    assert name == "RandomPixels" or not torch.equal(other.maps[0], made.maps[0])
 
 
 def test_the_docs_name_the_passes_of_the_methods_and_of_recorded_searches():
@@ -95,10 +95,10 @@ def test_the_docs_name_the_passes_of_the_methods_and_of_recorded_searches():
 def test_all_names_are_known_and_the_default_is_in_order():
     assert [*known_methods(SEARCH, LABELS)] == [*DEFAULT]
     assert [*known_methods(SEARCH, LABELS, names=["LRP", "Lime", "LRP"])] == ["LRP", "Lime"]
-    for name, (make, _) in known_methods(SEARCH, LABELS, names=NAMES).items():
+    for name, (make, _) in known_methods(SEARCH, LABELS, names=METHOD_NAMES).items():
         if "Cam" not in name:
             assert type(make(linear_net())).__name__ == name
-    assert {*NAMES} > {*DEFAULT, "LearnedPattern"}
+    assert {*METHOD_NAMES} > {*DEFAULT, "LearnedPattern"}
     assert "LearnedPattern" not in DEFAULT
 
 
@@ -119,11 +119,11 @@ def test_budgets_and_limits_reach_the_methods_that_search():
         assert keywords(name, n_steps=7) == {**free, "n_steps": 7, "budget": None}
     assert keywords("BestRandomMask", budget=900, **limits) == {"budget": 900, "max_seconds": 5}
     how = known_methods(SEARCH, LABELS, names="ClassPattern", n_steps=12, precision="full")
-    maps = BoundMethod(how["ClassPattern"], linear_net(), CANVASES)(
+    made = BoundMethod(how["ClassPattern"], linear_net(), CANVASES)(
         CANVASES[:1], [0], area=0.1, seed=0
     )
     steps = keywords("BestRandomMask", n_steps=12)["budget"]
-    assert abs(maps.passes - steps) <= 0.15 * steps
+    assert abs(made.passes - steps) <= 0.15 * steps
 
 
 def test_keywords_of_captums_methods():
@@ -270,7 +270,7 @@ def test_a_method_that_fails_half_way_or_is_not_installed_harms_no_other_method(
     model = Reused().eval()
     before = state_of_caller(model)
     methods = known_methods(SEARCH, LABELS, names=["Saliency", "GuidedBackprop"])
-    few = {"models": {"reused": model}, "areas": [0.1], "class_images": 1, "n_seeds": 1}
+    few = {"models": {"reused": model}, "areas": [0.1], "n_seeds": 1}
     expected = compared(**few, methods=methods)
     mixed = {"DeepLift": DeepLift, **known_methods(SEARCH, LABELS, names="Lime"), **methods}
     comparison = compared(**few, methods=mixed)

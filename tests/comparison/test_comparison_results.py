@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import mean
 
 import numpy as np
@@ -27,13 +27,14 @@ from refusals import refusal
 from reports import undrawn
 from shown import HOSTILE, read
 
-from captum_classpattern import Pattern, predictive_power
+from captum_classpattern import Pattern, PixelClassifier, predictive_power
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
 from captum_classpattern.pages.report import PageFigure, write_report
 from captum_classpattern.visualization.formats import percent
 
 NETS = {"one": linear_net(1), "other": linear_net(2)}
+CLASSES = ["ant", "bee", "cat"]
 NAMES = ["Searching", "InputXGradient", "broken", "RandomPixels"]
 PAIRED = LABELS % 2  # 40 images are of class 0, 20 of class 1, none of class 2
 PIXEL = torch.zeros(1, 6, 6)
@@ -41,7 +42,7 @@ PIXEL[0, 0, 0] = 1
 
 
 def broken_on_other(model):
-    if not torch.equal(model[1].weight, NETS["one"][1].weight):
+    if not torch.equal(model.model[1].weight, NETS["one"][1].weight):
         raise RuntimeError("not on this one")
     return InputXGradient(model)
 
@@ -49,13 +50,12 @@ def broken_on_other(model):
 @pytest.fixture(scope="module")
 def comparison():
     return compared(
-        models=NETS,
+        models={name: PixelClassifier(net, class_names=CLASSES) for name, net in NETS.items()},
         targets=[0, 1, 2, 0],
         methods=dict(zip(NAMES, (Searching, InputXGradient, broken_on_other, RandomPixels))),
         canvas_kinds=["photo", "photo", "white", "photo"],
         held_out_labels=PAIRED,
         triggers={"other": Pattern(torch.ones(3, 6, 6), PIXEL, 1)},
-        class_names=["ant", "bee", "cat"],
     )
 
 
@@ -64,8 +64,8 @@ def comparison():
 
 def test_records_are_chosen_by_their_fields(comparison, snapshot):
     assert repr(comparison) == snapshot
-    found = comparison.select(model="one", method="InputXGradient", level="class", canvas=2)
-    assert [(r.ranking, r.target) for r in found] == [("signed", 2), ("absolute", 2)]
+    found = comparison.select(model="one", method="InputXGradient", kind="white")
+    assert [(r.canvas, r.target) for r in found] == [(2, 2)]
     assert comparison.select() == comparison.records
     assert comparison.select(method="nobody") == []
     assert comparison.select(target="cat") == comparison.select(target=2) != []
@@ -116,26 +116,21 @@ def plain_row(records, row):
     measured = {m.name: [r.score(m.name) for r in records] for m in METRICS}
     plain = {name: plain_mean(records, values) for name, values in measured.items()}
     for name in ("passes", "seconds"):  # costs, per canvas
-        if row["level"] == "image":
-            plain[name] = mean(measured[name])
+        plain[name] = mean(measured[name])
     if row["kind"] != "stamped":
         plain["no_pattern"] = plain_mean(records, [r.powers[0.1].without for r in records])
         for a in AREAS:
             plain |= averaged(f"power_{a:g}", records, [r.powers[a] for r in records])
-        for a in (0.06, 0.3) if row["method"] == "Searching" else ():
-            cut = [r.rethresholded[a] for r in records]
-            plain |= averaged(f"rethresholded_{a:g}", records, cut)
-        if (row["level"], row["ranking"]) == ("image", "signed"):
-            [other] = {*NETS} - {row["model"]}
-            on_other = [r.scores["on"][other] for r in records]
-            plain |= averaged(f"on_{other}", records, on_other)
+        [other] = {*NETS} - {row["model"]}
+        on_other = [r.scores["on"][other] for r in records]
+        plain |= averaged(f"on_{other}", records, on_other)
     return {name: value for name, value in plain.items() if value is not None}
 
 
 @pytest.mark.parametrize("by", ["method", "canvas"])
 def test_a_row_has_means_over_classes_with_intervals(comparison, by):
     rows, groups, found = rows_of(comparison, by), [], set()
-    names = ("model", "method", "level", "ranking", "kind", *["canvas"] * (by == "canvas"))
+    names = ("model", "method", "kind", *["canvas"] * (by == "canvas"))
     for row in rows:
         groups.append(comparison.select(**{name: row[name] for name in names}))
         records = groups[-1]
@@ -173,7 +168,7 @@ def test_json_is_complete(comparison):
         "differences": comparison.differences(),
         "metrics": [metric.as_dict() for metric in METRICS],
         "rows": rows_of(comparison, "canvas"),
-        "failures": [failure.as_dict() for failure in comparison.failures],
+        "failures": [asdict(failure) for failure in comparison.failures],
     }
 
 
@@ -184,7 +179,7 @@ def texts(figure):
     return [t.get_text() for t in figure.findobj(pyplot.Text) if t.get_text().strip()]
 
 
-CHOSEN = ["InputXGradient, class mean", "Searching"]
+CHOSEN = ["InputXGradient", "Searching"]
 PLOTS = [  # what is chosen, and the rows
     ({}, [("one", 0), ("one", 1), ("one", 3)]),  # of the first kind
     ({"target": "bee"}, [("one", 1), ("other", 1)]),
@@ -207,7 +202,7 @@ def test_a_plot_has_a_row_for_each_canvas_or_model(comparison, choice, rows):
                 assert not axis.images
                 assert "failed" in shown
                 continue
-            [r] = comparison.select(model=model, canvas=canvas, ranking="signed", name=name)
+            [r] = comparison.select(model=model, canvas=canvas, name=name)
             np.testing.assert_allclose(axis.images[0].get_array(), r.map.numpy())
             iou = f"IoU {r.scores.get('iou', 0):.2f}"
             assert (percent(r.powers[0.1].value) if r.powers else iou) in shown

@@ -121,15 +121,13 @@ def comparison() -> Iterator[tuple[str, dict[str, Any]]]:
         held_out=held_out,
         methods=cp.known_methods(images, names=names, n_steps=4, **FULL),
         areas=(0.01, 0.05),
-        class_images=0,
         stamped=1,
         max_images=100,
         n_seeds=1,
     )
     for record in compared.records:
-        if record.ranking == "signed":
-            powers = {f"{area:g}": round(each.value, 6) for area, each in record.powers.items()}
-            yield f"{record.model}, {record.method}, canvas {record.canvas}", powers
+        powers = {f"{area:g}": round(each.value, 6) for area, each in record.powers.items()}
+        yield f"{record.model}, {record.method}, canvas {record.canvas}", powers
 
 
 PARTS = {"searches": searches, "scans": scans, "comparison": comparison}

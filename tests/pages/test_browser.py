@@ -15,7 +15,7 @@ from surveyed import finding
 
 from captum_classpattern import Survey, Sweep
 from captum_classpattern.comparison.records import strongest_names
-from captum_classpattern.pages.report import GROUPS, PageFigure, write_report_page
+from captum_classpattern.pages.report import CURVES, MAPS, PageFigure, write_report
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4
@@ -24,7 +24,7 @@ EVIL = (
 )
 NARROW = {"width": 390, "height": 844}
 PHONE = {"viewport": NARROW, "has_touch": True, "is_mobile": True}
-WIDE = PageFigure(GROUPS[0], "", "A wide figure", "alt").drawn(lambda: Figure(figsize=(12, 3)))
+WIDE = PageFigure(CURVES, "", "A wide figure").drawn(lambda: (Figure(figsize=(12, 3)), None))
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,11 @@ def test_pages_of_results_fit_follow_the_colour_scheme_and_open_on_paper(opened,
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    return write_report_page(
+    return write_report(
         small_comparison(channels=3),
         tmp_path_factory.mktemp("report") / "report.html",
-        [replace(WIDE, group=group) for group in GROUPS],
         title="Ants and bees",
+        figures=[replace(WIDE, group=group) for group in (CURVES, MAPS)],
     )
 
 
@@ -129,7 +129,7 @@ def test_a_report_begins_with_the_slider_and_folds_the_rest(opened, report):
     assert not page.locator("details[open]").count()
     check_paper(page)
     open_all(page)
-    check_scheme(page, "body", "#filter", "tbody th", "select", "#slider-all button")
+    check_scheme(page, "body", "tbody th", "select", "#slider-all button")
     check_scheme(page, "summary", ".facts dt")
 
 
@@ -182,34 +182,26 @@ def test_the_slider_of_a_report_moves_power_and_pixels(opened, report):
         assert texts(page, selector) == [expected]
 
 
-def test_tables_are_sorted_by_a_click_and_filtered(opened, report):
+def test_tables_are_sorted_by_a_click(opened, report):
     page = opened(report)
     open_all(page)
-    heads = page.locator("#table-main thead th")
+    heads = page.locator("#table-areas thead th")
     for order in ("descending", "ascending"):
         heads.nth(3).locator("button").focus()
         page.keyboard.press("Enter")
         assert heads.nth(3).get_attribute("aria-sort") == order
-        powers = [float(text.split("\xa0")[0]) for text in column(page, "main", 3)]
+        powers = [float(text.split("\xa0")[0]) for text in column(page, "areas", 3)]
         assert powers == sorted(powers, reverse=order == "descending")
         assert len(set(powers)) > 1
     heads.first.locator("button").click()
     assert heads.nth(3).get_attribute("aria-sort") is None
-    names = column(page, "main", 0)
+    names = column(page, "areas", 0)
     assert names == sorted(names)
     for _ in range(2):  # cells without a value stay last
         page.locator("#table-metrics-0 thead th").last.locator("button").click()
         empty = [text == "\N{EN DASH}" for text in column(page, "metrics-0", 4)]
         assert empty == sorted(empty)
         assert len(set(empty)) == 2
-    assert not [name for name in names if "class mean" in name]
-    page.get_by_role("checkbox", name="class mean").check()
-    page.get_by_role("checkbox", name="clean").uncheck()
-    assert set(column(page, "main", 1)) == {"bad"}
-    page.get_by_role("searchbox", name="Method").fill("salien")
-    assert set(column(page, "main", 0)) == {"Saliency", "Saliency, class mean"}
-    count = page.locator(".count").first.inner_text()
-    assert count == f"4 of {page.locator('#table-main tbody tr').count()} rows"
 
 
 def check_on_a_phone(page):
@@ -225,7 +217,7 @@ def check_on_a_phone(page):
     assert all(wide == hint for wide, hint in boxes)
     assert boxes.count([True, True]) > 5
     small = page.eval_on_selector_all(
-        "select, summary, button, input:not([type=checkbox]), #filter label",
+        "select, summary, button, input",
         "all => all.filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 43.9)"
         ".map(e => e.outerHTML.slice(0, 60))",
     )
@@ -241,10 +233,9 @@ def test_long_and_hostile_names_in_a_report(opened, tmp_path):
     comparison = small_comparison(
         models=(f"a{name}", f"b{name}"), method=name, class_names=(f"{name}0", f"{name}1", name)
     )
-    figures = [replace(WIDE, title=name, alt=name)]
-    page = opened(
-        write_report_page(comparison, tmp_path / "evil.html", figures, title=name), **PHONE
-    )
+    figures = [replace(WIDE, title=name)]
+    made = write_report(comparison, tmp_path / "evil.html", title=name, figures=figures)
+    page = opened(made, **PHONE)
     page.focus("#slider-area")
     page.keyboard.press("End")
     page.locator("#slider-all button", has_text="taken").click()
@@ -253,7 +244,6 @@ def test_long_and_hostile_names_in_a_report(opened, tmp_path):
     assert texts(page, "#slider-name") == [f"{name} on a{name}"]
     assert texts(page, "#slider-class")[0].startswith(name)
     check_on_a_phone(page)
-    assert page.get_by_label(f"a{name}", exact=True).count() == 1
 
 
 def test_a_report_without_scripts_has_all_rows_and_numbers(opened, report):
@@ -262,9 +252,8 @@ def test_a_report_without_scripts_has_all_rows_and_numbers(opened, report):
     for summary in page.locator("#more > details > summary").all():
         summary.click()
     assert page.locator("#slider").is_hidden()
-    assert page.locator("#filter").is_hidden()
-    assert page.locator("#table-by-area tbody tr:visible").count() == 2 * 4 * 4
-    assert page.locator("#table-main tbody tr:visible").count() == 2 * 2 * 5
+    assert page.locator("#hint").is_hidden()
+    assert page.locator("#table-areas tbody tr:visible").count() == 2 * 2 * 4
 
 
 # ---- the site of a sweep

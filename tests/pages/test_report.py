@@ -9,14 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from reports import AREAS, Page, small_comparison, undrawn
 from shown import percent
 
 from captum_classpattern.comparison.records import figure_names, strongest_names
 from captum_classpattern.pages import report, report_data
 from captum_classpattern.pages.report import PageFigure, write_report
-from captum_classpattern.scores.power import PredictivePower
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 
@@ -37,12 +35,11 @@ def unillustrated(written, monkeypatch):
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
-    """The page of the small comparison, and one more figure."""
-    figure, path = Figure(), tmp_path_factory.mktemp("usual") / "report.html"
-    figure.subplots().set_title("of mine")
+    """The page of the small comparison."""
+    path = tmp_path_factory.mktemp("usual") / "report.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PageFigure, "drawn", undrawn)
-        write_report(small_comparison(), path, figures={"Another one": figure})
+        write_report(small_comparison(), path)
     return path.read_text(encoding="utf-8")
 
 
@@ -75,8 +72,9 @@ def test_the_summary_the_numbers_and_the_slider_are_not_folded(usual):
     assert not [attrs for tag, attrs in page.tags if tag == "details" and "open" in attrs]
     assert small_comparison().summary in page.text.replace("\N{NO-BREAK SPACE}", " ")
     assert [*page.tables] == [
-        *("table-numbers", "table-by-area", "table-main", "table-differences", "table-areas"),
-        *("table-hidden", "table-visible", "table-metrics-0", "table-metrics-1", None),
+        *("table-numbers", "table-areas", "table-differences"),
+        *(f"table-metrics-{i}" for i in range(4)),
+        None,
     ]
 
 
@@ -99,11 +97,6 @@ def interrupted(comparison):
     return replace(comparison, models={**comparison.models, "bad": None}, settings=settings)
 
 
-def only_saliency(comparison):
-    records = [r for r in comparison.records if r.method == "Saliency"]
-    return replace(comparison, records=[replace(r, searches=False) for r in records])
-
-
 VARIANTS = {  # and what it says
     "many models": (many_models, "net 5 (accuracy 50.0 %), and 4 more"),
     "nothing was scored": (
@@ -111,7 +104,6 @@ VARIANTS = {  # and what it says
         "No pattern was scored. No method gave a map.",
     ),
     "no accuracy": (interrupted, "This comparison was interrupted."),
-    "nothing searched again": (only_saliency, "Methods have one map, whose highest"),
     "two channels": (
         lambda _: small_comparison(channels=2),
         "Only canvases with one or three channels can be shown as images.",
@@ -131,8 +123,7 @@ def test_what_else_a_page_may_say(case, unillustrated, usual, monkeypatch):
     for part in re.findall(r"[^.]+", text):
         assert part.strip() in page.text
         assert part.strip() not in Page(usual).text
-    for key in ("table-main", "table-by-area"):
-        assert (key in page.tables) == (case != "nothing was scored")
+    assert ("table-areas" in page.tables) == (case != "nothing was scored")
     assert (["bad", "not known (no labels)"] in page.tables[None]) == (case == "no accuracy")
     if case == "little room":
         assert len(data_of(html)["canvases"]) == 2
@@ -154,45 +145,17 @@ def test_the_numbers_are_a_row_a_method_and_a_column_a_model_and_kind(usual):
     assert [row[0].replace("\u200b", "").split(" ")[0] for row in rows] == [*names, "no"]
     for name, row in zip([*names, "ClassPattern"], rows, strict=True):
         for (model, kind), cell in zip(places, row[1:], strict=True):
-            method, _, ranking = name.partition(", ")
             [means] = [
                 of for of in comparison.rows()
-                if (of["model"], of["method"]) == (model, method) and of["level"] == "image"
-                and (of["kind"], of["ranking"]) == (kind, ranking or "signed")
+                if (of["model"], of["method"], of.get("kind")) == (model, name, kind)
             ]  # fmt: skip
             key = "no_pattern" if row[0].startswith("no pattern") else "power_0.1"
             assert cell.startswith(percent(means[key]))
 
 
-def test_the_strongest_and_the_familiar_methods_are_shown_at_once(unillustrated):
-    """The others are folded, in the table and beside the slider; a single one is not."""
-    comparison = small_comparison()
-    [*own] = comparison.select(method="RandomPixels")
-    weak = [
-        replace(
-            r, method=name, powers={a: replace(p, value=-1e-6 * i) for a, p in r.powers.items()}
-        )
-        for i, name in enumerate([*(f"weak {i}" for i in range(8)), "Occlusion"], 1)
-        for r in own
-    ]
-    html = unillustrated(replace(comparison, records=comparison.records + weak))
-    shown, folded = (
-        [row[0].split(" control")[0] for row in Page(html).tables[f"table-{key}"][1:]]
-        for key in ("numbers", "more-numbers")
-    )
-    assert (len(shown), shown[-2:]) == (10, ["Occlusion", "no pattern"])
-    assert folded == ["weak 4", "weak 5", "weak 6", "weak 7"]
-    assert "Show 4 more methods" in Page(html).text
-    more = [method["name"] for method in data_of(html)["methods"] if method["more"]]
-    assert more == folded
-    single = [r for r in weak if r.method in ("weak 0", "weak 1", "weak 2", "weak 3", "weak 4")]
-    html = unillustrated(replace(comparison, records=comparison.records + single))
-    assert "table-more-numbers" not in Page(html).tables
-
-
 def written_as(key, value):
     """How the page writes a score, worked out independently."""
-    if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
+    if key.startswith(("power_", "on_", "no_pattern")):
         return percent(value)
     if key == "seconds" and value < 99.5:
         return "< 0.001" if value < 0.001 else f"{value:.2g}"
@@ -203,30 +166,23 @@ def written_as(key, value):
 
 def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
     tables = Page(usual).tables
-    compact = ("table-by-area", "table-numbers")
-    lines = [line for key, table in tables.items() if key not in compact for line in table]
+    lines = [line for key, table in tables.items() if key != "table-numbers" for line in table]
     for row in replace(small_comparison(), failures=[]).rows():
-        name = row["method"] + ", class mean" * (row["level"] == "class")
+        name, ends = row["method"], ("_low", "_high")
         own = [c for line in lines if line[0].startswith(name) for c in line
                if row["model"] in line and row["kind"] in line]  # fmt: skip
-        # time on stamped canvases is as that on others, and stands in no other table
-        left_out = ("_low", "_high") + ("passes", "seconds") * (row["kind"] == "stamped")
-        scores = {k: v for k, v in row.items() if isinstance(v, float) and not k.endswith(left_out)}
+        scores = {k: v for k, v in row.items() if isinstance(v, float) and not k.endswith(ends)}
         assert scores
         for key, value in scores.items():
             text = re.escape(written_as(key, value))
             assert any(re.match(f"{text}( |$)", cell) for cell in own), (name, key)
 
 
-def test_hidden_and_visible_triggers_have_separate_tables(usual):
-    tables = Page(usual).tables
-    assert {row[2] for row in tables["table-hidden"][1:]} == {"positive", "white"}
-    assert {row[2] for row in tables["table-visible"][1:]} == {"stamped"}
-    owners = {(row[1], row[3]) for row in tables["table-hidden"][1:]}
+def test_a_table_of_the_trigger_says_whose_it_is(usual):
+    [table] = [rows for rows in Page(usual).tables.values() if rows[0][3:5] == ["trigger", "IoU"]]
+    assert {row[2] for row in table[1:]} == {"positive", "white", "stamped"}
+    owners = {(row[1], row[3]) for row in table[1:]}
     assert owners == {("bad", "this model's"), ("clean", "another model's (control)")}
-    models = [row[1] for row in tables["table-visible"][1:]]
-    assert models == ["bad"] * 5 + ["clean"] * 5
-    assert "ClassPattern searches" in {row[0] for row in tables["table-visible"]}
 
 
 def test_failures_settings_and_accuracies_are_on_the_page(usual):
@@ -241,43 +197,20 @@ def test_failures_settings_and_accuracies_are_on_the_page(usual):
         assert f"{name} (accuracy {100 * accuracy:.1f} %)" in page.text
 
 
-def test_each_figure_has_its_numbers_as_alt_text(usual):
+def test_each_figure_has_its_title_as_alt_text(usual):
     alts = [attrs["alt"] for tag, attrs in Page(usual).tags if tag == "img"]
-    assert len(alts) == 2 + 2 * 3 + 1  # curves of two kinds, maps of three kinds, and one more
-    assert all("\xa0%" in alt or "IoU" in alt for alt in alts[:-1])
-    assert alts[-1] == "Another one. It shows: of mine."
-    power = small_comparison().select(model="bad", method="ClassPattern", kind="white")
-    average = sum(record.powers[0.3].value for record in power) / 2
-    assert f"to {100 * average:.1f}\xa0% at 30\xa0%" in alts[1].split("bad:")[1]
+    assert len(alts) == 2 + 2 * 3  # curves of two kinds, and maps of three kinds
+    assert alts[1] == "Predictive power over the area, white canvases"
+    assert alts[-1] == "Maps and patterns: bad, stamped canvases"
 
 
-def test_alt_texts_have_means_over_classes():
-    records = small_comparison().select(model="bad", kind="white", method="RandomPixels")
-    assert [record.target for record in records] == [0, 1]
-    first, second = (
-        replace(record, powers=dict.fromkeys(AREAS, PredictivePower(value, (0, 1), 10, 0.0)))
-        for record, value in zip(records, (0.0, 1.0))
-    )
-    own = [first, second, second, second]  # more canvases give a class no more weight
-    text = "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0\xa0% at 30\xa0%"
-    assert text in report._curves(replace(small_comparison(), records=own), "white", "", "").alt
-    text = "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"
-    assert report._scores(own, "RandomPixels", 0.1) == text
-
-
-def test_figures_have_room_for_nine_methods_each_in_its_better_ranking():
+def test_figures_have_room_for_nine_methods():
     records = list(small_comparison().records)
     own = [r for r in records if r.method == "Saliency"]
     more = [replace(r, method=f"{r.method} {i}") for i in range(9) for r in own]
     names = figure_names(records + more, 0.1)
     assert (names[0], {*names[-2:]}) == ("ClassPattern", {"RandomPixels", "BestRandomMask"})
     assert (len(names), "Saliency" in " ".join(names)) == (9, True)
-    own = [r for r in own if r.powers]
-    for value, name in ((-1.0, "Saliency"), (2.0, "Saliency, absolute")):
-        power = replace(own[0].powers[0.1], value=value)
-        absolute = [replace(r, ranking="absolute", powers={0.1: power}) for r in own]
-        assert strongest_names([*absolute, *own], 0.1) == [name]
-        assert strongest_names([*own, *absolute], 0.1) == [name]
 
 
 def test_the_slider_gets_masks_and_powers_of_each_area(usual):
@@ -293,18 +226,12 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
     }  # fmt: skip
     levels = np.frombuffer(base64.b64decode(data["canvases"][1]["pixels"]), dtype=np.uint8)
     assert np.abs(levels / 255 - comparison.canvases[1].flatten().numpy()).max() < 0.003
-    searched_again = set()  # whether a map that is searched anew has another power
-    for record in comparison.select(level="image", kind="white", model="bad"):
+    for record in comparison.select(kind="white", model="bad"):
         cell = data["cells"][1][record.canvas][names.index(record.name)]
         for area, packed, power in zip(AREAS, cell["masks"], cell["powers"]):
             bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
             assert torch.from_numpy(bits).view(1, 8, 8).bool().equal(record.masks[area])
             assert power["text"] == percent(record.powers[area].value)
-        cut = record.rethresholded  # of the map that was searched for the compared area
-        assert [*cut] == ([0.05, 0.3] if record.name == "ClassPattern" else [])
-        assert cell["cut"] == [percent(cut[a].value) if a in cut else None for a in AREAS]
-        searched_again |= {record.powers[a].value != power.value for a, power in cut.items()}
-    assert searched_again == {True, False}
     start = data["start"]  # at the strongest pattern of the compared area
     assert (start["area"], names[start["method"]]) == (1, "ClassPattern")
     records = [r for r in comparison.select(method="ClassPattern") if r.powers]
@@ -319,23 +246,13 @@ def test_the_summary_has_the_number_of_held_out_images(unillustrated):
     assert "scored on 44 held-out images that are not among the search" in unillustrated(other)
 
 
-def test_without_scripts_the_same_numbers_are_a_table(usual):
-    head, *rows = Page(usual).tables["table-by-area"]
-    assert len(rows) == 2 * 4 * 4
-    assert head[3:] == ["5\xa0%", "10\xa0%", "30\xa0%", "no pattern"]
-    [record] = small_comparison().select(model="clean", method="ClassPattern", canvas=3)
-    [row] = [r for r in rows if r[:3] == ["ClassPattern", "clean", "bee, white canvas"]]
-    for area, cell in zip(AREAS, row[3:]):
-        assert cell.startswith(f"{percent(record.powers[area].value)} (")
-
-
 def test_names_and_errors_are_escaped(unillustrated, usual):
     names, models = [f"{EVIL}{i}" for i in range(3)], (f"a{EVIL}", f"b{EVIL}")
     comparison = small_comparison(models=models, method=f"m{EVIL}", class_names=(*names,))
     html = unillustrated(
-        replace(comparison, settings={"lone\ud800": "\ud800"}),
+        replace(comparison, settings={**comparison.settings, "lone\ud800": "\ud800"}),
         title=f"t{EVIL}",
-        figures={f"f{EVIL}": Figure()},
+        figures=[PageFigure(report.MAPS, "", f"f{EVIL}")],
     )
     # the scripts are the data and the page's own
     assert [html.count(text) for text in ("<script", "</script", "<!--")] == [2, 2, 0]

@@ -35,34 +35,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-/* The filter: a row is shown if each of its facets is checked and its method has the text. */
-
-const filter = byId("filter");
-
-function applyFilter() {
-  const part = byId("filter-method").value.trim().toLowerCase();
-  const shown = new Map();
-  for (const set of filter.querySelectorAll("fieldset")) {
-    const checked = [...set.querySelectorAll("input:checked")].map((box) => box.value);
-    shown.set(set.dataset.facet, new Set(checked));
-  }
-  for (const row of byId("tables").querySelectorAll("tbody tr")) {
-    const facets = Object.entries(JSON.parse(row.dataset.facets));
-    const fits = facets.every(([name, value]) => !shown.has(name) || shown.get(name).has(value));
-    row.hidden = !fits || !row.cells[0].textContent.toLowerCase().includes(part);
-  }
-  for (const count of document.querySelectorAll(".count")) {
-    const rows = [...byId(count.dataset.table).tBodies[0].rows];
-    count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
-  }
-}
-
-if (filter) {
-  filter.addEventListener("input", applyFilter);
-  filter.addEventListener("submit", (event) => event.preventDefault());
-  filter.hidden = byId("hint").hidden = false;
-  applyFilter();
-}
+if (byId("hint")) byId("hint").hidden = false;
 
 /* Patterns by area. */
 
@@ -112,7 +85,7 @@ function showSlider(data) {
   // one button for each model or method, with its pattern
   function makeCards(kind, names) {
     const part = byId(kind === "model" ? "slider-models" : "slider-all");
-    const [list, more] = part.querySelectorAll("ul");
+    const list = part.querySelector("ul");
     part.hidden = names.length < 2;
     return names.map((name, number) => {
       const item = document.createElement("li");
@@ -129,7 +102,7 @@ function showSlider(data) {
         show();
       });
       item.append(button);
-      (kind === "method" && data.methods[number].more ? more : list).append(item);
+      list.append(item);
       return button;
     });
   }
@@ -137,21 +110,12 @@ function showSlider(data) {
   const models = makeCards("model", data.models);
   const methods = makeCards("method", data.methods.map((method) => method.name));
   data.methods.forEach((method, i) => methods[i].classList.toggle("control", method.control));
-  const folded = document.querySelector("#slider-all details");
-  const count = data.methods.filter((method) => method.more).length;
-  folded.hidden = count === 0;
-  folded.querySelector("summary").textContent = `Show ${count} more methods`;
 
   function showCard(button, canvas, cell, area, pressed) {
     draw(button.querySelector("canvas"), paint(canvas, cell, area), cell ? cell.masks[area] : "");
     button.querySelector(".value").textContent = cell ? cell.powers[area].text : "failed";
     gauge(button.querySelector(".gauge"), cell ? cell.powers[area].percent : [0, 0, 0]);
     button.setAttribute("aria-pressed", String(pressed));
-  }
-
-  function fact(id, text) {
-    byId(id).hidden = !text;
-    byId(id).querySelector("dd").textContent = text;
   }
 
   function show() {
@@ -179,8 +143,8 @@ function showSlider(data) {
     const others = data.methods.map((other, i) => [other, cells[i], i]);
     const controls = others.filter(([other, its, i]) => other.control && its && i !== chosen.method);
     const texts = controls.map(([other, its]) => `${other.name}\u00a0${its.powers[area].text}`);
-    fact("slider-controls", texts.join(", "));
-    fact("slider-cut", cell && cell.cut[area] ? cell.cut[area] : "");
+    byId("slider-controls").hidden = texts.length === 0;
+    byId("slider-controls").querySelector("dd").textContent = texts.join(", ");
     byId("slider-status").textContent = power ? `${power.text} with ${pattern}` : "No pattern";
     gauge(document.querySelector(".reading .gauge"), power ? power.percent : [0, 0, 0, 0]);
     byId("slider-models-heading").textContent = `${method.name} on each model`;
