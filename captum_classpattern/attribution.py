@@ -26,7 +26,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.features import bytes_of_rows, numbered
 from captum_classpattern.optimization.search import Solver
-from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
+from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 
 if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
@@ -114,7 +114,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
-        **options: Unpack[SearchOptions],
+        **options: Unpack[PatternOptions],
     ) -> list[Pattern]: ...
 
     @overload
@@ -124,7 +124,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: Sequence[float],
-        **options: Unpack[SearchOptions],
+        **options: Unpack[PatternOptions],
     ) -> dict[float, list[Pattern]]: ...
 
     def search(
@@ -143,7 +143,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = False,
         **other: Any,
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""

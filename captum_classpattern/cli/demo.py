@@ -166,7 +166,7 @@ class Found:
         return [
             {"model": name, **finding.as_dict()}
             for name, survey in self.surveys.items()
-            for finding in survey.finished
+            for finding in survey
         ]
 
     def page(self) -> bytes:
@@ -237,10 +237,9 @@ def _search(
         n_steps=length.rounds,
         folder=out / name,
         resume=True,
+        show_progress=sys.stderr.isatty(),
         **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
-    with found.progress(desc=f"The {name} model", disable=None):  # on a terminal
-        _ = list(found)  # it searches while it is iterated
     found.to_html(out / f"{name}.html")
     return found
 

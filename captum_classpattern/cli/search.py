@@ -1,5 +1,6 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
+import sys
 from pathlib import Path
 
 import captum_classpattern as cp
@@ -54,44 +55,35 @@ def search(
         )
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
-    found = cp.survey(
-        classifier,
-        search_images,
-        held_out,
-        classes=searches.find_classes(classifier, search_images),
-        classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
-        folder=out,
-        resume=resume,
-        **searches.keywords(),
-    )
-    provenance, accuracy = classifier.provenance, found.info["accuracy"]
+    provenance = classifier.provenance
     print(
         f"{provenance['source']}: {provenance['format']}, "
         f"{provenance.get('arch') or 'the network in it'}; "
         f"normalised by {provenance['normalisation']['from']}.\n"
-        f"{_counts(search_images, held_out)}"
+        f"{len(search_images)} images to search with, {len(held_out)} held out "
+        f"({held_out.duplicates_dropped} copies dropped)."
     )
-    if accuracy is not None:
-        print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
-    if found.finished:
-        finished = dict.fromkeys(finding.label for finding in found.finished)
+    if (out / "results.json").exists():
+        finished = dict.fromkeys(finding.label for finding in cp.Survey.load(out))
         print(f"Already finished: {', '.join(finished)}.")
-    with (
-        interrupted(lambda: f"--resume continues the search in {out}"),
-        found.progress(desc="Searching", disable=None),  # on a terminal
-    ):
-        findings = list(found)
+    with interrupted(lambda: f"--resume continues the search in {out}"):
+        found = cp.survey(
+            classifier,
+            search_images,
+            held_out,
+            classes=searches.find_classes(classifier, search_images),
+            classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
+            folder=out,
+            resume=resume,
+            show_progress=sys.stderr.isatty(),
+            **searches.keywords(),
+        )
+    if (accuracy := found.info["accuracy"]) is not None:
+        print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
     figure, _ = found.plot(use_pyplot=False)
     write_figure(figure, out / "patterns.png")
     found.to_html(out / "report.html")
-    rows = [{**row, "class": each.label} for each in findings for row in each.rows()]
+    rows = [{**row, "class": each.label} for each in found for row in each.rows()]
     print_table(as_table(rows), {**SCORES, "beats_controls": ""}, provenance["source"])
     say(LEGEND, *found.strongest_of_each(), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
-
-
-def _counts(search: "cp.LabelledImages", held_out: "cp.LabelledImages") -> str:
-    return (
-        f"{len(search)} images to search with, {len(held_out)} held out "
-        f"({held_out.duplicates_dropped} copies dropped)."
-    )

@@ -58,6 +58,6 @@ def begin_search(
         settings.area,
         n_steps=settings.n_steps,
         deadline=None if settings.max_seconds is None else started + settings.max_seconds,
-        show_progress=settings.show_progress,
+        show_progress=bool(settings.show_progress),
         features=Features.of(ids) if isinstance(ids, Tensor) else None,
     )

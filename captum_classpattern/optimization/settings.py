@@ -15,19 +15,24 @@ PARTS = ("name", "accelerates", "run")  # of a solver
 
 
 class SearchOptions(TypedDict, total=False):
-    """The keywords of :meth:`ClassPattern.search` beside the area, for type checkers."""
+    """The keywords that all searches share, see :meth:`ClassPattern.search`."""
 
-    keep: int | None
     budget: int | None
-    additional_forward_args: Any
-    feature_mask: Tensor | Callable[[Tensor], Tensor] | None
-    solver: Any
     n_steps: int | None
     max_seconds: float | None
+    feature_mask: Tensor | Callable[[Tensor], Tensor] | None
     seed: int
     precision: str
     internal_batch_size: int | None
-    show_progress: bool
+    show_progress: bool | None
+
+
+class PatternOptions(SearchOptions, total=False):
+    """Those of :meth:`ClassPattern.search` beside the area."""
+
+    keep: int | None
+    additional_forward_args: Any
+    solver: Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class SearchSettings:
     seed: int = 0
     precision: str = "auto"
     internal_batch_size: int | None = None
-    show_progress: bool = False
+    show_progress: bool | None = False
     budget: int | None = None
     max_seconds: float | None = None
     keep: int | None = None

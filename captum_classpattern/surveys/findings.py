@@ -157,7 +157,7 @@ class Finding(Result):
 
     @property
     def search_powers(self) -> dict[float, float]:
-        """The power of each area's pattern on the judging images, which chose its canvas."""
+        """The power of each area's pattern on the validation images, which chose its canvas."""
         areas = self._searched["areas"]
         return {float(area): each["search_power"] for area, each in areas.items()}
 
@@ -228,7 +228,7 @@ class Finding(Result):
 
 def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     """For each class the finding on the canvas whose pattern of the first area did best on the
-    judging images."""
+    validation images."""
     best: dict[int, Finding] = {}
     for each in findings:
         rival = best.get(each.target)

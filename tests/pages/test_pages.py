@@ -21,7 +21,7 @@ from captum_classpattern.results import Result
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.search import SurveySearch, SurveySettings
+from captum_classpattern.surveys.survey import SurveySettings, SurveyTask
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.style import NO_PIXEL
 
@@ -195,12 +195,12 @@ def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
         for target in missing:
             yield [finding(target, "white", 50, class_name=f"pet {target}")]
 
-    monkeypatch.setattr(SurveySearch, "find", find)
+    monkeypatch.setattr(SurveyTask, "find", find)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
     network.provenance = {"source": "pets.pt"}
     images = torch.rand(2, 1, 8, 8)
     settings = SurveySettings(canvases={"white": 1}, areas=(0.05, 0.1))
-    searching = SurveySearch(network, images, images, settings)
+    searching = SurveyTask(network, images, images, settings)
     assert "0 of 2 findings on white canvases" in read(searching, pictures=0).text
     next(iter(searching))
     page = read(searching, pictures=2)

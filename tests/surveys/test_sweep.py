@@ -22,7 +22,7 @@ from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.survey import SurveyTask
 
 
 def run(folder, models, **more):
@@ -80,7 +80,7 @@ def test_the_table_has_a_row_for_each_model_class_canvas_and_area(swept, snapsho
 
 def interrupt(patch, at):
     """Ctrl+C at the search of a class, counted from 0; returns the classes before."""
-    searched, search = [], SurveySearch._search_group
+    searched, search = [], SurveyTask._search_group
 
     def interrupted(self, targets):
         if len(searched) == at:
@@ -88,7 +88,7 @@ def interrupt(patch, at):
         searched.append([*targets])
         return search(self, targets)
 
-    patch.setattr(SurveySearch, "_search_group", interrupted)
+    patch.setattr(SurveyTask, "_search_group", interrupted)
     return searched
 
 
@@ -178,13 +178,13 @@ def test_a_damaged_summary_fails_its_model_alone_until_it_is_mended(swept, tmp_p
 
 
 def test_a_warning_names_its_model_and_points_at_the_call(tmp_path, monkeypatch):
-    find = SurveySearch.find
+    find = SurveyTask.find
 
     def spy(self, targets):
         warn("look out", Notice)
         return find(self, targets)
 
-    monkeypatch.setattr(SurveySearch, "find", spy)
+    monkeypatch.setattr(SurveyTask, "find", spy)
     with pytest.warns(Notice, match="look out") as seen:
         run(tmp_path, {"old": network(0)})
     [warning] = [each for each in seen if each.category is Notice]
@@ -231,13 +231,13 @@ def test_a_heat_map_of_models_by_classes(swept, tmp_path):
 def test_a_survey_has_the_threads_of_its_cores_and_leaves_those_of_the_process(
     tmp_path, monkeypatch
 ):
-    seen, find = [], SurveySearch.find
+    seen, find = [], SurveyTask.find
 
     def spy(self, targets):
         seen.append(torch.get_num_threads())
         return find(self, targets)
 
-    monkeypatch.setattr(SurveySearch, "find", spy)
+    monkeypatch.setattr(SurveyTask, "find", spy)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -256,14 +256,14 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from swept import HELD_OUT, QUICK, SEARCH, two
 from captum_classpattern import sweep
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.survey import SurveyTask
 
-find = SurveySearch.find
+find = SurveyTask.find
 def slow(self, targets):
     for found in find(self, targets):
         yield found
         print("found", flush=True)
-SurveySearch.find = slow
+SurveyTask.find = slow
 sweep(two(), SEARCH, HELD_OUT, folder=Path({folder!r}), **QUICK)
 """
 
@@ -297,7 +297,6 @@ def unlabelled(**settings):
 AT_ONCE = {
     "another engine": lambda: run("out", two(), engine="dask"),
     "workers without Ray": lambda: run("out", two(), workers=2),
-    "a device for a model": lambda: run("out", two(), device="cpu"),
     "no cores": lambda: run("out", two(), engine="ray", workers=0),
     "words as cores": lambda: run("out", two(), ray_options={"num_cpus": "x"}),
     "no setting of a sweep": lambda: run("out", two(), resume=True),

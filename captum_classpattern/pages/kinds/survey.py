@@ -23,15 +23,13 @@ NAMES = (
 
 
 def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
-    """A page finishes the search, and lists the scores of all classes. A notebook shows what was
-    found so far, without stamped images."""
+    """A page lists the scores of all classes; a notebook has no stamped images."""
     source = survey.provenance.get("source")
     title = "Class patterns" if source is None else f"Class patterns of {source}"
-    finished = survey.findings if whole else survey.finished
+    finished = survey.findings
     best = best_of_each(finished)
     if not best:
-        count = f"0 of {len(survey):,} findings on {', '.join(survey.canvases)} canvases."
-        return title, [html.paragraph(f"{count} The search runs when the survey is iterated.")]
+        return title, [html.paragraph("No class was found.")]
     area = survey.areas[0]
     shown = strongest(best, MOST_OF_A_PAGE if whole else MOST)
     every = len(shown) == len(best)
@@ -52,15 +50,13 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
 
 
 def _headline(survey: Survey, best: Sequence[Finding]) -> str:
-    """The accuracy, how many classes are above their controls, and what is missing."""
+    """The accuracy, and how many classes are above their controls."""
     above, accuracy = summary(best)["above"], survey.info.get("accuracy")
     texts = [] if accuracy is None else [f"The model's accuracy is {percent(accuracy)}."]
     if isinstance(above, int):
         texts.append(f"{above:,} of {len(best):,} classes have a pattern above its controls.")
     else:
         texts.append("There are too few held-out images to compare patterns with their controls.")
-    if len(survey.finished) < len(survey):
-        texts.append(f"{len(survey.finished):,} of {len(survey):,} findings are there.")
     return " ".join(texts)
 
 
