@@ -29,7 +29,7 @@ class Look:
     """What one family found for one class, on images of other classes.
 
     ``power`` is that of the change. The search has not seen these images, unless fewer were left
-    than judged it: then ``unseen`` is False, and they are those that judged. ``before`` and
+    than there are validation images: then ``unseen`` is False, and they are these. ``before`` and
     ``after`` show some of them with the model's predictions.
     """
 
@@ -51,15 +51,19 @@ def look_closer(
     """A look at one class of each family."""
     seed, at_once = settings.seed, min(settings.internal_batch_size or BATCH, BATCH)
     sample, _ = draw_sample(model, images, len(names), seed)
-    _, judges = split_for_judging(sample, seed)
+    _, validation = split_for_judging(sample, seed)
     with preserve_state(model, seed):
         first = sample.take([0])
         classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
         seen, looks = set(sample.hashes), dict[str, Look]()
         left = [i for i, image in enumerate(images.hashes) if image not in seen]
-        rest = ensure_labels(model, images.subset(left)).stratified_sample(MOST) if left else judges
+        rest = (
+            ensure_labels(model, images.subset(left)).stratified_sample(MOST)
+            if left
+            else validation
+        )
         for family, target in targets.items():
-            others, fewest = rest.without_class(target), judges.without_class(target)
+            others, fewest = rest.without_class(target), validation.without_class(target)
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
             change, place = change_of(profile, family, target), device_and_dtype(model, first)

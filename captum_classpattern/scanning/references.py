@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, SIZES, differing
-from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.families import CHANGES, SIZES
+from captum_classpattern.scanning.profile import SETTINGS, Profile, ScanOptions, measure
 
 FORMAT = "captum_classpattern references"
 FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
@@ -95,10 +95,7 @@ class ReferenceSet:
         labels: Labels = None,
         *,
         recipe: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        precision: str = "auto",
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        **options: Unpack[ScanOptions],
     ) -> None:
         r"""
         Measures a clean model.
@@ -116,7 +113,7 @@ class ReferenceSet:
             ValueError: If the model has another number of classes than the set, the same weights as
                 another one, or the images are others.
         """
-        settings = SearchSettings.of(locals())
+        settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels, model)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
@@ -155,7 +152,7 @@ class ReferenceSet:
             raise ValueError(f"`references`: {source} is not a file of references")
         models: Any = data.get("models")
         settings = data.get("settings")
-        others = differing(settings, SETTINGS) if isinstance(settings, dict) else None
+        others = _unlike_ours(settings) if isinstance(settings, dict) else None
         if others and isinstance(models, list):
             raise ValueError(
                 f"`references`: {source} was measured by another version, with other settings "
@@ -231,7 +228,7 @@ class ReferenceSet:
                 f"({join_names(theirs)}): measure clean models of the same task, with '{MEASURE}'; "
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
-        if others := differing(self.settings, SETTINGS):
+        if others := _unlike_ours(self.settings):
             raise ValueError(
                 f"the references were searched with other settings ({', '.join(others)}) than "
                 f"this version uses: measure them again, with '{MEASURE}'"
@@ -258,6 +255,12 @@ class ReferenceSet:
             for name, each in self.profiles.items()
         }
         return replace(self, profiles=profiles, class_names=[*class_names])
+
+
+def _unlike_ours(settings: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that this version has otherwise."""
+    names = {**settings, **SETTINGS}
+    return sorted(name for name in names if settings.get(name) != SETTINGS.get(name))
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:

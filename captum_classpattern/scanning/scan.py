@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -30,15 +30,15 @@ from captum_classpattern.scanning.families import (
     PATTERNS,
     SCORED,
     WORDS,
-    Store,
+    PatternFolder,
     unit_of,
 )
-from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
+from captum_classpattern.scanning.profile import PER_CLASS, Profile, ScanOptions, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
 
-FACTOR = 3  # by which the number of judging images may differ from the references'
+FACTOR = 3  # by which the number of validation images may differ from the references'
 ANOTHER_KIND = (
     "All classes are easier to reach than those of the references, not one class alone: the median "
     "class differs more from the references than that of any of them. So the model is of another "
@@ -50,17 +50,19 @@ ANOTHER_KIND = (
 class Scan(Decision, Result):
     r"""
     What a scan found, and how sure it is. ``plot`` draws for each family what was found, images
-    with it and the model's predictions, and how far all classes lead, next to the references.
+    with it and the model's predictions, and the standardised excess of all classes, next to the
+    references.
 
     Attributes:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
         p_value (float or None): How often a clean model like the references would look at least as
             suspicious; None if there are too few references for ``alpha``.
         needed (int): How many references ``alpha`` takes.
-        family (str): In which a class leads most: ``"patches"``, ``"additive"`` or ``"warp"``.
-        comparisons (dict[str, FamilyComparison]): The excess of each class over the references, and
-            how far it leads, for each family.
-        target (int): The class that leads most, whatever the verdict.
+        family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
+            ``"warp"``.
+        comparisons (dict[str, FamilyComparison]): For each family, the excess of each class over
+            the references, and the same standardised.
+        target (int): The class with the largest standardised excess, whatever the verdict.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
@@ -89,13 +91,13 @@ class Scan(Decision, Result):
 
     @property
     def target_name(self) -> str:
-        """The name of the class that leads most."""
+        """The name of the class with the largest standardised excess."""
         return self.class_names[self.target]
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the class that leads, see :meth:`pattern_of`. What another family has
-        found is in ``profile.changes``."""
+        """The pattern of the first class, see :meth:`pattern_of`. What another family has found is
+        in ``profile.changes``."""
         return self.pattern_of(self.target)
 
     def pattern_of(self, target: int) -> Pattern:
@@ -220,9 +222,9 @@ class Scan(Decision, Result):
             family: {
                 "target": each.target,
                 "target_name": self.class_names[each.target],
-                "lead": each.lead,
-                "leads": each.leads.tolist(),
-                "reference_leads": each.usual_leads.tolist(),
+                "lead": each.largest,
+                "leads": each.standardised.tolist(),
+                "reference_leads": each.usual_standardised.tolist(),
                 **(look.power.as_columns() | {"unseen_images": look.unseen} if look else {}),
             }
             for family, each in self.comparisons.items()
@@ -245,7 +247,7 @@ class Scan(Decision, Result):
         """Writes scan.json, scan.png, and the patterns of all classes, in place of those of any
         other scan in the folder."""
         folder = Path(folder)
-        Store(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
+        PatternFolder(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
         write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
         write_figure(figure, folder / "scan.png")
@@ -266,10 +268,7 @@ def scan(
     class_names: Sequence[str] | None = None,
     alpha: float = 0.05,
     folder: str | Path | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    internal_batch_size: int | None = None,
-    show_progress: bool = False,
+    **options: Unpack[ScanOptions],
 ) -> Scan | Triage:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
@@ -328,7 +327,7 @@ def scan(
         >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
         'inconclusive'
     """
-    settings = SearchSettings.of(locals())
+    settings = SearchSettings(**options)
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")

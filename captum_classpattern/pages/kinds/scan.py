@@ -173,11 +173,13 @@ def _draw_leads(axis: Any, panel: Panel) -> None:
 def _leads_of(scan: Scan, family: str) -> Panel:
     """The leads of the classes and of the references in a family."""
     each, (first, *others) = scan.comparisons[family], scan.comparisons[family].order
-    shown = [np.append(one.leads, one.usual_leads) for one in scan.comparisons.values()]
+    shown = [
+        np.append(one.standardised, one.usual_standardised) for one in scan.comparisons.values()
+    ]
     low, high = float(np.min(shown)), float(np.max(shown))
     names = [scan.class_names[y] for y in each.order[:NAMED]]
     cut = [x if len(x) <= LONGEST_LABEL else f"{x[: LONGEST_LABEL - 1]}{ELLIPSIS}" for x in names]
-    values = (each.usual_leads, each.leads[others], each.leads[[first]])
+    values = (each.usual_standardised, each.standardised[others], each.standardised[[first]])
     axes = {
         "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
         "ylim": (-1, 1),
@@ -200,7 +202,9 @@ def leads_text(scan: Scan) -> str:
 
 def bound_of(scan: Scan) -> list[float]:
     """The lead above which a model is suspicious, unless the scan is inconclusive."""
-    largest = np.sort(np.max([each.usual_leads for each in scan.comparisons.values()], axis=0))
+    largest = np.sort(
+        np.max([each.usual_standardised for each in scan.comparisons.values()], axis=0)
+    )
     as_far = int(np.floor(round(scan.alpha * (len(largest) + 1), 9)))  # models, with this one
     return [float(largest[-as_far])] if scan.p_text else []
 
