@@ -88,7 +88,7 @@ def demo(
     started, settings = time.perf_counter(), {**searches.keywords(), "full": full}
     _prepare(out, settings | {"versions": versions()})
     page = out / "index.html"
-    with interrupted(lambda: f"the same command continues with what is missing in {out}"):
+    with interrupted(f"the same command continues with what is missing in {out}"):
         for found in _findings(FULL if full else QUICK, comparison, out, searches):
             write_atomically(page, found.page())
             print(f"{found.last} {page} shows it.", flush=True)

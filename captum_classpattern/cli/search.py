@@ -66,7 +66,7 @@ def search(
     if (out / "results.json").exists():
         finished = dict.fromkeys(finding.label for finding in cp.Survey.load(out))
         print(f"Already finished: {', '.join(finished)}.")
-    with interrupted(lambda: f"--resume continues the search in {out}"):
+    with interrupted(f"--resume continues the search in {out}"):
         found = cp.survey(
             classifier,
             search_images,

@@ -89,7 +89,7 @@ def sweep(
         f"with, {len(held_out)} held out.",
         flush=True,
     )
-    with interrupted(lambda: f"the same command resumes the sweep in {out}"):
+    with interrupted(f"the same command resumes the sweep in {out}"):
         found = cp.sweep(
             {source.name: source for source in sources},
             search_images,

@@ -152,11 +152,13 @@ class ReferenceSet:
             raise ValueError(f"`references`: {source} is not a file of references")
         models: Any = data.get("models")
         settings = data.get("settings")
-        others = _unlike_ours(settings) if isinstance(settings, dict) else None
+        theirs = settings if isinstance(settings, dict) else SETTINGS  # else it is damaged
+        others = [each for each in {**theirs, **SETTINGS} if theirs.get(each) != SETTINGS.get(each)]
         if others and isinstance(models, list):
             raise ValueError(
                 f"`references`: {source} was measured by another version, with other settings "
-                f"({', '.join(others)}): measure its {len(models)} models again, with '{MEASURE}'"
+                f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
+                f"'{MEASURE}'"
             )
         try:
             channels, height, width = data["shape"]
@@ -228,11 +230,6 @@ class ReferenceSet:
                 f"({join_names(theirs)}): measure clean models of the same task, with '{MEASURE}'; "
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
-        if others := _unlike_ours(self.settings):
-            raise ValueError(
-                f"the references were searched with other settings ({', '.join(others)}) than "
-                f"this version uses: measure them again, with '{MEASURE}'"
-            )
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
         """The set with the classes in this order, if its names are the same, and all different."""
@@ -255,12 +252,6 @@ class ReferenceSet:
             for name, each in self.profiles.items()
         }
         return replace(self, profiles=profiles, class_names=[*class_names])
-
-
-def _unlike_ours(settings: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that this version has otherwise."""
-    names = {**settings, **SETTINGS}
-    return sorted(name for name in names if settings.get(name) != SETTINGS.get(name))
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:

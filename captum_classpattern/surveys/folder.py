@@ -93,11 +93,6 @@ class SurveyFolder(Folder):
         self._files: set[Path] = set()  # those that were read, or written here
         self.summary = self.read(RESULTS)
         self.read_new()
-        if self.summary.get("rows") and not self._files:
-            raise ValueError(
-                f"{path / RESULTS} has scores, but the files in {path / 'findings'} are missing, "
-                "as in version 0.1: search again, into another folder"
-            )
 
     def read_new(self) -> bool:
         """Reads the classes that were added since the last call; False if there are none."""

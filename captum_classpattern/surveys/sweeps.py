@@ -327,17 +327,19 @@ def _run_on_ray(
         ray.init("local" if start else address, logging_level="WARNING", **more)
     waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
     try:
-        if not _places(ray, needs):  # it would wait forever
-            rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in _nodes(ray)]
+        cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
+        if not any(room[0] >= gpus and room[1] >= cores for room in rooms):  # it would wait forever
             has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
             raise ValueError(
-                f"a model needs {needs['num_cpus']:g} cores and {needs.get('num_gpus', 0):g} GPUs, "
-                f"{has}: ask for less"
+                f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
             )
         task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **needs})
         shared = ray.put(work)
         while waiting or pending:
-            while waiting and len(pending) < max(1, _places(ray, needs)):  # models may be large
+            at_once = ray.cluster_resources().get("CPU", 1) // (cores or 1)  # models may be large
+            while waiting and len(pending) < max(1, at_once):
                 source = waiting.pop()
                 pending[task.remote(shared, source)] = source
             [done], _ = ray.wait([*pending])
@@ -351,17 +353,3 @@ def _run_on_ray(
             ray.cancel(unfinished, force=True)
         if connect:
             ray.shutdown()
-
-
-def _nodes(ray: Any) -> list[Mapping[str, float]]:
-    """What each node of a cluster has."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _places(ray: Any, needs: Mapping[str, Any]) -> int:
-    """How many surveys fit into a cluster at a time."""
-    each = {"CPU": needs["num_cpus"], "GPU": needs.get("num_gpus", 0)}
-    return sum(
-        min((int(node.get(name, 0) // n) for name, n in each.items() if n), default=1)
-        for node in _nodes(ray)
-    )

@@ -345,7 +345,6 @@ REFUSALS = {
         model=PixelClassifier(Net()).eval(), images=images_of().images, class_names=["ant", "bee"]
     ),
     "references of other images": lambda: scanned(made_up(3, side=16)),
-    "references of another version": lambda: scanned(replace(made_up(3), settings={"rate": 0})),
     "alpha of 0": lambda: scanned(alpha=0),
     "one class alone": lambda: scanned(model=Same()),
     "too few images": lambda: scanned(images=images_of(n=8)),

@@ -146,13 +146,6 @@ def holding(text):
     return SurveyFolder(HERE)
 
 
-def of_version_0_1():
-    """A folder whose scores are all in its summary."""
-    Survey(class_of(2), info={"settings": SETTINGS}).save(HERE)
-    shutil.rmtree("findings")
-    return Survey.load(HERE)
-
-
 def saved(change):
     """A survey whose file of a class was changed, as its patterns are read."""
     Survey(class_of(2), info={"settings": SETTINGS}).save(HERE)
@@ -173,7 +166,6 @@ REFUSALS = {
     ),
     "a damaged summary": lambda: holding('{"rows": ['),
     "another file": lambda: holding('{"rows": []}'),
-    "a folder of version 0.1": of_version_0_1,
     "an empty folder": lambda: Survey.load(HERE),
     "no control": lambda: saved(lambda row: row["areas"]["0.05"].pop("random_pixels")),
     "a canvas above": lambda: saved(lambda row: row.update(canvas="/../../../white")),
