@@ -126,7 +126,7 @@ def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     assert {path: path.read_bytes() for path in finished} == finished
 
     assert search(tmp_path, "--resume").exit_code == 0
-    assert searched[1:] == [[]]  # nothing was left to search
+    assert searched[1:] == []  # nothing was left to search
     assert read(tmp_path)["rows"] == written["rows"]
     other = search(tmp_path, "--resume --seed 1")
     assert other.exit_code == 2

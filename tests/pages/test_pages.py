@@ -21,7 +21,6 @@ from captum_classpattern.results import Result
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.survey import SurveySettings, SurveyTask
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.style import NO_PIXEL
 
@@ -188,26 +187,6 @@ def test_a_survey_shows_the_best_canvas_of_each_class_and_of_many_the_strongest(
     [(_, *rows)] = check(written, pictures=100 * 3).tables.values()
     assert {row[0] for row in rows} == {f"pet {y}" for y in range(105)}
     assert len(rows) == 105 * 2 * 2
-
-
-def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
-    def find(self, missing):
-        for target in missing:
-            yield [finding(target, "white", 50, class_name=f"pet {target}")]
-
-    monkeypatch.setattr(SurveyTask, "find", find)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
-    network.provenance = {"source": "pets.pt"}
-    images = torch.rand(2, 1, 8, 8)
-    settings = SurveySettings(canvases={"white": 1}, areas=(0.05, 0.1))
-    searching = SurveyTask(network, images, images, settings)
-    assert "0 of 2 findings on white canvases" in read(searching, pictures=0).text
-    next(iter(searching))
-    page = read(searching, pictures=2)
-    assert "Class patterns of pets.pt" in page.text
-    assert "1 of 2 findings are there" in page.text
-    assert "pet 1" not in page.text
-    assert len(searching.finished) == 1
 
 
 def test_hostile_names_are_escaped(tmp_path):

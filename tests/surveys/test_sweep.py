@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -144,7 +145,7 @@ def broken():
 def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     described = {"path": tmp_path / "bad.pt", "arch": f"{__name__}:make", "mean": 0, "std": 1}
-    bad = {"bad": {**described, "year": 2019}}
+    bad = {"bad": {**described, "year": np.int64(2019)}}
     found = run(tmp_path / "out", {**bad, "broken": broken(), "good": network(1)}, classes=[0])
     assert units_in(tmp_path / "out") == {("good", 0)}
     assert [*found.failures] == ["bad", "broken"]
