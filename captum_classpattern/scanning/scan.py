@@ -339,7 +339,14 @@ def scan(
     names = names_of(model, source, count, class_names)
     listed = names or placeholders(count)
     if known is None:
-        check_many(count)
+        if count < FEWEST:
+            shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
+            raise ArgumentTypeError(
+                f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) "
+                "with clean models of the same task: pass `references`, a file that 'classpattern "
+                "reference' makes of them, or, for the tasks of the sets that come with the "
+                f"package, {shipped}"
+            )
         return rank_classes(model, source, listed, settings, folder=where, source=origin)
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
@@ -352,18 +359,6 @@ def scan(
     first = {family: each.target for family, each in found.comparisons.items()}
     looks = look_closer(model, source, profile, first, listed, settings)
     return replace(found, looks=looks, source=origin)
-
-
-def check_many(count: int) -> None:
-    """Raises an error if a model has too few classes to compare them with one another."""
-    if count < FEWEST:
-        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
-        raise ArgumentTypeError(
-            f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) with "
-            "clean models of the same task: pass `references`, a file that 'classpattern "
-            "reference' makes of them, or, for the tasks of the sets that come with the package, "
-            f"{shipped}"
-        )
 
 
 def judge(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, is_whole
 from captum_classpattern.classifier import Classifier, over_pixels, preserve_state
-from captum_classpattern.classifier.class_names import label_of
+from captum_classpattern.classifier.class_names import label_of, parse_targets
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.surveys.findings import Finding, best_of_each
@@ -16,7 +16,6 @@ from captum_classpattern.surveys.survey import (
     CANVASES,
     SurveySettings,
     begin,
-    find_classes,
     split_images,
 )
 
@@ -126,7 +125,9 @@ def explain_class(
             classifier, given, held_out, class_names, settings.seed
         )
         _ = unseen.known_labels
-        [number] = find_classes([cast(int | str, target)], names)
+        if names is not None and isinstance(target, str):
+            target = names.find(target)
+        [number] = parse_targets(target, 1)
         listed = None if names is None else names.names
         with settings.progress(f"Searching {label_of(number, listed)}", search, unseen, [number]):
             task = begin(classifier, search, unseen, settings, [number], listed)

@@ -116,17 +116,12 @@ class SurveySettings(SearchSettings):
             check_count(f"canvases[{kind!r}]", n)
         return {kind: int(n) for kind, n in given.items()}
 
-    @property
-    def passes(self) -> int:
-        """The passes of the search of a pool, if its length is given by a budget."""
-        return self.budget or Swap.pool_budget
-
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
         has images."""
         most = self.pools[kind]
         if self.n_steps is None:
-            most = min(most, most_canvases(self.passes))
+            most = min(most, most_canvases(self.budget or Swap.pool_budget))
         return most if kind in BLANK else max(1, min(most, images))
 
     def expected_passes(
@@ -151,7 +146,8 @@ class SurveySettings(SearchSettings):
             return passes_of_group(Swap().passes(rounds), entrants)
 
         entrants = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
-        rounds = self.n_steps or bisect_right(range(1, self.passes), self.passes, key=cost)
+        budget = self.budget or Swap.pool_budget
+        rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
         at_smaller = cost(rounds)
         if entrants <= SCREENED:  # the best continues for two thirds of the rounds
             at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
