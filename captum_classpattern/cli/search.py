@@ -49,12 +49,17 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
     """
+    from captum_classpattern.surveys.survey import SurveySettings
+
     if (out / "results.json").exists() and not resume:
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
+    classes, settings = searches.find_classes(classifier, search_images), searches.keywords()
+    SurveySettings(**settings)  # or an error, before anything is printed
+    begun = cp.Survey.load(out) if (out / "results.json").exists() else cp.Survey()
     provenance = classifier.provenance
     print(
         f"{provenance['source']}: {provenance['format']}, "
@@ -63,20 +68,19 @@ def search(
         f"{len(search_images)} images to search with, {len(held_out)} held out "
         f"({held_out.duplicates_dropped} copies dropped)."
     )
-    if (out / "results.json").exists():
-        finished = dict.fromkeys(finding.label for finding in cp.Survey.load(out))
+    if finished := dict.fromkeys(finding.label for finding in begun):
         print(f"Already finished: {', '.join(finished)}.")
     with interrupted(f"--resume continues the search in {out}"):
         found = cp.survey(
             classifier,
             search_images,
             held_out,
-            classes=searches.find_classes(classifier, search_images),
+            classes=classes,
             classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
             folder=out,
             resume=resume,
             show_progress=sys.stderr.isatty(),
-            **searches.keywords(),
+            **settings,
         )
     if (accuracy := found.info["accuracy"]) is not None:
         print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
