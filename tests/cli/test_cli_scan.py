@@ -125,15 +125,15 @@ def read(out):
 
 def record_searches(monkeypatch, *, interrupted=None):
     """The classes of each search from now on; Ctrl+C comes in the search that has one of them."""
-    find, searched = ClassPattern.search_with, []
+    find, searched = ClassPattern.search, []
 
-    def search_with(self, settings, canvases, targets):
+    def search(self, canvases, targets, **settings):
         searched.append([*targets])
         if interrupted in targets:
             raise KeyboardInterrupt
-        return find(self, settings, canvases, targets)
+        return find(self, canvases, targets, **settings)
 
-    monkeypatch.setattr(ClassPattern, "search_with", search_with)
+    monkeypatch.setattr(ClassPattern, "search", search)
     return searched
 
 
@@ -154,7 +154,7 @@ ERRORS = {  # lines, and what they say
     f"{EARLY} --exit-zero": "there is no checkpoint file at missing.pt",
     f"scan not_finite.pt {OWN} --references enough.json": "and --std that normalise its inputs",
     f"scan constant.pt {OWN} --references enough.json": "check its normalisation and its weights",
-    SCAN.replace("bad.pt", "good.pt"): "another scan (another model, outputs)",
+    SCAN.replace("bad.pt", "good.pt"): "of another scan (model ",
     f"reference clean_0.pt {OWN} --out notes.json": "notes.json is not a file of references",
     f"reference clean_0=good.pt {ADD}": "give this one another name, as in other=good.pt",
     f"reference copy=clean_2.pt {ADD}": "must be another model",  # makes p-values too small
@@ -316,15 +316,15 @@ def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path, monkeypatch, pl
 def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, monkeypatch):
     """Each is kept once it is measured, also before a checkpoint that can't be opened."""
     out = tmp_path / "new" / "references.json"
-    find, searched = ClassPattern.search_with, []
+    find, searched = ClassPattern.search, []
 
-    def search_with(self, *arguments, **settings):
+    def search(self, *arguments, **settings):
         searched.append(out.exists())
         if searched == [False, True]:
             raise KeyboardInterrupt
         return find(self, *arguments, **settings)
 
-    monkeypatch.setattr(ClassPattern, "search_with", search_with)
+    monkeypatch.setattr(ClassPattern, "search", search)
     models = "mine=clean_0.pt clean_1.pt"
     result = reference(models, out)
     assert result.exit_code == 130
