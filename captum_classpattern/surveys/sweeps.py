@@ -47,7 +47,7 @@ class Sweep(Result):
         folder (Path): The folder.
         settings (Mapping): What the findings depend on.
         classes (list[int]): The classes that were searched or will be.
-        rows (Mapping[str, Mapping]): What the file says of each model, by its name.
+        rows (Mapping[str, Mapping]): The row of each model in the file, by its name.
         failures (Mapping[str, str]): The models that failed, and why.
     """
 
