@@ -21,11 +21,7 @@ Table = tuple[str, Iterable[str]]  # a title, and lines of Markdown
 
 def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
     """A finished survey. Classes that are in the folder already are not searched again."""
-    kept = survey(*arguments, **settings, folder=folder, resume=True)
-    if len(kept.finished) < len(kept):
-        print(f"searching {folder.name}", flush=True)
-        list(kept)  # runs the search
-    return kept
+    return survey(*arguments, **settings, folder=folder, resume=True)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -185,7 +185,7 @@ def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
 
     def scan(network: Network) -> tuple[bool, float]:
         found = scan_of(network.profile, references)
-        return network.right(found), found.comparison.lead
+        return network.right(found), found.comparison.largest
 
     def cbd(network: Network) -> tuple[bool, float]:
         scores = network.scores("CBD")
@@ -200,7 +200,7 @@ def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
     def compared(rival: str, network: Network) -> tuple[bool, float]:
         known = {rival: np.array([each.scores(rival) for each in references])}
         found = decide({rival: network.scores(rival)}, known, ALPHA, comparable=True)
-        return network.right(found), found.comparison.lead
+        return network.right(found), found.comparison.largest
 
     yield "scan", "ours", scan
     for rival, own in (("CBD", cbd), ("MM-BD", mm_bd)):

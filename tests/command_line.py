@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from captum_classpattern.cli import main
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.survey import SurveyTask
 
 JSON_PAGE = (Path(__file__).parents[1] / "docs" / "json.md").read_text()
 
@@ -61,7 +61,7 @@ def documented(command, position):
 def interrupt_searches(monkeypatch, *, after):
     """Ctrl+C when this many classes of a model are finished and others are left; never if None.
     Returns the classes of each search."""
-    find, searched = SurveySearch.find, []
+    find, searched = SurveyTask.find, []
 
     def interrupted(self, targets):
         searched.append([*targets])
@@ -69,5 +69,5 @@ def interrupt_searches(monkeypatch, *, after):
         if after is not None and after < len(targets):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(SurveySearch, "find", interrupted)
+    monkeypatch.setattr(SurveyTask, "find", interrupted)
     return searched

@@ -34,7 +34,7 @@ ALLOWED = {
         scores
     """,
     "scanning": """
-        _files _validation attribution classifier images optimization pattern results scores
+        _files _validation attribution classifier images optimization pattern results scores surveys
     """,
     "comparison": "_validation attribution classifier images optimization pattern results scores",
     "visualization": "_validation classifier images pattern scores",

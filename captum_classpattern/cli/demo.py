@@ -88,7 +88,7 @@ def demo(
     started, settings = time.perf_counter(), {**searches.keywords(), "full": full}
     _prepare(out, settings | {"versions": versions()})
     page = out / "index.html"
-    with interrupted(lambda: f"the same command continues with what is missing in {out}"):
+    with interrupted(f"the same command continues with what is missing in {out}"):
         for found in _findings(FULL if full else QUICK, comparison, out, searches):
             write_atomically(page, found.page())
             print(f"{found.last} {page} shows it.", flush=True)
@@ -166,7 +166,7 @@ class Found:
         return [
             {"model": name, **finding.as_dict()}
             for name, survey in self.surveys.items()
-            for finding in survey.finished
+            for finding in survey
         ]
 
     def page(self) -> bytes:
@@ -237,10 +237,9 @@ def _search(
         n_steps=length.rounds,
         folder=out / name,
         resume=True,
+        show_progress=sys.stderr.isatty(),
         **replace(searches, internal_batch_size=searches.internal_batch_size or BATCH).keywords(),
     )
-    with found.progress(desc=f"The {name} model", disable=None):  # on a terminal
-        _ = list(found)  # it searches while it is iterated
     found.to_html(out / f"{name}.html")
     return found
 

@@ -4,7 +4,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
@@ -51,12 +51,12 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
 
 
 @contextmanager
-def interrupted(what_next: Callable[[], str]) -> Iterator[None]:
+def interrupted(what_next: str) -> Iterator[None]:
     """Ends the command after Ctrl+C, with a line that says what is kept and what to do."""
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\nInterrupted: {what_next()}.", file=sys.stderr)
+        print(f"\nInterrupted: {what_next}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

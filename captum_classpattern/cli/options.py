@@ -251,8 +251,9 @@ class SearchOptions(ComputeOptions):
 
     def find_classes(self, model: "cp.PixelClassifier", images: "cp.LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
+        from captum_classpattern.classifier.class_names import ClassNames
         from captum_classpattern.images import predictions
-        from captum_classpattern.surveys.search import find_classes
+        from captum_classpattern.surveys.survey import find_classes
 
         if self.classes is None:
             labels = predictions(model, images) if images.labels is None else images.labels
@@ -266,7 +267,7 @@ class SearchOptions(ComputeOptions):
                         f"0 to {count - 1}"
                     )
                 chosen += [part] if isinstance(part, str) else part
-            return find_classes(chosen, model)
+            return find_classes(chosen, ClassNames.of(model))
         except ValueError as error:
             raise ValueError(f"--classes: {error}") from None
 
@@ -289,7 +290,7 @@ class SurveyOptions(SearchOptions):
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""
         from captum_classpattern.optimization import Cells
-        from captum_classpattern.surveys.search import AREAS, CANVASES
+        from captum_classpattern.surveys.survey import AREAS, CANVASES
 
         keywords = super().keywords()
         cells = keywords.pop("cells")

@@ -1,6 +1,7 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -69,7 +70,7 @@ def scan(
     classifier = model.open(checkpoint)
     shape = None if known is None else known.shape
     source = images.load_all([classifier], seed=compute.seed, shape=shape)
-    with interrupted(lambda: f"the same command resumes from {folder}"):
+    with interrupted(f"the same command resumes from {folder}"):
         found = cp.scan(
             classifier,
             source,
@@ -102,11 +103,18 @@ def print_scan(found: "cp.Scan") -> None:
     print_table(as_texts(as_table(rows.values()), OF_FAMILIES))
 
 
-def _number_or_text(text: str) -> float | str:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
+def read_recipe(given: Sequence[str]) -> dict[str, float | str]:
+    """The settings of KEY=VALUE, numbers where they are."""
+    recipe: dict[str, float | str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"--recipe: expected KEY=VALUE, got {text!r}")
+        recipe[key] = value
+        for kind in (float, int):  # a whole number stays one
+            with suppress(ValueError):
+                recipe[key] = kind(value)
+    return recipe
 
 
 def reference(
@@ -133,9 +141,7 @@ def reference(
         recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """
     from captum_classpattern.classifier.fingerprints import hash_of_model
-    from captum_classpattern.optimization.search import passes_bar
     from captum_classpattern.scanning.decision import references_needed
-    from captum_classpattern.scanning.families import PASSES
 
     checkpoints = options.checkpoints_by_name(models)
     if out.is_dir():
@@ -143,16 +149,10 @@ def reference(
             f"--out: it must be a file, such as references.json, but {out} is a folder"
         )
     known = cp.ReferenceSet.load(out) if out.exists() else None
-    pairs = [text.partition("=") for text in recipe or ()]
-    for key, equals, value in pairs:
-        if not (key and equals and value):
-            raise ValueError(f"--recipe: expected KEY=VALUE, got {key + equals + value!r}")
-    trained = {key: _number_or_text(value) for key, _, value in pairs}
-    held = {} if known is None else known.profiles
-    missing = [name for name in checkpoints if name not in held]
+    trained = read_recipe(recipe or ())
     for name, checkpoint in checkpoints.items():
         classifier = model.open(checkpoint)
-        if known is not None and name not in missing:
+        if known is not None and name in known.profiles:
             if known.profiles[name].model != hash_of_model(classifier):
                 raise ValueError(
                     f"{out} has another model of the name {name}: give this one another name, as "
@@ -165,14 +165,14 @@ def reference(
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
         try:
-            with passes_bar(
-                desc=f"Measuring {name}",
-                total=len(missing) * known.n_classes * PASSES,
-                initial=missing.index(name) * known.n_classes * PASSES,  # a bar over all models
-                leave=False,
-                disable=None,  # unless on a terminal
-            ):
-                known.add(name, classifier, source, recipe=trained, **compute.keywords())
+            known.add(
+                name,
+                classifier,
+                source,
+                recipe=trained,
+                show_progress=sys.stderr.isatty(),
+                **compute.keywords(),
+            )
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
         out.parent.mkdir(parents=True, exist_ok=True)

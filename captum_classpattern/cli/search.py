@@ -1,5 +1,6 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
+import sys
 from pathlib import Path
 
 import captum_classpattern as cp
@@ -44,47 +45,42 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
     """
+    from captum_classpattern.surveys.survey import SurveySettings
+
     if (out / "results.json").exists() and not resume:
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
-    found = cp.survey(
-        classifier,
-        search_images,
-        held_out,
-        classes=searches.find_classes(classifier, search_images),
-        classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
-        folder=out,
-        resume=resume,
-        **searches.keywords(),
-    )
+    classes, settings = searches.find_classes(classifier, search_images), searches.keywords()
+    SurveySettings(**settings)  # or an error, before anything is printed
+    begun = cp.Survey.load(out) if (out / "results.json").exists() else cp.Survey()
     provenance = classifier.provenance
     print(
         f"{provenance['source']}: {provenance['format']}, "
         f"{provenance.get('arch') or 'the network in it'}; "
         f"normalised by {provenance['normalisation']['from']}.\n"
-        f"{_counts(search_images, held_out)}"
+        f"{len(search_images)} images to search with, {len(held_out)} held out "
+        f"({held_out.duplicates_dropped} copies dropped)."
     )
-    if found.finished:
-        finished = dict.fromkeys(finding.label for finding in found.finished)
+    if finished := dict.fromkeys(finding.label for finding in begun):
         print(f"Already finished: {', '.join(finished)}.")
-    with (
-        interrupted(lambda: f"--resume continues the search in {out}"),
-        found.progress(desc="Searching", disable=None),  # on a terminal
-    ):
-        _ = list(found)  # it searches while it is iterated
+    with interrupted(f"--resume continues the search in {out}"):
+        found = cp.survey(
+            classifier,
+            search_images,
+            held_out,
+            classes=classes,
+            classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
+            folder=out,
+            resume=resume,
+            show_progress=sys.stderr.isatty(),
+            **settings,
+        )
     figure, _ = found.plot(use_pyplot=False)
     write_figure(figure, out / "patterns.png")
     found.to_html(out / "report.html")
     print_result(found)
     say(LEGEND, *found.strongest_of_each(), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
-
-
-def _counts(search: "cp.LabelledImages", held_out: "cp.LabelledImages") -> str:
-    return (
-        f"{len(search)} images to search with, {len(held_out)} held out "
-        f"({held_out.duplicates_dropped} copies dropped)."
-    )

@@ -70,7 +70,8 @@ def sweep(
         raise ValueError("--workers is for Ray: pass --ray, too")
     elif ray_options and "num_gpus" in ray_options:
         raise ValueError("num_gpus in --ray-options is for Ray: pass --ray, or leave it out")
-    sources = read_models(models, model.loading())
+    device = {} if model.device == "cpu" else {"device": model.device}  # else as Ray gives
+    sources = read_models(models, {**model.loading(), **device})
     options.import_from_here()
     classifier = _open_first(sources)
     search_images, held_out = images.load([classifier], seed=searches.seed)
@@ -80,8 +81,7 @@ def sweep(
         f"with, {len(held_out)} held out.",
         flush=True,
     )
-    on_gpu = bool(ray_options and ray_options.get("num_gpus"))
-    with interrupted(lambda: f"the same command resumes the sweep in {out}"):
+    with interrupted(f"the same command resumes the sweep in {out}"):
         found = cp.sweep(
             {source.name: source for source in sources},
             search_images,
@@ -92,7 +92,6 @@ def sweep(
             address=ray if isinstance(ray, str) else None,
             workers=workers,
             ray_options=ray_options,
-            device=None if on_gpu and model.device == "cpu" else model.device,
             show_progress=True,
             **searches.keywords(),
         )

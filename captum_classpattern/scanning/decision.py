@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
-STEADY = 0.1  # least variance of a class's leads, as a share of the family's mean variance
+STEADY = 0.1  # least variance of a class, as a share of the family's mean variance
 
 ClassScores = npt.NDArray[np.float64]
 
@@ -19,20 +19,20 @@ class FamilyComparison:
     """How the classes of a model compare with those of its references, in one family."""
 
     excess: ClassScores  # of each class over its mean, (K,)
-    leads: ClassScores  # of each class, in standard deviations of its leads in other models, (K,)
-    usual_leads: ClassScores  # of the first class of each reference, likewise, (n,)
+    standardised: ClassScores  # the excess of each class, see :func:`decide`, (K,)
+    usual_standardised: ClassScores  # that of the first class of each reference, (n,)
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
 
     @property
-    def lead(self) -> float:
-        """That of the first class."""
-        return float(self.leads.max())
+    def largest(self) -> float:
+        """The standardised excess of the first class."""
+        return float(self.standardised.max())
 
     @property
     def order(self) -> list[int]:
         """The classes, the most suspicious first."""
-        return [int(target) for target in (-self.leads).argsort(kind="stable")]
+        return [int(target) for target in (-self.standardised).argsort(kind="stable")]
 
     @property
     def target(self) -> int:
@@ -54,17 +54,17 @@ class Decision:
     verdict: str
     p_value: float | None  # None with fewer references than ``needed``
     needed: int
-    family: str  # in which a class leads most
+    family: str  # with the largest standardised excess
     comparisons: Mapping[str, FamilyComparison]
 
     @property
     def comparison(self) -> FamilyComparison:
-        """That of the family in which a class leads most."""
+        """That of the family with the largest standardised excess."""
         return self.comparisons[self.family]
 
     @property
     def target(self) -> int:
-        """The class that leads most, whatever the verdict."""
+        """The class with the largest standardised excess, whatever the verdict."""
         return self.comparison.target
 
 
@@ -75,12 +75,11 @@ def decide(
     The verdict on the scores of a model's classes in each family, and those of clean models.
 
     Each of the n + 1 models, the references and this one, is treated alike. The excess of a class
-    is its score less the mean of this class over all models, and its lead is its excess above the
-    model's median excess. Each lead is standardised by the mean and the standard deviation of the
-    leads of the same class in the other models, and a model counts by its largest lead of all
-    classes and families. The p-value is the share of the n + 1 models that lead at least as much
-    (conformal, Vovk et al. 2005): for a model that is like its references, p <= alpha has a
-    probability of at most alpha.
+    is its score less the mean of this class over all models. Less the model's median excess, it is
+    standardised by the mean and the standard deviation of the same class in the other models. The
+    statistic of a model is its largest standardised excess of all classes and families. The p-value
+    is the share of the n + 1 models whose statistic is at least as large (conformal, Vovk et al.
+    2005): for a model that is like its references, p <= alpha has a probability of at most alpha.
 
     Args:
         scores (Mapping): Of each family, an array (K,).
@@ -99,22 +98,22 @@ def decide(
         >>> found.verdict, found.target, found.p_value
         ('suspicious', 2, 0.05)
     """
-    firsts, comparisons = [], {}
+    statistics, comparisons = [], {}
     for name, values in scores.items():
         table = np.vstack([np.asarray(references[name], float), np.asarray(values, float)])
         excess = table - table.mean(0)
         medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
-        leads = standardised(excess - medians[:, None])
-        firsts.append(leads.max(1))
+        standardised = standardise(excess - medians[:, None])
+        statistics.append(standardised.max(1))
         comparisons[name] = FamilyComparison(
             excess[-1],
-            leads[-1],
-            firsts[-1][:-1],
+            standardised[-1],
+            statistics[-1][:-1],
             float(medians[-1]),
             (float(medians[:-1].min()), float(medians[:-1].max())),
         )
-    largest = np.max(firsts, axis=0)
-    family = max(comparisons, key=lambda name: comparisons[name].lead)
+    largest = np.max(statistics, axis=0)  # of each model
+    family = max(comparisons, key=lambda name: comparisons[name].largest)
     n, needed = len(largest) - 1, references_needed(alpha)
     p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None
     if p_value is None or not comparable or comparisons[family].of_another_kind:
@@ -124,7 +123,7 @@ def decide(
     return Decision(verdict, p_value, needed, family, comparisons)
 
 
-def standardised(values: ClassScores) -> ClassScores:
+def standardise(values: ClassScores) -> ClassScores:
     """Each value, (n + 1, K), less the mean of the others of its column, by their standard
     deviation."""
     n, centred = len(values) - 1, values - values.mean(0)

@@ -1,7 +1,6 @@
 """The families of changes that a scan searches for: a few pixels with their colours, one small
 perturbation of all pixels, and one smooth warp."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern._files import write_atomically
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import (
     Classifier,
@@ -31,6 +29,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import hits_of, margins_of
+from captum_classpattern.surveys.folder import Folder
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -39,7 +38,7 @@ AT_ONCE = 10  # classes in one search of patches; on large images each class is 
 GREY = 0.5
 STARTS = 3  # of each class: one may miss a trigger
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
-SEARCH = "search.json"  # in a folder of patterns: what they depend on
+SEARCH = "search.json"  # in a folder of patterns: says what they depend on
 PATTERNS = "patterns"  # their folder
 
 STEPS, BATCH, TOGETHER = 30, 8, 4  # of other changes: steps, images in each, classes at once
@@ -52,44 +51,42 @@ SOLVER = Learned(rate=0.2, starts=STARTS)
 
 
 @dataclass(frozen=True)
-class Task:
+class ScanTask:
     """What to search: all classes of a model, with a sample of images. Finished patterns are kept
-    in the store, if there is one."""
+    in the folder, if there is one."""
 
     model: Classifier
     sample: LabelledImages
     n_classes: int
     settings: SearchSettings = field(default_factory=SearchSettings)
-    store: "Store | None" = None
+    folder: "PatternFolder | None" = None
 
 
-def search_patches(task: Task) -> dict[tuple[int, int], Pattern]:
+def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     """Patterns of all sizes and classes, by both."""
-    shape, store = task.sample.shape, task.store
+    shape, settings, folder = task.sample.shape, task.settings, task.folder
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
-    cells, settings = None if grid is None else grid_cells(shape[1], shape[2], *grid), task.settings
     together = AT_ONCE if grid is None else 1
     patterns: dict[tuple[int, int], Pattern] = {}
     for first in range(0, task.n_classes, together):
         group = list(range(first, min(first + together, task.n_classes)))
-        found = store and store.find([(size, y) for y in group for size in SIZES])
+        found = folder and folder.find([(size, y) for y in group for size in SIZES])
         if not found:
-            canvases = torch.full((len(group), *shape), GREY, device=device)
             by_area = explainer.search(
-                canvases,
+                torch.full((len(group), *shape), GREY, device=device),
                 group,
                 area=[*areas.values()],
                 solver=SOLVER,
-                feature_mask=cells,
+                feature_mask=None if grid is None else grid_cells(shape[1], shape[2], *grid),
                 seed=settings.seed,
                 precision=settings.precision,
                 internal_batch_size=settings.internal_batch_size,
             )
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
-            if store:
-                store.add(found)
+            if folder:
+                folder.add(found)
         patterns |= found
     return patterns
 
@@ -114,78 +111,45 @@ def unit_of(shape: Sequence[int]) -> str:
     return "pixels" if grid_of(shape) is None else "cells"
 
 
-class Store:
-    """The patterns of one search in a folder, by number of pixels and class, so that it can resume;
-    ``key`` is all that they depend on."""
+class PatternFolder(Folder):
+    """The patterns of one scan, by number of pixels and class."""
 
-    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        self.folder, self.file = folder, folder / SEARCH
-        self.key = key
-
-    def check(self) -> None:
-        """Raises an error if the folder holds the patterns of another search."""
-        read_kept(self.file, self.key)
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(path, settings, "scan")
 
     def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
         """These patterns, or None unless all are there."""
-        paths = {key: self._path(*key) for key in keys}
-        if not self.file.exists() or not all(path.exists() for path in paths.values()):
+        paths = {key: self._file(*key) for key in keys}
+        if not self.read(SEARCH) or not all(path.exists() for path in paths.values()):
             return None
         return {key: Pattern.load(path) for key, path in paths.items()}
 
     def count(self) -> int:
         """How many patterns are there."""
-        return len([*self.folder.glob("[0-9]*.safetensors")]) if self.file.exists() else 0
+        return len([*self.path.glob("[0-9]*.safetensors")]) if self.read(SEARCH) else 0
 
     def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
-        """Writes patterns, next to others of the same search."""
-        self.check()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.file.exists():
-            for path in self.folder.glob("[0-9]*.safetensors"):
-                path.unlink()  # of a search that is not known
-            write_atomically(self.file, (json.dumps(self.key, indent=1) + "\n").encode())
+        """Writes patterns, next to others of the same scan."""
+        if not self.read(SEARCH):
+            for path in self.path.glob("[0-9]*.safetensors"):
+                path.unlink()  # of a scan that is not known
+            self.write(SEARCH, {})
         for key, pattern in patterns.items():
-            pattern.save(self._path(*key))
+            pattern.save(self._file(*key))
 
     def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
-        """Writes patterns in place of those of any other search. Those of this search that are
-        there already stay, so that it can resume whenever it is stopped."""
+        """Writes patterns in place of those of any other scan. Those of this scan that are there
+        already stay, so that it can resume whenever it is stopped."""
         try:
-            self.check()
-        except ValueError:  # of another search, or damaged
-            self.file.unlink()  # so that :meth:`add` removes its patterns
-        resumes = self.file.exists()
-        new = [key for key in patterns if not (resumes and self._path(*key).exists())]
+            resumes = bool(self.read(SEARCH))
+        except ValueError:  # of another scan, or damaged
+            (self.path / SEARCH).unlink()  # so that :meth:`add` removes its patterns
+            resumes = False
+        new = [key for key in patterns if not (resumes and self._file(*key).exists())]
         self.add({key: patterns[key] for key in new})
 
-    def _path(self, size: int, target: int) -> Path:
-        return self.folder / f"{target}_{size}.safetensors"
-
-
-def read_kept(file: Path, key: Mapping[str, Any], *own: str) -> dict[str, Any]:
-    """What a file holds under these names, beside the key of its scan; nothing if there is no file.
-    An error if it is damaged, or of another scan."""
-    if not file.exists():
-        return {}
-    try:
-        known = dict(json.loads(file.read_text()))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{file} is damaged ({error}): remove it, or choose another folder"
-        ) from error
-    found = {name: known.pop(name) for name in own if name in known}
-    if others := differing(known, json.loads(json.dumps(key))):  # as it is read back
-        raise ValueError(
-            f"{file.parent} holds the patterns of another scan (another {', '.join(others)}): "
-            "choose another folder"
-        )
-    return found
-
-
-def differing(known: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that are not the same."""
-    return sorted(name for name in {**known, **ours} if known.get(name) != ours.get(name))
+    def _file(self, size: int, target: int) -> Path:
+        return self.path / f"{target}_{size}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -259,7 +223,7 @@ Change: TypeAlias = Additive | Warping
 CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 
 
-def search_further(name: str, task: Task) -> tuple[list[float], list[float], dict[int, Tensor]]:
+def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float], dict[int, Tensor]]:
     """The powers, gains and changes of a further family, one for each class. A gain is how far the
     change raises the mean margin of the class, so that a model that prefers the class on clean
     images gains nothing."""
@@ -290,7 +254,7 @@ def search_further(name: str, task: Task) -> tuple[list[float], list[float], dic
 
 
 def search_change(
-    change: Change, forward_func: Classifier, fit: LabelledImages, task: Task
+    change: Change, forward_func: Classifier, fit: LabelledImages, task: ScanTask
 ) -> dict[int, Tensor]:
     """For each class the change that makes the model predict it for images of other classes."""
     seed, at_once = task.settings.seed, task.settings.internal_batch_size or TOGETHER * BATCH

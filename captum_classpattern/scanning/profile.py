@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -27,7 +27,14 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, PATCHES, SCORED, SIZES, SOLVER, Store
+from captum_classpattern.scanning.families import (
+    CHANGES,
+    PATCHES,
+    SCORED,
+    SIZES,
+    SOLVER,
+    PatternFolder,
+)
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
@@ -42,6 +49,15 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "families": families.SETTINGS,
     "solver": asdict(SOLVER),
 }
+
+
+class ScanOptions(TypedDict, total=False):
+    """The keywords of a scan that all searches have, see :meth:`ClassPattern.search`."""
+
+    seed: int
+    precision: str
+    internal_batch_size: int | None
+    show_progress: bool
 
 
 @dataclass(frozen=True)
@@ -114,14 +130,12 @@ def measure(
             f"class, better {PER_CLASS}"
         )
     key = key_of(model, sample, predicted, settings)
-    store = None if folder is None else Store(Path(folder), key)
-    if store is not None:
-        store.check()
-    kept = 0 if store is None else store.count()
+    place = None if folder is None else PatternFolder(Path(folder), key)
+    kept = 0 if place is None else place.count()
     total = n_classes * families.PASSES - kept * families.PATCH_PASSES / len(SIZES)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
     with passes_bar(total, desc="Scanning", disable=not shown):
-        task = families.Task(model, sample, n_classes, settings, store)
+        task = families.ScanTask(model, sample, n_classes, settings, place)
         patterns = families.search_patches(task)
         further = {name: families.search_further(name, task) for name in CHANGES}
     correct = float((predicted == sample.known_labels).float().mean())

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, SIZES, differing
-from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.families import CHANGES, SIZES
+from captum_classpattern.scanning.profile import SETTINGS, Profile, ScanOptions, measure
 
 FORMAT = "captum_classpattern references"
 FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
@@ -95,10 +95,7 @@ class ReferenceSet:
         labels: Labels = None,
         *,
         recipe: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        precision: str = "auto",
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        **options: Unpack[ScanOptions],
     ) -> None:
         r"""
         Measures a clean model.
@@ -116,12 +113,7 @@ class ReferenceSet:
             ValueError: If the model has another number of classes than the set, the same weights as
                 another one, or the images are others.
         """
-        settings = SearchSettings(
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
+        settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels, model)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
@@ -160,11 +152,13 @@ class ReferenceSet:
             raise ValueError(f"`references`: {source} is not a file of references")
         models: Any = data.get("models")
         settings = data.get("settings")
-        others = differing(settings, SETTINGS) if isinstance(settings, dict) else None
+        theirs = settings if isinstance(settings, dict) else SETTINGS  # else it is damaged
+        others = [each for each in {**theirs, **SETTINGS} if theirs.get(each) != SETTINGS.get(each)]
         if others and isinstance(models, list):
             raise ValueError(
                 f"`references`: {source} was measured by another version, with other settings "
-                f"({', '.join(others)}): measure its {len(models)} models again, with '{MEASURE}'"
+                f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
+                f"'{MEASURE}'"
             )
         try:
             channels, height, width = data["shape"]
@@ -235,11 +229,6 @@ class ReferenceSet:
                 f"the model has other classes ({join_names([*names])}) than the references "
                 f"({join_names(theirs)}): measure clean models of the same task, with '{MEASURE}'; "
                 "or, if the classes are the same, give them the same names (`class_names`)"
-            )
-        if others := differing(self.settings, SETTINGS):
-            raise ValueError(
-                f"the references were searched with other settings ({', '.join(others)}) than "
-                f"this version uses: measure them again, with '{MEASURE}'"
             )
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":

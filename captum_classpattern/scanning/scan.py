@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -31,10 +31,10 @@ from captum_classpattern.scanning.families import (
     PATTERNS,
     SCORED,
     WORDS,
-    Store,
+    PatternFolder,
     unit_of,
 )
-from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
+from captum_classpattern.scanning.profile import PER_CLASS, Profile, ScanOptions, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
@@ -63,17 +63,19 @@ ANOTHER_KIND = (
 class Scan(Decision, Result):
     r"""
     What a scan found, and how sure it is. ``plot`` draws for each family what was found, images
-    with it and the model's predictions, and how far all classes lead, next to the references.
+    with it and the model's predictions, and the standardised excess of all classes, next to the
+    references.
 
     Attributes:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
         p_value (float or None): How often a clean model like the references would look at least as
             suspicious; None if there are too few references for ``alpha``.
         needed (int): How many references ``alpha`` takes.
-        family (str): In which a class leads most: ``"patches"``, ``"additive"`` or ``"warp"``.
-        comparisons (dict[str, FamilyComparison]): The excess of each class over the references, and
-            how far it leads, for each family.
-        target (int): The class that leads most, whatever the verdict.
+        family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
+            ``"warp"``.
+        comparisons (dict[str, FamilyComparison]): For each family, the excess of each class over
+            the references, and the same standardised.
+        target (int): The class with the largest standardised excess, whatever the verdict.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
@@ -102,13 +104,13 @@ class Scan(Decision, Result):
 
     @property
     def target_name(self) -> str:
-        """The name of the class that leads most."""
+        """The name of the class with the largest standardised excess."""
         return self.class_names[self.target]
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the class that leads, see :meth:`pattern_of`. What another family has
-        found is in ``profile.changes``."""
+        """The pattern of the first class, see :meth:`pattern_of`. What another family has found is
+        in ``profile.changes``."""
         return self.pattern_of(self.target)
 
     def pattern_of(self, target: int) -> Pattern:
@@ -240,7 +242,9 @@ class Scan(Decision, Result):
         rows = []
         for family, each in self.comparisons.items():
             names = [self.class_names[y] for y in each.order]
-            row = FamilyRow(WORDS[family], names, each.leads[each.order], each.usual_leads)
+            row = FamilyRow(
+                WORDS[family], names, each.standardised[each.order], each.usual_standardised
+            )
             if (look := self.looks.get(family)) and self.references.shape[0] in (1, 3):
                 low, high = (100 * end for end in look.power.interval)
                 power = f"{100 * look.power.value:.1f} % ({low:.1f}\N{EN DASH}{high:.1f})"
@@ -254,8 +258,8 @@ class Scan(Decision, Result):
         unseen = all(look.unseen for look in self.looks.values())
         note = (
             f"Dots: all classes, the first in orange. Grey lines: {len(self.references)} clean "
-            "models, each by the class that leads. Lead: how far a class is above the median "
-            "class, next to the same class of the clean models, in standard deviations."
+            "models, each by its largest excess: how far a class is above the median class, next "
+            "to the same class of the clean models, in standard deviations."
         )
         if self.bound:
             note += f" Right of the dotted line, p is at most {self.alpha:g}."
@@ -270,8 +274,10 @@ class Scan(Decision, Result):
 
     @property
     def bound(self) -> list[float]:
-        """The lead above which a model is suspicious; empty if the scan is inconclusive."""
-        largest = np.sort(np.max([each.usual_leads for each in self.comparisons.values()], axis=0))
+        """The excess above which a model is suspicious; empty if the scan is inconclusive."""
+        largest = np.sort(
+            np.max([each.usual_standardised for each in self.comparisons.values()], axis=0)
+        )
         as_far = int(np.floor(round(self.alpha * (len(largest) + 1), 9)))  # models, with this one
         return [float(largest[-as_far])] if self.p_text else []
 
@@ -326,9 +332,9 @@ class Scan(Decision, Result):
             family: {
                 "target": each.target,
                 "target_name": self.class_names[each.target],
-                "lead": each.lead,
-                "leads": each.leads.tolist(),
-                "reference_leads": each.usual_leads.tolist(),
+                "lead": each.largest,
+                "leads": each.standardised.tolist(),
+                "reference_leads": each.usual_standardised.tolist(),
                 **(look.power.as_columns() | {"unseen_images": look.unseen} if look else {}),
             }
             for family, each in self.comparisons.items()
@@ -351,7 +357,7 @@ class Scan(Decision, Result):
         """Writes scan.json, scan.png, and the patterns of all classes, in place of those of any
         other scan in the folder."""
         folder = Path(folder)
-        Store(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
+        PatternFolder(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
         write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
         write_figure(figure, folder / "scan.png")
@@ -372,10 +378,7 @@ def scan(
     class_names: Sequence[str] | None = None,
     alpha: float = 0.05,
     folder: str | Path | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    internal_batch_size: int | None = None,
-    show_progress: bool = False,
+    **options: Unpack[ScanOptions],
 ) -> Scan | Triage:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
@@ -434,12 +437,7 @@ def scan(
         >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
         'inconclusive'
     """
-    settings = SearchSettings(
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-        show_progress=show_progress,
-    )
+    settings = SearchSettings(**options)
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
@@ -451,7 +449,14 @@ def scan(
     names = names_of(model, source, count, class_names)
     listed = names or placeholders(count)
     if known is None:
-        check_many(count)
+        if count < FEWEST:
+            shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
+            raise ArgumentTypeError(
+                f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) "
+                "with clean models of the same task: pass `references`, a file that 'classpattern "
+                "reference' makes of them, or, for the tasks of the sets that come with the "
+                f"package, {shipped}"
+            )
         return rank_classes(model, source, listed, settings, folder=where, source=origin)
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
@@ -464,18 +469,6 @@ def scan(
     first = {family: each.target for family, each in found.comparisons.items()}
     looks = look_closer(model, source, profile, first, listed, settings)
     return replace(found, looks=looks, source=origin)
-
-
-def check_many(count: int) -> None:
-    """Raises an error if a model has too few classes to compare them with one another."""
-    if count < FEWEST:
-        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
-        raise ArgumentTypeError(
-            f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) with "
-            "clean models of the same task: pass `references`, a file that 'classpattern "
-            "reference' makes of them, or, for the tasks of the sets that come with the package, "
-            f"{shipped}"
-        )
 
 
 def judge(

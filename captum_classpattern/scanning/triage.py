@@ -27,9 +27,10 @@ from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
-from captum_classpattern.scanning.families import GREY, PATTERNS, Store, read_kept
+from captum_classpattern.scanning.families import GREY, PATTERNS, SEARCH, PatternFolder
 from captum_classpattern.scanning.profile import draw_sample, key_of
 from captum_classpattern.scores.power import margins_of
+from captum_classpattern.surveys.folder import Folder
 
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
 FEWEST_JUDGES, SMALLEST = 5, 16  # images, and pixels per side
@@ -219,7 +220,7 @@ class Triage(Result):
     def save(self, folder: str | Path) -> None:
         """Writes scan.json, scan.png and the patterns."""
         folder = Path(folder)
-        Store(folder / PATTERNS, self.key).replace(dict(self.patterns))
+        PatternFolder(folder / PATTERNS, self.key).replace(dict(self.patterns))
         write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
         write_figure(figure, folder / "scan.png")
@@ -257,9 +258,9 @@ def rank_classes(
         )
     key = key_of(model, sample, predicted, settings)
     key |= {"triage": [SIDE, *SHARES], "short": asdict(SHORT), "long": asdict(LONG)}
-    store = None if folder is None else Store(folder / PATTERNS, key)
+    store = None if folder is None else PatternFolder(folder / PATTERNS, key)
     if store:
-        store.check()
+        store.read(SEARCH)
     explainer = ClassPattern(model, sample, check_accuracy=False)
     total = expected_passes(len(names), len(sample))
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
@@ -322,10 +323,10 @@ def _margins(
     key: Mapping[str, Any],
 ) -> list[float]:
     """The margin of each class after a short search."""
-    path = None if folder is None else folder / MARGINS
+    place = None if folder is None else Folder(folder, key, "scan")
     known: dict[int, float] = {}
-    if path is not None:
-        kept = read_kept(path, key, "margins").get("margins", {})
+    if place is not None:
+        kept = place.read(MARGINS).get("margins", {})
         known = {int(y): margin for y, margin in kept.items()}
     settings = replace(settings, solver=SHORT)
     missing = [y for y in range(count) if y not in known]
@@ -333,9 +334,8 @@ def _margins(
         group = missing[start : start + TOGETHER]
         found = search_cells(explainer, sample.shape, group, settings)
         known |= {one.target: float(one.info["search_margin"]) for one in found.values()}
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json({**key, "margins": known}, path)
+        if place is not None:
+            place.write(MARGINS, {"margins": known})
     return [known[y] for y in range(count)]
 
 

@@ -6,7 +6,7 @@ from captum_classpattern.surveys.explain import explain_class
 from captum_classpattern.surveys.findings import Finding, stands_out
 from captum_classpattern.surveys.grid import plot_grid
 from captum_classpattern.surveys.results import Survey
-from captum_classpattern.surveys.search import survey
+from captum_classpattern.surveys.survey import survey
 from captum_classpattern.surveys.sweeps import Sweep, sweep
 
 __all__ = [

@@ -1,8 +1,8 @@
 """``explain_class``: the pattern of one class of one model, with its evidence, in one call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack, cast
 
 from torch import Tensor
 
@@ -10,8 +10,20 @@ from captum_classpattern._validation import ArgumentTypeError, is_whole
 from captum_classpattern.classifier import Classifier, over_pixels, preserve_state
 from captum_classpattern.classifier.class_names import label_of, parse_targets
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.search import CANVASES, LONG, SurveySearch, SurveySettings
+from captum_classpattern.surveys.survey import (
+    CANVASES,
+    SurveySettings,
+    begin,
+    split_images,
+)
+
+
+class ExplainOptions(SearchOptions, total=False):
+    """The keywords of :func:`explain_class` that decide how it searches, see there."""
+
+    area: float
 
 
 def explain_class(
@@ -24,16 +36,8 @@ def explain_class(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
-    area: float = 0.05,
     canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
-    budget: int | None = None,
-    n_steps: int | None = None,
-    max_seconds: float | None = None,
-    feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    internal_batch_size: int | None = None,
-    show_progress: bool | None = None,
+    **options: Unpack[ExplainOptions],
 ) -> Finding:
     r"""
     Finds the pattern of a class: the few pixels that make the model predict the class on as many
@@ -41,7 +45,8 @@ def explain_class(
 
     It splits the images into two halves, class by class. Patterns are searched on the first half,
     on positive, white and black canvases. The second half only scores them, next to three controls.
-    The kind of canvas that did best on validation images, a part of the first half, is returned.
+    The kind of canvas that did best on the validation images, a part of the first half, is
+    returned.
 
     It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
 
@@ -63,10 +68,10 @@ def explain_class(
         std (float or Sequence[float], optional): Standard deviation, likewise. Default: None.
         class_names (Sequence[str], optional): The name of each class of the model, in their order.
             Default: None (the model's, else those of the images).
-        area (float): Share of the pixels in the pattern. Default: 0.05.
         canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
             canvases of each kind, see :func:`select_canvases`. Default: {"positive": 32, "white":
             1, "black": 1}.
+        area (float): Share of the pixels in the pattern. Default: 0.05.
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
             weaker, and vary from seed to seed. Default: None (7,000).
         n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
@@ -106,54 +111,38 @@ def explain_class(
         torch.Size([4, 1, 8, 8])
     """
     _check_target(target, labels)
-    settings = SurveySettings(
-        areas=[area],
-        canvases=canvases,  # type: ignore[arg-type]
-        n_steps=n_steps,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-        budget=budget,
-        max_seconds=max_seconds,
-        feature_mask=feature_mask,
-    )
-    if max_seconds is not None:
-        settings = replace(settings, max_seconds=max_seconds / len(settings.canvases))
+    area = options.pop("area", 0.05)
+    shared = cast(SearchOptions, options)
+    settings = SurveySettings(areas=[area], canvases=canvases, **shared)
+    if settings.max_seconds is not None:
+        each = settings.max_seconds / len(settings.pools)
+        settings = replace(settings, max_seconds=each)
     classifier = over_pixels(model, mean, std, class_names)
-    with preserve_state(classifier, seed):  # says once that a model is in train mode
-        search = LabelledImages.of(images, labels, classifier, class_names)
-        _ = search.known_labels  # or an error
-        names = search.names_for(classifier, class_names)
-        listed = None if names is None else names.names
+    with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
+        given = LabelledImages.of(images, labels, classifier, class_names)
+        _ = given.known_labels  # or an error
+        search, unseen, names = split_images(
+            classifier, given, held_out, class_names, settings.seed
+        )
+        _ = unseen.known_labels
         if names is not None and isinstance(target, str):
             target = names.find(target)
         [number] = parse_targets(target, 1)
-        if held_out is None:
-            search, unseen = search.halves(seed)
-        else:
-            unseen = LabelledImages.of(
-                held_out, None, classifier, listed, argument="held-out images"
-            )
-            _ = unseen.known_labels
-        unseen = unseen.with_class_names(listed)
-        task = SurveySearch(classifier, search, unseen, settings, [number], listed)
-        with task.progress(
-            desc=f"Searching {label_of(number, listed)}",
-            delay=0.0 if show_progress else LONG,
-            disable=show_progress is False,
-        ):
-            [found] = task.find([number])
-        known: dict[str, Any] = {
-            "accuracy": task.accuracy,
-            "search_images": len(search),
-            "held_out_images": len(unseen),
-        }
-        [best] = best_of_each(found)
-        return replace(
-            best,
-            others=tuple(replace(each, **known) for each in found if each is not best),
-            **known,
+        listed = None if names is None else names.names
+        with settings.progress(f"Searching {label_of(number, listed)}", search, unseen, [number]):
+            task = begin(classifier, search, unseen, settings, [number], listed)
+            [findings] = task.find([number])
+    explained = [
+        replace(
+            finding,
+            accuracy=task.accuracy,
+            search_images=len(search),
+            held_out_images=len(unseen),
         )
+        for finding in findings
+    ]
+    [best] = best_of_each(explained)
+    return replace(best, others=tuple(each for each in explained if each is not best))
 
 
 def _check_target(target: Any, labels: Any) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each, scores_of, stands_out
-from captum_classpattern.surveys.store import RESULTS, Store
+from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
 
 OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
     *("power{}", "power{}_low", "power{}_high", "top5{}", "mean_margin{}"),
@@ -21,65 +21,54 @@ OF_AREA = (  # columns of a finding's table, and where that of a survey has the 
 MOST, MOST_OF_A_PAGE = 20, 100  # classes that a notebook and a page show
 
 
+@dataclass(frozen=True, repr=False)
 class Survey(Result):
     r"""
-    The findings of many classes of one model, as :func:`survey` gives them.
-
-    Iterating runs the search, and gives each finding as soon as its class is finished. Findings are
-    kept: a second iteration repeats them, and an interrupted one continues with the missing
-    classes. Methods that need all findings finish the search first.
-
-    Args:
-        findings (Iterable[Finding]): Findings that are there already. Default: none.
-        n_classes (int, optional): Number of classes that the model has. Without it, nothing is said
-            about standing out. Default: None.
+    The findings of many classes of one model, as :func:`survey` returns them. Iterating gives the
+    findings.
 
     Attributes:
-        finished (list[Finding]): The findings so far.
-        n_classes (int or None): Number of classes that the model has.
-        classes (list[int]): The classes that were searched or will be.
-        canvases (list[str]): The kinds of canvas.
-        areas (list[float]): The areas, first the one of :attr:`Finding.pattern`.
-        provenance (Mapping): Where the model came from, for one of :func:`load_model`.
+        findings (list[Finding]): One for each class and kind of canvas.
+        n_classes (int or None): Number of classes that the model has. Without it, nothing is said
+            about standing out.
+        info (Mapping): How the classes were searched: ``settings``, the model's ``provenance`` and
+            ``accuracy`` on the held-out images, numbers of images, ``versions`` and ``seconds``.
     """
 
-    def __init__(
-        self,
-        findings: Iterable[Finding] = (),
-        n_classes: int | None = None,
-        *,
-        info: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.finished = list(findings)
-        self.n_classes = n_classes
-        self.classes = list(dict.fromkeys(finding.target for finding in self.finished))
-        self.canvases = list(dict.fromkeys(finding.canvas for finding in self.finished))
-        self.areas = list(self.finished[0].scores if self.finished else ())
-        self._info = dict(info or {})
-        self.provenance: Mapping[str, Any] = self._info.get("provenance", {})
+    findings: list[Finding] = field(default_factory=list)
+    n_classes: int | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Finding]:
-        return iter(self.finished)
+        return iter(self.findings)
 
     def __len__(self) -> int:
-        return len(self.finished)
+        return len(self.findings)
 
     def __repr__(self) -> str:
-        done, total = len(self.finished), len(self)
-        count = total if done == total else f"{done} of {total}"
         areas = ", ".join(f"{area:g}" for area in self.areas)
-        return f"Survey({count} findings on {', '.join(self.canvases)} canvases, areas {areas})"
+        canvases = ", ".join(self.canvases)
+        return f"Survey({len(self)} findings on {canvases} canvases, areas {areas})"
 
     @property
-    def findings(self) -> list[Finding]:
-        """All findings: one for each class and kind of canvas."""
-        return list(self)
+    def classes(self) -> list[int]:
+        """The classes that were found."""
+        return list(dict.fromkeys(finding.target for finding in self))
 
     @property
-    def info(self) -> dict[str, Any]:
-        """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
-        on the held-out images, numbers of images, ``versions`` and ``seconds``."""
-        return self._info
+    def canvases(self) -> list[str]:
+        """The kinds of canvas."""
+        return list(dict.fromkeys(finding.canvas for finding in self))
+
+    @property
+    def areas(self) -> list[float]:
+        """The areas, first the one of :attr:`Finding.pattern`."""
+        return list(self.findings[0].scores) if self.findings else []
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the model came from, for one of :func:`load_model`."""
+        return dict(self.info.get("provenance") or {})
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""
@@ -261,9 +250,9 @@ class Survey(Result):
             ValueError: If the folder holds findings of other settings.
         """
         info = {"settings": {}, "n_classes": self.n_classes, "classes": self.classes, **self.info}
-        store = Store(Path(folder), info["settings"])
-        for target in dict.fromkeys(finding.target for finding in self):
-            store.add([finding for finding in self.finished if finding.target == target])
+        store = SurveyFolder(Path(folder), info["settings"])
+        for target in self.classes:
+            store.add([finding for finding in self if finding.target == target])
         store.write_summary(info)
 
     @classmethod
@@ -282,8 +271,8 @@ class Survey(Result):
             FileNotFoundError: If there is no survey in the folder.
             ValueError: If a file is damaged (a pattern's file: when the pattern is first used).
         """
-        store = Store(Path(folder))
+        store = SurveyFolder(Path(folder))
         if not store.summary:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info = {key: value for key, value in store.summary.items() if key != "rows"}
-        return Survey(store.findings(), info.get("n_classes"), info=info)
+        return Survey(store.findings(), info.get("n_classes"), info)

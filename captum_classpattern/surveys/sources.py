@@ -1,6 +1,7 @@
 """The models of a sweep: where each comes from, and by what name."""
 
 import csv
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,15 +34,33 @@ class ModelSource:
     model: Any = None
 
     def open(self, device: str | None = None) -> Any:
-        """The classifier, on a device; a plain function stays where it is."""
-        model = load_model(self.path, **self.options) if self.path else self.model
-        return model.to(device) if device and isinstance(model, nn.Module) else model
+        """The classifier, on its own device or else this one; a plain function stays where it
+        is."""
+        options = dict(self.options)
+        place = options.pop("device", None) or device
+        model = load_model(self.path, **options) if self.path else self.model
+        return model.to(place) if place and isinstance(model, nn.Module) else model
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for sweep.json. Whether pickle is trusted is not among them."""
+        """Plain values, for sweep.json. Neither the device nor whether pickle is trusted is among
+        them."""
         options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
         known = {"path": self.path, **options} if self.path else {"hash": hash_of_model(self.model)}
-        return {"name": self.name, "folder": folder_of(self.name), **known, **self.columns}
+        row = {"name": self.name, "folder": folder_of(self.name), **known, **self.columns}
+        try:
+            plain: dict[str, Any] = json.loads(json.dumps(row, default=_plain))
+        except TypeError as error:
+            raise ArgumentTypeError(
+                f"the model {self.name!r} can't be described: {error}"
+            ) from error
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of NumPy as JSON has it."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{value!r:.80} is neither text nor a number")
+    return value.tolist()
 
 
 def folder_of(name: str) -> str:
@@ -77,7 +96,7 @@ def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource
         return given
     row = {"path": given} if isinstance(given, str | os.PathLike) else given
     if isinstance(row, Mapping) and isinstance(row.get("path"), str | os.PathLike):
-        options = {key: row[key] for key in (*LOADING, "trust_pickle") if key in row}
+        options = {key: row[key] for key in (*LOADING, "device", "trust_pickle") if key in row}
         columns = {key: row[key] for key in row if key not in {*options, "path", "name"}}
         if taken := columns.keys() & {"folder", "hash"}:
             raise ValueError(f"the model {name!r} can't have a column {min(taken)}: rename it")

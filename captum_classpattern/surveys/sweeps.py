@@ -1,32 +1,41 @@
 """``sweep``: the surveys of many models, here or on a Ray cluster; and ``Sweep``, their folder."""
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from captum_classpattern import _validation
-from captum_classpattern._files import write_json
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
-from captum_classpattern.classifier.class_names import common_names, distinct_names, label_of
+from captum_classpattern.classifier.class_names import (
+    ClassNames,
+    common_names,
+    distinct_names,
+    label_of,
+)
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
-from captum_classpattern.optimization.features import check_for_all
+from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.surveys import search as searching
-from captum_classpattern.surveys import store
 from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.folder import RESULTS, Folder, findings_file
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
+from captum_classpattern.surveys.survey import (
+    SurveyOptions,
+    SurveySettings,
+    begin,
+    check_images,
+    find_classes,
+)
 
 SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
@@ -35,6 +44,7 @@ MOST_MODELS, LONGEST = 50, 24  # models in the table of a notebook; characters o
 OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)  # words suffice
 
 
+@dataclass(frozen=True, repr=False)
 class Sweep(Result):
     r"""
     The surveys in a sweep's folder, finished or not; they are read when they are needed. A notebook
@@ -42,33 +52,44 @@ class Sweep(Result):
 
     Attributes:
         folder (Path): The folder.
-        settings (dict): What the findings depend on.
+        settings (Mapping): What the findings depend on.
         classes (list[int]): The classes that were searched or will be.
-        models (list[str]): The names of the models.
-        columns (dict[str, dict]): What else a manifest has of each model.
-        failures (dict[str, str]): The models that failed, and why.
+        rows (Mapping[str, Mapping]): The row of each model in the file, by its name.
+        failures (Mapping[str, str]): The models that failed, and why.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder, file = Path(folder), Path(folder) / SWEEP
-        if not file.exists():
-            raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
-        data = store.read_json(file, "sweep")
-        try:
-            self.settings: dict[str, Any] = data["settings"]
-            self.classes: list[int] = data["classes"]
-            self.rows: dict[str, dict[str, Any]] = {row["name"]: row for row in data["models"]}
-            check_folders([name for name in self.rows if folder_of(name)])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file} must hold settings, classes and models with names") from error
-        self.failures: dict[str, str] = data.get("failures", {})
-        self.models, hidden = [*self.rows], {"name", *IDENTITY}
-        self.columns = {m: {k: r[k] for k in r if k not in hidden} for m, r in self.rows.items()}
+    folder: Path
+    settings: Mapping[str, Any]
+    classes: list[int]
+    rows: Mapping[str, Mapping[str, Any]]
+    failures: Mapping[str, str]
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
         """The surveys in a sweep's folder; an error if there is none, or a file is damaged."""
-        return cls(folder)
+        place = Path(folder)
+        if not (place / SWEEP).exists():
+            raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
+        data = Folder(place, kind="sweep").read(SWEEP)
+        try:
+            rows = {row["name"]: row for row in data["models"]}
+            check_folders([name for name in rows if folder_of(name)])
+            return cls(place, data["settings"], data["classes"], rows, data.get("failures", {}))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{place / SWEEP} must hold settings, classes and models with names"
+            ) from error
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models."""
+        return [*self.rows]
+
+    @property
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """What else a manifest has of each model."""
+        hidden = {"name", *IDENTITY}
+        return {m: {k: r[k] for k in r if k not in hidden} for m, r in self.rows.items()}
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" * bool(self.failures)
@@ -80,7 +101,7 @@ class Sweep(Result):
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         folder = self.folder / folder_of(model)
         with suppress(*[ValueError] * (model in self.failures)):  # which says what is damaged
-            return Survey.load(folder) if (folder / store.RESULTS).exists() else Survey()
+            return Survey.load(folder) if (folder / RESULTS).exists() else Survey()
         return Survey()
 
     def best_canvases(self, model: str) -> list[Finding]:
@@ -198,9 +219,7 @@ def sweep(
     address: str | None = None,
     workers: int | None = None,
     ray_options: Mapping[str, Any] | None = None,
-    device: str | None = None,
-    show_progress: bool = False,
-    **settings: Any,
+    **options: Unpack[SurveyOptions],
 ) -> Sweep:
     r"""
     Searches the patterns of many models: a :func:`survey` of each, in a folder of its own.
@@ -212,8 +231,8 @@ def sweep(
 
     Args:
         models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a
-            mapping with ``path``, options of :func:`load_model` and further columns for the tables.
-            Or a list of checkpoints and of manifests, see :doc:`../many_models`.
+            mapping with ``path``, options of :func:`load_model`, ``device`` and further columns for
+            the tables. Or a list of checkpoints and of manifests, see :doc:`../many_models`.
         search, held_out: As in :func:`survey`, in the class numbers of the models.
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Numbers or names. Default: None (all with images).
@@ -221,13 +240,13 @@ def sweep(
         address (str, optional): Of the Ray cluster, such as ``"auto"``. Default: None (the one that
             is connected, else that of ``RAY_ADDRESS``, else one that is started here).
         workers (int, optional): Surveys at a time, if Ray starts here. Default: None (all cores).
-        ray_options (Mapping, optional): What each task needs, such as ``{"num_gpus": 1}``. Its
-            ``num_cpus`` are a survey's threads, also with "local". Default: None (one core).
-        device (str, optional): Where checkpoints, and the workers' copies of models, are moved to.
-            Default: None ("cuda" with ``num_gpus``, else they stay).
+        ray_options (Mapping, optional): What each task needs, such as ``{"num_gpus": 1}``, which
+            moves the workers' models to the GPU. Its ``num_cpus`` are a survey's threads, also with
+            "local". Default: None (one core).
+        classes_together (int): As in :func:`survey`. Default: 1.
         show_progress (bool): Draws a bar of models. Default: False.
-        settings: ``canvases``, ``areas``, ``budget``, ``n_steps``, ``max_seconds``,
-            ``feature_mask``, ``seed``, ``precision`` and ``internal_batch_size`` of :func:`survey`.
+        areas, canvases, budget, n_steps, max_seconds, feature_mask, seed, precision,
+            internal_batch_size: As in :func:`survey`.
 
     Returns:
         *Sweep*: The surveys.
@@ -248,31 +267,20 @@ def sweep(
         >>> [*zip(found.table()["model"], found.table()["class"])]
         [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
-    sources, options = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    known = {each.name for each in fields(searching.SurveySettings)} - {"solver", "keep"}
-    if unknown := settings.keys() - known:
-        raise TypeError(f"sweep() got an unexpected keyword argument {min(unknown)!r}")
-    usual: dict[str, Any] = {"canvases": searching.CANVASES, "areas": searching.AREAS}
-    given = searching.SurveySettings(**(usual | settings))
-    if engine not in ("local", "ray"):
-        raise ValueError(f"engine must be local or ray, got {engine!r}")
-    if engine == "local" and (address, workers) != (None, None):
-        raise ValueError("`address` and `workers` are for `engine='ray'`")
-    if engine == "local" and device and any(source.model is not None for source in sources):
-        raise ValueError("`device` is for checkpoints: move models there yourself")
-    if engine == "ray":
-        _validation.import_optional("ray")  # or an error, before anything is written
-    _validation.check_count("workers", 1 if workers is None else workers)
-    for name in options.keys() & {"num_cpus", "num_gpus"}:
-        _validation.check_positive(name, 1 if options[name] == 0 else options[name])
-    search, held_out = searching.check_images(search, held_out, given.areas)
-    check_for_all(given.feature_mask, search.shape[1:])
+    sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
+    options.setdefault("classes_together", 1)
+    settings = SurveySettings(**options)
+    _check_engine(engine, address, workers, needs)
+    check_can_resume(settings.feature_mask)
+    images = LabelledImages.of(search, argument="search images")
+    unseen = LabelledImages.of(held_out, argument="held-out images")
+    check_images(images, unseen, settings)
     if classes is None:
-        classes = sorted(set(search.known_labels.tolist()))
-    targets = searching.find_classes(classes, search)
-    threads, gpus = max(1, int(options["num_cpus"])), engine == "ray" and options.get("num_gpus")
-    place = "cuda" if gpus and device is None else device
-    work = Work(Path(folder), search, held_out, given, targets, threads, place)
+        classes = sorted(set(images.known_labels.tolist()))
+    targets = find_classes(classes, ClassNames.of(images))
+    on_gpu = engine == "ray" and bool(needs.get("num_gpus"))
+    threads = max(1, int(needs["num_cpus"]))
+    work = Work(Path(folder), images, unseen, settings, targets, threads, on_gpu)
     work.folder.mkdir(parents=True, exist_ok=True)
     try:  # the operating system lifts the lock when the process ends, however it ends
         lock = FileLock(work.folder / ".lock", timeout=0).acquire()
@@ -284,17 +292,34 @@ def sweep(
         left = [source for source in sources if not work.is_complete(source.name)]
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
-            outcomes = _run_on_ray(work, left, address, workers, options)
-        bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not show_progress)
+            outcomes = _run_on_ray(work, left, address, workers, needs)
+        shown = bool(settings.show_progress)
+        bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not shown)
         with bar, closing(outcomes):
             for source, error, warned in outcomes:
-                found.failures.pop(source.name, None)
-                found.failures |= {} if error is None else {source.name: error}
+                failures = {m: why for m, why in found.failures.items() if m != source.name}
+                failures |= {} if error is None else {source.name: error}
+                found = replace(found, failures=failures)
                 _write(found)
                 bar.update()
                 for text, category in dict.fromkeys(warned):
                     warn(f"{text} (model {source.name!r})", category)
     return found
+
+
+def _check_engine(
+    engine: str, address: str | None, workers: int | None, needs: Mapping[str, Any]
+) -> None:
+    """Raises an error unless the surveys can be run as they should, before anything is written."""
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine must be local or ray, got {engine!r}")
+    if engine == "local" and (address, workers) != (None, None):
+        raise ValueError("`address` and `workers` are for `engine='ray'`")
+    if engine == "ray":
+        _validation.import_optional("ray")
+    _validation.check_count("workers", 1 if workers is None else workers)
+    for name in needs.keys() & {"num_cpus", "num_gpus"}:
+        _validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
 
 
 @dataclass(frozen=True)
@@ -304,10 +329,10 @@ class Work:
     folder: Path
     search: LabelledImages
     held_out: LabelledImages
-    settings: searching.SurveySettings
+    settings: SurveySettings
     classes: Sequence[int]
-    threads: int = 1
-    device: str | None = None
+    threads: int
+    on_gpu: bool
 
     def run(self, source: ModelSource) -> tuple[str | None, list[tuple[str, Any]]]:
         """The survey of a model's missing classes; returns why it failed, and its warnings."""
@@ -315,12 +340,11 @@ class Work:
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
             with warnings.catch_warnings(record=True) as caught:
-                model, images = source.open(self.device), (self.search, self.held_out)
+                model = source.open("cuda" if self.on_gpu else None)
                 names = common_names(model, self.search.class_names, self.search.labels)
-                task = searching.SurveySearch(model, *images, self.settings, self.classes, names)
-                task.store = store.Store(self.folder / folder_of(source.name), task.depends_on)
-                task.finished = task.store.findings()
-                _ = [*task]
+                images = self.search, self.held_out
+                task = begin(model, *images, self.settings, self.classes, names)
+                task.run(self.folder / folder_of(source.name))
         except Exception as error:
             reason = reason_of(error)
         finally:
@@ -331,9 +355,9 @@ class Work:
         """Whether all classes of a model are there, and in its summary."""
         folder = self.folder / folder_of(model)
         with suppress(OSError, KeyError, TypeError, ValueError):  # if damaged, its survey fails
-            known = store.read_json(folder / store.RESULTS, "survey")
-            if known["complete"] and {*self.classes} <= {*known["classes"]}:
-                return all(store.findings_file(folder, y).exists() for y in self.classes)
+            summary = Folder(folder).read(RESULTS)
+            if summary["complete"] and {*self.classes} <= {*summary["classes"]}:
+                return all(findings_file(folder, y).exists() for y in self.classes)
         return False
 
 
@@ -347,39 +371,39 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
     folder, settings = work.folder, work.settings.as_manifest(work.search, work.held_out)
     settings["threads"] = work.threads
-    if not (folder / SWEEP).exists():
-        if (folder / store.RESULTS).exists():
-            raise ValueError(f"{folder} holds a survey of one model: choose another folder")
-        empty = {"format": store.SWEEP_FORMAT, "settings": settings, "classes": [], "models": []}
-        write_json(empty, folder / SWEEP)
-    found = Sweep(folder)
-    store.check_same(found.settings, settings, folder / SWEEP, "sweep")
+    if Folder(folder, settings, "sweep").read(SWEEP):
+        found = Sweep.load(folder)
+    elif (folder / RESULTS).exists():
+        raise ValueError(f"{folder} holds a survey of one model: choose another folder")
+    else:
+        found = Sweep(folder, settings, [], {}, {})
+    rows, failures = dict(found.rows), dict(found.failures)
     for source in sources:
-        row = json.loads(json.dumps(source.as_dict()))
-        known = found.rows.setdefault(source.name, row)
-        for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
+        row = source.as_dict()
+        before = rows.get(source.name, row)
+        for key in (key for key in IDENTITY if before.get(key) != row.get(key)):
             raise ValueError(
-                f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
+                f"{folder} holds another model {source.name!r} ({key} {before.get(key)!r} then, "
                 f"{row.get(key)!r} now): give this one another name, or choose another folder"
             )
-        found.rows[source.name] = row
-        if source.name in found.failures and work.is_complete(source.name):
-            del found.failures[source.name]
-    check_folders([*found.rows])
-    found.classes = sorted({*found.classes, *work.classes})
+        rows[source.name] = row
+        if work.is_complete(source.name):
+            failures.pop(source.name, None)
+    check_folders([*rows])
+    classes = sorted({*found.classes, *work.classes})
+    found = replace(found, classes=classes, rows=rows, failures=failures)
     _write(found)
-    return Sweep(folder)
+    return found
 
 
 def _write(found: Sweep) -> None:
-    models = [*found.rows.values()]
-    known = {"settings": found.settings, "classes": found.classes, "failures": found.failures}
-    write_json({"format": store.SWEEP_FORMAT, **known, "models": models}, found.folder / SWEEP)
+    data = {"classes": found.classes, "failures": found.failures, "models": [*found.rows.values()]}
+    Folder(found.folder, found.settings, "sweep").write(SWEEP, data)
 
 
 def _run_on_ray(
     work: Work, sources: Sequence[ModelSource], address: str | None, workers: int | None,
-    options: Mapping[str, Any],
+    needs: Mapping[str, Any],
 ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
     """Runs surveys as tasks of a cluster. One that is connected or started here is left."""
     ray = _validation.import_optional("ray")
@@ -392,21 +416,23 @@ def _run_on_ray(
         least = workers or work.threads > (os.cpu_count() or 1)  # else Ray counts the cores
         more = {"num_cpus": least * work.threads or None, **ours} if start else {}
         ray.init("local" if start else address, logging_level="WARNING", **more)
-    pending: dict[Any, ModelSource] = {}
+    waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
     try:
-        cores, gpus = options["num_cpus"], options.get("num_gpus", 0)
+        cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
-        fits = any(room[0] >= gpus and room[1] >= cores for room in rooms)
-        if not fits:  # it would wait forever
+        if not any(room[0] >= gpus and room[1] >= cores for room in rooms):  # it would wait forever
             has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
             raise ValueError(
                 f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
             )
-        task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **options})
+        task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **needs})
         shared = ray.put(work)
-        pending = {task.remote(shared, source): source for source in sources}
-        while pending:
+        while waiting or pending:
+            at_once = ray.cluster_resources().get("CPU", 1) // (cores or 1)  # models may be large
+            while waiting and len(pending) < max(1, at_once):
+                source = waiting.pop()
+                pending[task.remote(shared, source)] = source
             [done], _ = ray.wait([*pending])
             source = pending.pop(done)
             try:

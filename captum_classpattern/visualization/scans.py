@@ -1,4 +1,4 @@
-"""What a scan found in each family of changes, and how far each class leads."""
+"""What a scan found in each family of changes, and the excess of each class."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +23,9 @@ from captum_classpattern.visualization.lines import (
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
 
 NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
-WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the leads relative to it
-LEADS_SIZE = (3.9, 0.45)  # inches, of a family
-LEADS: dict[str, Style] = {
+WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the dots relative to it
+DOTS_SIZE = (3.9, 0.45)  # inches, of a family
+DOTS: dict[str, Style] = {
     "clean models, each by its first class": {
         "color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""
     },
@@ -40,14 +40,14 @@ LEADS: dict[str, Style] = {
 
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
-    """A family of changes: the names of the classes and their leads, the first class first, and the
-    leads of the clean models. If they are known, also an image of what was found for the first
+    """A family of changes: the names of the classes and their excess, the first class first, and the
+    largest of each clean model. If they are known, also an image of what was found for the first
     class with its power, and images with it: each with the predictions before and after, and
     whether it is now predicted as the class."""
 
     name: str
     classes: Sequence[str]
-    leads: npt.NDArray[np.float64]
+    excess: npt.NDArray[np.float64]
     usual: npt.NDArray[np.float64]
     image: Tensor | None = None
     power: str = ""
@@ -64,23 +64,23 @@ def draw_families(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for its first class, images with it and the
-    model's predictions, and how far all classes lead, with a dotted line at the bound. Without
+    model's predictions, and the excess of all classes, with a dotted line at the bound. Without
     images, these alone."""
-    ends = [end for row in rows for end in (*row.leads, *row.usual)]
+    ends = [end for row in rows for end in (*row.excess, *row.usual)]
     panels = [_leads_of(row, min(ends), max(ends), bound) for row in rows]
     if any(row.image is None for row in rows):
         return draw_panels(
             panels,
-            size=LEADS_SIZE,
+            size=DOTS_SIZE,
             columns=1,
-            key=LEADS,
+            key=DOTS,
             y_label=None,
             title=title,
             style={**SMALL_CURVES, "axes.spines.left": False},
             use_pyplot=use_pyplot,
         )
     most = max(len(row.examples) for row in rows)
-    titles = ["what was found", *[""] * most, "how far each class leads"]
+    titles = ["what was found", *[""] * most, "excess of each class"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
     grid = []
     for row, panel in zip(rows, panels):
@@ -106,7 +106,7 @@ def _draw_leads(axis: Axes, panel: Panel) -> None:
 
 
 def _leads_of(row: FamilyRow, low: float, high: float, bound: Collection[float]) -> Panel:
-    """The leads of the classes and of the clean models, between these ends."""
+    """The excess of the classes and of the clean models, between these ends."""
     names = [
         name
         if len(name) <= LONGEST_LABEL
@@ -119,6 +119,6 @@ def _leads_of(row: FamilyRow, low: float, high: float, bound: Collection[float])
         "yticks": [],
         "xlabel": f"first: {', '.join(names)}",
     }
-    values = zip((row.usual, row.leads[1:], row.leads[:1]), LEADS.values())
-    lines = [Line([(lead, 0) for lead in leads], look) for leads, look in values]
+    values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS.values())
+    lines = [Line([(each, 0) for each in excess], look) for excess, look in values]
     return Panel(lines, axes, row.name, dotted=bound)

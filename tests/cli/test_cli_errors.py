@@ -155,9 +155,9 @@ def test_what_a_function_raises(monkeypatch):
 
     raised(OSError(28, "No space left on device", "new/patterns"))
     text = "Error: new/patterns can't be read or written: No space left on device"
-    assert error_of(SEARCH) == text
+    assert error_of(SEARCH, at_once=False) == text
     monkeypatch.setattr(cp, "survey", lambda *_, **__: parse_targets(0.5, 1))
-    assert error_of(SEARCH).startswith("Error: target must be an int")
+    assert error_of(SEARCH, at_once=False).startswith("Error: target must be an int")
     raised(TypeError("of ours"))
     with pytest.raises(TypeError, match="of ours"):
         run(SEARCH)

@@ -12,7 +12,8 @@ import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.options import ComputeOptions, SurveyOptions, checkpoints_by_name
-from captum_classpattern.optimization.settings import PRECISIONS
+from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
+from captum_classpattern.surveys.survey import SurveySettings
 
 OWN = "--arch own_models:Net --mean 0 --std 1 --data images"
 SEARCHES = (
@@ -108,20 +109,12 @@ def default_of(function, name):
 
 
 @pytest.mark.parametrize(
-    ("options", "functions"),
-    [
-        (ComputeOptions(), [cp.survey, cp.scan, cp.ReferenceSet.add]),
-        (SurveyOptions(), [cp.explain_class, cp.survey]),
-    ],
+    ("options", "settings"),
+    [(ComputeOptions(), SearchSettings()), (SurveyOptions(), SurveySettings())],
 )
-def test_what_is_not_given_has_the_defaults_of_the_library(options, functions):
+def test_what_is_not_given_has_the_defaults_of_the_library(options, settings):
     keywords = options.keywords()
-    for function in functions:
-        known = inspect.signature(function).parameters.keys() & keywords.keys()
-        assert len(known) >= len(keywords) - 1  # explain_class is for one class
-        assert {name: default_of(function, name) for name in known} == {
-            name: keywords[name] for name in known
-        }
+    assert {name: getattr(settings, name) for name in keywords} == keywords
 
 
 def test_comparisons_score_on_the_same_number_of_images_everywhere():

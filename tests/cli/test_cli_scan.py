@@ -154,7 +154,7 @@ ERRORS = {  # lines, and what they say
     f"{EARLY} --exit-zero": "there is no checkpoint file at missing.pt",
     f"scan not_finite.pt {OWN} --references enough.json": "and --std that normalise its inputs",
     f"scan constant.pt {OWN} --references enough.json": "check its normalisation and its weights",
-    SCAN.replace("bad.pt", "good.pt"): "another scan (another model, outputs)",
+    SCAN.replace("bad.pt", "good.pt"): "of another scan (model ",
     f"reference clean_0.pt {OWN} --out notes.json": "notes.json is not a file of references",
     f"reference clean_0=good.pt {ADD}": "give this one another name, as in other=good.pt",
     f"reference copy=clean_2.pt {ADD}": "must be another model",  # makes p-values too small

@@ -14,7 +14,7 @@ from own_models import NAMES, Pair, write_images
 
 from captum_classpattern import Pattern, Survey, predictive_power
 from captum_classpattern.datasets import load_images
-from captum_classpattern.surveys.search import CANVASES
+from captum_classpattern.surveys.survey import CANVASES
 
 QUICK = "--canvases 1 --n-steps 2 --area 0.3"
 OWN = f"--arch own_models:Net --mean 0 --std 1 {QUICK}"
@@ -23,13 +23,13 @@ KILLED = """
 import os, signal
 from itertools import islice
 from captum_classpattern.cli import main
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.survey import SurveyTask
 
-def killed(self, targets, find=SurveySearch.find):
+def killed(self, targets, find=SurveyTask.find):
     yield from islice(find(self, targets), 1)
     os.kill(os.getpid(), signal.SIGKILL)
 
-SurveySearch.find = killed
+SurveyTask.find = killed
 main()
 """
 
@@ -126,7 +126,7 @@ def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     assert {path: path.read_bytes() for path in finished} == finished
 
     assert search(tmp_path, "--resume").exit_code == 0
-    assert searched[1:] == [[]]  # nothing was left to search
+    assert searched[1:] == []  # nothing was left to search
     assert read(tmp_path)["rows"] == written["rows"]
     other = search(tmp_path, "--resume --seed 1")
     assert other.exit_code == 2

@@ -92,7 +92,7 @@ def scans(chosen: Sequence[tuple[str, int]] = SCANS) -> Iterator[tuple[str, dict
     models, images, _ = demo()
     for name, seed in chosen:
         scan = cp.scan(models[name], images, references="demo", seed=seed, **FULL)
-        leads = {family: each.lead for family, each in scan.comparisons.items()}
+        leads = {family: each.largest for family, each in scan.comparisons.items()}
         looks = {family: look.power.value for family, look in scan.looks.items()}
         yield (
             f"{name}, seed {seed}",

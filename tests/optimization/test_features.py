@@ -187,7 +187,7 @@ def test_a_folder_needs_features_that_a_later_run_recognises(tmp_path):
 
     for name, mask in {"cells": Cells(3), "tensor": made(None), "function": made}.items():
         assert len(list(begun(mask, name))) == 1
-        assert len(begun(mask, name).finished) == 1
+        assert len(begun(mask, name)) == 1
     with pytest.raises(ValueError, match="settings"):
         begun(Cells(2), "cells")
     with pytest.raises(ValueError, match="without a name"):

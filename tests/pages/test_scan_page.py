@@ -68,7 +68,7 @@ def test_what_is_printed(case, capsys):
         shares = (power.value, *power.interval, power.without)
         texts = [f"{100 * share:.1f}" for share in shares]
         assert "{} % ({} to {}) {} %".format(*texts) in line
-        assert f" {each.lead:.1f} " in line
+        assert f" {each.largest:.1f} " in line
 
 
 @pytest.mark.parametrize("family", WORDS)
@@ -130,7 +130,7 @@ def test_cells_and_channels_that_cannot_be_drawn(found):
 # ---- the figure
 
 
-def test_the_figure_shows_images_with_predictions_and_the_leads_of_all_classes(found):
+def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(found):
     figure, axes = found.plot(use_pyplot=False)
     assert figure.get_suptitle() == "Suspicious, p = 0.05"
     assert axes.shape == (3, 5)
@@ -145,8 +145,8 @@ def test_the_figure_shows_images_with_predictions_and_the_leads_of_all_classes(f
         assert hits == [y == look.target for y in look.after.predicted]
         drawn = [list(line.get_xdata()) for line in row[4].lines]
         assert drawn.pop(0) == found.bound * 2
-        leads = each.leads[each.order].tolist()
-        assert drawn == [each.usual_leads.tolist(), leads[1:], leads[:1]]
+        excess = each.standardised[each.order].tolist()
+        assert drawn == [each.usual_standardised.tolist(), excess[1:], excess[:1]]
         first = ", ".join(NAMES[y] for y in each.order[:3])
         assert row[4].get_xlabel().replace("\n", " ") == f"first: {first}"
         low, high = row[4].get_xlim()
@@ -157,13 +157,13 @@ def test_the_figure_shows_images_with_predictions_and_the_leads_of_all_classes(f
 
 @pytest.mark.parametrize(("known", "alpha"), [(19, 0.05), (39, 0.05), (40, 0.1), (38, 0.1)])
 def test_a_model_is_suspicious_right_of_the_dotted_line(known, alpha):
-    """As many clean models lead by more than the line as may, and those are the p-values."""
+    """As many clean models are right of the line as may be, and those are the p-values."""
     references = made_up(known)
     found = judge(references.profiles["clean 0"], references, alpha, NAMES)
     [bound] = found.bound
-    largest = np.max([each.usual_leads for each in found.comparisons.values()], axis=0)
+    largest = np.max([each.usual_standardised for each in found.comparisons.values()], axis=0)
     assert (1 + np.sum(largest > bound)) / (known + 1) <= alpha
     assert (1 + np.sum(largest >= bound)) / (known + 1) > alpha
-    own = max(each.lead for each in found.comparisons.values())
+    own = max(each.largest for each in found.comparisons.values())
     assert (own > bound) == (found.p_value <= alpha)
     assert judge(references.profiles["clean 0"], made_up(3), alpha, NAMES).bound == []

@@ -31,18 +31,18 @@ def plain(scores, references):
         excess = [[value - mean for value, mean in zip(model, means)] for model in models]
         medians = [sorted(row)[(len(row) - 1) // 2] for row in excess]  # the lower of two
         columns = list(zip(*([e - m for e in row] for row, m in zip(excess, medians))))
-        leads = []
+        standardised = []
         for i in range(len(models)):
             others = [column[:i] + column[i + 1 :] for column in columns]
             least = 0.1 * fmean(pstdev(each) ** 2 for each in others)
-            leads.append(
+            standardised.append(
                 [
                     (column[i] - fmean(rest)) / max(pstdev(rest), least**0.5)
                     for column, rest in zip(columns, others)
                 ]
             )
-        firsts.append([max(row) for row in leads])
-        families[name] = excess[-1], leads[-1], firsts[-1], medians
+        firsts.append([max(row) for row in standardised])
+        families[name] = excess[-1], standardised[-1], firsts[-1], medians
     largest = [max(each) for each in zip(*firsts)]
     family = max(families, key=lambda name: families[name][2][-1])
     return sum(each >= largest[-1] for each in largest) / len(largest), family, families
@@ -56,11 +56,11 @@ def test_a_decision_equals_a_plain_computation(n, classes, families, seed):
     p_value, family, expected = plain(scores, references)
     assert (found.p_value, found.family) == (p_value, family)
     assert found.comparison is found.comparisons[family]
-    for name, (excess, of_each, leads, medians) in expected.items():
+    for name, (excess, of_each, statistics, medians) in expected.items():
         one = found.comparisons[name]
         assert one.excess == pytest.approx(excess)
-        assert one.leads == pytest.approx(of_each, rel=1e-6, abs=1e-9)
-        assert [*one.usual_leads, one.lead] == pytest.approx(leads, rel=1e-6)
+        assert one.standardised == pytest.approx(of_each, rel=1e-6, abs=1e-9)
+        assert [*one.usual_standardised, one.largest] == pytest.approx(statistics, rel=1e-6)
         assert one.target == one.order[0] == of_each.index(max(of_each))
         assert one.order == sorted(range(classes), key=lambda y: -of_each[y])
         assert one.median_excess == pytest.approx(medians[-1])
@@ -85,7 +85,7 @@ def test_neither_the_unit_of_a_family_nor_the_level_of_a_class_counts(n, classes
     for name in ("verdict", "p_value", "family"):
         assert getattr(other, name) == getattr(found, name)
     assert order[other.target] == found.target
-    assert other.comparison.lead == pytest.approx(found.comparison.lead, rel=1e-6)
+    assert other.comparison.largest == pytest.approx(found.comparison.largest, rel=1e-6)
 
 
 def test_few_false_alarms_among_models_that_are_alike():
@@ -123,7 +123,7 @@ STRONG = 2 + np.eye(10)[5] * 7  # a class far above strong ones
         ([ONE, USUAL, USUAL], 19, "suspicious", 1 / 20, "0", 3),  # families cost no references
         ([USUAL, ONE], 39, "suspicious", 1 / 40, "1", 3),
         ([ONE, ONE], 39, "suspicious", 1 / 40, "0", 3),  # the first of two
-        ([ALL, ONE], 39, "suspicious", 1 / 40, "1", 3),  # the one that leads decides
+        ([ALL, ONE], 39, "suspicious", 1 / 40, "1", 3),  # the one with the largest decides
         ([ALL, USUAL], 39, "inconclusive", 4 / 40, "0", 4),
         ([USUAL, USUAL, USUAL], 39, "nothing found", None, None, None),
     ],

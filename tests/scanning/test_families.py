@@ -18,7 +18,7 @@ from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
     CHANGES,
     Additive,
-    Task,
+    ScanTask,
     Warping,
     search_further,
 )
@@ -175,7 +175,7 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     """More classes than are searched together, too."""
     net = net_of(channels, classes, gain=2.5 if name == "additive" else 4.0)
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
-    task = Task(net, sample, classes, SearchSettings(seed=seed))
+    task = ScanTask(net, sample, classes, SearchSettings(seed=seed))
     powers, gains, found = search_further(name, task)
     family, (fit, validation) = CHANGES[name](sample.shape), split_for_validation(sample, seed)
     assert list(found) == list(range(classes))
@@ -194,7 +194,7 @@ def test_parts_of_a_step_add_up(name):
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
 
     def search(**settings):
-        return search_further(name, Task(net, sample, 5, SearchSettings(**settings)))
+        return search_further(name, ScanTask(net, sample, 5, SearchSettings(**settings)))
 
     whole = search()
     net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
@@ -212,7 +212,7 @@ def test_gains_have_no_unit(name, monkeypatch):
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 4)
     monkeypatch.setattr(families, "search_change", lambda *_: dict(enumerate(values)))
     models = net, lambda given: 2 * net(given), lambda given: 2 * net(given) + 3
-    found = [search_further(name, Task(model, sample, 4)) for model in models]
+    found = [search_further(name, ScanTask(model, sample, 4)) for model in models]
     powers, gains, _ = found[0]
     assert len(set(gains)) == 4
     for other in found[1:]:
@@ -227,10 +227,10 @@ def test_a_search_changes_nothing():
         parameter.grad = torch.full_like(parameter, 0.5)
     net[3].training = True
     before = state_of_caller(net, pixels, labels)
-    task, found = Task(net, LabelledImages(pixels, labels), 3), {}
+    task, found = ScanTask(net, LabelledImages(pixels, labels), 3), {}
     for name in CHANGES:
         with pytest.warns(UserWarning, match="the model is in train mode"):
             found[name] = search_further(name, task)
     assert state_of_caller(net, pixels, labels) == before
-    again = search_further("warp", Task(make_net(), LabelledImages(pixels, labels), 3))
+    again = search_further("warp", ScanTask(make_net(), LabelledImages(pixels, labels), 3))
     assert again[:2] == found["warp"][:2]  # in eval mode, and whatever else is searched

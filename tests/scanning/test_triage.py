@@ -117,9 +117,9 @@ def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     assert f"class {TARGET}" in text
     with monkeypatch.context() as patch:
         searched_by(patch, 0)  # it is refused before anything is searched
-        with pytest.raises(ValueError, match="another seed"):
+        with pytest.raises(ValueError, match="seed 0 then, 1 now"):
             scan(Net().eval(), *images, folder=tmp_path, seed=1)
-    for text, message in {"{": "is damaged", "{}": "of another scan"}.items():
+    for text, message in {"{": "is damaged", "{}": "not from a scan"}.items():
         (tmp_path / triage.MARGINS).write_text(text)
         with pytest.raises(ValueError, match=message):
             scan(Net().eval(), *images, folder=tmp_path)

@@ -1,7 +1,9 @@
 """Which models a user's lists, folders and manifests mean."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from refusals import refusal
 from swept import network
@@ -46,12 +48,14 @@ def test_names_and_folders(tmp_path):
     ]
 
 
-def test_a_folder_does_not_say_that_pickle_is_trusted():
+def test_a_folder_says_neither_that_pickle_is_trusted_nor_the_device():
     given = {"path": "a.pt", "trust_pickle": True, "arch": "here:Net", "class_names": ["a"]}
-    [source] = read_models({"a": {**given, "year": 2020}})
+    given["device"] = "cuda"
+    [source] = read_models({"a": {**given, "year": np.int64(2020), "sizes": np.ones(2)}})
     assert source.options == {key: given[key] for key in given if key != "path"}
-    assert source.columns == {"year": 2020}
-    assert "trust_pickle" not in source.as_dict()
+    row = json.loads(json.dumps(source.as_dict()))  # NumPy's numbers are plain
+    assert (row["year"], row["sizes"]) == (2020, [1.0, 1.0])
+    assert not row.keys() & {"trust_pickle", "device"}
 
 
 REFUSALS = {
@@ -66,6 +70,7 @@ REFUSALS = {
     "a number": lambda: read_models({"a": 3}),
     "a folder": lambda: read_models(["."]),
     "a manifest in JSON": lambda: read_models("m.jsonl"),
+    "a column of models": lambda: read_models({"a": {"path": "b", "by": network(0)}})[0].as_dict(),
     "a column called hash": lambda: manifest("path,hash\na.pt,1\n"),
 }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -22,7 +23,7 @@ from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.survey import SurveyTask
 
 
 def run(folder, models, **more):
@@ -80,7 +81,7 @@ def test_the_table_has_a_row_for_each_model_class_canvas_and_area(swept, snapsho
 
 def interrupt(patch, at):
     """Ctrl+C at the search of a class, counted from 0; returns the classes before."""
-    searched, search = [], SurveySearch._search_group
+    searched, search = [], SurveyTask._search_group
 
     def interrupted(self, targets):
         if len(searched) == at:
@@ -88,7 +89,7 @@ def interrupt(patch, at):
         searched.append([*targets])
         return search(self, targets)
 
-    patch.setattr(SurveySearch, "_search_group", interrupted)
+    patch.setattr(SurveyTask, "_search_group", interrupted)
     return searched
 
 
@@ -144,7 +145,7 @@ def broken():
 def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     described = {"path": tmp_path / "bad.pt", "arch": f"{__name__}:make", "mean": 0, "std": 1}
-    bad = {"bad": {**described, "year": 2019}}
+    bad = {"bad": {**described, "year": np.int64(2019)}}
     found = run(tmp_path / "out", {**bad, "broken": broken(), "good": network(1)}, classes=[0])
     assert units_in(tmp_path / "out") == {("good", 0)}
     assert [*found.failures] == ["bad", "broken"]
@@ -178,13 +179,13 @@ def test_a_damaged_summary_fails_its_model_alone_until_it_is_mended(swept, tmp_p
 
 
 def test_a_warning_names_its_model_and_points_at_the_call(tmp_path, monkeypatch):
-    find = SurveySearch.find
+    find = SurveyTask.find
 
     def spy(self, targets):
         warn("look out", Notice)
         return find(self, targets)
 
-    monkeypatch.setattr(SurveySearch, "find", spy)
+    monkeypatch.setattr(SurveyTask, "find", spy)
     with pytest.warns(Notice, match="look out") as seen:
         run(tmp_path, {"old": network(0)})
     [warning] = [each for each in seen if each.category is Notice]
@@ -231,13 +232,13 @@ def test_a_heat_map_of_models_by_classes(swept, tmp_path):
 def test_a_survey_has_the_threads_of_its_cores_and_leaves_those_of_the_process(
     tmp_path, monkeypatch
 ):
-    seen, find = [], SurveySearch.find
+    seen, find = [], SurveyTask.find
 
     def spy(self, targets):
         seen.append(torch.get_num_threads())
         return find(self, targets)
 
-    monkeypatch.setattr(SurveySearch, "find", spy)
+    monkeypatch.setattr(SurveyTask, "find", spy)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -256,14 +257,14 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from swept import HELD_OUT, QUICK, SEARCH, two
 from captum_classpattern import sweep
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.survey import SurveyTask
 
-find = SurveySearch.find
+find = SurveyTask.find
 def slow(self, targets):
     for found in find(self, targets):
         yield found
         print("found", flush=True)
-SurveySearch.find = slow
+SurveyTask.find = slow
 sweep(two(), SEARCH, HELD_OUT, folder=Path({folder!r}), **QUICK)
 """
 
@@ -297,7 +298,6 @@ def unlabelled(**settings):
 AT_ONCE = {
     "another engine": lambda: run("out", two(), engine="dask"),
     "workers without Ray": lambda: run("out", two(), workers=2),
-    "a device for a model": lambda: run("out", two(), device="cpu"),
     "no cores": lambda: run("out", two(), engine="ray", workers=0),
     "words as cores": lambda: run("out", two(), ray_options={"num_cpus": "x"}),
     "no setting of a sweep": lambda: run("out", two(), resume=True),

@@ -13,18 +13,18 @@ assert "stands out" in surveys["clean"].strongest("white", area=0.01), "no proof
 assert (scan.verdict, scan.target_name) == ("suspicious", "T-shirt")
 assert scan.family == "patches"
 assert len(scan.references) >= scan.needed
-ends = {of: max(each.usual_leads) for of, each in scan.comparisons.items()}
-assert scan.comparisons["patches"].lead > 2 * ends["patches"], "far more than any clean model"
+ends = {of: max(each.usual_standardised) for of, each in scan.comparisons.items()}
+assert scan.comparisons["patches"].largest > 2 * ends["patches"], "far more than any clean model"
 for family in ("additive", "warp"):
-    assert scan.comparisons[family].lead < ends[family], "what clean models have, too"
+    assert scan.comparisons[family].largest < ends[family], "what clean models have, too"
 assert scan.looks["additive"].power.value > 0.5, "although it is strong"
 assert control.looks["additive"].power.value > 0.5, "as on the clean model"
 
 assert control.verdict == "nothing found"
 bag = control.class_names.index("Bag")
 assert control.profile.powers[10][bag] > 0.3, "the bag is strong on the clean model, too"
-assert control.comparison.lead <= max(
-    max(each.usual_leads) for each in control.comparisons.values()
+assert control.comparison.largest <= max(
+    max(each.usual_standardised) for each in control.comparisons.values()
 ), "but clean models have such classes"
 
 on = {name: cp.predictive_power(model, scan.pattern, held_out, area=None)

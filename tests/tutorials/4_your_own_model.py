@@ -11,7 +11,7 @@ assert scores.power.value < 0.9, "and not on almost any image"
 integrated_gradients = cp.predictive_power(model, rival, held_out)
 assert integrated_gradients.value < scores.power.interval[0], "other pixels"
 
-by_canvas = {finding.canvas: finding.scores[0.05] for finding in found.finished}
+by_canvas = {finding.canvas: finding.scores[0.05] for finding in found}
 assert list(by_canvas) == ["positive", "white", "black"], "the shell tries all three"
 assert by_canvas["white"].beats_controls
 assert by_canvas["white"].power.value > by_canvas["positive"].power.value

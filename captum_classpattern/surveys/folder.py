@@ -1,5 +1,5 @@
-"""The folder of a survey. Each class is one file, which appears whole or not at all, so that a
-search can continue, and many processes can write into one folder."""
+"""The folder in which a survey, a sweep or a scan keeps what is finished. Each file appears whole
+or not at all, so that a search can continue, and many processes can write into one folder."""
 
 import json
 from collections import UserDict
@@ -21,34 +21,82 @@ from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding
 
 RESULTS = "results.json"
-SWEEP_FORMAT = "captum_classpattern sweep"
+FORMATS = {"sweep": "captum_classpattern sweep"}  # what files say that others could be taken for
 VERSION = "captum_classpattern"  # the one setting that may differ on resume
 
 
-class Store:
-    """The findings in a folder, by class (``found``).
+class Folder:
+    """Files of JSON, each with the ``settings`` that it depends on. Those that are read must have
+    been written with the same settings, unless these are None.
 
-    ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, ``examples/``
-    the images that they are shown on, and ``results.json`` a summary of all. What is in the folder
-    must have been found with the same ``settings``, unless these are None.
+    Args:
+        path (Path): The folder. It is made when the first file is written.
+        settings (Mapping, optional): All that the files depend on. Default: None (any).
+        kind (str): What error messages call the search. Default: "search".
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any] | None = None, kind: str = "search"
+    ) -> None:
+        self.path, self.settings, self.kind = path, settings, kind
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What a file holds; nothing if there is none."""
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): remove it, or choose another folder"
+            ) from error
+        known = data if isinstance(data, dict) else {}
+        if "settings" not in known or known.get("format") != FORMATS.get(self.kind):
+            raise ValueError(f"{path} is not from a {self.kind}: choose another folder")
+        if self.settings is not None:
+            self._check_same(known["settings"], path)
+        return known
+
+    def write(self, name: str, data: Mapping[str, Any]) -> None:
+        """Writes a file, in place of one that is there."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        format = {"format": FORMATS[self.kind]} if self.kind in FORMATS else {}
+        write_json({**format, "settings": self.settings, **data}, path)
+
+    def _check_same(self, found: Mapping[str, Any], path: Path) -> None:
+        """Raises an error unless a file has our settings. Another version is a notice."""
+        ours = json.loads(json.dumps(self.settings))
+        differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
+        if differing == [VERSION]:
+            version = found.get(VERSION)
+            warn(f"what the folder holds was found by version {version} of {VERSION}", Notice)
+        elif differing:
+            listed = "; ".join(f"{k} {found.get(k)} then, {ours.get(k)} now" for k in differing)
+            raise ValueError(
+                f"{path} is of another {self.kind} ({listed:.500}): pass the same settings and "
+                "files, or choose another folder"
+            )
+
+
+class SurveyFolder(Folder):
+    """The findings in a survey's folder, by class (``found``).
+
+    ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, ``examples/``
+    the images that they are shown on, and ``results.json`` a summary of all.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(path, settings)
         self.found: dict[int, list[Finding]] = {}
         self._files: set[Path] = set()  # those that were read, or written here
-        summary = folder / RESULTS
-        self.summary = self._checked(summary) if summary.exists() else {}
+        self.summary = self.read(RESULTS)
         self.read_new()
-        if self.summary.get("rows") and not self._files:
-            raise ValueError(
-                f"{summary} has scores, but the files in {folder / 'findings'} are missing, as in "
-                "version 0.1: search again, into another folder"
-            )
 
     def read_new(self) -> bool:
         """Reads the classes that were added since the last call; False if there are none."""
-        new = set(self.folder.glob("findings/*.json")) - self._files
+        new = set(self.path.glob("findings/*.json")) - self._files
         for path in new:
             self._read(path)
         self._files |= new
@@ -60,7 +108,7 @@ class Store:
 
     def add(self, findings: Sequence[Finding]) -> None:
         """Writes all findings of one class."""
-        folder, target = self.folder / "patterns", findings[0].target
+        folder, target = self.path / "patterns", findings[0].target
         folder.mkdir(parents=True, exist_ok=True)
         for finding in findings:
             for area, pattern in finding.patterns.items():
@@ -68,38 +116,29 @@ class Store:
                 pattern.save(path)
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
-        path = findings_file(self.folder, target)
-        path.parent.mkdir(exist_ok=True)
-        write_json({"settings": self.settings, "rows": rows}, path)
+        path = findings_file(self.path, target)
+        self.write(str(path.relative_to(self.path)), {"rows": rows})
         self.found[target] = [read_finding(row, folder) for row in rows]
         self._files.add(path)
 
     def write_summary(self, info: Mapping[str, Any]) -> None:
         """Writes results.json, with the classes that other processes search or have added. It is
         complete when all of these are there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.read_new()
-        path, classes = self.folder / RESULTS, set(info["classes"])
+        path, classes = self.path / RESULTS, set(info["classes"])
         while True:
             if path.exists():
                 classes.update(json.loads(path.read_text()).get("classes", ()))
             summary = {"complete": classes <= self.found.keys(), **info, "classes": sorted(classes)}
-            write_json({**summary, "rows": [each.as_dict() for each in self.findings()]}, path)
+            self.write(RESULTS, {**summary, "rows": [each.as_dict() for each in self.findings()]})
             if not self.read_new():  # else the summary of another process may be lost
                 return
 
-    def _checked(self, path: Path) -> dict[str, Any]:
-        """What is in a file, which must be of the same search."""
-        data = read_json(path, "survey")
-        if self.settings is not None:
-            check_same(data["settings"], self.settings, path, "search")
-        return data
-
     def _read(self, path: Path) -> None:
         """Takes over the class of a file, if all kinds of canvas are there."""
-        data = self._checked(path)
+        data = self.read(str(path.relative_to(self.path)))
         try:
-            findings = [read_finding(row, self.folder / "patterns") for row in data["rows"]]
+            findings = [read_finding(row, self.path / "patterns") for row in data["rows"]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}: {error}): remove it and search its "
@@ -107,34 +146,6 @@ class Store:
             ) from error
         if findings and len(findings) == len(data["settings"].get("canvases", findings)):
             self.found[findings[0].target] = findings
-
-
-def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """The file that describes a survey or a sweep."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
-    known = data if isinstance(data, dict) else {}
-    is_sweep = known.get("format") == SWEEP_FORMAT
-    if not (is_sweep if kind == "sweep" else "settings" in known):
-        raise ValueError(f"{path} is not from a {kind}: choose another folder")
-    return known
-
-
-def check_same(found: Mapping[str, Any], ours: Mapping[str, Any], path: Path, kind: str) -> None:
-    """Raises an error unless a file was made with our settings. Another version is a notice."""
-    ours = json.loads(json.dumps(ours))
-    differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
-    if differing == [VERSION]:
-        version = found.get(VERSION)
-        warn(f"classes in the folder were searched by version {version} of {VERSION}", Notice)
-    elif differing:
-        listed = "; ".join(f"{k} {found.get(k)} then, {ours.get(k)} now" for k in differing)
-        raise ValueError(
-            f"{path} is of another {kind} ({listed:.500}): pass the same settings and files, or "
-            "choose another folder"
-        )
 
 
 def findings_file(folder: Path, target: int) -> Path:

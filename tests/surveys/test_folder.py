@@ -13,7 +13,7 @@ from refusals import refusal, warnings_of
 from surveyed import finding, stamped
 
 from captum_classpattern import Pattern, Survey
-from captum_classpattern.surveys.store import Store, read_finding
+from captum_classpattern.surveys.folder import SurveyFolder, read_finding
 
 WITHOUT_VERSION = {"seed": 0, "canvases": {"positive": 1, "white": 1}}
 SETTINGS = {**WITHOUT_VERSION, "captum_classpattern": "1"}
@@ -31,7 +31,7 @@ def targets(store):
     ("name", "part"), [(None, ""), ("T-shirt/top", "T-shirt_top_"), ("white", "white_")]
 )
 def test_patterns_are_saved_under_class_canvas_and_area(tmp_path, name, part):
-    Store(tmp_path).add([finding(3, "white", 5, class_name=name)])
+    SurveyFolder(tmp_path).add([finding(3, "white", 5, class_name=name)])
     files = sorted((tmp_path / "patterns").iterdir())
     for path, area in zip(files, (0.01, 0.05), strict=True):
         assert path.name == f"3_{part}white_{area}.safetensors"
@@ -45,7 +45,7 @@ def test_a_finding_is_read_back(name, tmp_path):
     original = finding(3, "white", 5, class_name=name)
     others = [finding(13, "white", 5), finding(3, "positive", 5), finding(1, "white", 5)]
     for one in (*others, original):
-        Store(tmp_path, {}).add([one])
+        SurveyFolder(tmp_path, {}).add([one])
     patterns = tmp_path / "patterns"
     read = read_finding(json.loads(json.dumps(original.as_dict())), patterns)
     assert (read.target, read.canvas, read.scores) == (3, "white", original.scores)
@@ -92,7 +92,7 @@ def test_patterns_are_read_when_they_are_used(tmp_path, monkeypatch):
 
 
 def test_a_class_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    store = Store(tmp_path, SETTINGS)
+    store = SurveyFolder(tmp_path, SETTINGS)
     store.add(class_of(2))
     saved = []
 
@@ -104,18 +104,18 @@ def test_a_class_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(Pattern, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.add(class_of(0))
-    assert targets(Store(tmp_path, SETTINGS)) == [(2, "positive"), (2, "white")]
+    assert targets(SurveyFolder(tmp_path, SETTINGS)) == [(2, "positive"), (2, "white")]
 
 
 def test_classes_of_which_a_canvas_is_missing_are_left_out(tmp_path):
-    store = Store(tmp_path, SETTINGS)
+    store = SurveyFolder(tmp_path, SETTINGS)
     store.add(class_of(0))
     store.add(class_of(1)[:1])
-    assert targets(Store(tmp_path, SETTINGS)) == [(0, "positive"), (0, "white")]
+    assert targets(SurveyFolder(tmp_path, SETTINGS)) == [(0, "positive"), (0, "white")]
 
 
 def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
-    stores = [Store(tmp_path, SETTINGS) for _ in range(16)]
+    stores = [SurveyFolder(tmp_path, SETTINGS) for _ in range(16)]
 
     def write(target):
         stores[target].add(class_of(target))
@@ -126,31 +126,24 @@ def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     expected = [(y, kind) for y in range(16) for kind in ("positive", "white")]
     assert [(row["class"], row["canvas"]) for row in rows] == expected
-    assert targets(Store(tmp_path)) == expected
+    assert targets(SurveyFolder(tmp_path)) == expected
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("before", [{**SETTINGS, "captum_classpattern": "2"}, WITHOUT_VERSION])
 def test_another_version_is_a_notice(before, tmp_path, snapshot):
-    Store(tmp_path, before).add(class_of(0))
-    texts = warnings_of(lambda: Store(tmp_path, SETTINGS))
+    SurveyFolder(tmp_path, before).add(class_of(0))
+    texts = warnings_of(lambda: SurveyFolder(tmp_path, SETTINGS))
     assert [text.replace(str(tmp_path), "FOLDER") for text in texts] == snapshot
 
 
 def begun():
-    Store(HERE, SETTINGS).add(class_of(0))
+    SurveyFolder(HERE, SETTINGS).add(class_of(0))
 
 
 def holding(text):
     Path("results.json").write_text(text)
-    return Store(HERE)
-
-
-def of_version_0_1():
-    """A folder whose scores are all in its summary."""
-    Survey(class_of(2), info={"settings": SETTINGS}).save(HERE)
-    shutil.rmtree("findings")
-    return Survey.load(HERE)
+    return SurveyFolder(HERE)
 
 
 def saved(change):
@@ -165,12 +158,14 @@ def saved(change):
 
 HERE = Path()
 REFUSALS = {
-    "another seed": lambda: (begun(), Store(HERE, {**SETTINGS, "seed": 1})),
-    "no settings": lambda: (begun(), Store(HERE, {})),
-    "a setting that was added later": lambda: (begun(), Store(HERE, {**SETTINGS, "later": 1})),
+    "another seed": lambda: (begun(), SurveyFolder(HERE, {**SETTINGS, "seed": 1})),
+    "no settings": lambda: (begun(), SurveyFolder(HERE, {})),
+    "a setting that was added later": lambda: (
+        begun(),
+        SurveyFolder(HERE, {**SETTINGS, "later": 1}),
+    ),
     "a damaged summary": lambda: holding('{"rows": ['),
     "another file": lambda: holding('{"rows": []}'),
-    "a folder of version 0.1": of_version_0_1,
     "an empty folder": lambda: Survey.load(HERE),
     "no control": lambda: saved(lambda row: row["areas"]["0.05"].pop("random_pixels")),
     "a canvas above": lambda: saved(lambda row: row.update(canvas="/../../../white")),

@@ -21,10 +21,11 @@ from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
     BATCH,
     CHANGES,
+    SEARCH,
     SIZES,
     SOLVER,
     STEPS,
-    Store,
+    PatternFolder,
     grid_of,
     unit_of,
 )
@@ -56,14 +57,17 @@ def contents(folder):
 
 def test_patterns_are_read_as_they_were_written(tmp_path):
     folder = tmp_path / "new" / "patterns"
-    store, written = Store(folder, KEY), {(6, 0): pattern(0, 0.5), (16, 11): pattern(11, 0.75)}
-    store.check()
+    store, written = (
+        PatternFolder(folder, KEY),
+        {(6, 0): pattern(0, 0.5), (16, 11): pattern(11, 0.75)},
+    )
+    store.read(SEARCH)
     assert store.find(written) is None
     assert not (tmp_path / "new").exists()  # nothing to write yet
     store.add(written)
     assert (folder / "11_16.safetensors").exists()  # class and pixels
-    again = Store(folder, KEY)
-    again.check()
+    again = PatternFolder(folder, KEY)
+    again.read(SEARCH)
     found = again.find(written)
     assert found.keys() == written.keys()
     for (pixels, y), one in written.items():
@@ -84,9 +88,13 @@ OTHERS = {  # the precision was not known then
 @pytest.mark.parametrize("case", OTHERS)
 def test_patterns_of_another_search_are_refused(case, tmp_path, monkeypatch, snapshot):
     monkeypatch.chdir(tmp_path)
-    Store(Path("kept"), KEY).add(patterns())
-    before, other = contents(tmp_path / "kept"), Store(Path("kept"), KEY | OTHERS[case])
-    assert refusal(other.check) == refusal(lambda: other.add({(3, 1): pattern(1)})) == snapshot
+    PatternFolder(Path("kept"), KEY).add(patterns())
+    before, other = contents(tmp_path / "kept"), PatternFolder(Path("kept"), KEY | OTHERS[case])
+    assert (
+        refusal(lambda: other.read(SEARCH))
+        == refusal(lambda: other.add({(3, 1): pattern(1)}))
+        == snapshot
+    )
     assert contents(tmp_path / "kept") == before
 
 
@@ -94,29 +102,29 @@ def test_patterns_of_another_search_are_refused(case, tmp_path, monkeypatch, sna
 def test_a_damaged_store_is_named_and_can_be_replaced(text, tmp_path):
     (tmp_path / "search.json").write_text(text)
     (tmp_path / "1_3.safetensors").write_text("of another search")
-    with pytest.raises(ValueError, match=r"search\.json is damaged"):
-        Store(tmp_path, KEY).check()
-    Store(tmp_path, KEY).replace({(3, 0): pattern()})
-    assert Store(tmp_path, KEY).find(KEYS) is None
+    with pytest.raises(ValueError, match=r"search\.json is (damaged|not from a scan)"):
+        PatternFolder(tmp_path, KEY).read(SEARCH)
+    PatternFolder(tmp_path, KEY).replace({(3, 0): pattern()})
+    assert PatternFolder(tmp_path, KEY).find(KEYS) is None
 
 
 def test_patterns_are_replaced_by_those_of_another_search_and_not_mixed_with_them(tmp_path):
-    Store(tmp_path, KEY).add(patterns())
-    other = Store(tmp_path, OTHER)
+    PatternFolder(tmp_path, KEY).add(patterns())
+    other = PatternFolder(tmp_path, OTHER)
     other.replace({(3, 0): pattern(0, 0.75)})
-    other.check()
+    other.read(SEARCH)
     assert other.find([(3, 0)])[3, 0].canvas.max() == 0.75
     assert other.find([(3, 1)]) is None  # of the search before
-    with pytest.raises(ValueError, match="another seed"):
-        Store(tmp_path, KEY).check()
+    with pytest.raises(ValueError, match="seed 1 then, 0 now"):
+        PatternFolder(tmp_path, KEY).read(SEARCH)
     (tmp_path / "search.json").unlink()  # so that the search is not known
-    Store(tmp_path, OTHER).add({(3, 1): pattern(1, 0.75)})
-    assert Store(tmp_path, OTHER).find(KEYS) is None
+    PatternFolder(tmp_path, OTHER).add({(3, 1): pattern(1, 0.75)})
+    assert PatternFolder(tmp_path, OTHER).find(KEYS) is None
 
 
 def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
     """Its patterns are there already: nothing is removed or written again."""
-    store, more = Store(tmp_path, KEY), {**patterns(), (3, 2): pattern(2)}
+    store, more = PatternFolder(tmp_path, KEY), {**patterns(), (3, 2): pattern(2)}
     store.add(patterns())
     before = contents(tmp_path)
 
@@ -136,7 +144,7 @@ def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("removed", range(3))
 def test_a_kill_while_another_scan_is_replaced_does_not_mix_the_two(removed, tmp_path, monkeypatch):
     """The kill comes after some files are removed."""
-    old, new = Store(tmp_path, KEY), Store(tmp_path, OTHER)
+    old, new = PatternFolder(tmp_path, KEY), PatternFolder(tmp_path, OTHER)
     old.add(patterns())
     unlink, calls = Path.unlink, []
 
@@ -182,16 +190,17 @@ def searched(monkeypatch):
 @pytest.mark.parametrize(
     ("model", "seed", "settings", "what"),
     [
-        (Net(1), 0, {}, "model, outputs"),
-        (Net(), 1, {}, "images, outputs"),
-        (Net(), 0, {"seed": 1}, "seed"),
-        (Net(), 0, {"precision": "full"}, "precision"),
-        (lambda images: Net(1)(images), 0, {}, "model, outputs"),
-        (lambda images: Net()(images), 0, {}, "model"),  # functions have no weights
+        (Net(1), 0, {}, ["model", "outputs"]),
+        (Net(), 1, {}, ["outputs", "images"]),
+        (Net(), 0, {"seed": 1}, ["seed"]),
+        (Net(), 0, {"precision": "full"}, ["precision"]),
+        (lambda images: Net(1)(images), 0, {}, ["model", "outputs"]),
+        (lambda images: Net()(images), 0, {}, ["model"]),  # functions have no weights
     ],
 )
 def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, searched):
-    with pytest.raises(ValueError, match=rf"another scan \(another {what}\): choose another"):
+    differing = ".* now; ".join(f"{name} " for name in what)
+    with pytest.raises(ValueError, match=rf"another scan \({differing}.* now\): pass the same"):
         measure(model, images_of(seed=seed), SearchSettings(**settings), folder=kept[0])
     assert searched == []
 
@@ -199,7 +208,7 @@ def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, 
 def test_functions_of_other_outputs_do_not_share_patterns(tmp_path):
     one, other = Net(), Net(1)
     measure(lambda x: one(x), images_of(), folder=tmp_path)
-    with pytest.raises(ValueError, match=r"\(another outputs\)"):
+    with pytest.raises(ValueError, match=r"another scan \(outputs "):
         measure(lambda x: other(x), images_of(), folder=tmp_path)
 
 

@@ -1,0 +1,518 @@
+"""``survey``: the search of many classes of one model. Of each pool of canvases the best is kept,
+and scored with its controls."""
+
+import itertools
+import math
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels
+from captum_classpattern.attribution import ClassPattern, versions
+from captum_classpattern.classifier import (
+    Classifier,
+    attribute_of,
+    check_classifier,
+    device_and_dtype,
+    over_pixels,
+    preserve_state,
+    warn_if_guessing,
+)
+from captum_classpattern.classifier.class_names import (
+    ClassNames,
+    known_names,
+    name_of,
+    parse_targets,
+)
+from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
+from captum_classpattern.images import (
+    ImagesAndLabels,
+    LabelledImages,
+    ensure_labels,
+    evenly_spaced,
+    hash_of_images,
+)
+from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
+from captum_classpattern.optimization.features import check_can_resume, check_for_all
+from captum_classpattern.optimization.pool import (
+    LEAST_BUDGET,
+    SCREENED,
+    STARTS,
+    most_canvases,
+    passes_of_group,
+)
+from captum_classpattern.optimization.search import note_half_passes, passes_bar
+from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
+from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.scores.examples import StampedImages, stamp_examples
+from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
+from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.folder import RESULTS, VERSION, SurveyFolder
+from captum_classpattern.surveys.results import Survey
+
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
+AREAS = (0.05, 0.01)
+LONG = 5.0  # seconds after which there is a progress bar
+DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
+
+
+class SurveyOptions(SearchOptions, total=False):
+    """The keywords that :func:`survey` and :func:`sweep` share, see there."""
+
+    areas: Sequence[float]
+    canvases: str | Sequence[str] | Mapping[str, int]
+    classes_together: int
+
+
+@dataclass(frozen=True)
+class SurveySettings(SearchSettings):
+    """How each class is searched: the :class:`SurveyOptions`."""
+
+    areas: Sequence[float] = AREAS
+    canvases: str | Sequence[str] | Mapping[str, int] = field(default_factory=lambda: CANVASES)
+    classes_together: int = 5
+    show_progress: bool | None = None
+    solver: Any = field(default="swap", init=False)
+    keep: int | None = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("classes_together", self.classes_together)
+        if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
+            raise ValueError(
+                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
+                "class and kind of canvas"
+            )
+        object.__setattr__(self, "canvases", self.pools)
+
+    @property
+    def pools(self) -> dict[str, int]:
+        """At most how many canvases of each kind compete."""
+        given: Any = [self.canvases] if isinstance(self.canvases, str) else self.canvases
+        if isinstance(given, list | tuple):
+            usual = CANVASES["positive"]
+            given = {kind: 1 if kind in BLANK else usual for kind in given}
+        if not isinstance(given, Mapping) or not given:
+            error = ValueError if given == {} else ArgumentTypeError
+            raise error(
+                "`canvases` must say how many of each kind, such as {'positive': 32, 'white': 1}, "
+                f"or name kinds, such as 'white', got {self.canvases!r:.80}"
+            )
+        for kind, n in given.items():
+            if kind not in STRATEGIES:
+                raise ValueError(
+                    f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
+                )
+            check_count(f"canvases[{kind!r}]", n)
+        return {kind: int(n) for kind, n in given.items()}
+
+    def pool_size(self, kind: str, images: int) -> int:
+        """How many canvases compete: no more than the budget can make use of, and than the class
+        has images."""
+        most = self.pools[kind]
+        if self.n_steps is None:
+            most = min(most, most_canvases(self.budget or Swap.pool_budget))
+        return most if kind in BLANK else max(1, min(most, images))
+
+    def expected_passes(
+        self, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
+    ) -> float:
+        """About how many passes these classes take, with their scoring; to classify an image takes
+        half of one."""
+        total, even = 0.0, len(search) // max(1, len(targets))
+        for y in targets:
+            own = even if search.labels is None else int((search.labels == y).sum())
+            held = 0 if held_out.labels is None else int((held_out.labels == y).sum())
+            others = len(held_out) - held
+            scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
+            total += len(self.areas) * len(self.pools) * scored / 2
+            total += sum(self.passes_of_pool(kind, own) for kind in self.pools)
+        return total
+
+    def passes_of_pool(self, kind: str, images: int) -> int:
+        """About how many passes the search of a class with so many images takes, at all areas."""
+
+        def cost(rounds: int) -> int:
+            return passes_of_group(Swap().passes(rounds), entrants)
+
+        entrants = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
+        budget = self.budget or Swap.pool_budget
+        rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
+        at_smaller = cost(rounds)
+        if entrants <= SCREENED:  # the best continues for two thirds of the rounds
+            at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
+        return cost(rounds) + (len(self.areas) - 1) * at_smaller
+
+    def progress(
+        self, desc: str, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
+    ) -> AbstractContextManager["tqdm[Any]"]:
+        """A bar over the passes of these classes, and of classifying the held-out images."""
+        total = len(held_out) / 2 + self.expected_passes(search, held_out, targets)
+        delay, disable = 0.0 if self.show_progress else LONG, self.show_progress is False
+        return passes_bar(total, desc=desc, delay=delay, disable=disable)
+
+    def keywords(self) -> dict[str, Any]:
+        """The settings as :meth:`ClassPattern.search` takes them; the bar is drawn here."""
+        shared = {name: getattr(self, name) for name in SearchOptions.__annotations__}
+        return {**shared, "area": [*self.areas], "keep": self.keep, "show_progress": False}
+
+    def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
+        """What decides the findings of a model, for the files of a folder."""
+        return {
+            "search_images": hash_of_images(search),
+            "held_out_images": hash_of_images(held_out),
+            "canvases": self.pools,
+            "areas": list(self.areas),
+            **self.limits(),
+            VERSION: versions()[VERSION],
+        }
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """What finds the classes of a model, one after another: see :func:`begin`."""
+
+    model: Classifier
+    given: tuple[LabelledImages, LabelledImages]  # to search and to score on, perhaps unlabelled
+    search: LabelledImages
+    scorer: Scorer
+    explainer: ClassPattern
+    settings: SurveySettings
+    classes: Sequence[int]
+    n_classes: int
+    class_names: Sequence[str] | None
+
+    @property
+    def held_out(self) -> LabelledImages:
+        """The held-out images with their labels, or else with the model's predictions."""
+        return self.scorer.images
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the held-out images that the model labels correctly; None without labels."""
+        labels = self.given[1].labels
+        return None if labels is None else float((self.scorer.predicted == labels).float().mean())
+
+    def info(self) -> dict[str, Any]:
+        """How the classes are searched, for results.json; ``settings`` is all that decides the
+        findings."""
+        search, held_out = self.given
+        return {
+            "settings": {
+                "model": hash_of_model(self.model),
+                **self.settings.as_manifest(search, held_out),
+                "predictions": hash_of(self.scorer.predicted.tolist()),
+            },
+            "provenance": attribute_of(self.model, "provenance") or {},
+            "accuracy": self.accuracy,
+            "n_classes": self.n_classes,
+            "classes": list(self.classes),
+            "search_images": search.counts,
+            "held_out_images": held_out.counts,
+            "versions": versions(),
+        }
+
+    def run(self, folder: Path | None = None) -> Survey:
+        """Finds all classes that are not in the folder, and writes each when it is finished."""
+        started, info = time.perf_counter(), self.info()
+        store = None if folder is None else SurveyFolder(folder, info["settings"])
+        findings = [] if store is None else store.findings()
+        done = {finding.target for finding in findings}
+        missing = [y for y in self.classes if y not in done]
+        finished = [y for y in self.classes if y in done]
+        note_half_passes(round(2 * self.settings.expected_passes(*self.given, finished)))
+        for found in self.find(missing) if missing else [[]]:
+            info["seconds"] = round(time.perf_counter() - started, 1)
+            if store is not None:
+                if found:
+                    store.add(found)
+                store.write_summary(info)
+            findings += found
+        return Survey(findings, self.n_classes, info)
+
+    def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
+        """The findings of each class in turn, one for each kind of canvas."""
+        search, kinds = self.search, self.settings.pools
+        missing = [str(y) for y in targets if not len(search.of_class(y))]
+        if missing and any(kind not in BLANK for kind in kinds):
+            raise ValueError(
+                f"none of the {len(search)} images is of class {', '.join(missing)}: give "
+                "images of it, or leave it out of `classes`; only canvases of one colour, such as "
+                "white, need none"
+            )
+        together = self.settings.classes_together
+        for start in range(0, len(targets), together):
+            group = targets[start : start + together]
+            next_canvases = [
+                select_canvases(self.model, search, target=_next_class(search, y), n=1)[0]
+                for y in group
+            ]
+            patterns = self._search_group(group)
+            for target, next_canvas in zip(group, next_canvases):
+                yield [
+                    self._finding(target, kind, patterns[target, kind], next_canvas)
+                    for kind in kinds
+                ]
+
+    def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
+        """By class and kind of canvas the patterns of all areas that do best on the validation
+        images.
+
+        Classes with equally many canvases are searched together: so they take the same number of
+        rounds, whichever other classes are in the group.
+        """
+        search, settings = self.search, self.settings
+        best: dict[tuple[int, str], dict[float, Pattern]] = {}
+        by_size: dict[tuple[str, int], list[int]] = {}
+        for kind, target in itertools.product(settings.pools, group):
+            size = settings.pool_size(kind, len(search.of_class(target)))
+            by_size.setdefault((kind, size), []).append(target)
+        for (kind, size), targets in by_size.items():
+            canvases = [
+                select_canvases(self.model, search, None, y, size, kind, seed=settings.seed)
+                for y in targets
+            ]
+            found = self.explainer.search(
+                torch.cat(canvases),
+                [target for target in targets for _ in range(size)],
+                **settings.keywords(),
+            )
+            for area, patterns in found.items():
+                for pattern in patterns:
+                    best.setdefault((pattern.target, kind), {})[area] = pattern
+        return best
+
+    def _finding(
+        self, target: int, kind: str, patterns: dict[float, Pattern], next_canvas: Tensor
+    ) -> Finding:
+        """The patterns of a class on a kind of canvas, with their scores and examples."""
+        scores = {area: self._score(each, next_canvas, area) for area, each in patterns.items()}
+        name = name_of(self, target)
+        if name is not None:
+            for pattern in patterns.values():
+                pattern.info["class_name"] = name
+        return Finding(patterns, kind, scores, name, stamped=self._stamp(patterns))
+
+    def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
+        """The power of a pattern at its area, and its controls."""
+        check_unseen(pattern, self.held_out)
+        others = self.held_out.without_class(pattern.target)
+        if len(others) < DRAWS:
+            raise ValueError(
+                f"there are {len(others)} held-out images that are not of class {pattern.target}: "
+                f"give at least {DRAWS}"
+            )
+        images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
+        n = len(images)
+        with preserve_state(self.model, self.settings.seed):
+            binary = pattern.topk(area)
+            moved = replace(binary, canvas=other_canvas)
+            drawn = [random_pixels(pattern, area, self.settings.seed + i) for i in range(DRAWS)]
+            hits = [
+                judge(self.model, each, images.subset(range(i, n, DRAWS))).hits
+                for i, each in enumerate(drawn)
+            ]
+            scores = Scores(
+                self.scorer.power(binary),
+                random_pixels=sum(hits) / n,
+                other_canvas=judge(self.model, moved, images).hits / n,
+                control_images=n,
+            )
+        note_half_passes(len(others) + 2 * n)
+        return scores
+
+    def _stamp(self, patterns: Mapping[float, Pattern]) -> dict[float, StampedImages]:
+        """Some held-out images with the pattern of each area."""
+        images, seed = self.held_out, self.settings.seed
+        names = self.class_names or images.class_names
+        with preserve_state(self.model, seed):
+            return {
+                area: stamped
+                for area, pattern in patterns.items()
+                if (stamped := stamp_examples(self.model, pattern.topk(area), images, names, seed))
+            }
+
+
+def begin(
+    model: Classifier,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    settings: SurveySettings,
+    classes: Sequence[int],
+    class_names: Sequence[str] | None,
+) -> SurveyTask:
+    """Checks what a survey is given, and classifies the held-out images, once. It warns if the
+    model is close to guessing."""
+    with preserve_state(model, settings.seed):
+        check_images(search, held_out, settings)
+        sample = search.take([0])
+        device, dtype = device_and_dtype(model, sample)
+        n_classes = check_classifier(model, sample.to(device), classes).shape[1]
+        check_labels(held_out.labels, n_classes, "the held-out images")
+        labelled = ensure_labels(model, search)
+        check_labels(labelled.labels, n_classes, "the search images")
+        scorer = Scorer(model, held_out.to(device, dtype))
+        note_half_passes(len(held_out))
+        explainer = ClassPattern(model, labelled, check_accuracy=False)
+    task = SurveyTask(
+        model,
+        (search, held_out),
+        labelled,
+        scorer,
+        explainer,
+        settings,
+        classes,
+        n_classes,
+        class_names or known_names(model),
+    )
+    if task.accuracy is not None:
+        warn_if_guessing(task.accuracy, held_out.known_labels, n_classes, "held-out images")
+    return task
+
+
+def _next_class(images: LabelledImages, target: int) -> int:
+    """The class whose canvas serves as the control of a target's mask."""
+    present: list[int] = sorted(set(images.known_labels.tolist()) - {target})
+    if not present:
+        raise ValueError(
+            f"the search images are all of class {target}: give images of other classes too"
+        )
+    return next((label for label in present if label > target), present[0])
+
+
+def find_classes(classes: Sequence[int | str], names: ClassNames | None) -> list[int]:
+    """The numbers of classes that are given by numbers or names."""
+    if len(classes) == 0:
+        raise ValueError("`classes` is empty: leave it out to search all")
+    given = [names.find(y) if names and isinstance(y, str) else y for y in classes]
+    return list(dict.fromkeys(parse_targets(given, len(given))))
+
+
+def check_images(
+    search: LabelledImages, held_out: LabelledImages, settings: SurveySettings
+) -> None:
+    """Raises an error if the images differ in shape, or cannot be searched with these settings."""
+    if search.shape != held_out.shape:
+        raise ValueError(
+            "search images and held-out images must have the same shape (C, H, W), got "
+            f"{search.shape} and {held_out.shape}"
+        )
+    for area in settings.areas:
+        pixels_kept(area, search.shape[1:])
+    check_for_all(settings.feature_mask, search.shape[1:])
+
+
+def split_images(
+    model: Classifier,
+    images: LabelledImages,
+    held_out: "ImagesAndLabels | None",
+    class_names: Sequence[str] | None,
+    seed: int,
+) -> tuple[LabelledImages, LabelledImages, ClassNames | None]:
+    """The images to search with, those to score on, by default half of all, and the names of the
+    model's classes."""
+    names = images.names_for(model, class_names)
+    if held_out is None:
+        return *images.halves(seed), names
+    listed = None if names is None else names.names
+    unseen = LabelledImages.of(held_out, None, model, listed, argument="held-out images")
+    return images, unseen, names
+
+
+def survey(
+    forward_func: Classifier,
+    search: ImagesAndLabels,
+    held_out: "ImagesAndLabels | None" = None,
+    *,
+    classes: Sequence[int | str] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    **options: Unpack[SurveyOptions],
+) -> Survey:
+    r"""
+    Searches the patterns of many classes, and scores each with its controls on held-out images.
+
+    Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
+    on the validation images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are:
+    no pattern; as many random pixels of the same canvas (3 draws, each on a third of the images);
+    and the same mask over the positive canvas of the next class. The last two are scored on at most
+    300 of the images.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
+            ``nn.Module`` of normalised images needs ``mean`` and ``std``.
+        search (LabelledImages): The images that patterns are cut from and searched on. A Dataset
+            or DataLoader will do, or a pair of images and labels.
+        held_out (LabelledImages, optional): The images that patterns are scored on, likewise.
+            Default: None (half of ``search``).
+        classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
+            in the classifier's ``class_names``, or else the images'. Default: None (all).
+        mean, std, class_names (optional): As in :func:`explain_class`.
+        folder (str or PathLike, optional): Where each class is written as soon as it is finished,
+            so that an interrupt loses no finished class. Default: None (nowhere).
+        resume (bool): Continues the search in the folder: its findings come first, and only the
+            classes that are missing are searched. Several processes may share a folder. Each must
+            pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
+            folder that holds findings is an error).
+        areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
+        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
+            of each kind and class, see :func:`select_canvases`; also at most one for each 215
+            passes of the budget. White canvases are all the same: each beyond the second is one
+            more start of the search. Default: {"positive": 32, "white": 1, "black": 1}.
+        classes_together (int): Number of classes that are searched in one batch. Default: 5.
+        budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
+            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
+        max_seconds (float, optional): Stops each group of classes and kind of canvas after that
+            time, with what was found. Default: None.
+        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
+            left. Default: None (after five seconds).
+        n_steps, feature_mask, seed, precision, internal_batch_size: As in :func:`explain_class`.
+
+    Returns:
+        *Survey*: One :class:`Finding` for each class and kind of canvas, class by class.
+
+    Raises:
+        TypeError, ValueError: As :meth:`ClassPattern.search` and :func:`predictive_power`; also if
+            the folder holds findings of other settings, or any without ``resume``.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> labels = torch.arange(60) % 3
+        >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> found = survey(net, search, held_out, areas=(0.1,), classes=[2], n_steps=10)
+        >>> found
+        Survey(3 findings on positive, white, black canvases, areas 0.1)
+        >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
+        [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
+    """
+    settings, place = SurveySettings(**options), None if folder is None else Path(folder)
+    if place is not None:
+        check_can_resume(settings.feature_mask)
+        if not resume and (place / RESULTS).exists():
+            raise ValueError(
+                f"{place} holds results already: pass `resume=True` to continue, or another folder"
+            )
+    model = over_pixels(forward_func, mean, std, class_names)
+    with preserve_state(model, settings.seed):  # says once that a model is in train mode
+        images = LabelledImages.of(search, None, model, class_names, argument="search images")
+        images, unseen, names = split_images(model, images, held_out, class_names, settings.seed)
+        every = range(images.count_outputs(model))
+        targets = [*every] if classes is None else find_classes(classes, names)
+        with settings.progress("Searching", images, unseen, targets):
+            listed = None if names is None else names.names
+            return begin(model, images, unseen, settings, targets, listed).run(place)
