@@ -8,10 +8,10 @@ from typing import get_args, get_type_hints
 import pytest
 from command_line import run
 
-import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.options import ComputeOptions, SurveyOptions, checkpoints_by_name
+from captum_classpattern.comparison.run import CompareSettings
 from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
 from captum_classpattern.surveys.survey import SurveySettings
 
@@ -118,8 +118,7 @@ def test_what_is_not_given_has_the_defaults_of_the_library(options, settings):
 
 
 def test_comparisons_score_on_the_same_number_of_images_everywhere():
-    for function in (cp.compare, compare_command):
-        assert default_of(function, "max_images") == 500
+    assert default_of(compare_command, "max_images") == CompareSettings().max_images
 
 
 def test_the_choices_of_a_precision_are_those_of_the_search():
