@@ -41,8 +41,8 @@ DOTS: dict[str, Style] = {
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
     """A family of changes: the names of the classes and their excess, the first class first, and
-    the largest of each clean model. If they are known, also an image of what was found for the first
-    class with its power, and images with it: each with the predictions before and after, and
+    the largest of each clean model. If they are known, also an image of what was found for the
+    first class with its power, and images with it: each with the predictions before and after, and
     whether it is now predicted as the class."""
 
     name: str

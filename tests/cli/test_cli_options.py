@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 from command_line import run
 
+import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.options import ComputeOptions, SurveyOptions, checkpoints_by_name
