@@ -23,7 +23,7 @@ LONG_EXAMPLES = (
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    names = {name: getattr(captum_classpattern, name) for name in captum_classpattern.__all__}
+    names = {name: getattr(captum_classpattern, name) for name in dir(captum_classpattern)}
     names = {name: value for name, value in names.items() if not isinstance(value, ModuleType)}
     doctest_namespace.update(names, captum=captum, torch=torch, torchvision=torchvision)
 

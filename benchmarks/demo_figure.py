@@ -11,9 +11,9 @@ from pathlib import Path
 from findings import parser_of
 from matplotlib.figure import Figure
 
-from captum_classpattern import Survey, plot_patterns
+from captum_classpattern import plot_patterns
 from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models, demo_trigger
-from captum_classpattern.surveys import Finding
+from captum_classpattern.surveys import Finding, Survey
 
 MODEL, CANVAS, AREA = "backdoored", "white", 0.01
 DPI = 144

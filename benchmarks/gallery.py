@@ -12,8 +12,9 @@ from findings import Row, Table, head, line, parser_of, print_tables, write_rows
 from matplotlib.figure import Figure
 from problems import photo_problem
 
-from captum_classpattern import Sweep, sweep
+from captum_classpattern import sweep
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
+from captum_classpattern.surveys import Sweep
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent
 

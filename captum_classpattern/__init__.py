@@ -1,21 +1,25 @@
 """Class-wise patterns for Captum: the few pixels of an image that make a classifier predict a
 class on as many other images as possible (Zhao et al. 2021, arXiv 2101.06898).
 
-``explain_class`` is the place to start: ``explain_class(model, images, labels, target="dog")``.
+Start with ``explain_class(model, images, labels, target="dog")``.
 
-- ``explain_class``: the pattern of one class, its power on held-out images, and its controls
-- ``survey``: the patterns of all classes
-- ``scan``: is a model backdoored? A verdict with a p-value
-- ``compare``: Captum's methods and others on the same images
-- ``sweep``: many models, on one machine or many
-- ``ClassPattern``: the search as a ``captum.attr.Attribution``
-- ``load_model``, ``load_images``: from checkpoints and folders
+- ``explain_class``, ``survey``, ``sweep``: patterns of a class, of all classes, of many models
+- ``scan``: is a model backdoored? ``ReferenceSet`` holds the clean models it is compared with
+- ``compare``, ``known_methods``: Captum's methods and others on the same images
+- ``ClassPattern``: the search as a ``captum.attr.Attribution``; ``LearnedPattern`` learns colours
+- ``Pattern``, ``predictive_power``: what is found, and its score on images of your choice
+- ``load_model``, ``load_images``, ``PixelClassifier``, ``LabelledImages``: models and images
+- ``select_canvases``, ``Cells``: canvases to cut patterns from, and pixels that stay together
+- ``plot_patterns``, ``plot_grid``: figures; every result also has ``text``, ``table`` and ``plot``
+- ``demo_models``, ``demo_images``: small models and images to try all this on
+- ``Notice``: the category of warnings about what was decided for you
 """
 
 from importlib.metadata import version
 
 import lazy_loader
 
-# names are listed in __init__.pyi and loaded when they are first used: torch takes seconds
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# Names are listed in __init__.pyi and loaded when they are first used: torch takes seconds. Without
+# __all__, help() shows what is above, and not the help of all of them.
+__getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")

@@ -13,7 +13,7 @@ from ._validation import Notice as Notice
 from .adapters import load_model as load_model
 from .attribution import ClassPattern as ClassPattern
 from .classifier import PixelClassifier as PixelClassifier
-from .comparison import Comparison as Comparison
+from .comparison import LearnedPattern as LearnedPattern
 from .comparison import compare as compare
 from .comparison import known_methods as known_methods
 from .datasets import load_images as load_images
@@ -22,17 +22,10 @@ from .demo import demo_models as demo_models
 from .images import LabelledImages as LabelledImages
 from .optimization import Cells as Cells
 from .optimization import select_canvases as select_canvases
-from .pages import write_report as write_report
 from .pattern import Pattern as Pattern
 from .scanning import ReferenceSet as ReferenceSet
-from .scanning import Scan as Scan
-from .scanning import Triage as Triage
 from .scanning import scan as scan
-from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power
-from .surveys import Finding as Finding
-from .surveys import Survey as Survey
-from .surveys import Sweep as Sweep
 from .surveys import explain_class as explain_class
 from .surveys import plot_grid as plot_grid
 from .surveys import survey as survey

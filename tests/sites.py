@@ -3,9 +3,9 @@
 import torch
 from surveyed import finding, stamped
 
-from captum_classpattern import Pattern, Survey
+from captum_classpattern import Pattern
 from captum_classpattern._files import write_json
-from captum_classpattern.surveys import Finding
+from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.sources import folder_of
 
 PRIVATE = "/home/someone/private/zoo"  # where checkpoints are, for no page to say

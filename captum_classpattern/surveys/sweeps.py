@@ -245,8 +245,7 @@ def sweep(
             "local". Default: None (one core).
         classes_together (int): As in :func:`survey`. Default: 1.
         show_progress (bool): Draws a bar of models. Default: False.
-        areas, canvases, budget, n_steps, max_seconds, feature_mask, seed, precision,
-            internal_batch_size: As in :func:`survey`.
+        areas, canvases, budget and all others: As in :func:`survey`.
 
     Returns:
         *Sweep*: The surveys.

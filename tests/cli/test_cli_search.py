@@ -12,8 +12,9 @@ from command_line import documented, interrupt_searches, run
 from matplotlib.figure import Figure
 from own_models import NAMES, Pair, write_images
 
-from captum_classpattern import Pattern, Survey, predictive_power
+from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.datasets import load_images
+from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.survey import CANVASES
 
 QUICK = "--canvases 1 --n-steps 2 --area 0.3"

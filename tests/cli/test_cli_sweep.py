@@ -8,7 +8,7 @@ import pytest
 from command_line import interrupt_searches, run
 from matplotlib.figure import Figure
 
-from captum_classpattern import Sweep
+from captum_classpattern.surveys import Sweep
 
 PLAIN = "--arch own_models:Net --mean 0 --std 1"
 QUICK = "--data images --canvases 1 --n-steps 2 --area 0.3"

@@ -13,9 +13,9 @@ from shown import HOSTILE, percent
 from sites import write_sweep
 from surveyed import finding
 
-from captum_classpattern import Survey, Sweep
 from captum_classpattern.comparison.records import strongest_names
 from captum_classpattern.pages.report import CURVES, MAPS, PageFigure, write_report
+from captum_classpattern.surveys import Survey, Sweep
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4

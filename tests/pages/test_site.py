@@ -10,8 +10,8 @@ from shown import cells_of
 from sites import PRIVATE, write_sweep
 from surveyed import finding
 
-from captum_classpattern import Survey, Sweep
 from captum_classpattern.pages import site
+from captum_classpattern.surveys import Survey, Sweep
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 

@@ -12,7 +12,8 @@ import torch
 from refusals import refusal, warnings_of
 from surveyed import finding, stamped
 
-from captum_classpattern import Pattern, Survey
+from captum_classpattern import Pattern
+from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.folder import SurveyFolder, read_finding
 
 WITHOUT_VERSION = {"seed": 0, "canvases": {"positive": 1, "white": 1}}

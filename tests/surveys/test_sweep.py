@@ -18,11 +18,11 @@ from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_
 from torch import nn
 
 import captum_classpattern as cp
-from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern import LabelledImages, sweep
 from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
-from captum_classpattern.surveys import Survey, survey
+from captum_classpattern.surveys import Survey, Sweep, survey
 from captum_classpattern.surveys.survey import SurveyTask
 
 

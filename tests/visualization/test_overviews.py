@@ -8,7 +8,8 @@ import torch
 from figures import check_layout, pixels, refused
 from surveyed import finding
 
-from captum_classpattern import Pattern, Survey, plot_grid
+from captum_classpattern import Pattern, plot_grid
+from captum_classpattern.surveys import Survey
 from captum_classpattern.visualization import heat_map, plot_heat_map
 from captum_classpattern.visualization.drawing import on_neutral
 
