@@ -31,9 +31,8 @@ def plot_grid(
 
     Args:
         found (Mapping[str, Survey]): For each model, by its name, what was found: a
-            :class:`Survey`, which is finished first; findings; or patterns, which have no power,
-            one for each class. Without names, it is one row. Models must number their classes
-            alike.
+            :class:`Survey`; findings; or patterns, which have no power, one for each class.
+            Without names, it is one row. Models must number their classes alike.
         area (float, optional): Share of the pixels. Default: None (the first area of each; a
             pattern's own).
         canvas (str, optional): The kind of canvas, also among :attr:`Finding.others`. Default: None
