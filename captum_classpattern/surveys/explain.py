@@ -8,14 +8,14 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, is_whole
 from captum_classpattern.classifier import Classifier, over_pixels, preserve_state
-from captum_classpattern.classifier.class_names import label_of, parse_targets
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.survey import (
     CANVASES,
     SurveySettings,
-    begin,
+    find_classes,
+    search_classes,
     split_images,
 )
 
@@ -112,34 +112,28 @@ def explain_class(
     """
     _check_target(target, labels)
     area = options.pop("area", 0.05)
-    shared = cast(SearchOptions, options)
-    settings = SurveySettings(areas=[area], canvases=canvases, **shared)
+    settings = SurveySettings(areas=[area], canvases=canvases, **cast(SearchOptions, options))
     if settings.max_seconds is not None:
-        each = settings.max_seconds / len(settings.pools)
-        settings = replace(settings, max_seconds=each)
+        of_each = settings.max_seconds / len(settings.canvases)
+        settings = replace(settings, max_seconds=of_each)
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
-        _ = given.known_labels  # or an error
         search, unseen, names = split_images(
             classifier, given, held_out, class_names, settings.seed
         )
-        _ = unseen.known_labels
-        if names is not None and isinstance(target, str):
-            target = names.find(target)
-        [number] = parse_targets(target, 1)
+        _ = search.known_labels, unseen.known_labels  # or an error
+        classes = find_classes([cast(Any, target)], names)
         listed = None if names is None else names.names
-        with settings.progress(f"Searching {label_of(number, listed)}", search, unseen, [number]):
-            task = begin(classifier, search, unseen, settings, [number], listed)
-            [findings] = task.find([number])
+        survey = search_classes(classifier, search, unseen, settings, classes, listed)
     explained = [
         replace(
             finding,
-            accuracy=task.accuracy,
+            accuracy=survey.info["accuracy"],
             search_images=len(search),
             held_out_images=len(unseen),
         )
-        for finding in findings
+        for finding in survey
     ]
     [best] = best_of_each(explained)
     return replace(best, others=tuple(each for each in explained if each is not best))

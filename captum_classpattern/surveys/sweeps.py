@@ -32,9 +32,10 @@ from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, fo
 from captum_classpattern.surveys.survey import (
     SurveyOptions,
     SurveySettings,
-    begin,
     check_images,
     find_classes,
+    manifest_of,
+    search_classes,
 )
 
 SWEEP = "sweep.json"
@@ -268,8 +269,8 @@ def sweep(
         [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    options.setdefault("classes_together", 1)
-    settings = SurveySettings(**options)
+    shown = bool(options.get("show_progress"))
+    settings = SurveySettings(**{"classes_together": 1, **options, "show_progress": False})
     _check_engine(engine, address, workers, needs)
     check_can_resume(settings.feature_mask)
     images = LabelledImages.of(search, argument="search images")
@@ -293,7 +294,6 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, needs)
-        shown = bool(settings.show_progress)
         bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not shown)
         with bar, closing(outcomes):
             for source, error, warned in outcomes:
@@ -342,9 +342,8 @@ class Work:
             with warnings.catch_warnings(record=True) as caught:
                 model = source.open("cuda" if self.on_gpu else None)
                 names = common_names(model, self.search.class_names, self.search.labels)
-                images = self.search, self.held_out
-                task = begin(model, *images, self.settings, self.classes, names)
-                task.run(self.folder / folder_of(source.name))
+                images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
+                search_classes(model, *images, self.settings, self.classes, names, folder)
         except Exception as error:
             reason = reason_of(error)
         finally:
@@ -369,7 +368,7 @@ def reason_of(error: BaseException) -> str:
 
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
-    folder, settings = work.folder, work.settings.as_manifest(work.search, work.held_out)
+    folder, settings = work.folder, manifest_of(work.settings, work.search, work.held_out)
     settings["threads"] = work.threads
     if Folder(folder, settings, "sweep").read(SWEEP):
         found = Sweep.load(folder)
