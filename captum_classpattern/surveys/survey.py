@@ -1,5 +1,5 @@
-"""``survey``: the search of many classes of one model. Of each pool of canvases the best is kept,
-and scored with its controls."""
+"""``explain_class`` and ``survey``: the search of one class of a model, or of many. Of each pool of
+canvases the best is kept, and scored with its controls."""
 
 import itertools
 import math
@@ -9,12 +9,12 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels
+from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels, is_whole
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
@@ -34,8 +34,10 @@ from captum_classpattern.classifier.class_names import (
 )
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
+    Images,
     ImagesAndLabels,
     LabelledImages,
+    Labels,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -55,7 +57,7 @@ from captum_classpattern.optimization.settings import SearchOptions, SearchSetti
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
-from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import RESULTS, VERSION, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
@@ -389,7 +391,7 @@ def check_images(
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
-def split_images(
+def split(
     model: Classifier,
     images: LabelledImages,
     held_out: "ImagesAndLabels | None",
@@ -404,6 +406,121 @@ def split_images(
     listed = None if names is None else names.names
     unseen = LabelledImages.of(held_out, None, model, listed, argument="held-out images")
     return images, unseen, names
+
+
+def explain_class(
+    model: Classifier,
+    images: Images,
+    labels: Labels = None,
+    target: int | str | None = None,
+    *,
+    held_out: "ImagesAndLabels | None" = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
+    area: float = 0.05,
+    **options: Unpack[SearchOptions],
+) -> Finding:
+    r"""
+    Finds the pattern of a class: the few pixels that make the model predict the class on as many
+    other images as possible (Zhao et al. 2021, arXiv 2101.06898).
+
+    It splits the images into two halves, class by class. Patterns are searched on the first half,
+    on positive, white and black canvases. The second half only scores them, next to three controls.
+    The kind of canvas that did best on the validation images, a part of the first half, is
+    returned.
+
+    It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
+
+    Args:
+        model (Callable): A :class:`PixelClassifier`, or any other classifier from pixels
+            (B, C, H, W) in [0, 1] to logits (B, K). An ``nn.Module`` of normalised images needs
+            ``mean`` and ``std``.
+        images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
+            [0, 1]. Classes of :class:`LabelledImages` are matched with the model's by name, see
+            :meth:`LabelledImages.for_classifier`.
+        labels (Tensor or Sequence[int], optional): Their classes, in the model's numbers.
+            Default: None (those that come with the images).
+        target (int or str): The class, by its number or its name. Required.
+        held_out (LabelledImages, optional): The images to score on, which ``images`` must not
+            have. A Dataset or DataLoader with labels will do, or a pair of images and labels.
+            Default: None (half of ``images``).
+        mean (float or Sequence[float], optional): Mean of the pixels by which the model's images
+            are normalised, see :class:`PixelClassifier`. Default: None.
+        std (float or Sequence[float], optional): Standard deviation, likewise. Default: None.
+        class_names (Sequence[str], optional): The name of each class of the model, in their order.
+            Default: None (the model's, else those of the images).
+        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
+            canvases of each kind, see :func:`select_canvases`. Default: {"positive": 32, "white":
+            1, "black": 1}.
+        area (float): Share of the pixels in the pattern. Default: 0.05.
+        budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
+            weaker, and vary from seed to seed. Default: None (7,000).
+        max_seconds (float, optional): Stops the search after that time, with what was found; each
+            kind of canvas has an equal share. Choosing the canvases and scoring come on top.
+            Default: None.
+        seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
+        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
+            left. Default: None (after five seconds).
+        n_steps, feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
+            The control of random pixels keeps single pixels, whatever the ``feature_mask``.
+
+    Returns:
+        *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
+        on the other kinds of canvas. It shows itself in a notebook; ``plot()`` draws it.
+
+    Raises:
+        TypeError: If the model, the images or the target are of a wrong type, or a model that is
+            not an ``nn.Module`` is given ``mean`` or ``std``.
+        ValueError: If there are no labels, the class is unknown or has no images, or as
+            :func:`survey`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(90, 1, 8, 8), torch.arange(90) % 3
+        >>> found = explain_class(
+        ...     net, images, labels, "bee", mean=0.5, std=0.5, class_names=["ant", "bee", "cat"],
+        ...     n_steps=5)
+        >>> found.label, found.scores[0.05].power.n, len(found.others)
+        ('bee', 30, 2)
+        >>> found.stamp(images[:4]).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    _check_target(target, labels)
+    settings = SurveySettings(areas=[area], canvases=canvases, **options)
+    if settings.max_seconds is not None:
+        of_each = settings.max_seconds / len(settings.canvases)
+        settings = replace(settings, max_seconds=of_each)
+    classifier = over_pixels(model, mean, std, class_names)
+    with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
+        given = LabelledImages.of(images, labels, classifier, class_names)
+        search, unseen, names = split(classifier, given, held_out, class_names, settings.seed)
+        _ = search.known_labels, unseen.known_labels  # or an error
+        classes = find_classes([cast(Any, target)], names)
+        listed = None if names is None else names.names
+        found = search_classes(classifier, search, unseen, settings, classes, listed)
+    known: dict[str, Any] = {"search_images": len(search), "held_out_images": len(unseen)}
+    explained = [replace(each, accuracy=found.info["accuracy"], **known) for each in found]
+    [best] = best_of_each(explained)
+    return replace(best, others=tuple(each for each in explained if each is not best))
+
+
+def _check_target(target: Any, labels: Any) -> None:
+    """Raises an error unless there is one class, which is not at the place of the labels."""
+    if isinstance(labels, str) or (target is None and is_whole(labels)):
+        raise ArgumentTypeError(
+            f"the third argument is `labels`, got {labels!r}: name the class `target={labels!r}`"
+        )
+    if target is None:
+        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
+    if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
+        several = target.tolist() if isinstance(target, Tensor) else [*target]
+        raise ArgumentTypeError(
+            "`target` is one class: for several, use "
+            f"survey(model, images, ..., classes={several!r:.80})"
+        )
 
 
 def survey(
@@ -456,7 +573,8 @@ def survey(
             time, with what was found. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
-        n_steps, feature_mask, seed, precision, internal_batch_size: As in :func:`explain_class`.
+        n_steps, feature_mask, seed, precision, internal_batch_size: As in
+            :meth:`ClassPattern.search`.
 
     Returns:
         *Survey*: One :class:`Finding` for each class and kind of canvas, class by class.
@@ -487,7 +605,7 @@ def survey(
     model = over_pixels(forward_func, mean, std, class_names)
     with preserve_state(model, settings.seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
-        images, unseen, names = split_images(model, images, held_out, class_names, settings.seed)
+        images, unseen, names = split(model, images, held_out, class_names, settings.seed)
         every = range(images.count_outputs(model))
         targets = [*every] if classes is None else find_classes(classes, names)
         listed = None if names is None else names.names

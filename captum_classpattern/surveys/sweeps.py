@@ -269,8 +269,9 @@ def sweep(
         [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    shown = bool(options.get("show_progress"))
-    settings = SurveySettings(**{"classes_together": 1, **options, "show_progress": False})
+    options.setdefault("classes_together", 1)
+    shown, options["show_progress"] = options.get("show_progress"), False  # of models, not passes
+    settings = SurveySettings(**options)
     _check_engine(engine, address, workers, needs)
     check_can_resume(settings.feature_mask)
     images = LabelledImages.of(search, argument="search images")
