@@ -74,9 +74,9 @@ class Survey(Result):
         return {target: scores[area] for target, scores in found.items()}
 
     def strongest(self, canvas: str, area: float) -> str:
-        """A sentence: which class's pattern is strongest on a kind of canvas at an area, and whether
-        it stands out, see :func:`stands_out`. For example: "white canvas, 5 % of the pixels: cat,
-        90.0 %; next dog, 50.0 %. cat stands out.\""""
+        """A sentence: which class's pattern is strongest on a kind of canvas at an area, and
+        whether it stands out, see :func:`stands_out`. For example: "white canvas, 5 % of the
+        pixels: cat, 90.0 %; next dog, 50.0 %. cat stands out.\""""
         text, unknown = self._strongest(canvas, area)
         return f"{text}; {unknown.format('it')}." if unknown else text
 
@@ -138,7 +138,8 @@ class Survey(Result):
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws the best canvas of each class, as :func:`plot_patterns` does, with its
-        :attr:`Finding.examples`; if there are many classes, those with the highest power.
+        :attr:`Finding.examples`: a row for each class, those with the highest power if there are
+        many.
 
         Args:
             max_classes (int): Draw at most this many classes. Default: 20.
@@ -146,7 +147,7 @@ class Survey(Result):
             use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
         Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes, one row for each class.
+            *tuple[Figure, ndarray]*: The figure and its axes.
 
         Raises:
             ValueError: If nothing was found, or a canvas has neither one nor three channels.
@@ -208,8 +209,8 @@ class Survey(Result):
         yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes all findings into a folder, as ``survey(..., folder=...)`` does. If it holds findings
-        already, those of other classes stay; an error if they were made with other settings."""
+        """Writes all findings into a folder, as ``survey(..., folder=...)`` does. Findings of other
+        classes stay; an error if they were made with other settings."""
         info = {"settings": {}, "n_classes": self.n_classes, "classes": self.classes, **self.info}
         store = SurveyFolder(Path(folder), info["settings"])
         for target in self.classes:
