@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -111,11 +111,11 @@ def unit_of(shape: Sequence[int]) -> str:
     return "pixels" if grid_of(shape) is None else "cells"
 
 
+@dataclass
 class PatternFolder(Folder):
     """The patterns of one scan, by number of pixels and class."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(path, settings, "scan")
+    kind: str = "scan"
 
     def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
         """These patterns, or None unless all are there."""

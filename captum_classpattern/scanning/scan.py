@@ -17,7 +17,6 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.scanning.closer import Look, look_closer
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
     NOTHING,
@@ -34,7 +33,14 @@ from captum_classpattern.scanning.families import (
     PatternFolder,
     unit_of,
 )
-from captum_classpattern.scanning.profile import PER_CLASS, Profile, ScanOptions, measure
+from captum_classpattern.scanning.profile import (
+    PER_CLASS,
+    Look,
+    Profile,
+    ScanOptions,
+    look_closer,
+    measure,
+)
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson

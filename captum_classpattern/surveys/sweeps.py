@@ -131,14 +131,13 @@ class Sweep(Result):
             return as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
         rows, columns = [], self.columns
         for name in columns:  # one at a time: there may be thousands
-            for each in self.survey(name):
-                powers, further = each.search_powers, {**columns[name], "error": None}
-                for row in each.rows():
-                    known = {"model": name, **row, "search_power": powers[row["area"]]}
-                    rows.append({**known, **further, **known})
-        for name, reason in self.failures.items():
-            rows.append({"model": name, **columns[name], "error": reason})
-        return as_table(rows)
+            for finding in self.survey(name):
+                for row in finding.rows():
+                    power = finding.search_powers[row["area"]]
+                    known = {"model": name, **row, "search_power": power}
+                    rows.append({**known, **columns[name], "error": None, **known})
+        failed = self.failures.items()
+        return as_table([*rows, *({"model": m, **columns[m], "error": why} for m, why in failed)])
 
     def _model_row(self, name: str) -> dict[str, Any]:
         """A model in :meth:`table`."""
@@ -186,19 +185,18 @@ class Sweep(Result):
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
-        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         found = {name: self.best_canvases(name) for name in self.models}
         names = {y: label_of(y) for y in self.classes}
-        for finding in (finding for best in found.values() for finding in best):
-            if finding.class_name:
-                names[finding.target] = _short(finding.class_name)
+        for best in found.values():
+            names |= {each.target: _short(each.class_name) for each in best if each.class_name}
         labels = distinct_names(names)
         models = distinct_names({i: _short(name) for i, name in enumerate(found)})
+        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         for model, best in zip(models.values(), found.values()):
-            for finding in best:
-                label = labels[finding.target]
-                values.setdefault(model, {})[label] = finding.power.value
-                faint |= {(model, label)} if finding.scores[finding.area].is_weak else set()
+            if best:
+                values[model] = {labels[each.target]: each.power.value for each in best}
+            weak = (each.target for each in best if each.scores[each.area].is_weak)
+            faint |= {(model, labels[target]) for target in weak}
         area = 100 * float(self.settings["areas"][0])
         title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
         return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
@@ -298,9 +296,8 @@ def sweep(
         bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not shown)
         with bar, closing(outcomes):
             for source, error, warned in outcomes:
-                failures = {m: why for m, why in found.failures.items() if m != source.name}
-                failures |= {} if error is None else {source.name: error}
-                found = replace(found, failures=failures)
+                failures = {**found.failures, source.name: error}
+                found = replace(found, failures={m: why for m, why in failures.items() if why})
                 _write(found)
                 bar.update()
                 for text, category in dict.fromkeys(warned):
