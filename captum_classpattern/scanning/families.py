@@ -73,7 +73,9 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     for first in range(0, task.n_classes, together):
         group = list(range(first, min(first + together, task.n_classes)))
         found = folder and folder.find([(size, y) for y in group for size in SIZES])
-        if not found:
+        if found:
+            note_half_passes(2 * len(group) * PATCH_PASSES)
+        else:
             by_area = explainer.search(
                 torch.full((len(group), *shape), GREY, device=device),
                 group,
@@ -123,10 +125,6 @@ class PatternFolder(Folder):
         if not self.read(SEARCH) or not all(path.exists() for path in paths.values()):
             return None
         return {key: Pattern.load(path) for key, path in paths.items()}
-
-    def count(self) -> int:
-        """How many patterns are there."""
-        return len([*self.path.glob("[0-9]*.safetensors")]) if self.read(SEARCH) else 0
 
     def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
         """Writes patterns, next to others of the same scan."""

@@ -151,10 +151,8 @@ def measure(
         )
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else PatternFolder(Path(folder), key)
-    kept = 0 if place is None else place.count()
-    total = n_classes * families.PASSES - kept * families.PATCH_PASSES / len(SIZES)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(total, desc="Scanning", disable=not shown):
+    with passes_bar(n_classes * families.PASSES, desc="Scanning", disable=not shown):
         task = families.ScanTask(model, sample, n_classes, settings, place)
         patterns = families.search_patches(task)
         further = {name: families.search_further(name, task) for name in CHANGES}
