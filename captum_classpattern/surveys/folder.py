@@ -118,10 +118,9 @@ class SurveyFolder(Folder):
                 pattern.save(path)
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
-        path = findings_file(self.path, target)
-        self.write(str(path.relative_to(self.path)), {"rows": rows})
+        self.write(f"findings/{target}.json", {"rows": rows})
         self.found[target] = [read_finding(row, folder) for row in rows]
-        self._files.add(path)
+        self._files.add(self.path / f"findings/{target}.json")
 
     def write_summary(self, info: Mapping[str, Any]) -> None:
         """Writes results.json, with the classes that other processes search or have added. It is
@@ -138,7 +137,7 @@ class SurveyFolder(Folder):
 
     def _read(self, path: Path) -> None:
         """Takes over the class of a file, if all kinds of canvas are there."""
-        data = self.read(str(path.relative_to(self.path)))
+        data = self.read(f"findings/{path.name}")
         try:
             findings = [read_finding(row, self.path / "patterns") for row in data["rows"]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -148,11 +147,6 @@ class SurveyFolder(Folder):
             ) from error
         if findings and len(findings) == len(data["settings"].get("canvases", findings)):
             self.found[findings[0].target] = findings
-
-
-def findings_file(folder: Path, target: int) -> Path:
-    """The file of a finished class."""
-    return folder / "findings" / f"{target}.json"
 
 
 def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str | None) -> Path:

@@ -55,7 +55,7 @@ from captum_classpattern.optimization.pool import (
 from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.scores.examples import StampedImages, stamp_examples
+from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import RESULTS, VERSION, SurveyFolder
@@ -227,7 +227,15 @@ class SurveyTask:
         if name is not None:
             for pattern in patterns.values():
                 pattern.info["class_name"] = name
-        return Finding(patterns, kind, scores, name, stamped=self._stamp(patterns))
+        images, seed = self.scorer.images, self.settings.seed
+        names = self.class_names or images.class_names
+        with preserve_state(self.model, seed):
+            stamped = {
+                area: shown
+                for area, pattern in patterns.items()
+                if (shown := stamp_examples(self.model, pattern.topk(area), images, names, seed))
+            }
+        return Finding(patterns, kind, scores, name, stamped=stamped)
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
@@ -256,17 +264,6 @@ class SurveyTask:
             )
         note_half_passes(len(others) + 2 * n)
         return scores
-
-    def _stamp(self, patterns: Mapping[float, Pattern]) -> dict[float, StampedImages]:
-        """Some held-out images with the pattern of each area."""
-        images, seed = self.scorer.images, self.settings.seed
-        names = self.class_names or images.class_names
-        with preserve_state(self.model, seed):
-            return {
-                area: stamped
-                for area, pattern in patterns.items()
-                if (stamped := stamp_examples(self.model, pattern.topk(area), images, names, seed))
-            }
 
 
 def search_classes(
@@ -403,7 +400,7 @@ def split(
     names = images.names_for(model, class_names)
     if held_out is None:
         return *images.halves(seed), names
-    listed = None if names is None else names.names
+    listed = names.names if names else None
     unseen = LabelledImages.of(held_out, None, model, listed, argument="held-out images")
     return images, unseen, names
 
@@ -499,8 +496,9 @@ def explain_class(
         search, unseen, names = split(classifier, given, held_out, class_names, settings.seed)
         _ = search.known_labels, unseen.known_labels  # or an error
         classes = find_classes([cast(Any, target)], names)
-        listed = None if names is None else names.names
-        found = search_classes(classifier, search, unseen, settings, classes, listed)
+        found = search_classes(
+            classifier, search, unseen, settings, classes, names.names if names else None
+        )
     known: dict[str, Any] = {"search_images": len(search), "held_out_images": len(unseen)}
     explained = [replace(each, accuracy=found.info["accuracy"], **known) for each in found]
     [best] = best_of_each(explained)
@@ -608,5 +606,5 @@ def survey(
         images, unseen, names = split(model, images, held_out, class_names, settings.seed)
         every = range(images.count_outputs(model))
         targets = [*every] if classes is None else find_classes(classes, names)
-        listed = None if names is None else names.names
+        listed = names.names if names else None
         return search_classes(model, images, unseen, settings, targets, listed, place)

@@ -26,7 +26,7 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.folder import RESULTS, Folder, findings_file
+from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
 from captum_classpattern.surveys.survey import (
@@ -354,7 +354,7 @@ class Work:
         with suppress(OSError, KeyError, TypeError, ValueError):  # if damaged, its survey fails
             summary = Folder(folder).read(RESULTS)
             if summary["complete"] and {*self.classes} <= {*summary["classes"]}:
-                return all(findings_file(folder, y).exists() for y in self.classes)
+                return all((folder / f"findings/{y}.json").exists() for y in self.classes)
         return False
 
 
