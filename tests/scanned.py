@@ -9,9 +9,8 @@ from torch import nn
 from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.closer import look_closer
 from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.profile import Profile, look_closer
 from captum_classpattern.scanning.scan import judge
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]

@@ -1,5 +1,7 @@
 """The site of a sweep: an index of models and classes, and a page for each class."""
 
+import os
+import re
 from pathlib import Path
 from statistics import fmean
 from urllib.parse import quote
@@ -16,20 +18,34 @@ from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_BYTES = 2_000_000  # of the cards of a page
 INDEX = "index.html"
+FOLDERS = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")
 LINK = Markup('<a href="{}">{}</a>')
 
 
 def write_site(sweep: Sweep, folder: Path) -> Path:
-    """Writes the index and the pages of all classes; patterns are read one class at a time."""
+    """Writes the index and the pages of all classes, in place of those of an earlier run; patterns
+    are read one class at a time."""
     folder.mkdir(parents=True, exist_ok=True)
+    for page in folder.glob("[0-9]*.html"):
+        page.unlink()  # its class or its models may be gone
     found: dict[int, dict[str, list[Finding]]] = {}
     for name in sweep.models:
         for finding in sweep.survey(name):
             found.setdefault(finding.target, {}).setdefault(name, []).append(finding)
     classes = as_table(_write_class(folder, found.pop(target)) for target in sorted(found))
     *figure, models = sweep.sections(whole=True)
-    listed = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
-    return html.write_page(folder / INDEX, sweep.text(), [*figure, *listed])
+    sections = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
+    if sweep.failures:
+        reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
+        failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
+        sections += [html.heading("Failed"), failed]
+    return html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
+
+
+def _without_folders(sweep: Sweep, model: str) -> str:
+    """Why a model failed; of paths, a page shows the file names alone."""
+    folder = os.path.dirname(str(sweep.rows[model].get("path") or ""))
+    return FOLDERS.sub("", sweep.failures[model].replace(f"{folder}{os.sep}", "/"))
 
 
 def _write_class(folder: Path, found: dict[str, list[Finding]]) -> html.Row:

@@ -21,8 +21,7 @@ class FamilyComparison:
     excess: ClassScores  # of each class over its mean, (K,)
     standardised: ClassScores  # the excess of each class, see :func:`decide`, (K,)
     usual_standardised: ClassScores  # that of the first class of each reference, (n,)
-    median_excess: float
-    usual_median: tuple[float, float]  # the least and the largest of the references'
+    of_another_kind: bool  # all classes are stronger than those of the references, not one alone
 
     @property
     def largest(self) -> float:
@@ -38,13 +37,6 @@ class FamilyComparison:
     def target(self) -> int:
         """The first class."""
         return self.order[0]
-
-    @property
-    def of_another_kind(self) -> bool:
-        """Whether all classes are stronger than those of the references, not one alone. Weaker ones
-        need no caution: they lower the largest excess."""
-        median = self.median_excess
-        return median > self.usual_median[1] and median >= SHARED * float(self.excess.max())
 
 
 @dataclass(frozen=True)
@@ -109,8 +101,8 @@ def decide(
             excess[-1],
             standardised[-1],
             statistics[-1][:-1],
-            float(medians[-1]),
-            (float(medians[:-1].min()), float(medians[:-1].max())),
+            # weaker ones need no caution: they lower the largest excess
+            bool(medians[-1] > medians[:-1].max() and medians[-1] >= SHARED * excess[-1].max()),
         )
     largest = np.max(statistics, axis=0)  # of each model
     family = max(comparisons, key=lambda name: comparisons[name].largest)

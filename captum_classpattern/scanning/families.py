@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -73,7 +73,9 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     for first in range(0, task.n_classes, together):
         group = list(range(first, min(first + together, task.n_classes)))
         found = folder and folder.find([(size, y) for y in group for size in SIZES])
-        if not found:
+        if found:
+            note_half_passes(2 * len(group) * PATCH_PASSES)
+        else:
             by_area = explainer.search(
                 torch.full((len(group), *shape), GREY, device=device),
                 group,
@@ -111,11 +113,11 @@ def unit_of(shape: Sequence[int]) -> str:
     return "pixels" if grid_of(shape) is None else "cells"
 
 
+@dataclass
 class PatternFolder(Folder):
     """The patterns of one scan, by number of pixels and class."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(path, settings, "scan")
+    kind: str = "scan"
 
     def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
         """These patterns, or None unless all are there."""
@@ -123,10 +125,6 @@ class PatternFolder(Folder):
         if not self.read(SEARCH) or not all(path.exists() for path in paths.values()):
             return None
         return {key: Pattern.load(path) for key, path in paths.items()}
-
-    def count(self) -> int:
-        """How many patterns are there."""
-        return len([*self.path.glob("[0-9]*.safetensors")]) if self.read(SEARCH) else 0
 
     def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
         """Writes patterns, next to others of the same scan."""

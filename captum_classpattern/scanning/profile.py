@@ -1,8 +1,8 @@
 """What a scan measures of a model: how far a few learned pixels, a perturbation and a warp make it
-predict each class."""
+predict each class; and a closer look at one class, on images that the search has not seen."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
+from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     LabelledImages,
@@ -35,11 +35,19 @@ from captum_classpattern.scanning.families import (
     SOLVER,
     PatternFolder,
 )
+from captum_classpattern.scores.examples import (
+    EXAMPLES,
+    StampedImages,
+    choose_images,
+    with_predictions,
+)
+from captum_classpattern.scores.power import PredictivePower, hits_of, power_of
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
 VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
+LOOKED_AT, AT_ONCE = 500, 100  # images of a closer look: in all, and in one batch
 NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others", "gains")
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 2,
@@ -102,6 +110,18 @@ class Profile:
         best = max(self.powers[size][target] for size in SCORED)
         return min(size for size in SCORED if self.powers[size][target] >= MOST * best)
 
+    def change_of(self, family: str, target: int) -> Callable[[Tensor], Tensor]:
+        """What changes images (N, C, H, W) as a family has found for a class."""
+        if family == PATCHES:
+            return self.patterns[self.enough_pixels(target), target].stamp
+        value = self.changes[family][target]
+
+        def apply(images: Tensor) -> Tensor:
+            change = CHANGES[family](tuple(images.shape[1:]))
+            return change.apply(value.to(images)[None], images[None])[0]
+
+        return apply
+
     def scores(self) -> dict[str, ClassScores]:
         """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
         that count, of others the gains."""
@@ -131,10 +151,8 @@ def measure(
         )
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else PatternFolder(Path(folder), key)
-    kept = 0 if place is None else place.count()
-    total = n_classes * families.PASSES - kept * families.PATCH_PASSES / len(SIZES)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(total, desc="Scanning", disable=not shown):
+    with passes_bar(n_classes * families.PASSES, desc="Scanning", disable=not shown):
         task = families.ScanTask(model, sample, n_classes, settings, place)
         patterns = families.search_patches(task)
         further = {name: families.search_further(name, task) for name in CHANGES}
@@ -203,3 +221,60 @@ def key_of(
         "captum_classpattern": VERSION,
         **SETTINGS,
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one family found for one class, on images of other classes.
+
+    ``power`` is that of the change. The search has not seen these images, unless fewer were left
+    than validated it: then ``unseen`` is False, and they are the validation images. ``before`` and
+    ``after`` show some of them with the model's predictions.
+    """
+
+    target: int
+    power: PredictivePower
+    unseen: bool
+    before: StampedImages
+    after: StampedImages
+
+
+def look_closer(
+    model: Classifier,
+    images: LabelledImages,
+    profile: Profile,
+    targets: dict[str, int],
+    names: Sequence[str],
+    settings: SearchSettings,
+) -> dict[str, Look]:
+    """A look at one class of each family."""
+    seed, at_once = settings.seed, min(settings.internal_batch_size or AT_ONCE, AT_ONCE)
+    sample, _ = draw_sample(model, images, len(names), seed)
+    _, validation = split_for_validation(sample, seed)
+    with preserve_state(model, seed):
+        first = sample.take([0])
+        classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
+        seen, looks = set(sample.hashes), dict[str, Look]()
+        left = [i for i, image in enumerate(images.hashes) if image not in seen]
+        rest = validation
+        if left:
+            rest = ensure_labels(model, images.subset(left)).stratified_sample(LOOKED_AT)
+        for family, target in targets.items():
+            others, fewest = rest.without_class(target), validation.without_class(target)
+            unseen = bool(left) and len(others) >= len(fewest)
+            others = others if unseen else fewest
+            change, place = profile.change_of(family, target), device_and_dtype(model, first)
+            parts = torch.split(others.images, at_once)
+            without = hits_of(classifier, parts, target).hits
+            changed = (change(part.to(*place)) for part in parts)
+            hits = hits_of(classifier, changed, target).hits
+            chosen = choose_images(others, target, EXAMPLES, seed)
+            shown, labels = others.images[chosen].to(*place), others.known_labels[chosen]
+            looks[family] = Look(
+                target,
+                power_of(hits, len(others), without),
+                unseen,
+                with_predictions(classifier, shown, labels, names),
+                with_predictions(classifier, change(shown), labels, names),
+            )
+        return looks

@@ -104,14 +104,13 @@ class ReferenceSet:
             name (str): The model's name in the set. One of the same name is replaced.
             images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes, the same
                 for all models of the set.
-            recipe (Mapping, optional): How it was trained: settings and their values, such as
+            recipe (Mapping, optional): How it was trained, in values that JSON has, such as
                 ``{"network": "ResNet-18", "epochs": 30}``. Default: None (not known).
             model, labels, seed, precision, internal_batch_size, show_progress: As in :func:`scan`.
 
         Raises:
-            TypeError: If the recipe has values that JSON does not have.
-            ValueError: If the model has another number of classes than the set, the same weights as
-                another one, or the images are others.
+            TypeError, ValueError: If the recipe has other values; if the model has another number
+                of classes than the set, or the same weights as another one, or the images differ.
         """
         settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back

@@ -17,7 +17,6 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.scanning.closer import Look, look_closer
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
     NOTHING,
@@ -34,7 +33,14 @@ from captum_classpattern.scanning.families import (
     PatternFolder,
     unit_of,
 )
-from captum_classpattern.scanning.profile import PER_CLASS, Profile, ScanOptions, measure
+from captum_classpattern.scanning.profile import (
+    PER_CLASS,
+    Look,
+    Profile,
+    ScanOptions,
+    look_closer,
+    measure,
+)
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
 from captum_classpattern.scores.intervals import wilson
@@ -316,7 +322,7 @@ class Scan(Decision, Result):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        profile = self.profile
+        profile, comparison = self.profile, self.comparison
         powers = {**{str(size): each for size, each in profile.powers.items()}, **profile.others}
         rows = [
             {
@@ -324,32 +330,30 @@ class Scan(Decision, Result):
                 "name": name,
                 "powers": {of: each[target] for of, each in powers.items()},
                 "gains": {of: each[target] for of, each in profile.gains.items()},
-                "excess": float(self.comparison.excess[target]),
+                "excess": float(comparison.excess[target]),
             }
             for target, name in enumerate(self.class_names)
         ]
-        found = {
-            family: {
+        families = dict[str, dict[str, Any]]()
+        for family, each in self.comparisons.items():
+            families[family] = {
                 "target": each.target,
                 "target_name": self.class_names[each.target],
                 "lead": each.largest,
                 "leads": each.standardised.tolist(),
                 "reference_leads": each.usual_standardised.tolist(),
-                **(look.power.as_columns() | {"unseen_images": look.unseen} if look else {}),
             }
-            for family, each in self.comparisons.items()
-            for look in [self.looks.get(family)]
-        }
+            if look := self.looks.get(family):
+                families[family] |= {**look.power.as_columns(), "unseen_images": look.unseen}
         first = ("verdict", "target", "target_name", "p_value", "alpha", "family", "reason")
         return {
-            **{name: getattr(self, name) for name in first},
-            "next_steps": self.next_steps,
-            "families": found,
+            **{name: getattr(self, name) for name in (*first, "next_steps")},
+            "families": families,
             "n_references": len(self.references),
             "likeness": self.likeness,
-            "accuracy": self.profile.accuracy,
+            "accuracy": profile.accuracy,
             "notes": self.notes,
-            "search": dict(self.profile.key),
+            "search": dict(profile.key),
             "classes": rows,
         }
 

@@ -142,23 +142,9 @@ class Finding(Result):
         return self.pattern.target if self.row is None else int(self.row["class"])
 
     @property
-    def _searched(self) -> Mapping[str, Any]:
-        """How the patterns were found: what their file says, or else what they say themselves."""
-        if self.row is not None:
-            return self.row
-        names = ("search_power", "passes", "precision")
-        return {
-            "areas": {
-                str(area): {name: pattern.info.get(name) for name in names}
-                for area, pattern in self.patterns.items()
-            },
-            **{name: self.pattern.info.get(name) for name in ("search_images_hash", "settings")},
-        }
-
-    @property
     def search_powers(self) -> dict[float, float]:
         """The power of each area's pattern on the validation images, which chose its canvas."""
-        areas = self._searched["areas"]
+        areas = self.as_dict()["areas"]
         return {float(area): each["search_power"] for area, each in areas.items()}
 
     @property
@@ -167,18 +153,8 @@ class Finding(Result):
         return self.class_name or label_of(self.target)
 
     def stamp(self, images: Tensor) -> Tensor:
-        r"""
-        Puts the binary pattern of the first area on images, see :meth:`Pattern.stamp`.
-
-        Args:
-            images (Tensor): (N, C, H, W), or one image (C, H, W), on any device.
-
-        Returns:
-            *Tensor*: The stamped images, with shape, dtype and device of ``images``.
-
-        Raises:
-            TypeError, ValueError: As :meth:`Pattern.stamp`.
-        """
+        """Puts the binary pattern of the first area on images (N, C, H, W) or (C, H, W), as
+        :meth:`Pattern.stamp`."""
         return self.pattern.topk(self.area).stamp(images)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -264,15 +240,22 @@ class Finding(Result):
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        known = self._searched
-        scores = {str(area): each.as_dict() for area, each in self.scores.items()}
+        """Plain values, for JSON: those of the file, if the finding was read from one."""
+        if self.row is not None:
+            return dict(self.row)
+        names, info = ("search_power", "passes", "precision"), self.pattern.info
         return {
-            **known,
+            "areas": {
+                str(area): {
+                    **{name: self.patterns[area].info.get(name) for name in names},
+                    **scores.as_dict(),
+                }
+                for area, scores in self.scores.items()
+            },
+            **{name: info.get(name) for name in ("search_images_hash", "settings")},
             "class": self.target,
             "class_name": self.class_name,
             "canvas": self.canvas,
-            "areas": {area: {**known["areas"][area], **each} for area, each in scores.items()},
         }
 
 

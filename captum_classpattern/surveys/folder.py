@@ -4,6 +4,7 @@ or not at all, so that a search can continue, and many processes can write into 
 import json
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ FORMATS = {"sweep": "captum_classpattern sweep"}  # what files say that others c
 VERSION = "captum_classpattern"  # the one setting that may differ on resume
 
 
+@dataclass
 class Folder:
     """Files of JSON, each with the ``settings`` that it depends on. Those that are read must have
     been written with the same settings, unless these are None.
@@ -35,10 +37,9 @@ class Folder:
         kind (str): What error messages call the search. Default: "search".
     """
 
-    def __init__(
-        self, path: Path, settings: Mapping[str, Any] | None = None, kind: str = "search"
-    ) -> None:
-        self.path, self.settings, self.kind = path, settings, kind
+    path: Path
+    settings: Mapping[str, Any] | None = None
+    kind: str = "search"
 
     def read(self, name: str) -> dict[str, Any]:
         """What a file holds; nothing if there is none."""
@@ -80,6 +81,7 @@ class Folder:
             )
 
 
+@dataclass
 class SurveyFolder(Folder):
     """The findings in a survey's folder, by class (``found``).
 
@@ -87,10 +89,10 @@ class SurveyFolder(Folder):
     the images that they are shown on, and ``results.json`` a summary of all.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
-        super().__init__(path, settings)
-        self.found: dict[int, list[Finding]] = {}
-        self._files: set[Path] = set()  # those that were read, or written here
+    found: dict[int, list[Finding]] = field(default_factory=dict, init=False)
+    _files: set[Path] = field(default_factory=set, init=False)  # that were read, or written here
+
+    def __post_init__(self) -> None:
         self.summary = self.read(RESULTS)
         self.read_new()
 
@@ -116,10 +118,9 @@ class SurveyFolder(Folder):
                 pattern.save(path)
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
-        path = findings_file(self.path, target)
-        self.write(str(path.relative_to(self.path)), {"rows": rows})
+        self.write(f"findings/{target}.json", {"rows": rows})
         self.found[target] = [read_finding(row, folder) for row in rows]
-        self._files.add(path)
+        self._files.add(self.path / f"findings/{target}.json")
 
     def write_summary(self, info: Mapping[str, Any]) -> None:
         """Writes results.json, with the classes that other processes search or have added. It is
@@ -136,7 +137,7 @@ class SurveyFolder(Folder):
 
     def _read(self, path: Path) -> None:
         """Takes over the class of a file, if all kinds of canvas are there."""
-        data = self.read(str(path.relative_to(self.path)))
+        data = self.read(f"findings/{path.name}")
         try:
             findings = [read_finding(row, self.path / "patterns") for row in data["rows"]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -146,11 +147,6 @@ class SurveyFolder(Folder):
             ) from error
         if findings and len(findings) == len(data["settings"].get("canvases", findings)):
             self.found[findings[0].target] = findings
-
-
-def findings_file(folder: Path, target: int) -> Path:
-    """The file of a finished class."""
-    return folder / "findings" / f"{target}.json"
 
 
 def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str | None) -> Path:

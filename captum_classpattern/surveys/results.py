@@ -65,54 +65,24 @@ class Survey(Result):
         """The areas, first the one of :attr:`Finding.pattern`."""
         return list(self.findings[0].scores) if self.findings else []
 
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Where the model came from, for one of :func:`load_model`."""
-        return dict(self.info.get("provenance") or {})
-
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
-        r"""
-        The scores of each class on a kind of canvas at an area, as :func:`stands_out` takes them.
-
-        Args:
-            canvas (str): Kind of canvas.
-            area (float): One of the areas that were searched.
-
-        Returns:
-            *dict[int, Scores]*: By class.
-
-        Raises:
-            ValueError: If nothing was searched there.
-        """
+        """The scores of each class on a kind of canvas at an area, by class, as :func:`stands_out`
+        takes them. An error if nothing was searched there."""
         found = {f.target: f.scores for f in self if f.canvas == canvas and area in f.scores}
         if not found:
             raise ValueError(f"no class was searched on {canvas!r} canvases at area {area}")
         return {target: scores[area] for target, scores in found.items()}
 
     def strongest(self, canvas: str, area: float) -> str:
-        r"""
-        A sentence: which class's pattern is strongest on a kind of canvas, and whether it stands
-        out, see :func:`stands_out`.
-
-        Args:
-            canvas (str): Kind of canvas.
-            area (float): One of the areas that were searched.
-
-        Returns:
-            *str*: For example "white canvas, 5 % of the pixels: cat, 90.0 %; next dog, 50.0 %. cat
-            stands out."
-        """
+        """A sentence: which class's pattern is strongest on a kind of canvas at an area, and
+        whether it stands out, see :func:`stands_out`. For example: "white canvas, 5 % of the
+        pixels: cat, 90.0 %; next dog, 50.0 %. cat stands out.\""""
         text, unknown = self._strongest(canvas, area)
         return f"{text}; {unknown.format('it')}." if unknown else text
 
     def strongest_of_each(self) -> list[str]:
-        r"""
-        The sentences of :meth:`strongest` for each kind of canvas and area.
-
-        Returns:
-            *list[str]*: The sentences, and after them, once for all, why it is not known whether a
-            class stands out.
-        """
+        """The sentences of :meth:`strongest` for each kind of canvas and area, and after them, once
+        for all, why it is not known whether a class stands out."""
         found = [self._strongest(*each) for each in product(self.canvases, self.areas)]
         reasons = dict.fromkeys(f"{unknown.format('a class')}." for _, unknown in found if unknown)
         return [*(f"{text}." if unknown else text for text, unknown in found), *reasons]
@@ -121,20 +91,18 @@ class Survey(Result):
         """The sentence, and why it does not say whether the class, {}, stands out."""
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
         first, *others = sorted(scores, key=lambda target: -scores[target].power.value)
-        power = scores[first].power
+        power, total = scores[first].power, self.n_classes
         pixels = f"{100 * area:.3g} % of the pixels"
         text = f"{canvas} canvas, {pixels}: {labels[first]}, {100 * power.value:.1f} %"
         if others:
             text += f"; next {labels[others[0]]}, {100 * scores[others[0]].power.value:.1f} %"
-        if self.n_classes is None:
-            return f"{text}.", ""
-        if len(scores) < self.n_classes:
+        if total is not None and len(scores) < total:
             verb = "was" if len(scores) == 1 else "were"
-            searched = f"{len(scores)} of {self.n_classes} classes {verb} searched"
+            searched = f"{len(scores)} of {total} classes {verb} searched"
             return text, f"{searched}, so whether {{}} stands out is not known"
-        if not scores[first].enough_images:
+        if total is not None and not scores[first].enough_images:
             return text, f"{power.n} images are too few to tell whether {{}} stands out"
-        outstanding = stands_out(scores, first, self.n_classes)
+        outstanding = total is not None and stands_out(scores, first, total)
         return f"{text}.{f' {labels[first]} stands out.' * outstanding}", ""
 
     def best_canvases(self) -> list[Finding]:
@@ -155,9 +123,9 @@ class Survey(Result):
         for finding in self:
             row: dict[str, Any] = {}
             for each in finding.rows():
-                area = each.pop("area")
-                columns = {name.format(f"_{area:g}"): each.pop(name.format("")) for name in OF_AREA}
-                row = {**each, **row, **columns}
+                suffix = f"_{each.pop('area'):g}"
+                of_area = {name.format(suffix): each.pop(name.format("")) for name in OF_AREA}
+                row = {**each, **row, **of_area}
             rows.append(row)
         return as_table(rows)
 
@@ -170,7 +138,8 @@ class Survey(Result):
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws the best canvas of each class, as :func:`plot_patterns` does, with its
-        :attr:`Finding.examples`; if there are many classes, those with the highest power.
+        :attr:`Finding.examples`: a row for each class, those with the highest power if there are
+        many.
 
         Args:
             max_classes (int): Draw at most this many classes. Default: 20.
@@ -178,7 +147,7 @@ class Survey(Result):
             use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
         Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes, one row for each class.
+            *tuple[Figure, ndarray]*: The figure and its axes.
 
         Raises:
             ValueError: If nothing was found, or a canvas has neither one nor three channels.
@@ -196,7 +165,8 @@ class Survey(Result):
 
     def text(self) -> str:
         """The model's accuracy, and how many classes have patterns above their controls."""
-        source, accuracy = self.provenance.get("source"), self.info.get("accuracy")
+        source = (self.info.get("provenance") or {}).get("source")
+        accuracy = self.info.get("accuracy")
         scores = [finding.scores[finding.area] for finding in self.best_canvases()]
         above = sum(each.beats_controls for each in scores)
         texts = ["Class patterns" if source is None else f"Class patterns of {source}"]
@@ -239,16 +209,8 @@ class Survey(Result):
         yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        r"""
-        Writes all findings into a folder, as ``survey(..., folder=...)`` does.
-
-        Args:
-            folder (str or PathLike): The folder. If it holds findings already, they must have been
-                made with the same settings; those of other classes stay.
-
-        Raises:
-            ValueError: If the folder holds findings of other settings.
-        """
+        """Writes all findings into a folder, as ``survey(..., folder=...)`` does. Findings of other
+        classes stay; an error if they were made with other settings."""
         info = {"settings": {}, "n_classes": self.n_classes, "classes": self.classes, **self.info}
         store = SurveyFolder(Path(folder), info["settings"])
         for target in self.classes:
@@ -257,20 +219,9 @@ class Survey(Result):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Survey":
-        r"""
-        Reads the findings in a folder that ``survey(..., folder=...)``, :meth:`save` or
-        ``classpattern search`` wrote, finished or not.
-
-        Args:
-            folder (str or PathLike): The folder.
-
-        Returns:
-            *Survey*: The findings, class by class.
-
-        Raises:
-            FileNotFoundError: If there is no survey in the folder.
-            ValueError: If a file is damaged (a pattern's file: when the pattern is first used).
-        """
+        """Reads the findings in a folder that ``survey(..., folder=...)``, :meth:`save` or
+        ``classpattern search`` wrote, finished or not. An error if there are none, or a file is
+        damaged (a pattern's file: when the pattern is first used)."""
         store = SurveyFolder(Path(folder))
         if not store.summary:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")

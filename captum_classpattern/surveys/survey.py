@@ -1,5 +1,5 @@
-"""``survey``: the search of many classes of one model. Of each pool of canvases the best is kept,
-and scored with its controls."""
+"""``explain_class`` and ``survey``: the search of one class of a model, or of many. Of each pool of
+canvases the best is kept, and scored with its controls."""
 
 import itertools
 import math
@@ -7,16 +7,14 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels
+from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels, is_whole
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
@@ -30,13 +28,16 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import (
     ClassNames,
     known_names,
+    label_of,
     name_of,
     parse_targets,
 )
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
+    Images,
     ImagesAndLabels,
     LabelledImages,
+    Labels,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -54,9 +55,9 @@ from captum_classpattern.optimization.pool import (
 from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.scores.examples import StampedImages, stamp_examples
+from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
-from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import RESULTS, VERSION, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
@@ -76,10 +77,11 @@ class SurveyOptions(SearchOptions, total=False):
 
 @dataclass(frozen=True)
 class SurveySettings(SearchSettings):
-    """How each class is searched: the :class:`SurveyOptions`."""
+    """How each class is searched: the :class:`SurveyOptions`. ``canvases`` becomes a dict: at most
+    how many canvases of each kind compete."""
 
     areas: Sequence[float] = AREAS
-    canvases: str | Sequence[str] | Mapping[str, int] = field(default_factory=lambda: CANVASES)
+    canvases: Any = field(default_factory=lambda: CANVASES)
     classes_together: int = 5
     show_progress: bool | None = None
     solver: Any = field(default="swap", init=False)
@@ -93,12 +95,7 @@ class SurveySettings(SearchSettings):
                 f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
                 "class and kind of canvas"
             )
-        object.__setattr__(self, "canvases", self.pools)
-
-    @property
-    def pools(self) -> dict[str, int]:
-        """At most how many canvases of each kind compete."""
-        given: Any = [self.canvases] if isinstance(self.canvases, str) else self.canvases
+        given = [self.canvases] if isinstance(self.canvases, str) else self.canvases
         if isinstance(given, list | tuple):
             usual = CANVASES["positive"]
             given = {kind: 1 if kind in BLANK else usual for kind in given}
@@ -114,12 +111,12 @@ class SurveySettings(SearchSettings):
                     f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
                 )
             check_count(f"canvases[{kind!r}]", n)
-        return {kind: int(n) for kind, n in given.items()}
+        object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
         has images."""
-        most = self.pools[kind]
+        most: int = self.canvases[kind]
         if self.n_steps is None:
             most = min(most, most_canvases(self.budget or Swap.pool_budget))
         return most if kind in BLANK else max(1, min(most, images))
@@ -135,11 +132,11 @@ class SurveySettings(SearchSettings):
             held = 0 if held_out.labels is None else int((held_out.labels == y).sum())
             others = len(held_out) - held
             scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
-            total += len(self.areas) * len(self.pools) * scored / 2
-            total += sum(self.passes_of_pool(kind, own) for kind in self.pools)
+            total += len(self.areas) * len(self.canvases) * scored / 2
+            total += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
         return total
 
-    def passes_of_pool(self, kind: str, images: int) -> int:
+    def _passes_of_pool(self, kind: str, images: int) -> int:
         """About how many passes the search of a class with so many images takes, at all areas."""
 
         def cost(rounds: int) -> int:
@@ -153,96 +150,21 @@ class SurveySettings(SearchSettings):
             at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
         return cost(rounds) + (len(self.areas) - 1) * at_smaller
 
-    def progress(
-        self, desc: str, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
-    ) -> AbstractContextManager["tqdm[Any]"]:
-        """A bar over the passes of these classes, and of classifying the held-out images."""
-        total = len(held_out) / 2 + self.expected_passes(search, held_out, targets)
-        delay, disable = 0.0 if self.show_progress else LONG, self.show_progress is False
-        return passes_bar(total, desc=desc, delay=delay, disable=disable)
-
-    def keywords(self) -> dict[str, Any]:
-        """The settings as :meth:`ClassPattern.search` takes them; the bar is drawn here."""
-        shared = {name: getattr(self, name) for name in SearchOptions.__annotations__}
-        return {**shared, "area": [*self.areas], "keep": self.keep, "show_progress": False}
-
-    def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
-        """What decides the findings of a model, for the files of a folder."""
-        return {
-            "search_images": hash_of_images(search),
-            "held_out_images": hash_of_images(held_out),
-            "canvases": self.pools,
-            "areas": list(self.areas),
-            **self.limits(),
-            VERSION: versions()[VERSION],
-        }
-
 
 @dataclass(frozen=True)
 class SurveyTask:
-    """What finds the classes of a model, one after another: see :func:`begin`."""
+    """What finds the classes of a model, one after another."""
 
     model: Classifier
-    given: tuple[LabelledImages, LabelledImages]  # to search and to score on, perhaps unlabelled
     search: LabelledImages
-    scorer: Scorer
     explainer: ClassPattern
+    scorer: Scorer  # with the held-out images, and the model's predictions
     settings: SurveySettings
-    classes: Sequence[int]
-    n_classes: int
     class_names: Sequence[str] | None
-
-    @property
-    def held_out(self) -> LabelledImages:
-        """The held-out images with their labels, or else with the model's predictions."""
-        return self.scorer.images
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of the held-out images that the model labels correctly; None without labels."""
-        labels = self.given[1].labels
-        return None if labels is None else float((self.scorer.predicted == labels).float().mean())
-
-    def info(self) -> dict[str, Any]:
-        """How the classes are searched, for results.json; ``settings`` is all that decides the
-        findings."""
-        search, held_out = self.given
-        return {
-            "settings": {
-                "model": hash_of_model(self.model),
-                **self.settings.as_manifest(search, held_out),
-                "predictions": hash_of(self.scorer.predicted.tolist()),
-            },
-            "provenance": attribute_of(self.model, "provenance") or {},
-            "accuracy": self.accuracy,
-            "n_classes": self.n_classes,
-            "classes": list(self.classes),
-            "search_images": search.counts,
-            "held_out_images": held_out.counts,
-            "versions": versions(),
-        }
-
-    def run(self, folder: Path | None = None) -> Survey:
-        """Finds all classes that are not in the folder, and writes each when it is finished."""
-        started, info = time.perf_counter(), self.info()
-        store = None if folder is None else SurveyFolder(folder, info["settings"])
-        findings = [] if store is None else store.findings()
-        done = {finding.target for finding in findings}
-        missing = [y for y in self.classes if y not in done]
-        finished = [y for y in self.classes if y in done]
-        note_half_passes(round(2 * self.settings.expected_passes(*self.given, finished)))
-        for found in self.find(missing) if missing else [[]]:
-            info["seconds"] = round(time.perf_counter() - started, 1)
-            if store is not None:
-                if found:
-                    store.add(found)
-                store.write_summary(info)
-            findings += found
-        return Survey(findings, self.n_classes, info)
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
-        search, kinds = self.search, self.settings.pools
+        search, kinds = self.search, self.settings.canvases
         missing = [str(y) for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in BLANK for kind in kinds):
             raise ValueError(
@@ -272,9 +194,11 @@ class SurveyTask:
         rounds, whichever other classes are in the group.
         """
         search, settings = self.search, self.settings
+        shared = {name: getattr(settings, name) for name in SearchOptions.__annotations__}
+        shared["show_progress"] = False  # there is a bar over all classes
         best: dict[tuple[int, str], dict[float, Pattern]] = {}
         by_size: dict[tuple[str, int], list[int]] = {}
-        for kind, target in itertools.product(settings.pools, group):
+        for kind, target in itertools.product(settings.canvases, group):
             size = settings.pool_size(kind, len(search.of_class(target)))
             by_size.setdefault((kind, size), []).append(target)
         for (kind, size), targets in by_size.items():
@@ -282,12 +206,14 @@ class SurveyTask:
                 select_canvases(self.model, search, None, y, size, kind, seed=settings.seed)
                 for y in targets
             ]
-            found = self.explainer.search(
+            by_area = self.explainer.search(
                 torch.cat(canvases),
                 [target for target in targets for _ in range(size)],
-                **settings.keywords(),
+                area=[*settings.areas],
+                keep=settings.keep,
+                **shared,
             )
-            for area, patterns in found.items():
+            for area, patterns in by_area.items():
                 for pattern in patterns:
                     best.setdefault((pattern.target, kind), {})[area] = pattern
         return best
@@ -301,12 +227,20 @@ class SurveyTask:
         if name is not None:
             for pattern in patterns.values():
                 pattern.info["class_name"] = name
-        return Finding(patterns, kind, scores, name, stamped=self._stamp(patterns))
+        images, seed = self.scorer.images, self.settings.seed
+        names = self.class_names or images.class_names
+        with preserve_state(self.model, seed):
+            stamped = {
+                area: shown
+                for area, pattern in patterns.items()
+                if (shown := stamp_examples(self.model, pattern.topk(area), images, names, seed))
+            }
+        return Finding(patterns, kind, scores, name, stamped=stamped)
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
-        check_unseen(pattern, self.held_out)
-        others = self.held_out.without_class(pattern.target)
+        check_unseen(pattern, self.scorer.images)
+        others = self.scorer.images.without_class(pattern.target)
         if len(others) < DRAWS:
             raise ValueError(
                 f"there are {len(others)} held-out images that are not of class {pattern.target}: "
@@ -331,29 +265,26 @@ class SurveyTask:
         note_half_passes(len(others) + 2 * n)
         return scores
 
-    def _stamp(self, patterns: Mapping[float, Pattern]) -> dict[float, StampedImages]:
-        """Some held-out images with the pattern of each area."""
-        images, seed = self.held_out, self.settings.seed
-        names = self.class_names or images.class_names
-        with preserve_state(self.model, seed):
-            return {
-                area: stamped
-                for area, pattern in patterns.items()
-                if (stamped := stamp_examples(self.model, pattern.topk(area), images, names, seed))
-            }
 
-
-def begin(
+def search_classes(
     model: Classifier,
     search: LabelledImages,
     held_out: LabelledImages,
     settings: SurveySettings,
     classes: Sequence[int],
     class_names: Sequence[str] | None,
-) -> SurveyTask:
-    """Checks what a survey is given, and classifies the held-out images, once. It warns if the
-    model is close to guessing."""
-    with preserve_state(model, settings.seed):
+    folder: Path | None = None,
+) -> Survey:
+    """Finds all classes that are not in the folder, and writes each when it is finished. The
+    held-out images are classified once; it warns if the model is close to guessing."""
+    started = time.perf_counter()
+    name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
+    total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
+    delay, disable = 0.0 if settings.show_progress else LONG, settings.show_progress is False
+    with (
+        preserve_state(model, settings.seed),
+        passes_bar(total, desc=f"Searching{name}", delay=delay, disable=disable),
+    ):
         check_images(search, held_out, settings)
         sample = search.take([0])
         device, dtype = device_and_dtype(model, sample)
@@ -364,20 +295,65 @@ def begin(
         scorer = Scorer(model, held_out.to(device, dtype))
         note_half_passes(len(held_out))
         explainer = ClassPattern(model, labelled, check_accuracy=False)
-    task = SurveyTask(
-        model,
-        (search, held_out),
-        labelled,
-        scorer,
-        explainer,
-        settings,
-        classes,
-        n_classes,
-        class_names or known_names(model),
-    )
-    if task.accuracy is not None:
-        warn_if_guessing(task.accuracy, held_out.known_labels, n_classes, "held-out images")
-    return task
+        names = class_names or known_names(model)
+        task = SurveyTask(model, labelled, explainer, scorer, settings, names)
+        info = _describe(task, search, held_out, n_classes, classes)
+        if held_out.labels is not None:
+            warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
+        store = None if folder is None else SurveyFolder(folder, info["settings"])
+        findings = [] if store is None else store.findings()
+        done = {finding.target for finding in findings}
+        note_half_passes(
+            round(2 * settings.expected_passes(search, held_out, [y for y in classes if y in done]))
+        )
+        missing = [y for y in classes if y not in done]
+        for of_class in task.find(missing) if missing else [[]]:
+            info["seconds"] = round(time.perf_counter() - started, 1)
+            if store is not None:
+                if of_class:
+                    store.add(of_class)
+                store.write_summary(info)
+            findings += of_class
+    return Survey(findings, n_classes, info)
+
+
+def _describe(
+    task: SurveyTask,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    n_classes: int,
+    classes: Sequence[int],
+) -> dict[str, Any]:
+    """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
+    predicted, labels = task.scorer.predicted, held_out.labels
+    return {
+        "settings": {
+            "model": hash_of_model(task.model),
+            **manifest_of(task.settings, search, held_out),
+            "predictions": hash_of(predicted.tolist()),
+        },
+        "provenance": attribute_of(task.model, "provenance") or {},
+        "accuracy": None if labels is None else float((predicted == labels).float().mean()),
+        "n_classes": n_classes,
+        "classes": list(classes),
+        "search_images": search.counts,
+        "held_out_images": held_out.counts,
+        "versions": versions(),
+    }
+
+
+def manifest_of(
+    settings: SurveySettings, search: LabelledImages, held_out: LabelledImages
+) -> dict[str, Any]:
+    """What decides the findings of a model, for the files of a folder."""
+    return {
+        "search_images": hash_of_images(search),
+        "held_out_images": hash_of_images(held_out),
+        "canvases": settings.canvases,
+        "areas": list(settings.areas),
+        **settings.limits(),
+        VERSION: versions()[VERSION],
+    }
 
 
 def _next_class(images: LabelledImages, target: int) -> int:
@@ -412,7 +388,7 @@ def check_images(
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
-def split_images(
+def split(
     model: Classifier,
     images: LabelledImages,
     held_out: "ImagesAndLabels | None",
@@ -424,9 +400,125 @@ def split_images(
     names = images.names_for(model, class_names)
     if held_out is None:
         return *images.halves(seed), names
-    listed = None if names is None else names.names
+    listed = names.names if names else None
     unseen = LabelledImages.of(held_out, None, model, listed, argument="held-out images")
     return images, unseen, names
+
+
+def explain_class(
+    model: Classifier,
+    images: Images,
+    labels: Labels = None,
+    target: int | str | None = None,
+    *,
+    held_out: "ImagesAndLabels | None" = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
+    area: float = 0.05,
+    **options: Unpack[SearchOptions],
+) -> Finding:
+    r"""
+    Finds the pattern of a class: the few pixels that make the model predict the class on as many
+    other images as possible (Zhao et al. 2021, arXiv 2101.06898).
+
+    It splits the images into two halves, class by class. Patterns are searched on the first half,
+    on positive, white and black canvases. The second half only scores them, next to three controls.
+    The kind of canvas that did best on the validation images, a part of the first half, is
+    returned.
+
+    It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
+
+    Args:
+        model (Callable): A :class:`PixelClassifier`, or any other classifier from pixels
+            (B, C, H, W) in [0, 1] to logits (B, K). An ``nn.Module`` of normalised images needs
+            ``mean`` and ``std``.
+        images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
+            [0, 1]. Classes of :class:`LabelledImages` are matched with the model's by name, see
+            :meth:`LabelledImages.for_classifier`.
+        labels (Tensor or Sequence[int], optional): Their classes, in the model's numbers.
+            Default: None (those that come with the images).
+        target (int or str): The class, by its number or its name. Required.
+        held_out (LabelledImages, optional): The images to score on, which ``images`` must not
+            have. A Dataset or DataLoader with labels will do, or a pair of images and labels.
+            Default: None (half of ``images``).
+        mean (float or Sequence[float], optional): Mean of the pixels by which the model's images
+            are normalised, see :class:`PixelClassifier`. Default: None.
+        std (float or Sequence[float], optional): Standard deviation, likewise. Default: None.
+        class_names (Sequence[str], optional): The name of each class of the model, in their order.
+            Default: None (the model's, else those of the images).
+        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
+            canvases of each kind, see :func:`select_canvases`. Default: {"positive": 32, "white":
+            1, "black": 1}.
+        area (float): Share of the pixels in the pattern. Default: 0.05.
+        budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
+            weaker, and vary from seed to seed. Default: None (7,000).
+        max_seconds (float, optional): Stops the search after that time, with what was found; each
+            kind of canvas has an equal share. Choosing the canvases and scoring come on top.
+            Default: None.
+        seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
+        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
+            left. Default: None (after five seconds).
+        n_steps, feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
+            The control of random pixels keeps single pixels, whatever the ``feature_mask``.
+
+    Returns:
+        *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
+        on the other kinds of canvas. It shows itself in a notebook; ``plot()`` draws it.
+
+    Raises:
+        TypeError: If the model, the images or the target are of a wrong type, or a model that is
+            not an ``nn.Module`` is given ``mean`` or ``std``.
+        ValueError: If there are no labels, the class is unknown or has no images, or as
+            :func:`survey`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(90, 1, 8, 8), torch.arange(90) % 3
+        >>> found = explain_class(
+        ...     net, images, labels, "bee", mean=0.5, std=0.5, class_names=["ant", "bee", "cat"],
+        ...     n_steps=5)
+        >>> found.label, found.scores[0.05].power.n, len(found.others)
+        ('bee', 30, 2)
+        >>> found.stamp(images[:4]).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    _check_target(target, labels)
+    settings = SurveySettings(areas=[area], canvases=canvases, **options)
+    if settings.max_seconds is not None:
+        of_each = settings.max_seconds / len(settings.canvases)
+        settings = replace(settings, max_seconds=of_each)
+    classifier = over_pixels(model, mean, std, class_names)
+    with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
+        given = LabelledImages.of(images, labels, classifier, class_names)
+        search, unseen, names = split(classifier, given, held_out, class_names, settings.seed)
+        _ = search.known_labels, unseen.known_labels  # or an error
+        classes = find_classes([cast(Any, target)], names)
+        found = search_classes(
+            classifier, search, unseen, settings, classes, names.names if names else None
+        )
+    known: dict[str, Any] = {"search_images": len(search), "held_out_images": len(unseen)}
+    explained = [replace(each, accuracy=found.info["accuracy"], **known) for each in found]
+    [best] = best_of_each(explained)
+    return replace(best, others=tuple(each for each in explained if each is not best))
+
+
+def _check_target(target: Any, labels: Any) -> None:
+    """Raises an error unless there is one class, which is not at the place of the labels."""
+    if isinstance(labels, str) or (target is None and is_whole(labels)):
+        raise ArgumentTypeError(
+            f"the third argument is `labels`, got {labels!r}: name the class `target={labels!r}`"
+        )
+    if target is None:
+        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
+    if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
+        several = target.tolist() if isinstance(target, Tensor) else [*target]
+        raise ArgumentTypeError(
+            "`target` is one class: for several, use "
+            f"survey(model, images, ..., classes={several!r:.80})"
+        )
 
 
 def survey(
@@ -479,7 +571,8 @@ def survey(
             time, with what was found. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
-        n_steps, feature_mask, seed, precision, internal_batch_size: As in :func:`explain_class`.
+        n_steps, feature_mask, seed, precision, internal_batch_size: As in
+            :meth:`ClassPattern.search`.
 
     Returns:
         *Survey*: One :class:`Finding` for each class and kind of canvas, class by class.
@@ -510,9 +603,8 @@ def survey(
     model = over_pixels(forward_func, mean, std, class_names)
     with preserve_state(model, settings.seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
-        images, unseen, names = split_images(model, images, held_out, class_names, settings.seed)
+        images, unseen, names = split(model, images, held_out, class_names, settings.seed)
         every = range(images.count_outputs(model))
         targets = [*every] if classes is None else find_classes(classes, names)
-        with settings.progress("Searching", images, unseen, targets):
-            listed = None if names is None else names.names
-            return begin(model, images, unseen, settings, targets, listed).run(place)
+        listed = names.names if names else None
+        return search_classes(model, images, unseen, settings, targets, listed, place)

@@ -26,15 +26,16 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.folder import RESULTS, Folder, findings_file
+from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
 from captum_classpattern.surveys.survey import (
     SurveyOptions,
     SurveySettings,
-    begin,
     check_images,
     find_classes,
+    manifest_of,
+    search_classes,
 )
 
 SWEEP = "sweep.json"
@@ -130,14 +131,13 @@ class Sweep(Result):
             return as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
         rows, columns = [], self.columns
         for name in columns:  # one at a time: there may be thousands
-            for each in self.survey(name):
-                powers, further = each.search_powers, {**columns[name], "error": None}
-                for row in each.rows():
-                    known = {"model": name, **row, "search_power": powers[row["area"]]}
-                    rows.append({**known, **further, **known})
-        for name, reason in self.failures.items():
-            rows.append({"model": name, **columns[name], "error": reason})
-        return as_table(rows)
+            for finding in self.survey(name):
+                for row in finding.rows():
+                    power = finding.search_powers[row["area"]]
+                    known = {"model": name, **row, "search_power": power}
+                    rows.append({**known, **columns[name], "error": None, **known})
+        failed = self.failures.items()
+        return as_table([*rows, *({"model": m, **columns[m], "error": why} for m, why in failed)])
 
     def _model_row(self, name: str) -> dict[str, Any]:
         """A model in :meth:`table`."""
@@ -185,19 +185,18 @@ class Sweep(Result):
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
-        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         found = {name: self.best_canvases(name) for name in self.models}
         names = {y: label_of(y) for y in self.classes}
-        for finding in (finding for best in found.values() for finding in best):
-            if finding.class_name:
-                names[finding.target] = _short(finding.class_name)
+        for best in found.values():
+            names |= {each.target: _short(each.class_name) for each in best if each.class_name}
         labels = distinct_names(names)
         models = distinct_names({i: _short(name) for i, name in enumerate(found)})
+        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         for model, best in zip(models.values(), found.values()):
-            for finding in best:
-                label = labels[finding.target]
-                values.setdefault(model, {})[label] = finding.power.value
-                faint |= {(model, label)} if finding.scores[finding.area].is_weak else set()
+            if best:
+                values[model] = {labels[each.target]: each.power.value for each in best}
+            weak = (each.target for each in best if each.scores[each.area].is_weak)
+            faint |= {(model, labels[target]) for target in weak}
         area = 100 * float(self.settings["areas"][0])
         title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
         return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
@@ -268,6 +267,7 @@ def sweep(
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     options.setdefault("classes_together", 1)
+    shown, options["show_progress"] = options.get("show_progress"), False  # of models, not passes
     settings = SurveySettings(**options)
     _check_engine(engine, address, workers, needs)
     check_can_resume(settings.feature_mask)
@@ -292,13 +292,11 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, needs)
-        shown = bool(settings.show_progress)
         bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not shown)
         with bar, closing(outcomes):
             for source, error, warned in outcomes:
-                failures = {m: why for m, why in found.failures.items() if m != source.name}
-                failures |= {} if error is None else {source.name: error}
-                found = replace(found, failures=failures)
+                failures = {**found.failures, source.name: error}
+                found = replace(found, failures={m: why for m, why in failures.items() if why})
                 _write(found)
                 bar.update()
                 for text, category in dict.fromkeys(warned):
@@ -341,9 +339,8 @@ class Work:
             with warnings.catch_warnings(record=True) as caught:
                 model = source.open("cuda" if self.on_gpu else None)
                 names = common_names(model, self.search.class_names, self.search.labels)
-                images = self.search, self.held_out
-                task = begin(model, *images, self.settings, self.classes, names)
-                task.run(self.folder / folder_of(source.name))
+                images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
+                search_classes(model, *images, self.settings, self.classes, names, folder)
         except Exception as error:
             reason = reason_of(error)
         finally:
@@ -356,7 +353,7 @@ class Work:
         with suppress(OSError, KeyError, TypeError, ValueError):  # if damaged, its survey fails
             summary = Folder(folder).read(RESULTS)
             if summary["complete"] and {*self.classes} <= {*summary["classes"]}:
-                return all(findings_file(folder, y).exists() for y in self.classes)
+                return all((folder / f"findings/{y}.json").exists() for y in self.classes)
         return False
 
 
@@ -368,7 +365,7 @@ def reason_of(error: BaseException) -> str:
 
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
-    folder, settings = work.folder, work.settings.as_manifest(work.search, work.held_out)
+    folder, settings = work.folder, manifest_of(work.settings, work.search, work.held_out)
     settings["threads"] = work.threads
     if Folder(folder, settings, "sweep").read(SWEEP):
         found = Sweep.load(folder)

@@ -108,6 +108,18 @@ def test_hostile_names_are_escaped(tmp_path):
     assert all(EVIL in page.text for page in pages.values())
 
 
+def test_a_site_has_no_pages_of_an_earlier_run_and_says_why_models_failed(tmp_path):
+    sweep = Sweep.load(write_sweep(tmp_path / "s", ["m"], ["ant"], failing=["my zoo/lost"]))
+    (tmp_path / "site").mkdir()
+    for name in ("7_gone.html", "notes.html"):
+        (tmp_path / "site" / name).touch()
+    index = sweep.to_html(tmp_path / "site")
+    assert {path.name for path in index.parent.iterdir()} == {
+        *("index.html", "0_ant.html", "notes.html")
+    }
+    assert ["my zoo/lost", "no file at lost.pt"] in [*Page(index.read_text()).tables.values()][-1]
+
+
 def test_an_empty_sweep_has_an_index(tmp_path):
     write_sweep(tmp_path / "s", ("a",), ()).joinpath("a/results.json").unlink()
     page = pages_of(Sweep.load(tmp_path / "s").to_html(tmp_path / "site"))["index.html"]

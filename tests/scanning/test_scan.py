@@ -13,7 +13,6 @@ from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClas
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, scan
-from captum_classpattern.scanning.closer import look_closer
 from captum_classpattern.scanning.families import (
     CHANGES,
     SCORED,
@@ -22,7 +21,7 @@ from captum_classpattern.scanning.families import (
     WORDS,
     PatternFolder,
 )
-from captum_classpattern.scanning.profile import Profile, draw_sample
+from captum_classpattern.scanning.profile import Profile, draw_sample, look_closer
 from captum_classpattern.scanning.scan import judge
 
 
