@@ -20,26 +20,35 @@ MOST_BYTES = 2_000_000  # of the cards of a page
 INDEX = "index.html"
 FOLDERS = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")
 LINK = Markup('<a href="{}">{}</a>')
+TO_INDEX = "All classes"
 
 
 def write_site(sweep: Sweep, folder: Path) -> Path:
-    """Writes the index and the pages of all classes, in place of those of an earlier run; patterns
-    are read one class at a time."""
+    """Writes the index and the pages of all classes; patterns are read one class at a time. Pages
+    of an earlier run whose class is gone are removed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    for page in folder.glob("[0-9]*.html"):
-        page.unlink()  # its class or its models may be gone
     found: dict[int, dict[str, list[Finding]]] = {}
     for name in sweep.models:
         for finding in sweep.survey(name):
             found.setdefault(finding.target, {}).setdefault(name, []).append(finding)
-    classes = as_table(_write_class(folder, found.pop(target)) for target in sorted(found))
+    rows, written = [], set[str]()
+    for target in sorted(found):
+        row, files = _write_class(folder, found.pop(target))
+        rows.append(row)
+        written |= files
+    classes = as_table(rows)
     *figure, models = sweep.sections(whole=True)
     sections = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
         sections += [html.heading("Failed"), failed]
-    return html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
+    index = html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
+    for page in folder.glob("[0-9]*.html"):
+        is_ours = LINK.format(INDEX, TO_INDEX) in page.read_text(encoding="utf-8")
+        if is_ours and page.name not in written:
+            page.unlink()
+    return index
 
 
 def _without_folders(sweep: Sweep, model: str) -> str:
@@ -48,9 +57,9 @@ def _without_folders(sweep: Sweep, model: str) -> str:
     return FOLDERS.sub("", sweep.failures[model].replace(f"{folder}{os.sep}", "/"))
 
 
-def _write_class(folder: Path, found: dict[str, list[Finding]]) -> html.Row:
+def _write_class(folder: Path, found: dict[str, list[Finding]]) -> tuple[html.Row, set[str]]:
     """Writes the page of a class, with the patterns of all models, or several pages if one would be
-    too large; returns its row of the index."""
+    too large; returns its row of the index, and the files."""
     best = {name: best_of_each(findings)[0] for name, findings in found.items()}
     order = sorted(best, key=lambda name: -best[name].power.value)
     first, cards = best[order[0]], []
@@ -60,7 +69,7 @@ def _write_class(folder: Path, found: dict[str, list[Finding]]) -> html.Row:
     room = max(1, MOST_BYTES // max(map(len, cards)))  # models on a page
     stem = f"{first.target}" + (f"_{as_file_name(first.class_name)}" if first.class_name else "")
     files = {f"{stem}{f'_{i}' if i else ''}.html": i for i in range(0, len(order), room)}
-    links = {INDEX: "All classes"}
+    links = {INDEX: TO_INDEX}
     links |= {file: f"from model {i + 1}" for file, i in files.items() if len(files) > 1}
     text = (
         f"{first.label}\n{WHAT} Here are the patterns of {len(order):,} models, the strongest "
@@ -79,10 +88,11 @@ def _write_class(folder: Path, found: dict[str, list[Finding]]) -> html.Row:
             html.folded("All scores", scores),
         ]
         html.write_page(folder / file, text, sections)
-    return {
+    row = {
         "class": LINK.format(quote(next(iter(files))), first.label),
         "number": first.target,
         "models": len(best),
         "mean power": percent(fmean(finding.power.value for finding in best.values())),
         "strongest model": f"{order[0]}, {percent(first.power.value)}",
     }
+    return row, {*files}
