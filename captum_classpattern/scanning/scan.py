@@ -397,7 +397,8 @@ def scan(
 
     A model of at least 100 classes can be scanned without references: a short search ranks all
     classes, and the first 20 are searched longer. Patterns consist of cells of a 56 x 56 grid.
-    There is no p-value then, and ``alpha`` is not used, see :class:`~captum_classpattern.scanning.Triage`.
+    There is no p-value then, and ``alpha`` is not used, see
+    :class:`~captum_classpattern.scanning.Triage`.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
