@@ -114,6 +114,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
+        additional_forward_args: Any = None,
         **options: Unpack[PatternOptions],
     ) -> list[Pattern]: ...
 
@@ -124,6 +125,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: Sequence[float],
+        additional_forward_args: Any = None,
         **options: Unpack[PatternOptions],
     ) -> dict[float, list[Pattern]]: ...
 
@@ -133,17 +135,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float | Sequence[float] = 0.05,
-        keep: int | None = None,
-        budget: int | None = None,
         additional_forward_args: Any = None,
-        feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
-        solver: str | Solver = "swap",
-        n_steps: int | None = None,
-        max_seconds: float | None = None,
-        seed: int = 0,
-        precision: str = "auto",
-        internal_batch_size: int | None = None,
-        show_progress: bool | None = False,
+        **options: Unpack[PatternOptions],
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and scores
@@ -249,19 +242,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         started = time.perf_counter()
         several = isinstance(area, Sequence) and not isinstance(area, str)
         areas: Any = area if several else [area]
-        settings = SearchSettings(
-            solver=solver,
-            areas=areas,
-            n_steps=n_steps,
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-            budget=budget,
-            max_seconds=max_seconds,
-            keep=keep,
-            feature_mask=feature_mask,
-        )
+        settings = SearchSettings(areas=areas, **options)
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
         features = number_features(settings.feature_mask, canvases, settings.areas)

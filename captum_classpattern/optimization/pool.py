@@ -352,8 +352,8 @@ class PoolSearch:
         """Hashes of the baselines: of a Tensor all, of others those that were used, since to hash
         all would load them."""
         schedule, source = self.search.schedule, self.search.schedule.source
-        fitted = source.hashes if source.in_memory else source.hashes_at(sorted(schedule.seen))
-        return {*fitted, *self.pool.validation.hashes}
+        fitted = source if source.in_memory else source.subset(sorted(schedule.seen))
+        return {*fitted.hashes, *self.pool.validation.hashes}
 
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""

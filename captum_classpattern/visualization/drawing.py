@@ -37,12 +37,9 @@ def rc_context(settings: dict[Any, Any]) -> Iterator[None]:
     matplotlib.interactive(interactive)
 
 
-def new_figure(
-    width: float, height: float, use_pyplot: bool, title: str | None, gap: float = 0.0
-) -> Figure:
-    """A figure of about this size, in inches; :func:`fit_figure` makes it exact. Between its axes
-    is this share of their width."""
-    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=gap, hspace=gap)
+def new_figure(width: float, height: float, use_pyplot: bool, title: str | None) -> Figure:
+    """A figure of about this size, in inches; :func:`fit_figure` makes it exact."""
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=0, hspace=0)
     if use_pyplot:
         from matplotlib import pyplot
 

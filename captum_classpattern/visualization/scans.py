@@ -10,9 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_classpattern.visualization.drawing import Drawing
-from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-from captum_classpattern.visualization.lines import (
+from captum_classpattern.visualization.curves import (
     LONGEST_LABEL,
     Line,
     Panel,
@@ -20,6 +18,8 @@ from captum_classpattern.visualization.lines import (
     draw_panel,
     draw_panels,
 )
+from captum_classpattern.visualization.drawing import Drawing
+from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
 
 NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
