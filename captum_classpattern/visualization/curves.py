@@ -215,6 +215,7 @@ def draw_panel(axis: Axes, panel: Panel, width: float) -> None:
             axis.annotate(line.text, (x[-1], y[-1]), color=color, fontweight=weight, **beside)
     axis.set(**panel.axes)
     axis.minorticks_off()
+    axis.tick_params(bottom=True, labelbottom=True)  # also in a grid of images
     wrap(axis.xaxis.label, width)
 
 

@@ -67,8 +67,7 @@ def fit_figure(
 
 def levels(image: Tensor) -> npt.NDArray[np.uint8]:
     """An image (C, H, W) in [0, 1] as bytes (H, W, C)."""
-    pixels = 255 * image.detach().float().cpu()
-    return pixels.round().byte().permute(1, 2, 0).numpy()
+    return (255 * image.detach().float().cpu()).round().byte().permute(1, 2, 0).numpy()
 
 
 def draw_image(axis: Axes, image: Tensor) -> None:
