@@ -1,5 +1,6 @@
 """Images with their classes: one type for tensors, data sets, loaders and folders."""
 
+import copy
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -125,9 +126,9 @@ class LabelledImages(Dataset[Any]):
                 f"numbering must be one of {', '.join(NUMBERINGS)}, got {self.numbering!r}"
             )
         if not isinstance(self.source, ImageSource):
-            source, places = ImageSource.of(self.source, self.argument)
-            object.__setattr__(self, "source", source)
-            object.__setattr__(self, "places", places if self.places is None else self.places)
+            object.__setattr__(self, "source", ImageSource(self.source, self.argument))
+        if self.places is None:
+            object.__setattr__(self, "places", self.source.places)
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
         if (labels := vars(self)["labels"]) is not None:
@@ -279,7 +280,8 @@ class LabelledImages(Dataset[Any]):
 
     def _moved(self, images: Tensor) -> "LabelledImages":
         """The same labels and names over a copy of the images, with the hashes of these."""
-        source = ImageSource(images)
+        source = copy.copy(self.source)
+        source.images = images
         source.hashes = dict(enumerate(self.hashes))
         return replace(self, source=source, places=range(len(images)))
 
