@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.features import number_features
-from captum_classpattern.optimization.pool import PoolSearch, begin_pool
+from captum_classpattern.optimization.pool import PoolSearch
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash
@@ -114,6 +114,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
+        additional_forward_args: Any = None,
         **options: Unpack[PatternOptions],
     ) -> list[Pattern]: ...
 
@@ -124,6 +125,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: Sequence[float],
+        additional_forward_args: Any = None,
         **options: Unpack[PatternOptions],
     ) -> dict[float, list[Pattern]]: ...
 
@@ -384,7 +386,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
-        pool = begin_pool(
+        pool = PoolSearch(
             self.forward_func,
             canvases,
             targets,

@@ -117,7 +117,7 @@ def looked_at(seed, target, shown):
     fit, validation = split_for_validation(SOURCE, seed)
     order = np.random.default_rng([seed, 0]).permutation(len(fit))
     others = [i for i in order if fit.labels[i] != target]
-    return {*validation.hashes, *fit.hashes_at(others[:shown])}
+    return {*validation.hashes, *fit.subset(others[:shown]).hashes}
 
 
 @pytest.mark.parametrize(("solver", "steps", "shown"), [("paper", 3, 12), ("swap", 1, 32)])

@@ -1,8 +1,9 @@
 """Images with their classes: one type for tensors, data sets, loaders and folders."""
 
+import copy
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -125,9 +126,9 @@ class LabelledImages(Dataset[Any]):
                 f"numbering must be one of {', '.join(NUMBERINGS)}, got {self.numbering!r}"
             )
         if not isinstance(self.source, ImageSource):
-            source, places = ImageSource.of(self.source, self.argument)
-            object.__setattr__(self, "source", source)
-            object.__setattr__(self, "places", places if self.places is None else self.places)
+            object.__setattr__(self, "source", ImageSource(self.source, self.argument))
+        if self.places is None:
+            object.__setattr__(self, "places", self.source.places)
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
         if (labels := vars(self)["labels"]) is not None:
@@ -205,8 +206,7 @@ class LabelledImages(Dataset[Any]):
     @property
     def known_labels(self) -> Tensor:
         """The labels, or an error if there are none."""
-        labels = self.labels
-        if labels is None:
+        if (labels := self.labels) is None:
             raise ValueError(
                 f"{self.argument} have no labels: give their classes as `labels`, or a "
                 "LabelledImages or Dataset that has them; load_images reads a folder of folders, "
@@ -239,10 +239,6 @@ class LabelledImages(Dataset[Any]):
     def with_labels(self, labels: Labels) -> "LabelledImages":
         """The same images with other labels."""
         return replace(self, labels=labels)
-
-    def with_class_names(self, class_names: Sequence[str] | None) -> "LabelledImages":
-        """The same images with other names of their classes."""
-        return replace(self, class_names=class_names)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
         """Some of the images: by their indices, in this order, or by a mask of N bools."""
@@ -284,24 +280,22 @@ class LabelledImages(Dataset[Any]):
 
     def _moved(self, images: Tensor) -> "LabelledImages":
         """The same labels and names over a copy of the images, with the hashes of these."""
-        source = ImageSource(images)
+        source = copy.copy(self.source)
+        source.images = images
         source.hashes = dict(enumerate(self.hashes))
         return replace(self, source=source, places=range(len(images)))
 
     @property
     def hashes(self) -> list[str]:
         """A short hash of each image, rounded to 256 levels, so that exact copies are found.
+        Images that were loaded before are not loaded again.
 
         A copy in half precision, or after a random augmentation, has another hash.
         """
-        return self.hashes_at(range(len(self)))
-
-    def hashes_at(self, indices: Sequence[int]) -> list[str]:
-        """The hashes of some images; images that were loaded before are not loaded again."""
-        places, hashes = [self.places[i] for i in indices], self.source.hashes
-        for batch in split([place for place in places if place not in hashes], READ_AT_ONCE):
+        hashes: dict[int, str] = self.source.hashes
+        for batch in split([place for place in self.places if place not in hashes], READ_AT_ONCE):
             self.source.read(batch, self.argument)
-        return [hashes[place] for place in places]
+        return [hashes[place] for place in self.places]
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some of the images as one Tensor of floats in [0, 1]."""
@@ -312,11 +306,8 @@ class LabelledImages(Dataset[Any]):
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """All images in batches of at most 32."""
-        return self.batches(split(range(len(self)), min(batch_size or READ_AT_ONCE, READ_AT_ONCE)))
-
-    def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
-        """The images of each list of indices in turn, (len(list), C, H, W)."""
-        return map(self.take, plan)
+        size = min(batch_size or READ_AT_ONCE, READ_AT_ONCE)
+        return map(self.take, split(range(len(self)), size))
 
     def for_classifier(
         self, classifier: Classifier, class_names: Sequence[str] | None = None

@@ -1,6 +1,6 @@
 """Tensors, data sets and loaders, read by the places of their images."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +19,46 @@ class ImageSource:
     """A Tensor of images or a data set, read by places. It remembers the shape, hashes and labels
     of what was read; all images that are derived from it share them.
 
-    ``collate`` makes a batch of a data set's items, as a DataLoader's ``collate_fn`` does.
+    ``places`` are all of its images, or those of a loader's sampler. An error if they can't be read
+    by index, or the sampler is unclear.
     """
 
-    def __init__(self, images: Any, collate: Callable[[list[Any]], Any] = data.default_collate):
-        self.images, self.collate = images, collate
-        self.shape = tuple(images.shape[1:]) if isinstance(images, Tensor) else None
-        self.hashes: dict[int, str] = {}
-        self.labels: dict[int, int | None] = {}  # of the items of a data set
-
-    @classmethod
-    def of(cls, images: Any, argument: str) -> tuple["ImageSource", Sequence[int]]:
-        """Images as a source, and which of it they are: all, or those of a loader's sampler. An
-        error if they can't be read by index, or the sampler is unclear."""
+    def __init__(self, images: Any, argument: str = "images") -> None:
         if isinstance(images, str | Path):
             raise ArgumentTypeError(
                 f"got the path {str(images)!r} as {argument}: read it by "
                 "cp.load_images(path, size=...)"
             )
         is_loader = isinstance(images, data.DataLoader)
-        source = cls(images.dataset, images.collate_fn) if is_loader else cls(images)
-        owner = source.images
-        indexed = hasattr(owner, "__getitem__") and hasattr(owner, "__len__")
-        if isinstance(owner, data.IterableDataset | Mapping) or not indexed:
+        self.images: Any = images.dataset if is_loader else images
+        self.collate = images.collate_fn if is_loader else data.default_collate
+        indexed = hasattr(self.images, "__getitem__") and hasattr(self.images, "__len__")
+        if isinstance(self.images, data.IterableDataset | Mapping) or not indexed:
             raise ArgumentTypeError(
                 f"{argument} must be a Tensor (N, C, H, W), or a Dataset or DataLoader with a "
                 "length and access by index (the search shuffles), got "
-                f"{type(owner).__name__}"
+                f"{type(self.images).__name__}"
             )
-        if isinstance(owner, Tensor):
-            check_pixels(owner, argument, allow_bytes=True)
-        if len(owner) == 0:
+        self.shape: tuple[int, ...] | None = None
+        if isinstance(self.images, Tensor):
+            check_pixels(self.images, argument, allow_bytes=True)
+            self.shape = tuple(self.images.shape[1:])
+        if len(self.images) == 0:
             raise ValueError(f"{argument} has no images")
-        everything = range(len(owner))
+        self.hashes: dict[int, str] = {}
+        self.labels: dict[int, int | None] = {}  # of the items of a data set
+        self.places: Sequence[int] = range(len(self.images))
         batches: Any = images.batch_sampler if is_loader else None
         sampler: Any = batches.sampler if type(batches) is data.BatchSampler else batches
-        if type(sampler) is data.SubsetRandomSampler:
-            return source, list(sampler.indices)
         is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
-        if not is_loader or (is_plain and len(sampler) == len(everything)):
-            return source, everything
-        raise ValueError(
-            f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the "
-            "search can't follow: give a torch.utils.data.Subset, or a loader of it with a "
-            "batch_size"
-        )
+        if type(sampler) is data.SubsetRandomSampler:
+            self.places = list(sampler.indices)
+        elif is_loader and not (is_plain and len(sampler) == len(self.places)):
+            raise ValueError(
+                f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the "
+                "search can't follow: give a torch.utils.data.Subset, or a loader of it with a "
+                "batch_size"
+            )
 
     def read(self, places: Sequence[int], argument: str) -> tuple[Tensor, Any]:
         """The images at these places, in [0, 1], and the labels that come with them, if any."""
@@ -110,28 +105,26 @@ class ImageSource:
     def labels_at(self, places: Sequence[int], argument: str) -> Tensor | None:
         """The labels of a data set, or None if its items have none. If it lists them, as
         torchvision's do, only a few items are read, to see whether they have these labels."""
-        if isinstance(self.images, Tensor) or not places:
+        if isinstance(self.images, Tensor) or self._read_labels(places[:1], argument) in (
+            [],
+            [None],
+        ):
             return None
-        self._read_labels(places[:1], argument)
-        if self.labels[places[0]] is None:
-            return None
-        listed = listed_labels(self.images)
-        if listed is not None:
+        if (listed := listed_labels(self.images)) is not None:
             tried = [places[i] for i in evenly_spaced(len(places), TRIED)]
-            self._read_labels(tried, argument)
-            if [self.labels[place] for place in tried] == listed[tried].tolist():
+            if self._read_labels(tried, argument) == listed[tried].tolist():
                 return listed[list(places)]
-        self._read_labels(places, argument)
-        labels = [self.labels[place] for place in places]
+        labels = self._read_labels(places, argument)
         return None if None in labels else torch.tensor(labels)
 
-    def _read_labels(self, places: Sequence[int], argument: str) -> None:
-        """Reads the items at these places that were not read for their labels before."""
+    def _read_labels(self, places: Sequence[int], argument: str) -> list[int | None]:
+        """The labels of the items at these places. Those that were read before stay."""
         for batch in split([place for place in places if place not in self.labels], READ_AT_ONCE):
             images, labels = self.read(batch, argument)
             none = [None] * len(images)
             parsed = None if labels is None else parse_labels(labels, len(images), argument)
             self.labels.update(zip(batch, none if parsed is None else parsed.tolist()))
+        return [self.labels[place] for place in places]
 
 
 def listed_labels(images: Any) -> Tensor | None:

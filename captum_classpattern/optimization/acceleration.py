@@ -43,20 +43,19 @@ def accelerated(
     wanted = choose_speedups(forward_func, canvases.device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about speedups that will not be used
-        faster = _faster(forward_func, wanted, *sample)
-        if not isinstance(faster, Exception):
-            return faster
-        failure, classifier = faster, forward_func
         chosen: tuple[str, ...] = ()
-        for speedup in wanted:
-            faster = _faster(forward_func, (*chosen, speedup), *sample)
+        classifier = forward_func
+        for more in (wanted, *zip(wanted)):  # all together, or else one by one
+            if chosen == wanted:
+                break
+            faster = _faster(forward_func, (*chosen, *more), *sample)
             if not isinstance(faster, Exception):
-                chosen, classifier = (*chosen, speedup), faster
-    if precision == "bfloat16" and "bfloat16" not in chosen:
-        raise ValueError(
-            f"`precision='bfloat16'` can't be used, since this model fails in it ({failure}): pass "
-            "`precision='auto'` or `precision='full'`"
-        ) from failure
+                chosen, classifier = (*chosen, *more), faster
+            elif more == (precision,):
+                raise ValueError(
+                    f"`precision='bfloat16'` can't be used, since this model fails in it ({faster})"
+                    ": pass `precision='auto'` or `precision='full'`"
+                ) from faster
     return classifier
 
 
@@ -69,9 +68,7 @@ def choose_speedups(
     one that only cuts patches) works in bfloat16 and channels_last where the device has matrix
     products in bfloat16; other networks are too small to gain.
     """
-    module = find_module(forward_func)
-    if module is None:  # the layers of a plain function can't be seen
-        module = nn.Module()
+    module = find_module(forward_func) or nn.Module()  # a plain function shows no layers
     convolves = any(weight.ndim == 4 for weight in module.parameters())
     low = precision == "bfloat16" or (convolves and has_bfloat16(device))
     speedups = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
@@ -112,8 +109,6 @@ def _faster(
 ) -> Classifier | Exception:
     """The classifier with these speedups, or the error that it fails with. Too little memory is
     raised: it must not choose the precision."""
-    if not speedups:
-        return forward_func
     call, owner = forward_func, find_module(forward_func)
     try:
         if speedups != ("bfloat16",):  # autocast alone needs no copy

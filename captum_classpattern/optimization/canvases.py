@@ -10,7 +10,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
 BLANK = (*SOLID_COLOURS, "noise")  # these need no image of the class
-STRATEGIES = ("positive", "negative", "confident", "random", "white", "black", "grey", "noise")
+STRATEGIES = ("positive", "negative", "confident", "random", *BLANK)
 
 
 def select_canvases(
@@ -89,27 +89,18 @@ def select_canvases(
             )
         if strategy == "random":
             order = torch.randperm(len(candidates), generator=generator)
-        else:
-            log_odds, right = _log_odds(logits, candidates, number)
-            order = torch.argsort(log_odds, descending=strategy != "negative", stable=True)
+        else:  # by log p / (1 - p) of the target, which does not saturate, unlike p
+            log_odds, is_right = [], []
+            for batch in candidates.in_order():
+                with torch.no_grad():
+                    own = logits(batch.to(*device_and_dtype(logits, batch))).cpu().double()
+                others = torch.cat([own[:, :number], own[:, number + 1 :]], dim=1)
+                log_odds.append(own[:, number] - others.logsumexp(1))
+                is_right.append(own[:, number] > others.amax(1))
+            odds, right = torch.cat(log_odds), torch.cat(is_right)
+            order = torch.argsort(odds, descending=strategy != "negative", stable=True)
         if strategy == "positive":
             order = torch.cat([order[right[order]], order[~right[order]]])
             count = max(n, int(right.sum()))  # others fill up if too few are right
             order = order[[(2 * i + 1) * count // (2 * n) for i in range(n)]]
         return candidates.take(order[:n].tolist()).to(device)
-
-
-def _log_odds(
-    forward_func: Classifier, source: LabelledImages, target: int
-) -> tuple[Tensor, Tensor]:
-    """log p / (1 - p) of the target for each image (unlike p, it does not saturate), and whether
-    the image is classified as the target."""
-    odds, right = [], []
-    for images in source.in_order():
-        device, dtype = device_and_dtype(forward_func, images)
-        with torch.no_grad():
-            logits = forward_func(images.to(device, dtype)).cpu().double()
-        others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
-        odds.append(logits[:, target] - others.logsumexp(1))
-        right.append(logits[:, target] > others.amax(1))
-    return torch.cat(odds), torch.cat(right)

@@ -4,8 +4,8 @@ import copy
 import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -266,9 +266,10 @@ def begin_search(
     )
 
 
-@dataclass(eq=False)
 class PoolSearch:
-    """The search of a pool at one area. The validation images alone decide which candidates go on.
+    """The search of canvases at the largest area, which has not begun. The validation images alone
+    decide which candidates go on. With ``masks_only``, only those that may be dropped are scored,
+    see :class:`Pool` for more. ``max_seconds`` counts from ``started``, by ``time.perf_counter()``.
 
     Attributes:
         powers (dict[int, float]): The last power of each candidate on validation images.
@@ -278,18 +279,51 @@ class PoolSearch:
         screened (bool): Whether there were so many candidates that a quick search came first.
     """
 
-    forward_func: Classifier
-    scored_func: Classifier  # whose logits score the masks
-    pool: Pool
-    begin: Callable[[float], Search]  # at an area
-    search: Search
-    powers: dict[int, float] = field(default_factory=dict, init=False)
-    margins: dict[int, float] = field(default_factory=dict, init=False)
-    curves: dict[int, list[list[float]]] = field(
-        default_factory=lambda: defaultdict(list), init=False
-    )
-    scored_early: int = field(default=0, init=False)
-    screened: bool = field(default=False, init=False)
+    def __init__(
+        self,
+        forward_func: Classifier,
+        canvases: Tensor,
+        targets: list[int],
+        baselines: LabelledImages,
+        settings: SearchSettings,
+        arguments: tuple[Any, ...] = (),
+        *,
+        started: float = 0.0,
+        masks_only: bool = False,
+    ) -> None:
+        required = [] if settings.keep is None else targets
+        fit, validation = split_for_validation(baselines, settings.seed, required)
+        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+        self.pool = Pool(
+            canvases, targets, settings, validation, all_differ=has_rows, masks_only=masks_only
+        )
+        chosen = [one.canvas for one in self.pool.candidates]
+        streams, ids = [one.stream for one in self.pool.candidates], settings.feature_mask
+        settings = replace(
+            settings,
+            n_steps=self.pool.steps(),
+            feature_mask=ids[chosen] if isinstance(ids, Tensor) else None,
+        )
+
+        def search_at(area: float) -> Search:
+            at_area = replace(settings, areas=[area])
+            return begin_search(
+                forward_func, canvases[chosen], streams, fit, at_area, arguments, started=started
+            )
+
+        self.search_at = search_at
+        self._begin(search_at(settings.area))
+        self.forward_func = self.scored_func = forward_func
+        if getattr(settings.solver, "chosen_by_margin", False):  # by logits
+            first = additional_rows(arguments, slice(1), len(canvases))
+            self.scored_func = logits_of(forward_func, canvases[:1], [], first)
+
+    def _begin(self, search: Search) -> None:
+        self.search = search
+        self.powers: dict[int, float] = {}
+        self.margins: dict[int, float] = {}
+        self.curves: dict[int, list[list[float]]] = defaultdict(list)
+        self.scored_early, self.screened = 0, False
 
     def run(self) -> None:
         """Runs the search to its end."""
@@ -306,11 +340,12 @@ class PoolSearch:
     def at_smaller(self, area: float) -> "PoolSearch":
         """The finished search at a smaller area. A pool that was screened is searched anew, since
         other canvases are good at another area; otherwise the winners go on from their masks."""
+        other = copy.copy(self)
         if self.screened and not self.search.stopped_early:
-            other = replace(self, search=self.begin(area))
+            other._begin(self.search_at(area))
             other.run()
         else:
-            other = replace(self, search=self.search.at_area(area, sorted(self.winners)))
+            other._begin(self.search.at_area(area, sorted(self.winners)))
             other.search.finish()
             other._score(other.pool.validation)
         return other
@@ -352,8 +387,8 @@ class PoolSearch:
         """Hashes of the baselines: of a Tensor all, of others those that were used, since to hash
         all would load them."""
         schedule, source = self.search.schedule, self.search.schedule.source
-        fitted = source.hashes if source.in_memory else source.hashes_at(sorted(schedule.seen))
-        return {*fitted, *self.pool.validation.hashes}
+        fitted = source if source.in_memory else source.subset(sorted(schedule.seen))
+        return {*fitted.hashes, *self.pool.validation.hashes}
 
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""
@@ -435,42 +470,3 @@ class PoolSearch:
             self.powers[row], self.margins[row] = hits.hits / len(others), hits.margin
             self.curves[row].append([passes[row], self.powers[row]])
             self.scored_early += len(others) * early
-
-
-def begin_pool(
-    forward_func: Classifier,
-    canvases: Tensor,
-    targets: list[int],
-    baselines: LabelledImages,
-    settings: SearchSettings,
-    arguments: tuple[Any, ...] = (),
-    *,
-    started: float = 0.0,
-    masks_only: bool = False,
-) -> PoolSearch:
-    """The search of canvases at the largest area, which has not begun. With ``masks_only``,
-    only candidates that may be dropped are scored, see :class:`Pool` for more.
-    ``max_seconds`` counts from ``started``, by ``time.perf_counter()``."""
-    required = [] if settings.keep is None else targets
-    fit, validation = split_for_validation(baselines, settings.seed, required)
-    has_rows = any(isinstance(argument, Tensor) for argument in arguments)
-    pool = Pool(canvases, targets, settings, validation, all_differ=has_rows, masks_only=masks_only)
-    chosen = [one.canvas for one in pool.candidates]
-    streams, ids = [one.stream for one in pool.candidates], settings.feature_mask
-    settings = replace(
-        settings,
-        n_steps=pool.steps(),
-        feature_mask=ids[chosen] if isinstance(ids, Tensor) else None,
-    )
-
-    def begin(area: float) -> Search:
-        at_area = replace(settings, areas=[area])
-        return begin_search(
-            forward_func, canvases[chosen], streams, fit, at_area, arguments, started=started
-        )
-
-    search, scored = begin(settings.area), forward_func
-    if getattr(settings.solver, "chosen_by_margin", False):
-        first = additional_rows(arguments, slice(1), len(canvases))
-        scored = logits_of(forward_func, canvases[:1], [], first)
-    return PoolSearch(forward_func, scored, pool, begin, search)

@@ -69,16 +69,16 @@ class Schedule:
         Each stream takes part in ``counts[stream]`` steps. It is left out afterwards, or once it is
         removed from ``counts``.
         """
-        plans: Iterator[dict[Stream, list[int]]] = (
-            {each: self._next_batch(each, size) for each, count in counts.items() if number < count}
-            for number in range(max(counts.values()))
-        )
-        plan, again = itertools.tee(itertools.takewhile(bool, plans))
-        needed, used = itertools.tee(sorted(set().union(*batches.values())) for batches in plan)
-        for batches, indices, images in zip(again, used, self.source.batches(needed)):
+        for number in range(max(counts.values())):
+            streams = [stream for stream, count in counts.items() if number < count]
+            if not streams:
+                return
+            batches = {stream: self._next_batch(stream, size) for stream in streams}
+            indices = sorted(set().union(*batches.values()))
+            images = self.source.take(indices)
             self.seen.update(indices)
             place = {index: i for i, index in enumerate(indices)}
-            picks = {each: [place[i] for i in batch] for each, batch in batches.items()}
+            picks = {stream: [place[i] for i in batch] for stream, batch in batches.items()}
             yield on_device(images, device), picks
 
 

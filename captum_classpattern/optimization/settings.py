@@ -28,10 +28,9 @@ class SearchOptions(TypedDict, total=False):
 
 
 class PatternOptions(SearchOptions, total=False):
-    """Those of :meth:`ClassPattern.search` beside the area."""
+    """Those of :meth:`ClassPattern.search` beside its images, target and area."""
 
     keep: int | None
-    additional_forward_args: Any
     solver: Any
 
 

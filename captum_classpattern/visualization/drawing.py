@@ -37,12 +37,9 @@ def rc_context(settings: dict[Any, Any]) -> Iterator[None]:
     matplotlib.interactive(interactive)
 
 
-def new_figure(
-    width: float, height: float, use_pyplot: bool, title: str | None, gap: float = 0.0
-) -> Figure:
-    """A figure of about this size, in inches; :func:`fit_figure` makes it exact. Between its axes
-    is this share of their width."""
-    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=gap, hspace=gap)
+def new_figure(width: float, height: float, use_pyplot: bool, title: str | None) -> Figure:
+    """A figure of about this size, in inches; :func:`fit_figure` makes it exact."""
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=0, hspace=0)
     if use_pyplot:
         from matplotlib import pyplot
 
@@ -70,8 +67,7 @@ def fit_figure(
 
 def levels(image: Tensor) -> npt.NDArray[np.uint8]:
     """An image (C, H, W) in [0, 1] as bytes (H, W, C)."""
-    pixels = 255 * image.detach().float().cpu()
-    return pixels.round().byte().permute(1, 2, 0).numpy()
+    return (255 * image.detach().float().cpu()).round().byte().permute(1, 2, 0).numpy()
 
 
 def draw_image(axis: Axes, image: Tensor) -> None:

@@ -121,8 +121,7 @@ def _draw_cell(axis: Axes, cell: Cell, width: float) -> None:
         axis.text(0.5, 0.5, cell.text, color=QUIET, fontstyle="italic", **place)
     if cell.note:
         axis.set_ylabel(cell.note, rotation=0, ha="right", va="center", color=QUIET)
-    color = QUIET if cell.strong is False else cell.color
-    weight = "bold" if cell.strong else "normal"
+    color, weight = QUIET if cell.strong is False else cell.color, "bold" if cell.strong else None
     wrap(axis.set_xlabel(cell.caption, color=color, fontweight=weight), width)
     if cell.range is not None:
         strip = {"ax": axis, "ticks": [], "aspect": 14, **BELOW}

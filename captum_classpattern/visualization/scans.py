@@ -7,12 +7,9 @@ from textwrap import fill
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_classpattern.visualization.drawing import Drawing
-from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-from captum_classpattern.visualization.lines import (
+from captum_classpattern.visualization.curves import (
     LONGEST_LABEL,
     Line,
     Panel,
@@ -20,6 +17,8 @@ from captum_classpattern.visualization.lines import (
     draw_panel,
     draw_panels,
 )
+from captum_classpattern.visualization.drawing import Drawing
+from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
 
 NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
@@ -67,7 +66,7 @@ def draw_families(
     model's predictions, and the excess of all classes, with a dotted line at the bound. Without
     images, these alone."""
     ends = [end for row in rows for end in (*row.excess, *row.usual)]
-    panels = [_leads_of(row, min(ends), max(ends), bound) for row in rows]
+    panels = [_panel_of(row, min(ends), max(ends), bound) for row in rows]
     if any(row.image is None for row in rows):
         return draw_panels(
             panels,
@@ -87,7 +86,8 @@ def draw_families(
         cells: list[Drawn] = [Cell(row.image, row.power)]
         cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
-        cells.append(partial(_draw_leads, panel=panel))
+        own = replace(panel, title="")
+        cells.append(partial(draw_panel, panel=own, width=WIDTH * PANEL_WIDTH))
         grid.append((f"{row.name}: {row.classes[0]}", cells))
     return draw_grid(
         grid,
@@ -100,12 +100,7 @@ def draw_families(
     )
 
 
-def _draw_leads(axis: Axes, panel: Panel) -> None:
-    draw_panel(axis, replace(panel, title=""), WIDTH * PANEL_WIDTH)
-    axis.tick_params(bottom=True, labelbottom=True)
-
-
-def _leads_of(row: FamilyRow, low: float, high: float, bound: Collection[float]) -> Panel:
+def _panel_of(row: FamilyRow, low: float, high: float, bound: Collection[float]) -> Panel:
     """The excess of the classes and of the clean models, between these ends."""
     names = [
         name
