@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
@@ -22,6 +22,15 @@ class ArgumentTypeError(TypeError):
 
 class Notice(UserWarning):
     """Something that the package decided for the caller, and how to decide it otherwise."""
+
+
+def check_options(function: str, options: Mapping[str, Any], known: type) -> None:
+    """Raises an error if a function got keywords that are not in the TypedDict of its options."""
+    names = [*known.__annotations__]
+    for name in options:
+        if name not in names:
+            hint = suggest_names(name, names)
+            raise ArgumentTypeError(f"{function} has no argument `{name}`{hint}")
 
 
 def import_named(name: str, shown: str) -> Callable[..., Any]:

@@ -164,7 +164,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Several areas take less time than as many calls. The largest is searched as usual. At each
         smaller one the search starts from the patterns of the next larger one, with two thirds of
         the rounds. A pool that is screened is searched anew at each area, since other canvases are
-        good at another area; so are the other classes of such a call.
+        good at another area. Then all classes of the call are searched anew.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
@@ -223,7 +223,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             have any weight), ``empty_mask``, ``stopped_early`` (by ``max_seconds``),
             ``starts_iou`` (where a canvas of one colour starts twice: the IoU with the other start,
             as it was when it was dropped; at the largest area only), ``search_images`` and
-            ``search_images_hash`` (how many images may not be scored on, and one hash of them all:
+            ``search_images_hash`` (how many images :func:`predictive_power` refuses, and one hash of them all:
             of a Tensor all baselines, of others those that were used), versions, and ``class_name``
             where the classifier names the class. Of the whole call it holds ``searched_together``,
             ``seconds``, ``passes_together`` (with those of dropped canvases, and half a pass per
@@ -375,7 +375,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         *,
         masks_only: bool = False,
     ) -> PoolSearch:
-        """The finished search of canvases at the largest area."""
+        """Searches the canvases at the largest area."""
         arguments = as_arguments(additional_forward_args)
         if self._baselines.labels is None:
             self._check_accuracy = False  # the labels will be the model's predictions

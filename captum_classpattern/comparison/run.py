@@ -12,6 +12,7 @@ from tqdm import tqdm
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_numbers,
+    check_options,
     check_pixels,
     check_seed,
 )
@@ -170,6 +171,7 @@ def compare(
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
+    check_options("compare", options, CompareOptions)
     settings = CompareSettings(**options)
     _check_models_and_methods(models, methods)
     metrics, first = check_metrics(metrics), next(iter(models.values()))

@@ -1,4 +1,4 @@
-"""Faster calls of a classifier for the many passes of a search; scores never use them.
+"""Faster calls of a classifier for the many passes of a search. Powers never use them.
 
 The device and the layers of the network decide what is done. Nothing is timed, so a search gives
 the same masks on a busy machine.

@@ -33,7 +33,7 @@ from captum_classpattern.scores.power import judge
 
 STARTS = 2  # of a blank canvas
 SCREENING = Shrink()
-SCREENED = 2  # how many pass the screening, per pattern that is kept; or all starts, if more
+SCREENED = 2  # at least how many pass the screening for each pattern that is kept
 PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
 LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
 VALIDATION_STRIDE, MAX_VALIDATION = 5, 500
@@ -113,7 +113,7 @@ class Pool:
         self.early_images = validation_subset(validation, EARLY_IMAGES)
         self.screening_images = validation_subset(validation, SCREENING_IMAGES)
         starts, keep = getattr(settings.solver, "starts", STARTS), settings.keep
-        self.screened = max(SCREENED, starts)
+        self.places = max(SCREENED, starts)  # after the screening, for each pattern that is kept
         self.first = list(range(len(targets)))  # of each canvas the first one that is equal to it
         if (masks_only or keep) and not all_differ:
             self.first = _first_equal(canvases, targets, settings.feature_mask)
@@ -153,7 +153,7 @@ class Pool:
             searched alike."""
             passes, costs = solver.passes(n_steps), Counter[int]()
             for (target, group), size in groups.items():
-                taken = passes_of_group(passes, size, self.kept[group], self.screened, *images)
+                taken = passes_of_group(passes, size, self.kept[group], self.places, *images)
                 costs[group if self.masks_only else target] += taken
             return max(costs.values())
 
@@ -167,16 +167,16 @@ class Pool:
         return steps
 
     def crowded(self, rows: Sequence[int], places: int = 1) -> list[int]:
-        """Of some candidates those of the groups that have more of them than places, ``places`` per
-        pattern that is kept."""
+        """The candidates of groups that have more of them than ``places`` for each pattern that is
+        kept."""
         sizes = Counter(self.candidates[row].group for row in rows)
         large = {group for group, size in sizes.items() if size > places * self.kept[group]}
         return [row for row in rows if self.candidates[row].group in large]
 
     def best(self, rows: Sequence[int], scores: Mapping[int, float], places: int = 1) -> list[int]:
         """Of some candidates those with the highest scores, ``places`` per pattern that is kept:
-        group by group, the best of each group first; ties keep their order. More starts on a canvas
-        than it has copies come last."""
+        group by group, the best of each group first; ties keep their order. Of one canvas, as
+        many starts come first as the caller gave copies."""
         best: list[int] = []
         for group, kept in self.kept.items():
             ranked = [row for row in rows if self.candidates[row].group == group]
@@ -207,17 +207,17 @@ def passes_of_group(
     passes: Sequence[int],
     candidates: int,
     kept: int = 1,
-    screened: int = SCREENED,
+    places: int = SCREENED,
     screening_images: int = SCREENING_IMAGES,
     early_images: int = EARLY_IMAGES,
 ) -> int:
     """The most passes of candidates that compete, of which this many are kept, from those of one of
     them at the solver's checkpoint and at the end."""
     scored, screening = 0, 0
-    if candidates > screened * kept:
+    if candidates > places * kept:
         screening = candidates * SCREENING.passes(None)[-1]
         scored = candidates * screening_images
-        candidates = screened * kept
+        candidates = places * kept
     scored += candidates * early_images * (len(passes) > 1)
     return screening + candidates * passes[0] + kept * (passes[-1] - passes[0]) + -(-scored // 2)
 
@@ -276,7 +276,7 @@ class PoolSearch:
         margins (dict[int, float]): The mean margins on the same images.
         curves (dict[int, list]): Passes and powers of each candidate.
         scored_early (int): How many images were scored before the end.
-        screened (bool): Whether there were so many candidates that a quick search came first.
+        was_screened (bool): Whether there were so many candidates that a quick search came first.
     """
 
     def __init__(
@@ -323,7 +323,7 @@ class PoolSearch:
         self.powers: dict[int, float] = {}
         self.margins: dict[int, float] = {}
         self.curves: dict[int, list[list[float]]] = defaultdict(list)
-        self.scored_early, self.screened = 0, False
+        self.scored_early, self.was_screened = 0, False
 
     def run(self) -> None:
         """Runs the search to its end."""
@@ -332,7 +332,7 @@ class PoolSearch:
         for _ in self.search.run():
             self._score(self.pool.early_images, early=True)
             self.search.keep(sorted(self.winners))
-        # what there was no time for keeps the mask of the screening, or has none
+        # candidates that there was no time for keep the mask of the screening, or an empty one
         untouched = (self.search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
         self.search.masks = first_masks.where(untouched, self.search.masks)
         self._score(self.pool.validation)
@@ -341,7 +341,7 @@ class PoolSearch:
         """The finished search at a smaller area. A pool that was screened is searched anew, since
         other canvases are good at another area; otherwise the winners go on from their masks."""
         other = copy.copy(self)
-        if self.screened and not self.search.stopped_early:
+        if self.was_screened and not self.search.stopped_early:
             other._begin(self.search_at(area))
             other.run()
         else:
@@ -424,10 +424,10 @@ class PoolSearch:
         """Leaves the most promising candidates of each large group to the search. The masks of the
         screening; they are empty where there was none."""
         masks = torch.zeros_like(self.search.masks)
-        rows = self.pool.crowded(self.search.rows, self.pool.screened)
+        rows = self.pool.crowded(self.search.rows, self.pool.places)
         if not rows:
             return masks
-        self.screened = True
+        self.was_screened = True
         quick = self.search.anew(SCREENING, rows)
         quick.finish()
         masks[rows] = quick.masks[rows]
@@ -441,7 +441,7 @@ class PoolSearch:
             mask = quick.units.at([row]).spread(masks[row : row + 1])
             losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
         scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
-        self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.screened)))
+        self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.places)))
         return masks
 
     def _score(self, validation: LabelledImages, *, early: bool = False) -> None:

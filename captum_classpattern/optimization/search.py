@@ -66,7 +66,8 @@ class Solver(Protocol):
 @dataclass(eq=False)
 class Search:
     r"""
-    What a solver needs: many independent masks, one for each canvas, searched together.
+    What a solver needs: many independent masks, searched together: one for each candidate. A canvas
+    that starts twice is there twice.
 
     With ``features``, pixels that are kept together, all masks and gradients of a solver are those
     of features, (N, 1, 1, F). ``deadline`` is by ``time.perf_counter()``; ``n_steps`` of None
@@ -74,7 +75,7 @@ class Search:
 
     Attributes:
         masks (Tensor): float32 (N, 1, H, W) in [0, 1], 0.5 at first: the masks found so far.
-        rows (list[int]): The canvases that are still searched; the weakest may be dropped.
+        rows (list[int]): The candidates that are still searched; the weakest may be dropped.
         losses (list[Tensor]): The losses (N,) of each step, NaN for masks that it left alone.
         trend (Tensor or None): What a solver knows of the pixels for a search at another area:
             (N, 1, H, W), lowest where a pixel helps most.
@@ -119,7 +120,7 @@ class Search:
 
     @property
     def kept(self) -> int:
-        """About how many entries of a mask that is, pixels or features."""
+        """About how many entries of a mask, pixels or features, a pattern may have."""
         height, width = self.canvases.shape[-2:]
         return max(1, round(self.kept_pixels * self.masks[0].numel() / (height * width)))
 
@@ -221,7 +222,7 @@ class Search:
             other = replace(self, area=area, objective=replace(self.objective, canvases=canvases))
             other.masks, other.trend = self.masks.clone(), self.trend
             other.stopped_early = self.stopped_early
-            if not any(self._earlier):  # each further area takes as many steps as the second
+            if not any(self._earlier):  # the second area sets n_steps for all further ones
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
         other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
         if self.trend is None and other._is_late():

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern._validation import join_names
+from captum_classpattern._validation import check_options, join_names
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import simplified
 from captum_classpattern.classifier.fingerprints import hash_of_model
@@ -112,6 +112,7 @@ class ReferenceSet:
             TypeError, ValueError: If the recipe has other values; if the model has another number
                 of classes than the set, or the same weights as another one, or the images differ.
         """
+        check_options("ReferenceSet.add", options, ScanOptions)
         settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels, model)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from captum_classpattern._files import write_figure, write_json
-from captum_classpattern._validation import ArgumentTypeError, join_names
+from captum_classpattern._validation import ArgumentTypeError, check_options, join_names
 from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of, over_pixels
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
@@ -442,6 +442,7 @@ def scan(
         >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
         'inconclusive'
     """
+    check_options("scan", options, ScanOptions)
     settings = SearchSettings(**options)
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:

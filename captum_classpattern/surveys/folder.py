@@ -53,6 +53,8 @@ class Folder:
                 f"{path} is damaged ({error}): remove it, or choose another folder"
             ) from error
         known = data if isinstance(data, dict) else {}
+        if self.kind == "scan" and VERSION in known:  # as in 0.3
+            known = {"settings": known}
         if "settings" not in known or known.get("format") != FORMATS.get(self.kind):
             raise ValueError(f"{path} is not from a {self.kind}: choose another folder")
         if self.settings is not None:
@@ -67,10 +69,11 @@ class Folder:
         write_json({**format, "settings": self.settings, **data}, path)
 
     def _check_same(self, found: Mapping[str, Any], path: Path) -> None:
-        """Raises an error unless a file has our settings. Another version is a notice."""
+        """Raises an error unless a file has our settings. Another version is a notice, but not for
+        a scan, whose p-value compares models that were searched alike."""
         ours = json.loads(json.dumps(self.settings))
         differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
-        if differing == [VERSION]:
+        if differing == [VERSION] and self.kind != "scan":
             version = found.get(VERSION)
             warn(f"what the folder holds was found by version {version} of {VERSION}", Notice)
         elif differing:

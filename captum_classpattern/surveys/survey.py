@@ -14,7 +14,13 @@ from typing import Any, Unpack, cast
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels, is_whole
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_count,
+    check_labels,
+    check_options,
+    is_whole,
+)
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
@@ -297,7 +303,7 @@ def search_classes(
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
         task = SurveyTask(model, labelled, explainer, scorer, settings, names)
-        info = _describe(task, search, held_out, n_classes, classes)
+        info = _describe(task, search, held_out, n_classes, classes, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
         store = None if folder is None else SurveyFolder(folder, info["settings"])
@@ -323,13 +329,14 @@ def _describe(
     held_out: LabelledImages,
     n_classes: int,
     classes: Sequence[int],
+    for_a_folder: bool,
 ) -> dict[str, Any]:
     """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
     predicted, labels = task.scorer.predicted, held_out.labels
     return {
         "settings": {
             "model": hash_of_model(task.model),
-            **manifest_of(task.settings, search, held_out),
+            **manifest_of(task.settings, search, held_out, for_a_folder),
             "predictions": hash_of(predicted.tolist()),
         },
         "provenance": attribute_of(task.model, "provenance") or {},
@@ -343,11 +350,16 @@ def _describe(
 
 
 def manifest_of(
-    settings: SurveySettings, search: LabelledImages, held_out: LabelledImages
+    settings: SurveySettings,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    for_a_folder: bool = True,
 ) -> dict[str, Any]:
-    """What decides the findings of a model, for the files of a folder."""
+    """What decides the findings of a model, for the files of a folder. Without one, a Dataset is
+    not read as a whole for its hash."""
+    hashed = for_a_folder or search.in_memory
     return {
-        "search_images": hash_of_images(search),
+        "search_images": hash_of_images(search) if hashed else None,
         "held_out_images": hash_of_images(held_out),
         "canvases": settings.canvases,
         "areas": list(settings.areas),
@@ -486,6 +498,7 @@ def explain_class(
         torch.Size([4, 1, 8, 8])
     """
     _check_target(target, labels)
+    check_options("explain_class", options, SearchOptions)
     settings = SurveySettings(areas=[area], canvases=canvases, **options)
     if settings.max_seconds is not None:
         of_each = settings.max_seconds / len(settings.canvases)
@@ -593,6 +606,7 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
+    check_options("survey", options, SurveyOptions)
     settings, place = SurveySettings(**options), None if folder is None else Path(folder)
     if place is not None:
         check_can_resume(settings.feature_mask)

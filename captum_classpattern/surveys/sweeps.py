@@ -268,6 +268,7 @@ def sweep(
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     options.setdefault("classes_together", 1)
     shown, options["show_progress"] = options.get("show_progress"), False  # of models, not passes
+    _validation.check_options("sweep", options, SurveyOptions)
     settings = SurveySettings(**options)
     _check_engine(engine, address, workers, needs)
     check_can_resume(settings.feature_mask)
@@ -426,7 +427,7 @@ def _run_on_ray(
         shared = ray.put(work)
         while waiting or pending:
             at_once = ray.cluster_resources().get("CPU", 1) // (cores or 1)  # models may be large
-            while waiting and len(pending) < max(1, at_once):
+            while waiting and len(pending) < max(1, 2 * at_once):  # a cluster that grows sees work
                 source = waiting.pop()
                 pending[task.remote(shared, source)] = source
             [done], _ = ray.wait([*pending])
