@@ -24,10 +24,7 @@ stamped with the pixels that a method ranks first; average over classes (95 % in
 over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
 holds for these classes alone).
 """
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
+NAMES = options.read_as(lambda text: [name.strip() for name in text.split(",")], "LIST")
 
 
 def compare(
@@ -35,7 +32,7 @@ def compare(
     model: options.ModelOptions = options.ModelOptions(),
     images: options.ImageOptions,
     searches: options.SearchOptions = options.SearchOptions(),
-    methods: Annotated[list[str] | None, options.read_as(_names, "LIST")] = None,
+    methods: Annotated[list[str] | None, NAMES] = None,
     area: options.Area = 0.05,
     out: options.OutputFolder = Path("classpattern-compare"),
     canvases: Annotated[options.Count, options.IN_SEARCH] = 1,

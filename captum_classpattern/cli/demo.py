@@ -87,7 +87,10 @@ def demo(
             found.compared = _compare(models, length, out / "comparison", searches)
             found.show(f"4 of {stages}: the comparison.")
     results = {"complete": True, "seconds": round(time.perf_counter() - started), **settings}
-    results |= {"sentences": found.sentences, "rows": found.rows}
+    results["sentences"] = found.sentences
+    results["rows"] = [
+        {"model": name, **row.as_dict()} for name, of in found.surveys.items() for row in of
+    ]
     write_json(results, out / "results.json")
     print(f"Finished in {results['seconds']} s. Open {found.path}")
 
@@ -133,12 +136,6 @@ class Found:
             *(f"Scan of the {n} model: {s.verdict}. {s.reason}" for n, s in self.scans.items()),
             *([self.compared.summary] if self.compared else []),
         ]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """A row for each model, class and kind of canvas."""
-        found = [(name, finding) for name, survey in self.surveys.items() for finding in survey]
-        return [{"model": name, **finding.as_dict()} for name, finding in found]
 
     def show(self, last: str) -> None:
         """Writes the page, and prints what it shows since the last step."""

@@ -30,13 +30,9 @@ def read_as(parse: Callable[[str], Any], metavar: str) -> Parameter:
     )
 
 
-def from_to(low: int, high: int = 2**63) -> Parameter:
-    """A whole number, from ``low``."""
-    return Parameter(validator=Number(gte=low, lt=high), metavar="N")
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+def at_least(low: int) -> Parameter:
+    """A whole number from ``low`` that fits into 64 bits."""
+    return Parameter(validator=Number(gte=low, lt=2**63), metavar="N")
 
 
 def _device(text: str) -> str:
@@ -85,8 +81,10 @@ def _check_folder(_: type, path: Path | None) -> None:
 
 
 IN_MAIN, IN_SEARCH = Parameter(group=MAIN), Parameter(group=MORE_SEARCH)
-Count: TypeAlias = Annotated[int, from_to(1)]
-Numbers: TypeAlias = Annotated[list[float], read_as(_numbers, "NUMBERS"), IN_MAIN]
+Count: TypeAlias = Annotated[int, at_least(1)]
+Numbers: TypeAlias = Annotated[
+    list[float], read_as(lambda text: [float(part) for part in text.split(",")], "NUMBERS"), IN_MAIN
+]
 Source: TypeAlias = Annotated[str, Parameter(metavar="IMAGES")]
 Area: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="SHARE")]
 OutputFolder: TypeAlias = Annotated[Path, Parameter(validator=_check_folder, metavar="FOLDER")]
@@ -119,7 +117,7 @@ class ModelOptions:
     std: Numbers | None = None
     device: Annotated[str, read_as(_device, "NAME"), IN_MAIN] = "cpu"
     class_names: Annotated[list[str] | None, read_as(_names_in, "FILE")] = None
-    num_classes: Annotated[int | None, from_to(2)] = None
+    num_classes: Annotated[int | None, at_least(2)] = None
     output: Annotated[
         int | str | None, Parameter(metavar="INDEX|NAME", allow_leading_hyphen=True)
     ] = None
@@ -264,7 +262,7 @@ class ComputeOptions:
             suits the device.
     """
 
-    seed: Annotated[int, from_to(0)] = 0
+    seed: Annotated[int, at_least(0)] = 0
     precision: Literal["auto", "full", "bfloat16"] = "auto"
     internal_batch_size: Count | None = None
 
@@ -318,7 +316,7 @@ class SurveyOptions(SearchOptions):
 
     area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
     canvases: Count = 32
-    cells: Annotated[int | None, from_to(2)] = None
+    cells: Annotated[int | None, at_least(2)] = None
 
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""

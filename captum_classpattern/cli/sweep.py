@@ -14,11 +14,8 @@ from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
 
 IN_RAY = Parameter(group=options.RAY)
+OBJECT = options.read_as(lambda text: dict(json.loads(text)), "JSON")
 SHOWN = 20  # models, and reasons of failures
-
-
-def _object(text: str) -> dict[str, Any]:
-    return dict(json.loads(text))
 
 
 def sweep(
@@ -29,7 +26,7 @@ def sweep(
     out: options.OutputFolder,
     ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
     workers: Annotated[options.Count | None, IN_RAY] = None,
-    ray_options: Annotated[dict[str, Any] | None, options.read_as(_object, "JSON"), IN_RAY] = None,
+    ray_options: Annotated[dict[str, Any] | None, OBJECT, IN_RAY] = None,
 ) -> int:
     """Find the patterns of many models, on one machine or many.
 

@@ -18,8 +18,7 @@ import captum_classpattern as cp
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.compare import print_comparison, write_comparison
-from captum_classpattern.comparison import RandomPixels, known_methods
-from captum_classpattern.comparison.methods import METHOD_NAMES
+from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.datasets import load_images
 from captum_classpattern.pages import report
 from captum_classpattern.pages.report import PageFigure
@@ -135,15 +134,6 @@ def test_a_method_from_a_module_of_the_working_folder(place, tmp_path, monkeypat
     assert not written["failures"]
     assert written["settings"]["methods"]["UniversalPerturbation"] == {"budget": 160}
     assert {row["method"] for row in written["rows"]} == {"RandomPixels", "UniversalPerturbation"}
-
-
-def test_the_known_methods_are_those_of_the_library():
-    images = torch.rand(6, 1, 4, 4), [0, 1, 2] * 2
-    assert list(known_methods(*images, names=METHOD_NAMES)) == list(METHOD_NAMES)
-    with pytest.raises(ValueError, match="choose from") as refused:
-        known_methods(*images, names=["Magic"])
-    [listed] = re.findall("choose from (.*?), or give", str(refused.value))
-    assert set(listed.split(", ")) == set(METHOD_NAMES)
 
 
 # ---- what is printed and written, of small comparisons

@@ -122,11 +122,6 @@ def test_errors_of_other_packages(line):
     assert "pickle" not in line or error.endswith("trust a program, pass --trust-pickle.")
 
 
-def test_errors_of_json_leave_stdout_empty():
-    for command in ("search m.pt", "compare m.pt", "scan m.pt --references demo"):
-        assert "resnet19" in error_of(f"{command} --data images --arch resnet19")
-
-
 @pytest.mark.parametrize(
     ("line", "listed"),
     [
