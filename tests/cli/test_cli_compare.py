@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from command_line import JSON_PAGE, documented, run
 from comparisons import SEARCH, linear_net
 from comparisons import compared as small
