@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import CycloptsError
 from tqdm import tqdm
 
 WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
@@ -44,7 +44,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
             traceback.print_exc()
         else:
             # what is wrong and what to do, without what the error lists after a blank line
-            text, _, listed = _in_words(error).strip().partition("\n\n")
+            text, _, listed = str(error).strip().partition("\n\n")
             text = with_options(text, options) + (" (--debug lists all)" if listed else "")
             print(f"Error: {printable(text)}", file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
@@ -58,31 +58,6 @@ def interrupted(what_next: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\nInterrupted: {what_next}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename} can't be read or written: {error.strerror}"
-    command = f"classpattern {' '.join(getattr(error, 'command_chain', None) or ())}".strip()
-    text = str(error)
-    if isinstance(error, MissingArgumentError) and "Did you mean" not in text:
-        assert error.argument is not None
-        name = error.keyword or error.argument.names[0]
-        given = "needs a value" if error.keyword else "is missing"
-        return f"{name} {given}{_help_of(error)}; see {command} --help"
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"{error.unused_tokens[0]!r} is one argument too many; see {command} --help"
-    return text
-
-
-def _help_of(error: MissingArgumentError) -> str:
-    """The first sentence of the help on an argument, after a colon."""
-    assert error.app is not None
-    assert error.argument is not None
-    for known in error.app.assemble_argument_collection(parse_docstring=True):
-        if known.names == error.argument.names and known.parameter.help:
-            return f": {' '.join(known.parameter.help.split()).rstrip('.').partition('. ')[0]}"
-    return ""
 
 
 def with_options(message: str, options: Collection[str]) -> str:

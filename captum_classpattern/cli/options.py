@@ -1,19 +1,19 @@
 """The options that commands share, one class per panel of the help: what each option means, how it
 is checked, and what the options of a panel open."""
 
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from cyclopts import CoercionError, Group, Parameter, Token
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
-from captum_classpattern.cli import values
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)
@@ -23,25 +23,71 @@ RAY = Group("Many cores or machines, with Ray", sort_key=5)
 MORE = Group("More options", sort_key=6)
 
 
-def read_as(parse: Callable[[str], Any], metavar: str | None = None) -> Parameter:
-    """Reads the value of an option with ``parse``, whose ValueError says what it must be."""
+def read_as(parse: Callable[[str], Any], metavar: str) -> Parameter:
+    """Reads the last value that an option is given with ``parse``, whose ValueError is shown."""
+    return Parameter(
+        converter=lambda _, tokens: parse(tokens[-1].value), n_tokens=1, metavar=metavar
+    )
 
-    def convert(_: type, tokens: Sequence[Token]) -> Any:
-        last = tokens[-1]  # of an option that is given several times
-        try:
-            return parse(last.value)
-        except ValueError as error:
-            raise CoercionError(msg=str(error), token=last) from error
 
-    return Parameter(converter=convert, n_tokens=1, metavar=metavar)
+def at_least(low: int) -> Parameter:
+    """A whole number from ``low`` that fits into 64 bits."""
+    return Parameter(validator=Number(gte=low, lt=2**63), metavar="N")
+
+
+def _device(text: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{text} can't be used here: {reason}") from error
+    return text
+
+
+def _names_in(file: str) -> list[str]:
+    """The names of classes in a file: a JSON list, or one a line."""
+    try:
+        content = Path(file).read_text(encoding="utf-8").strip()
+        is_json = content.startswith(("[", "{"))
+        return json.loads(content) if is_json else list(map(str.strip, content.splitlines()))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{file} must hold a JSON list of names, or one a line: {error}"
+        ) from error
+
+
+def _classes(text: str) -> list[int | str]:
+    """The names and numbers of a list such as dog,0,3-5."""
+    chosen: list[int | str] = []
+    for part in map(str.strip, text.split(",")):
+        if not (numbers := re.fullmatch(r"(\d{1,6})(?:\s*-\s*(\d{1,6}))?", part)):
+            chosen.append(part)
+            continue
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if last < first:
+            raise ValueError(f"the range {part} is empty: give {last}-{first}")
+        chosen += range(first, last + 1)
+    return chosen
+
+
+def _check_folder(_: type, path: Path | None) -> None:
+    """Before hours of work are lost."""
+    places = [] if path is None else [path, *path.absolute().parents]
+    existing = next((place for place in places if place.exists()), Path())
+    if places and not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ValueError(f"{existing} is not a folder that can be written: give another one")
 
 
 IN_MAIN, IN_SEARCH = Parameter(group=MAIN), Parameter(group=MORE_SEARCH)
-Count: TypeAlias = Annotated[int, read_as(partial(values.whole_number, least=1), "N")]
-Numbers: TypeAlias = Annotated[list[float], read_as(values.numbers, "NUMBERS"), IN_MAIN]
-Source: TypeAlias = Annotated[str, read_as(values.source, "IMAGES")]
-Area: TypeAlias = Annotated[float, Parameter(validator=values.check_area, metavar="SHARE")]
-OutputFolder: TypeAlias = Annotated[Path, read_as(values.folder, "FOLDER")]
+Count: TypeAlias = Annotated[int, at_least(1)]
+Numbers: TypeAlias = Annotated[
+    list[float], read_as(lambda text: [float(part) for part in text.split(",")], "NUMBERS"), IN_MAIN
+]
+Source: TypeAlias = Annotated[str, Parameter(metavar="IMAGES")]
+Area: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="SHARE")]
+OutputFolder: TypeAlias = Annotated[Path, Parameter(validator=_check_folder, metavar="FOLDER")]
 
 
 @Parameter(name="*", group=MORE_MODEL)
@@ -69,9 +115,9 @@ class ModelOptions:
     arch: Annotated[str | None, Parameter(metavar="NAME"), IN_MAIN] = None
     mean: Numbers | None = None
     std: Numbers | None = None
-    device: Annotated[str, read_as(values.device, "NAME"), IN_MAIN] = "cpu"
-    class_names: Annotated[list[str] | None, read_as(values.class_names, "FILE")] = None
-    num_classes: Annotated[int | None, read_as(partial(values.whole_number, least=2), "N")] = None
+    device: Annotated[str, read_as(_device, "NAME"), IN_MAIN] = "cpu"
+    class_names: Annotated[list[str] | None, read_as(_names_in, "FILE")] = None
+    num_classes: Annotated[int | None, at_least(2)] = None
     output: Annotated[
         int | str | None, Parameter(metavar="INDEX|NAME", allow_leading_hyphen=True)
     ] = None
@@ -192,16 +238,12 @@ def _number_classes(
 
     numbered = [loaded.for_classifier(model) for model in models]
     for model, images in zip(models, numbered):
-        labels = [] if loaded.labels is None else [loaded, numbered[0], images]
-        for label, first, other in zip(*(each.known_labels.tolist() for each in labels)):
-            if first != other:
-                raise ValueError(
-                    "the models number the classes differently: "
-                    f"{(loaded.class_names or ())[label]} is class {first} of "
-                    f"{models[0].provenance['source']}, but class {other} of "
-                    f"{model.provenance['source']}; compare models with the same order of classes, "
-                    "or give the names with --class-names FILE if they are wrong"
-                )
+        if loaded.labels is not None and not numbered[0].known_labels.equal(images.known_labels):
+            raise ValueError(
+                f"{model.provenance['source']} numbers the classes differently from "
+                f"{models[0].provenance['source']}: compare models with the same order of classes, "
+                "or give the names with --class-names FILE if they are wrong"
+            )
         if images.class_names is not None and known_names(model) is None:
             model.class_names = list(images.class_names)
     return numbered[0]
@@ -220,7 +262,7 @@ class ComputeOptions:
             suits the device.
     """
 
-    seed: Annotated[int, read_as(partial(values.whole_number, least=0), "N")] = 0
+    seed: Annotated[int, at_least(0)] = 0
     precision: Literal["auto", "full", "bfloat16"] = "auto"
     internal_batch_size: Count | None = None
 
@@ -242,7 +284,7 @@ class SearchOptions(ComputeOptions):
         max_seconds: Stop each search after this time, with what was found. By default, never.
     """
 
-    classes: Annotated[list[str | range] | None, read_as(values.selection, "LIST"), IN_MAIN] = None
+    classes: Annotated[list[int | str] | None, read_as(_classes, "LIST"), IN_MAIN] = None
     budget: Count | None = None
     n_steps: Count | None = None
     max_seconds: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="SECONDS")] = (
@@ -258,18 +300,7 @@ class SearchOptions(ComputeOptions):
         if self.classes is None:
             labels = predictions(model, images) if images.labels is None else images.labels
             return sorted(set(labels.tolist()))
-        count, chosen = len(model.class_names or ()), list[int | str]()
-        try:
-            for part in self.classes:
-                if isinstance(part, range) and count and part[-1] >= count:
-                    raise ValueError(
-                        f"{part[-1]} is out of range: the model has {count} classes, numbered from "
-                        f"0 to {count - 1}"
-                    )
-                chosen += [part] if isinstance(part, str) else part
-            return find_classes(chosen, ClassNames.of(model))
-        except ValueError as error:
-            raise ValueError(f"--classes: {error}") from None
+        return find_classes(self.classes, ClassNames.of(model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +316,7 @@ class SurveyOptions(SearchOptions):
 
     area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
     canvases: Count = 32
-    cells: Annotated[int | None, read_as(partial(values.whole_number, least=2), "N")] = None
+    cells: Annotated[int | None, at_least(2)] = None
 
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""

@@ -2,7 +2,6 @@
 
 import shutil
 import textwrap
-from typing import Any
 
 from captum_classpattern.cli.errors import printable
 from captum_classpattern.results import Result
@@ -18,11 +17,7 @@ def say(*sentences: str) -> None:
 def print_result(result: Result, most: int | None = None) -> None:
     """Prints the text of a result, and at most so many rows of its table."""
     say(*result.text().split("\n"), "")
-    print_table(result.shown_table().head(most))
-
-
-def print_table(table: Any, title: str = "") -> None:
-    """Prints a DataFrame of texts."""
-    print(printable(title), end="\n" * bool(title))
-    shown = table.where(table.notna(), "").map(printable)
-    print(shown.to_string(index=False), end="\n\n")
+    shown = result.shown_table().head(most)
+    if len(shown):
+        texts, width = shown.where(shown.notna(), "").map(printable), shutil.get_terminal_size()
+        print(texts.to_string(index=False, line_width=width.columns), end="\n\n")

@@ -45,17 +45,8 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
     """
-    from captum_classpattern.surveys.survey import SurveySettings
-
-    if (out / "results.json").exists() and not resume:
-        raise ValueError(
-            f"{out} holds results already: pass --resume to continue them, or another --out"
-        )
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
-    classes, settings = searches.find_classes(classifier, search_images), searches.keywords()
-    SurveySettings(**settings)  # or an error, before anything is printed
-    begun = cp.Survey.load(out) if (out / "results.json").exists() else cp.Survey()
     provenance = classifier.provenance
     print(
         f"{provenance['source']}: {provenance['format']}, "
@@ -64,23 +55,21 @@ def search(
         f"{len(search_images)} images to search with, {len(held_out)} held out "
         f"({held_out.duplicates_dropped} copies dropped)."
     )
-    if finished := dict.fromkeys(finding.label for finding in begun):
-        print(f"Already finished: {', '.join(finished)}.")
     with interrupted(f"--resume continues the search in {out}"):
-        found = cp.survey(
+        survey = cp.survey(
             classifier,
             search_images,
             held_out,
-            classes=classes,
+            classes=searches.find_classes(classifier, search_images),
             classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
             folder=out,
             resume=resume,
             show_progress=sys.stderr.isatty(),
-            **settings,
+            **searches.keywords(),
         )
-    figure, _ = found.plot(use_pyplot=False)
+    figure, _ = survey.plot(use_pyplot=False)
     write_figure(figure, out / "patterns.png")
-    found.to_html(out / "report.html")
-    print_result(found)
-    say(LEGEND, *found.strongest_of_each(), CAUTION)
+    survey.to_html(out / "report.html")
+    print_result(survey)
+    say(LEGEND, *survey.strongest_of_each(), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -13,18 +14,8 @@ from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
 
 IN_RAY = Parameter(group=options.RAY)
+OBJECT = options.read_as(lambda text: dict(json.loads(text)), "JSON")
 SHOWN = 20  # models, and reasons of failures
-
-
-def ray_options(text: str) -> dict[str, Any]:
-    """What a task needs, such as {"num_gpus": 1}."""
-    try:
-        known = json.loads(text)
-    except ValueError:
-        known = None
-    if not isinstance(known, dict):
-        raise ValueError(f'it must be a JSON object such as {{"num_gpus": 1}}, got {text!r:.80}')
-    return known
 
 
 def sweep(
@@ -35,9 +26,7 @@ def sweep(
     out: options.OutputFolder,
     ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
     workers: Annotated[options.Count | None, IN_RAY] = None,
-    ray_options: Annotated[
-        dict[str, Any] | None, options.read_as(ray_options, "JSON"), IN_RAY
-    ] = None,
+    ray_options: Annotated[dict[str, Any] | None, OBJECT, IN_RAY] = None,
 ) -> int:
     """Find the patterns of many models, on one machine or many.
 
@@ -61,15 +50,10 @@ def sweep(
         ray_options: What the search of a model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'.
             By default, one core. The number of cores changes results in the last digits.
     """
-    from captum_classpattern._validation import import_optional
     from captum_classpattern.surveys.sources import SITE, read_models
 
-    if ray:
-        import_optional("ray")  # before anything takes long
-    elif workers is not None:
-        raise ValueError("--workers is for Ray: pass --ray, too")
-    elif ray_options and "num_gpus" in ray_options:
-        raise ValueError("num_gpus in --ray-options is for Ray: pass --ray, or leave it out")
+    if not ray and (workers is not None or "num_gpus" in (ray_options or {})):
+        raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: pass --ray, too")
     device = {} if model.device == "cpu" else {"device": model.device}  # else as Ray gives
     sources = read_models(models, {**model.loading(), **device})
     options.import_from_here()
@@ -95,35 +79,24 @@ def sweep(
             show_progress=True,
             **searches.keywords(),
         )
-        if not print_sweep(found):
-            return 1
-        figure, _ = found.plot(use_pyplot=False)
-        write_figure(figure, out / "power.png")
-        index = found.to_html(out / SITE)
+    table = found.table().to_csv(index=False)
+    write_atomically(out / "table.csv", table.encode(errors="backslashreplace"))
+    print_result(found, SHOWN)
+    say(*(f"Failed: {name}: {why}" for name, why in [*found.failures.items()][:SHOWN]))
+    if max(len(found.models), len(found.failures)) > SHOWN:
+        print(f"The first {SHOWN} are shown; table.csv has all.")
+    if not any(found.best_canvases(name) for name in found.models):
+        return 1
+    figure, _ = found.plot(use_pyplot=False)
+    write_figure(figure, out / "power.png")
+    index = found.to_html(out / SITE)
     print(f"table.csv, power.png and a folder for each model are in {out}; the site is {index}.")
     return 0
 
 
 def _open_first(sources: Sequence[Any]) -> Any:
     """The first model that can be opened, which says how the images are loaded and numbered."""
-    from captum_classpattern.surveys.sweeps import reason_of
-
-    reasons = []
-    for source in sources:
-        try:
+    for source in sources[:-1]:
+        with suppress(Exception):  # it fails again, in its survey
             return source.open()
-        except Exception as error:  # it fails again, in its survey
-            reasons.append(f"{source.name}: {reason_of(error)}")
-    raise ValueError("none of the models can be opened. " + "; ".join(reasons[:3]))
-
-
-def print_sweep(found: "cp.Sweep") -> bool:
-    """Prints a row for each model, and what failed; writes all rows into table.csv. Returns whether
-    anything was found."""
-    text = found.table().to_csv(index=False)
-    write_atomically(found.folder / "table.csv", text.encode(errors="backslashreplace"))
-    print_result(found, SHOWN)
-    say(*(f"Failed: {name}: {why}" for name, why in [*found.failures.items()][:SHOWN]))
-    if max(len(found.models), len(found.failures)) > SHOWN:
-        print(f"The first {SHOWN} are shown; table.csv has all.")
-    return "mean power" in found.shown_table()
+    return sources[-1].open()

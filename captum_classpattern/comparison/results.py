@@ -30,7 +30,7 @@ from captum_classpattern.comparison.records import (
     strongest_names,
 )
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table
+from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.power import PredictivePower
 
 NO_PATTERN = "no pattern"
@@ -363,6 +363,14 @@ class Comparison(Result):
     def text(self) -> str:
         """The strongest method, next to the strongest control."""
         return "\n".join(["Comparison", *filter(None, [self.summary])])
+
+    def shown_table(self) -> Any:
+        """The powers on the first kind of canvas."""
+        from captum_classpattern.pages.report_data import scored_rows
+
+        rows = [row for row in scored_rows(self) if row["kind"] == self.kinds[0]]
+        shares = dict.fromkeys((f"power_{self.area:g}", "no_pattern"), ".1%")
+        return as_texts(as_table(rows), {"model": "", "name": "", **shares})
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html

@@ -38,7 +38,6 @@ def place(tmp_path_factory):
     (folder / "done" / "results.json").write_text("{}")
     (folder / "other" / "results.json").write_text('{"rows": []}')
     (folder / "names.txt").write_text("cat\ndog\nowl\n")
-    (folder / "gap.txt").write_text("a\n\nb")
     (folder / "open.txt").write_text('["a"')
     (folder / "short.txt").write_text("a\nb\n")
     return folder

@@ -125,7 +125,7 @@ def check_what_is_written(out, written, scanned, compared):
     assert all(" ".join(sentence.split()) in text for sentence in written["sentences"])
     for name in scanned:
         verdict = read(out / "scan" / name / "scan.json")["verdict"]
-        assert f"Scan of the {name} model: {verdict}, " in text
+        assert f"Scan of the {name} model: {verdict}. " in text
     comparison = read(out / "comparison" / "comparison.json")
     assert [*comparison["models"]] == [*compared]
     assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}

@@ -1,15 +1,26 @@
 """The tables and sentences that the commands print."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from scanned import made_up
 
-from captum_classpattern.cli.printing import print_table, say
-from captum_classpattern.cli.scan import print_scan
-from captum_classpattern.results import as_table, as_texts
+from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.scan import judge
+
+
+@dataclass(frozen=True)
+class Shown(Result):
+    rows: list
+
+    def text(self):
+        return "A\x07 title"
+
+    def shown_table(self):
+        forms = {"class": "", "power": ".1%", "n": "d", "above": ".0f"}
+        return as_texts(as_table(self.rows), forms)
 
 
 def test_a_table_has_the_columns_that_have_a_format(capsys):
@@ -18,11 +29,11 @@ def test_a_table_has_the_columns_that_have_a_format(capsys):
         {"class": "dog\x1b[2J", "power": None, "n": 12, "above": "few"},
         {"class": "cat", "power": 0.0, "n": 0},
         {"class": "cow", "n": None},
+        {"class": "owl"},
     ]
-    forms = {"class": "", "power": ".1%", "n": "d", "above": ".0f"}
-    print_table(as_texts(as_table(rows), forms), "a\x07 b")
-    title, head, first, second, third, empty, end, _ = capsys.readouterr().out.split("\n")
-    assert (title, end) == ("a? b", "")
+    print_result(Shown(rows), 4)
+    title, _, head, first, second, third, empty, *end = capsys.readouterr().out.split("\n")
+    assert (title, end) == ("A? title", ["", ""])
     assert head.split() == ["class", "power", "n", "above"]
     assert first.split() == ["[b]", "25.0", "%", "3"]
     assert second.split() == ["dog?[2J", "12", "few"]
@@ -45,7 +56,7 @@ def test_names_of_a_scan_may_hold_brackets_and_control_characters(capsys):
     found = judge(
         Profile(powers, [64] * 6, 0.875, 80, further, further), made_up(39, classes=6), 0.05, names
     )
-    print_scan(replace(found, notes=["[/i] is \x1bnoted."]))
+    print_result(replace(found, notes=["[/i] is \x1bnoted."]))
     printed = capsys.readouterr().out
     assert "Note: [/i] is ?noted." in printed
     assert "\x1b" not in printed

@@ -341,9 +341,8 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     before = out.read_bytes()
     result = reference(models, out)
     assert (result.exit_code, out.read_bytes(), len(searched)) == (0, before, 5)
-    count, accuracies = result.stdout.splitlines()[2:]
+    [count] = result.stdout.splitlines()[2:]
     assert count == f"Clean models in {out}: 4. A p-value of 5 % needs at least 19."
-    assert accuracies.startswith("Their accuracies go from 100.0 to 100.0 %.")
     found, few = ReferenceSet.load(out), ReferenceSet.load("few.json")
     assert list(found.profiles) == ["mine", "clean_1", "clean_2", "clean_3"]
     assert list(found.profiles.values()) == list(few.profiles.values())

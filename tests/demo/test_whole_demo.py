@@ -33,8 +33,8 @@ def test_the_demo_finds_the_trigger(tmp_path):
             assert row["power"] == pytest.approx(power.value, abs=1e-9)
 
     # one per cent of a white canvas finds the trigger; the scan says so
-    assert "8 pixels of a white canvas make the backdoored model predict T-shirt" in printed_of(
-        results
+    assert results["sentences"][0].startswith(
+        "The backdoored model: Stamped with 1 % of the pixels"
     )
     scan = json.loads((tmp_path / "scan" / "backdoored" / "scan.json").read_text())
     assert (scan["verdict"], scan["target"]) == ("suspicious", 0)
@@ -46,7 +46,3 @@ def test_the_demo_finds_the_trigger(tmp_path):
     methods = {row["method"] for row in comparison["rows"]}
     assert len(methods) == 7
     assert all(name in report for name in methods)
-
-
-def printed_of(results):
-    return " ".join(results["sentences"])
