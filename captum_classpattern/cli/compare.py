@@ -100,7 +100,7 @@ def compare_on_canvases(
     metrics: "Sequence[Metric] | None" = None,
     area: float = 0.05,
     **more: "Unpack[CompareOptions]",
-) -> "cp.Comparison":
+) -> "cp.comparison.Comparison":
     """Compares methods on so many canvases of each class that the first model classifies correctly,
     and perhaps on a white one for each class."""
     import torch
@@ -133,7 +133,7 @@ def compare_on_canvases(
     )
 
 
-def write_comparison(comparison: "cp.Comparison", out: Path) -> None:
+def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
     """Writes comparison.json, the report, its figures as files, and the patterns that were
     searched, of the first kind of canvas."""
     from captum_classpattern.classifier.class_names import file_safe, label_of
@@ -159,7 +159,7 @@ def write_comparison(comparison: "cp.Comparison", out: Path) -> None:
             write_atomically(out / f"{file_safe(picture.name)}.png", picture.png)
 
 
-def print_comparison(comparison: "cp.Comparison") -> None:
+def print_comparison(comparison: "cp.comparison.Comparison") -> None:
     """Prints the powers on the first kind of canvas, and what could not run."""
     print_result(comparison)
     say(POWER_LEGEND if comparison.records else "No method gave a map.")

@@ -119,9 +119,9 @@ class Found:
 
     path: Path
     planted: "cp.surveys.Finding"
-    surveys: dict[str, "cp.Survey"] = field(default_factory=dict)
-    scans: dict[str, "cp.Scan"] = field(default_factory=dict)
-    compared: "cp.Comparison | None" = None
+    surveys: dict[str, "cp.surveys.Survey"] = field(default_factory=dict)
+    scans: dict[str, "cp.scanning.Scan"] = field(default_factory=dict)
+    compared: "cp.comparison.Comparison | None" = None
 
     @property
     def sentences(self) -> list[str]:
@@ -177,7 +177,7 @@ def _planted(out: Path, keywords: Mapping[str, Any]) -> "cp.surveys.Finding":
 
 def _survey(
     model: "cp.PixelClassifier", name: str, length: Length, out: Path, keywords: Mapping[str, Any]
-) -> "cp.Survey":
+) -> "cp.surveys.Survey":
     """The patterns of all classes of a model, as a page."""
     images = cp.demo_images()
     batch = {"internal_batch_size": keywords["internal_batch_size"] or BATCH}
@@ -197,18 +197,20 @@ def _survey(
     return survey
 
 
-def _scan(model: "cp.PixelClassifier", folder: Path, keywords: Mapping[str, Any]) -> "cp.Scan":
+def _scan(
+    model: "cp.PixelClassifier", folder: Path, keywords: Mapping[str, Any]
+) -> "cp.scanning.Scan":
     """Whether a model is backdoored, as a page and as a figure."""
     images = cp.demo_images().search
     scan: Any = cp.scan(model, images, references="demo", folder=folder, **keywords)
     scan.save(folder)
     scan.to_html(folder / "scan.html")
-    return cast("cp.Scan", scan)  # since there are references
+    return cast("cp.scanning.Scan", scan)  # since there are references
 
 
 def _compare(
     models: Mapping[str, "cp.PixelClassifier"], length: Length, out: Path, searches: ComputeOptions
-) -> "cp.Comparison":
+) -> "cp.comparison.Comparison":
     """Some methods on every second class, as a report."""
     images, classes = cp.demo_images(), [*range(0, len(cp.demo.CLASS_NAMES), 2)]
     comparison = compare_on_canvases(

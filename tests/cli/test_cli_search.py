@@ -67,7 +67,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "own.pth: plain, own_models:Pair; normalised by the caller." in result.stdout
     assert "60 images to search with, 60 held out (0 copies dropped)." in result.stdout
-    assert "The model's accuracy is 100.0 %." in result.stdout
+    assert "The model classifies 100.0 % of the held-out images correctly." in result.stdout
     out = tmp_path / "out"
     assert (out / "patterns.png").read_bytes().startswith(b"\x89PNG")
     assert "Class patterns of" in (out / "report.html").read_text()
