@@ -225,9 +225,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             as it was when it was dropped; at the largest area only), ``search_images`` and
             ``search_images_hash`` (how many images :func:`predictive_power` refuses, and one hash
             of them all: of a Tensor all baselines, of others those that were used), versions, and
-            ``class_name``
-            where the classifier names the class. Of the whole call it holds ``searched_together``,
-            ``seconds``, ``passes_together`` (with those of dropped canvases, and half a pass per
+            ``class_name`` where the classifier names the class. Of the whole call it holds
+            ``searched_together``, ``seconds``, ``passes_together`` (with those of dropped canvases, and half a pass per
             image for scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by``
             (what ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
 
