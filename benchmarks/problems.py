@@ -11,15 +11,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
-from captum_classpattern import (
-    LabelledImages,
-    Pattern,
-    PixelClassifier,
-    PredictivePower,
-    select_canvases,
-)
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier, select_canvases
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.demo import demo_images, demo_models
+from captum_classpattern.scores import PredictivePower
 from captum_classpattern.scores.power import Scorer, check_unseen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))

@@ -215,20 +215,20 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         Returns:
             *list[Pattern] or dict[float, list[Pattern]]*: The patterns; of several areas, by area.
-            Their ``info`` holds the settings and the seed, ``passes`` (how often the
-            model ran forward and backward on an image; two runs forward alone count as one),
-            ``loss_curve``, ``power_curve`` (pairs of passes and power on validation images,
-            half-way and at the end), ``search_power`` (the last of these; None if there are too few
-            images for that), ``search_margin`` (the mean margin there), ``mask_pixels`` (how many
-            have any weight), ``empty_mask``, ``stopped_early`` (by ``max_seconds``),
-            ``starts_iou`` (where a canvas of one colour starts twice: the IoU with the other start,
-            as it was when it was dropped; at the largest area only), ``search_images`` and
-            ``search_images_hash`` (how many images :func:`predictive_power` refuses, and one hash
-            of them all: of a Tensor all baselines, of others those that were used), versions, and
-            ``class_name`` where the classifier names the class. Of the whole call it holds
-            ``searched_together``, ``seconds``, ``passes_together`` (with those of dropped canvases, and half a pass per
-            image for scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by``
-            (what ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
+            Their ``info`` holds the settings and the seed, ``passes`` (how often the model ran
+            forward and backward on an image; two runs forward alone count as one), ``loss_curve``,
+            ``power_curve`` (pairs of passes and power on validation images, half-way and at the
+            end), ``search_power`` (the last of these; None if there are too few images for that),
+            ``search_margin`` (the mean margin there), ``mask_pixels`` (how many have any weight),
+            ``empty_mask``, ``stopped_early`` (by ``max_seconds``), ``starts_iou`` (where a canvas
+            of one colour starts twice: the IoU with the other start, as it was when it was dropped;
+            at the largest area only), ``search_images`` and ``search_images_hash`` (how many images
+            :func:`predictive_power` refuses, and one hash of them all: of a Tensor all baselines,
+            of others those that were used), versions, and ``class_name`` where the classifier names
+            the class. Of the whole call it holds ``searched_together``, ``seconds``,
+            ``passes_together`` (with those of dropped canvases, and half a pass per image for
+            scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by`` (what
+            ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
 
         Raises:
             TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
