@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from refusals import refusals, warnings_of
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from captum_classpattern import LabelledImages, Pattern, predictive_power
 from captum_classpattern.scores import PredictivePower, Scores
 from captum_classpattern.scores.intervals import newcombe, wilson
-from captum_classpattern.scores.power import hits_of, power_of, random_pixels
+from captum_classpattern.scores.power import Scorer, hits_of, power_of, random_pixels
 
 IMAGES = torch.rand(81, 1, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(81) % 3
@@ -99,6 +99,9 @@ def test_powers_are_those_of_a_plain_loop(area, labels):
     known = NET(IMAGES).argmax(1) if labels is None else labels
     expected = [plain_power(pattern, known, area) for pattern in patterns()]
     assert [power(pattern, labels=labels, area=area) for pattern in patterns()] == expected
+    scorer = Scorer(NET, LabelledImages(IMAGES, labels))  # of all classes
+    binary = [pattern if area is None else pattern.topk(area) for pattern in patterns()]
+    assert [scorer.power(pattern) for pattern in binary] == expected
     assert len({each.value for each in expected}) > 1
     assert any(each.without > 0 for each in expected) == (labels is not None)
     for each in expected:
@@ -160,6 +163,7 @@ LARGE, SMALL = st.integers(0, 150), st.integers(0, 60)
 
 
 @given(hits=LARGE, without=LARGE, random=SMALL, other=st.none() | SMALL)
+@example(hits=60, without=40, random=0, other=None)  # with 60 images, 40 of 150 would not do
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_power_beats_its_controls_if_each_interval_is_above_0(hits, without, random, other):
     shares = [None if count is None else count / 60 for count in (random, other)]
