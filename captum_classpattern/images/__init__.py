@@ -70,7 +70,7 @@ class LabelledImages(Dataset[Any]):
 
     This is a Dataset: item ``i`` is a pair of an image and its label, or only the image if there
     are no labels. It never changes; ``dataclasses.replace`` makes a copy with other fields. A
-    Tensor stays as it is: one of uint8, whose pixels count from 0 to 255, takes a byte per value,
+    Tensor stays as it is: one of uint8, whose pixels run from 0 to 255, takes a byte per value,
     and each batch of it becomes floats. A Dataset is read in batches, when its images are needed.
     A DataLoader provides its ``dataset`` and ``collate_fn``; its workers, batch size and order are
     ignored. Of a SubsetRandomSampler, the indices are used, and labels that are passed in belong

@@ -227,9 +227,9 @@ def key_of(
 class Look:
     """What one family found for one class, on images of other classes.
 
-    ``power`` is that of the change. The search has not seen these images, unless fewer were left
-    than validated it: then ``unseen`` is False, and they are the validation images. ``before`` and
-    ``after`` show some of them with the model's predictions.
+    ``power`` is that of the change. The search has not seen these images, unless fewer unseen
+    ones were left than there are validation images: then ``unseen`` is False, and they are the
+    validation images. ``before`` and ``after`` show some of them with the model's predictions.
     """
 
     target: int

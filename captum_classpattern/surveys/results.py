@@ -46,6 +46,8 @@ class Survey(Result):
         return len(self.findings)
 
     def __repr__(self) -> str:
+        if not self.findings:
+            return "Survey(0 findings)"
         areas = ", ".join(f"{area:g}" for area in self.areas)
         canvases = ", ".join(self.canvases)
         return f"Survey({len(self)} findings on {canvases} canvases, areas {areas})"

@@ -146,13 +146,13 @@ class SurveySettings(SearchSettings):
         """About how many passes the search of a class with so many images takes, at all areas."""
 
         def cost(rounds: int) -> int:
-            return passes_of_group(Swap().passes(rounds), entrants)
+            return passes_of_group(Swap().passes(rounds), candidates)
 
-        entrants = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
+        candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
         budget = self.budget or Swap.pool_budget
         rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
         at_smaller = cost(rounds)
-        if entrants <= SCREENED:  # the best continues for two thirds of the rounds
+        if candidates <= SCREENED:  # the best continues for two thirds of the rounds
             at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
         return cost(rounds) + (len(self.areas) - 1) * at_smaller
 

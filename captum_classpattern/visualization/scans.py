@@ -1,4 +1,4 @@
-"""What a scan found in each family of changes, and the excess of each class."""
+"""What a scan found in each family of changes, and the standardised excess of each class."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -39,10 +39,10 @@ DOTS: dict[str, Style] = {
 
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
-    """A family of changes: the names of the classes and their excess, the first class first, and
-    the largest of each clean model. If they are known, also an image of what was found for the
-    first class with its power, and images with it: each with the predictions before and after, and
-    whether it is now predicted as the class."""
+    """A family of changes: the names of the classes and their standardised excess, the first class
+    first, and the largest of each clean model. If they are known, also an image of what was found
+    for the first class with its power, and images with it: each with the predictions before and
+    after, and whether it is now predicted as the class."""
 
     name: str
     classes: Sequence[str]
@@ -79,7 +79,7 @@ def draw_families(
             use_pyplot=use_pyplot,
         )
     most = max(len(row.examples) for row in rows)
-    titles = ["what was found", *[""] * most, "excess of each class"]
+    titles = ["what was found", *[""] * most, "standardised excess"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
     grid = []
     for row, panel in zip(rows, panels):
