@@ -19,18 +19,18 @@ from captum_classpattern._validation import (
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import Classifier, device_and_dtype, warn_if_guessing
 from captum_classpattern.classifier.class_names import known_names, parse_targets
-from captum_classpattern.comparison.maps import CanvasResult, Maps, explain
+from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, scores_of
-from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
-from captum_classpattern.comparison.results import Comparison, Interrupted
-from captum_classpattern.comparison.task import (
-    Task,
-    add_trigger,
-    as_they_were,
-    images_for,
-    other_images_of,
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure
+from captum_classpattern.comparison.records import (
+    STAMPED_KIND,
+    Failure,
+    Record,
+    Score,
+    format_error,
 )
+from captum_classpattern.comparison.results import Comparison, Interrupted
+from captum_classpattern.comparison.task import Task, add_trigger, as_they_were, images_for
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.power import Scorer
@@ -50,7 +50,6 @@ class CompareOptions(TypedDict, total=False):
     max_images: int
     n_seeds: int
     seed: int
-    precision: str
     show_progress: bool
 
 
@@ -64,7 +63,6 @@ class CompareSettings:
     max_images: int = 500
     n_seeds: int = 3
     seed: int = 0
-    precision: str = "auto"
     show_progress: bool = False
 
     def __post_init__(self) -> None:
@@ -82,9 +80,9 @@ class CompareSettings:
         kinds = ["canvas"] * count if self.canvas_kinds is None else [*self.canvas_kinds]
         if len(kinds) != count:
             raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
-        if STAMPED in kinds:
+        if STAMPED_KIND in kinds:
             raise ValueError(
-                f"canvas_kinds: {STAMPED!r} is the kind of stamped canvases; use another word"
+                f"canvas_kinds: {STAMPED_KIND!r} is the kind of stamped canvases; use another word"
             )
         seeds = [(self.seed + i) % 2**63 for i in range(self.n_seeds)]
         targets = parse_targets(targets, count, model)
@@ -148,8 +146,6 @@ def compare(
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
         seed (int): Seed of all methods and random choices. Default: 0.
-        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for the searches of methods that
-            are given by name, as in :meth:`ClassPattern.search`. Default: "auto".
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
@@ -178,41 +174,45 @@ def compare(
     task = settings.task_of(canvases, targets, float(area), first)
     triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
-    accuracies: dict[str, float | None] = dict.fromkeys(models)
     with as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
         search, scored = images_for(first, task, search, held_out, settings.max_images)
         tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
-        if held_out.labels is not None:
-            accuracies |= _accuracies(tasks[0].scorers, n_classes)
+        known = held_out.labels is not None
+        accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
         if not isinstance(methods, Mapping):
-            names = DEFAULT if methods is None else methods
-            methods = known_methods(search, names=names, precision=settings.precision)
-        class_names = known_names(first)
-        comparison = Comparison(
-            models=accuracies,
-            canvases=task.canvases.cpu(),
-            targets=task.targets,
-            kinds=task.kinds,
-            stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
-            triggers={task.model: task.trigger for task in tasks if task.trigger is not None},
-            backdoored=list(triggers),
-            records=[],
-            failures=[],
-            class_names=None if class_names is None else [str(name) for name in class_names],
-            area=task.area,
-            areas=[*task.areas],
-            settings=_provenance(settings, task, search, scored, methods) | {"complete": False},
-            seen=frozenset(search.hashes),
-            metrics=metrics,
-        )
+            methods = known_methods(search, names=DEFAULT if methods is None else methods)
+        records, failures = list[Record](), list[Failure]()
+        stopped = None
         try:
             done = _run_methods(models, tasks, methods, metrics, settings.show_progress)
-            for records, failures in done:
-                comparison.records.extend(records)
-                comparison.failures.extend(failures)
+            for of_method, failed in done:
+                records += of_method
+                failures += failed
         except KeyboardInterrupt as error:
-            raise Interrupted(comparison) from error
-    return replace(comparison, settings={**comparison.settings, "complete": True})
+            stopped = error
+    class_names = known_names(first)
+    comparison = Comparison(
+        models=accuracies,
+        canvases=task.canvases.cpu(),
+        targets=task.targets,
+        kinds=task.kinds,
+        stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
+        records=records,
+        failures=failures,
+        class_names=None if class_names is None else [str(name) for name in class_names],
+        area=task.area,
+        areas=[*task.areas],
+        settings={
+            **_provenance(settings, task, search, scored, methods),
+            "backdoored": list(triggers),
+            "complete": stopped is None,
+        },
+        seen=frozenset(search.hashes),
+        metrics=metrics,
+    )
+    if stopped is not None:
+        raise Interrupted(comparison) from stopped
+    return comparison
 
 
 def _tasks(
@@ -228,11 +228,10 @@ def _tasks(
         name: Scorer(model, held_out.to(*device_and_dtype(model, task.canvases)), task.canvases)
         for name, model in models.items()
     }
-    others = other_images_of(search, task.canvases, task.targets, task.seed)
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
     tasks = []
     for name in models:
-        own = replace(task, model=name, other_images=others, scorers=scorers)
+        own = replace(task, model=name, scorers=scorers)
         trigger = triggers.get(name, only)
         if trigger is not None:
             own = add_trigger(own, trigger, search, held_out.images, stamped)
@@ -255,7 +254,8 @@ def _run_methods(
             for name, method in methods.items():
                 bar.set_postfix_str(f"{name}, {task.model}")
                 try:
-                    done = _measure(name, explain(method, models[task.model], task), metrics)
+                    bound = bind(method, models[task.model], task.canvases)
+                    done = _measure(name, bound, explain(bound, task), metrics)
                 except Exception as error:
                     done = [], [Failure(task.model, name, "maps", format_error(error))]
                 yield done
@@ -263,60 +263,62 @@ def _run_methods(
 
 
 def _measure(
-    method: str, maps: Maps, metrics: Sequence[Metric]
+    name: str, method: BoundMethod, results: Sequence[CanvasResult], metrics: Sequence[Metric]
 ) -> tuple[list[Record], list[Failure]]:
     """The record of each map. Metrics may change the canvases, so they come after powers. A metric
     that fails becomes a failure, and does not stop the others."""
-    records, failures = [_record(method, maps, canvas) for canvas in maps.results], []
+    records = [_record(name, method, result) for result in results]
+    scores: list[dict[str, Score]] = [{} for _ in results]
+    failures = []
     for metric in metrics:
-        reason = ""
+        reason, measured = "", list[Score | None]()
         try:
-            measured = scores_of(metric, maps)
+            measured = measure(metric, method, results)
         except Exception as error:
-            measured, reason = [], format_error(error)
-        finite = [all(map(isfinite, columns.values())) for columns in measured]
+            reason = format_error(error)
+        finite = [value is None or isfinite(value) for value in measured]
         if not all(finite):
-            wrong, count = finite.count(False), sum(map(bool, measured))
-            reason = f"NaN or infinite for {wrong} of {count} canvases"
-        for record, columns, good in zip(records, measured, finite):
-            if columns and good:
-                record.scores[metric.name] = columns.get("", columns)
+            count = sum(value is not None for value in measured)
+            reason = f"NaN or infinite for {finite.count(False)} of {count} canvases"
+        for of_canvas, value, good in zip(scores, measured, finite):
+            if value is not None and good:
+                of_canvas[metric.name] = value
         if reason:
-            failures.append(Failure(maps.task.model, method, metric.title, reason))
-    return records, failures
+            failures.append(Failure(results[0].task.model, name, metric.title, reason))
+    scored = [replace(record, scores=own) for record, own in zip(records, scores)]
+    return scored, failures
 
 
-def _record(method: str, maps: Maps, result: CanvasResult) -> Record:
+def _record(name: str, method: BoundMethod, result: CanvasResult) -> Record:
     """The record of one map, with its predictive powers."""
-    task, bound = maps.task, maps.method
-    areas = [task.area] if result.stamped else task.areas
-    patterns = {area: result.pattern_at(area) for area in areas}
+    task = result.task
+    patterns = {area: result.pattern_at(area) for area in result.maps}
     scored = {} if result.stamped else patterns
-    own = {area: result.own_at(area) for area in areas}
     return Record(
         model=task.model,
-        method=method,
+        method=name,
         canvas=result.canvas,
         kind=task.kinds[result.canvas],
         target=result.target,
-        control=bound.control,
+        control=method.control,
         map=result.map,
         masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
         powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
-        searches=bound.searches,
-        precision=getattr(bound.attribution, "precision", None),
-        cut_from_canvas=bound.cuts,
-        own={area: pattern for area, pattern in own.items() if pattern is not None},
+        searches=method.searches,
+        precision=getattr(method.attribution, "precision", None),
+        cut_from_canvas=method.cuts,
+        own=dict(result.own),
     )
 
 
-def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float]:
+def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float | None]:
     """The share of the held-out images that each model classifies correctly."""
-    accuracies = {}
+    accuracies = dict[str, float | None]()
     for (name, scorer), count in zip(scorers.items(), n_classes):
         labels = scorer.images.known_labels
-        accuracies[name] = float((scorer.predicted == labels).double().mean())
-        warn_if_guessing(accuracies[name], labels, count, f"held-out images (model {name!r})")
+        accuracy = float((scorer.predicted == labels).double().mean())
+        warn_if_guessing(accuracy, labels, count, f"held-out images (model {name!r})")
+        accuracies[name] = accuracy
     return accuracies
 
 

@@ -14,7 +14,7 @@ from captum_classpattern.classifier import (
     device_and_dtype,
     preserve_state,
 )
-from captum_classpattern.comparison.records import STAMPED
+from captum_classpattern.comparison.records import STAMPED_KIND
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import changed_pixels
@@ -30,8 +30,8 @@ class Task:
         model (str): Name of the model.
         canvases (Tensor): Images to explain, (N, C, H, W). Those stamped with a trigger come last.
         targets, kinds, area, areas: As in :class:`Comparison`, also of the stamped canvases.
-        seeds (list[int]): The seeds that methods run with; the first one for all but stability.
-        other_images (dict[int, Tensor]): One more search image of each class, not a canvas.
+        seeds (list[int]): The seeds that methods run with; all but the first one for the
+            stability, and for the localisation on canvases without a trigger.
         scorers (dict[str, Scorer]): What scores patterns on the held-out images, for all models.
         trigger (Pattern, optional): The trigger to be found.
         trigger_pixels (Tensor, optional): The pixels that it changes, bool (1, H, W).
@@ -44,7 +44,6 @@ class Task:
     area: float
     areas: Sequence[float]
     seeds: Sequence[int]
-    other_images: Mapping[int, Tensor] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     trigger: Pattern | None = None
     trigger_pixels: Tensor | None = None
@@ -57,7 +56,7 @@ class Task:
     @property
     def n_unstamped(self) -> int:
         """Number of canvases without the trigger."""
-        return sum(kind != STAMPED for kind in self.kinds)
+        return sum(kind != STAMPED_KIND for kind in self.kinds)
 
     @property
     def trigger_area(self) -> float | None:
@@ -94,26 +93,10 @@ def add_trigger(
         task,
         canvases=torch.cat([task.canvases, images]),
         targets=[*task.targets, *[trigger.target] * len(images)],
-        kinds=[*task.kinds, *[STAMPED] * len(images)],
+        kinds=[*task.kinds, *[STAMPED_KIND] * len(images)],
         trigger=trigger,
         trigger_pixels=pixels,
     )
-
-
-def other_images_of(
-    search: LabelledImages, canvases: Tensor, targets: Iterable[int], seed: int
-) -> dict[int, Tensor]:
-    """A random search image of each class that is not a canvas, if there is one."""
-    others = {}
-    for target in dict.fromkeys(targets):
-        indices = torch.nonzero(search.known_labels == target).flatten()
-        generator = torch.Generator().manual_seed(seed)
-        order = indices[torch.randperm(len(indices), generator=generator)].tolist()
-        images = (search.take([index]).to(canvases)[0] for index in order)
-        unused = (image for image in images if not any(image.equal(c) for c in canvases))
-        if (other := next(unused, None)) is not None:
-            others[target] = other
-    return others
 
 
 # ---- what compare begins with
