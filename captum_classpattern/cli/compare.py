@@ -78,7 +78,8 @@ def compare(
         )
     except Interrupted as stopped:
         comparison = stopped.comparison
-    print_comparison(comparison)
+    print_result(comparison)
+    say(POWER_LEGEND if comparison.records else "No method gave a map.")
     if comparison.records or comparison.failures:
         write_comparison(comparison, out)
         written = "report.html, patterns" if comparison.records else "report.html"
@@ -152,11 +153,3 @@ def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
         for area in record.masks:
             file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
             comparison.pattern_of(record, area).save(folder / file_safe(file))
-
-
-def print_comparison(comparison: "cp.comparison.Comparison") -> None:
-    """Prints the powers on the first kind of canvas, and what could not run."""
-    print_result(comparison)
-    say(POWER_LEGEND if comparison.records else "No method gave a map.")
-    if notes := comparison.notes():
-        say("Not run here:", *(f"- {note}" for note in notes))

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from statistics import mean
 from typing import Any, NamedTuple
@@ -18,9 +18,58 @@ from torch import Tensor, nn
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
-from captum_classpattern.comparison.task import Task
+from captum_classpattern.comparison.records import STAMPED_KIND
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.localisation import Localisation, localise
+from captum_classpattern.scores.power import Scorer
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    r"""
+    The canvases, areas, seeds and trigger that every method gets on one model.
+
+    Args:
+        model (str): Name of the model.
+        canvases (Tensor): Images to explain, (N, C, H, W). Those stamped with a trigger come last.
+        targets, kinds, area, areas: As in :class:`Comparison`, also of the stamped canvases.
+        seeds (list[int]): The seeds that methods run with; all but the first one for the
+            stability, and for the localisation on canvases without a trigger.
+        scorers (dict[str, Scorer]): What scores patterns on the held-out images, for all models.
+        trigger (Pattern, optional): The trigger to be found.
+        trigger_pixels (Tensor, optional): The pixels that it changes, bool (1, H, W).
+    """
+
+    model: str
+    canvases: Tensor
+    targets: list[int]
+    kinds: list[str]
+    area: float
+    areas: Sequence[float]
+    seeds: Sequence[int]
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    trigger: Pattern | None = None
+    trigger_pixels: Tensor | None = None
+
+    @property
+    def seed(self) -> int:
+        """The first seed."""
+        return self.seeds[0]
+
+    @property
+    def n_unstamped(self) -> int:
+        """Number of canvases without the trigger."""
+        return sum(kind != STAMPED_KIND for kind in self.kinds)
+
+    @property
+    def trigger_area(self) -> float | None:
+        """Share of the pixels that the trigger changes."""
+        pixels = self.trigger_pixels
+        return None if pixels is None else int(pixels.sum()) / pixels.numel()
+
+    def has_trigger_for(self, target: int) -> bool:
+        """Whether there is a trigger, and this is its class."""
+        return self.trigger is not None and self.trigger.target == target
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,23 @@
-"""What is measured besides predictive power: to add a metric, add it to METRICS."""
+"""What is measured of maps, besides predictive power: to add a metric, add it to METRICS."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, top_pixels
-from captum_classpattern.comparison.records import FIRST_COLUMNS, Score
-from captum_classpattern.comparison.task import Task
+from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, Task, top_pixels
+from captum_classpattern.comparison.records import (
+    FIRST_COLUMNS,
+    Failure,
+    Record,
+    Score,
+    format_error,
+)
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import (
     components,
@@ -176,14 +182,54 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     return metrics
 
 
-def measure(
-    metric: Metric, method: BoundMethod, results: Sequence[CanvasResult]
-) -> list[Score | None]:
-    """The value for each canvas, or None where the metric does not apply."""
-    measured: list[Score | None] = []
-    for result in results:
-        with method.seeded(result.task.seed):
-            value = metric.measure(method.model, result, result.task)
-            plain = value is None or isinstance(value, PredictivePower)
-            measured.append(value if plain else float(value))
-    return measured
+def measure_results(
+    name: str, method: BoundMethod, results: Sequence[CanvasResult], metrics: Sequence[Metric]
+) -> tuple[list[Record], list[Failure]]:
+    """The record of each canvas. Metrics may change the canvases, so they come after powers. A
+    metric that fails becomes a failure, and does not stop the others."""
+    records, failures = [_record(name, method, result) for result in results], []
+    scores: list[dict[str, Score]] = [{} for _ in results]
+    for metric in metrics:
+        try:
+            values = [_value(metric, method, result) for result in results]
+        except Exception as error:
+            reason = format_error(error)
+        else:
+            measured = [value is not None for value in values].count(True)
+            wrong = [value is None or isfinite(value) for value in values].count(False)
+            reason = f"NaN or infinite for {wrong} of {measured} canvases" if wrong else ""
+            for of_canvas, value in zip(scores, values):
+                if value is not None and isfinite(value):
+                    of_canvas[metric.name] = value
+        if reason:
+            failures.append(Failure(results[0].task.model, name, metric.title, reason))
+    return [replace(of, scores=own) for of, own in zip(records, scores)], failures
+
+
+def _value(metric: Metric, method: BoundMethod, result: CanvasResult) -> Score | None:
+    """The value for a canvas, or None where the metric does not apply."""
+    with method.seeded(result.task.seed):
+        value = metric.measure(method.model, result, result.task)
+        return value if value is None or isinstance(value, PredictivePower) else float(value)
+
+
+def _record(name: str, method: BoundMethod, result: CanvasResult) -> Record:
+    """The record of one map, with its predictive powers."""
+    task = result.task
+    patterns = {area: result.pattern_at(area) for area in result.maps}
+    scored = {} if result.stamped else patterns
+    return Record(
+        model=task.model,
+        method=name,
+        canvas=result.canvas,
+        kind=task.kinds[result.canvas],
+        target=result.target,
+        control=method.control,
+        map=result.map,
+        masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
+        powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
+        searches=method.searches,
+        precision=getattr(method.attribution, "precision", None),
+        cut_from_canvas=method.cuts,
+        own=dict(result.own),
+    )

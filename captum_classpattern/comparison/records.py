@@ -1,7 +1,6 @@
 """What a comparison measures: one record for each method, model and canvas, one failure for all
 that went wrong; and means over classes."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -17,19 +16,6 @@ T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
 FIRST_COLUMNS = ("model", "method", "kind", "control", "cut_from_canvas")  # of a table
 STAMPED_KIND = "stamped"  # of the canvases that carry a trigger
-PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not support; other errors
-    (
-        r".* A Module (\w+)\(.* required for DeepLift computations.*",
-        r"the network uses a module several times, probably its \1, which Captum's DeepLift does "
-        r"not support",
-    ),
-    (
-        r"AttributeError: .*'relevance_input'.*",
-        "a module of the network is in several places, which Captum's LRP does not support",
-    ),
-    (r".*<class '[\w.]*?(\w+)'> has no rule defined.*", r"Captum has no rule for the layer \1"),
-    (r"(?:ImportError|ModuleNotFoundError|ValueError): (.*)", r"\1"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +110,6 @@ class Failure:
     method: str
     what: str
     reason: str
-
-    @property
-    def why(self) -> str:
-        """The reason in plain words, where they are known."""
-        for error, words in PLAIN_REASONS:
-            if match := re.fullmatch(error, self.reason):
-                return match.expand(words)
-        return self.reason
 
 
 def format_error(error: Exception) -> str:

@@ -34,6 +34,7 @@ from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.power import PredictivePower
 
 NO_PATTERN = "no pattern"
+MOST_CANVASES = 12  # in a figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,12 +205,12 @@ class Comparison(Result):
 
     def notes(self) -> list[str]:
         """What could not run or be measured, and why: a sentence for each method and reason."""
-        models = grouped(((f.method, f.what, f.why), f.model) for f in self.failures)
+        models = grouped(((f.method, f.what, f.reason), f.model) for f in self.failures)
         texts = []
-        for (method, what, why), on in models.items():
+        for (method, what, reason), on in models.items():
             where = "" if len(on) == len(self.models) else f" on {', '.join(on)}"
             metric = "" if what == "maps" else f", {what}"
-            texts.append(f"{method}{where}{metric}: {why.rstrip('.')}.")
+            texts.append(f"{method}{where}{metric}: {reason.rstrip('.')}.")
         return texts
 
     def select(self, **wanted: Any) -> list[Record]:
@@ -225,17 +226,15 @@ class Comparison(Result):
         self,
         *,
         model: str | None = None,
-        methods: Sequence[str] | None = None,
         kind: str | None = None,
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
-        Draws maps and patterns, a row for each canvas and a column for each method.
+        Draws maps and patterns, a row for each canvas and a column for each method: the first 12
+        canvases, the strongest methods and the strongest controls.
 
         Args:
             model (str, optional): Name of the model. Default: None (the first one).
-            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (all).
             kind (str, optional): Kind of canvas. Default: None (the first one).
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
@@ -255,11 +254,11 @@ class Comparison(Result):
                 f"there is nothing to draw for the model {model!r} and {kind!r} canvases: models "
                 f"are {list(self.models)}, kinds {sorted({record.kind for record in self.records})}"
             )
-        names = _known(methods, chosen) if methods else [*by_name(chosen)]
-        rows = grouped((record.canvas, record) for record in chosen)
-        by_column = [{record.name: record for record in row} for row in rows.values()]
+        names = [n for n in figure_names(self.records, self.area) if n in by_name(chosen)]
+        rows = [*grouped((record.canvas, record) for record in chosen).values()][:MOST_CANVASES]
+        by_column = [{record.name: record for record in row} for row in rows]
         grid = [[row.get(name) for name in names] for row in by_column]
-        firsts = [row[0] for row in rows.values()]
+        firsts = [row[0] for row in rows]
         return plot_maps(
             [self.canvas_of(record) for record in firsts],
             [[None if r is None else r.map for r in row] for row in grid],
@@ -291,17 +290,14 @@ class Comparison(Result):
         self,
         *,
         kind: str | None = None,
-        methods: Sequence[str] | None = None,
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws predictive power over the area, one panel for each model: means over classes with
-        their 95 % intervals.
+        their 95 % intervals, of the strongest methods and the strongest controls.
 
         Args:
             kind (str, optional): Kind of canvas. Default: None (the first one).
-            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (searches, and the strongest other methods and controls, at most eight).
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:
@@ -315,7 +311,7 @@ class Comparison(Result):
         scored = [r for r in self.select(kind=kind or self.kinds[0]) if r.powers]
         if not scored:
             raise ValueError("there is nothing to draw: none of these canvases has been scored")
-        names = figure_names(scored, self.area) if methods is None else _known(methods, scored)
+        names = figure_names(scored, self.area)
         shown = [record for record in scored if record.name in names]
         panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
         for model in dict.fromkeys(record.model for record in shown):
@@ -335,8 +331,9 @@ class Comparison(Result):
         )
 
     def text(self) -> str:
-        """The strongest method, next to the strongest control."""
-        return "\n".join(["Comparison", *filter(None, [self.summary])])
+        """The strongest method, next to the strongest control, and what could not run."""
+        failed = (f"Not run here: {note}" for note in self.notes())
+        return "\n".join(["Comparison", *filter(None, [self.summary]), *failed])
 
     def shown_table(self) -> Any:
         """The powers on the first kind of canvas."""
@@ -345,29 +342,6 @@ class Comparison(Result):
         rows = [row for row in scored_rows(self) if row["kind"] == self.kinds[0]]
         shares = dict.fromkeys((f"power_{self.area:g}", "no_pattern"), ".1%")
         return as_texts(as_table(rows), {"model": "", "name": "", **shares})
-
-    def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import parts as html
-        from captum_classpattern.pages.report_data import numbers_table
-
-        scored = [record for record in self.records if record.powers]
-        on_first = self.select(canvas=0, model=next(iter(self.models)))
-        records = {record.name: record for record in on_first if record.powers}
-        label = self.class_name(self.targets[0])
-        pictures = [html.picture(self.canvases[0], f"canvas of {label}", f"{label}, canvas")]
-        for name in figure_names(scored, self.area):
-            if record := records.get(name):
-                caption = f"{name}: {_caption(record, self.area)}"
-                pattern = self.pattern_of(record)
-                pictures.append(html.pattern_picture(pattern, f"pattern of {name}", caption))
-        yield html.side_by_side(*pictures)
-        yield html.macro("table_of", replace(numbers_table(self), key=""))
-        yield (
-            f"Power of {100 * self.area:.3g} % of the pixels on held-out images: means over "
-            "classes with their 95 % intervals."
-        )
-        if notes := self.notes():
-            yield html.folded("Not run here", *notes)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         from captum_classpattern.pages.report import write_report
@@ -397,11 +371,3 @@ def _caption(record: Record, area: float) -> str:
     if record.powers:
         return f"{100 * record.powers[area].value:.1f} %"
     return f"IoU {record.scores['iou']:.2f}" if "iou" in record.scores else ""
-
-
-def _known(methods: Sequence[str], records: Iterable[Record]) -> list[str]:
-    """The names of the methods to draw; an error if one has no record."""
-    known = dict.fromkeys(record.name for record in records)
-    if unknown := [name for name in methods if name not in known]:
-        raise ValueError(f"there is no record of {unknown[0]!r} here: there are {list(known)}")
-    return list(methods)

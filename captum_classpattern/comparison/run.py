@@ -1,8 +1,8 @@
 """Many methods on the same canvases, areas and held-out images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -14,25 +14,31 @@ from captum_classpattern._validation import (
     check_numbers,
     check_options,
     check_pixels,
+    check_same_shape,
     check_seed,
 )
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier, device_and_dtype, warn_if_guessing
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    preserve_state,
+    warn_if_guessing,
+)
 from captum_classpattern.classifier.class_names import known_names, parse_targets
-from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, bind, explain
+from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
 from captum_classpattern.comparison.records import (
     STAMPED_KIND,
     Failure,
     Record,
-    Score,
     format_error,
 )
 from captum_classpattern.comparison.results import Comparison, Interrupted
-from captum_classpattern.comparison.task import Task, add_trigger, as_they_were, images_for
-from captum_classpattern.images import ImagesAndLabels, LabelledImages
+from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 
 SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
@@ -174,8 +180,8 @@ def compare(
     task = settings.task_of(canvases, targets, float(area), first)
     triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
-    with as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
-        search, scored = images_for(first, task, search, held_out, settings.max_images)
+    with _as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
+        search, scored = _images_for(first, task, search, held_out, settings.max_images)
         tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
         known = held_out.labels is not None
         accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
@@ -215,6 +221,61 @@ def compare(
     return comparison
 
 
+@contextmanager
+def _as_they_were(
+    models: Iterable[Classifier], canvases: Tensor, targets: Sequence[int], seed: int
+) -> Iterator[list[int]]:
+    """Checks models and gives their numbers of classes. Until the end they are in eval mode, and
+    their state and the generators' are kept."""
+    with ExitStack() as stack:
+        n_classes = []
+        for model in models:
+            stack.enter_context(preserve_state(model, seed))
+            sample = canvases[:1].to(*device_and_dtype(model, canvases))
+            n_classes.append(check_classifier(model, sample, targets).shape[1])
+        yield n_classes
+
+
+def _images_for(
+    model: Classifier, task: Task, search: ImagesAndLabels, held_out: LabelledImages, most: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """The search images, and at most so many held-out images in one Tensor. Without labels they
+    have the model's predictions. An error unless the patterns of each target can be stamped on a
+    held-out image, and none of these is a search image or a canvas."""
+    search = LabelledImages.of(search, argument="search images")
+    check_same_shape(task.canvases, search.shape)
+    search = ensure_labels(model, search, like=task.canvases)
+    held_out = ensure_labels(model, held_out, like=task.canvases)
+    scored = held_out.stratified_sample(most).in_one_tensor()
+    if scored.shape != task.canvases.shape[1:]:
+        raise ValueError(
+            f"held-out images must have the canvases' shape {tuple(task.canvases.shape[1:])}, got "
+            f"{scored.shape}"
+        )
+    for target in dict.fromkeys(task.targets):
+        if not len(scored.without_class(target)):
+            raise ValueError(
+                f"all {len(scored)} held-out images are of class {target}: give images of other "
+                "classes too"
+            )
+    shared = {*search.hashes}.intersection(scored.hashes)
+    if shared:
+        raise ValueError(
+            f"{sum(digest in shared for digest in scored.hashes)} of the {len(scored)} held-out "
+            "images are among the search images, or are exact copies of them: patterns must be "
+            "scored on images that no search has seen; leave these out "
+            "(datasets.load_images(...).halves() does)"
+        )
+    hashes = LabelledImages.of(task.canvases, argument="canvases").hashes
+    wrong = [number for number, digest in enumerate(hashes) if digest in {*scored.hashes}]
+    if wrong:
+        raise ValueError(
+            f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
+            "images, for instance with select_canvases"
+        )
+    return search, scored
+
+
 def _tasks(
     task: Task,
     models: Mapping[str, Classifier],
@@ -234,9 +295,39 @@ def _tasks(
         own = replace(task, model=name, scorers=scorers)
         trigger = triggers.get(name, only)
         if trigger is not None:
-            own = add_trigger(own, trigger, search, held_out.images, stamped)
+            own = _add_trigger(own, trigger, search, held_out.images, stamped)
         tasks.append(own)
     return tasks
+
+
+def _add_trigger(
+    task: Task, trigger: Pattern, search: LabelledImages, held_out: Tensor, stamped: int
+) -> Task:
+    """The task with more canvases: search images of other classes, stamped with the trigger. An
+    error if the trigger changes no pixel of the held-out images, or every one."""
+    if trigger.canvas.shape != held_out.shape[1:]:
+        raise ValueError(
+            f"the trigger of {task.model!r} has the shape {tuple(trigger.canvas.shape)}, but the "
+            f"images have {tuple(held_out.shape[1:])}"
+        )
+    pixels = changed_pixels(trigger, held_out)
+    if int(pixels.sum()) in (0, pixels.numel()):
+        raise ValueError(
+            f"the trigger of {task.model!r} changes {'no' if not pixels.any() else 'every'} pixel "
+            "by 0.1 or more, so there is nothing to find: only patches can be localised; pass "
+            "triggers={} to leave it out"
+        )
+    others = torch.nonzero(search.known_labels != trigger.target).flatten()
+    chosen = others[evenly_spaced(len(others), stamped)].tolist()
+    images = trigger.stamp(search.take(chosen)).to(task.canvases)
+    return replace(
+        task,
+        canvases=torch.cat([task.canvases, images]),
+        targets=[*task.targets, *[trigger.target] * len(images)],
+        kinds=[*task.kinds, *[STAMPED_KIND] * len(images)],
+        trigger=trigger,
+        trigger_pixels=pixels,
+    )
 
 
 def _run_methods(
@@ -255,60 +346,11 @@ def _run_methods(
                 bar.set_postfix_str(f"{name}, {task.model}")
                 try:
                     bound = bind(method, models[task.model], task.canvases)
-                    done = _measure(name, bound, explain(bound, task), metrics)
+                    done = measure_results(name, bound, explain(bound, task), metrics)
                 except Exception as error:
                     done = [], [Failure(task.model, name, "maps", format_error(error))]
                 yield done
                 bar.update()
-
-
-def _measure(
-    name: str, method: BoundMethod, results: Sequence[CanvasResult], metrics: Sequence[Metric]
-) -> tuple[list[Record], list[Failure]]:
-    """The record of each map. Metrics may change the canvases, so they come after powers. A metric
-    that fails becomes a failure, and does not stop the others."""
-    records = [_record(name, method, result) for result in results]
-    scores: list[dict[str, Score]] = [{} for _ in results]
-    failures = []
-    for metric in metrics:
-        reason, measured = "", list[Score | None]()
-        try:
-            measured = measure(metric, method, results)
-        except Exception as error:
-            reason = format_error(error)
-        finite = [value is None or isfinite(value) for value in measured]
-        if not all(finite):
-            count = sum(value is not None for value in measured)
-            reason = f"NaN or infinite for {finite.count(False)} of {count} canvases"
-        for of_canvas, value, good in zip(scores, measured, finite):
-            if value is not None and good:
-                of_canvas[metric.name] = value
-        if reason:
-            failures.append(Failure(results[0].task.model, name, metric.title, reason))
-    scored = [replace(record, scores=own) for record, own in zip(records, scores)]
-    return scored, failures
-
-
-def _record(name: str, method: BoundMethod, result: CanvasResult) -> Record:
-    """The record of one map, with its predictive powers."""
-    task = result.task
-    patterns = {area: result.pattern_at(area) for area in result.maps}
-    scored = {} if result.stamped else patterns
-    return Record(
-        model=task.model,
-        method=name,
-        canvas=result.canvas,
-        kind=task.kinds[result.canvas],
-        target=result.target,
-        control=method.control,
-        map=result.map,
-        masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
-        powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
-        searches=method.searches,
-        precision=getattr(method.attribution, "precision", None),
-        cut_from_canvas=method.cuts,
-        own=dict(result.own),
-    )
 
 
 def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float | None]:

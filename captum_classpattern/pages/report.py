@@ -2,21 +2,20 @@
 it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
-from captum_classpattern.comparison.records import counted, figure_names
+from captum_classpattern.comparison.records import counted
 from captum_classpattern.pages.parts import figure_png, render
 from captum_classpattern.pages.report_data import area_slider, numbers_table, tables
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 
 TITLE = "Class patterns and other methods"
 FIGURE_DPI, SCREEN_DPI = 144, 96
-MAX_ROWS = 12  # canvases in a figure
 
 
 def write_report(comparison: Comparison, path: str | Path, *, title: str = TITLE) -> Path:
@@ -93,22 +92,16 @@ class PageFigure:
 
 
 def _figures(comparison: Comparison) -> dict[str, list[PageFigure]]:
-    """The curves of each kind of canvas, and the maps of the first canvases of each model and kind,
-    of the methods that a figure has room for."""
-    names = figure_names(comparison.records, comparison.area)
+    """The curves of each kind of canvas, and the maps of each model and kind."""
     curves, maps = [], []
     for kind in dict.fromkeys(record.kind for record in comparison.records):
         on = "" if kind == "canvas" else f", {kind} canvases"
         if any(record.powers for record in comparison.select(kind=kind)):
             curves.append(draw(f"Predictive power over the area{on}", comparison.plot_curves, kind))
         for model in comparison.models:
-            records = [r for r in comparison.select(kind=kind, model=model) if r.name in names]
-            canvases = list(dict.fromkeys(record.canvas for record in records))
-            limit = f", the first {MAX_ROWS} of {len(canvases)}" if len(canvases) > MAX_ROWS else ""
-            shown = [record for record in records if record.canvas in canvases[:MAX_ROWS]]
-            if shown:
-                plot = partial(replace(comparison, records=shown).plot, model=model)
-                maps.append(draw(f"Maps and patterns: {model}{on}{limit}", plot, kind))
+            if comparison.select(kind=kind, model=model):
+                plot = partial(comparison.plot, model=model)
+                maps.append(draw(f"Maps and patterns: {model}{on}", plot, kind))
     return {"Power over the area": curves, "Maps side by side": maps}
 
 

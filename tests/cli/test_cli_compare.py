@@ -13,7 +13,7 @@ from reports import without_figures
 
 import captum_classpattern as cp
 from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.cli.compare import print_comparison
+from captum_classpattern.cli.printing import print_result
 from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.datasets import load_images
 
@@ -81,7 +81,7 @@ def test_if_no_method_gives_a_map_the_reasons_are_printed(tmp_path, monkeypatch)
     result = compare(tmp_path, "--classes 1")
     assert result.exit_code == 1
     assert "No method gave a map." in result.stdout
-    assert "Not run here:\n- Bad[/b]: RuntimeError: not [here].\n" in result.stdout
+    assert "Not run here: Bad[/b]: RuntimeError: not [here].\n" in result.stdout
     assert f"report.html and comparison.json are in {tmp_path}." in result.stdout
     assert {failure["reason"] for failure in read(tmp_path)["failures"]} == {
         "RuntimeError: not [here]"
@@ -131,7 +131,7 @@ def test_a_method_from_a_module_of_the_working_folder(place, tmp_path, monkeypat
 
 
 def printed(comparison, capsys):
-    print_comparison(comparison)
+    print_result(comparison)
     return capsys.readouterr().out
 
 
@@ -139,7 +139,7 @@ def test_brackets_in_names_are_not_markup(capsys):
     methods = {"Random[/i]": RandomPixels, "Bad[old]": failing}
     models = {"m[old]": linear_net(), "a[/b]": linear_net(2)}
     output = printed(small(models=models, methods=methods), capsys)
-    for words in ("m[old] ", " a[/b] ", "Random[/i] ", "- Bad[old]: "):
+    for words in ("m[old] ", " a[/b] ", "Random[/i] ", " Bad[old]: "):
         assert words in output
 
 

@@ -21,8 +21,7 @@ from refusals import refusal
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.maps import bind, explain, sum_channels, top_pixels
-from captum_classpattern.comparison.task import Task
+from captum_classpattern.comparison.maps import Task, bind, explain, sum_channels, top_pixels
 from captum_classpattern.optimization import acceleration
 
 QUARTERS = torch.arange(4).view(1, 1, 2, 2).repeat_interleave(3, 2).repeat_interleave(3, 3)

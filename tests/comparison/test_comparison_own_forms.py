@@ -23,7 +23,8 @@ from reports import without_figures
 from scripts import imported
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, predictive_power
-from captum_classpattern.cli.compare import print_comparison, write_comparison
+from captum_classpattern.cli.compare import write_comparison
+from captum_classpattern.cli.printing import print_result
 from captum_classpattern.comparison import known_methods
 from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.records import figure_names
@@ -191,7 +192,7 @@ def test_patterns_are_written_and_printed(comparison, tmp_path, capsys, monkeypa
             power = predictive_power(MODELS["one"], pattern, HELD_OUT, LABELS, area=None)
             rounded = pytest.approx(r.powers[area].mean_margin)
             assert power == replace(r.powers[area], mean_margin=rounded)
-    print_comparison(part)
+    print_result(part)
     lines = capsys.readouterr().out.splitlines()
     for name in OWN:
         assert any(f" {name}, free colours " in line for line in lines)

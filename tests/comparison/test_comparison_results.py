@@ -176,11 +176,9 @@ def texts(figure):
     return [t.get_text() for t in figure.findobj(pyplot.Text) if t.get_text().strip()]
 
 
-CHOSEN = ["InputXGradient", "Searching"]
 PLOTS = [  # what is chosen, the model, and the canvases
     ({}, "one", [0, 1, 3]),  # of the first kind
     ({"model": "other"}, "other", [0, 1, 3]),
-    ({"methods": CHOSEN, "model": "other"}, "other", [0, 1, 3]),
     ({"kind": "white"}, "one", [2]),
     ({"kind": "stamped"}, "one", [4, 5]),
 ]
@@ -188,7 +186,9 @@ PLOTS = [  # what is chosen, the model, and the canvases
 
 @pytest.mark.parametrize(("choice", "model", "canvases"), PLOTS)
 def test_a_plot_has_a_row_for_each_canvas(comparison, choice, model, canvases):
-    names = choice.get("methods", [n for n in NAMES if (model, n) != ("other", "broken")])
+    present = {record.name for record in comparison.select(model=model)}
+    names = [n for n in figure_names(comparison.records, comparison.area) if n in present]
+    assert {*names} == {*NAMES} - ({"broken"} if model == "other" else set())
     figure, axes = comparison.plot(**choice, use_pyplot=False)
     assert axes.shape == (2 * len(canvases), 1 + len(names))  # maps and patterns
     shown = " ".join(texts(figure)).replace("\n", " ")
@@ -207,24 +207,14 @@ def test_a_plot_names_classes(comparison):
     assert not badly_placed(figure)
 
 
-CURVES = [  # what is chosen, and the models that are drawn
-    ({}, ["one", "other"]),
-    ({"kind": "white", "methods": ["RandomPixels", "InputXGradient"]}, ["one", "other"]),
-    ({"methods": ["broken", "RandomPixels"]}, ["one", "other"]),
-    ({"methods": ["broken"]}, ["one"]),
-]
-
-
-@pytest.mark.parametrize(("choice", "drawn"), CURVES)
-def test_curves_are_the_mean_powers_of_the_records(comparison, choice, drawn):
-    _, axes = comparison.plot_curves(**choice, use_pyplot=False)
-    assert [axis.get_title() for axis in axes] == drawn
-    kind = choice.get("kind", "photo")
-    usual = figure_names(comparison.select(kind=kind), comparison.area)
-    for axis, model in zip(axes, drawn):
+@pytest.mark.parametrize("kind", ["photo", "white"])
+def test_curves_are_the_mean_powers_of_the_records(comparison, kind):
+    _, axes = comparison.plot_curves(kind=None if kind == "photo" else kind, use_pyplot=False)
+    assert [axis.get_title() for axis in axes] == [*NETS]
+    for axis, model in zip(axes, NETS):
         lines = {x.get_label(): x.get_xydata() for x in axis.get_lines() if x.get_label()[0] != "_"}
         failed = {"broken"} if model == "other" else set()
-        assert {*lines} == {*choice.get("methods", usual)} - failed
+        assert {*lines} == {*NAMES} - failed
         for name, line in lines.items():
             chosen = comparison.select(kind=kind, model=model, name=name)
             powers = [mean_power((r.target, r.powers[a]) for r in chosen).value for a in AREAS]
@@ -234,8 +224,8 @@ def test_curves_are_the_mean_powers_of_the_records(comparison, choice, drawn):
 def test_pyplot_is_used_only_if_so_asked(comparison):
     pyplot.close("all")
     for use in (False, True):
-        comparison.plot(use_pyplot=use, kind="white", methods=["Searching"])
-        comparison.plot_curves(use_pyplot=use, methods=["Searching"])
+        comparison.plot(use_pyplot=use, kind="white")
+        comparison.plot_curves(use_pyplot=use, kind="white")
         assert len(pyplot.get_fignums()) == 2 * use
     pyplot.close("all")
 
@@ -249,7 +239,6 @@ REFUSALS = {
     ),
     "an unknown model": lambda c: c.plot(model="nobody"),
     "an unknown kind": lambda c: c.plot(kind="black"),
-    "curves of an unknown method": lambda c: c.plot_curves(methods=["Lime"]),
     "curves of stamped canvases": lambda c: c.plot_curves(kind="stamped"),
 }
 
@@ -262,7 +251,7 @@ def test_refusals(comparison, case, snapshot):
 # ---- in notebooks
 
 
-def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_path, monkeypatch):
+def test_a_notebook_shows_the_text_the_maps_and_the_powers(comparison, tmp_path, monkeypatch):
     names = {"one": HOSTILE, "other": "other"}
     few = replace(
         comparison,
@@ -274,28 +263,22 @@ def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_pat
         ],
         class_names=[HOSTILE] * 3,
     )
-    page = read(few, pictures=3)  # both methods and the curves
-    [([first, *places], *rows)] = page.tables.values()
-    assert first == "method"
-    shown = {
-        (row[0].partition(" ")[0].replace("\N{ZERO WIDTH SPACE}", ""), place): cell
-        for row in rows
-        for place, cell in zip(places, row[1:])
-    }
-    for row in few.rows()[:-1]:
-        place = f"{row['model']}, {row['kind']} canvas".replace(
-            "\udcff", "\N{REPLACEMENT CHARACTER}"
-        )
+    page = read(few, pictures=1)
+    [([*heads], *rows)] = page.tables.values()
+    assert heads == ["model", "name", "power 0.1", "no pattern"]
+    shown = {tuple(row[:2]): row[2:] for row in rows}
+    expected = [row for row in few.rows() if row.get("kind") == "photo"]
+    assert len(shown) == len(expected) == 4
+    for row in expected:
+        model = row["model"].replace("\udcff", "\N{REPLACEMENT CHARACTER}")
         share, low, high = (100 * row[f"power_0.1{end}"] for end in ("", "_low", "_high"))
-        power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f}\N{EN DASH}{high:.1f})"
-        assert shown.pop((row["method"], place)) == power
+        power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f} to {high:.1f})"
         bare = f"{100 * row['no_pattern']:.1f}\N{NO-BREAK SPACE}%"
-        assert shown.get(("no", place), bare) == bare
-    assert {name for name, _ in shown} == {"no"}  # pattern, a control
+        assert shown[model, row["method"]] == [power, bare]
     summary = few.summary.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
     assert " ".join(summary.split()) in page.text
     [note] = few.notes()
-    assert f"Not run here {note}" in page.text
+    assert f"Not run here: {note}" in page.text
     without_figures(monkeypatch)
     saved = few.to_html(tmp_path / "report.html")
     assert write_report(few, tmp_path / "same.html").read_bytes() == saved.read_bytes()
