@@ -191,7 +191,7 @@ def measure_results(
     scores: list[dict[str, Score]] = [{} for _ in results]
     for metric in metrics:
         try:
-            values = [_value(metric, method, result) for result in results]
+            values = [_value_for(metric, method, result) for result in results]
         except Exception as error:
             reason = format_error(error)
         else:
@@ -206,7 +206,7 @@ def measure_results(
     return [replace(of, scores=own) for of, own in zip(records, scores)], failures
 
 
-def _value(metric: Metric, method: BoundMethod, result: CanvasResult) -> Score | None:
+def _value_for(metric: Metric, method: BoundMethod, result: CanvasResult) -> Score | None:
     """The value for a canvas, or None where the metric does not apply."""
     with method.seeded(result.task.seed):
         value = metric.measure(method.model, result, result.task)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -29,12 +30,7 @@ from captum_classpattern.classifier.class_names import known_names, parse_target
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
-from captum_classpattern.comparison.records import (
-    STAMPED_KIND,
-    Failure,
-    Record,
-    format_error,
-)
+from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
@@ -187,15 +183,9 @@ def compare(
         accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=DEFAULT if methods is None else methods)
-        records, failures = list[Record](), list[Failure]()
-        stopped = None
-        try:
-            done = _run_methods(models, tasks, methods, metrics, settings.show_progress)
-            for of_method, failed in done:
-                records += of_method
-                failures += failed
-        except KeyboardInterrupt as error:
-            stopped = error
+        records, failures, complete = _run_methods(
+            models, tasks, methods, metrics, settings.show_progress
+        )
     class_names = known_names(first)
     comparison = Comparison(
         models=accuracies,
@@ -211,13 +201,13 @@ def compare(
         settings={
             **_provenance(settings, task, search, scored, methods),
             "backdoored": list(triggers),
-            "complete": stopped is None,
+            "complete": complete,
         },
         seen=frozenset(search.hashes),
         metrics=metrics,
     )
-    if stopped is not None:
-        raise Interrupted(comparison) from stopped
+    if not complete:
+        raise Interrupted(comparison)
     return comparison
 
 
@@ -336,21 +326,25 @@ def _run_methods(
     methods: Mapping[str, Method],
     metrics: Sequence[Metric],
     show_progress: bool,
-) -> Iterator[tuple[list[Record], list[Failure]]]:
-    """Explains the canvases of each task with each method, and gives what its maps are worth. A
-    method that fails becomes a failure, and does not stop the others."""
-    total = len(tasks) * len(methods)
-    with tqdm(total=total, disable=not show_progress, desc="compare", unit="method") as bar:
-        for task in tasks:
-            for name, method in methods.items():
+) -> tuple[list[Record], list[Failure], bool]:
+    """Explains the canvases of each task with each method, and measures the maps. A method that
+    fails becomes a failure, and does not stop the others. Also gives whether all methods were
+    finished: an interrupt ends the loop."""
+    records, failures, pairs = list[Record](), list[Failure](), [*product(tasks, methods.items())]
+    with tqdm(pairs, disable=not show_progress, desc="compare", unit="method") as bar:
+        try:
+            for task, (name, method) in bar:
                 bar.set_postfix_str(f"{name}, {task.model}")
                 try:
                     bound = bind(method, models[task.model], task.canvases)
-                    done = measure_results(name, bound, explain(bound, task), metrics)
+                    measured, failed = measure_results(name, bound, explain(bound, task), metrics)
                 except Exception as error:
-                    done = [], [Failure(task.model, name, "maps", format_error(error))]
-                yield done
-                bar.update()
+                    measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
+                records += measured
+                failures += failed
+        except KeyboardInterrupt:
+            return records, failures, False
+    return records, failures, True
 
 
 def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float | None]:
