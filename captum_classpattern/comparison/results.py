@@ -340,8 +340,9 @@ class Comparison(Result):
         from captum_classpattern.pages.report_data import scored_rows
 
         rows = [row for row in scored_rows(self) if row["kind"] == self.kinds[0]]
+        texts = dict.fromkeys(("model", "method", "control"), "")
         shares = dict.fromkeys((f"power_{self.area:g}", "no_pattern"), ".1%")
-        return as_texts(as_table(rows), {"model": "", "name": "", **shares})
+        return as_texts(as_table({**row, "method": row["name"]} for row in rows), texts | shares)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         from captum_classpattern.pages.report import write_report

@@ -265,7 +265,7 @@ def test_a_notebook_shows_the_text_the_maps_and_the_powers(comparison, tmp_path,
     )
     page = read(few, pictures=1)
     [([*heads], *rows)] = page.tables.values()
-    assert heads == ["model", "name", "power 0.1", "no pattern"]
+    assert heads == ["model", "method", "control", "power 0.1", "no pattern"]
     shown = {tuple(row[:2]): row[2:] for row in rows}
     expected = [row for row in few.rows() if row.get("kind") == "photo"]
     assert len(shown) == len(expected) == 4
@@ -274,7 +274,8 @@ def test_a_notebook_shows_the_text_the_maps_and_the_powers(comparison, tmp_path,
         share, low, high = (100 * row[f"power_0.1{end}"] for end in ("", "_low", "_high"))
         power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f} to {high:.1f})"
         bare = f"{100 * row['no_pattern']:.1f}\N{NO-BREAK SPACE}%"
-        assert shown[model, row["method"]] == [power, bare]
+        control = "yes" if row["method"] == "RandomPixels" else "no"
+        assert shown[model, row["method"]] == [control, power, bare]
     summary = few.summary.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
     assert " ".join(summary.split()) in page.text
     [note] = few.notes()
