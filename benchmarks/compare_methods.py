@@ -63,13 +63,13 @@ METHODS = (*NAMES, *FREE)
 
 def own_form(classifier, result, task):
     """Power of all that a method which is not cut from a canvas found, such as a soft mask."""
-    own = result.own_at(task.area)
+    own = result.own.get(task.area)
     return None if own is None else task.scorers[task.model].power(own)
 
 
 def share_changed(classifier, result, task):
     """Share of the pixels that this changes."""
-    own = result.own_at(task.area)
+    own = result.own.get(task.area)
     return None if own is None else float(own.mask.double().mean())
 
 

@@ -32,7 +32,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from captum_classpattern import Pattern, known_methods
-from captum_classpattern.comparison.maps import BoundMethod, top_pixels
+from captum_classpattern.comparison.maps import bind, top_pixels
 from captum_classpattern.comparison.methods import METHOD_NAMES
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores import mean_pairwise_iou
@@ -147,13 +147,11 @@ def row_of(problem: Problem, other: nn.Module | None, canvases: Tensor, name: st
     maps: list[dict[str, Any]] = []
     failures, at = [], "original"
     try:
-        first = BoundMethod(method, problem.model, canvases)(
-            canvases, classes, area=AREA, seed=SEEDS[0]
-        )
+        first = bind(method, problem.model, canvases)(canvases, classes, area=AREA, seed=SEEDS[0])
         for test, count in tests:
             at = f"{count} of {len(layers)} layers" if test == "layers" else "other model"
             model = randomised(problem.model, layers[:count], SEEDS[1])
-            bound = BoundMethod(method, other if test == "labels" else model, canvases)
+            bound = bind(method, other if test == "labels" else model, canvases)
             found = bound(canvases, classes, area=AREA, seed=SEEDS[1])
             for group in groups_of(first.maps, found.maps, problem, canvases, scorer):
                 maps.append({"test": test, "randomised": count, **group})

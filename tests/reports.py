@@ -1,6 +1,5 @@
 """Shared by tests of reports: a small comparison, and a parser of the page."""
 
-from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -9,6 +8,8 @@ from captum.attr import Saliency
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.comparison import BestRandomMask, RandomPixels, compare
+from captum_classpattern.pages import report
+from captum_classpattern.pages.report import PageFigure
 
 AREAS = [0.05, 0.1, 0.3]
 VOID = {"meta", "link", "img", "input", "rect", "br"}
@@ -59,9 +60,9 @@ def small_comparison(
     )
 
 
-def undrawn(figure, draw):
-    """In place of ``PageFigure.drawn``, which takes long."""
-    return replace(figure, png=b"png", size=(1, 1))
+def without_figures(monkeypatch):
+    """Reports with figures that are empty: to draw them takes long."""
+    monkeypatch.setattr(report, "draw", lambda title, *_: PageFigure(title, b"png", (1, 1)))
 
 
 class Page(HTMLParser):

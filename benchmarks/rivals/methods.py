@@ -4,20 +4,21 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from captum.attr import Attribution
 from torch import Tensor
 
 from captum_classpattern.attribution import single_tensor
-from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier import Classifier, preserve_state, uncounted
 from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.comparison.controls import WithBaselines, masks_for
-from captum_classpattern.images import Images, Labels
+from captum_classpattern.comparison.controls import masks_for
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
 
 from .inversion import Inversion, neural_cleanse, pixel_inversion
 from .universal import universal_patch, universal_perturbation
 
 
-class _Inverted(WithBaselines):
+class _Inverted(Attribution):
     """One pattern for each class, whatever the input. ``patterns`` are what was found for each
     input in its own form, and ``free`` says what is searched."""
 
@@ -27,7 +28,8 @@ class _Inverted(WithBaselines):
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
-        super().__init__(forward_func, baselines, baseline_labels)
+        super().__init__(forward_func)
+        self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
         self.patterns: list[Pattern] = []
 
     def attribute(
@@ -44,8 +46,10 @@ class _Inverted(WithBaselines):
         Returns the maps that rank the pixels, shaped like the inputs, whose pixels are not used."""
         targets = parse_targets(target, len(single_tensor(inputs)), self.forward_func)
         settings |= {"seed": seed} if budget is None else {"seed": seed, "passes": budget}
+        with preserve_state(self.forward_func, 0), uncounted():
+            baselines = ensure_labels(self.forward_func, self._baselines)
         found = {
-            y: type(self).invert(self.forward_func, self._baselines, y, **settings)
+            y: type(self).invert(self.forward_func, baselines, y, **settings)
             for y in dict.fromkeys(targets)
         }
         self.patterns = [found[y].own_form for y in targets]

@@ -54,7 +54,7 @@ def compare(
         methods: Names of methods, separated by commas. By default, ClassPattern and 13 others.
             MODULE:NAME is a function of yours, from model and images to an Attribution.
         area: The share of the pixels at which the methods are compared.
-        out: The folder for the report, the figures and the patterns.
+        out: The folder for the report and the patterns.
         canvases: The images per class from which pixels are cut. The first model chooses them.
         white: Add a white canvas for each class.
         max_images: Score on at most this many held-out images.
@@ -78,10 +78,11 @@ def compare(
         )
     except Interrupted as stopped:
         comparison = stopped.comparison
-    print_comparison(comparison)
+    print_result(comparison)
+    say(POWER_LEGEND if comparison.records else "No method gave a map.")
     if comparison.records or comparison.failures:
         write_comparison(comparison, out)
-        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        written = "report.html, patterns" if comparison.records else "report.html"
         print(f"{written} and comparison.json are in {out}.")
     if not comparison.settings["complete"]:
         print("Interrupted. The methods that had finished are reported.")
@@ -134,16 +135,14 @@ def compare_on_canvases(
 
 
 def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
-    """Writes comparison.json, the report, its figures as files, and the patterns that were
-    searched, of the first kind of canvas."""
+    """Writes comparison.json, the report, and the patterns that were searched, of the first kind of
+    canvas."""
     from captum_classpattern.classifier.class_names import file_safe, label_of
     from captum_classpattern.comparison.records import search_names
-    from captum_classpattern.pages.report import draw_figures, write_report
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
-    drawn = draw_figures(comparison)
-    write_report(comparison, out / "report.html", figures=drawn)
+    comparison.to_html(out / "report.html")
     records = comparison.select(kind=comparison.kinds[0])
     searched = search_names(records)
     for record in (record for record in records if record.name in searched):
@@ -154,14 +153,3 @@ def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
         for area in record.masks:
             file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
             comparison.pattern_of(record, area).save(folder / file_safe(file))
-    for picture in drawn:
-        if picture.png:
-            write_atomically(out / f"{file_safe(picture.name)}.png", picture.png)
-
-
-def print_comparison(comparison: "cp.comparison.Comparison") -> None:
-    """Prints the powers on the first kind of canvas, and what could not run."""
-    print_result(comparison)
-    say(POWER_LEGEND if comparison.records else "No method gave a map.")
-    if notes := comparison.notes():
-        say("Not run here:", *(f"- {note}" for note in notes))

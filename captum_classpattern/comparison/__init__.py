@@ -1,18 +1,16 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
 from captum_classpattern.comparison.controls import BestRandomMask, LearnedPattern, RandomPixels
-from captum_classpattern.comparison.maps import CanvasResult
+from captum_classpattern.comparison.maps import CanvasResult, Task
 from captum_classpattern.comparison.methods import DEFAULT, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
-from captum_classpattern.comparison.records import STAMPED, Failure, Record
+from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import compare
-from captum_classpattern.comparison.task import Task
 
 __all__ = [
     "DEFAULT",
     "METRICS",
-    "STAMPED",
     "BestRandomMask",
     "CanvasResult",
     "Comparison",

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_positive, check_seed
 from captum_classpattern.attribution import ClassPattern, Inputs, log_usage, single_tensor
-from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
+from captum_classpattern.classifier import (
+    Classifier,
+    device_and_dtype,
+    preserve_state,
+    uncounted,
+)
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -55,21 +60,7 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
         return masks_for(drawn, inputs)
 
 
-class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
-    """A method that sees search images. Their labels are the classifier's predictions if they have
-    none."""
-
-    def __init__(
-        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
-    ) -> None:
-        super().__init__(forward_func)
-        with preserve_state(forward_func, 0):
-            self._baselines = ensure_labels(
-                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-            )
-
-
-class BestRandomMask(WithBaselines, Control):
+class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's class is untyped
     r"""
     The best of as many random masks as a budget pays for.
 
@@ -91,6 +82,12 @@ class BestRandomMask(WithBaselines, Control):
         >>> int(mask.sum())
         3
     """
+
+    def __init__(
+        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
+    ) -> None:
+        super().__init__(forward_func)
+        self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
 
     @log_usage()
     def attribute(
@@ -134,10 +131,10 @@ class BestRandomMask(WithBaselines, Control):
         targets = parse_targets(target, len(images), self.forward_func)
         k = pixels_kept(area, images.shape[2:])
 
-        def best(image: Tensor, label: int) -> Tensor:
-            others = self._baselines.without_class(label)
+        def best(baselines: LabelledImages, image: Tensor, label: int) -> Tensor:
+            others = baselines.without_class(label)
             if not len(others):
-                raise ValueError(f"all {len(self._baselines)} baselines are of class {label}")
+                raise ValueError(f"all {len(baselines)} baselines are of class {label}")
             stamped: Tensor = others.take(evenly_spaced(len(others), n_images))
             stamped = stamped.to(*device_and_dtype(self.forward_func, image))
             started, generator = time.perf_counter(), torch.Generator().manual_seed(seed)
@@ -154,7 +151,9 @@ class BestRandomMask(WithBaselines, Control):
             return masks[scores.index(max(scores))]
 
         with preserve_state(self.forward_func, 0):
-            best_masks = [best(image, label) for image, label in zip(images, targets)]
+            with uncounted():
+                baselines = ensure_labels(self.forward_func, self._baselines, like=images)
+            best_masks = [best(baselines, *pair) for pair in zip(images, targets)]
         return masks_for(torch.stack(best_masks), inputs)
 
 
@@ -196,29 +195,21 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         *,
         area: float = 0.05,
         seed: int = 0,
-        budget: int | None = None,
-        n_steps: int | None = None,
-        max_seconds: float | None = None,
-        precision: str = "auto",
-        internal_batch_size: int | None = None,
+        **options: Any,
     ) -> Inputs:
         """
         Searches pixels and colours; the colours begin at those of the inputs. Returns the masks,
-        shaped like these. Arguments are those of :meth:`ClassPattern.search`.
+        shaped like these. Other arguments are those of
+        :meth:`ClassPattern.search`.
         """
-        images = single_tensor(inputs).detach().clamp(0, 1)
         self.patterns = self._search.search(
-            images,
+            single_tensor(inputs).detach().clamp(0, 1),
             target,
             area=area,
             solver="learned",
             additional_forward_args=additional_forward_args,
             seed=seed,
-            budget=budget,
-            n_steps=n_steps,
-            max_seconds=max_seconds,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
+            **options,
         )
         self.precision = self.patterns[0].info["precision"]
         return masks_for(torch.stack([pattern.mask for pattern in self.patterns]), inputs)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from statistics import mean
 from typing import Any, NamedTuple
@@ -18,86 +18,58 @@ from torch import Tensor, nn
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
-from captum_classpattern.comparison.records import STAMPED
-from captum_classpattern.comparison.task import Task
+from captum_classpattern.comparison.records import STAMPED_KIND
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.localisation import Localisation, localise
-
-
-class Explanation(NamedTuple):
-    """The map of each image, summed over the channels, (N, H, W), and the cost; for a method that
-    chooses colours also what it found for each image, in its own form."""
-
-    maps: Tensor
-    own: list[Pattern]
-    passes: float
-    seconds: float
+from captum_classpattern.scores.power import Scorer
 
 
 @dataclass(frozen=True, eq=False)
-class Maps:
-    """
-    All maps of a method for a task.
+class Task:
+    r"""
+    The canvases, areas, seeds and trigger that every method gets on one model.
 
     Args:
-        task (Task): The task, whose canvases are a copy.
-        method (BoundMethod): The method on its copy of the model.
-        canvases (Explanation): The maps of all canvases, and what they cost.
-        seeds (list[Explanation]): The maps of the canvases without a trigger, for each seed.
-        areas (dict[float, Explanation]): The same for each other area, if the method takes one.
-        trigger (dict[int, list[Tensor]]): The maps of such a method for the trigger's area, for
-            each canvas of its class.
+        model (str): Name of the model.
+        canvases (Tensor): Images to explain, (N, C, H, W). Those stamped with a trigger come last.
+        targets, kinds, area, areas: As in :class:`Comparison`, also of the stamped canvases.
+        seeds (list[int]): The seeds that methods run with; all but the first one for the
+            stability, and for the localisation on canvases without a trigger.
+        scorers (dict[str, Scorer]): What scores patterns on the held-out images, for all models.
+        trigger (Pattern, optional): The trigger to be found.
+        trigger_pixels (Tensor, optional): The pixels that it changes, bool (1, H, W).
     """
 
-    task: Task
-    method: "BoundMethod"
-    canvases: Explanation
-    seeds: Sequence[Explanation]
-    areas: Mapping[float, Explanation]
-    trigger: Mapping[int, Sequence[Tensor]]
+    model: str
+    canvases: Tensor
+    targets: list[int]
+    kinds: list[str]
+    area: float
+    areas: Sequence[float]
+    seeds: Sequence[int]
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    trigger: Pattern | None = None
+    trigger_pixels: Tensor | None = None
 
-    @cached_property
-    def of_other_images(self) -> dict[int, Tensor]:
-        """The map of another image of each class, made when it is first asked for."""
-        others, area, seed = self.task.other_images, self.task.area, self.task.seed + 1
-        made = self.method(torch.stack([*others.values()]), [*others], area=area, seed=seed)
-        return dict(zip(others, made.maps))
+    @property
+    def seed(self) -> int:
+        """The first seed."""
+        return self.seeds[0]
 
-    @cached_property
-    def results(self) -> list["CanvasResult"]:
-        """One for each canvas."""
-        return [CanvasResult(self, canvas) for canvas in range(len(self.task.targets))]
+    @property
+    def n_unstamped(self) -> int:
+        """Number of canvases without the trigger."""
+        return sum(kind != STAMPED_KIND for kind in self.kinds)
 
+    @property
+    def trigger_area(self) -> float | None:
+        """Share of the pixels that the trigger changes."""
+        pixels = self.trigger_pixels
+        return None if pixels is None else int(pixels.sum()) / pixels.numel()
 
-def explain(method: Method, model: Classifier, task: Task) -> Maps:
-    """Runs a method on copies of a model and of the canvases: with each seed, if it is random, and
-    for each area and that of the trigger, if it takes one."""
-    task = replace(task, canvases=task.canvases.clone())
-    bound = BoundMethod(method, model, task.canvases)
-    run, n = partial(bound, area=task.area, seed=task.seed), task.n_unstamped
-    canvases = run(task.canvases, task.targets)
-    given, seeds = (task.canvases[:n], task.targets[:n]), [canvases]
-    is_random = bound.takes_seed
-    if not is_random and len(task.seeds) > 1:
-        again = run(task.canvases[:1], task.targets[:1], seed=task.seeds[1])
-        is_random = not again.maps[0].equal(canvases.maps[0])
-    for seed in task.seeds[1:]:
-        seeds.append(run(*given, seed=seed) if is_random else canvases)
-    others = [area for area in task.areas if bound.searches and area != task.area]
-    areas = {area: run(*given, area=area) for area in others}
-    trigger = _maps_for_trigger(bound, task) if bound.searches else {}
-    return Maps(task, bound, canvases, seeds, areas, trigger)
-
-
-def _maps_for_trigger(bound: "BoundMethod", task: Task) -> dict[int, list[Tensor]]:
-    """The maps for the area of the trigger, with each seed, by canvas of its class."""
-    rows = [i for i, target in enumerate(task.targets) if task.has_trigger_for(target)]
-    if not rows:
-        return {}
-    targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
-    seeds = task.seeds if bound.takes_seed else task.seeds[:1]
-    made = [bound(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
-    return {row: [maps[i] for maps in made] for i, row in enumerate(rows)}
+    def has_trigger_for(self, target: int) -> bool:
+        """Whether there is a trigger, and this is its class."""
+        return self.trigger is not None and self.trigger.target == target
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,66 +78,115 @@ class CanvasResult:
     The map of a canvas and the pixels that it ranks first: what a :class:`Metric` measures.
 
     Args:
-        maps (Maps): All maps of the method.
+        task (Task): The task, whose canvases are a copy.
         canvas (int): As in :class:`Record`.
+        maps (dict[float, Tensor]): The map that ranks the pixels at each area, float64 (H, W). A
+            method that takes no area has one map for all.
+        own (dict[float, Pattern]): As in :class:`Record`.
+        seeds (list[Tensor]): The map for each seed; for a stamped canvas, of the first one alone.
+        trigger_maps (list[Tensor]): For a method that takes an area and a canvas of the trigger's
+            class, the maps for the area of the trigger, with each seed.
+        passes, seconds (float): What the map cost.
     """
 
-    maps: Maps
+    task: Task
     canvas: int
+    maps: Mapping[float, Tensor]
+    own: Mapping[float, Pattern]
+    seeds: Sequence[Tensor]
+    trigger_maps: Sequence[Tensor]
+    passes: float
+    seconds: float
 
     @property
     def target(self) -> int:
         """The class."""
-        return self.maps.task.targets[self.canvas]
+        return self.task.targets[self.canvas]
 
     @property
     def stamped(self) -> bool:
         """Whether the canvas carries the trigger."""
-        return self.maps.task.kinds[self.canvas] == STAMPED
+        return self.canvas >= self.task.n_unstamped
 
     @property
     def map(self) -> Tensor:
-        """A copy of the map: one value per pixel, float64 (H, W)."""
-        return self.maps.canvases.maps[self.canvas].clone()
+        """A copy of the map for the comparison's area: one value per pixel, float64 (H, W)."""
+        return self.maps[self.task.area].clone()
 
     @property
     def mask(self) -> Tensor:
         """The pixels at the comparison's area, bool (1, H, W)."""
-        return top_pixels(self.map, self.maps.task.area)
+        return top_pixels(self.map, self.task.area)
 
     @property
     def pattern(self) -> Pattern:
         """The pattern at the comparison's area."""
-        return self.pattern_at(self.maps.task.area)
+        return self.pattern_at(self.task.area)
 
     def pattern_at(self, area: float) -> Pattern:
-        """The pattern of a map's highest pixels, cut from the canvas or in its own form. The map is
-        the one that was searched for the area, if there is one."""
-        own, made = self.own_at(area), self.maps.areas.get(area, self.maps.canvases)
-        mask = top_pixels(made.maps[self.canvas], area)
-        if own is not None:
-            return replace(own, mask=mask.to(own.mask))
-        canvas = self.maps.task.canvases[self.canvas].clone()
+        """The pattern of the highest pixels at one of the areas, cut from the canvas or in its own
+        form."""
+        mask = top_pixels(self.maps[area], area)
+        if area in self.own:
+            return replace(self.own[area], mask=mask.to(self.own[area].mask))
+        canvas = self.task.canvases[self.canvas].clone()
         return Pattern(canvas, mask.to(canvas), self.target)
-
-    def own_at(self, area: float) -> Pattern | None:
-        """What a method that chooses colours found for an area, in its own form."""
-        own = self.maps.areas.get(area, self.maps.canvases).own
-        return own[self.canvas] if own else None
 
     @cached_property
     def localisation(self) -> Localisation | None:
         """How well the map finds the trigger; None if there is none for this class. Averaged over
         the seeds for canvases without the trigger."""
-        task, maps = self.maps.task, [self.map]
-        if task.trigger_pixels is None or not task.has_trigger_for(self.target):
+        pixels = self.task.trigger_pixels
+        if pixels is None or not self.task.has_trigger_for(self.target):
             return None
-        if self.maps.trigger:
-            maps = [*self.maps.trigger[self.canvas]]
-        elif not self.stamped:
-            maps = [made.maps[self.canvas] for made in self.maps.seeds]
-        scores = [astuple(localise(values, task.trigger_pixels)) for values in maps]
+        maps = self.trigger_maps or self.seeds
+        scores = [astuple(localise(values, pixels)) for values in maps]
         return Localisation(*(mean(values) for values in zip(*scores)))
+
+
+def explain(method: "BoundMethod", task: Task) -> list[CanvasResult]:
+    """Runs a method on copies of the canvases: with each seed, if it is random, and for each area
+    and that of the trigger, if it takes one."""
+    task = replace(task, canvases=task.canvases.clone())
+    run, n = partial(method, area=task.area, seed=task.seed), task.n_unstamped
+    first = run(task.canvases, task.targets)
+    given, seeds = (task.canvases[:n], task.targets[:n]), [first]
+    is_random = method.takes_seed
+    if not is_random and len(task.seeds) > 1:
+        again = run(task.canvases[:1], task.targets[:1], seed=task.seeds[1])
+        is_random = not again.maps[0].equal(first.maps[0])
+    for seed in task.seeds[1:]:
+        seeds.append(run(*given, seed=seed) if is_random else first)
+    others = [area for area in task.areas if method.searches and area != task.area]
+    searched = {area: run(*given, area=area) for area in others}
+    for_trigger = _maps_for_trigger(method, task) if method.searches else {}
+    results = []
+    for canvas in range(len(task.targets)):
+        areas = task.areas if canvas < n else [task.area]
+        made = {area: searched.get(area, first) for area in areas}
+        result = CanvasResult(
+            task,
+            canvas,
+            maps={area: of.maps[canvas] for area, of in made.items()},
+            own={area: of.own[canvas] for area, of in made.items() if of.own},
+            seeds=[of.maps[canvas] for of in (seeds if canvas < n else [first])],
+            trigger_maps=for_trigger.get(canvas, []),
+            passes=first.passes / len(task.targets),
+            seconds=first.seconds / len(task.targets),
+        )
+        results.append(result)
+    return results
+
+
+def _maps_for_trigger(method: "BoundMethod", task: Task) -> dict[int, list[Tensor]]:
+    """The maps for the area of the trigger, with each seed, by canvas of its class."""
+    rows = [i for i, target in enumerate(task.targets) if task.has_trigger_for(target)]
+    if not rows:
+        return {}
+    targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
+    seeds = task.seeds if method.takes_seed else task.seeds[:1]
+    made = [method(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
+    return {row: [maps[i] for maps in made] for i, row in enumerate(rows)}
 
 
 def top_pixels(values: Tensor, area: float) -> Tensor:
@@ -179,31 +200,43 @@ def top_pixels(values: Tensor, area: float) -> Tensor:
 # ---- a method on a private copy of a model
 
 
-class BoundMethod:
-    """A method on a private copy of a model, which counts the passes: the attribution object, and
-    the keywords of ``attribute``, whose Tensors are where the model is. A pass is one image forward
-    and backward; an image that only goes forward is half of one."""
+class Explanation(NamedTuple):
+    """The map of each image, summed over the channels, (N, H, W), and the cost; for a method that
+    chooses colours also what it found for each image, in its own form."""
 
-    def __init__(self, method: Method, model: Classifier, like: Tensor) -> None:
-        make, keywords = method if isinstance(method, tuple) else (method, {})
-        self._where = device, dtype = device_and_dtype(model, like)
-        self.keywords = {
-            name: value.to(device, dtype if value.is_floating_point() else value.dtype)
-            if isinstance(value, Tensor)
-            else value
-            for name, value in keywords.items()
-        }
-        self.model, self._half_passes = _counted_copy(model)
-        self.attribution = make(self.model)
-        if not hasattr(self.attribution, "attribute"):
-            raise TypeError(
-                "a method is a function from a model to an Attribution, but it returned "
-                f"{type(self.attribution).__name__}"
-            )
-        self.parameters = inspect.signature(self.attribution.attribute).parameters
-        self.searches = "area" in self.parameters  # another area needs another map
-        self.takes_seed = "seed" in self.parameters
-        self.control = isinstance(self.attribution, Control)
+    maps: Tensor
+    own: list[Pattern]
+    passes: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class BoundMethod:
+    """A method on a private copy of a model: the attribution object, the keywords of its
+    ``attribute``, whose Tensors are where the model is, and a list to which each pass of the copy
+    forward or backward adds its number of images. An image that goes forward and backward is a
+    pass; one that only goes forward is half of one."""
+
+    attribution: Any
+    keywords: Mapping[str, Any]
+    model: Classifier
+    half_passes: list[int]
+    where: tuple[torch.device, torch.dtype]
+
+    @property
+    def searches(self) -> bool:
+        """Whether it takes an area, so that another area needs another map."""
+        return "area" in self._parameters
+
+    @property
+    def takes_seed(self) -> bool:
+        """Whether it takes a seed."""
+        return "seed" in self._parameters
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a control."""
+        return isinstance(self.attribution, Control)
 
     @property
     def cuts(self) -> bool:
@@ -211,14 +244,18 @@ class BoundMethod:
         ``attribute``, the ``patterns`` that it found."""
         return not hasattr(self.attribution, "patterns")
 
+    @property
+    def _parameters(self) -> Mapping[str, Any]:
+        return inspect.signature(self.attribution.attribute).parameters
+
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int
     ) -> Explanation:
         """Explains images one at a time with the same seed, so that each map depends only on its
         own image. A method that takes an area or a seed gets all images at once. It may change the
         images, and gradients work even if these were made in inference mode."""
-        images = images.to(*self._where).clone()
-        passes, started = len(self._half_passes), time.perf_counter()
+        images = images.to(*self.where).clone()
+        passes, started = len(self.half_passes), time.perf_counter()
         together, parts = self.searches or self.takes_seed, list[Tensor]()
         own = list[Pattern]()
         for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(images))]:
@@ -233,12 +270,12 @@ class BoundMethod:
         if own and len(own) != len(images):
             raise ValueError(f"it has {len(own)} patterns for {len(images)} images")
         seconds = time.perf_counter() - started
-        return Explanation(maps, own, sum(self._half_passes[passes:]) / 2, seconds)
+        return Explanation(maps, own, sum(self.half_passes[passes:]) / 2, seconds)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
         given = {"area": area, "seed": seed}
-        taken = {name: value for name, value in given.items() if name in self.parameters}
+        taken = {name: value for name, value in given.items() if name in self._parameters}
         return {**taken, **self.keywords}
 
     @contextmanager
@@ -247,6 +284,26 @@ class BoundMethod:
         with preserve_state(self.model, seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+
+
+def bind(method: Method, model: Classifier, like: Tensor) -> BoundMethod:
+    """A method on a copy of a model; one without parameters gets images like these."""
+    make, keywords = method if isinstance(method, tuple) else (method, {})
+    device, dtype = device_and_dtype(model, like)
+    moved = {
+        name: value.to(device, dtype if value.is_floating_point() else value.dtype)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in keywords.items()
+    }
+    private, half_passes = _counted_copy(model)
+    attribution = make(private)
+    if not hasattr(attribution, "attribute"):
+        raise TypeError(
+            "a method is a function from a model to an Attribution, but it returned "
+            f"{type(attribution).__name__}"
+        )
+    return BoundMethod(attribution, moved, private, half_passes, (device, dtype))
 
 
 def _counted_copy(model: Classifier) -> tuple[Classifier, list[int]]:

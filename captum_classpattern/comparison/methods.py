@@ -63,7 +63,7 @@ def known_methods(
     Lime, KernelShap (98 samples each), FeatureAblation and ShapleyValueSampling use superpixels,
     the 7 x 7 cells of a grid. Occlusion slides a window with the size of a cell by half its size.
     GradientShap and DeepLiftShap use 20 of the baselines. The Grad-CAMs use the model's last
-    feature map (:func:`feature_layer`). Everything else follows Captum's defaults.
+    feature map. Everything else follows Captum's defaults.
 
     Args:
         baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each, in [0, 1].
@@ -182,27 +182,9 @@ def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
 
 
 def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
-    r"""
-    The layer that Grad-CAM uses: the last one whose output is a feature map, such as ``layer4`` of
-    torchvision's ResNets or ``features`` of its VGGs.
-
-    Args:
-        model (nn.Module): The classifier.
-        image (Tensor): One image (1, C, H, W) to pass through the classifier.
-
-    Returns:
-        *nn.Module*: The last layer to finish whose output is (1, C, h, w) with h * w > 1.
-
-    Raises:
-        ValueError: If there is no such layer, or only the patch embedding of a vision transformer.
-
-    Examples::
-
-        >>> features = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
-        >>> net = torch.nn.Sequential(features, torch.nn.Flatten(), torch.nn.Linear(144, 2))
-        >>> feature_layer(net, torch.rand(1, 1, 8, 8)) is features
-        True
-    """
+    """The layer that Grad-CAM uses: the last one whose output for an image (1, C, H, W) is a
+    feature map (1, C, h, w) with h * w > 1, such as ``layer4`` of torchvision's ResNets. An error
+    if there is none, or only the patch embedding of a vision transformer."""
     module, last = find_module(model), list[nn.Module]()
     if module is None:
         raise ValueError("Grad-CAM needs a torch.nn.Module, because it uses one of its layers")

@@ -1,17 +1,23 @@
-"""What is measured besides predictive power: to add a metric, add it to METRICS."""
+"""What is measured of maps, besides predictive power: to add a metric, add it to METRICS."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.classifier import Classifier, seed_generators
-from captum_classpattern.comparison.maps import CanvasResult, Maps, top_pixels
-from captum_classpattern.comparison.records import FIRST_COLUMNS, Score
-from captum_classpattern.comparison.task import Task
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, Task, top_pixels
+from captum_classpattern.comparison.records import (
+    FIRST_COLUMNS,
+    Failure,
+    Record,
+    Score,
+    format_error,
+)
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import (
     components,
@@ -26,13 +32,6 @@ RESERVED = (  # columns that no metric may be named after
     *FIRST_COLUMNS, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
 )  # fmt: skip
 
-# The tables of the report.
-COST = "Stability and cost"
-TRIGGER = "Finding the trigger"
-SHAPE = "Simplicity"
-TRANSFER = "Transfer to other models"
-OTHER = "Other metrics"
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -44,18 +43,15 @@ class Metric:
         measure (Callable): A function of (classifier, result, task). The classifier is a private
             copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern`` and
             ``target``. The :class:`Task` has the canvases, seeds and the trigger. Do not change it
-            in place. The function returns a number, a :class:`PredictivePower`, None if the metric
-            does not apply, or a dict of these, which gives one column per entry. Random generators
-            are seeded for each call.
+            in place. The function returns a number, a :class:`PredictivePower`, or None if the
+            metric does not apply. Random generators are seeded for each call.
         title (str): Title of the column in reports.
         unit (str): Such as ``"pixels"``. Default: "".
         better (str, optional): ``"higher"`` or ``"lower"``. Default: None (neither).
         description (str): What it measures, for readers of the report. Default: "".
-        table (str): Title of the report's table that shows it. Default: "Other metrics".
-        format (str): How the report writes values below 100. Default: ".3g".
 
     Raises:
-        ValueError: If ``better`` is something else, or ``format`` is not a format of numbers.
+        ValueError: If ``better`` is something else.
 
     Examples::
 
@@ -78,18 +74,10 @@ class Metric:
     unit: str = ""
     better: str | None = None
     description: str = ""
-    table: str = OTHER
-    format: str = ".3g"
 
     def __post_init__(self) -> None:
         if self.better not in (None, "higher", "lower"):
             raise ValueError(f"`better` must be 'higher', 'lower' or None, got {self.better!r}")
-        try:
-            format(0.0, self.format)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"`format` must be a format of numbers such as '.3g', got {self.format!r}"
-            ) from None
 
     @property
     def heading(self) -> str:
@@ -111,16 +99,6 @@ class Metric:
 # ---- the metrics
 
 
-def transfer(
-    classifier: Classifier, result: CanvasResult, task: Task
-) -> dict[str, PredictivePower] | None:
-    """Power of the pattern on each other model."""
-    if result.stamped:
-        return None
-    others = {name: scorer for name, scorer in task.scorers.items() if name != task.model}
-    return {name: scorer.power(result.pattern) for name, scorer in others.items()}
-
-
 def localisation(
     classifier: Classifier, result: CanvasResult, task: Task, *, score: str
 ) -> float | None:
@@ -138,40 +116,21 @@ def shape(
 
 def stability_over_seeds(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
     """Agreement of the masks of all seeds."""
-    if result.stamped or len(task.seeds) == 1:
+    if len(result.seeds) == 1:
         return None
-    maps = [made.maps[result.canvas] for made in result.maps.seeds]
-    return mean_pairwise_iou([top_pixels(values, task.area) for values in maps])
-
-
-def stability_over_canvases(
-    classifier: Classifier, result: CanvasResult, task: Task
-) -> float | None:
-    """Agreement with the mask of another image of the class."""
-    if result.stamped or result.target not in task.other_images:
-        return None
-    other = result.maps.of_other_images[result.target]
-    return mean_pairwise_iou([result.mask, top_pixels(other, task.area)])
+    return mean_pairwise_iou([top_pixels(values, task.area) for values in result.seeds])
 
 
 def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float:
     """Passes or seconds per canvas."""
-    total: float = getattr(result.maps.canvases, name)
-    return total / len(task.targets)
+    value: float = getattr(result, name)
+    return value
 
-
-_SHARE = {"better": "higher", "format": ".3f"}
-_FOUND = {"table": TRIGGER, **_SHARE}
-_STABLE = {"table": COST, **_SHARE}
-_SIMPLE = {"table": SHAPE, "better": "lower"}
-_COST = {"table": COST, "better": "lower"}
 
 #: The built-in metrics, in the order of their columns.
 METRICS = (
-    Metric("on", transfer, "power on", better="higher", table=TRANSFER,
-           description="predictive power on another model"),
     *(
-        Metric(name, partial(localisation, score=name), title, description=text, **_FOUND)
+        Metric(name, partial(localisation, score=name), title, better="higher", description=text)
         for name, title, text in (
             ("iou", "IoU",
              "overlap of the trigger with the same number of the map's strongest pixels"),
@@ -184,20 +143,20 @@ METRICS = (
              "share of the trigger that is among the same number of strongest pixels"),
         )
     ),
-    Metric("total_variation", partial(shape, score=total_variation), "total variation",
-           **_SIMPLE, format=".3f", description="length of the edges per pixel of the image"),
-    Metric("high_frequency_share", partial(shape, score=high_frequency_share),
-           "high-frequency share", **_SIMPLE, format=".3f",
-           description="share of the spectral energy in fine detail"),
-    Metric("components", partial(shape, score=components), "pieces", **_SIMPLE,
-           description="number of pieces that do not touch"),
-    Metric("stability_seeds", stability_over_seeds, "IoU, other seed", **_STABLE,
+    *(
+        Metric(of.__name__, partial(shape, score=of), title, better="lower", description=text)
+        for of, title, text in (
+            (total_variation, "total variation", "length of the edges per pixel of the image"),
+            (high_frequency_share, "high-frequency share",
+             "share of the spectral energy in fine detail"),
+            (components, "pieces", "number of pieces that do not touch"),
+        )
+    ),
+    Metric("stability_seeds", stability_over_seeds, "IoU, other seed", better="higher",
            description="overlap of the masks that different seeds give"),
-    Metric("stability_canvases", stability_over_canvases, "IoU, other canvas", **_STABLE,
-           description="overlap with the mask of another image of the class"),
-    Metric("passes", partial(cost, name="passes"), "passes", **_COST,
+    Metric("passes", partial(cost, name="passes"), "passes", better="lower",
            description="images that went forward and backward, per canvas"),
-    Metric("seconds", partial(cost, name="seconds"), "time", "s", **_COST, format=".2g",
+    Metric("seconds", partial(cost, name="seconds"), "time", "s", better="lower",
            description="computing time per canvas"),
 )  # fmt: skip
 
@@ -223,19 +182,54 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     return metrics
 
 
-def scores_of(metric: Metric, maps: Maps) -> list[dict[str, Score]]:
-    """The values for each canvas by column, of which the only one is named ""."""
-    measured = []
-    with maps.method.seeded(maps.task.seed):
-        for result in maps.results:
-            seed_generators(maps.task.seed)
-            value = metric.measure(maps.method.model, result, maps.task)
-            entries = value if isinstance(value, Mapping) else {"": value}
-            measured.append(
-                {
-                    name: entry if isinstance(entry, PredictivePower) else float(entry)
-                    for name, entry in entries.items()
-                    if entry is not None
-                }
-            )
-    return measured
+def measure_results(
+    name: str, method: BoundMethod, results: Sequence[CanvasResult], metrics: Sequence[Metric]
+) -> tuple[list[Record], list[Failure]]:
+    """The record of each canvas. Metrics may change the canvases, so they come after powers. A
+    metric that fails becomes a failure, and does not stop the others."""
+    records, failures = [_record(name, method, result) for result in results], []
+    scores: list[dict[str, Score]] = [{} for _ in results]
+    for metric in metrics:
+        try:
+            values = [_value_for(metric, method, result) for result in results]
+        except Exception as error:
+            reason = format_error(error)
+        else:
+            measured = [value is not None for value in values].count(True)
+            wrong = [value is None or isfinite(value) for value in values].count(False)
+            reason = f"NaN or infinite for {wrong} of {measured} canvases" if wrong else ""
+            for of_canvas, value in zip(scores, values):
+                if value is not None and isfinite(value):
+                    of_canvas[metric.name] = value
+        if reason:
+            failures.append(Failure(results[0].task.model, name, metric.title, reason))
+    return [replace(of, scores=own) for of, own in zip(records, scores)], failures
+
+
+def _value_for(metric: Metric, method: BoundMethod, result: CanvasResult) -> Score | None:
+    """The value for a canvas, or None where the metric does not apply."""
+    with method.seeded(result.task.seed):
+        value = metric.measure(method.model, result, result.task)
+        return value if value is None or isinstance(value, PredictivePower) else float(value)
+
+
+def _record(name: str, method: BoundMethod, result: CanvasResult) -> Record:
+    """The record of one map, with its predictive powers."""
+    task = result.task
+    patterns = {area: result.pattern_at(area) for area in result.maps}
+    scored = {} if result.stamped else patterns
+    return Record(
+        model=task.model,
+        method=name,
+        canvas=result.canvas,
+        kind=task.kinds[result.canvas],
+        target=result.target,
+        control=method.control,
+        map=result.map,
+        masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
+        powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
+        searches=method.searches,
+        precision=getattr(method.attribution, "precision", None),
+        cut_from_canvas=method.cuts,
+        own=dict(result.own),
+    )

@@ -1,10 +1,9 @@
 """What a comparison measures: one record for each method, model and canvas, one failure for all
 that went wrong; and means over classes."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -16,20 +15,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
 FIRST_COLUMNS = ("model", "method", "kind", "control", "cut_from_canvas")  # of a table
-STAMPED = "stamped"  # the kind of the canvases that carry a trigger
-PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not support; other errors
-    (
-        r".* A Module (\w+)\(.* required for DeepLift computations.*",
-        r"the network uses a module several times, probably its \1, which Captum's DeepLift does "
-        r"not support",
-    ),
-    (
-        r"AttributeError: .*'relevance_input'.*",
-        "a module of the network is in several places, which Captum's LRP does not support",
-    ),
-    (r".*<class '[\w.]*?(\w+)'> has no rule defined.*", r"Captum has no rule for the layer \1"),
-    (r"(?:ImportError|ModuleNotFoundError|ValueError): (.*)", r"\1"),
-)
+STAMPED_KIND = "stamped"  # of the canvases that carry a trigger
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +35,8 @@ class Record:
         powers (dict[float, PredictivePower]): The predictive power at each area; empty for
             stamped canvases.
         searches (bool): Whether the method ran again for each area.
-        scores (dict): The value of each metric by its name, such as ``scores["iou"]``; a dict for
-            a metric with several values. Metrics that do not apply are left out.
+        scores (dict): The value of each metric by its name, such as ``scores["iou"]``. Metrics that
+            do not apply are left out.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
         cut_from_canvas (bool): Whether the pixels are those of the canvas. Otherwise the method
             also chooses their colours.
@@ -68,7 +54,7 @@ class Record:
     masks: dict[float, Tensor]
     powers: dict[float, PredictivePower] = field(default_factory=dict)
     searches: bool = False
-    scores: dict[str, Score | Mapping[str, Score]] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
     precision: str | None = None
     cut_from_canvas: bool = True
     own: dict[float, Pattern] = field(default_factory=dict)
@@ -77,18 +63,6 @@ class Record:
     def name(self) -> str:
         """The method's name, followed by "free colours" if it chooses these."""
         return full_name(self.method, self.cut_from_canvas)
-
-    def columns(self, metric: str) -> dict[str, Score]:
-        """The values of a metric by column: its name, or the name and each entry of a dict."""
-        value: Any = self.scores.get(metric, {})
-        if not isinstance(value, dict):
-            return {metric: value}
-        return {f"{metric}_{entry}": score for entry, score in value.items()}
-
-    def score(self, name: str) -> float | None:
-        """The value of a metric that has one, or None if it was not measured."""
-        value = self.scores.get(name)
-        return float(value) if isinstance(value, int | float) else None
 
 
 def full_name(method: str, cut_from_canvas: bool) -> str:
@@ -136,14 +110,6 @@ class Failure:
     method: str
     what: str
     reason: str
-
-    @property
-    def why(self) -> str:
-        """The reason in plain words, where they are known."""
-        for error, words in PLAIN_REASONS:
-            if match := re.fullmatch(error, self.reason):
-                return match.expand(words)
-        return self.reason
 
 
 def format_error(error: Exception) -> str:
@@ -197,12 +163,9 @@ def strongest_names(records: Sequence[Record], area: float) -> list[str]:
 
 
 def figure_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of the methods that a figure has room for: searches, the strongest others, and the
+    """Names of the methods that a figure has room for: the strongest ones, and below them the
     strongest controls."""
-    names = strongest_names(records, area)
-    searches, controls = search_names(records), control_names(records)
-    first = [name for name in names if name in searches][:MOST_METHODS]
-    room = MOST_METHODS - len(first)
-    last = [name for name in names if name in controls][: min(MOST_CONTROLS, room)]
-    others = [name for name in names if name not in {*searches, *controls}]
-    return [*first, *others[: room - len(last)], *last]
+    names, controls = strongest_names(records, area), control_names(records)
+    last = [name for name in names if name in controls][:MOST_CONTROLS]
+    others = [name for name in names if name not in controls]
+    return [*others[: MOST_METHODS - len(last)], *last]

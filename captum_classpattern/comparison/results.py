@@ -34,6 +34,7 @@ from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.power import PredictivePower
 
 NO_PATTERN = "no pattern"
+MOST_CANVASES = 12  # in a figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,15 +49,13 @@ class Comparison(Result):
         targets (list[int]): The class of each canvas.
         kinds (list[str]): The kind of each canvas.
         stamped (dict[str, Tensor]): The images stamped with each model's trigger.
-        triggers (dict[str, Pattern]): The trigger that was looked for on each model.
-        backdoored (list[str]): The models that have that trigger.
         records (list[Record]): One for each model, method and canvas.
         failures (list[Failure]): What failed, and why.
         class_names (list[str], optional): Name of each class.
         area (float): Share of the pixels at which methods are compared.
         areas (list[float]): All areas that were scored.
-        settings (dict): All settings, hashes of the images, versions, and ``complete``: False
-            after an interrupt.
+        settings (dict): All settings, hashes of the images, versions, ``backdoored``: the models
+            with a trigger of their own, and ``complete``: False after an interrupt.
         seen (frozenset[str]): Hashes of the search images, which patterns keep.
         metrics (Sequence[Metric]): What was measured besides predictive power.
     """
@@ -66,8 +65,6 @@ class Comparison(Result):
     targets: list[int]
     kinds: list[str]
     stamped: dict[str, Tensor]
-    triggers: dict[str, Pattern]
-    backdoored: list[str]
     records: list[Record]
     failures: list[Failure]
     class_names: list[str] | None
@@ -78,17 +75,10 @@ class Comparison(Result):
     metrics: Sequence[Metric] = METRICS
 
     def __repr__(self) -> str:
-        scored = [record for record in self.records if record.kind == self.kinds[0]]
-        names, powers = strongest_names(scored, self.area), mean_powers(scored, self.area)
-        methods = {record.method for record in self.records}
-        strongest = [f"{name} {100 * powers[name].value:.1f} %" for name in names]
-        missing = dict.fromkeys(f.method for f in self.failures if f.what == "maps")
+        methods = dict.fromkeys(record.name for record in self.records)
         return (
-            f"Comparison({counted(len(methods), 'method')}, {counted(len(self.models), 'model')}, "
-            f"{counted(len(self.canvases), 'canvas', 'canvases')}"
-            + (f"; power at area {self.area:g}: {join_names(strongest)}" if strongest else "")
-            + (f"; not run: {join_names([*missing])}" if missing else "")
-            + ")"
+            f"Comparison(models: {join_names([*self.models])}; methods: {join_names([*methods])}; "
+            f"{counted(len(self.canvases), 'canvas', 'canvases')})"
         )
 
     def class_name(self, target: int) -> str:
@@ -135,14 +125,14 @@ class Comparison(Result):
     def _means(self, records: Sequence[Record]) -> dict[str, Any]:
         """The means of all scores that were measured; those of powers with their intervals."""
         row: dict[str, Any] = {}
-        for parts in zip(*(_scores_by_column(record, self.metrics) for record in records)):
-            scored = [(r.target, *pair) for r, part in zip(records, parts) for pair in part.items()]
-            for key, scores in grouped((key, (y, score)) for y, key, score in scored).items():
-                if isinstance(scores[0][1], PredictivePower):
-                    power = mean_power(scores)
-                    row[key], (row[f"{key}_low"], row[f"{key}_high"]) = power.value, power.interval
-                else:
-                    row[key] = fmean(map(fmean, grouped(scores).values()))
+        measured = [(record.target, _scores_by_column(record, self.metrics)) for record in records]
+        for key in dict.fromkeys(key for _, scores in measured for key in scores):
+            scored = [(target, scores[key]) for target, scores in measured if key in scores]
+            if isinstance(scored[0][1], PredictivePower):
+                power = mean_power(scored)
+                row[key], (row[f"{key}_low"], row[f"{key}_high"]) = power.value, power.interval
+            else:
+                row[key] = fmean(map(fmean, grouped(scored).values()))
         return row
 
     def table(self, by: str = "method") -> Any:
@@ -214,14 +204,13 @@ class Comparison(Result):
         )
 
     def notes(self) -> list[str]:
-        """What could not run or be measured, and why: a sentence for each reason."""
-        models = grouped(((f.what, f.why, f.method), f.model) for f in self.failures)
-        methods = grouped(((what, why, (*on,)), name) for (what, why, name), on in models.items())
+        """What could not run or be measured, and why: a sentence for each method and reason."""
+        models = grouped(((f.method, f.what, f.reason), f.model) for f in self.failures)
         texts = []
-        for (what, why, on), names in methods.items():
+        for (method, what, reason), on in models.items():
             where = "" if len(on) == len(self.models) else f" on {', '.join(on)}"
             metric = "" if what == "maps" else f", {what}"
-            texts.append(f"{', '.join(names)}{where}{metric}: {why.rstrip('.')}.")
+            texts.append(f"{method}{where}{metric}: {reason.rstrip('.')}.")
         return texts
 
     def select(self, **wanted: Any) -> list[Record]:
@@ -237,23 +226,16 @@ class Comparison(Result):
         self,
         *,
         model: str | None = None,
-        target: int | str | None = None,
-        methods: Sequence[str] | None = None,
         kind: str | None = None,
-        show: str = "both",
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
-        Draws maps and patterns, one column for each method.
+        Draws maps and patterns, a row for each canvas and a column for each method: the first 12
+        canvases, the strongest methods and the strongest controls.
 
         Args:
-            model (str, optional): Name of the model; the rows are its canvases. Default: None (the
-                first model; all models, one row each, if a ``target`` is given).
-            target (int or str, optional): Only this class, by number or name. Default: None (all).
-            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (all).
+            model (str, optional): Name of the model. Default: None (the first one).
             kind (str, optional): Kind of canvas. Default: None (the first one).
-            show (str): ``"maps"``, ``"patterns"`` or ``"both"``. Default: "both".
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:
@@ -265,34 +247,25 @@ class Comparison(Result):
         """
         from captum_classpattern.visualization.maps import plot_maps
 
-        wanted: dict[str, Any] = {"kind": kind or self.kinds[0]}
-        if target is not None:
-            wanted["target"] = target
-        if model is not None or target is None:
-            wanted["model"] = model or next(iter(self.models))
-        chosen = self.select(**wanted)
+        model, kind = model or next(iter(self.models)), kind or self.kinds[0]
+        chosen = self.select(model=model, kind=kind)
         if not chosen:
             raise ValueError(
-                f"there is nothing to draw for model {model!r}, class {target!r}, canvas {kind!r}: "
-                f"models are {list(self.models)}, classes {sorted(set(self.targets))}, canvases "
-                f"{sorted({record.kind for record in self.records})}"
+                f"there is nothing to draw for the model {model!r} and {kind!r} canvases: models "
+                f"are {list(self.models)}, kinds {sorted({record.kind for record in self.records})}"
             )
-        several = len({record.model for record in chosen}) > 1
-        names = list(dict.fromkeys(record.name for record in chosen))
-        columns = names if methods is None else _known(methods, chosen)
-        rows: dict[tuple[str, int], dict[str, Record]] = {}
-        for record in chosen:
-            rows.setdefault((record.model, record.canvas), {})[record.name] = record
-        grid = [[row.get(name) for name in columns] for row in rows.values()]
-        firsts = [next(iter(row.values())) for row in rows.values()]
+        names = [n for n in figure_names(self.records, self.area) if n in by_name(chosen)]
+        rows = [*grouped((record.canvas, record) for record in chosen).values()][:MOST_CANVASES]
+        by_column = [{record.name: record for record in row} for row in rows]
+        grid = [[row.get(name) for name in names] for row in by_column]
+        firsts = [row[0] for row in rows]
         return plot_maps(
             [self.canvas_of(record) for record in firsts],
             [[None if r is None else r.map for r in row] for row in grid],
             [[None if r is None else self.pattern_of(r) for r in row] for row in grid],
             [["" if r is None else _caption(r, self.area) for r in row] for row in grid],
-            row_names=[r.model if several else self.class_name(r.target) for r in firsts],
-            column_names=columns,
-            show=show,
+            row_names=[self.class_name(record.target) for record in firsts],
+            column_names=names,
             use_pyplot=use_pyplot,
         )
 
@@ -317,17 +290,14 @@ class Comparison(Result):
         self,
         *,
         kind: str | None = None,
-        methods: Sequence[str] | None = None,
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws predictive power over the area, one panel for each model: means over classes with
-        their 95 % intervals.
+        their 95 % intervals, of the strongest methods and the strongest controls.
 
         Args:
             kind (str, optional): Kind of canvas. Default: None (the first one).
-            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (searches, and the strongest other methods and controls, at most eight).
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:
@@ -341,7 +311,7 @@ class Comparison(Result):
         scored = [r for r in self.select(kind=kind or self.kinds[0]) if r.powers]
         if not scored:
             raise ValueError("there is nothing to draw: none of these canvases has been scored")
-        names = figure_names(scored, self.area) if methods is None else _known(methods, scored)
+        names = figure_names(scored, self.area)
         shown = [record for record in scored if record.name in names]
         panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
         for model in dict.fromkeys(record.model for record in shown):
@@ -361,39 +331,18 @@ class Comparison(Result):
         )
 
     def text(self) -> str:
-        """The strongest method, next to the strongest control."""
-        return "\n".join(["Comparison", *filter(None, [self.summary])])
+        """The strongest method, next to the strongest control, and what could not run."""
+        failed = (f"Not run here: {note}" for note in self.notes())
+        return "\n".join(["Comparison", *filter(None, [self.summary]), *failed])
 
     def shown_table(self) -> Any:
         """The powers on the first kind of canvas."""
         from captum_classpattern.pages.report_data import scored_rows
 
         rows = [row for row in scored_rows(self) if row["kind"] == self.kinds[0]]
+        texts = dict.fromkeys(("model", "method", "control"), "")
         shares = dict.fromkeys((f"power_{self.area:g}", "no_pattern"), ".1%")
-        return as_texts(as_table(rows), {"model": "", "name": "", **shares})
-
-    def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import parts as html
-        from captum_classpattern.pages.report_data import numbers_table
-
-        scored = [record for record in self.records if record.powers]
-        on_first = self.select(canvas=0, model=next(iter(self.models)))
-        records = {record.name: record for record in on_first if record.powers}
-        label = self.class_name(self.targets[0])
-        pictures = [html.picture(self.canvases[0], f"canvas of {label}", f"{label}, canvas")]
-        for name in figure_names(scored, self.area):
-            if record := records.get(name):
-                caption = f"{name}: {_caption(record, self.area)}"
-                pattern = self.pattern_of(record)
-                pictures.append(html.pattern_picture(pattern, f"pattern of {name}", caption))
-        yield html.side_by_side(*pictures)
-        yield html.macro("table_of", replace(numbers_table(self), key=""))
-        yield (
-            f"Power of {100 * self.area:.3g} % of the pixels on held-out images: means over "
-            "classes with their 95 % intervals."
-        )
-        if notes := self.notes():
-            yield html.folded("Not run here", *notes)
+        return as_texts(as_table({**row, "method": row["name"]} for row in rows), texts | shares)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         from captum_classpattern.pages.report import write_report
@@ -409,25 +358,17 @@ class Interrupted(KeyboardInterrupt):
         self.comparison = comparison
 
 
-def _scores_by_column(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+def _scores_by_column(record: Record, metrics: Iterable[Metric]) -> dict[str, Any]:
     """The scores of a record by column: powers, and each metric."""
-    powers: dict[str, Any] = {f"power_{area:g}": power for area, power in record.powers.items()}
+    scores: dict[str, Any] = {f"power_{area:g}": power for area, power in record.powers.items()}
     if record.powers:
-        powers["no_pattern"] = next(iter(record.powers.values())).without
-    return [powers, *(record.columns(metric.name) for metric in metrics)]
+        scores["no_pattern"] = next(iter(record.powers.values())).without
+    names = (metric.name for metric in metrics if metric.name in record.scores)
+    return scores | {name: record.scores[name] for name in names}
 
 
 def _caption(record: Record, area: float) -> str:
     """The power of a record, or its IoU with the trigger on a stamped canvas."""
     if record.powers:
         return f"{100 * record.powers[area].value:.1f} %"
-    iou = record.score("iou")
-    return "" if iou is None else f"IoU {iou:.2f}"
-
-
-def _known(methods: Sequence[str], records: Iterable[Record]) -> list[str]:
-    """The names of the methods to draw; an error if one has no record."""
-    known = dict.fromkeys(record.name for record in records)
-    if unknown := [name for name in methods if name not in known]:
-        raise ValueError(f"there is no record of {unknown[0]!r} here: there are {list(known)}")
-    return list(methods)
+    return f"IoU {record.scores['iou']:.2f}" if "iou" in record.scores else ""

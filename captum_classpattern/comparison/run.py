@@ -1,8 +1,9 @@
 """Many methods on the same canvases, areas and held-out images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from math import isfinite
+from itertools import product
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -14,25 +15,26 @@ from captum_classpattern._validation import (
     check_numbers,
     check_options,
     check_pixels,
+    check_same_shape,
     check_seed,
 )
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier, device_and_dtype, warn_if_guessing
-from captum_classpattern.classifier.class_names import known_names, parse_targets
-from captum_classpattern.comparison.maps import CanvasResult, Maps, explain
-from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, scores_of
-from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
-from captum_classpattern.comparison.results import Comparison, Interrupted
-from captum_classpattern.comparison.task import (
-    Task,
-    add_trigger,
-    as_they_were,
-    images_for,
-    other_images_of,
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    preserve_state,
+    warn_if_guessing,
 )
-from captum_classpattern.images import ImagesAndLabels, LabelledImages
+from captum_classpattern.classifier.class_names import known_names, parse_targets
+from captum_classpattern.comparison.maps import Task, bind, explain
+from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
+from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record, format_error
+from captum_classpattern.comparison.results import Comparison, Interrupted
+from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 
 SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
@@ -50,7 +52,6 @@ class CompareOptions(TypedDict, total=False):
     max_images: int
     n_seeds: int
     seed: int
-    precision: str
     show_progress: bool
 
 
@@ -64,7 +65,6 @@ class CompareSettings:
     max_images: int = 500
     n_seeds: int = 3
     seed: int = 0
-    precision: str = "auto"
     show_progress: bool = False
 
     def __post_init__(self) -> None:
@@ -82,9 +82,9 @@ class CompareSettings:
         kinds = ["canvas"] * count if self.canvas_kinds is None else [*self.canvas_kinds]
         if len(kinds) != count:
             raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
-        if STAMPED in kinds:
+        if STAMPED_KIND in kinds:
             raise ValueError(
-                f"canvas_kinds: {STAMPED!r} is the kind of stamped canvases; use another word"
+                f"canvas_kinds: {STAMPED_KIND!r} is the kind of stamped canvases; use another word"
             )
         seeds = [(self.seed + i) % 2**63 for i in range(self.n_seeds)]
         targets = parse_targets(targets, count, model)
@@ -148,8 +148,6 @@ def compare(
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
         seed (int): Seed of all methods and random choices. Default: 0.
-        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for the searches of methods that
-            are given by name, as in :meth:`ClassPattern.search`. Default: "auto".
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
@@ -178,41 +176,94 @@ def compare(
     task = settings.task_of(canvases, targets, float(area), first)
     triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
-    accuracies: dict[str, float | None] = dict.fromkeys(models)
-    with as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
-        search, scored = images_for(first, task, search, held_out, settings.max_images)
+    with _as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
+        search, scored = _images_for(first, task, search, held_out, settings.max_images)
         tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
-        if held_out.labels is not None:
-            accuracies |= _accuracies(tasks[0].scorers, n_classes)
+        known = held_out.labels is not None
+        accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
         if not isinstance(methods, Mapping):
-            names = DEFAULT if methods is None else methods
-            methods = known_methods(search, names=names, precision=settings.precision)
-        class_names = known_names(first)
-        comparison = Comparison(
-            models=accuracies,
-            canvases=task.canvases.cpu(),
-            targets=task.targets,
-            kinds=task.kinds,
-            stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
-            triggers={task.model: task.trigger for task in tasks if task.trigger is not None},
-            backdoored=list(triggers),
-            records=[],
-            failures=[],
-            class_names=None if class_names is None else [str(name) for name in class_names],
-            area=task.area,
-            areas=[*task.areas],
-            settings=_provenance(settings, task, search, scored, methods) | {"complete": False},
-            seen=frozenset(search.hashes),
-            metrics=metrics,
+            methods = known_methods(search, names=DEFAULT if methods is None else methods)
+        records, failures, complete = _run_methods(
+            models, tasks, methods, metrics, settings.show_progress
         )
-        try:
-            done = _run_methods(models, tasks, methods, metrics, settings.show_progress)
-            for records, failures in done:
-                comparison.records.extend(records)
-                comparison.failures.extend(failures)
-        except KeyboardInterrupt as error:
-            raise Interrupted(comparison) from error
-    return replace(comparison, settings={**comparison.settings, "complete": True})
+    class_names = known_names(first)
+    comparison = Comparison(
+        models=accuracies,
+        canvases=task.canvases.cpu(),
+        targets=task.targets,
+        kinds=task.kinds,
+        stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
+        records=records,
+        failures=failures,
+        class_names=None if class_names is None else [str(name) for name in class_names],
+        area=task.area,
+        areas=[*task.areas],
+        settings={
+            **_provenance(settings, task, search, scored, methods),
+            "backdoored": list(triggers),
+            "complete": complete,
+        },
+        seen=frozenset(search.hashes),
+        metrics=metrics,
+    )
+    if not complete:
+        raise Interrupted(comparison)
+    return comparison
+
+
+@contextmanager
+def _as_they_were(
+    models: Iterable[Classifier], canvases: Tensor, targets: Sequence[int], seed: int
+) -> Iterator[list[int]]:
+    """Checks models and gives their numbers of classes. Until the end they are in eval mode, and
+    their state and the generators' are kept."""
+    with ExitStack() as stack:
+        n_classes = []
+        for model in models:
+            stack.enter_context(preserve_state(model, seed))
+            sample = canvases[:1].to(*device_and_dtype(model, canvases))
+            n_classes.append(check_classifier(model, sample, targets).shape[1])
+        yield n_classes
+
+
+def _images_for(
+    model: Classifier, task: Task, search: ImagesAndLabels, held_out: LabelledImages, most: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """The search images, and at most so many held-out images in one Tensor. Without labels they
+    have the model's predictions. An error unless the patterns of each target can be stamped on a
+    held-out image, and none of these is a search image or a canvas."""
+    search = LabelledImages.of(search, argument="search images")
+    check_same_shape(task.canvases, search.shape)
+    search = ensure_labels(model, search, like=task.canvases)
+    held_out = ensure_labels(model, held_out, like=task.canvases)
+    scored = held_out.stratified_sample(most).in_one_tensor()
+    if scored.shape != task.canvases.shape[1:]:
+        raise ValueError(
+            f"held-out images must have the canvases' shape {tuple(task.canvases.shape[1:])}, got "
+            f"{scored.shape}"
+        )
+    for target in dict.fromkeys(task.targets):
+        if not len(scored.without_class(target)):
+            raise ValueError(
+                f"all {len(scored)} held-out images are of class {target}: give images of other "
+                "classes too"
+            )
+    shared = {*search.hashes}.intersection(scored.hashes)
+    if shared:
+        raise ValueError(
+            f"{sum(digest in shared for digest in scored.hashes)} of the {len(scored)} held-out "
+            "images are among the search images, or are exact copies of them: patterns must be "
+            "scored on images that no search has seen; leave these out "
+            "(datasets.load_images(...).halves() does)"
+        )
+    hashes = LabelledImages.of(task.canvases, argument="canvases").hashes
+    wrong = [number for number, digest in enumerate(hashes) if digest in {*scored.hashes}]
+    if wrong:
+        raise ValueError(
+            f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
+            "images, for instance with select_canvases"
+        )
+    return search, scored
 
 
 def _tasks(
@@ -228,16 +279,45 @@ def _tasks(
         name: Scorer(model, held_out.to(*device_and_dtype(model, task.canvases)), task.canvases)
         for name, model in models.items()
     }
-    others = other_images_of(search, task.canvases, task.targets, task.seed)
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
     tasks = []
     for name in models:
-        own = replace(task, model=name, other_images=others, scorers=scorers)
+        own = replace(task, model=name, scorers=scorers)
         trigger = triggers.get(name, only)
         if trigger is not None:
-            own = add_trigger(own, trigger, search, held_out.images, stamped)
+            own = _add_trigger(own, trigger, search, held_out.images, stamped)
         tasks.append(own)
     return tasks
+
+
+def _add_trigger(
+    task: Task, trigger: Pattern, search: LabelledImages, held_out: Tensor, stamped: int
+) -> Task:
+    """The task with more canvases: search images of other classes, stamped with the trigger. An
+    error if the trigger changes no pixel of the held-out images, or every one."""
+    if trigger.canvas.shape != held_out.shape[1:]:
+        raise ValueError(
+            f"the trigger of {task.model!r} has the shape {tuple(trigger.canvas.shape)}, but the "
+            f"images have {tuple(held_out.shape[1:])}"
+        )
+    pixels = changed_pixels(trigger, held_out)
+    if int(pixels.sum()) in (0, pixels.numel()):
+        raise ValueError(
+            f"the trigger of {task.model!r} changes {'no' if not pixels.any() else 'every'} pixel "
+            "by 0.1 or more, so there is nothing to find: only patches can be localised; pass "
+            "triggers={} to leave it out"
+        )
+    others = torch.nonzero(search.known_labels != trigger.target).flatten()
+    chosen = others[evenly_spaced(len(others), stamped)].tolist()
+    images = trigger.stamp(search.take(chosen)).to(task.canvases)
+    return replace(
+        task,
+        canvases=torch.cat([task.canvases, images]),
+        targets=[*task.targets, *[trigger.target] * len(images)],
+        kinds=[*task.kinds, *[STAMPED_KIND] * len(images)],
+        trigger=trigger,
+        trigger_pixels=pixels,
+    )
 
 
 def _run_methods(
@@ -246,77 +326,35 @@ def _run_methods(
     methods: Mapping[str, Method],
     metrics: Sequence[Metric],
     show_progress: bool,
-) -> Iterator[tuple[list[Record], list[Failure]]]:
-    """Explains the canvases of each task with each method, and gives what its maps are worth. A
-    method that fails becomes a failure, and does not stop the others."""
-    total = len(tasks) * len(methods)
-    with tqdm(total=total, disable=not show_progress, desc="compare", unit="method") as bar:
-        for task in tasks:
-            for name, method in methods.items():
+) -> tuple[list[Record], list[Failure], bool]:
+    """Explains the canvases of each task with each method, and measures the maps. A method that
+    fails becomes a failure, and does not stop the others. Also gives whether all methods were
+    finished: an interrupt ends the loop."""
+    records, failures, pairs = list[Record](), list[Failure](), [*product(tasks, methods.items())]
+    with tqdm(pairs, disable=not show_progress, desc="compare", unit="method") as bar:
+        try:
+            for task, (name, method) in bar:
                 bar.set_postfix_str(f"{name}, {task.model}")
                 try:
-                    done = _measure(name, explain(method, models[task.model], task), metrics)
+                    bound = bind(method, models[task.model], task.canvases)
+                    measured, failed = measure_results(name, bound, explain(bound, task), metrics)
                 except Exception as error:
-                    done = [], [Failure(task.model, name, "maps", format_error(error))]
-                yield done
-                bar.update()
+                    measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
+                records += measured
+                failures += failed
+        except KeyboardInterrupt:
+            return records, failures, False
+    return records, failures, True
 
 
-def _measure(
-    method: str, maps: Maps, metrics: Sequence[Metric]
-) -> tuple[list[Record], list[Failure]]:
-    """The record of each map. Metrics may change the canvases, so they come after powers. A metric
-    that fails becomes a failure, and does not stop the others."""
-    records, failures = [_record(method, maps, canvas) for canvas in maps.results], []
-    for metric in metrics:
-        reason = ""
-        try:
-            measured = scores_of(metric, maps)
-        except Exception as error:
-            measured, reason = [], format_error(error)
-        finite = [all(map(isfinite, columns.values())) for columns in measured]
-        if not all(finite):
-            wrong, count = finite.count(False), sum(map(bool, measured))
-            reason = f"NaN or infinite for {wrong} of {count} canvases"
-        for record, columns, good in zip(records, measured, finite):
-            if columns and good:
-                record.scores[metric.name] = columns.get("", columns)
-        if reason:
-            failures.append(Failure(maps.task.model, method, metric.title, reason))
-    return records, failures
-
-
-def _record(method: str, maps: Maps, result: CanvasResult) -> Record:
-    """The record of one map, with its predictive powers."""
-    task, bound = maps.task, maps.method
-    areas = [task.area] if result.stamped else task.areas
-    patterns = {area: result.pattern_at(area) for area in areas}
-    scored = {} if result.stamped else patterns
-    own = {area: result.own_at(area) for area in areas}
-    return Record(
-        model=task.model,
-        method=method,
-        canvas=result.canvas,
-        kind=task.kinds[result.canvas],
-        target=result.target,
-        control=bound.control,
-        map=result.map,
-        masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
-        powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
-        searches=bound.searches,
-        precision=getattr(bound.attribution, "precision", None),
-        cut_from_canvas=bound.cuts,
-        own={area: pattern for area, pattern in own.items() if pattern is not None},
-    )
-
-
-def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float]:
+def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float | None]:
     """The share of the held-out images that each model classifies correctly."""
-    accuracies = {}
+    accuracies = dict[str, float | None]()
     for (name, scorer), count in zip(scorers.items(), n_classes):
         labels = scorer.images.known_labels
-        accuracies[name] = float((scorer.predicted == labels).double().mean())
-        warn_if_guessing(accuracies[name], labels, count, f"held-out images (model {name!r})")
+        accuracy = float((scorer.predicted == labels).double().mean())
+        warn_if_guessing(accuracy, labels, count, f"held-out images (model {name!r})")
+        accuracies[name] = accuracy
     return accuracies
 
 

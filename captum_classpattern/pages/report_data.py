@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from captum_classpattern.comparison import STAMPED, Comparison, Record
-from captum_classpattern.comparison.metrics import TRIGGER
+from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import (
     full_name,
     search_names,
@@ -32,31 +31,38 @@ from captum_classpattern.visualization.style import NO_PIXEL
 
 BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # of IntegratedGradients: it may break there
 WITHOUT = Column("no pattern", "no_pattern", percent)
-TRIGGERS = {True: "this model's", False: "another model's (control)"}
 ENDS = ("", "_low", "_high")  # of the keys of a power and of its interval
 NAME_COLUMNS = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
-WHOSE_TRIGGER = Column("trigger", "whose trigger")  # a metric may be called trigger
 BETWEEN = (Column("minus", "other"), Column("points (95 % interval)", "points"))
 
 
 def tables(comparison: Comparison) -> list[Table]:
     """All tables with any values."""
-    rows = scored_rows(comparison)
     powers = [
         Column(percent_area(area), f"power_{area:g}", interval="text") for area in comparison.areas
     ]
-    paired = _differences(comparison)
+    metrics = [
+        Column(
+            metric.heading,
+            metric.name,
+            partial(number, unit=metric.unit),
+            interval="bar",
+            note=(metric.heading, metric.note),
+        )
+        for metric in comparison.metrics
+    ]
+    rows, names = scored_rows(comparison), [*NAME_COLUMNS]
     made = [
-        ("areas", "Predictive power at each area", rows, [*NAME_COLUMNS], [*powers, WITHOUT]),
-        ("differences", "Differences between methods", paired, [*NAME_COLUMNS], [*BETWEEN]),
+        Table([*names, *powers, WITHOUT], rows, "areas", "Predictive power at each area"),
+        Table(
+            [*names, *BETWEEN],
+            _differences(comparison),
+            "differences",
+            "Differences between methods",
+        ),
+        Table([*names, *metrics], rows, "metrics", "Other metrics"),
     ]
-    for i, title in enumerate(dict.fromkeys(metric.table for metric in comparison.metrics)):
-        names = [*NAME_COLUMNS, WHOSE_TRIGGER] if title == TRIGGER else [*NAME_COLUMNS]
-        made.append((f"metrics-{i}", title, rows, names, _metric_columns(comparison, title)))
-    filled = [
-        Table([*names, *columns], of_table, key, title).filled(len(names))
-        for key, title, of_table, names, columns in made
-    ]
+    filled = [table.filled(len(names)) for table in made]
     return [table for table in filled if table.rows]
 
 
@@ -72,7 +78,7 @@ def numbers_table(comparison: Comparison) -> Table:
     several = len({record.kind for record in scored}) > 1
     columns: dict[str, Column] = {}
     for row in scored_rows(comparison):
-        if row["kind"] != STAMPED:
+        if "no_pattern" in row:
             place = f"{row['model']}, {row['kind']} canvas" if several else row["model"]
             columns[place] = Column(place, f"on {place}", percent, interval="bar")
             power = {f"on {place}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
@@ -84,35 +90,20 @@ def numbers_table(comparison: Comparison) -> Table:
 
 
 def scored_rows(comparison: Comparison) -> list[Row]:
-    """The means of each method with its name, its role and whose trigger was looked for; by model,
-    kind of canvas and falling power."""
+    """The means of each method with its name and its role; by model, kind of canvas and falling
+    power."""
     searches = search_names(comparison.records)
     rows: list[Row] = []
     for row in comparison.rows():
         if "failure" not in row:
             name = full_name(row["method"], row["cut_from_canvas"])
             role = "control" if row["control"] else "searches" if name in searches else ""
-            owner = TRIGGERS[row["model"] in comparison.backdoored]
-            rows.append({**row, "name": name, "role": role, WHOSE_TRIGGER.key: owner})
-    models, kinds = list(comparison.models), [*dict.fromkeys(comparison.kinds), STAMPED]
+            rows.append({**row, "name": name, "role": role})
+    models = list(comparison.models)
+    kinds = list(dict.fromkeys(record.kind for record in comparison.records))
     power = f"power_{comparison.area:g}"
     rows.sort(key=lambda r: (models.index(r["model"]), kinds.index(r["kind"]), -r.get(power, 0.0)))
     return rows
-
-
-def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
-    """The columns of the metrics that a table shows."""
-    columns = []
-    for metric in comparison.metrics:
-        records = comparison.records if metric.table == table else []
-        for key in dict.fromkeys(key for r in records for key in r.columns(metric.name)):
-            entry = key.removeprefix(metric.name).removeprefix("_")
-            title = f"{metric.title} {entry}".strip()
-            heading = f"{title} ({metric.unit})" if metric.unit else title
-            write = partial(number, spec=metric.format, unit=metric.unit)
-            note = (metric.heading, metric.note)
-            columns.append(Column(heading, key, write, interval="bar", note=note))
-    return columns
 
 
 def _differences(comparison: Comparison) -> list[Row]:

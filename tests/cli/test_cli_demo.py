@@ -9,13 +9,12 @@ import pytest
 import torch
 from command_line import interrupt_searches, run
 from matplotlib.figure import Figure
-from reports import Page, undrawn
+from reports import Page, without_figures
 from torch import nn
 
 import captum_classpattern
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
-from captum_classpattern.pages.report import PageFigure
 from captum_classpattern.scanning import Scan, families
 from captum_classpattern.surveys import Finding, Survey
 
@@ -52,7 +51,7 @@ def _small(monkeypatch):
         monkeypatch.setattr(demo_module, name, replace(getattr(demo_module, name), **short))
     for kind in (Finding, Survey, Scan):
         monkeypatch.setattr(kind, "plot", lambda *_, **__: (Figure((1, 1)), None))
-    monkeypatch.setattr(PageFigure, "drawn", undrawn)
+    without_figures(monkeypatch)
     learned = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
     monkeypatch.setattr(families, "Learned", learned)
 

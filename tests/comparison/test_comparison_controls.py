@@ -11,7 +11,7 @@ from refusals import refusal
 
 from captum_classpattern.comparison import BestRandomMask, RandomPixels
 from captum_classpattern.comparison.controls import Control
-from captum_classpattern.comparison.maps import BoundMethod
+from captum_classpattern.comparison.maps import bind
 
 MAKERS = {
     "RandomPixels": lambda net: RandomPixels(net),
@@ -87,7 +87,7 @@ def test_the_passes_of_a_random_mask_are_those_of_the_budget_and_the_time(
     if "max_seconds" in settings:
         monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
     method = (lambda model: BestRandomMask(model, SEARCH, LABELS)), settings
-    made = BoundMethod(method, linear_net(), CANVASES)(CANVASES[:2], [1, 1], area=0.1, seed=0)
+    made = bind(method, linear_net(), CANVASES)(CANVASES[:2], [1, 1], area=0.1, seed=0)
     assert made.passes / 2 == passes
 
 

@@ -21,15 +21,14 @@ from refusals import refusal
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.maps import BoundMethod, explain, sum_channels, top_pixels
-from captum_classpattern.comparison.task import Task
+from captum_classpattern.comparison.maps import Task, bind, explain, sum_channels, top_pixels
 from captum_classpattern.optimization import acceleration
 
 QUARTERS = torch.arange(4).view(1, 1, 2, 2).repeat_interleave(3, 2).repeat_interleave(3, 3)
 
 
 def bound(method, model=None):
-    return BoundMethod(method, linear_net() if model is None else model, CANVASES)
+    return bind(method, linear_net() if model is None else model, CANVASES)
 
 
 def plain_function(images):
@@ -136,12 +135,15 @@ def test_methods_may_write_into_the_images_that_they_get():
 
 def test_a_method_without_randomness_runs_once_for_all_seeds():
     task = Task("m", CANVASES, [0] * 4, ["canvas"] * 4, 0.1, [0.1], [0, 1, 2])
-    maps = explain(Saliency, linear_net(), task)
-    assert [made is maps.canvases for made in maps.seeds] == [True] * 3
+    calls = []
+    plain = from_function(lambda images, targets: calls.append(1) or images)
+    for result in explain(bound(plain), task):
+        assert len({seeded.numpy().tobytes() for seeded in result.seeds}) == 1
+    assert len(calls) == 4 + 1  # once for each canvas, and once to see that nothing is random
     unseeded = from_function(lambda images, targets: torch.rand_like(images))
     for method in (RandomPixels, unseeded):
-        random = explain(method, linear_net(), task)
-        assert len({made.maps.numpy().tobytes() for made in random.seeds}) == 3
+        for result in explain(bound(method), task):
+            assert len({seeded.numpy().tobytes() for seeded in result.seeds}) == 3
 
 
 # ---- maps by pixel

@@ -24,13 +24,13 @@ from comparisons import (
 from figures import badly_placed
 from matplotlib import pyplot
 from refusals import refusal
-from reports import undrawn
+from reports import without_figures
 from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, PixelClassifier, predictive_power
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
-from captum_classpattern.pages.report import PageFigure, write_report
+from captum_classpattern.pages.report import write_report
 from captum_classpattern.visualization.formats import percent
 
 NETS = {"one": linear_net(1), "other": linear_net(2)}
@@ -113,7 +113,7 @@ def averaged(name, records, powers):
 
 def plain_row(records, row):
     """All of a row that is averaged."""
-    measured = {m.name: [r.score(m.name) for r in records] for m in METRICS}
+    measured = {m.name: [r.scores.get(m.name) for r in records] for m in METRICS}
     plain = {name: plain_mean(records, values) for name, values in measured.items()}
     for name in ("passes", "seconds"):  # costs, per canvas
         plain[name] = mean(measured[name])
@@ -121,9 +121,6 @@ def plain_row(records, row):
         plain["no_pattern"] = plain_mean(records, [r.powers[0.1].without for r in records])
         for a in AREAS:
             plain |= averaged(f"power_{a:g}", records, [r.powers[a] for r in records])
-        [other] = {*NETS} - {row["model"]}
-        on_other = [r.scores["on"][other] for r in records]
-        plain |= averaged(f"on_{other}", records, on_other)
     return {name: value for name, value in plain.items() if value is not None}
 
 
@@ -144,7 +141,7 @@ def test_a_row_has_means_over_classes_with_intervals(comparison, by):
     order = list if by == "canvas" else sorted
     assert order(listed) == order(map(id, comparison.records))
     assert {p.n for r in comparison.records for p in r.powers.values()} == {20, 40, 60}
-    assert {"iou", "stability_seeds", "stability_canvases", "passes"} <= found
+    assert {"iou", "stability_seeds", "passes"} <= found
     failure = "maps: RuntimeError: not on this one"
     assert comparison.rows(by)[-1] == {"model": "other", "method": "broken", "failure": failure}
 
@@ -179,62 +176,45 @@ def texts(figure):
     return [t.get_text() for t in figure.findobj(pyplot.Text) if t.get_text().strip()]
 
 
-CHOSEN = ["InputXGradient", "Searching"]
-PLOTS = [  # what is chosen, and the rows
-    ({}, [("one", 0), ("one", 1), ("one", 3)]),  # of the first kind
-    ({"target": "bee"}, [("one", 1), ("other", 1)]),
-    ({"methods": CHOSEN, "target": 1}, [("one", 1), ("other", 1)]),
-    ({"kind": "white"}, [("one", 2)]),
-    ({"kind": "stamped"}, [("one", 4), ("one", 5)]),
+PLOTS = [  # what is chosen, the model, and the canvases
+    ({}, "one", [0, 1, 3]),  # of the first kind
+    ({"model": "other"}, "other", [0, 1, 3]),
+    ({"kind": "white"}, "one", [2]),
+    ({"kind": "stamped"}, "one", [4, 5]),
 ]
 
 
-@pytest.mark.parametrize(("choice", "rows"), PLOTS)
-def test_a_plot_has_a_row_for_each_canvas_or_model(comparison, choice, rows):
-    names = choice.get("methods", NAMES)
-    figure, axes = comparison.plot(**choice, show="maps", use_pyplot=False)
-    assert axes.shape == (len(rows), 1 + len(names))
+@pytest.mark.parametrize(("choice", "model", "canvases"), PLOTS)
+def test_a_plot_has_a_row_for_each_canvas(comparison, choice, model, canvases):
+    present = {record.name for record in comparison.select(model=model)}
+    names = [n for n in figure_names(comparison.records, comparison.area) if n in present]
+    assert {*names} == {*NAMES} - ({"broken"} if model == "other" else set())
+    figure, axes = comparison.plot(**choice, use_pyplot=False)
+    assert axes.shape == (2 * len(canvases), 1 + len(names))  # maps and patterns
     shown = " ".join(texts(figure)).replace("\n", " ")
     assert all(name in shown for name in names)
-    for (model, canvas), line in zip(rows, axes):
+    for canvas, line in zip(canvases, axes[::2]):
         for name, axis in zip(names, line[1:]):
-            if (model, name) == ("other", "broken"):
-                assert not axis.images
-                assert "failed" in shown
-                continue
             [r] = comparison.select(model=model, canvas=canvas, name=name)
             np.testing.assert_allclose(axis.images[0].get_array(), r.map.numpy())
             iou = f"IoU {r.scores.get('iou', 0):.2f}"
             assert (percent(r.powers[0.1].value) if r.powers else iou) in shown
 
 
-def test_a_plot_names_classes_and_leaves_out_what_failed_everywhere(comparison):
-    figure, axes = comparison.plot(kind="white", use_pyplot=False)
+def test_a_plot_names_classes(comparison):
+    figure, _ = comparison.plot(kind="white", use_pyplot=False)
     assert "cat" in texts(figure)
-    assert axes.shape == (2, 5)  # maps and patterns
     assert not badly_placed(figure)
-    _, alone = comparison.plot(target=1, model="other", use_pyplot=False, show="patterns")
-    assert alone.shape == (1, 4)
 
 
-CURVES = [  # what is chosen, and the models that are drawn
-    ({}, ["one", "other"]),
-    ({"kind": "white", "methods": ["RandomPixels", "InputXGradient"]}, ["one", "other"]),
-    ({"methods": ["broken", "RandomPixels"]}, ["one", "other"]),
-    ({"methods": ["broken"]}, ["one"]),
-]
-
-
-@pytest.mark.parametrize(("choice", "drawn"), CURVES)
-def test_curves_are_the_mean_powers_of_the_records(comparison, choice, drawn):
-    _, axes = comparison.plot_curves(**choice, use_pyplot=False)
-    assert [axis.get_title() for axis in axes] == drawn
-    kind = choice.get("kind", "photo")
-    usual = figure_names(comparison.select(kind=kind), comparison.area)
-    for axis, model in zip(axes, drawn):
+@pytest.mark.parametrize("kind", ["photo", "white"])
+def test_curves_are_the_mean_powers_of_the_records(comparison, kind):
+    _, axes = comparison.plot_curves(kind=None if kind == "photo" else kind, use_pyplot=False)
+    assert [axis.get_title() for axis in axes] == [*NETS]
+    for axis, model in zip(axes, NETS):
         lines = {x.get_label(): x.get_xydata() for x in axis.get_lines() if x.get_label()[0] != "_"}
         failed = {"broken"} if model == "other" else set()
-        assert {*lines} == {*choice.get("methods", usual)} - failed
+        assert {*lines} == {*NAMES} - failed
         for name, line in lines.items():
             chosen = comparison.select(kind=kind, model=model, name=name)
             powers = [mean_power((r.target, r.powers[a]) for r in chosen).value for a in AREAS]
@@ -244,8 +224,8 @@ def test_curves_are_the_mean_powers_of_the_records(comparison, choice, drawn):
 def test_pyplot_is_used_only_if_so_asked(comparison):
     pyplot.close("all")
     for use in (False, True):
-        comparison.plot(use_pyplot=use, show="maps", kind="white", methods=["Searching"])
-        comparison.plot_curves(use_pyplot=use, methods=["Searching"])
+        comparison.plot(use_pyplot=use, kind="white")
+        comparison.plot_curves(use_pyplot=use, kind="white")
         assert len(pyplot.get_fignums()) == 2 * use
     pyplot.close("all")
 
@@ -259,8 +239,6 @@ REFUSALS = {
     ),
     "an unknown model": lambda c: c.plot(model="nobody"),
     "an unknown kind": lambda c: c.plot(kind="black"),
-    "a class without a canvas": lambda c: c.plot(target=7),
-    "curves of an unknown method": lambda c: c.plot_curves(methods=["Lime"]),
     "curves of stamped canvases": lambda c: c.plot_curves(kind="stamped"),
 }
 
@@ -273,7 +251,7 @@ def test_refusals(comparison, case, snapshot):
 # ---- in notebooks
 
 
-def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_path, monkeypatch):
+def test_a_notebook_shows_the_text_the_maps_and_the_powers(comparison, tmp_path, monkeypatch):
     names = {"one": HOSTILE, "other": "other"}
     few = replace(
         comparison,
@@ -285,28 +263,23 @@ def test_a_notebook_shows_patterns_mean_powers_and_a_summary(comparison, tmp_pat
         ],
         class_names=[HOSTILE] * 3,
     )
-    page = read(few, pictures=3)  # both methods and the curves
-    [([first, *places], *rows)] = page.tables.values()
-    assert first == "method"
-    shown = {
-        (row[0].partition(" ")[0].replace("\N{ZERO WIDTH SPACE}", ""), place): cell
-        for row in rows
-        for place, cell in zip(places, row[1:])
-    }
-    for row in few.rows()[:-1]:
-        place = f"{row['model']}, {row['kind']} canvas".replace(
-            "\udcff", "\N{REPLACEMENT CHARACTER}"
-        )
+    page = read(few, pictures=1)
+    [([*heads], *rows)] = page.tables.values()
+    assert heads == ["model", "method", "control", "power 0.1", "no pattern"]
+    shown = {tuple(row[:2]): row[2:] for row in rows}
+    expected = [row for row in few.rows() if row.get("kind") == "photo"]
+    assert len(shown) == len(expected) == 4
+    for row in expected:
+        model = row["model"].replace("\udcff", "\N{REPLACEMENT CHARACTER}")
         share, low, high = (100 * row[f"power_0.1{end}"] for end in ("", "_low", "_high"))
-        power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f}\N{EN DASH}{high:.1f})"
-        assert shown.pop((row["method"], place)) == power
+        power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f} to {high:.1f})"
         bare = f"{100 * row['no_pattern']:.1f}\N{NO-BREAK SPACE}%"
-        assert shown.get(("no", place), bare) == bare
-    assert {name for name, _ in shown} == {"no"}  # pattern, a control
+        control = "yes" if row["method"] == "RandomPixels" else "no"
+        assert shown[model, row["method"]] == [control, power, bare]
     summary = few.summary.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
     assert " ".join(summary.split()) in page.text
     [note] = few.notes()
-    assert f"Not run here {note}" in page.text
-    monkeypatch.setattr(PageFigure, "drawn", undrawn)
+    assert f"Not run here: {note}" in page.text
+    without_figures(monkeypatch)
     saved = few.to_html(tmp_path / "report.html")
     assert write_report(few, tmp_path / "same.html").read_bytes() == saved.read_bytes()
