@@ -64,12 +64,12 @@ from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.folder import RESULTS, VERSION, SurveyFolder
+from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
-LONG = 5.0  # seconds after which there is a progress bar
+BAR_AFTER = 5.0  # seconds: then there is a progress bar
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -246,7 +246,7 @@ class SurveyTask:
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
         check_unseen(pattern, self.scorer.images)
-        others = self.scorer.images.without_class(pattern.target)
+        others = self.scorer.others(pattern.target)
         if len(others) < DRAWS:
             raise ValueError(
                 f"there are {len(others)} held-out images that are not of class {pattern.target}: "
@@ -286,7 +286,7 @@ def search_classes(
     started = time.perf_counter()
     name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
-    delay, disable = 0.0 if settings.show_progress else LONG, settings.show_progress is False
+    delay, disable = 0.0 if settings.show_progress else BAR_AFTER, settings.show_progress is False
     with (
         preserve_state(model, settings.seed),
         passes_bar(total, desc=f"Searching{name}", delay=delay, disable=disable),
@@ -303,11 +303,14 @@ def search_classes(
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
         task = SurveyTask(model, labelled, explainer, scorer, settings, names)
-        info = _describe(task, search, held_out, n_classes, classes, folder is not None)
+        info = _info_of(task, search, held_out, n_classes, classes, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
-        store = None if folder is None else SurveyFolder(folder, info["settings"])
-        findings = [] if store is None else store.findings()
+        store, findings = None, list[Finding]()
+        if folder is not None:
+            store = SurveyFolder(folder, info["settings"])
+            store.read(RESULTS)  # or an error
+            findings = store.findings()
         done = {finding.target for finding in findings}
         note_half_passes(
             round(2 * settings.expected_passes(search, held_out, [y for y in classes if y in done]))
@@ -323,7 +326,7 @@ def search_classes(
     return Survey(findings, n_classes, info)
 
 
-def _describe(
+def _info_of(
     task: SurveyTask,
     search: LabelledImages,
     held_out: LabelledImages,
@@ -364,7 +367,7 @@ def manifest_of(
         "canvases": settings.canvases,
         "areas": list(settings.areas),
         **settings.limits(),
-        VERSION: versions()[VERSION],
+        OUR_VERSION: versions()[OUR_VERSION],
     }
 
 
@@ -400,7 +403,7 @@ def check_images(
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
-def split(
+def search_and_held_out(
     model: Classifier,
     images: LabelledImages,
     held_out: "ImagesAndLabels | None",
@@ -506,14 +509,14 @@ def explain_class(
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
-        search, unseen, names = split(classifier, given, held_out, class_names, settings.seed)
+        search, unseen, names = search_and_held_out(
+            classifier, given, held_out, class_names, settings.seed
+        )
         _ = search.known_labels, unseen.known_labels  # or an error
         classes = find_classes([cast(Any, target)], names)
-        found = search_classes(
-            classifier, search, unseen, settings, classes, names.names if names else None
-        )
-    known: dict[str, Any] = {"search_images": len(search), "held_out_images": len(unseen)}
-    explained = [replace(each, accuracy=found.info["accuracy"], **known) for each in found]
+        listed = names.names if names else None
+        survey = search_classes(classifier, search, unseen, settings, classes, listed)
+    explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     [best] = best_of_each(explained)
     return replace(best, others=tuple(each for each in explained if each is not best))
 
@@ -617,7 +620,9 @@ def survey(
     model = over_pixels(forward_func, mean, std, class_names)
     with preserve_state(model, settings.seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
-        images, unseen, names = split(model, images, held_out, class_names, settings.seed)
+        images, unseen, names = search_and_held_out(
+            model, images, held_out, class_names, settings.seed
+        )
         every = range(images.count_outputs(model))
         targets = [*every] if classes is None else find_classes(classes, names)
         listed = names.names if names else None
