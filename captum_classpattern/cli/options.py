@@ -304,7 +304,7 @@ class ClassOptions(ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatternOptions(ClassOptions):
+class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:

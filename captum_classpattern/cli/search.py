@@ -28,7 +28,7 @@ def search(
     *,
     model: options.ModelOptions = options.ModelOptions(),
     images: options.ImageOptions,
-    searches: options.PatternOptions = options.PatternOptions(),
+    searches: options.CanvasOptions = options.CanvasOptions(),
     out: options.OutputFolder = Path("classpattern-search"),
     resume: bool = False,
 ) -> None:

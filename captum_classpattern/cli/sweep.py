@@ -22,7 +22,7 @@ def sweep_command(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
     images: options.ImageOptions,
-    searches: options.PatternOptions = options.PatternOptions(),
+    searches: options.CanvasOptions = options.CanvasOptions(),
     out: options.OutputFolder,
     ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
     workers: Annotated[options.Count | None, IN_RAY] = None,

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -403,21 +403,33 @@ def check_images(
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
-def search_and_held_out(
+def _survey(
     model: Classifier,
     images: LabelledImages,
     held_out: "ImagesAndLabels | None",
     class_names: Sequence[str] | None,
-    seed: int,
-) -> tuple[LabelledImages, LabelledImages, ClassNames | None]:
-    """The images to search with, those to score on, by default half of all, and the names of the
-    model's classes."""
-    names = images.names_for(model, class_names)
+    settings: SurveySettings,
+    classes: Sequence[Any] | None,
+    *,
+    folder: Path | None = None,
+    needs_labels: bool = False,
+) -> Survey:
+    """The survey of classes by their numbers or names (None: all). Half of the images are held out,
+    unless others are given."""
+    found_names = images.names_for(model, class_names)
+    names = found_names.names if found_names else None
     if held_out is None:
-        return *images.halves(seed), names
-    listed = names.names if names else None
-    unseen = LabelledImages.of(held_out, None, model, listed, argument="held-out images")
-    return images, unseen, names
+        search, unseen = images.halves(settings.seed)
+    else:
+        unseen = LabelledImages.of(held_out, None, model, names, argument="held-out images")
+        search = images
+    if needs_labels:
+        _ = search.known_labels, unseen.known_labels  # or an error
+    if classes is None:
+        targets = [*range(search.count_outputs(model))]
+    else:
+        targets = find_classes(classes, found_names)
+    return search_classes(model, search, unseen, settings, targets, names, folder)
 
 
 def explain_class(
@@ -509,13 +521,9 @@ def explain_class(
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
-        search, unseen, names = search_and_held_out(
-            classifier, given, held_out, class_names, settings.seed
+        survey = _survey(
+            classifier, given, held_out, class_names, settings, [target], needs_labels=True
         )
-        _ = search.known_labels, unseen.known_labels  # or an error
-        classes = find_classes([cast(Any, target)], names)
-        listed = names.names if names else None
-        survey = search_classes(classifier, search, unseen, settings, classes, listed)
     explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     [best] = best_of_each(explained)
     return replace(best, others=tuple(each for each in explained if each is not best))
@@ -620,10 +628,4 @@ def survey(
     model = over_pixels(forward_func, mean, std, class_names)
     with preserve_state(model, settings.seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
-        images, unseen, names = search_and_held_out(
-            model, images, held_out, class_names, settings.seed
-        )
-        every = range(images.count_outputs(model))
-        targets = [*every] if classes is None else find_classes(classes, names)
-        listed = names.names if names else None
-        return search_classes(model, images, unseen, settings, targets, listed, place)
+        return _survey(model, images, held_out, class_names, settings, classes, folder=place)

@@ -25,7 +25,6 @@ from captum_classpattern.classifier.class_names import (
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -103,10 +102,6 @@ class Sweep(Result):
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         return self.surveys.get(model, Survey())
 
-    def best_canvases(self, model: str) -> list[Finding]:
-        """Of each class of a model the finding on the canvas that did best in validation."""
-        return self.survey(model).best_canvases()
-
     def table(self) -> Any:
         r"""
         A row for each model, class, kind of canvas and area, then one for each model that failed.
@@ -143,7 +138,7 @@ class Sweep(Result):
         return as_texts(table, {name: ".1%" if name == "mean_power" else "" for name in table})
 
     def _shown_row(self, name: str) -> dict[str, Any]:
-        best = sorted(self.best_canvases(name), key=lambda each: -each.power.value)
+        best = sorted(self.survey(name).best_canvases(), key=lambda each: -each.power.value)
         scores, failed = [each.scores[each.area] for each in best], name in self.failures
         enough = any(each.enough_images for each in scores)
         above = sum(each.beats_controls for each in scores) if enough else "too few images"
@@ -172,7 +167,7 @@ class Sweep(Result):
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
-        best_of_models = [self.best_canvases(name) for name in self.models]
+        best_of_models = [self.survey(name).best_canvases() for name in self.models]
         names = {y: label_of(y) for y in self.classes}
         for best in best_of_models:
             names |= {each.target: _short(each.class_name) for each in best if each.class_name}

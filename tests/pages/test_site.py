@@ -67,7 +67,9 @@ def test_the_page_of_a_class_has_the_patterns_and_scores_of_all_models(made):
                 cells = cells_of(each.scores[area])
                 names = [model, each.label, each.canvas, f"{100 * area:g}\xa0%"]
                 assert [*names, *cells] in rows
-            [best] = [f for f in sweep.best_canvases(model) if f.target == of_class[0].target]
+            [best] = [
+                f for f in sweep.survey(model).best_canvases() if f.target == of_class[0].target
+            ]
             alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
             assert alts.count(f"canvas of {best.label}") == len(models)
             assert f"{100 * best.power.value:.1f} %" in page.text
