@@ -24,31 +24,20 @@ TO_INDEX = "All classes"
 
 
 def write_site(sweep: Sweep, folder: Path) -> Path:
-    """Writes the index and the pages of all classes; patterns are read one class at a time. Pages
-    of an earlier run whose class is gone are removed at the end."""
+    """Writes the index and the pages of all classes; patterns are read one class at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     by_class: dict[int, dict[str, list[Finding]]] = {}
     for name in sweep.models:
         for finding in sweep.survey(name):
             by_class.setdefault(finding.target, {}).setdefault(name, []).append(finding)
-    rows, written = [], set[str]()
-    for target in sorted(by_class):
-        row, files = _write_class(folder, by_class.pop(target))
-        rows.append(row)
-        written |= files
-    classes = as_table(rows)
+    classes = as_table(_write_class(folder, by_class.pop(target)) for target in sorted(by_class))
     *figure, models = sweep.sections(whole=True)
     sections = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
         sections += [html.heading("Failed"), failed]
-    index = html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
-    for page in folder.glob("[0-9]*.html"):
-        is_ours = LINK.format(INDEX, TO_INDEX) in page.read_text(encoding="utf-8")
-        if is_ours and page.name not in written:
-            page.unlink()
-    return index
+    return html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
 
 
 def _without_folders(sweep: Sweep, model: str) -> str:
@@ -57,9 +46,9 @@ def _without_folders(sweep: Sweep, model: str) -> str:
     return FOLDERS.sub("", sweep.failures[model].replace(f"{folder}{os.sep}", "/"))
 
 
-def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> tuple[html.Row, set[str]]:
+def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
     """Writes the page of a class, with the patterns of all models, or several pages if one would be
-    too large; returns its row of the index, and the files."""
+    too large; returns its row of the index."""
     best = {name: best_of_each(findings)[0] for name, findings in by_model.items()}
     order = sorted(best, key=lambda name: -best[name].power.value)
     first, cards = best[order[0]], []
@@ -89,11 +78,10 @@ def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> tuple[html
             html.folded("All scores", scores),
         ]
         html.write_page(folder / file, text, sections)
-    of_index = {
+    return {
         "class": LINK.format(quote(next(iter(files))), first.label),
         "number": first.target,
         "models": len(best),
         "mean power": percent(fmean(finding.power.value for finding in best.values())),
         "strongest model": f"{order[0]}, {percent(first.power.value)}",
     }
-    return of_index, {*files}

@@ -177,8 +177,8 @@ class Finding(Result):
         """The first area as a row of a figure, and on a card of a page."""
         from captum_classpattern.visualization.patterns import PatternRow
 
-        binary, scores = self.pattern.topk(self.area), self.scores[self.area]
-        return PatternRow(name, self.pattern, binary, self.examples, scores)
+        pattern, scores = self.pattern, self.scores[self.area]
+        return PatternRow(name, pattern, pattern.topk(self.area), self.examples, scores)
 
     def rows_of_others(self, findings: Iterable["Finding"]) -> list[Any]:
         """The rows of this class's other findings, by their kinds of canvas and their powers."""

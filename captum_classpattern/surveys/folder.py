@@ -2,6 +2,7 @@
 or not at all, so that a search can continue, and many processes can write into one folder."""
 
 import json
+import weakref
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -177,16 +178,20 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
 
 
 class Saved(UserDict[float, Any]):
-    """What a row has for each area, read when it is first used. Until then it is None."""
+    """What a row has for each area, read when it is used, and kept as long as it is used: the
+    patterns of many classes may be large."""
 
     def __init__(self, areas: Iterable[float], read: Callable[[float], Any]) -> None:
         super().__init__(dict.fromkeys(areas))
         self._read = read
 
     def __getitem__(self, area: float) -> Any:
-        if self.data[area] is None:
-            self.data[area] = self._read(area)
-        return self.data[area]
+        last = self.data[area]  # a weak reference
+        value = last and last()
+        if value is None:
+            value = self._read(area)
+            self.data[area] = weakref.ref(value)
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy for another process or file has the values themselves."""
