@@ -1,7 +1,7 @@
 """What a survey finds for a class: its patterns, and their scores next to their controls."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -182,8 +182,9 @@ class Finding(Result):
 
     def rows_of_others(self, findings: Iterable["Finding"]) -> list[Any]:
         """The rows of this class's other findings, by their kinds of canvas and their powers."""
-        others = (each for each in findings if each.target == self.target and each is not self)
-        return [o.figure_row(f"{o.canvas}: {100 * o.power.value:.1f} %") for o in others]
+        others = [each for each in findings if each.target == self.target and each is not self]
+        names = [f"{each.canvas}: {100 * each.power.value:.1f} %" for each in others]
+        return [replace(o, stamped=None).figure_row(name) for o, name in zip(others, names)]
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
@@ -193,12 +194,13 @@ class Finding(Result):
             note = "Best on the validation images." * (each is self and bool(self.others))
             title = f"{each.canvas} canvas".capitalize()
             shown.append(cards.card(title, note, each.figure_row(each.label), each.area))
+        accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
             f"{cards.WHAT} {cards.HOW_TO_READ}",
             parts.folded("All scores", self.shown_table()),
-            parts.settings({"accuracy": self.accuracy, **settings}),
+            parts.settings({"accuracy": accuracy, **settings}),
         ]
 
     def table(self) -> Any:

@@ -416,8 +416,8 @@ def _survey(
 ) -> Survey:
     """The survey of classes by their numbers or names (None: all). Half of the images are held out,
     unless others are given."""
-    found_names = images.names_for(model, class_names)
-    names = found_names.names if found_names else None
+    matched = images.names_for(model, class_names)
+    names = matched.names if matched else None
     if held_out is None:
         search, unseen = images.halves(settings.seed)
     else:
@@ -428,7 +428,7 @@ def _survey(
     if classes is None:
         targets = [*range(search.count_outputs(model))]
     else:
-        targets = find_classes(classes, found_names)
+        targets = find_classes(classes, matched)
     return search_classes(model, search, unseen, settings, targets, names, folder)
 
 
@@ -538,11 +538,7 @@ def _check_target(target: Any, labels: Any) -> None:
     if target is None:
         raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
     if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
-        several = target.tolist() if isinstance(target, Tensor) else [*target]
-        raise ArgumentTypeError(
-            "`target` is one class: for several, use "
-            f"survey(model, images, ..., classes={several!r:.80})"
-        )
+        raise ArgumentTypeError(f"`target` is one class (for several: survey), got {target!r:.80}")
 
 
 def survey(

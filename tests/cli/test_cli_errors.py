@@ -35,7 +35,6 @@ ERRORS = {  # lines, and what they say
     "search a.pt --data": 'Command "search" parameter --data requires an argument.',
     "search a.pt b.pt --data .": "Unused Tokens: ['b.pt'].",
     "demo --out m.pt": "m.pt is not a folder that can be written: give another",
-    "demo --out other": "other/results.json is not from a demo: pass another --out",
     # the checkpoint and its network
     EARLY: "there is no checkpoint file at missing.pt",
     "search resnet18 --data images": "give torchvision:resnet18",
