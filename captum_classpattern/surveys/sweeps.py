@@ -185,7 +185,7 @@ class Sweep(Result):
 
 
 def _read_models(folder: Path) -> Sweep:
-    """What sweep.json says of a sweep, without its surveys."""
+    """The sweep in a folder, without its surveys."""
     if not (folder / SWEEP).exists():
         raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
     data = SweepFolder(folder).read(SWEEP)
