@@ -48,7 +48,7 @@ def demo(
         page = DemoPage(out / "index.html", _planted(keywords))
         page.write("1 of 4: a planted trigger.")
         for name, model in cp.demo_models().items():
-            page.surveys[name] = _survey(model, out / name, keywords)
+            page.surveys[name] = _patterns_of(model, out / name, keywords)
             page.write(f"2 of 4: the patterns of the {name} model.")
         page.scan = _scan(out / "scan", keywords)
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
@@ -118,7 +118,7 @@ def _planted(keywords: dict[str, Any]) -> "cp.surveys.Finding":
     )
 
 
-def _survey(
+def _patterns_of(
     model: "cp.PixelClassifier", folder: Path, keywords: dict[str, Any]
 ) -> "cp.surveys.Survey":
     """The patterns of all classes of a model, as a page."""
