@@ -1,4 +1,4 @@
-"""The figure of docs/demo.md: three classes of the demo's backdoored model, from the demo's folder.
+"""The figure of docs/demo.md: three classes of the demo's backdoored model.
 
 The classes are the backdoored one, the strongest of the others, and the weakest, on white canvases
 with 1 % of the pixels. The trigger's place is boxed. It prints the row of each class.
@@ -8,14 +8,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from findings import parser_of
+from findings import kept_survey, parser_of
 from matplotlib.figure import Figure
 
 from captum_classpattern import plot_patterns
 from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models, demo_trigger
 from captum_classpattern.surveys import Finding, Survey
 
-MODEL, CANVAS, AREA = "backdoored", "white", 0.01
+MODEL, CANVAS, AREA, ROUNDS = "backdoored", "white", 0.01, 6
 DPI = 144
 
 
@@ -42,10 +42,14 @@ def draw(shown: Sequence[Finding]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("folder", type=Path, help="what classpattern demo has written")
+    parser.add_argument("folder", type=Path, help="where the survey is kept")
     parser.add_argument("--figure", type=Path, help="also draw the figure")
     options = parser.parse_args(arguments)
-    shown = three_classes(Survey.load(options.folder / MODEL))
+    images, areas = demo_images(), (0.05, AREA)
+    search = {"canvases": CANVAS, "areas": areas, "n_steps": ROUNDS, "classes_together": 10}
+    shown = three_classes(
+        kept_survey(options.folder, demo_models()[MODEL], images.search, images.held_out, **search)
+    )
     for each in shown:
         row = {"class": each.target, "class_name": CLASS_NAMES[each.target], "canvas": CANVAS}
         scores = each.scores[AREA]

@@ -25,7 +25,7 @@ def found(target, canvas, hits, name, *, size=8, seed=0):
 
 def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=(), size=8):
     """A sweep of models, whose powers all differ, and of one that failed for each that is failing.
-    The first model has a further column, and the last one lacks the last class."""
+    The last model lacks the last class."""
     rows = [
         {
             "name": name,
@@ -35,7 +35,6 @@ def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=(), siz
         }
         for name in (*models, *failing)
     ]
-    rows[0]["width"] = "64 & more"
     reasons = {name: f"no file at {PRIVATE}/{name}.pt" for name in failing}
     known = {"settings": {"areas": [0.05, 0.01]}, "classes": [*range(len(names))]}
     folder.mkdir(exist_ok=True)

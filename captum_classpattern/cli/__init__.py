@@ -1,9 +1,9 @@
 """The command line."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
@@ -11,15 +11,15 @@ from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
 from captum_classpattern.cli.options import MAIN, MORE
-from captum_classpattern.cli.scan import reference, scan
+from captum_classpattern.cli.scan import reference, scan_command
 from captum_classpattern.cli.search import search
-from captum_classpattern.cli.sweep import sweep
+from captum_classpattern.cli.sweep import sweep_command
 
 # as the help lists them
-COMMANDS: dict[str, tuple[Callable[..., int | None], ...]] = {
-    "Start here": (demo,),
-    "One model": (search, scan, compare),
-    "Many models": (sweep, reference),
+COMMANDS: dict[str, dict[str, Any]] = {
+    "Start here": {"demo": demo},
+    "One model": {"search": search, "scan": scan_command, "compare": compare},
+    "Many models": {"sweep": sweep_command, "reference": reference},
 }
 PACKAGES = ("captum_classpattern", "captum", "torch", "torchvision", "numpy")
 HELP = """\
@@ -35,7 +35,7 @@ A command with --help shows its options and examples.
 """
 
 
-def versions() -> str:
+def version_report() -> str:
     """What a report of a problem needs: the versions, a line each. Nothing slow is imported."""
     lines = []
     for package in PACKAGES:
@@ -50,7 +50,7 @@ app = App(
     name="classpattern",
     help=HELP,
     usage="Usage: classpattern COMMAND [OPTIONS]",
-    version=versions,
+    version=version_report,
     version_flags="--version",
     version_format="plaintext",
     group_parameters=MAIN,
@@ -65,8 +65,8 @@ app = App(
 app["--help"].group = app["--version"].group = MORE
 for number, (title, commands) in enumerate(COMMANDS.items()):
     panel = Group(title, sort_key=number)
-    for position, command in enumerate(commands):
-        app.command(command, group=panel, sort_key=position)
+    for position, (name, command) in enumerate(commands.items()):
+        app.command(command, name=name, group=panel, sort_key=position)
 
 
 @app.meta.default
@@ -88,7 +88,7 @@ def _run(
 
 def _options() -> set[str]:
     """The options of all commands."""
-    commands = [app[command.__name__] for group in COMMANDS.values() for command in group]
+    commands = [app[name] for group in COMMANDS.values() for name in group]
     arguments = [a for command in commands for a in command.assemble_argument_collection()]
     return {name for argument in arguments for name in argument.names}
 

@@ -31,7 +31,7 @@ def compare(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
     images: options.ImageOptions,
-    searches: options.SearchOptions = options.SearchOptions(),
+    searches: options.ClassOptions = options.ClassOptions(),
     methods: Annotated[list[str] | None, NAMES] = None,
     area: options.Area = 0.05,
     out: options.OutputFolder = Path("classpattern-compare"),
@@ -93,7 +93,7 @@ def compare(
 def compare_on_canvases(
     models: "Mapping[str, cp.PixelClassifier]",
     images: "tuple[cp.LabelledImages, cp.LabelledImages]",
-    searches: options.SearchOptions,
+    searches: options.ClassOptions,
     methods: Sequence[str],
     *,
     canvases: int = 1,

@@ -268,12 +268,12 @@ class ComputeOptions:
 
     def keywords(self) -> dict[str, Any]:
         """The options as the library's functions take them, without the classes, whose numbers
-        :meth:`SearchOptions.find_classes` gives."""
+        :meth:`ClassOptions.find_classes` gives."""
         return {name: value for name, value in vars(self).items() if name != "classes"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(ComputeOptions):
+class ClassOptions(ComputeOptions):
     """Which classes are searched, and how.
 
     Args:
@@ -304,7 +304,7 @@ class SearchOptions(ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurveyOptions(SearchOptions):
+class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:

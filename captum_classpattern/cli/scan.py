@@ -18,7 +18,7 @@ FIRST_PRINTED = 10  # classes of a scan without references
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 
 
-def scan(
+def scan_command(
     checkpoint: str,
     /,
     *,

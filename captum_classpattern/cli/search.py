@@ -1,6 +1,7 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import captum_classpattern as cp
@@ -27,7 +28,7 @@ def search(
     *,
     model: options.ModelOptions = options.ModelOptions(),
     images: options.ImageOptions,
-    searches: options.SurveyOptions = options.SurveyOptions(),
+    searches: options.CanvasOptions = options.CanvasOptions(),
     out: options.OutputFolder = Path("classpattern-search"),
     resume: bool = False,
 ) -> None:
@@ -45,8 +46,6 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
     """
-    from captum_classpattern.images import predictions
-
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     provenance = classifier.provenance
@@ -57,9 +56,6 @@ def search(
         f"{len(search_images)} images to search with, {len(held_out)} held out "
         f"({held_out.duplicates_dropped} copies dropped)."
     )
-    if held_out.labels is not None:
-        right = float((predictions(classifier, held_out) == held_out.labels).float().mean())
-        print(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
     with interrupted(f"--resume continues the search in {out}"):
         survey = cp.survey(
             classifier,
@@ -76,5 +72,6 @@ def search(
     write_figure(figure, out / "patterns.png")
     survey.to_html(out / "report.html")
     print_result(survey)
-    say(LEGEND, *survey.strongest_of_each(), CAUTION)
+    kinds = product(survey.canvases, survey.areas)
+    say(LEGEND, *(survey.strongest(*kind) for kind in kinds), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_atomically, write_figure
+from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
@@ -18,11 +18,11 @@ OBJECT = options.read_as(lambda text: dict(json.loads(text)), "JSON")
 SHOWN = 20  # models, and reasons of failures
 
 
-def sweep(
+def sweep_command(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
     images: options.ImageOptions,
-    searches: options.SurveyOptions = options.SurveyOptions(),
+    searches: options.CanvasOptions = options.CanvasOptions(),
     out: options.OutputFolder,
     ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
     workers: Annotated[options.Count | None, IN_RAY] = None,
@@ -41,7 +41,7 @@ def sweep(
     Args:
         models: Checkpoint files, torchvision:NAME or timm:NAME, each with a name of your choice if
             you like, as in old=a.pt. Or a manifest: a CSV file with the columns
-            path, name, arch, mean, std and any others, which go into the tables.
+            path, name, arch, mean, std and others.
         out: The folder for everything that is found, and for the site.
         ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
             last, on all cores. It needs pip install 'captum_classpattern[ray]'.
@@ -66,7 +66,7 @@ def sweep(
         flush=True,
     )
     with interrupted(f"the same command resumes the sweep in {out}"):
-        found = cp.sweep(
+        sweep = cp.sweep(
             {source.name: source for source in sources},
             search_images,
             held_out,
@@ -79,18 +79,16 @@ def sweep(
             show_progress=True,
             **searches.keywords(),
         )
-    table = found.table().to_csv(index=False)
+    table = sweep.table().to_csv(index=False)
     write_atomically(out / "table.csv", table.encode(errors="backslashreplace"))
-    print_result(found, SHOWN)
-    say(*(f"Failed: {name}: {why}" for name, why in [*found.failures.items()][:SHOWN]))
-    if max(len(found.models), len(found.failures)) > SHOWN:
+    print_result(sweep, SHOWN)
+    say(*(f"Failed: {name}: {why}" for name, why in [*sweep.failures.items()][:SHOWN]))
+    if max(len(sweep.models), len(sweep.failures)) > SHOWN:
         print(f"The first {SHOWN} are shown; table.csv has all.")
-    if not any(found.best_canvases(name) for name in found.models):
+    if not any(map(len, sweep.surveys.values())):
         return 1
-    figure, _ = found.plot(use_pyplot=False)
-    write_figure(figure, out / "power.png")
-    index = found.to_html(out / SITE)
-    print(f"table.csv, power.png and a folder for each model are in {out}; the site is {index}.")
+    index = sweep.to_html(out / SITE)
+    print(f"table.csv and a folder for each model are in {out}; the site is {index}.")
     return 0
 
 

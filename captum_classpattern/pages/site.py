@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.cards import NOTE, WHAT, card
+from captum_classpattern.pages.cards import HOW_TO_READ, WHAT, card
 from captum_classpattern.results import as_table
-from captum_classpattern.surveys.findings import Finding, best_of_each, scores_of
+from captum_classpattern.surveys.findings import Finding, best_of_each, scores_table
 from captum_classpattern.surveys.sweeps import Sweep
 from captum_classpattern.visualization.formats import percent, percent_area
 
@@ -24,31 +24,20 @@ TO_INDEX = "All classes"
 
 
 def write_site(sweep: Sweep, folder: Path) -> Path:
-    """Writes the index and the pages of all classes; patterns are read one class at a time. Pages
-    of an earlier run whose class is gone are removed at the end."""
+    """Writes the index and the pages of all classes; patterns are read one class at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[int, dict[str, list[Finding]]] = {}
+    by_class: dict[int, dict[str, list[Finding]]] = {}
     for name in sweep.models:
         for finding in sweep.survey(name):
-            found.setdefault(finding.target, {}).setdefault(name, []).append(finding)
-    rows, written = [], set[str]()
-    for target in sorted(found):
-        row, files = _write_class(folder, found.pop(target))
-        rows.append(row)
-        written |= files
-    classes = as_table(rows)
+            by_class.setdefault(finding.target, {}).setdefault(name, []).append(finding)
+    classes = as_table(_write_class(folder, by_class.pop(target)) for target in sorted(by_class))
     *figure, models = sweep.sections(whole=True)
     sections = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
         sections += [html.heading("Failed"), failed]
-    index = html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
-    for page in folder.glob("[0-9]*.html"):
-        is_ours = LINK.format(INDEX, TO_INDEX) in page.read_text(encoding="utf-8")
-        if is_ours and page.name not in written:
-            page.unlink()
-    return index
+    return html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
 
 
 def _without_folders(sweep: Sweep, model: str) -> str:
@@ -57,15 +46,16 @@ def _without_folders(sweep: Sweep, model: str) -> str:
     return FOLDERS.sub("", sweep.failures[model].replace(f"{folder}{os.sep}", "/"))
 
 
-def _write_class(folder: Path, found: dict[str, list[Finding]]) -> tuple[html.Row, set[str]]:
+def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
     """Writes the page of a class, with the patterns of all models, or several pages if one would be
-    too large; returns its row of the index, and the files."""
-    best = {name: best_of_each(findings)[0] for name, findings in found.items()}
+    too large; returns its row of the index."""
+    best = {name: best_of_each(findings)[0] for name, findings in by_model.items()}
     order = sorted(best, key=lambda name: -best[name].power.value)
     first, cards = best[order[0]], []
     for name in order:
-        others = [finding for finding in found[name] if finding is not best[name]]
-        cards.append(card(best[name], name, f"{best[name].canvas} canvas".capitalize(), others))
+        kind = f"{best[name].canvas} canvas".capitalize()
+        row = best[name].figure_row(best[name].label)
+        cards.append(card(name, kind, row, first.area, best[name].rows_of_others(by_model[name])))
     room = max(1, MOST_BYTES // max(map(len, cards)))  # models on a page
     stem = f"{first.target}" + (f"_{as_file_name(first.class_name)}" if first.class_name else "")
     files = {f"{stem}{f'_{i}' if i else ''}.html": i for i in range(0, len(order), room)}
@@ -78,21 +68,20 @@ def _write_class(folder: Path, found: dict[str, list[Finding]]) -> tuple[html.Ro
     )
     for file, start in files.items():
         shown = slice(start, start + room)
-        scores = scores_of({name: found[name] for name in order[shown]})
+        scores = scores_table({name: by_model[name] for name in order[shown]})
         sections = [
             Markup("<p>{}</p>").format(
                 Markup(" · ").join(LINK.format(quote(to), links[to]) for to in links)
             ),
             html.listed(cards[shown]),
-            NOTE,
+            HOW_TO_READ,
             html.folded("All scores", scores),
         ]
         html.write_page(folder / file, text, sections)
-    row = {
+    return {
         "class": LINK.format(quote(next(iter(files))), first.label),
         "number": first.target,
         "models": len(best),
         "mean power": percent(fmean(finding.power.value for finding in best.values())),
         "strongest model": f"{order[0]}, {percent(first.power.value)}",
     }
-    return row, {*files}

@@ -118,6 +118,7 @@ class PatternFolder(Folder):
     """The patterns of one scan, by number of pixels and class."""
 
     kind: str = "scan"
+    any_version: bool = False  # a p-value compares models that were searched alike
 
     def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
         """These patterns, or None unless all are there."""

@@ -323,7 +323,7 @@ def _margins(
     key: Mapping[str, Any],
 ) -> list[float]:
     """The margin of each class after a short search."""
-    place = None if folder is None else Folder(folder, key, "scan")
+    place = None if folder is None else Folder(folder, key, "scan", any_version=False)
     known: dict[int, float] = {}
     if place is not None:
         kept = place.read(MARGINS).get("margins", {})

@@ -239,7 +239,8 @@ class Scorer:
     """Scores patterns on a classifier and images, which it classifies once without them.
 
     ``predicted`` has the class that the classifier predicts for each of the images, int64 (N,).
-    These are the labels of ``images`` if they have none.
+    These are the labels of ``images`` if they have none. ``others(target)`` are the images that are
+    not of a class.
     """
 
     def __init__(
@@ -248,11 +249,11 @@ class Scorer:
         self.forward_func = forward_func
         self.predicted = predictions(forward_func, images, like=like)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
-        self._others = lru_cache(maxsize=16)(self.images.without_class)
+        self.others = lru_cache(maxsize=16)(self.images.without_class)
 
     def power(self, pattern: Pattern) -> PredictivePower:
         """The power of a pattern as it is, on the images of other classes."""
-        others = self._others(pattern.target)
+        others = self.others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
         n, hits = len(others), judge(self.forward_func, pattern, others)
         power = power_of(hits.hits, n, int((predicted == pattern.target).sum()))

@@ -1,8 +1,7 @@
 """What a survey finds for a class: its patterns, and their scores next to their controls."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from os import PathLike
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -73,9 +72,6 @@ class Finding(Result):
             in folders of earlier versions).
         accuracy (float, optional): The model's accuracy on the held-out images, from
             :func:`explain_class`. Default: None.
-        search_images (int, optional): Number of images to search with, likewise. Default: None.
-        held_out_images (int, optional): Number of held-out images, also of the class itself,
-            likewise. Default: None.
         row (Mapping, optional): What :meth:`as_dict` wrote into the file that the finding was read
             from. Default: None.
     """
@@ -87,8 +83,6 @@ class Finding(Result):
     others: tuple["Finding", ...] = ()
     stamped: Mapping[float, StampedImages] | None = None
     accuracy: float | None = None
-    search_images: int | None = None
-    held_out_images: int | None = None
     row: Mapping[str, Any] | None = field(default=None, compare=False)  # of its file
 
     def __repr__(self) -> str:
@@ -157,11 +151,6 @@ class Finding(Result):
         :meth:`Pattern.stamp`."""
         return self.pattern.topk(self.area).stamp(images)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Writes the pattern of the first area for :meth:`Pattern.load`, as
-        :meth:`Pattern.save`."""
-        self.pattern.save(path)
-
     def text(self) -> str:
         """The power at the first area, next to the strongest control."""
         low, high = (100 * end for end in self.power.interval)
@@ -174,7 +163,7 @@ class Finding(Result):
         )
 
     def shown_table(self) -> Any:
-        return scores_of({None: self.on_each_canvas})
+        return scores_table({None: self.on_each_canvas})
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
@@ -185,31 +174,33 @@ class Finding(Result):
         return draw_patterns(rows, area=self.area, title=title, use_pyplot=use_pyplot)
 
     def figure_row(self, name: str) -> Any:
-        """The first area as a row of a figure."""
+        """The first area as a row of a figure, and on a card of a page."""
         from captum_classpattern.visualization.patterns import PatternRow
 
-        binary, scores = self.pattern.topk(self.area), self.scores[self.area]
-        return PatternRow(name, self.pattern, binary, self.examples, scores)
+        pattern, scores = self.pattern, self.scores[self.area]
+        return PatternRow(name, pattern, pattern.topk(self.area), self.examples, scores)
+
+    def rows_of_others(self, findings: Iterable["Finding"]) -> list[Any]:
+        """The rows of this class's other findings, by their kinds of canvas and their powers."""
+        others = [each for each in findings if each.target == self.target and each is not self]
+        names = [f"{each.canvas}: {100 * each.power.value:.1f} %" for each in others]
+        return [replace(o, stamped=None).figure_row(name) for o, name in zip(others, names)]
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
 
-        best = "Best on the validation images." * bool(self.others)
-        shown = ((each, best * (each is self)) for each in self.on_each_canvas)
-        known = {
-            "images to search with": self.search_images,
-            "images held out": self.held_out_images,
-            "accuracy on these": self.accuracy and f"{100 * self.accuracy:.1f} %",
-            **{key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")},
-        }
+        shown = []
+        for each in self.on_each_canvas:
+            note = "Best on the validation images." * (each is self and bool(self.others))
+            title = f"{each.canvas} canvas".capitalize()
+            shown.append(cards.card(title, note, each.figure_row(each.label), each.area))
+        accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
+        settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
-            parts.listed(
-                cards.card(finding, f"{finding.canvas} canvas".capitalize(), note)
-                for finding, note in shown
-            ),
-            f"{cards.WHAT} {cards.NOTE}",
+            parts.listed(shown),
+            f"{cards.WHAT} {cards.HOW_TO_READ}",
             parts.folded("All scores", self.shown_table()),
-            parts.settings(known),
+            parts.settings({"accuracy": accuracy, **settings}),
         ]
 
     def table(self) -> Any:
@@ -223,19 +214,17 @@ class Finding(Result):
             ``other_canvas``, and ``beats_controls``, see :attr:`Scores.beats_controls`. Models of
             at least 20 classes have ``top5``; ``mean_margin`` is the logit of the class less the
             largest other one, see :class:`PredictivePower`. Those of
-            :func:`explain_class` also have the model's ``accuracy``, and ``search_images`` and
-            ``held_out_images``, the numbers of all images.
+            :func:`explain_class` also have the model's ``accuracy``.
         """
         findings = (self, *self.others)
         return as_table(row for each in findings for row in each.rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """The pattern of each area with its scores, as :meth:`table` lists them."""
-        known = {"class": self.target, "class_name": self.class_name, "canvas": self.canvas}
-        names = ("accuracy", "search_images", "held_out_images")
-        explained = {} if self.held_out_images is None else {n: getattr(self, n) for n in names}
+        names = {"class": self.target, "class_name": self.class_name, "canvas": self.canvas}
+        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
         return [
-            {**known, "area": area, **scores.as_columns(), **explained}
+            {**names, "area": area, **scores.as_columns(), **accuracy}
             for area, scores in self.scores.items()
         ]
 
@@ -270,7 +259,7 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     return list(best.values())
 
 
-def scores_of(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
+def scores_table(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
     """The scores of findings as texts, a row for each area, by the name of their model, if any."""
     rows = [
         {

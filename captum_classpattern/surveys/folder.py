@@ -2,6 +2,7 @@
 or not at all, so that a search can continue, and many processes can write into one folder."""
 
 import json
+import weakref
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding
 
 RESULTS = "results.json"
-FORMATS = {"sweep": "captum_classpattern sweep"}  # what files say that others could be taken for
-VERSION = "captum_classpattern"  # the one setting that may differ on resume
+OUR_VERSION = "captum_classpattern"  # the setting that has it
+PREDICTED = ("labels", "predicted", "names", "probabilities")  # of images with a pattern
 
 
 @dataclass
@@ -35,11 +36,16 @@ class Folder:
         path (Path): The folder. It is made when the first file is written.
         settings (Mapping, optional): All that the files depend on. Default: None (any).
         kind (str): What error messages call the search. Default: "search".
+        any_version (bool): Whether another version of the package is a notice, not an error.
+            Default: True.
+        format (str, optional): What each file says, if others could be taken for it. Default: None.
     """
 
     path: Path
     settings: Mapping[str, Any] | None = None
     kind: str = "search"
+    any_version: bool = True
+    format: str | None = None
 
     def read(self, name: str) -> dict[str, Any]:
         """What a file holds; nothing if there is none."""
@@ -52,32 +58,31 @@ class Folder:
             raise ValueError(
                 f"{path} is damaged ({error}): remove it, or choose another folder"
             ) from error
-        known = data if isinstance(data, dict) else {}
-        if self.kind == "scan" and VERSION in known:  # as in 0.3
-            known = {"settings": known}
-        if "settings" not in known or known.get("format") != FORMATS.get(self.kind):
+        values = data if isinstance(data, dict) else {}
+        if OUR_VERSION in values:  # a scan of 0.3
+            values = {"settings": values}
+        if "settings" not in values or values.get("format") != self.format:
             raise ValueError(f"{path} is not from a {self.kind}: choose another folder")
         if self.settings is not None:
-            self._check_same(known["settings"], path)
-        return known
+            self._check_same(values["settings"], path)
+        return values
 
     def write(self, name: str, data: Mapping[str, Any]) -> None:
         """Writes a file, in place of one that is there."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        format = {"format": FORMATS[self.kind]} if self.kind in FORMATS else {}
+        format = {"format": self.format} if self.format else {}
         write_json({**format, "settings": self.settings, **data}, path)
 
-    def _check_same(self, found: Mapping[str, Any], path: Path) -> None:
-        """Raises an error unless a file has our settings. Another version is a notice, but not for
-        a scan, whose p-value compares models that were searched alike."""
+    def _check_same(self, theirs: Mapping[str, Any], path: Path) -> None:
+        """Raises an error unless a file has our settings."""
         ours = json.loads(json.dumps(self.settings))
-        differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
-        if differing == [VERSION] and self.kind != "scan":
-            version = found.get(VERSION)
-            warn(f"what the folder holds was found by version {version} of {VERSION}", Notice)
+        differing = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+        if differing == [OUR_VERSION] and self.any_version:
+            version = theirs.get(OUR_VERSION)
+            warn(f"what the folder holds was found by version {version} of {OUR_VERSION}", Notice)
         elif differing:
-            listed = "; ".join(f"{k} {found.get(k)} then, {ours.get(k)} now" for k in differing)
+            listed = "; ".join(f"{k} {theirs.get(k)} then, {ours.get(k)} now" for k in differing)
             raise ValueError(
                 f"{path} is of another {self.kind} ({listed:.500}): pass the same settings and "
                 "files, or choose another folder"
@@ -86,30 +91,19 @@ class Folder:
 
 @dataclass
 class SurveyFolder(Folder):
-    """The findings in a survey's folder, by class (``found``).
+    """The findings in a survey's folder.
 
     ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, ``examples/``
     the images that they are shown on, and ``results.json`` a summary of all.
     """
 
-    found: dict[int, list[Finding]] = field(default_factory=dict, init=False)
+    _by_class: dict[int, list[Finding]] = field(default_factory=dict, init=False)
     _files: set[Path] = field(default_factory=set, init=False)  # that were read, or written here
-
-    def __post_init__(self) -> None:
-        self.summary = self.read(RESULTS)
-        self.read_new()
-
-    def read_new(self) -> bool:
-        """Reads the classes that were added since the last call; False if there are none."""
-        new = set(self.path.glob("findings/*.json")) - self._files
-        for path in new:
-            self._read(path)
-        self._files |= new
-        return bool(new)
 
     def findings(self) -> list[Finding]:
         """All findings in the folder, class by class, on each kind of canvas."""
-        return [finding for target in sorted(self.found) for finding in self.found[target]]
+        self._read_new()
+        return [finding for target in sorted(self._by_class) for finding in self._by_class[target]]
 
     def add(self, findings: Sequence[Finding]) -> None:
         """Writes all findings of one class."""
@@ -122,23 +116,30 @@ class SurveyFolder(Folder):
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
         self.write(f"findings/{target}.json", {"rows": rows})
-        self.found[target] = [read_finding(row, folder) for row in rows]
+        self._by_class[target] = [read_finding(row, folder) for row in rows]
         self._files.add(self.path / f"findings/{target}.json")
 
     def write_summary(self, info: Mapping[str, Any]) -> None:
         """Writes results.json, with the classes that other processes search or have added. It is
         complete when all of these are there."""
-        self.read_new()
-        path, classes = self.path / RESULTS, set(info["classes"])
+        classes = set(info["classes"])
         while True:
-            if path.exists():
-                classes.update(json.loads(path.read_text()).get("classes", ()))
-            summary = {"complete": classes <= self.found.keys(), **info, "classes": sorted(classes)}
-            self.write(RESULTS, {**summary, "rows": [each.as_dict() for each in self.findings()]})
-            if not self.read_new():  # else the summary of another process may be lost
+            classes.update(self.read(RESULTS).get("classes", ()))
+            rows = [finding.as_dict() for finding in self.findings()]
+            summary = {"complete": classes <= self._by_class.keys(), **info}
+            self.write(RESULTS, {**summary, "classes": sorted(classes), "rows": rows})
+            if not self._read_new():  # else the summary of another process may be lost
                 return
 
-    def _read(self, path: Path) -> None:
+    def _read_new(self) -> bool:
+        """Reads the classes that were added since the last call; False if there are none."""
+        new = set(self.path.glob("findings/*.json")) - self._files
+        for path in new:
+            self._read_class(path)
+        self._files |= new
+        return bool(new)
+
+    def _read_class(self, path: Path) -> None:
         """Takes over the class of a file, if all kinds of canvas are there."""
         data = self.read(f"findings/{path.name}")
         try:
@@ -149,7 +150,7 @@ class SurveyFolder(Folder):
                 "classes again, or choose another folder"
             ) from error
         if findings and len(findings) == len(data["settings"].get("canvases", findings)):
-            self.found[findings[0].target] = findings
+            self._by_class[findings[0].target] = findings
 
 
 def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str | None) -> Path:
@@ -177,16 +178,20 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
 
 
 class Saved(UserDict[float, Any]):
-    """What a row has for each area, read when it is first used. Until then it is None."""
+    """What a row has for each area, read when it is used, and kept as long as it is used: the
+    patterns of many classes may be large."""
 
     def __init__(self, areas: Iterable[float], read: Callable[[float], Any]) -> None:
         super().__init__(dict.fromkeys(areas))
         self._read = read
 
     def __getitem__(self, area: float) -> Any:
-        if self.data[area] is None:
-            self.data[area] = self._read(area)
-        return self.data[area]
+        last = self.data[area]  # a weak reference
+        value = last and last()
+        if value is None:
+            value = self._read(area)
+            self.data[area] = weakref.ref(value)
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy for another process or file has the values themselves."""
@@ -194,8 +199,6 @@ class Saved(UserDict[float, Any]):
 
 
 # ---- the images that patterns are shown on, next to the folder of patterns
-
-WORDS = ("labels", "predicted", "names", "probabilities")
 
 
 def examples_file(folder: Path, target: int, canvas: str) -> Path:
@@ -205,10 +208,10 @@ def examples_file(folder: Path, target: int, canvas: str) -> Path:
 
 def save_examples(finding: Finding, path: Path) -> None:
     """Writes the images without a pattern, and what is predicted with the pattern of each area."""
-    known = finding.stamped or {}
-    images = next((stamped.unstamped for stamped in known.values()), None)
+    by_area = finding.stamped or {}
+    images = next((stamped.unstamped for stamped in by_area.values()), None)
     if images is not None:
-        words = {area: {name: getattr(known[area], name) for name in WORDS} for area in known}
+        words = {a: {name: getattr(by_area[a], name) for name in PREDICTED} for a in by_area}
         levels = (255 * images.float()).round().byte().contiguous()
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, save({"images": levels}, {"areas": json.dumps(words)}))
@@ -219,8 +222,8 @@ def load_examples(path: Path, patterns: Mapping[float, Pattern], area: float) ->
     try:
         with safe_open(path, "pt") as file:
             images, words = file.get_tensor("images") / 255, json.loads(file.metadata()["areas"])
-        known = {name: tuple(words[str(area)][name]) for name in WORDS}
+        predicted = {name: tuple(words[str(area)][name]) for name in PREDICTED}
         stamped = patterns[area].topk(area).stamp(images)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: remove it, which leaves out its images") from error
-    return StampedImages(stamped, unstamped=images, **known)
+    return StampedImages(stamped, unstamped=images, **predicted)

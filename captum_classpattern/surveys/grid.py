@@ -11,15 +11,22 @@ from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.results import Survey
 
-Found: TypeAlias = Survey | Finding | Pattern | Iterable[Finding | Pattern]
+OfModel: TypeAlias = Survey | Finding | Pattern | Iterable[Finding | Pattern]
 MOST_CLASSES = 20  # in a figure
 
 
+class Tile(NamedTuple):
+    """What a row shows of a class: its name, the binary pattern, and its scores, if it has any."""
+
+    label: str
+    binary: Pattern
+    scores: Scores | None = None
+
+
 def plot_grid(
-    found: Mapping[str, Found] | Found,
+    models: Mapping[str, OfModel] | OfModel,
     *,
     area: float | None = None,
-    canvas: str | None = None,
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Any, Any]:
@@ -30,13 +37,12 @@ def plot_grid(
     those with the highest power on average are drawn.
 
     Args:
-        found (Mapping[str, Survey]): For each model, by its name, what was found: a
-            :class:`Survey`; findings; or patterns, which have no power, one for each class.
-            Without names, it is one row. Models must number their classes alike.
+        models (Mapping[str, Survey]): For each model, by its name, what was found: a
+            :class:`Survey`; findings, of which the one that did best on the validation images is
+            drawn for each class; or patterns, which have no power, one for each class. Without
+            names, it is one row. Models must number their classes alike.
         area (float, optional): Share of the pixels. Default: None (the first area of each; a
             pattern's own).
-        canvas (str, optional): The kind of canvas, also among :attr:`Finding.others`. Default: None
-            (for each class the one that did best on the validation images).
         title (str, optional): Title of the figure. Default: None.
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
@@ -46,7 +52,7 @@ def plot_grid(
 
     Raises:
         TypeError: If one of these is neither a finding nor a pattern.
-        ValueError: If there is nothing to draw for these choices; if models give a class number
+        ValueError: If there is nothing to draw at this area; if models give a class number
             different names; if a model has several patterns of one class.
 
     Examples::
@@ -61,65 +67,60 @@ def plot_grid(
     from captum_classpattern.visualization.grid import Cell, draw_grid
     from captum_classpattern.visualization.patterns import NOT_ABOVE
 
-    given = found if isinstance(found, Mapping) else {"": found}
-    models = {name: _tiles_of(each, area, canvas) for name, each in given.items()}
-    names = _names(models)
-    if not names:
-        raise ValueError("there is nothing to draw: no class was found on this canvas at this area")
-    powers: dict[int, list[float]] = {y: [] for y in names}
-    for y, tile in (item for tiles in models.values() for item in tiles.items()):
-        powers[y] += [] if tile.scores is None else [tile.scores.power.value]
-    chosen = sorted(sorted(names, key=lambda y: (-fmean(powers[y] or [0.0]), y))[:MOST_CLASSES])
-    if len(chosen) < len(names):
-        note = f"the {MOST_CLASSES} strongest of {len(names)} classes"
+    by_name = models if isinstance(models, Mapping) else {"": models}
+    tiles = {name: _tiles_of(of_model, area) for name, of_model in by_name.items()}
+    labels = _labels(tiles)
+    if not labels:
+        raise ValueError("there is nothing to draw: no class was found at this area")
+
+    def mean_power(y: int) -> float:
+        scores = [of_model[y].scores for of_model in tiles.values() if y in of_model]
+        return fmean([each.power.value for each in scores if each] or [0.0])
+
+    chosen = sorted(sorted(labels, key=lambda y: (-mean_power(y), y))[:MOST_CLASSES])
+    if len(chosen) < len(labels):
+        note = f"the {MOST_CLASSES} strongest of {len(labels)} classes"
         title = note if title is None else f"{title} ({note})"
 
-    def cell(tile: Tile | None) -> Cell | None:
-        if tile is None or tile.scores is None:
-            return tile and Cell(on_neutral(tile.binary))
+    def cell(tile: Tile) -> Cell:
+        if tile.scores is None:
+            return Cell(on_neutral(tile.binary))
         strong = tile.scores.beats_controls if tile.scores.enough_images else None
         return Cell(on_neutral(tile.binary), f"{100 * tile.scores.power.value:.0f} %", strong)
 
-    rows = [(name, [cell(tiles.get(y)) for y in chosen]) for name, tiles in models.items()]
+    rows = [
+        (name, [cell(of_model[y]) if y in of_model else None for y in chosen])
+        for name, of_model in tiles.items()
+    ]
     return draw_grid(
         rows,
-        [*distinct_names({y: names[y] for y in chosen}).values()],
+        [*distinct_names({y: labels[y] for y in chosen}).values()],
         title=title,
         note=NOT_ABOVE * any(each.strong is False for _, cells in rows for each in cells if each),
         use_pyplot=use_pyplot,
     )
 
 
-class Tile(NamedTuple):
-    """What a row shows of a class: its name, the binary pattern, and its scores, if it has any."""
-
-    label: str
-    binary: Pattern
-    scores: Scores | None
-
-
-def _tiles_of(found: Found, area: float | None, canvas: str | None) -> dict[int, Tile]:
+def _tiles_of(of_model: OfModel, area: float | None) -> dict[int, Tile]:
     """What a row shows, by class."""
     findings: list[Finding] = []
     tiles: list[Tile] = []
-    for one in [found] if isinstance(found, Finding | Pattern) else found:
+    for one in [of_model] if isinstance(of_model, Finding | Pattern) else of_model:
         if isinstance(one, Pattern):
-            binary = one.at_own_area() if area is None else one.topk(area)
-            tiles.append(Tile(one.label, binary, None))
+            tiles.append(Tile(one.label, one.at_own_area() if area is None else one.topk(area)))
         elif isinstance(one, Finding):
-            findings += [one] if canvas is None and area is None else [one, *one.others]
+            findings += [one] * (area in (None, *one.scores))
         else:
             raise ArgumentTypeError(
                 f"each model needs a Survey, findings or patterns, got {type(one).__name__}"
             )
-    fitting = (f for f in findings if canvas in (None, f.canvas) and area in (None, *f.scores))
-    for finding in best_of_each(fitting):
+    for finding in best_of_each(findings):
         share = finding.area if area is None else area
         binary = finding.patterns[share].topk(share)
         tiles.append(Tile(finding.label, binary, finding.scores[share]))
-    by_class = {tile.binary.target: tile for tile in tiles}
+    by_class: dict[int, Tile] = {}
     for tile in tiles:
-        if by_class[tile.binary.target] is not tile:
+        if by_class.setdefault(tile.binary.target, tile) is not tile:
             raise ValueError(
                 f"a model has several patterns of {tile.label}: give one for each class, or each "
                 "in a row of its own, by a name"
@@ -127,7 +128,7 @@ def _tiles_of(found: Found, area: float | None, canvas: str | None) -> dict[int,
     return by_class
 
 
-def _names(models: Mapping[str, Mapping[int, Tile]]) -> dict[int, str]:
+def _labels(models: Mapping[str, Mapping[int, Tile]]) -> dict[int, str]:
     """The name of each class; an error if two models give one number different names."""
     named: dict[int, tuple[str, str]] = {}  # by class: a model, and its name of the class
     for model, tiles in models.items():

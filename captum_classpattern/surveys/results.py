@@ -2,30 +2,28 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
-from captum_classpattern.surveys.findings import Finding, best_of_each, scores_of, stands_out
+from captum_classpattern.surveys.findings import Finding, best_of_each, scores_table, stands_out
 from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
 
 OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
     *("power{}", "power{}_low", "power{}_high", "top5{}", "mean_margin{}"),
     *("random_pixels{}", "other_canvas{}", "beats_controls{}"),
 )
-MOST, MOST_OF_A_PAGE = 20, 100  # classes that a notebook and a page show
+MOST, MOST_OF_A_PAGE = 20, 100  # classes that a figure or a notebook, and a page, show
 
 
 @dataclass(frozen=True, repr=False)
 class Survey(Result):
     r"""
     The findings of many classes of one model, as :func:`survey` returns them. Iterating gives the
-    findings.
+    findings. ``plot`` draws the best canvas of each class, as :func:`plot_patterns` does, with its
+    :attr:`Finding.examples`: a row for each class, the 20 strongest if there are more.
 
     Attributes:
         findings (list[Finding]): One for each class and kind of canvas.
@@ -79,33 +77,13 @@ class Survey(Result):
         """A sentence: which class's pattern is strongest on a kind of canvas at an area, and
         whether it stands out, see :func:`stands_out`. For example: "white canvas, 5 % of the
         pixels: cat, 90.0 %; next dog, 50.0 %. cat stands out.\""""
-        text, unknown = self._strongest(canvas, area)
-        return f"{text}; {unknown.format('it')}." if unknown else text
-
-    def strongest_of_each(self) -> list[str]:
-        """The sentences of :meth:`strongest` for each kind of canvas and area, and after them, once
-        for all, why it is not known whether a class stands out."""
-        found = [self._strongest(*each) for each in product(self.canvases, self.areas)]
-        reasons = dict.fromkeys(f"{unknown.format('a class')}." for _, unknown in found if unknown)
-        return [*(f"{text}." if unknown else text for text, unknown in found), *reasons]
-
-    def _strongest(self, canvas: str, area: float) -> tuple[str, str]:
-        """The sentence, and why it does not say whether the class, {}, stands out."""
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
-        first, *others = sorted(scores, key=lambda target: -scores[target].power.value)
-        power, total = scores[first].power, self.n_classes
-        pixels = f"{100 * area:.3g} % of the pixels"
-        text = f"{canvas} canvas, {pixels}: {labels[first]}, {100 * power.value:.1f} %"
-        if others:
-            text += f"; next {labels[others[0]]}, {100 * scores[others[0]].power.value:.1f} %"
-        if total is not None and len(scores) < total:
-            verb = "was" if len(scores) == 1 else "were"
-            searched = f"{len(scores)} of {total} classes {verb} searched"
-            return text, f"{searched}, so whether {{}} stands out is not known"
-        if total is not None and not scores[first].enough_images:
-            return text, f"{power.n} images are too few to tell whether {{}} stands out"
-        outstanding = total is not None and stands_out(scores, first, total)
-        return f"{text}.{f' {labels[first]} stands out.' * outstanding}", ""
+        ranked = sorted(scores, key=lambda target: -scores[target].power.value)
+        powers = [f"{labels[y]}, {100 * scores[y].power.value:.1f} %" for y in ranked[:2]]
+        text = f"{canvas} canvas, {100 * area:.3g} % of the pixels: {'; next '.join(powers)}."
+        if self.n_classes is not None and stands_out(scores, ranked[0], self.n_classes):
+            text += f" {labels[ranked[0]]} stands out."
+        return text
 
     def best_canvases(self) -> list[Finding]:
         """For each class the finding on the canvas that did best on the validation images."""
@@ -131,39 +109,20 @@ class Survey(Result):
             rows.append(row)
         return as_table(rows)
 
-    def plot(
-        self,
-        *,
-        max_classes: int = 20,
-        title: str = "The best canvas of each class",
-        use_pyplot: bool = True,
-    ) -> tuple[Any, npt.NDArray[Any]]:
-        r"""
-        Draws the best canvas of each class, as :func:`plot_patterns` does, with its
-        :attr:`Finding.examples`: a row for each class, those with the highest power if there are
-        many.
-
-        Args:
-            max_classes (int): Draw at most this many classes. Default: 20.
-            title (str): Title of the figure.
-            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-        Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes.
-
-        Raises:
-            ValueError: If nothing was found, or a canvas has neither one nor three channels.
-        """
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
 
-        best = self.best_canvases()
+        best = self._strongest_first()
         if not best:
             raise ValueError("there is nothing to draw: no class was found")
-        if len(best) > max_classes:
-            title += f" ({max_classes} of {len(best)}, the strongest)"
-        strongest = sorted(best, key=lambda finding: -finding.power.value)[:max_classes]
-        rows = [finding.figure_row(finding.label) for finding in strongest]
+        title = "The best canvas of each class"
+        if len(best) > MOST:
+            title += f" ({MOST} of {len(best)}, the strongest)"
+        rows = [finding.figure_row(finding.label) for finding in best[:MOST]]
         return draw_patterns(rows, area=self.areas[0], title=title, use_pyplot=use_pyplot)
+
+    def _strongest_first(self) -> list[Finding]:
+        return sorted(self.best_canvases(), key=lambda finding: -finding.power.value)
 
     def text(self) -> str:
         """The model's accuracy, and how many classes have patterns above their controls."""
@@ -180,23 +139,29 @@ class Survey(Result):
             texts.append("There are too few held-out images to compare patterns with controls.")
         else:
             texts.append("No class was found.")
+        if self.n_classes is not None and 0 < len(scores) < self.n_classes:
+            texts.append(
+                f"The survey has {len(scores):,} of the model's {self.n_classes:,} classes, so "
+                "none is said to stand out."
+            )
         return "\n".join((texts[0], " ".join(texts[1:])))
 
     def shown_table(self) -> Any:
-        return scores_of({None: self.findings})
+        return scores_table({None: self.findings})
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
 
-        best = sorted(self.best_canvases(), key=lambda finding: -finding.power.value)
+        best = self._strongest_first()
         shown, listed = best[: MOST_OF_A_PAGE if whole else MOST], []
         if not best:
             return
         for first in shown:
-            others = [f for f in self.findings if f.target == first.target and f is not first]
-            pictured = first if whole else replace(first, stamped=None)  # a notebook stays small
-            title = f"{first.canvas} canvas".capitalize()
-            listed.append(cards.card(pictured, first.label, title, others))
+            row = first.figure_row(first.label)
+            row = row if whole else row._replace(stamped=None)  # a notebook stays small
+            kind = f"{first.canvas} canvas".capitalize()
+            others = first.rows_of_others(self.findings)
+            listed.append(cards.card(first.label, kind, row, first.area, others))
         few = f"The {len(shown)} strongest of {len(best):,} classes are"
         yield (
             f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
@@ -204,10 +169,10 @@ class Survey(Result):
             "did best on the validation images."
         )
         yield parts.listed(listed)
-        yield cards.NOTE
+        yield cards.HOW_TO_READ
         targets = {first.target for first in shown}
         scores = [finding for finding in self.findings if whole or finding.target in targets]
-        yield parts.folded("All scores", scores_of({None: scores}))
+        yield parts.folded("All scores", scores_table({None: scores}))
         yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -225,7 +190,8 @@ class Survey(Result):
         ``classpattern search`` wrote, finished or not. An error if there are none, or a file is
         damaged (a pattern's file: when the pattern is first used)."""
         store = SurveyFolder(Path(folder))
-        if not store.summary:
+        info = store.read(RESULTS)
+        if not info:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
-        info = {key: value for key, value in store.summary.items() if key != "rows"}
+        info.pop("rows", None)
         return Survey(store.findings(), info.get("n_classes"), info)

@@ -1,7 +1,6 @@
 """The models of a sweep: where each comes from, and by what name."""
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,12 +24,11 @@ SITE = "site"  # the folder of the command's site, which no model can have
 @dataclass(frozen=True)
 class ModelSource:
     """One model of a sweep by its name: a ``model`` that was given as it is, or the ``path`` of a
-    checkpoint with ``options`` of :func:`load_model`; ``columns`` is what tables add."""
+    checkpoint with ``options`` of :func:`load_model`."""
 
     name: str
     path: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    columns: Mapping[str, Any] = field(default_factory=dict)
     model: Any = None
 
     def open(self, device: str | None = None) -> Any:
@@ -44,23 +42,20 @@ class ModelSource:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for sweep.json. Neither the device nor whether pickle is trusted is among
         them."""
+        row = {"name": self.name, "folder": folder_of(self.name)}
+        if self.path is None:
+            return {**row, "hash": hash_of_model(self.model)}
         options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
-        known = {"path": self.path, **options} if self.path else {"hash": hash_of_model(self.model)}
-        row = {"name": self.name, "folder": folder_of(self.name), **known, **self.columns}
-        try:
-            plain: dict[str, Any] = json.loads(json.dumps(row, default=_plain))
-        except TypeError as error:
-            raise ArgumentTypeError(
-                f"the model {self.name!r} can't be described: {error}"
-            ) from error
+        return {**row, "path": self.path, **{k: _plain(k, v) for k, v in options.items()}}
+
+
+def _plain(option: str, value: Any) -> Any:
+    """An option as JSON has it."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    plain = list(plain) if isinstance(plain, tuple) else plain
+    if isinstance(plain, str | int | float | list):
         return plain
-
-
-def _plain(value: Any) -> Any:
-    """A number or an array of NumPy as JSON has it."""
-    if not hasattr(value, "tolist"):
-        raise TypeError(f"{value!r:.80} is neither text nor a number")
-    return value.tolist()
+    raise ArgumentTypeError(f"`{option}` must be text or numbers in a sweep, got {value!r:.80}")
 
 
 def folder_of(name: str) -> str:
@@ -74,35 +69,32 @@ def folder_of(name: str) -> str:
 def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
     """The models that a user lists; ``options`` open checkpoints of which nothing else is said."""
     if isinstance(models, Mapping):
-        sources = [_describe(str(name), given, {}) for name, given in models.items()]
+        sources = [_source_of(str(name), given, {}) for name, given in models.items()]
     else:
-        sources, known = [], options or {}
+        sources, defaults = [], options or {}
         for one in [models] if isinstance(models, str | os.PathLike) else models:
             if (name := os.fspath(one)).endswith(".csv"):
-                sources += _read_manifest(Path(name), known)
+                sources += _read_manifest(Path(name), defaults)
             elif name.endswith(".jsonl") or os.path.isdir(name):
                 raise ValueError(f"give FOLDER/*.pt or a manifest in CSV, not {name!r:.80}")
             else:
-                sources.append(_describe(*split_name(name), known))
+                sources.append(_source_of(*split_name(name), defaults))
     if not sources:
         raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
     check_folders([source.name for source in sources if folder_of(source.name)])
     return sources
 
 
-def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource:
-    """The model of a dict's entry, or of a manifest's row."""
+def _source_of(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource:
+    """The model of a dict's entry, or of a manifest's row, whose other columns are left alone."""
     if isinstance(given, ModelSource):
         return given
     row = {"path": given} if isinstance(given, str | os.PathLike) else given
     if isinstance(row, Mapping) and isinstance(row.get("path"), str | os.PathLike):
         options = {key: row[key] for key in (*LOADING, "device", "trust_pickle") if key in row}
-        columns = {key: row[key] for key in row if key not in {*options, "path", "name"}}
-        if taken := columns.keys() & {"folder", "hash"}:
-            raise ValueError(f"the model {name!r} can't have a column {min(taken)}: rename it")
         path = os.fspath(row["path"])
         place = path if is_pretrained(path) else os.path.abspath(path)  # for any working folder
-        return ModelSource(name, place, {**defaults, **options}, columns)
+        return ModelSource(name, place, {**defaults, **options})
     if callable(given):
         return ModelSource(name, model=given)
     wanted = "a classifier, the path of a checkpoint, or a dict with its path"
@@ -129,7 +121,7 @@ def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSou
                 raise ValueError(f"{file}, line {reader.line_num}: {error}") from error
             if not is_pretrained(path := row["path"]):
                 row["path"] = file.parent / path
-            yield _describe(row.get("name") or model_name(path), row, defaults)
+            yield _source_of(row.get("name") or model_name(path), row, defaults)
 
 
 def _value(key: str, text: str) -> Any:

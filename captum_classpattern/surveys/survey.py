@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -64,12 +64,12 @@ from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.folder import RESULTS, VERSION, SurveyFolder
+from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
-LONG = 5.0  # seconds after which there is a progress bar
+BAR_AFTER = 5.0  # seconds: then there is a progress bar
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -246,7 +246,7 @@ class SurveyTask:
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
         check_unseen(pattern, self.scorer.images)
-        others = self.scorer.images.without_class(pattern.target)
+        others = self.scorer.others(pattern.target)
         if len(others) < DRAWS:
             raise ValueError(
                 f"there are {len(others)} held-out images that are not of class {pattern.target}: "
@@ -286,7 +286,7 @@ def search_classes(
     started = time.perf_counter()
     name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
-    delay, disable = 0.0 if settings.show_progress else LONG, settings.show_progress is False
+    delay, disable = 0.0 if settings.show_progress else BAR_AFTER, settings.show_progress is False
     with (
         preserve_state(model, settings.seed),
         passes_bar(total, desc=f"Searching{name}", delay=delay, disable=disable),
@@ -303,11 +303,14 @@ def search_classes(
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
         task = SurveyTask(model, labelled, explainer, scorer, settings, names)
-        info = _describe(task, search, held_out, n_classes, classes, folder is not None)
+        info = _info_of(task, search, held_out, n_classes, classes, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
-        store = None if folder is None else SurveyFolder(folder, info["settings"])
-        findings = [] if store is None else store.findings()
+        store, findings = None, list[Finding]()
+        if folder is not None:
+            store = SurveyFolder(folder, info["settings"])
+            store.read(RESULTS)  # or an error
+            findings = store.findings()
         done = {finding.target for finding in findings}
         note_half_passes(
             round(2 * settings.expected_passes(search, held_out, [y for y in classes if y in done]))
@@ -323,7 +326,7 @@ def search_classes(
     return Survey(findings, n_classes, info)
 
 
-def _describe(
+def _info_of(
     task: SurveyTask,
     search: LabelledImages,
     held_out: LabelledImages,
@@ -364,7 +367,7 @@ def manifest_of(
         "canvases": settings.canvases,
         "areas": list(settings.areas),
         **settings.limits(),
-        VERSION: versions()[VERSION],
+        OUR_VERSION: versions()[OUR_VERSION],
     }
 
 
@@ -400,21 +403,33 @@ def check_images(
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
-def split(
+def _survey(
     model: Classifier,
     images: LabelledImages,
     held_out: "ImagesAndLabels | None",
     class_names: Sequence[str] | None,
-    seed: int,
-) -> tuple[LabelledImages, LabelledImages, ClassNames | None]:
-    """The images to search with, those to score on, by default half of all, and the names of the
-    model's classes."""
-    names = images.names_for(model, class_names)
+    settings: SurveySettings,
+    classes: Sequence[Any] | None,
+    *,
+    folder: Path | None = None,
+    needs_labels: bool = False,
+) -> Survey:
+    """The survey of classes by their numbers or names (None: all). Half of the images are held out,
+    unless others are given."""
+    matched = images.names_for(model, class_names)
+    names = matched.names if matched else None
     if held_out is None:
-        return *images.halves(seed), names
-    listed = names.names if names else None
-    unseen = LabelledImages.of(held_out, None, model, listed, argument="held-out images")
-    return images, unseen, names
+        search, unseen = images.halves(settings.seed)
+    else:
+        unseen = LabelledImages.of(held_out, None, model, names, argument="held-out images")
+        search = images
+    if needs_labels:
+        _ = search.known_labels, unseen.known_labels  # or an error
+    if classes is None:
+        targets = [*range(search.count_outputs(model))]
+    else:
+        targets = find_classes(classes, matched)
+    return search_classes(model, search, unseen, settings, targets, names, folder)
 
 
 def explain_class(
@@ -506,14 +521,10 @@ def explain_class(
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
-        search, unseen, names = split(classifier, given, held_out, class_names, settings.seed)
-        _ = search.known_labels, unseen.known_labels  # or an error
-        classes = find_classes([cast(Any, target)], names)
-        found = search_classes(
-            classifier, search, unseen, settings, classes, names.names if names else None
+        survey = _survey(
+            classifier, given, held_out, class_names, settings, [target], needs_labels=True
         )
-    known: dict[str, Any] = {"search_images": len(search), "held_out_images": len(unseen)}
-    explained = [replace(each, accuracy=found.info["accuracy"], **known) for each in found]
+    explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     [best] = best_of_each(explained)
     return replace(best, others=tuple(each for each in explained if each is not best))
 
@@ -527,11 +538,7 @@ def _check_target(target: Any, labels: Any) -> None:
     if target is None:
         raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
     if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
-        several = target.tolist() if isinstance(target, Tensor) else [*target]
-        raise ArgumentTypeError(
-            "`target` is one class: for several, use "
-            f"survey(model, images, ..., classes={several!r:.80})"
-        )
+        raise ArgumentTypeError(f"`target` is one class (for several: survey), got {target!r:.80}")
 
 
 def survey(
@@ -617,8 +624,4 @@ def survey(
     model = over_pixels(forward_func, mean, std, class_names)
     with preserve_state(model, settings.seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
-        images, unseen, names = split(model, images, held_out, class_names, settings.seed)
-        every = range(images.count_outputs(model))
-        targets = [*every] if classes is None else find_classes(classes, names)
-        listed = names.names if names else None
-        return search_classes(model, images, unseen, settings, targets, listed, place)
+        return _survey(model, images, held_out, class_names, settings, classes, folder=place)

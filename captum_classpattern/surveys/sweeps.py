@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Unpack
@@ -25,7 +25,6 @@ from captum_classpattern.classifier.class_names import (
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -39,17 +38,26 @@ from captum_classpattern.surveys.survey import (
 )
 
 SWEEP = "sweep.json"
-IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
+IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
 RETRIES = 3  # of a survey whose worker or node dies
 MOST_MODELS, LONGEST = 50, 24  # models in the table of a notebook; characters of a label
 OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)  # words suffice
 
 
+@dataclass
+class SweepFolder(Folder):
+    """The folder of a sweep, in which each model has a folder of its own."""
+
+    kind: str = "sweep"
+    format: str | None = "captum_classpattern sweep"
+
+
 @dataclass(frozen=True, repr=False)
 class Sweep(Result):
     r"""
-    The surveys in a sweep's folder, finished or not; they are read when they are needed. A notebook
-    and ``plot()`` show the power of each class (columns) of each model (rows) at the first area.
+    The surveys in a sweep's folder, finished or not, as they were when it was read: load it again
+    for what a running sweep has added. A notebook and ``plot()`` show the power of each class
+    (columns) of each model (rows) at the first area.
 
     Attributes:
         folder (Path): The folder.
@@ -57,6 +65,7 @@ class Sweep(Result):
         classes (list[int]): The classes that were searched or will be.
         rows (Mapping[str, Mapping]): The row of each model in the file, by its name.
         failures (Mapping[str, str]): The models that failed, and why.
+        surveys (Mapping[str, Survey]): By model what was found; nothing, if it is damaged.
     """
 
     folder: Path
@@ -64,33 +73,24 @@ class Sweep(Result):
     classes: list[int]
     rows: Mapping[str, Mapping[str, Any]]
     failures: Mapping[str, str]
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
-        """The surveys in a sweep's folder; an error if there is none, or a file is damaged."""
-        place = Path(folder)
-        if not (place / SWEEP).exists():
-            raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
-        data = Folder(place, kind="sweep").read(SWEEP)
-        try:
-            rows = {row["name"]: row for row in data["models"]}
-            check_folders([name for name in rows if folder_of(name)])
-            return cls(place, data["settings"], data["classes"], rows, data.get("failures", {}))
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{place / SWEEP} must hold settings, classes and models with names"
-            ) from error
+        """Reads the surveys in a sweep's folder; an error if there is none, or a file is damaged.
+        Patterns are read when they are used."""
+        unread = _read_models(Path(folder))
+        surveys = {}
+        for name in unread.rows:
+            place = unread.folder / folder_of(name)
+            with suppress(*[ValueError] * (name in unread.failures)):  # which says what is damaged
+                surveys[name] = Survey.load(place) if (place / RESULTS).exists() else Survey()
+        return replace(unread, surveys=surveys)
 
     @property
     def models(self) -> list[str]:
         """The names of the models."""
         return [*self.rows]
-
-    @property
-    def columns(self) -> dict[str, dict[str, Any]]:
-        """What else a manifest has of each model."""
-        hidden = {"name", *IDENTITY}
-        return {m: {k: r[k] for k in r if k not in hidden} for m, r in self.rows.items()}
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" * bool(self.failures)
@@ -100,60 +100,26 @@ class Sweep(Result):
         """The survey of one model by its name; an empty one if nothing was found so far."""
         if model not in self.rows:
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
-        folder = self.folder / folder_of(model)
-        with suppress(*[ValueError] * (model in self.failures)):  # which says what is damaged
-            return Survey.load(folder) if (folder / RESULTS).exists() else Survey()
-        return Survey()
+        return self.surveys.get(model, Survey())
 
-    def best_canvases(self, model: str) -> list[Finding]:
-        """Of each class of a model the finding on the canvas that did best in validation."""
-        return self.survey(model).best_canvases()
-
-    def table(self, by: str = "class") -> Any:
+    def table(self) -> Any:
         r"""
-        The findings, or the models.
-
-        Args:
-            by (str): ``"class"`` for a row for each model, class, kind of canvas and area, then one
-                for each that failed; ``"model"`` for one row for each model. Default: "class".
+        A row for each model, class, kind of canvas and area, then one for each model that failed.
 
         Returns:
-            *pandas.DataFrame*: By class: ``model``, the columns of :meth:`Finding.table`, the power
-            on the validation images (``search_power``), the manifest's further columns, and why it
-            failed (``error``). By model, the strongest first: how many of its ``classes`` were
-            found, their ``mean_power`` at the first area on the best canvases, how many are
-            ``above_controls``, the ``strongest_class``, and the further columns.
+            *pandas.DataFrame*: ``model``, the columns of :meth:`Finding.table`, the power on the
+            validation images (``search_power``), and why it failed (``error``).
         """
-        if by not in ("class", "model"):
-            raise ValueError(f"by must be 'class' or 'model', got {by!r}")
-        if by == "model":
-            rows = [self._model_row(name) for name in self.columns]
-            return as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
-        rows, columns = [], self.columns
-        for name in columns:  # one at a time: there may be thousands
+        rows: list[dict[str, Any]] = []
+        for name in self.models:
             for finding in self.survey(name):
-                for row in finding.rows():
-                    power = finding.search_powers[row["area"]]
-                    known = {"model": name, **row, "search_power": power}
-                    rows.append({**known, **columns[name], "error": None, **known})
-        failed = self.failures.items()
-        return as_table([*rows, *({"model": m, **columns[m], "error": why} for m, why in failed)])
-
-    def _model_row(self, name: str) -> dict[str, Any]:
-        """A model in :meth:`table`."""
-        best = self.best_canvases(name)
-        scores, failed = [each.scores[each.area] for each in best], ", failed"
-        first = max(best, key=lambda finding: finding.power.value, default=None)
-        enough = any(each.enough_images for each in scores)
-        above = sum(each.beats_controls for each in scores) if enough else "too few images"
-        return {
-            **self.columns[name],
-            "model": name,
-            "classes": f"{len(best)} of {len(self.classes)}{failed * (name in self.failures)}",
-            "mean_power": fmean(each.power.value for each in scores) if scores else None,
-            "above_controls": above if scores else None,
-            "strongest_class": first and f"{first.label}, {100 * first.power.value:.1f} %",
-        }
+                powers = finding.search_powers
+                rows += (
+                    {"model": name, **row, "search_power": powers[row["area"]], "error": None}
+                    for row in finding.rows()
+                )
+        failed = ({"model": name, "error": why} for name, why in self.failures.items())
+        return as_table([*rows, *failed])
 
     def text(self) -> str:
         """How many models and classes there are, and what their power is."""
@@ -166,9 +132,25 @@ class Sweep(Result):
         )
 
     def shown_table(self) -> Any:
-        table = self.table("model")
-        first = ("model", "classes", "mean_power", "above_controls", "strongest_class")
-        return as_texts(table, dict.fromkeys((*first, *table), "") | {"mean_power": ".1%"})
+        """A row for each model, the strongest first, of the best canvases at the first area."""
+        rows = [self._shown_row(name) for name in self.models]
+        table = as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
+        return as_texts(table, {name: ".1%" if name == "mean_power" else "" for name in table})
+
+    def _shown_row(self, name: str) -> dict[str, Any]:
+        best = sorted(self.survey(name).best_canvases(), key=lambda each: -each.power.value)
+        scores, failed = [each.scores[each.area] for each in best], name in self.failures
+        enough = any(each.enough_images for each in scores)
+        above = sum(each.beats_controls for each in scores) if enough else "too few images"
+        return {
+            "model": name,
+            "classes": f"{len(best)} of {len(self.classes)}{', failed' * failed}",
+            "mean_power": fmean(each.power.value for each in scores) if scores else None,
+            "above_controls": above if scores else None,
+            "strongest_class": (
+                f"{best[0].label}, {100 * best[0].power.value:.1f} %" if best else None
+            ),
+        }
 
     def sections(self, whole: bool) -> Iterable[Any]:
         models = self.shown_table()
@@ -185,14 +167,14 @@ class Sweep(Result):
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
-        found = {name: self.best_canvases(name) for name in self.models}
+        best_of_models = [self.survey(name).best_canvases() for name in self.models]
         names = {y: label_of(y) for y in self.classes}
-        for best in found.values():
+        for best in best_of_models:
             names |= {each.target: _short(each.class_name) for each in best if each.class_name}
         labels = distinct_names(names)
-        models = distinct_names({i: _short(name) for i, name in enumerate(found)})
+        models = distinct_names({i: _short(name) for i, name in enumerate(self.models)})
         values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
-        for model, best in zip(models.values(), found.values()):
+        for model, best in zip(models.values(), best_of_models):
             if best:
                 values[model] = {labels[each.target]: each.power.value for each in best}
             weak = (each.target for each in best if each.scores[each.area].is_weak)
@@ -200,6 +182,21 @@ class Sweep(Result):
         area = 100 * float(self.settings["areas"][0])
         title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
         return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
+
+
+def _read_models(folder: Path) -> Sweep:
+    """The sweep in a folder, without its surveys."""
+    if not (folder / SWEEP).exists():
+        raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
+    data = SweepFolder(folder).read(SWEEP)
+    try:
+        rows = {row["name"]: row for row in data["models"]}
+        check_folders([name for name in rows if folder_of(name)])
+        return Sweep(folder, data["settings"], data["classes"], rows, data.get("failures", {}))
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / SWEEP} must hold settings, classes and models with names"
+        ) from error
 
 
 def _short(name: str) -> str:
@@ -230,8 +227,8 @@ def sweep(
 
     Args:
         models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a
-            mapping with ``path``, options of :func:`load_model`, ``device`` and further columns for
-            the tables. Or a list of checkpoints and of manifests, see :doc:`../many_models`.
+            mapping with ``path``, options of :func:`load_model` and ``device``. Or a list of
+            checkpoints and of manifests, see :doc:`../many_models`.
         search, held_out: As in :func:`survey`, in the class numbers of the models.
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Numbers or names. Default: None (all with images).
@@ -288,7 +285,7 @@ def sweep(
         words = f"another sweep is writing into {folder}: wait for it or stop it"
         raise ValueError(words) from None
     with lock:
-        found = _begin(work, sources)
+        begun = _begin(work, sources)
         left = [source for source in sources if not work.is_complete(source.name)]
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
@@ -296,13 +293,13 @@ def sweep(
         bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not shown)
         with bar, closing(outcomes):
             for source, error, warned in outcomes:
-                failures = {**found.failures, source.name: error}
-                found = replace(found, failures={m: why for m, why in failures.items() if why})
-                _write(found)
+                failures = {**begun.failures, source.name: error}
+                begun = replace(begun, failures={m: why for m, why in failures.items() if why})
+                _write(begun)
                 bar.update()
                 for text, category in dict.fromkeys(warned):
                     warn(f"{text} (model {source.name!r})", category)
-    return found
+    return Sweep.load(work.folder)
 
 
 def _check_engine(
@@ -368,34 +365,33 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
     folder, settings = work.folder, manifest_of(work.settings, work.search, work.held_out)
     settings["threads"] = work.threads
-    if Folder(folder, settings, "sweep").read(SWEEP):
-        found = Sweep.load(folder)
+    if SweepFolder(folder, settings).read(SWEEP):
+        before = _read_models(folder)
     elif (folder / RESULTS).exists():
         raise ValueError(f"{folder} holds a survey of one model: choose another folder")
     else:
-        found = Sweep(folder, settings, [], {}, {})
-    rows, failures = dict(found.rows), dict(found.failures)
+        before = Sweep(folder, settings, [], {}, {})
+    rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
         row = source.as_dict()
-        before = rows.get(source.name, row)
-        for key in (key for key in IDENTITY if before.get(key) != row.get(key)):
+        known = rows.setdefault(source.name, row)
+        for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
-                f"{folder} holds another model {source.name!r} ({key} {before.get(key)!r} then, "
+                f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
                 f"{row.get(key)!r} now): give this one another name, or choose another folder"
             )
-        rows[source.name] = row
         if work.is_complete(source.name):
             failures.pop(source.name, None)
     check_folders([*rows])
-    classes = sorted({*found.classes, *work.classes})
-    found = replace(found, classes=classes, rows=rows, failures=failures)
-    _write(found)
-    return found
+    classes = sorted({*before.classes, *work.classes})
+    begun = replace(before, classes=classes, rows=rows, failures=failures)
+    _write(begun)
+    return begun
 
 
-def _write(found: Sweep) -> None:
-    data = {"classes": found.classes, "failures": found.failures, "models": [*found.rows.values()]}
-    Folder(found.folder, found.settings, "sweep").write(SWEEP, data)
+def _write(sweep: Sweep) -> None:
+    data = {"classes": sweep.classes, "failures": sweep.failures, "models": [*sweep.rows.values()]}
+    SweepFolder(sweep.folder, sweep.settings).write(SWEEP, data)
 
 
 def _run_on_ray(

@@ -1,9 +1,8 @@
 """``classpattern demo``: what it writes and prints."""
 
 import json
-from dataclasses import replace
+import sys
 from functools import partial
-from importlib import import_module
 
 import pytest
 import torch
@@ -13,12 +12,13 @@ from reports import Page, without_figures
 from torch import nn
 
 import captum_classpattern
+from captum_classpattern import cli
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
 from captum_classpattern.scanning import Scan, families
 from captum_classpattern.surveys import Finding, Survey
 
-demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
+demo_module = sys.modules[cli.COMMANDS["Start here"]["demo"].__module__]  # it has its name
 MODELS = ("natural", "backdoored", "robust")
 
 
@@ -46,9 +46,8 @@ def _small(monkeypatch):
     few = DemoImages(part(images.search), part(images.held_out))
     monkeypatch.setattr(captum_classpattern, "demo_images", lambda: few)
     monkeypatch.setattr(demo_module, "PLANTED_BUDGET", 500)
-    short = {"rounds": 2, "positive": 1, "methods": ("ClassPattern", "RandomPixels")}
-    for name in ("QUICK", "FULL"):
-        monkeypatch.setattr(demo_module, name, replace(getattr(demo_module, name), **short))
+    monkeypatch.setattr(demo_module, "CANVASES", {"positive": 1, "white": 1})
+    monkeypatch.setattr(demo_module, "METHODS", ("ClassPattern", "RandomPixels"))
     for kind in (Finding, Survey, Scan):
         monkeypatch.setattr(kind, "plot", lambda *_, **__: (Figure((1, 1)), None))
     without_figures(monkeypatch)
@@ -60,6 +59,13 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def links_of(out):
+    """What the page links, all of which is there."""
+    links = Page((out / "index.html").read_text(encoding="utf-8")).attributes("href")
+    assert all((out / link).exists() for link in links)
+    return {*links}
+
+
 def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
     out = tmp_path / "new" / "out"
     with monkeypatch.context() as patch:
@@ -69,62 +75,32 @@ def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
     assert f"the same command continues with what is missing in {out}." in result.stderr
     assert searched == [[0], list(range(10))]
     assert f"1 of 4: a planted trigger. {out / 'index.html'} shows it." in result.stdout
-    assert {*links_of(out)} == {"planted.png"}
-    assert not read(out / "results.json")["complete"]
+    assert links_of(out) == set()
     first = read(out / "natural" / "results.json")["rows"]
-    assert [(row["class"], row["canvas"]) for row in first] == [
-        (y, kind) for y in (0, 1) for kind in ("positive", "white")
-    ]
+    kinds = [(row["class"], row["canvas"]) for row in first]
+    assert kinds == [(y, kind) for y in (0, 1) for kind in ("positive", "white")]
 
     again = run(f"demo --out {out}")
     assert again.exit_code == 0, again.output
-    assert f"Continuing the unfinished demo in {out}." in again.stdout
-    written = read(out / "results.json")
-    assert written["complete"]
-    assert written["rows"][:4] == [{"model": "natural", **row} for row in first]
-    assert [row["model"] for row in written["rows"]] == [name for name in MODELS for _ in range(20)]
-    check_what_is_written(out, written, ["backdoored"], ["natural"])
-    lines = again.stdout.splitlines()
-    assert len(lines) == 8  # the trigger, three models, the scan, the comparison
-    assert lines[-1] == f"Finished in {written['seconds']} s. Open {out / 'index.html'}"
-
-    for more in ("", "--seed 1"):  # a finished demo, and one with other options, begin anew
-        with monkeypatch.context() as patch:
-            searched = interrupt_searches(patch, after=0)
-            result = run(f"demo --no-comparison --out {out} {more}")
-        assert result.exit_code == 130
-        assert "Continuing" not in result.output
-        assert searched == [[0]]
-        assert not (out / "scan").exists()
-
-
-@pytest.mark.script
-def test_a_full_demo_scans_all_models_at_two_areas(tmp_path):
-    result = run(f"demo --full --out {tmp_path}")
-    assert result.exit_code == 0, result.output
-    written = read(tmp_path / "results.json")
-    assert all({*row["areas"]} == {"0.05", "0.01"} for row in written["rows"])
-    check_what_is_written(tmp_path, written, MODELS, MODELS)
-
-
-def links_of(out):
-    """What the page links, all of which is there."""
-    links = Page((out / "index.html").read_text(encoding="utf-8")).attributes("href")
-    assert all((out / link).exists() for link in links)
-    return links
-
-
-def check_what_is_written(out, written, scanned, compared):
-    """The page links all patterns, scans and the comparison, and says what was found."""
-    pages = [f"{name}.html" for name in MODELS]
-    scans = [f"scan/{name}/scan.html" for name in scanned]
-    others = ["planted.png", "comparison/report.html", "results.json"]
-    assert {*links_of(out)} == {*pages, *scans, *others}
+    for name in MODELS:
+        written = read(out / name / "results.json")
+        assert (written["complete"], len(written["rows"])) == (True, 20)
+        assert name != "natural" or written["rows"][:4] == first
+    pages = {f"{name}.html" for name in MODELS}
+    assert links_of(out) == {*pages, "scan/scan.html", "comparison/report.html"}
     text = Page((out / "index.html").read_text(encoding="utf-8")).text
-    assert all(" ".join(sentence.split()) in text for sentence in written["sentences"])
-    for name in scanned:
-        verdict = read(out / "scan" / name / "scan.json")["verdict"]
-        assert f"Scan of the {name} model: {verdict}. " in text
+    for name in MODELS:
+        assert f"The {name} model: The model's accuracy is " in text
+    assert f"Scan of the backdoored model: {read(out / 'scan' / 'scan.json')['verdict']}. " in text
     comparison = read(out / "comparison" / "comparison.json")
-    assert [*comparison["models"]] == [*compared]
+    assert [*comparison["models"]] == ["natural"]
     assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}
+    lines = again.stdout.splitlines()
+    assert len(lines) == 7  # the trigger, three models, the scan, the comparison
+    assert lines[-1].endswith(f" s. Open {out / 'index.html'}")
+
+    other = run(f"demo --out {out} --seed 1")
+    assert other.exit_code == 2
+    assert (
+        "seed 0 then, 1 now): pass the same settings and files, or choose another" in other.stderr
+    )

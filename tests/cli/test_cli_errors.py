@@ -34,8 +34,7 @@ ERRORS = {  # lines, and what they say
     "search": 'Command "search" parameter CHECKPOINT requires an argument.',
     "search a.pt --data": 'Command "search" parameter --data requires an argument.',
     "search a.pt b.pt --data .": "Unused Tokens: ['b.pt'].",
-    "demo --no-comparison --out m.pt": "m.pt is not a folder that can be written: give another",
-    "demo --out other": "other/results.json is not from a demo: pass another --out",
+    "demo --out m.pt": "m.pt is not a folder that can be written: give another",
     # the checkpoint and its network
     EARLY: "there is no checkpoint file at missing.pt",
     "search resnet18 --data images": "give torchvision:resnet18",

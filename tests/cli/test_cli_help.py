@@ -15,7 +15,7 @@ from command_line import run
 import captum_classpattern
 from captum_classpattern import cli
 
-COMMANDS = [command.__name__ for group in cli.COMMANDS.values() for command in group]
+COMMANDS = [name for group in cli.COMMANDS.values() for name in group]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

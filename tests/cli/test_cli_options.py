@@ -11,7 +11,7 @@ from command_line import run
 import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
-from captum_classpattern.cli.options import ComputeOptions, SurveyOptions, checkpoints_by_name
+from captum_classpattern.cli.options import CanvasOptions, ComputeOptions, checkpoints_by_name
 from captum_classpattern.comparison.run import CompareSettings
 from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
 from captum_classpattern.surveys.survey import SurveySettings
@@ -111,7 +111,7 @@ def default_of(function, name):
 
 @pytest.mark.parametrize(
     ("options", "settings"),
-    [(ComputeOptions(), SearchSettings()), (SurveyOptions(), SurveySettings())],
+    [(ComputeOptions(), SearchSettings()), (CanvasOptions(), SurveySettings())],
 )
 def test_what_is_not_given_has_the_defaults_of_the_library(options, settings):
     keywords = options.keywords()

@@ -45,12 +45,9 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
         rows = [*csv.DictReader(file)]
     assert len(rows) == 2 * 2 * 3 + 1
     found = [row for row in rows if row["model"] == "old"]
-    assert {row["trained by"] for row in found} == {"Kim"}
     assert {row["class_name"] for row in found} == {"dog", "owl"}
     [failed] = [row for row in rows if row["model"] == "broken"]
     assert "broken.pt" in failed["error"]
-    assert failed["trained by"] == "Lee"
-    assert (out / "power.png").read_bytes().startswith(b"\x89PNG")
     models = json.loads((out / "sweep.json").read_text())["models"]
     assert [row["name"] for row in models] == ["broken", "old", "noisy"]
     assert models[2]["mean"] == [0.5, 0.5, 0.5]

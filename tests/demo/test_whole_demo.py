@@ -16,27 +16,21 @@ from captum_classpattern.surveys import Survey
 def test_the_demo_finds_the_trigger(tmp_path):
     command = [Path(sys.executable).with_name("classpattern"), "demo", "--out", tmp_path]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["complete"]
-    assert f"Finished in {results['seconds']} s." in printed
+    assert "Finished in " in printed
     assert (tmp_path / "index.html").stat().st_size > 50_000
 
     # every saved pattern reproduces its score
     models, held_out = demo_models(), demo_images().held_out.stratified_sample(300)
-    rows = {(row["model"], row["class"], row["canvas"]): row for row in results["rows"]}
-    assert len(rows) == 3 * 10 * 2
-    surveys = {name: Survey.load(tmp_path / name).findings for name in MODELS}
-    for name, findings in surveys.items():
-        for each in findings:
+    for name in MODELS:
+        survey = Survey.load(tmp_path / name)
+        assert len(survey) == 10 * 2
+        for each in survey:
             power = predictive_power(models[name], each.pattern, held_out, area=each.area)
-            row = rows[name, each.target, each.canvas]["areas"][f"{each.area:g}"]
-            assert row["power"] == pytest.approx(power.value, abs=1e-9)
+            assert power.value == pytest.approx(each.power.value, abs=1e-9)
 
     # one per cent of a white canvas finds the trigger; the scan says so
-    assert results["sentences"][0].startswith(
-        "The backdoored model: Stamped with 1 % of the pixels"
-    )
-    scan = json.loads((tmp_path / "scan" / "backdoored" / "scan.json").read_text())
+    assert "The backdoored model: Stamped with 1" in (tmp_path / "index.html").read_text("utf-8")
+    scan = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert (scan["verdict"], scan["target"]) == ("suspicious", 0)
 
     # the comparison: nothing failed, and the report shows all methods

@@ -134,7 +134,7 @@ def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
 @pytest.mark.parametrize("before", [{**SETTINGS, "captum_classpattern": "2"}, WITHOUT_VERSION])
 def test_another_version_is_a_notice(before, tmp_path, snapshot):
     SurveyFolder(tmp_path, before).add(class_of(0))
-    texts = warnings_of(lambda: SurveyFolder(tmp_path, SETTINGS))
+    texts = warnings_of(SurveyFolder(tmp_path, SETTINGS).findings)
     assert [text.replace(str(tmp_path), "FOLDER") for text in texts] == snapshot
 
 
@@ -144,7 +144,7 @@ def begun():
 
 def holding(text):
     Path("results.json").write_text(text)
-    return SurveyFolder(HERE)
+    return Survey.load(HERE)
 
 
 def saved(change):
@@ -159,11 +159,11 @@ def saved(change):
 
 HERE = Path()
 REFUSALS = {
-    "another seed": lambda: (begun(), SurveyFolder(HERE, {**SETTINGS, "seed": 1})),
-    "no settings": lambda: (begun(), SurveyFolder(HERE, {})),
+    "another seed": lambda: (begun(), SurveyFolder(HERE, {**SETTINGS, "seed": 1}).findings()),
+    "no settings": lambda: (begun(), SurveyFolder(HERE, {}).findings()),
     "a setting that was added later": lambda: (
         begun(),
-        SurveyFolder(HERE, {**SETTINGS, "later": 1}),
+        SurveyFolder(HERE, {**SETTINGS, "later": 1}).findings(),
     ),
     "a damaged summary": lambda: holding('{"rows": ['),
     "another file": lambda: holding('{"rows": []}'),

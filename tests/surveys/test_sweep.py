@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas
 import pytest
 import torch
@@ -145,7 +144,7 @@ def broken():
 def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     described = {"path": tmp_path / "bad.pt", "arch": f"{__name__}:make", "mean": 0, "std": 1}
-    bad = {"bad": {**described, "year": np.int64(2019)}}
+    bad = {"bad": described}
     found = run(tmp_path / "out", {**bad, "broken": broken(), "good": network(1)}, classes=[0])
     assert units_in(tmp_path / "out") == {("good", 0)}
     assert [*found.failures] == ["bad", "broken"]
@@ -154,13 +153,10 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
     assert repr(found) == "Sweep(3 models, 1 classes, 2 failed)"
     rows = found.table().dropna(subset="error")
     assert [*rows["model"]] == ["bad", "broken"]
-    assert rows["year"].iloc[0] == 2019
     assert Sweep.load(found.folder).failures == found.failures
     torch.save(network(0).state_dict(), tmp_path / "bad.pt")
-    bad = {"bad": {**described, "year": 2020}}  # remarks may change
     found = run(tmp_path / "out", bad, classes=[0])
     assert [*found.failures] == ["broken"]
-    assert {*found.table().query("model == 'bad'")["year"]} == {2020}
     with pytest.raises(ValueError, match="holds another model 'bad' \\(mean 0 then, 1 now\\)"):
         run(tmp_path / "out", {"bad": {**described, "mean": 1}}, classes=[0])
 
