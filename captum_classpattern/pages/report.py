@@ -22,7 +22,7 @@ CURVES, MAPS = "Power over the area", "Maps side by side"
 MODELS_NAMED = 6  # in the line below the title
 ACCURACIES = (
     Column("model", "model"),
-    Column("accuracy on the held-out images", "accuracy", percent, missing="not known (no labels)"),
+    Column("accuracy on the held-out images", "accuracy", percent),
 )
 
 
