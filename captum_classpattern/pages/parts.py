@@ -220,6 +220,12 @@ def folded(summary: str, *sections: Any) -> Markup:
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(summary, parts)
 
 
+def settings(values: Mapping[str, Any]) -> Markup:
+    """Settings that open on a click, without those that are not known; nothing if none is."""
+    known = {key: value for key, value in values.items() if value not in (None, {})}
+    return folded("Images and settings", macro("settings", known)) if known else Markup("")
+
+
 def side_by_side(*captioned: Markup) -> Markup:
     """Pictures next to each other."""
     return Markup("<div>{}</div>").format(Markup("\n").join(captioned))

@@ -124,7 +124,7 @@ def test_what_else_a_page_may_say(case, unillustrated, usual, monkeypatch):
         assert part.strip() in page.text
         assert part.strip() not in Page(usual).text
     assert ("table-areas" in page.tables) == (case != "nothing was scored")
-    assert (["bad", "not known (no labels)"] in page.tables[None]) == (case == "no accuracy")
+    assert (["bad", "\N{EN DASH}"] in page.tables[None]) == (case == "no accuracy")
     if case == "little room":
         assert len(data_of(html)["canvases"]) == 2
 
