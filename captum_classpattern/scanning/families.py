@@ -284,4 +284,4 @@ PATCH_PASSES = (
     SOLVER.starts * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
 )
 PASSES = PATCH_PASSES + len(CHANGES) * (STEPS * BATCH + 30)  # 60 validation images
-FAMILIES = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}
+FAMILY_NAMES = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}

@@ -19,7 +19,7 @@ from captum_classpattern.scanning.decision import (
 )
 from captum_classpattern.scanning.families import (
     CHANGES,
-    FAMILIES,
+    FAMILY_NAMES,
     PATCHES,
     PATTERNS,
     SCORED,
@@ -139,7 +139,7 @@ class Scan(Decision, Result):
 
     @property
     def reason(self) -> str:
-        """The verdict in words. The power is that of the closer look, if there was one."""
+        """The verdict in words, with the power of the closer look, if there was one."""
         name, n, unit = self.target_name, len(self.references), unit_of(self.references.shape)
         if self.p_value is None:
             return (
@@ -152,26 +152,27 @@ class Scan(Decision, Result):
         if self.verdict == NOTHING:
             *first, last = (
                 f"patterns of {min(SCORED)} to {max(SCORED)} {unit}",
-                *(FAMILIES[name] for name in CHANGES),
+                *(FAMILY_NAMES[name] for name in CHANGES),
             )
             return (
                 f"No class differs from the clean references by {', '.join(first)} or {last} "
                 f"({self.p_text}). This does not show that the model is clean."
             )
-        size, look = self.profile.enough_pixels(self.target), self.looks.get(self.family)
-        what, key = "it", f"power_{self.family}"
-        if self.family == PATCHES:
-            what, key = f"{size} {unit}", f"power_{size}"
-        share, images = f"{100 * self.profile.values_of(self.target)[key]:.1f} %", "validation"
-        if look:
-            low, high = (100 * end for end in look.power.interval)
-            share = f"{100 * look.power.value:.1f} % (95 % interval {low:.1f} to {high:.1f})"
-            images = "unseen" if look.unseen else images
+        effect = ""
+        if look := self.looks.get(self.family):
+            what = f"{self.profile.enough_pixels(self.target)} {unit}"
+            what, power = what if self.family == PATCHES else "it", look.power
+            low, high = (100 * end for end in power.interval)
+            effect = (
+                f" With {what}, the model predicts {name} for {100 * power.value:.1f} % of "
+                f"{power.n} {'unseen' if look.unseen else 'validation'} images of other classes "
+                f"(95 % interval {low:.1f} to {high:.1f}), and for {100 * power.without:.1f} % of "
+                "them as they are."
+            )
         return (
-            f"{name} has {FAMILIES[self.family]} unlike those of the {n} clean references "
-            f"({self.p_text}). With {what}, the model predicts {name} for {share} of the {images} "
-            "images of other classes. If this model were like the references, this would happen in "
-            f"at most {100 * self.alpha:g} % of cases. It does not prove a backdoor."
+            f"{name} has {FAMILY_NAMES[self.family]} unlike those of the {n} clean references "
+            f"({self.p_text}).{effect} If this model were like the references, this would happen "
+            f"in at most {100 * self.alpha:g} % of cases. It does not prove a backdoor."
         )
 
     @property
@@ -223,7 +224,7 @@ class Scan(Decision, Result):
         rows = []
         for family, each in self.comparisons.items():
             names, excess = [self.class_names[y] for y in each.order], each.standardised[each.order]
-            row = FamilyRow(FAMILIES[family], names, excess, each.usual_standardised)
+            row = FamilyRow(FAMILY_NAMES[family], names, excess, each.usual_standardised)
             if (look := self.looks.get(family)) and self.references.shape[0] in (1, 3):
                 power = f"{percent(look.power.value)} ({percent_range(*look.power.interval)})"
                 captions = map(

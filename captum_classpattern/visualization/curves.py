@@ -3,7 +3,6 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from textwrap import fill
 from typing import Any, TypeAlias
 
@@ -34,7 +33,6 @@ MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
 POWER_TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
-ROUNDING = 1e-6  # of an interval's ends
 TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
 
 
@@ -46,46 +44,10 @@ def plot_curves(
     areas_marked: Collection[float] = (),
     use_pyplot: bool = True,
 ) -> Drawing:
-    r"""
-    Draws the predictive power of methods over the area of their patterns, with 95 % intervals.
-
-    A method looks the same in all panels. A legend below names them.
-
-    Args:
-        curves (Mapping[str, Mapping[str, Sequence[tuple]]]): For each panel, by its title (such as
-            a model), for each method, its points: (area, predictive power, lower and upper end of
-            its interval), each a share from 0 to 1.
-        highlight (Collection[str]): Methods in thick, strong colours. Default: ().
-        controls (Collection[str]): Methods in dashed grey. Default: ().
-        areas_marked (Collection[float]): Areas that get a dotted vertical line. Default: ().
-        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-    Returns:
-        *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
-
-    Raises:
-        ValueError: If there is nothing to draw, a share is not in [0, 1], an area is 0, a value
-            is outside its interval.
-
-    Examples::
-
-        >>> from captum_classpattern.visualization import plot_curves
-        >>> searched = [(0.01, 0.2, 0.15, 0.26), (0.05, 0.7, 0.64, 0.75)]
-        >>> random = [(0.01, 0.02, 0.01, 0.04), (0.05, 0.05, 0.03, 0.08)]
-        >>> figure, axes = plot_curves(
-        ...     {"ResNet": {"ClassPattern": searched, "random pixels": random}},
-        ...     highlight=["ClassPattern"], controls=["random pixels"], use_pyplot=False)
-        >>> axes[0].get_title()
-        'ResNet'
-    """
-    lines = [line for methods in curves.values() for line in methods.values()]
-    if not (curves and all(curves.values()) and all(map(len, lines))):
-        raise ValueError("there is nothing to draw: a panel, or a method, has no points")
-    for point in (point for line in lines for point in line if not _is_share(point)):
-        raise ValueError(
-            "points must be shares, 0 < area <= 1 and 0 <= low <= value <= high <= 1, got "
-            f"(area, value, low, high) = {tuple(map(float, point))}"
-        )
+    """Draws the predictive power of methods over the area of their patterns, with 95 % intervals:
+    for each panel, by its title (such as a model), the points of each method. A method looks the
+    same in all panels; a legend below names them. Highlights are thick, controls dashed and grey.
+    Marked areas get a dotted line."""
     names = list(dict.fromkeys(name for methods in curves.values() for name in methods))
     styles = line_styles(names, highlight, controls)
     for style in styles.values():
@@ -100,13 +62,6 @@ def plot_curves(
         for title, methods in curves.items()
     ]
     return draw_panels(panels, styles, use_pyplot=use_pyplot)
-
-
-def _is_share(point: Point) -> bool:
-    """Whether a value is inside its interval, and all are shares."""
-    area, value, low, high = point
-    in_order = all(a <= b + ROUNDING for a, b in pairwise((0, low, value, high, 1)))
-    return 0 < area <= 1 and in_order  # nor NaN
 
 
 def _areas(methods: Mapping[str, Sequence[Point]]) -> Style:

@@ -11,7 +11,7 @@ from scanned import NAMES, looked_at, made_up
 from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern.cli.printing import print_result
-from captum_classpattern.scanning.families import CHANGES, FAMILIES
+from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES
 from captum_classpattern.scanning.results import Scan
 from captum_classpattern.visualization.drawing import levels, on_neutral
 
@@ -86,7 +86,7 @@ def test_without_a_look_at_images_there_is_the_chart_alone():
     assert found.next_steps[0] in check(html_of(found), pictures=1).text
     figure, axes = found.plot(use_pyplot=False)
     assert isinstance(figure, Figure)
-    assert [axis.get_xlabel()[:6] for axis in axes[:, -1]] == ["first:"] * len(FAMILIES)
+    assert [axis.get_xlabel()[:6] for axis in axes[:, -1]] == ["first:"] * len(FAMILY_NAMES)
     print_result(found)
 
 
@@ -94,7 +94,7 @@ def test_cells_and_channels_that_cannot_be_drawn(found):
     cells = replace(found, references=replace(found.references, shape=(1, 66, 66)))
     assert " cells" in read(cells).text
     other = replace(found, references=replace(found.references, shape=(2, 8, 8)))
-    assert len(other.plot(use_pyplot=False)[1]) == len(FAMILIES)
+    assert len(other.plot(use_pyplot=False)[1]) == len(FAMILY_NAMES)
 
 
 # ---- the figure
@@ -108,7 +108,7 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
     for row, (family, look) in zip(axes, found.looks.items()):
         each = found.comparisons[family]
         words = row[0].get_ylabel().replace("\n", " ")
-        assert words == f"{FAMILIES[family]}: {NAMES[look.target]}"
+        assert words == f"{FAMILY_NAMES[family]}: {NAMES[look.target]}"
         image = on_neutral(found.pattern)
         if family in CHANGES:
             change = CHANGES[family](found.references.shape)

@@ -12,7 +12,7 @@ from scanned import NAMES, Net, images_of, made_up, with_profiles
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
-from captum_classpattern.scanning.families import FAMILIES
+from captum_classpattern.scanning.families import FAMILY_NAMES
 from captum_classpattern.scanning.profile import SETTINGS
 
 
@@ -29,7 +29,7 @@ def test_a_set_is_loaded_as_it_was_saved(tmp_path):
 def test_the_sets_of_the_package_were_made_with_the_settings_of_this_version(name, shape):
     found = ReferenceSet.load(name)
     found.check(10, shape)
-    assert list(found.scores()) == list(FAMILIES)
+    assert list(found.scores()) == list(FAMILY_NAMES)
     for scores in found.scores().values():
         assert scores.shape == (len(found), 10)
         assert np.isfinite(scores).all()

@@ -15,7 +15,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.families import (
     CHANGES,
-    FAMILIES,
+    FAMILY_NAMES,
     SCORED,
     SEARCH,
     SIZES,
@@ -58,10 +58,9 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
         "additive"
     ].power  # on other images than the validation images of the search
     assert (
-        f". With it, the model predicts owl for {100 * power.value:.1f} % (95 % inter"
-        in found.reason
+        f". With it, the model predicts owl for {100 * power.value:.1f} % of {power.n} validation "
+        "images of other classes (95 % interval " in found.reason
     )
-    assert ") of the validation images of other classes. If" in found.reason
     assert found.source == "owls.pt"
     assert (folder / "patterns" / "3_25.safetensors").exists()
 
@@ -96,8 +95,8 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
 
 
 def test_every_family_is_searched_and_the_largest_decides(found):
-    assert list(found.comparisons) == list(found.profile.scores()) == list(FAMILIES)
-    assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].largest)
+    assert list(found.comparisons) == list(found.profile.scores()) == list(FAMILY_NAMES)
+    assert found.family == max(FAMILY_NAMES, key=lambda name: found.comparisons[name].largest)
     for name in CHANGES:
         assert found.profile.changes[name].keys() == set(range(CLASSES))
         assert len(found.profile.others[name]) == len(found.profile.gains[name]) == CLASSES

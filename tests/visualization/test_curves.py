@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from figures import check_layout, height_of_panels, legend_of, line_of, refused
+from figures import check_layout, height_of_panels, legend_of, line_of
 from matplotlib.colors import to_hex
 
-from captum_classpattern.visualization import plot_curves
+from captum_classpattern.visualization.curves import plot_curves
 from captum_classpattern.visualization.style import CONTROL
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -77,7 +77,6 @@ def test_a_highlight_is_wide_and_controls_are_grey_and_dashed():
     ],
 )
 def test_areas_are_percents_on_a_logarithmic_axis_and_powers_from_0_to_1(areas, ticks):
-    """An interval may end a rounding error below its value."""
     given = {"m": {"a": [(area, 1.0, 0.4, 1 - 1e-12) for area in areas]}}
     figure, [axis] = plot_curves(given, areas_marked=[0.05], use_pyplot=False)
     figure.draw_without_rendering()
@@ -96,22 +95,3 @@ def test_panels_keep_clear_of_each_other(panels, methods):
     assert len(axes) == panels == len(figure.axes)
     check_layout(figure)
     assert height_of_panels(figure, axes) > 3  # the legend takes no room from them
-
-
-def curves(*given, **changes):
-    """Draws one method with this point, or with these arguments."""
-    methods = {"a": [*given]} if given else three_methods()
-    return lambda: plot_curves(**{"curves": {"m": methods}, **changes})
-
-
-REFUSALS = {
-    "no panels": curves(curves={}),
-    "no methods": curves(curves={"m": {}}),
-    "no points": curves(curves={"m": {"a": []}}),
-    "percent": curves((5, 0.2, 0.1, 0.3)),
-    "order": curves((0.1, 0.5, 0.6, 0.7)),
-}
-
-
-def test_refusals(snapshot):
-    assert refused(REFUSALS) == snapshot
