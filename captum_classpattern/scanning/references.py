@@ -146,50 +146,49 @@ class ReferenceSet:
         ``"demo"`` or ``"cifar10"``. A set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
-        try:
-            data = json.loads(SHIPPED.get(str(source), Path(source)).read_text())
-        except FileNotFoundError:
+        path = SHIPPED.get(str(source), Path(source))
+        if not path.exists():
             raise FileNotFoundError(
                 f"`references`: there is no file {source}; give the name of a set that comes with "
                 f"the package ({', '.join(SHIPPED)}), or make one from clean models with "
                 "'classpattern reference'"
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"`references`: {source} is not JSON ({error})") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"`references`: {source} is not a file of references")
-        models: Any = data.get("models")
-        settings = data.get("settings")
-        theirs = settings if isinstance(settings, dict) else SETTINGS  # else it is damaged
-        others = [each for each in {**theirs, **SETTINGS} if theirs.get(each) != SETTINGS.get(each)]
-        if others and isinstance(models, list):
-            raise ValueError(
-                f"`references`: {source} was measured by another version, with other settings "
-                f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
-                f"'{MEASURE}'"
             )
         try:
-            channels, height, width = data["shape"]
-            known = {name: data[name] for name in FIELDS if name in data}
-            known["shape"] = (channels, height, width)
-            profiles = {model["name"]: Profile.from_dict(model) for model in models}
-            recipes: dict[str, Mapping[str, Any]] = {
-                model["name"]: dict(model.get("recipe", {})) for model in models
-            }
-            found = cls(profiles=profiles, recipes=recipes, **known)
-            named = [settings, found.images, *(one.computed for one in profiles.values())]
-            if not isinstance(models, list) or not all(isinstance(one, dict) for one in named):
-                raise TypeError("the models are no list, or settings have no names")
-            if len(found) != len(models):
-                raise ValueError("two models have the same name")
-            for name, profile in profiles.items():
-                _check_profile(profile, found, name)
+            data = json.loads(path.read_text())
+            if data["format"] != FORMAT:
+                raise ValueError("it is not a file of references")
+            theirs, models = data["settings"], data["models"]
+            others = [
+                name for name in {**theirs, **SETTINGS} if theirs.get(name) != SETTINGS.get(name)
+            ]
+            if not others:
+                return cls._read(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"`references`: {source} is damaged ({error!r}): make it again from clean models "
-                "with 'classpattern reference'"
+                f"`references`: {source} is damaged, or holds no references ({error!r}): make it "
+                "again from clean models with 'classpattern reference'"
             ) from error
-        return found
+        raise ValueError(
+            f"`references`: {source} was measured by another version, with other settings "
+            f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
+            f"'{MEASURE}'"
+        )
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> "ReferenceSet":
+        """The set of a file of this version."""
+        channels, height, width = data["shape"]
+        models = {model["name"]: model for model in data["models"]}
+        if len(models) != len(data["models"]):
+            raise ValueError("two models have the same name")
+        references = cls(
+            **{name: data.get(name) for name in FIELDS} | {"shape": (channels, height, width)},
+            profiles={name: Profile.from_dict(model) for name, model in models.items()},
+            recipes={name: model.get("recipe", {}) for name, model in models.items()},
+        )
+        for name, profile in references.profiles.items():
+            _check_profile(profile, references, name)
+        return references
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
