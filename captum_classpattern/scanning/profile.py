@@ -48,7 +48,10 @@ IN_MEMORY = 2**31  # bytes of the sample, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
 LOOKED_AT, LOOK_BATCH = 500, 100  # images of a closer look: in all, and in one batch
-NUMBERS = ("accuracy", "images", "model", "computed", "powers", "others", "gains")
+NUMBERS = {  # what files call them, and the fields
+    **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
+    **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
+}
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 2,
     "sizes": list(SIZES),
@@ -87,15 +90,14 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain values; :meth:`from_dict` reads them."""
-        numbers = {name: getattr(self, name) for name in NUMBERS}
-        return numbers | {"judged": self.n_validation}  # as in 0.3
+        return {name: getattr(self, own) for name, own in NUMBERS.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Profile":
         """The profile of what :meth:`as_dict` wrote, without patterns."""
-        numbers = {name: values[name] for name in NUMBERS if name in values}
+        numbers = {own: values[name] for name, own in NUMBERS.items() if name in values}
         numbers["powers"] = {int(size): powers for size, powers in values["powers"].items()}
-        return cls(n_validation=values["judged"], **numbers)
+        return cls(**numbers)
 
     def values_of(self, target: int) -> dict[str, float]:
         """All powers of a class, by number of pixels and by further family, and the gains of

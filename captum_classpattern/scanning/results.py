@@ -70,10 +70,11 @@ class Scan(Decision, Result):
     r"""
     What a scan found, and how sure it is. ``plot`` draws for each family what was found, images
     with it and the model's predictions, and the standardised excess of all classes, next to the
-    references.
+    references. It has the attributes of a
+    :class:`~captum_classpattern.scanning.decision.Decision`, such as ``verdict``, ``p_value`` and
+    ``target``, and:
 
     Attributes:
-        verdict, p_value, needed, bound, family, comparisons, target: As of :class:`Decision`.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.

@@ -146,7 +146,7 @@ NEW = f"{OWN} --out new.json"
 ERRORS = {  # lines, and what they say
     f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure clean",
     f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
-    f"{SCAN} --references notes.json": "--references: notes.json is damaged, or holds no references",
+    f"{SCAN} --references notes.json": "--references: notes.json is damaged, or holds no",
     f"{EARLY} --references cifar": "or make one from clean models with 'classpattern reference'",
     f"scan bad.pt {OWN}": "--references cifar10 or --references demo",
     f"{EARLY} --alpha 0": 'Invalid value "0.0" for --alpha. Must be > 0.',
