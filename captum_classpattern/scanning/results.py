@@ -34,9 +34,9 @@ COLUMNS_EXPLAINED = (
     "Excess: how far the score of the class is above its mean over all models. Standardised: how "
     "far that is above the excess of the median class, next to the same class of the clean models, "
     "in standard deviations. Power: the share of other images that are predicted as the class, for "
-    "patterns of so many pixels and for other changes. Gain: how far the change raises the distance "
-    "of its logit from the largest other one, on average; 1 is the usual distance of the model's two "
-    "largest logits."
+    "patterns of so many pixels and for other changes. Gain: how far the change raises the "
+    "distance of its logit from the largest other one, on average; 1 is the usual distance of the "
+    "model's two largest logits."
 )
 ANOTHER_KIND = (
     "All classes are easier to reach than those of the references, not one class alone: the median "
