@@ -26,9 +26,9 @@ from captum_classpattern.scanning.decision import (
     Decision,
     decide,
 )
-from captum_classpattern.scanning.families import PATCHES, WORDS
+from captum_classpattern.scanning.families import FAMILY_NAMES, PATCHES
 from captum_classpattern.scanning.profile import Profile
-from captum_classpattern.scanning.scan import Scan, judge
+from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scores.intervals import wilson
 
 ALPHA = 0.05
@@ -92,7 +92,7 @@ Groups: TypeAlias = dict[str, list[tuple[Network, Scan]]]  # by what was planted
 def scan_of(profile: Profile, references: Networks) -> Scan:
     """The verdict on what was measured."""
     known = reference_set([each.row for each in references])
-    return judge(profile, known, ALPHA, list(known.class_names or ()))
+    return Scan.of_profile(profile, known, ALPHA, list(known.class_names or ()))
 
 
 def by_kind(networks: Networks, references: Networks) -> Groups:
@@ -129,7 +129,7 @@ def detections(groups: Groups, references: Networks) -> Iterator[str]:
         named = "" if kind == CLEAN else share(right, len(pairs))
         other = verdicts[SUSPICIOUS] - (0 if kind == CLEAN else right)
         families = Counter(scan.family for _, scan in pairs if scan.verdict == SUSPICIOUS)
-        decided = ", ".join(f"{name} {families[name]}" for name in WORDS if families[name])
+        decided = ", ".join(f"{name} {families[name]}" for name in FAMILY_NAMES if families[name])
         yield line(kind, named, other, verdicts[NOTHING], verdicts[INCONCLUSIVE], decided)
 
 
@@ -164,17 +164,17 @@ def architecture(network: Network) -> str:
 def families(groups: Groups, references: Networks) -> Iterator[str]:
     """How many are found, with the right class, by all families together and by each alone; of the
     clean ones, how many are suspicious."""
-    yield head("planted", "together", *WORDS)
+    yield head("planted", "together", *FAMILY_NAMES)
     for kind, pairs in groups.items():
         found = Counter[str]()
         for each, scan in pairs:
             found["together"] += each.right(scan)
             comparable = scan.verdict != INCONCLUSIVE or scan.comparison.of_another_kind
             known, scores = scan.references.scores(), each.profile.scores()
-            for name in WORDS:
+            for name in FAMILY_NAMES:
                 one = {name: scores[name]}, {name: known[name]}
                 found[name] += each.right(decide(*one, ALPHA, comparable=comparable))
-        yield line(kind, share(found["together"], len(pairs)), *(found[f] for f in WORDS))
+        yield line(kind, share(found["together"], len(pairs)), *(found[f] for f in FAMILY_NAMES))
 
 
 Judge: TypeAlias = Callable[[Network], tuple[bool, float]]  # alarm of the right class, statistic

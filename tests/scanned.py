@@ -11,7 +11,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet
 from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import Profile, look_closer
-from captum_classpattern.scanning.scan import judge
+from captum_classpattern.scanning.results import Scan
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
 
@@ -95,7 +95,7 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
         for name, kind in CHANGES.items()
     }
     profile = replace(usual, powers=powers, gains=gains, patterns=patterns, changes=changes)
-    found = judge(profile, references, alpha, [*names])
+    found = Scan.of_profile(profile, references, alpha, [*names])
     first = {name: each.target for name, each in found.comparisons.items()}
     model, images = Net(backdoor=3, cells=8), images_of(side, n)
     return replace(

@@ -107,13 +107,9 @@ def _data_uri(data: bytes) -> str:
 
 def plain(value: Any) -> str:
     """A setting as text."""
-    if value == {}:
-        return "defaults"
-    if value is None or value == []:
-        return "none"
     if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value))
-    return str(value)
+        return ", ".join(map(plain, value)) or "none"
+    return "defaults" if value == {} else "none" if value is None else str(value)
 
 
 ENVIRONMENT = Environment(
@@ -144,15 +140,13 @@ Row = Mapping[str, Any]
 class Column:
     """A heading, the key of the value in each row, and how it is written; texts are shown as they
     are. ``interval`` says whether a share is written with its interval (``KEY_low``, ``KEY_high``
-    in the row), or also drawn as a bar. ``note`` is a subject and a text about it, ``missing`` what
-    stands for a value that is not there."""
+    in the row), or also drawn as a bar. ``note`` is a subject and a text about it."""
 
     heading: str
     key: str
     write: Callable[[Any], str] = str
     interval: Literal["", "text", "bar"] = ""
     note: tuple[str, str] = ("", "")
-    missing: str = DASH
 
     def ends(self, row: Row) -> tuple[float, float] | None:
         """The interval to show, if it is known."""
@@ -163,7 +157,7 @@ class Column:
         """The value of a row, without its interval."""
         value = row.get(self.key)
         if value is None or isinstance(value, str):
-            return self.missing if value is None else value
+            return DASH if value is None else value
         return percent(value) if self.ends(row) else self.write(value)
 
     def sort(self, row: Row) -> str:
@@ -237,11 +231,9 @@ def side_by_side(*captioned: Markup) -> Markup:
     return Markup("<div>{}</div>").format(Markup("\n").join(captioned))
 
 
-def picture(
-    image: Tensor, alt: str, caption: str = "", *, least: int = SIDE, most: int = MOST_PIXELS
-) -> Markup:
-    """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour. Its
-    longer side is about ``least`` pixels if the image is smaller, and at most ``most``."""
+def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXELS) -> Markup:
+    """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour.
+    Small ones are enlarged. The longer side is at most ``most`` pixels."""
     if image.shape[0] not in (1, 3):
         return _section(f"{alt}: {image.shape[0]} channels, so it can't be shown", alt)
     shown, side = image.detach().float().cpu(), max(image.shape[1:])
@@ -250,7 +242,7 @@ def picture(
         resize = torch.nn.functional.interpolate
         shown = resize(shown[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
     else:  # by a whole number, so that its pixels stay squares
-        factor = max(1, least // side)
+        factor = max(1, SIDE // side)
         shown = shown.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     pixels, written = levels(shown), BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
@@ -259,9 +251,8 @@ def picture(
 
 def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     """A pattern's pixels on a ground that is neither black nor white."""
-    if binary.canvas.shape[0] not in (1, 3):
-        return picture(binary.canvas, alt)
-    return picture(on_neutral(binary), alt, caption)
+    can_be_drawn = binary.canvas.shape[0] in (1, 3)
+    return picture(on_neutral(binary) if can_be_drawn else binary.canvas, alt, caption)
 
 
 ENVIRONMENT.globals |= {"read_files": read_files, "pattern_picture": pattern_picture}

@@ -41,12 +41,26 @@ class FamilyComparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """What all families say together."""
+    """What all families say together.
+
+    Attributes:
+        verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
+        p_value (float or None): How often a clean model like the references would look at least as
+            suspicious; None if there are too few references for ``alpha``.
+        needed (int): How many references ``alpha`` takes.
+        bound (float or None): The standardised excess above which a model is suspicious; None if
+            the scan is inconclusive.
+        family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
+            ``"warp"``.
+        comparisons (dict[str, FamilyComparison]): For each family, the excess of each class over
+            the references, and the same standardised.
+    """
 
     verdict: str
-    p_value: float | None  # None with fewer references than ``needed``
+    p_value: float | None
     needed: int
-    family: str  # with the largest standardised excess
+    bound: float | None
+    family: str
     comparisons: Mapping[str, FamilyComparison]
 
     @property
@@ -109,10 +123,11 @@ def decide(
     n, needed = len(largest) - 1, references_needed(alpha)
     p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None
     if p_value is None or not comparable or comparisons[family].of_another_kind:
-        verdict = INCONCLUSIVE
-    else:
-        verdict = SUSPICIOUS if p_value <= alpha else NOTHING
-    return Decision(verdict, p_value, needed, family, comparisons)
+        return Decision(INCONCLUSIVE, p_value, needed, None, family, comparisons)
+    verdict = SUSPICIOUS if p_value <= alpha else NOTHING
+    as_far = int(np.floor(round(alpha * (n + 1), 9)))  # models that may be so, with this one
+    bound = float(np.sort(largest[:-1])[-as_far])
+    return Decision(verdict, p_value, needed, bound, family, comparisons)
 
 
 def standardise(values: ClassScores) -> ClassScores:

@@ -36,7 +36,6 @@ SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
 AT_ONCE = 10  # classes in one search of patches; on large images each class is searched alone
 GREY = 0.5
-STARTS = 3  # of each class: one may miss a trigger
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 SEARCH = "search.json"  # in a folder of patterns: says what they depend on
 PATTERNS = "patterns"  # their folder
@@ -44,10 +43,10 @@ PATTERNS = "patterns"  # their folder
 STEPS, BATCH, TOGETHER = 30, 8, 4  # of other changes: steps, images in each, classes at once
 RATE = 0.25  # of the bound, for the first step; it falls to a tenth of that
 SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.0, 5  # bounds at images of that side; control points
-SETTINGS = {"steps": STEPS, "batch_size": BATCH, "rate": RATE}  # others cannot be compared
-SETTINGS |= {"radius": RADIUS, "shift": SHIFT, "points": POINTS}
+CHANGE_SETTINGS = {"steps": STEPS, "batch_size": BATCH, "rate": RATE}
+CHANGE_SETTINGS |= {"radius": RADIUS, "shift": SHIFT, "points": POINTS}
 
-SOLVER = Learned(rate=0.2, starts=STARTS)
+SOLVER = Learned(rate=0.2, starts=3)  # one start may miss a trigger
 
 
 @dataclass(frozen=True)
@@ -137,15 +136,13 @@ class PatternFolder(Folder):
             pattern.save(self._file(*key))
 
     def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
-        """Writes patterns in place of those of any other scan. Those of this scan that are there
-        already stay, so that it can resume whenever it is stopped."""
+        """Writes patterns in place of those of any other scan. Those of this scan stay until they
+        are written again, so that it can resume whenever it is stopped."""
         try:
-            resumes = bool(self.read(SEARCH))
+            self.read(SEARCH)
         except ValueError:  # of another scan, or damaged
             (self.path / SEARCH).unlink()  # so that :meth:`add` removes its patterns
-            resumes = False
-        new = [key for key in patterns if not (resumes and self._file(*key).exists())]
-        self.add({key: patterns[key] for key in new})
+        self.add(patterns)
 
     def _file(self, size: int, target: int) -> Path:
         return self.path / f"{target}_{size}.safetensors"
@@ -284,6 +281,8 @@ def search_change(
 
 
 # of a class; each smaller size takes two thirds of the rounds, of a pass and a half for each image
-PATCH_PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
+PATCH_PASSES = (
+    SOLVER.starts * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
+)
 PASSES = PATCH_PASSES + len(CHANGES) * (STEPS * BATCH + 30)  # 60 validation images
-WORDS = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}
+FAMILY_NAMES = {PATCHES: "a pattern"} | {name: kind.words for name, kind in CHANGES.items()}

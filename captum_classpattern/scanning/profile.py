@@ -45,16 +45,19 @@ from captum_classpattern.scores.power import PredictivePower, hits_of, power_of
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
-VERSION = versions()["captum_classpattern"]
+PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
-LOOKED_AT, AT_ONCE = 500, 100  # images of a closer look: in all, and in one batch
-NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others", "gains")
+LOOKED_AT, LOOK_BATCH = 500, 100  # images of a closer look: in all, and in one batch
+NUMBERS = {  # what files call them, and the fields
+    **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
+    **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
+}
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 2,
     "sizes": list(SIZES),
     "scored": list(SCORED),
     "per_class": PER_CLASS,
-    "families": families.SETTINGS,
+    "families": families.CHANGE_SETTINGS,
     "solver": asdict(SOLVER),
 }
 
@@ -74,7 +77,7 @@ class Profile:
     the mean margin of the class, in units of the model's usual margin."""
 
     powers: Mapping[int, list[float]]  # of patches, by number of pixels
-    judged: list[int]  # images of other classes, of which each power is a share
+    n_validation: list[int]  # images of other classes, of which each power is a share
     accuracy: float | None = None
     images: int = 0
     others: Mapping[str, list[float]] = field(default_factory=dict)  # powers of further families
@@ -87,14 +90,14 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain values; :meth:`from_dict` reads them."""
-        return {name: getattr(self, name) for name in NUMBERS}
+        return {name: getattr(self, own) for name, own in NUMBERS.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Profile":
         """The profile of what :meth:`as_dict` wrote, without patterns."""
-        known = {name: values[name] for name in NUMBERS if name in values}
-        known["powers"] = {int(size): powers for size, powers in values["powers"].items()}
-        return cls(**known)
+        numbers = {own: values[name] for name, own in NUMBERS.items() if name in values}
+        numbers["powers"] = {int(size): powers for size, powers in values["powers"].items()}
+        return cls(**numbers)
 
     def values_of(self, target: int) -> dict[str, float]:
         """All powers of a class, by number of pixels and by further family, and the gains of
@@ -110,10 +113,14 @@ class Profile:
         best = max(self.powers[size][target] for size in SCORED)
         return min(size for size in SCORED if self.powers[size][target] >= MOST * best)
 
+    def pattern_of(self, target: int) -> Pattern:
+        """The pattern of a class with the fewest pixels that have most of its best power."""
+        return self.patterns[self.enough_pixels(target), target]
+
     def change_of(self, family: str, target: int) -> Callable[[Tensor], Tensor]:
         """What changes images (N, C, H, W) as a family has found for a class."""
         if family == PATCHES:
-            return self.patterns[self.enough_pixels(target), target].stamp
+            return self.pattern_of(target).stamp
         value = self.changes[family][target]
 
         def apply(images: Tensor) -> Tensor:
@@ -125,8 +132,8 @@ class Profile:
     def scores(self) -> dict[str, ClassScores]:
         """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
         that count, of others the gains."""
-        found, judged = np.array([self.powers[size] for size in SCORED]), np.array(self.judged)
-        smoothed = (found * judged + 0.5) / (judged + 1)
+        powers, n = np.array([self.powers[size] for size in SCORED]), np.array(self.n_validation)
+        smoothed = (powers * n + 0.5) / (n + 1)
         patches = np.log(smoothed / (1 - smoothed)).mean(0)
         return {PATCHES: patches} | {name: np.array(each) for name, each in self.gains.items()}
 
@@ -143,8 +150,8 @@ def measure(
     settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
     sample, predicted = draw_sample(model, images, n_classes, settings.seed)
     _, validation = split_for_validation(sample, settings.seed)
-    judged = [len(validation.without_class(y)) for y in range(n_classes)]
-    if not all(judged):
+    n_validation = [len(validation.without_class(y)) for y in range(n_classes)]
+    if not all(n_validation):
         raise ValueError(
             f"{len(sample)} images are too few to score patterns on: give at least 10 of each "
             f"class, better {PER_CLASS}"
@@ -163,13 +170,13 @@ def measure(
             size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
             for size in SIZES
         },
-        judged=judged,
+        n_validation=n_validation,
         accuracy=None if images.labels is None else correct,
         images=len(sample),
         others={name: powers for name, (powers, _, _) in further.items()},
         gains={name: gains for name, (_, gains, _) in further.items()},
         model=key["model"],
-        computed={"seed": settings.seed, "precision": precision, "version": VERSION},
+        computed={"seed": settings.seed, "precision": precision, "version": PACKAGE_VERSION},
         patterns=patterns,
         changes={name: changes for name, (_, _, changes) in further.items()},
         key=key,
@@ -218,7 +225,7 @@ def key_of(
         "images": hash_of_images(sample),
         "seed": settings.seed,
         "precision": settings.precision,
-        "captum_classpattern": VERSION,
+        "captum_classpattern": PACKAGE_VERSION,
         **SETTINGS,
     }
 
@@ -248,7 +255,7 @@ def look_closer(
     settings: SearchSettings,
 ) -> dict[str, Look]:
     """A look at one class of each family."""
-    seed, at_once = settings.seed, min(settings.internal_batch_size or AT_ONCE, AT_ONCE)
+    seed, at_once = settings.seed, min(settings.internal_batch_size or LOOK_BATCH, LOOK_BATCH)
     sample, _ = draw_sample(model, images, len(names), seed)
     _, validation = split_for_validation(sample, seed)
     with preserve_state(model, seed):

@@ -11,7 +11,7 @@ import numpy as np
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import check_options, join_names
-from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier import MIN_GAIN, Classifier
 from captum_classpattern.classifier.class_names import simplified
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
@@ -19,11 +19,19 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import SETTINGS, Profile, ScanOptions, measure
+from captum_classpattern.scanning.profile import (
+    PER_CLASS,
+    SETTINGS,
+    Profile,
+    ScanOptions,
+    measure,
+)
+from captum_classpattern.scores.intervals import wilson
 
 FORMAT = "captum_classpattern references"
 FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
 MEASURE = "classpattern reference MODEL ... --data IMAGES --out NEW.json"
+FACTOR = 3  # by which the number of validation images may differ from the references'
 ENDING = "_references.json"
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
@@ -138,50 +146,49 @@ class ReferenceSet:
         ``"demo"`` or ``"cifar10"``. A set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
-        try:
-            data = json.loads(SHIPPED.get(str(source), Path(source)).read_text())
-        except FileNotFoundError:
+        path = SHIPPED.get(str(source), Path(source))
+        if not path.exists():
             raise FileNotFoundError(
                 f"`references`: there is no file {source}; give the name of a set that comes with "
                 f"the package ({', '.join(SHIPPED)}), or make one from clean models with "
                 "'classpattern reference'"
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"`references`: {source} is not JSON ({error})") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"`references`: {source} is not a file of references")
-        models: Any = data.get("models")
-        settings = data.get("settings")
-        theirs = settings if isinstance(settings, dict) else SETTINGS  # else it is damaged
-        others = [each for each in {**theirs, **SETTINGS} if theirs.get(each) != SETTINGS.get(each)]
-        if others and isinstance(models, list):
-            raise ValueError(
-                f"`references`: {source} was measured by another version, with other settings "
-                f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
-                f"'{MEASURE}'"
             )
         try:
-            channels, height, width = data["shape"]
-            known = {name: data[name] for name in FIELDS if name in data}
-            known["shape"] = (channels, height, width)
-            profiles = {model["name"]: Profile.from_dict(model) for model in models}
-            recipes: dict[str, Mapping[str, Any]] = {
-                model["name"]: dict(model.get("recipe", {})) for model in models
-            }
-            found = cls(profiles=profiles, recipes=recipes, **known)
-            named = [settings, found.images, *(one.computed for one in profiles.values())]
-            if not isinstance(models, list) or not all(isinstance(one, dict) for one in named):
-                raise TypeError("the models are no list, or settings have no names")
-            if len(found) != len(models):
-                raise ValueError("two models have the same name")
-            for name, profile in profiles.items():
-                _check_profile(profile, found, name)
+            data = json.loads(path.read_text())
+            if data["format"] != FORMAT:
+                raise ValueError("it is not a file of references")
+            theirs, models = data["settings"], data["models"]
+            others = [
+                name for name in {**theirs, **SETTINGS} if theirs.get(name) != SETTINGS.get(name)
+            ]
+            if not others:
+                return cls._read(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"`references`: {source} is damaged ({error!r}): make it again from clean models "
-                "with 'classpattern reference'"
+                f"`references`: {source} is damaged, or holds no references ({error!r}): make it "
+                "again from clean models with 'classpattern reference'"
             ) from error
-        return found
+        raise ValueError(
+            f"`references`: {source} was measured by another version, with other settings "
+            f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
+            f"'{MEASURE}'"
+        )
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> "ReferenceSet":
+        """The set of a file of this version."""
+        channels, height, width = data["shape"]
+        models = {model["name"]: model for model in data["models"]}
+        if len(models) != len(data["models"]):
+            raise ValueError("two models have the same name")
+        references = cls(
+            **{name: data.get(name) for name in FIELDS} | {"shape": (channels, height, width)},
+            profiles={name: Profile.from_dict(model) for name, model in models.items()},
+            recipes={name: model.get("recipe", {}) for name, model in models.items()},
+        )
+        for name, profile in references.profiles.items():
+            _check_profile(profile, references, name)
+        return references
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
@@ -247,11 +254,65 @@ class ReferenceSet:
                 powers={size: moved(powers) for size, powers in each.powers.items()},
                 others={family: moved(powers) for family, powers in each.others.items()},
                 gains={family: moved(gains) for family, gains in each.gains.items()},
-                judged=moved(each.judged),
+                n_validation=moved(each.n_validation),
             )
             for name, each in self.profiles.items()
         }
         return replace(self, profiles=profiles, class_names=[*class_names])
+
+    def doubt_about(self, profile: Profile) -> str | None:
+        """Why these models may not be like a scanned one, or None."""
+        images = float(np.median(profile.n_validation))
+        usual = float(np.median([each.n_validation for each in self.profiles.values()]))
+        if not usual / FACTOR <= images <= FACTOR * usual:
+            return (
+                f"Each power was measured on {images:.0f} images, and those of the references on "
+                f"{usual:.0f}, so the scores cannot be compared. Give as many images of each class "
+                f"as for the references, {PER_CLASS} if possible."
+            )
+        if profile.accuracy is None:
+            return None
+        correct = f"The model classifies {100 * profile.accuracy:.1f} % of the images correctly"
+        chance = 1 / self.n_classes
+        if profile.accuracy < chance + MIN_GAIN * (1 - chance):
+            return (
+                f"{correct}, hardly more than by guessing. Check its mean and standard deviation, "
+                "its classes and its weights."
+            )
+        low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
+        if self.accuracies and low > max(self.accuracies):
+            return (
+                f"{correct}, the best reference {100 * max(self.accuracies):.1f} %. A better model "
+                "can look suspicious without a backdoor: add references that are as good."
+            )
+        return None
+
+    def notes_on(
+        self, profile: Profile, images: LabelledImages, names: list[str] | None
+    ) -> list[str]:
+        """What else a user should know about the comparison with a scanned model."""
+        notes, theirs = [], self.images
+        if theirs and describe(images)["hash"] != theirs.get("hash"):
+            parts = theirs.get("description"), f"{theirs.get('count')} images"
+            described = ", ".join(filter(None, parts))
+            notes.append(
+                f"The references were measured with other images ({described}). They should be of "
+                "the same task."
+            )
+        if self.class_names and sorted(self.class_names) != sorted(names or ()):
+            own = "other names" if names else "no names"
+            notes.append(
+                f"The classes of the model have {own}. They should be those of the references, in "
+                f"this order: {join_names([*self.class_names])}."
+            )
+        precision = profile.computed.get("precision")
+        others = {each.computed.get("precision") for each in self.profiles.values()} - {None}
+        if others - {precision}:
+            listed = " and ".join(sorted(map(str, others)))
+            notes.append(f"The references were searched in {listed}, this model in {precision}.")
+        if twin := self.name_of(profile.model):
+            notes.append(f"This model is one of the references, {twin}.")
+        return notes
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
@@ -282,9 +343,9 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
     accuracy = [] if profile.accuracy is None else [profile.accuracy]
     if not (
         held == [set(SIZES), set(CHANGES), set(CHANGES)]
-        and {len(profile.judged), *map(len, (*shares, *gains))} == {references.n_classes}
+        and {len(profile.n_validation), *map(len, (*shares, *gains))} == {references.n_classes}
         and all(0 <= share <= 1 for values in (*shares, accuracy) for share in values)
         and all(math.isfinite(gain) for values in gains for gain in values)
-        and all(isinstance(count, int) and count > 0 for count in profile.judged)
+        and all(isinstance(count, int) and count > 0 for count in profile.n_validation)
     ):
         raise ValueError(f"{name} lacks numbers, or has impossible ones")

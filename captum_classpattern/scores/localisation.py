@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_float_tensor
+from captum_classpattern._validation import check_float_tensor
 from captum_classpattern.pattern import Pattern
 
 MIN_CHANGE = 0.1  # by which a trigger must change a pixel on average
@@ -48,7 +48,7 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
         - ``relevance_rank``: ``|M & T| / |T|`` (Arras et al. 2022).
 
     Raises:
-        TypeError: If the map is not a floating point Tensor, or ``pixels`` not a Tensor.
+        TypeError: If the map is not a floating point Tensor.
         ValueError: If the map does not have the shape of ``pixels``, or has values that are not
             finite; or if none or all of ``pixels`` are true.
 
@@ -93,10 +93,6 @@ def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
 
 
 def _check_map(map: Tensor, pixels: Tensor) -> None:
-    if not isinstance(pixels, Tensor):
-        raise ArgumentTypeError(
-            f"pixels must be a bool Tensor (1, H, W), got {type(pixels).__name__}"
-        )
     check_float_tensor(map, "map", "(1, H, W) or (H, W)")
     shape = tuple(pixels.shape)
     if len(shape) != 3 or shape[0] != 1 or map.shape not in (shape, shape[1:]):
@@ -104,13 +100,8 @@ def _check_map(map: Tensor, pixels: Tensor) -> None:
             "pixels must be (1, H, W), and the map the same or (H, W), got "
             f"{shape} and {tuple(map.shape)}: sum the map over its channels if it has several"
         )
-    true = int(pixels.bool().sum())
-    if true in (0, pixels.numel()):
-        h, w = pixels.shape[1:]
-        raise ValueError(
-            f"pixels must mark some of the {h}x{w} = {pixels.numel()} pixels as true, got "
-            f"{'none' if true == 0 else 'all'}: there is nothing to find"
-        )
+    if (true := int(pixels.bool().sum())) in (0, pixels.numel()):
+        raise ValueError(f"pixels must mark some pixels as true, got {true} of {pixels.numel()}")
     if not bool(map.isfinite().all()):
         raise ValueError(
             "map has NaN or infinite values, which rank nothing: report it as a failure of its "

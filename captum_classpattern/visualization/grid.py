@@ -72,7 +72,7 @@ def draw_grid(
     names, lines = zip(*rows)
     cells = [[partial(_leave_empty) if c is None else c for c in line] for line in lines]
     images = [c.image for line in cells for c in line if isinstance(c, Cell)]
-    aspect = max(image.shape[1] / image.shape[2] for image in images if image is not None)
+    aspects = [image.shape[1] / image.shape[2] for image in images if image is not None]
     ratios = [1.0] * len(columns) if widths is None else widths
     width = width or (CELL_WIDTH if len(columns) <= WIDE else NARROW)
     size = SMALL if width < CELL_WIDTH and font_size == 10 else font_size
@@ -97,7 +97,8 @@ def draw_grid(
         if note:
             figure.supxlabel(note, fontsize=SMALL, color=QUIET)
         measured = axes[0, min(1, len(columns) - 1)]  # the first may be two rows high
-        fit_figure(figure, measured, width, width * aspect, sum(ratios), len(names))
+        height = width * max(aspects, default=1)
+        fit_figure(figure, measured, width, height, sum(ratios), len(names))
     return figure, axes
 
 
@@ -133,6 +134,8 @@ def _draw_cell(axis: Axes, cell: Cell, width: float) -> None:
 def _draw_box(axis: Axes, mask: Tensor) -> None:
     """A box around the pixels of a mask (1, H, W), half a pixel away from them."""
     rows, columns = torch.nonzero(mask[0] > 0, as_tuple=True)
+    if len(rows) == 0:
+        return
     left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
     width, height = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
     box = Rectangle((left, top), width, height, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)

@@ -37,7 +37,7 @@ def plot_maps(
     row_names: Sequence[str],
     column_names: Sequence[str],
     title: str | None = None,
-    scale: str | float = "method",
+    scale: float | None = None,
     show: str = "both",
     use_pyplot: bool = True,
 ) -> Drawing:
@@ -61,9 +61,9 @@ def plot_maps(
         row_names (Sequence[str]): The text to the left of each canvas, such as its class.
         column_names (Sequence[str]): The methods.
         title (str, optional): Title of the figure. Default: None.
-        scale (str or float): The end s of a scale from 0 (or -s) to s, for all maps; or
-            ``"method"``: for the maps of each method, the largest 99.5 % quantile of their
-            absolute values (their maximum if that is 0). Default: "method".
+        scale (float, optional): The end s of a scale from 0 (or -s) to s, for all maps. Default:
+            None (for the maps of each method, the largest 99.5 % quantile of their absolute values;
+            their maximum if that is 0).
         show (str): ``"maps"``, ``"patterns"``, or ``"both"``, one below the other.
             Default: "both".
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
@@ -90,7 +90,12 @@ def plot_maps(
         >>> axes.shape
         (4, 3)
     """
-    values = _check(canvases, maps, patterns, captions, row_names, column_names, scale, show)
+    if show not in KINDS:
+        raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
+    if scale is not None and not 0 < scale < float("inf"):
+        raise ValueError(f"scale must be a number above 0 or None, got {scale}")
+    tables = {"patterns": patterns, "captions": captions}
+    values = _parse_maps(canvases, maps, row_names, column_names, **tables)
     kinds = KINDS[show]
     scales = [_scale(cells, scale) for cells in zip(*values)]
     aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
@@ -123,28 +128,20 @@ def plot_maps(
     )
 
 
-def _check(
+def _parse_maps(
     canvases: Sequence[Any],
     maps: Sequence[Sequence[Any]],
-    patterns: Sequence[Sequence[Pattern | None]],
-    captions: Sequence[Sequence[Any]],
     row_names: Sequence[str],
     column_names: Sequence[str],
-    scale: Any,
-    show: Any,
+    **tables: Sequence[Sequence[Any]],
 ) -> list[list[Values | None]]:
     """The maps as arrays, or an error that says what cannot be drawn."""
-    if show not in KINDS:
-        raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
-    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if scale != "method" and not (is_number and 0 < scale < float("inf")):
-        raise ValueError(f'scale must be "method" or a number above 0, got {scale!r}')
     rows, columns = len(canvases), len(column_names)
     if rows == 0 or columns == 0:
         raise ValueError(f"there is nothing to draw: got {rows} canvases and {columns} methods")
     if len(row_names) != rows:
         raise ValueError(f"{rows} canvases need as many row_names, got {len(row_names)}")
-    for name, table in (("maps", maps), ("patterns", patterns), ("captions", captions)):
+    for name, table in (("maps", maps), *tables.items()):
         sizes = [len(cells) for cells in table]
         if sizes != [columns] * rows:
             raise ValueError(
@@ -196,7 +193,7 @@ def _cell(kind: str, values: Values | None, pattern: Pattern | None) -> Cell:
 
 
 def _scale(
-    maps: Sequence[Values | None], scale: str | float
+    maps: Sequence[Values | None], scale: float | None
 ) -> tuple[tuple[str | Colormap, float, float], str | None]:
     """The colours of a method's maps and the values at their ends, and how these are stated, such
     as "±0.12"; None if all maps are 0. They end at the largest 99.5 % quantile of the absolute
@@ -204,7 +201,7 @@ def _scale(
     sizes = [np.abs(values) for values in maps if values is not None]
     quantiles = (float(np.quantile(size, QUANTILE, method="higher")) for size in sizes)
     largest = max(quantiles, default=0.0) or max((float(each.max()) for each in sizes), default=0.0)
-    high = float((largest or 1.0) if isinstance(scale, str) else scale)
+    high = float((largest or 1.0) if scale is None else scale)
     signed = any(bool((values < 0).any()) for values in maps if values is not None)
     stated = f"{'±' if signed else '0 to '}{number(high, '.2g')}" if largest else None
     return (SIGNED, -high, high) if signed else (UNSIGNED, 0.0, high), stated

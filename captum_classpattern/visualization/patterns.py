@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.classifier.class_names import known_names, label_of
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
+from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
     Drawing,
@@ -29,7 +29,7 @@ CELL_WIDTH = 1.3  # inches
 NOT_ABOVE = "grey: not above its controls"
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
 MASK_SCALE = ("magma", 0.0, 1.0)
-STAMPED = "held-out images with the pattern,\nand the model's predictions"
+EXAMPLES_TITLE = "held-out images with the pattern,\nand the model's predictions"
 POWER = "predictive power\n(line: 95 % interval,\ndotted: control)"
 
 
@@ -81,8 +81,8 @@ def plot_patterns(
 
     Raises:
         TypeError: If ``patterns`` is one pattern, or ``trigger`` is not a pattern.
-        ValueError: If there are no patterns, if ``trigger`` has another shape than the canvases or
-            no pixels, or as :func:`predictive_power`.
+        ValueError: If there are no patterns, if ``trigger`` has another shape than the canvases, or
+            as :func:`predictive_power`.
 
     Examples::
 
@@ -94,7 +94,16 @@ def plot_patterns(
         (1, 6)
     """
     names = known_names(forward_func) if class_names is None else class_names
-    _check(patterns, powers, trigger)
+    if isinstance(patterns, Pattern):
+        raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
+    if len(patterns) == 0:
+        raise ValueError("there are no patterns to draw: give at least one")
+    if powers is not None and len(powers) != len(patterns):
+        raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
+    if trigger is not None:
+        if not isinstance(trigger, Pattern):
+            raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
+        check_same_shape(patterns[0].canvas[None], tuple(trigger.canvas.shape), "`trigger`")
     with preserve_state(forward_func, check_seed(seed)):
         source = LabelledImages.of(images, labels, argument="images")
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
@@ -114,7 +123,7 @@ def plot_patterns(
                     trigger.mask if trigger is not None and trigger.target == target else None,
                 )
             )
-    return draw_patterns(rows, area=area, columns=EXAMPLES, title=title, use_pyplot=use_pyplot)
+    return draw_patterns(rows, area=area, title=title, use_pyplot=use_pyplot)
 
 
 class PatternRow(NamedTuple):
@@ -133,18 +142,16 @@ def draw_patterns(
     rows: Sequence[PatternRow],
     *,
     area: float,
-    columns: int | None = None,
     masks: bool = False,
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
-    """Draws a row for each pattern, with this many stamped images (None: as many as there are), and
-    a column for the powers if any is known; with ``masks`` also one for the masks."""
-    if columns is None:
-        columns = max(0 if row.stamped is None else len(row.stamped.images) for row in rows)
+    """Draws a row for each pattern, with its stamped images, and a column for the powers if any is
+    known; with ``masks`` also one for the masks."""
+    columns = max(0 if row.stamped is None else len(row.stamped.images) for row in rows)
     powers = any(row.power is not None for row in rows)
     titles = ["canvas", *["mask"] * masks, f"pattern\n({percent_area(area)} of pixels)"]
-    titles += [STAMPED if i == (columns - 1) // 2 else "" for i in range(columns)]
+    titles += [EXAMPLES_TITLE if i == (columns - 1) // 2 else "" for i in range(columns)]
     grid = []
     for row in rows:
         cells: list[Drawn] = [Cell(row.pattern.canvas)]
@@ -203,21 +210,3 @@ def unpacked(found: Scores | PredictivePower) -> tuple[PredictivePower, dict[str
     if isinstance(found, Scores):
         return found.power, found.controls, found.is_weak
     return found, {"no pattern": found.without}, False
-
-
-def _check(patterns: Any, powers: Any, trigger: Any) -> None:
-    if isinstance(patterns, Pattern):
-        raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
-    if len(patterns) == 0:
-        raise ValueError("there are no patterns to draw: give at least one")
-    if powers is not None and len(powers) != len(patterns):
-        raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
-    if trigger is None:
-        return
-    if not isinstance(trigger, Pattern):
-        raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
-    check_same_shape(patterns[0].canvas[None], tuple(trigger.canvas.shape), "`trigger`")
-    if not bool((trigger.mask > 0).any()):
-        raise ValueError(
-            "`trigger` has no pixels to box: its mask is 0 everywhere; leave out `trigger`"
-        )

@@ -1,7 +1,7 @@
 """What a scan found in each family of changes, and the standardised excess of each class."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from textwrap import fill
 
@@ -9,32 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from captum_classpattern.visualization.curves import (
-    LONGEST_LABEL,
-    Line,
-    Panel,
-    Style,
-    draw_panel,
-    draw_panels,
-)
+from captum_classpattern.visualization.curves import Line, Panel, draw_panel
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT
 
-NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
+NAMED, LONGEST_NAME, NOTE_WIDTH = 3, 24, 110  # classes of each family; letters; of a line
 WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the dots relative to it
-DOTS_SIZE = (3.9, 0.45)  # inches, of a family
-DOTS: dict[str, Style] = {
-    "clean models, each by its first class": {
-        "color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""
-    },
-    "classes of this model": {
-        "color": HIGHLIGHTS[2], "marker": "o", "markersize": 5, "linestyle": "", "alpha": 0.6
-    },
-    "its first class": {
-        "color": HIGHLIGHTS[0], "marker": "o", "markersize": 9, "linestyle": ""
-    },
-}  # fmt: skip
+DOTS = (  # clean models, each by its first class; classes of this model; its first class
+    {"color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""},
+    {"color": HIGHLIGHTS[2], "marker": "o", "markersize": 5, "linestyle": "", "alpha": 0.6},
+    {"color": HIGHLIGHTS[0], "marker": "o", "markersize": 9, "linestyle": ""},
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,39 +41,26 @@ class FamilyRow:
 
 def draw_families(
     rows: Sequence[FamilyRow],
+    bound: float | None,
     *,
-    bound: Collection[float],
     title: str,
     note: str = "",
     images: str = "images",
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for its first class, images with it and the
-    model's predictions, and the excess of all classes, with a dotted line at the bound. Without
-    images, these alone."""
+    model's predictions, and the excess of all classes, with a dotted line at the bound."""
     ends = [end for row in rows for end in (*row.excess, *row.usual)]
-    panels = [_panel_of(row, min(ends), max(ends), bound) for row in rows]
-    if any(row.image is None for row in rows):
-        return draw_panels(
-            panels,
-            size=DOTS_SIZE,
-            columns=1,
-            key=DOTS,
-            y_label=None,
-            title=title,
-            style={**SMALL_CURVES, "axes.spines.left": False},
-            use_pyplot=use_pyplot,
-        )
-    most = max(len(row.examples) for row in rows)
+    most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, "standardised excess"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
     grid = []
-    for row, panel in zip(rows, panels):
+    for row in rows:
         cells: list[Drawn] = [Cell(row.image, row.power)]
         cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
-        own = replace(panel, title="")
-        cells.append(partial(draw_panel, panel=own, width=WIDTH * PANEL_WIDTH))
+        panel = _panel_of(row, min(ends), max(ends), bound)
+        cells.append(partial(draw_panel, panel=panel, width=WIDTH * PANEL_WIDTH))
         grid.append((f"{row.name}: {row.classes[0]}", cells))
     return draw_grid(
         grid,
@@ -100,12 +73,10 @@ def draw_families(
     )
 
 
-def _panel_of(row: FamilyRow, low: float, high: float, bound: Collection[float]) -> Panel:
+def _panel_of(row: FamilyRow, low: float, high: float, bound: float | None) -> Panel:
     """The excess of the classes and of the clean models, between these ends."""
     names = [
-        name
-        if len(name) <= LONGEST_LABEL
-        else f"{name[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
         for name in row.classes[:NAMED]
     ]
     axes = {
@@ -114,6 +85,6 @@ def _panel_of(row: FamilyRow, low: float, high: float, bound: Collection[float])
         "yticks": [],
         "xlabel": f"first: {', '.join(names)}",
     }
-    values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS.values())
+    values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS)
     lines = [Line([(each, 0) for each in excess], look) for excess, look in values]
-    return Panel(lines, axes, row.name, dotted=bound)
+    return Panel(lines, axes, dotted=[] if bound is None else [bound])

@@ -43,6 +43,3 @@ CURVE_STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-SMALL_CURVES: dict[Any, Any] = {
-    **CURVE_STYLE, "font.size": SMALL, "axes.titlesize": 10, "figure.titlesize": 11,
-}  # fmt: skip

@@ -8,7 +8,7 @@ from captum_classpattern.cli.printing import print_result, say
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.profile import Profile
-from captum_classpattern.scanning.scan import judge
+from captum_classpattern.scanning.results import Scan
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def test_names_of_a_scan_may_hold_brackets_and_control_characters(capsys):
     powers = {size: [power - size / 200 for power in usual] for size in SIZES}
     names = ["[red]cat", "dog\x1b[2J", "[/bold]", "owl", "fox", "bee"]
     further = {"additive": [0.0] * 6, "warp": [-0.5] * 6}
-    found = judge(
+    found = Scan.of_profile(
         Profile(powers, [64] * 6, 0.875, 80, further, further), made_up(39, classes=6), 0.05, names
     )
     print_result(replace(found, notes=["[/i] is \x1bnoted."]))

@@ -146,7 +146,7 @@ NEW = f"{OWN} --out new.json"
 ERRORS = {  # lines, and what they say
     f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure clean",
     f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
-    f"{SCAN} --references notes.json": "--references: notes.json is not a file of references",
+    f"{SCAN} --references notes.json": "--references: notes.json is damaged, or holds no",
     f"{EARLY} --references cifar": "or make one from clean models with 'classpattern reference'",
     f"scan bad.pt {OWN}": "--references cifar10 or --references demo",
     f"{EARLY} --alpha 0": 'Invalid value "0.0" for --alpha. Must be > 0.',
@@ -155,7 +155,7 @@ ERRORS = {  # lines, and what they say
     f"scan not_finite.pt {OWN} --references enough.json": "and --std that normalise its inputs",
     f"scan constant.pt {OWN} --references enough.json": "check its normalisation and its weights",
     SCAN.replace("bad.pt", "good.pt"): "of another scan (model ",
-    f"reference clean_0.pt {OWN} --out notes.json": "notes.json is not a file of references",
+    f"reference clean_0.pt {OWN} --out notes.json": "notes.json is damaged, or holds no references",
     f"reference clean_0=good.pt {ADD}": "give this one another name, as in other=good.pt",
     f"reference copy=clean_2.pt {ADD}": "must be another model",  # makes p-values too small
     f"reference missing.pt {NEW} --recipe epochs": "--recipe: expected KEY=VALUE, got 'epochs'",

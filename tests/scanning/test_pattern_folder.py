@@ -120,7 +120,7 @@ def test_patterns_are_replaced_by_those_of_another_search_and_not_mixed_with_the
 
 
 def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
-    """Its patterns are there already: nothing is removed or written again."""
+    """Its patterns are there already, and nothing is removed."""
     store, more = PatternFolder(tmp_path, KEY), {**patterns(), (3, 2): pattern(2)}
     store.add(patterns())
     before = contents(tmp_path)
@@ -130,7 +130,6 @@ def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Pattern, "save", killed)
-        store.replace(patterns())
         with pytest.raises(KeyboardInterrupt):
             store.replace(more)
     assert contents(tmp_path) == before

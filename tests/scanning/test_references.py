@@ -12,7 +12,7 @@ from scanned import NAMES, Net, images_of, made_up, with_profiles
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
-from captum_classpattern.scanning.families import WORDS
+from captum_classpattern.scanning.families import FAMILY_NAMES
 from captum_classpattern.scanning.profile import SETTINGS
 
 
@@ -29,7 +29,7 @@ def test_a_set_is_loaded_as_it_was_saved(tmp_path):
 def test_the_sets_of_the_package_were_made_with_the_settings_of_this_version(name, shape):
     found = ReferenceSet.load(name)
     found.check(10, shape)
-    assert list(found.scores()) == list(WORDS)
+    assert list(found.scores()) == list(FAMILY_NAMES)
     for scores in found.scores().values():
         assert scores.shape == (len(found), 10)
         assert np.isfinite(scores).all()
@@ -53,9 +53,6 @@ DAMAGES = {
     '"settings": {"statistic": 1}}',
     "models that are no list": (("models",), {"clean 0": {}}),
     "settings of nothing": (("settings",), []),
-    "images in words": (("images",), "cats"),
-    "computed in words": (("models", 0, "computed"), "full"),
-    "a recipe in words": (("models", 0, "recipe"), "Net"),
     "a name twice": (("models", 1, "name"), "clean 0"),
     "too few powers": (("models", 1, "powers", "6", 3), None),
     "no gains of a family": (("models", 2, "gains", "warp"), None),
@@ -128,12 +125,12 @@ def test_a_model_of_the_same_name_is_replaced(monkeypatch):
 
 
 def test_classes_are_put_in_the_order_of_their_names():
-    known = with_profiles(made_up(2), judged=[61, 62, 63, 64])
+    known = with_profiles(made_up(2), n_validation=[61, 62, 63, 64])
     known.class_names = NAMES
     found = known.in_order(["owl", "cat", "dog", "fox"])
     for name, one in found.profiles.items():
         before = known.profiles[name]
-        assert one.judged == [64, 61, 62, 63]
+        assert one.n_validation == [64, 61, 62, 63]
         for numbers in ("powers", "others", "gains"):
             turned = {key: [*each[1:], each[0]] for key, each in getattr(one, numbers).items()}
             assert turned == getattr(before, numbers)

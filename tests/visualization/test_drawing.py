@@ -11,8 +11,10 @@ from notebooks import kernel, run, shows_a_picture
 from surveyed import finding
 
 from captum_classpattern import Pattern, plot_grid, plot_patterns
-from captum_classpattern.visualization import plot_curves, plot_heat_map, plot_maps
+from captum_classpattern.visualization import plot_maps
+from captum_classpattern.visualization.curves import plot_curves
 from captum_classpattern.visualization.drawing import rc_context, wrap
+from captum_classpattern.visualization.heat_map import plot_heat_map
 
 NAME = r"$\frac{$_a"  # names come from files, and are no formulas
 IMAGES = torch.rand(9, 1, 8, 8)

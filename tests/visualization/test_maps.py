@@ -72,7 +72,7 @@ def test_each_row_shows_canvas_maps_patterns_and_captions(show, lines, unfitted)
                 assert np.abs(drawn[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
 
 
-@pytest.mark.parametrize("scale", ["method", 0.25])
+@pytest.mark.parametrize("scale", [None, 0.25])
 def test_maps_share_one_stated_scale(scale, unfitted):
     given = grid(show="maps", scale=scale)
     figure, axes = plot_maps(**given)
@@ -87,7 +87,7 @@ def test_maps_share_one_stated_scale(scale, unfitted):
             assert float(label.removeprefix(sign)) == pytest.approx(high, rel=0.05)
     maps[1][1] = None  # a failed method does not change the scale of the others
     _, axes = plot_maps(**given)
-    if scale == "method":
+    if scale is None:
         assert limits(axes[0, 2])[1] == pytest.approx(quantile(maps[0][1]))
 
 
@@ -176,7 +176,6 @@ def last_map(values):
 
 two_channels = Pattern(torch.zeros(2, 8, 8), torch.zeros(1, 8, 8), 0)
 REFUSALS = {
-    "scale": maps(scale="column"),
     "a scale of 0": maps(scale=0),
     "show": maps(show="all"),
     "no rows": maps(canvases=[]),

@@ -10,8 +10,9 @@ from surveyed import finding
 
 from captum_classpattern import Pattern, plot_grid
 from captum_classpattern.surveys import Survey
-from captum_classpattern.visualization import heat_map, plot_heat_map
+from captum_classpattern.visualization import heat_map
 from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.heat_map import plot_heat_map
 
 PETS = ["ant", "bee", "cat"]
 

@@ -125,7 +125,6 @@ REFUSALS = {
     "no patterns": plot([]),
     "one pattern": plot(ONE),
     "a tensor as trigger": plot(trigger=torch.ones(1, 8, 8)),
-    "an empty trigger": plot(trigger=pattern_of(mask=torch.zeros(1, 8, 8))),
     "two channels": lambda: plot_patterns(
         network(128), [pattern_of(1, torch.rand(2, 8, 8))], torch.rand(9, 2, 8, 8), [0] * 9
     ),
