@@ -16,6 +16,7 @@ from captum_classpattern.classifier import Classifier, device_and_dtype, logits_
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     LabelledImages,
+    accuracy_of,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -156,7 +157,6 @@ def measure(
         task = families.ScanTask(model, sample, n_classes, settings, place)
         patterns = families.search_patches(task)
         further = {name: families.search_further(name, task) for name in CHANGES}
-    correct = float((predicted == sample.known_labels).float().mean())
     precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
         powers={
@@ -164,7 +164,7 @@ def measure(
             for size in SIZES
         },
         judged=judged,
-        accuracy=None if images.labels is None else correct,
+        accuracy=None if images.labels is None else accuracy_of(predicted, sample),
         images=len(sample),
         others={name: powers for name, (powers, _, _) in further.items()},
         gains={name: gains for name, (_, gains, _) in further.items()},

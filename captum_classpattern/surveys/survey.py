@@ -44,6 +44,7 @@ from captum_classpattern.images import (
     ImagesAndLabels,
     LabelledImages,
     Labels,
+    accuracy_of,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -332,7 +333,7 @@ def _describe(
     for_a_folder: bool,
 ) -> dict[str, Any]:
     """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
-    predicted, labels = task.scorer.predicted, held_out.labels
+    predicted = task.scorer.predicted
     return {
         "settings": {
             "model": hash_of_model(task.model),
@@ -340,7 +341,7 @@ def _describe(
             "predictions": hash_of(predicted.tolist()),
         },
         "provenance": attribute_of(task.model, "provenance") or {},
-        "accuracy": None if labels is None else float((predicted == labels).float().mean()),
+        "accuracy": None if held_out.labels is None else accuracy_of(predicted, held_out),
         "n_classes": n_classes,
         "classes": list(classes),
         "search_images": search.counts,
