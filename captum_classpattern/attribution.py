@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import as_arguments, check_pixels
+from captum_classpattern._validation import check_pixels
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
@@ -383,7 +383,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         masks_only: bool = False,
     ) -> PoolSearch:
         """Searches the canvases at the largest area."""
-        arguments = as_arguments(additional_forward_args)
+        arguments = additional_forward_args  # None, one, or a tuple of them
+        if not isinstance(arguments, tuple):
+            arguments = () if arguments is None else (arguments,)
         if self._baselines.labels is None:
             self._check_accuracy = False  # the labels will be the model's predictions
         self._baselines = ensure_labels(
