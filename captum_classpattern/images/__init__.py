@@ -300,10 +300,7 @@ class LabelledImages(Dataset[Any]):
         names = ClassNames.of(classifier, count, class_names)
         labels, own_names = self.labels, None if names is None else names.names
         if labels is not None:
-            source = self.description or "the images"
-            labels, own_names = renumber(
-                labels, self.class_names, self.numbering, names, count, source
-            )
+            labels, own_names = renumber(self, names, count)
         return replace(self, labels=labels, class_names=own_names, numbering="numbers")
 
     def names_for(

@@ -14,7 +14,7 @@ from torch.nn.functional import batch_norm, conv2d
 
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.adapters.cifar_resnets import (
-    Block,
+    BasicBlock,
     BottleneckBlock,
     CifarResNet,
     PreActBlock,
@@ -172,7 +172,7 @@ def small_network(block):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [4, 8, 16])
 @pytest.mark.parametrize(
-    ("made", "plain"), [(Block, basic), (BottleneckBlock, basic), (PreActBlock, pre_activated)]
+    ("made", "plain"), [(BasicBlock, basic), (BottleneckBlock, basic), (PreActBlock, pre_activated)]
 )
 def test_blocks_by_their_formula(made, plain, channels, stride):
     network = small_network(made)
@@ -227,7 +227,7 @@ def test_the_whole_network_from_its_parts(name):
     assert expected.shape == (2, 7)
 
 
-@pytest.mark.parametrize("block", [PreActBlock, Block, BottleneckBlock])
+@pytest.mark.parametrize("block", [PreActBlock, BasicBlock, BottleneckBlock])
 def test_deep_lift_can_explain_them(block):
     """It refuses a ReLU module that is called several times."""
     image = torch.rand(1, 3, 16, 16, requires_grad=True)
