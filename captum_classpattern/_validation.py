@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 MAX_NAMES = 10  # in a message
-MAX_SCALE = 10  # pixels beyond it are bytes, not in [0, 1] with something added
 
 
 class ArgumentTypeError(TypeError):
@@ -36,19 +35,13 @@ def check_options(function: str, options: Mapping[str, Any], known: type) -> Non
 def import_named(name: str, shown: str) -> Callable[..., Any]:
     """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
-    parts = module_name.split(".")
-    if parts[-1] == "py" or not all(map(str.isidentifier, parts)):
-        raise ValueError(
-            f"{shown}: {module_name!r} is not a module: give MODULE:NAME, with dots and without "
-            ".py, such as package.module:name"
-        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise ImportError(
-                f"{shown}: there is no module {error.name!r}; run this in the folder that has it, "
-                "or set PYTHONPATH"
+                f"{shown}: there is no module {error.name!r}: give MODULE:NAME, with dots and "
+                "without .py; run this in the folder that has it, or set PYTHONPATH"
             ) from error
         raise ImportError(
             f"{shown}: {module_name} imports {error.name!r}, which is not installed"
@@ -114,7 +107,7 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: boo
         hint = "these look like normalised images: give plain pixels, and let the model normalise "
         hint += "them: pass `mean` and `std`, or wrap it in PixelClassifier(model, mean, std)"
         if low >= 0:
-            hint = "divide by 255" if high > MAX_SCALE else "scale or clamp them"
+            hint = "divide bytes by 255, and scale or clamp floats"
         elif slack:
             hint += "; with captum's NoiseTunnel, pass stdevs=0.05 or less"
         raise ValueError(

@@ -21,14 +21,7 @@ from captum_classpattern.classifier import (
     warn_if_guessing,
 )
 from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.images import (
-    Images,
-    LabelledImages,
-    Labels,
-    accuracy_of,
-    ensure_labels,
-    predictions,
-)
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import PoolSearch
 from captum_classpattern.optimization.search import Solver
@@ -422,7 +415,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 predicted = predictions(
                     self.forward_func, baselines, like=canvases, batch_size=batch_size
                 )
-            accuracy = accuracy_of(predicted, baselines)
+            accuracy = baselines.accuracy_of(predicted)
             if accuracy > guessing_below(baselines.known_labels, n_classes) + DOUBT:
                 return
             if len(baselines) == len(self._baselines):  # there are no others

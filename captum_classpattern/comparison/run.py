@@ -31,7 +31,7 @@ from captum_classpattern.comparison.task import (
     images_for,
     other_images_of,
 )
-from captum_classpattern.images import ImagesAndLabels, LabelledImages, accuracy_of
+from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.power import Scorer
 
@@ -314,7 +314,7 @@ def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict
     """The share of the held-out images that each model classifies correctly."""
     accuracies = {}
     for (name, scorer), count in zip(scorers.items(), n_classes):
-        accuracies[name] = accuracy = accuracy_of(scorer.predicted, scorer.images)
+        accuracies[name] = accuracy = scorer.images.accuracy_of(scorer.predicted)
         shown = f"held-out images (model {name!r})"
         warn_if_guessing(accuracy, scorer.images.known_labels, count, shown)
     return accuracies

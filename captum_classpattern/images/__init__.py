@@ -29,7 +29,7 @@ from captum_classpattern.images.source import READ_AT_ONCE, ImageSource, evenly_
 
 __all__ = [
     "Images", "ImagesAndLabels", "LabelledImages", "Labels",
-    "accuracy_of", "ensure_labels", "evenly_spaced", "hash_of_images", "predictions",
+    "ensure_labels", "evenly_spaced", "hash_of_images", "predictions",
 ]  # fmt: skip
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages is a Dataset
@@ -195,6 +195,10 @@ class LabelledImages(Dataset[Any]):
         names = self.class_names or ()
         named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
         return {name: counted[i] for i, name in distinct_names(named).items()}
+
+    def accuracy_of(self, predicted: Tensor) -> float:
+        """The share of the images whose class is predicted correctly."""
+        return int((predicted == self.known_labels).sum()) / len(self)
 
     def with_labels(self, labels: Labels) -> "LabelledImages":
         """The same images with other labels."""
@@ -398,11 +402,6 @@ def predictions(
         outputs = outputs_for(forward_func, batch.to(device, dtype))
         predicted.append(outputs.argmax(1).cpu())
     return torch.cat(predicted)
-
-
-def accuracy_of(predicted: Tensor, images: LabelledImages) -> float:
-    """The share of labelled images whose class is predicted correctly."""
-    return int((predicted == images.known_labels).sum()) / len(images)
 
 
 def hash_of_images(images: LabelledImages) -> str:

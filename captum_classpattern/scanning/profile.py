@@ -16,7 +16,6 @@ from captum_classpattern.classifier import Classifier, device_and_dtype, logits_
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     LabelledImages,
-    accuracy_of,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -164,7 +163,7 @@ def measure(
             for size in SIZES
         },
         judged=judged,
-        accuracy=None if images.labels is None else accuracy_of(predicted, sample),
+        accuracy=None if images.labels is None else sample.accuracy_of(predicted),
         images=len(sample),
         others={name: powers for name, (powers, _, _) in further.items()},
         gains={name: gains for name, (_, gains, _) in further.items()},
