@@ -107,7 +107,7 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: boo
         hint = "these look like normalised images: give plain pixels, and let the model normalise "
         hint += "them: pass `mean` and `std`, or wrap it in PixelClassifier(model, mean, std)"
         if low >= 0:
-            hint = "divide bytes by 255, and scale or clamp floats"
+            hint = "divide by 255" if high > 10 else "scale or clamp them"
         elif slack:
             hint += "; with captum's NoiseTunnel, pass stdevs=0.05 or less"
         raise ValueError(

@@ -106,7 +106,7 @@ def check_names(names: Any, count: int | None) -> Sequence[str]:
         )
     if count not in (None, len(names)):
         raise ValueError(
-            f"there are {len(names)} names of classes, but the model has {count} classes: give one "
+            f"{len(names)} class names were given, but the model has {count} classes: give one "
             "name for each class, in the order of the model's outputs"
         )
     return tuple(names)
