@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 MAX_NAMES = 10  # in a message
-MAX_SCALE = 10  # pixels beyond it are bytes, not in [0, 1] with something added
 
 
 class ArgumentTypeError(TypeError):
@@ -36,19 +35,13 @@ def check_options(function: str, options: Mapping[str, Any], known: type) -> Non
 def import_named(name: str, shown: str) -> Callable[..., Any]:
     """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
-    parts = module_name.split(".")
-    if parts[-1] == "py" or not all(map(str.isidentifier, parts)):
-        raise ValueError(
-            f"{shown}: {module_name!r} is not a module: give MODULE:NAME, with dots and without "
-            ".py, such as package.module:name"
-        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise ImportError(
-                f"{shown}: there is no module {error.name!r}; run this in the folder that has it, "
-                "or set PYTHONPATH"
+                f"{shown}: there is no module {error.name!r}: give MODULE:NAME, with dots and "
+                "without .py; run this in the folder that has it, or set PYTHONPATH"
             ) from error
         raise ImportError(
             f"{shown}: {module_name} imports {error.name!r}, which is not installed"
@@ -74,10 +67,7 @@ def import_optional(name: str, *, required: bool = True) -> Any:
                 f"this needs {name}, which is not installed: pip install "
                 f"'captum_classpattern[{name}]'"
             ) from error
-        raise ImportError(
-            f"{name} is installed, but can't be imported ({error}): see its documentation for what "
-            "it needs"
-        ) from error
+        raise
 
 
 def check_float_tensor(value: Any, name: str, form: str) -> None:
@@ -117,10 +107,9 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: boo
         hint = "these look like normalised images: give plain pixels, and let the model normalise "
         hint += "them: pass `mean` and `std`, or wrap it in PixelClassifier(model, mean, std)"
         if low >= 0:
-            hint = "divide by 255" if high > MAX_SCALE else "scale or clamp them"
+            hint = "divide by 255" if high > 10 else "scale or clamp them"
         elif slack:
-            hint += "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too "
-            hint += "much for pixels: pass stdevs=0.05 or less"
+            hint += "; with captum's NoiseTunnel, pass stdevs=0.05 or less"
         raise ValueError(
             f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}: {hint}"
         )
@@ -179,11 +168,6 @@ def check_labels(labels: Tensor | None, classes: int, name: str) -> None:
     )
 
 
-def _quoted(name: str) -> str:
-    """The name of an argument in backticks, so that the command line can print its option."""
-    return f"`{name}`" if name.isidentifier() else name
-
-
 def is_whole(value: Any) -> bool:
     """Whether the value is an integer (Python's or NumPy's) and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
@@ -192,13 +176,13 @@ def is_whole(value: Any) -> bool:
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raises an error unless the value is a whole number from ``least``."""
     if not is_whole(value) or value < least:
-        raise ValueError(f"{_quoted(name)} must be a whole number from {least}, got {value!r}")
+        raise ValueError(f"`{name}` must be a whole number from {least}, got {value!r}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raises an error unless the value is a number above 0."""
     if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
-        raise ValueError(f"{_quoted(name)} must be a number above 0, got {value!r}")
+        raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
 
 
 def check_seed(seed: Any) -> int:
@@ -206,14 +190,6 @@ def check_seed(seed: Any) -> int:
     if not is_whole(seed) or not 0 <= seed < 2**63:
         raise ValueError(f"`seed` must be a whole number from 0 to 2**63 - 1, got {seed!r}")
     return int(seed)
-
-
-def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
-    """Captum's additional arguments (None, one, or a tuple of them) as a tuple."""
-    if additional_forward_args is None:
-        return ()
-    is_tuple = isinstance(additional_forward_args, tuple)
-    return additional_forward_args if is_tuple else (additional_forward_args,)
 
 
 def check_area(area: Any) -> None:
@@ -247,11 +223,6 @@ def join_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
     """The names, separated by commas; after so many, only how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def summary_of(error: object) -> str:
-    """What an error says before its first blank line, after which long lists may follow."""
-    return str(error).strip().partition("\n\n")[0]
 
 
 def similar_names(name: str, known: Iterable[str]) -> str:

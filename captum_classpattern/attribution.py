@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import as_arguments, check_pixels
+from captum_classpattern._validation import check_pixels
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
@@ -376,7 +376,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         masks_only: bool = False,
     ) -> PoolSearch:
         """Searches the canvases at the largest area."""
-        arguments = as_arguments(additional_forward_args)
+        arguments = additional_forward_args  # None, one, or a tuple of them
+        if not isinstance(arguments, tuple):
+            arguments = () if arguments is None else (arguments,)
         if self._baselines.labels is None:
             self._check_accuracy = False  # the labels will be the model's predictions
         self._baselines = ensure_labels(
@@ -413,7 +415,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 predicted = predictions(
                     self.forward_func, baselines, like=canvases, batch_size=batch_size
                 )
-            accuracy = float((predicted == baselines.known_labels).float().mean())
+            accuracy = baselines.accuracy_of(predicted)
             if accuracy > guessing_below(baselines.known_labels, n_classes) + DOUBT:
                 return
             if len(baselines) == len(self._baselines):  # there are no others

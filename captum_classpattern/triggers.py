@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sized
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -217,15 +219,18 @@ def _checked_shape(shape: Shape) -> Shape:
     return shape[0], shape[1], shape[2]
 
 
+@dataclass(frozen=True, eq=False)
 class PoisonedDataset(Dataset[tuple[Tensor, int]]):
     """A data set in which some images carry a trigger and its target label; see :func:`poison`."""
 
-    def __init__(
-        self, dataset: Dataset[Any], trigger: Trigger, target: int, poisoned: list[int]
-    ) -> None:
-        self.dataset, self.trigger, self.target = dataset, trigger, target
-        self.poisoned = poisoned
-        self._chosen = frozenset(poisoned)
+    dataset: Dataset[Any]
+    trigger: Trigger
+    target: int
+    poisoned: list[int]
+
+    @cached_property
+    def _chosen(self) -> frozenset[int]:
+        return frozenset(self.poisoned)
 
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
@@ -268,19 +273,13 @@ def poison(
         >>> len(dirty.poisoned), {dirty[i][1] for i in dirty.poisoned}
         (5, {0})
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"rate is the share of poisoned images, in (0, 1), got {rate}")
     labels = torch.tensor([int(dataset[i][1]) for i in range(len(cast(Sized, dataset)))])
     candidates = torch.nonzero(labels != target).flatten()
     count = round(rate * len(labels))
-    if count == 0:
+    if not (0 < rate < 1 and 0 < count <= len(candidates)):
         raise ValueError(
-            f"rate {rate} of {len(labels)} images rounds to none: choose a higher rate"
-        )
-    if count > len(candidates):
-        raise ValueError(
-            f"rate {rate} asks for {count} poisoned images, but only {len(candidates)} of "
-            f"{len(labels)} are not of class {target}: choose a lower rate"
+            f"`rate` must be in (0, 1) and ask for 1 to {len(candidates)} images, as many as are "
+            f"not of class {target}, got {rate}, which asks for {count} of {len(labels)}"
         )
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
     chosen: list[int] = candidates[order[:count]].sort().values.tolist()

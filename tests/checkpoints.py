@@ -70,7 +70,8 @@ def said(classifier):
     reported["normalisation"] = reported["normalisation"]["from"]
     if renamed := [*reported.get("renamed", {}).items()]:
         reported["renamed"] = f"{len(renamed)} such as {' to '.join(min(renamed))}"
-    reported |= {"first class": classifier.classes[0], "classes": len(classifier.classes)}
+    classes = classifier.classes or []
+    reported |= {"first class": "".join(classes[:1]), "classes": len(classes)}
     return "; ".join(f"{name}: {reported[name]}" for name in sorted(reported) if reported[name])
 
 

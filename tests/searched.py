@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 
-from captum_classpattern._validation import as_arguments
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import LabelledImages
@@ -31,7 +30,7 @@ def search_masks(
     ids = number_features(settings.feature_mask, canvases, settings.areas)
     with preserve_state(net, settings.seed):
         streams = [Stream(target) for target in targets]
-        arguments = as_arguments(additional_forward_args)
+        arguments = () if additional_forward_args is None else (additional_forward_args,)
         settings = replace(settings, feature_mask=ids)
         search = begin_search(net, canvases, streams, source, settings, arguments)
         search.finish()

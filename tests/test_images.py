@@ -197,6 +197,26 @@ def test_it_never_changes_and_copies_with_other_fields_are_made_by_replace():
     assert other.source is source.source
 
 
+def test_a_copy_with_another_source_has_all_of_its_images():
+    part = LabelledImages(IMAGES, LABELS).subset([3, 1])
+    other = dataclasses.replace(part, source=IMAGES[5:7])
+    assert torch.equal(other.images, IMAGES[5:7])
+    assert other.labels.tolist() == [1, 1]
+    assert other.hashes == LabelledImages(IMAGES[5:7]).hashes
+    assert torch.equal(part.images, IMAGES[[3, 1]])
+    with pytest.raises(ValueError, match="3 images, so its labels must have shape"):
+        dataclasses.replace(part, source=IMAGES[:3])
+
+
+def test_another_name_for_the_same_images_shares_what_was_read():
+    source = LabelledImages(BYTES, LABELS)
+    named = LabelledImages.of(source, argument="baselines")
+    assert named.images.data_ptr() == source.images.data_ptr()
+    assert vars(pickle.loads(pickle.dumps(source)).source).keys() == {
+        field.name for field in dataclasses.fields(source.source)
+    }
+
+
 def test_hashes_recognise_copies_in_any_precision():
     image, other = IMAGES[:1], IMAGES[:1].clone()
     other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
@@ -373,7 +393,8 @@ def test_neither_an_item_nor_a_repr_loads_other_items():
     assert len(next(iter(DataLoader(source, batch_size=2)))) == 2
     assert data.loaded == {0, 1, 3}
     assert source.labels is not None
-    assert repr(source) == "LabelledImages(10 images 3x4x5, 7 classes, plain)"
+    assert repr(source) == "LabelledImages(10 images 3x4x5, plain)"
+    assert repr(source.subset([1, 3])) == "LabelledImages(2 images 3x4x5, 1 classes, plain)"
 
 
 def test_the_sampler_of_a_loader_is_followed():

@@ -11,13 +11,6 @@ from captum_classpattern.adapters.load import load_model
 from captum_classpattern.adapters.weights import Weights, find_weights, load_network
 
 __all__ = [
-    "CheckpointFile",
-    "Format",
-    "LoadOptions",
-    "LoadedNetwork",
-    "Weights",
-    "check_arch_from_file",
-    "find_weights",
-    "load_model",
-    "load_network",
-]
+    "CheckpointFile", "Format", "LoadOptions", "LoadedNetwork", "Weights",
+    "check_arch_from_file", "find_weights", "load_model", "load_network",
+]  # fmt: skip

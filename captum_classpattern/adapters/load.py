@@ -4,11 +4,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
 from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
@@ -20,10 +18,9 @@ from captum_classpattern.adapters.interface import (
     LoadedNetwork,
     LoadOptions,
 )
-from captum_classpattern.classifier import PixelClassifier, device_and_dtype, warn
+from captum_classpattern.classifier import PixelClassifier, warn
 from captum_classpattern.classifier.class_names import check_names, file_safe, placeholders
 
-USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
 MAX_SIDE = 4096  # pixels
 MAX_NAME = 80  # characters of a model's name in that of a folder
 
@@ -67,7 +64,8 @@ def load_model(
             dict: ``-1``, ``0``, ``"logits"``. Default: None.
         trust_pickle (bool): Also opens files that run their author's code. Default: False.
         class_names (Sequence[str], optional): The names of the classes, in the order of the
-            model's outputs. Default: None (from the source, else "class 0", "class 1", ...).
+            model's outputs. Default: None (from the source; else "class 0", "class 1", ... if
+            it says how many there are).
 
     Returns:
         *PixelClassifier*: In eval mode, on the CPU, with ``.class_names``, ``.input_size`` and
@@ -124,8 +122,7 @@ def load_model(
         class_ids=loaded.class_ids,
         provenance={**provenance, **loaded.details, "normalisation": normalisation},
     )  # fmt: skip
-    count = loaded.details.get("num_classes") or _count_by_running(classifier)
-    names = loaded.class_names
+    count, names = loaded.details.get("num_classes"), loaded.class_names
     if class_names is not None:
         names = check_names(class_names, count)
     elif count and len(names or ()) != count:  # none, or those of another data set
@@ -174,20 +171,6 @@ def _possible_size(value: Any) -> tuple[int, int, int] | None:
     possible = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in value)
     channels, height, width = value
     return (channels, height, width) if possible and channels in (1, 3) else None
-
-
-def _count_by_running(classifier: PixelClassifier) -> int | None:
-    """How many classes the network has, from running it on an image of a size that it takes."""
-    kernel = next((p for p in classifier.parameters() if p.ndim == 4), None)
-    channels = 3 if kernel is None else int(kernel.shape[1])
-    usual = [(channels, side, side) for side in USUAL_SIDES]
-    _, dtype = device_and_dtype(classifier, torch.zeros(1))
-    for size in [classifier.input_size] if classifier.input_size else usual:
-        # an error is that of a network for other sizes, or with more arguments
-        with suppress(Exception), torch.no_grad():
-            _, count = classifier(torch.zeros(1, *size, dtype=dtype)).shape
-            return int(count)
-    return None
 
 
 def is_pretrained(source: str) -> bool:

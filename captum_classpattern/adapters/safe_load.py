@@ -39,16 +39,12 @@ REFUSAL = (
     "safetensors.torch.save_model(model, path)). Only if you trust the file as you would trust a "
     "program, pass `trust_pickle=True`."
 )
+ARCHIVE = "an archive: unpack it, and give the checkpoint inside"
 OTHER_FILES = {  # by their first bytes
     b"<": "a web page, as a failed or blocked download leaves it",
     b"version https://git-lfs": "a git-lfs pointer, not the file that it points to",
     b"{": "JSON text",
-    b"\x1f\x8b": "compressed with gzip: unpack it first",
-    b"BZh": "compressed with bzip2: unpack it first",
-    b"\xfd7zXZ": "compressed with xz: unpack it first",
-    b"7z\xbc\xaf": "a 7z archive: unpack it first",
-    b"Rar!": "a RAR archive: unpack it first",
-    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!"), ARCHIVE),
 }
 
 
@@ -202,8 +198,6 @@ class CheckpointFile:
         for start, meaning in OTHER_FILES.items():
             if head.lstrip().startswith(start):
                 raise ValueError(f"{path} is not a checkpoint: it is {meaning}")
-        if b"ustar" in head[257:265]:
-            raise ValueError(f"{path} is a tar archive: unpack it, and give the checkpoint inside")
         is_pickle = False
         with suppress(Exception), path.open("rb") as file:  # whatever else it may be
             operations = itertools.islice(pickletools.genops(file), MAX_OPERATIONS)

@@ -29,6 +29,16 @@ REMEDY = (
 )
 
 
+def simplified(name: str) -> str:
+    """Without case, and with spaces, underscores and hyphens alike."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def parts_of(name: str) -> list[str]:
+    """The parts of a description with commas."""
+    return [part.strip() for part in name.split(",") if part.strip()]
+
+
 class ClassNames:
     """The names of a classifier's classes in the order of their numbers, which may be descriptions
     with commas, such as "tench, Tinca tinca"; and other names, such as WordNet ids."""
@@ -43,16 +53,11 @@ class ClassNames:
     ) -> "ClassNames | None":
         """The names of a classifier's classes: those that its user gives, else its own; None if it
         has none, or only placeholders. An error unless there are ``count``, if that is known."""
-        ids = attribute_of(classifier, "class_ids")
+        ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         if given is not None:
             return cls(check_names(given, count), ids)
-        names = attribute_of(classifier, "class_names")
-        if names and count not in (None, len(names)):
-            raise ValueError(
-                f"the model names {len(names)} classes, but it has {count} outputs: give a name "
-                "for each output, in their order"
-            )
-        return cls(names, ids) if names and list(names) != placeholders(len(names)) else None
+        names = check_names(own, count) if own else ()
+        return cls(names, ids) if [*names] != placeholders(len(names)) else None
 
     def find(self, name: str) -> int:
         """The number of the class that has this name or id; else, of that which has it apart from
@@ -66,7 +71,7 @@ class ClassNames:
             if fitting:
                 listed = " and ".join(f"{number} ({self.names[number]})" for number in fitting)
                 raise ValueError(f"{name!r} fits the classes {listed}: give the number instead")
-        parts = dict.fromkeys(part for full in self.names for part in _parts(full))
+        parts = dict.fromkeys(part for full in self.names for part in parts_of(full))
         raise ValueError(f"the model has no class {name!r}{suggest_names(name, parts)}")
 
     def misplaced(self, given: Mapping[int, str]) -> dict[int, int]:
@@ -84,7 +89,7 @@ class ClassNames:
         levels: list[Mapping[str, list[int]]] = [defaultdict(list) for _ in range(3)]
         for number, name in enumerate(self.names):
             exact = [name, *self.ids[number : number + 1]]
-            spellings = exact, map(simplified, exact), map(simplified, _parts(name))
+            spellings = exact, map(simplified, exact), map(simplified, parts_of(name))
             for numbers, names in zip(levels, spellings):
                 for spelling in set(names):
                     numbers[spelling].append(number)
@@ -138,7 +143,7 @@ def name_of(classifier: Any, number: int) -> str | None:
 
 def as_file_name(name: str) -> str:
     """A class's name as a part of a file name: the first part of a description, shortened."""
-    return file_safe(next(iter(_parts(name)), name))[:MAX_LENGTH]
+    return file_safe(next(iter(parts_of(name)), name))[:MAX_LENGTH]
 
 
 def file_safe(text: str) -> str:
@@ -182,17 +187,14 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
 
 
 def renumber(
-    labels: Tensor, folders: Sequence[str] | None, numbering: str,
-    names: ClassNames | None, count: int, source: str,
-) -> tuple[Tensor, tuple[str, ...] | None]:  # fmt: skip
-    """The labels of images with a classifier's class numbers, and the names of the classes.
-
-    ``folders`` names the classes of the images, ``names`` and ``count`` are the classifier's, and
-    ``source`` says where the images are from.
-    """
-    present = sorted(set(labels.tolist()))
-    if folders is None or numbering == "numbers":
-        return labels, _keep_numbers(folders or (), present, names, count, source)
+    images: Any, names: ClassNames | None, count: int
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    """The labels of a LabelledImages with the numbers of a classifier's ``count`` classes, which
+    may have names; and the names of the classes."""
+    labels, source = images.labels, images.description or "the images"
+    present, folders = sorted(set(labels.tolist())), images.class_names or ()
+    if images.class_names is None or images.numbering == "numbers":
+        return labels, _keep_numbers(folders, present, names, count, source)
     folders = [*folders, *(str(number) for number in range(len(folders), present[-1] + 1))]
     if names is None:
         if len(folders) != count:
@@ -201,7 +203,7 @@ def renumber(
                 f"{source} has images of {len(present)} classes ({listed}), but the model has "
                 f"{count:,} classes and no names for them: {REMEDY}"
             )
-        if numbering == "alphabetical":
+        if images.numbering == "alphabetical":
             warn(
                 f"the model does not name its {count} classes: they are taken in the "
                 f"alphabetical order of the folders of {source} ({join_names(folders)}); if "
@@ -218,20 +220,16 @@ def renumber(
             problems.append(str(error))
             continue
         if other := [folders[n] for n, taken in numbers.items() if taken == meant]:
-            problems.append(
-                f"{other[0]!r} and {folders[number]!r} are both the model's class {meant} "
-                f"({names.names[meant]})"
-            )
+            same = f"are both the model's class {meant} ({names.names[meant]})"
+            problems.append(f"{other[0]!r} and {folders[number]!r} {same}")
         numbers[number] = meant
     if not problems:
         return torch.tensor([numbers[label] for label in labels.tolist()]), names.names
-    ordered = numbering == "dataset" or all(re.fullmatch(WORDNET_ID, name) for name in folders)
-    if not ordered or len(folders) != count:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
+    if not (by_id or images.numbering == "dataset") or len(folders) != count:
         raise ValueError(
             f"{len(problems)} of {len(present)} classes of {source} can't be matched to the "
-            f"model's {count:,} classes: {'; '.join(problems[:3])}{more}. Rename the folders, or "
-            f"{REMEDY}"
+            f"model's {count:,} classes ({problems[0]}). Rename the folders, or {REMEDY}"
         )
     warn(
         f"the names of the {count} classes of {source} are not all the model's ({problems[0]}): "
@@ -257,11 +255,9 @@ def _keep_numbers(
         )
     matches = [re.fullmatch(NUMBERED, folder) for folder in folders[:count]]
     if names is None:
-        named_by_folders = placeholders(count)
-        for number, match in enumerate(matches):
-            if not match or match[2]:
-                named_by_folders[number] = match[2] if match else folders[number]
-        return None if named_by_folders == placeholders(count) else tuple(named_by_folders)
+        own = [match[2] if match else folder for folder, match in zip(folders, matches)]
+        own += [""] * (count - len(own))
+        return tuple(n or label_of(i) for i, n in enumerate(own)) if any(own) else None
     named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
     others = [
         f"{folders[number]} (the model's class {number} is {names.names[number]})"
@@ -274,16 +270,6 @@ def _keep_numbers(
             Notice,
         )
     return names.names
-
-
-def simplified(name: str) -> str:
-    """Without case, and with spaces, underscores and hyphens alike."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
-
-
-def _parts(name: str) -> list[str]:
-    """The parts of a description with commas."""
-    return [part.strip() for part in name.split(",") if part.strip()]
 
 
 def common_names(

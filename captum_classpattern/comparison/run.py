@@ -351,10 +351,9 @@ def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict
     """The share of the held-out images that each model classifies correctly."""
     accuracies = dict[str, float | None]()
     for (name, scorer), count in zip(scorers.items(), n_classes):
-        labels = scorer.images.known_labels
-        accuracy = float((scorer.predicted == labels).double().mean())
-        warn_if_guessing(accuracy, labels, count, f"held-out images (model {name!r})")
-        accuracies[name] = accuracy
+        accuracies[name] = accuracy = scorer.images.accuracy_of(scorer.predicted)
+        shown = f"held-out images (model {name!r})"
+        warn_if_guessing(accuracy, scorer.images.known_labels, count, shown)
     return accuracies
 
 

@@ -1,11 +1,9 @@
 """Images with their classes: one type for tensors, data sets, loaders and folders."""
 
-import copy
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -27,13 +25,7 @@ from captum_classpattern.classifier.class_names import (
     renumber,
 )
 from captum_classpattern.classifier.fingerprints import hash_of
-from captum_classpattern.images.source import (
-    READ_AT_ONCE,
-    ImageSource,
-    as_floats,
-    evenly_spaced,
-    split,
-)
+from captum_classpattern.images.source import READ_AT_ONCE, ImageSource, evenly_spaced, in_batches
 
 __all__ = [
     "Images", "ImagesAndLabels", "LabelledImages", "Labels",
@@ -45,21 +37,18 @@ Labels: TypeAlias = Tensor | Sequence[int] | None
 ImagesAndLabels: TypeAlias = "Images | tuple[Images, Labels]"
 
 
-class LazyLabels:
-    """The field ``labels`` of LabelledImages: int64 (N,), or None if there are none. Those of a
-    data set are read when they are first asked for."""
+class LabelsField:
+    """The field ``labels`` of LabelledImages: int64 (N,), or None if there are none. Without labels
+    that were given, these are those of the source, which reads them when they are first needed."""
 
     def __get__(self, images: Any, owner: Any = None) -> Tensor | None:
         if images is None:  # of the class: the field's default
             return None
-        values = vars(images)
-        if values["labels"] is None:
-            values["labels"] = images.source.labels_at(images.places, images.argument)
-        labels: Tensor | None = values["labels"]
-        return labels
+        labels: Tensor | None = images.given_labels
+        return images.source.labels if labels is None else labels
 
-    def __set__(self, images: Any, labels: Labels) -> None:
-        vars(images)["labels"] = labels
+    def __set__(self, images: Any, labels: Labels) -> None:  # by the constructor alone
+        object.__setattr__(images, "given_labels", labels)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,8 +77,6 @@ class LabelledImages(Dataset[Any]):
             ``3_dog``; ``"dataset"``, by the order in which a data set lists its classes.
             Default: "dataset".
         argument (str): What error messages call the images. Default: "images".
-        places (Sequence[int], optional): Which images of the source these are. Default: None (all,
-            or the indices of a SubsetRandomSampler).
         duplicates_dropped (int): How many images :meth:`halves` and :meth:`without` dropped.
             Default: 0.
 
@@ -111,13 +98,12 @@ class LabelledImages(Dataset[Any]):
     """
 
     source: Any
-    labels: LazyLabels = LazyLabels()
+    labels: LabelsField = LabelsField()
     class_names: Sequence[str] | None = None
     description: str = ""
     _: KW_ONLY
     numbering: str = "dataset"
     argument: str = "images"
-    places: Any = None
     duplicates_dropped: int = 0
 
     def __post_init__(self) -> None:
@@ -126,13 +112,11 @@ class LabelledImages(Dataset[Any]):
                 f"numbering must be one of {', '.join(NUMBERINGS)}, got {self.numbering!r}"
             )
         if not isinstance(self.source, ImageSource):
-            object.__setattr__(self, "source", ImageSource(self.source, self.argument))
-        if self.places is None:
-            object.__setattr__(self, "places", self.source.places)
+            object.__setattr__(self, "source", ImageSource.of(self.source, self.argument))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
-        if (labels := vars(self)["labels"]) is not None:
-            object.__setattr__(self, "labels", parse_labels(labels, len(self), self.argument))
+        if (given := vars(self)["given_labels"]) is not None:
+            object.__setattr__(self, "labels", parse_labels(given, len(self), self.argument))
 
     @classmethod
     def of(
@@ -151,57 +135,36 @@ class LabelledImages(Dataset[Any]):
             images, labels = images
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
-        theirs = vars(images)["labels"]  # not images.labels, which would read a data set
-        named = replace(images, argument=argument, labels=theirs if labels is None else labels)
+        given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
+        named = replace(images, argument=argument, labels=given)
         if labels is not None or model is None or images.class_names is None:
             return named
         return named.for_classifier(model, class_names)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.source.places)
 
     def __getitem__(self, index: int) -> Any:
-        try:
-            number = range(len(self))[operator.index(index)]
-        except IndexError:
-            raise IndexError(f"{self.argument} has {len(self)} images, but no {index}") from None
-        images, labels = self.source.read([self.places[number]], self.argument)
-        if (given := vars(self)["labels"]) is not None:
+        number = operator.index(index)
+        images, labels = self.source.read([self.source.places[number]])
+        if (given := vars(self)["given_labels"]) is not None:
             labels = given[[number]]
         elif labels is not None:
             labels = parse_labels(labels, 1, self.argument)
         return images[0] if labels is None else (images[0], int(labels[0]))
 
     def __repr__(self) -> str:
-        size = "x".join(map(str, self.source.shape or ()))
+        size = "x".join(map(str, self.source.memory.shape or ()))
         parts = [f"{len(self)} images {size}".rstrip()]
-        if vars(self)["labels"] is not None:  # a data set is not read for this
-            parts.append(f"{len(self.counts)} classes")
-        elif self.in_memory:
-            parts.append("no labels")
+        if self.in_memory or vars(self)["given_labels"] is not None:  # a data set is not read
+            parts.append("no labels" if self.labels is None else f"{len(self.counts)} classes")
         return f"LabelledImages({', '.join(filter(None, [*parts, self.description]))})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: images that were read stay here, since their source goes along."""
-        return {name: value for name, value in vars(self).items() if name != "images"}
-
-    @cached_property
+    @property
     def images(self) -> Tensor:
         """All images as one Tensor (N, C, H, W) of floats in [0, 1]."""
-        if self.in_memory:
-            return as_floats(self._pixels)
-        images = None  # torch.cat would need twice the memory
-        for start, batch in zip(range(0, len(self), READ_AT_ONCE), self.in_order()):
-            images = batch.new_empty(len(self), *self.shape) if images is None else images
-            images[start : start + len(batch)] = batch
-        return torch.empty(0, *self.shape) if images is None else images
-
-    @property
-    def _pixels(self) -> Tensor:
-        """The images as they are in memory."""
-        pixels: Tensor = self.source.images.detach()
-        is_all = self.places == range(len(pixels))
-        return pixels if is_all else pixels[list(self.places)]
+        floats: Tensor = self.source.floats
+        return floats
 
     @property
     def known_labels(self) -> Tensor:
@@ -217,10 +180,7 @@ class LabelledImages(Dataset[Any]):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
-        if self.source.shape is None:
-            self.take([0])
-        shape: tuple[int, ...] = self.source.shape
-        return shape
+        return self.source.memory.shape or tuple(self.take([0]).shape[1:])
 
     @property
     def in_memory(self) -> bool:
@@ -236,6 +196,10 @@ class LabelledImages(Dataset[Any]):
         named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
         return {name: counted[i] for i, name in distinct_names(named).items()}
 
+    def accuracy_of(self, predicted: Tensor) -> float:
+        """The share of the images whose class is predicted correctly."""
+        return int((predicted == self.known_labels).sum()) / len(self)
+
     def with_labels(self, labels: Labels) -> "LabelledImages":
         """The same images with other labels."""
         return replace(self, labels=labels)
@@ -247,7 +211,7 @@ class LabelledImages(Dataset[Any]):
             chosen = torch.arange(len(self))[chosen.cpu()]
         numbers, labels = chosen.long().tolist(), self.labels
         labels = None if labels is None else labels[numbers]
-        return replace(self, places=[self.places[i] for i in numbers], labels=labels)
+        return replace(self, source=self.source.part(numbers), labels=labels)
 
     def of_class(self, target: int) -> "LabelledImages":
         """The images of one class."""
@@ -264,7 +228,9 @@ class LabelledImages(Dataset[Any]):
 
     def in_one_tensor(self) -> "LabelledImages":
         """The same images, all loaded into memory."""
-        return self if self.in_memory else self._moved(self.images)
+        if self.in_memory:
+            return self
+        return replace(self, source=self.source.moved(self.images))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
         """The same images, moved once to a device and a precision (uint8 stays uint8). They stay
@@ -272,18 +238,12 @@ class LabelledImages(Dataset[Any]):
         it is used."""
         if not self.in_memory:
             return self
-        pixels = self._pixels
+        pixels = self.source.pixels
         try:
-            return self._moved(pixels.to(device, dtype if pixels.is_floating_point() else None))
+            moved = pixels.to(device, dtype if pixels.is_floating_point() else None)
         except torch.OutOfMemoryError:
             return self
-
-    def _moved(self, images: Tensor) -> "LabelledImages":
-        """The same labels and names over a copy of the images, with the hashes of these."""
-        source = copy.copy(self.source)
-        source.images = images
-        source.hashes = dict(enumerate(self.hashes))
-        return replace(self, source=source, places=range(len(images)))
+        return replace(self, source=self.source.moved(moved))
 
     @property
     def hashes(self) -> list[str]:
@@ -292,22 +252,20 @@ class LabelledImages(Dataset[Any]):
 
         A copy in half precision, or after a random augmentation, has another hash.
         """
-        hashes: dict[int, str] = self.source.hashes
-        for batch in split([place for place in self.places if place not in hashes], READ_AT_ONCE):
-            self.source.read(batch, self.argument)
-        return [hashes[place] for place in self.places]
+        hashes: list[str] = self.source.hashes
+        return hashes
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some of the images as one Tensor of floats in [0, 1]."""
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        images: Tensor = self.source.read([self.places[i] for i in indices], self.argument)[0]
+        images: Tensor = self.source.read([self.source.places[i] for i in indices])[0]
         return images
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """All images in batches of at most 32."""
         size = min(batch_size or READ_AT_ONCE, READ_AT_ONCE)
-        return map(self.take, split(range(len(self)), size))
+        return map(self.take, in_batches(range(len(self)), size))
 
     def for_classifier(
         self, classifier: Classifier, class_names: Sequence[str] | None = None
@@ -346,10 +304,7 @@ class LabelledImages(Dataset[Any]):
         names = ClassNames.of(classifier, count, class_names)
         labels, own_names = self.labels, None if names is None else names.names
         if labels is not None:
-            source = self.description or "the images"
-            labels, own_names = renumber(
-                labels, self.class_names, self.numbering, names, count, source
-            )
+            labels, own_names = renumber(self, names, count)
         return replace(self, labels=labels, class_names=own_names, numbering="numbers")
 
     def names_for(

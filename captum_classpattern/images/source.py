@@ -1,6 +1,8 @@
 """Tensors, data sets and loaders, read by the places of their images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +17,129 @@ READ_AT_ONCE = 32  # most images that are loaded at once
 TRIED = 8  # items of a data set that are compared with its list of labels
 
 
+@dataclass
+class Memory:
+    """What is known of the images that were read, by their places."""
+
+    shape: tuple[int, ...] | None = None
+    hashes: dict[int, str] = field(default_factory=dict)
+    labels: dict[int, int | None] = field(default_factory=dict)  # of the items of a data set
+
+
+@dataclass(frozen=True, eq=False)
 class ImageSource:
-    """A Tensor of images or a data set, read by places. It remembers the shape, hashes and labels
-    of what was read; all images that are derived from it share them.
+    """Some of the images of a Tensor or a data set, by their places in it. Parts of a source share
+    its memory, so that nothing is read again for labels or hashes."""
 
-    ``places`` are all of its images, or those of a loader's sampler. An error if they can't be read
-    by index, or the sampler is unclear.
-    """
+    images: Any
+    places: Sequence[int]
+    argument: str
+    collate: Callable[[list[Any]], Any] = data.default_collate
+    memory: Memory = field(default_factory=Memory)
 
-    def __init__(self, images: Any, argument: str = "images") -> None:
+    @classmethod
+    def of(cls, images: Any, argument: str) -> "ImageSource":
+        """All images of a Tensor, data set or loader, or those of its sampler; an error if they
+        can't be read by index, or the sampler is unclear."""
         if isinstance(images, str | Path):
             raise ArgumentTypeError(
                 f"got the path {str(images)!r} as {argument}: read it by "
                 "cp.load_images(path, size=...)"
             )
         is_loader = isinstance(images, data.DataLoader)
-        self.images: Any = images.dataset if is_loader else images
-        self.collate = images.collate_fn if is_loader else data.default_collate
-        indexed = hasattr(self.images, "__getitem__") and hasattr(self.images, "__len__")
-        if isinstance(self.images, data.IterableDataset | Mapping) or not indexed:
+        items = images.dataset if is_loader else images
+        indexed = hasattr(items, "__getitem__") and hasattr(items, "__len__")
+        if isinstance(items, data.IterableDataset | Mapping) or not indexed:
             raise ArgumentTypeError(
                 f"{argument} must be a Tensor (N, C, H, W), or a Dataset or DataLoader with a "
-                "length and access by index (the search shuffles), got "
-                f"{type(self.images).__name__}"
+                f"length and access by index (the search shuffles), got {type(items).__name__}"
             )
-        self.shape: tuple[int, ...] | None = None
-        if isinstance(self.images, Tensor):
-            check_pixels(self.images, argument, allow_bytes=True)
-            self.shape = tuple(self.images.shape[1:])
-        if len(self.images) == 0:
+        if isinstance(items, Tensor):
+            check_pixels(items, argument, allow_bytes=True)
+            return cls(items, range(len(items)), argument, memory=Memory(tuple(items.shape[1:])))
+        if len(items) == 0:
             raise ValueError(f"{argument} has no images")
-        self.hashes: dict[int, str] = {}
-        self.labels: dict[int, int | None] = {}  # of the items of a data set
-        self.places: Sequence[int] = range(len(self.images))
-        batches: Any = images.batch_sampler if is_loader else None
-        sampler: Any = batches.sampler if type(batches) is data.BatchSampler else batches
-        is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
-        if type(sampler) is data.SubsetRandomSampler:
-            self.places = list(sampler.indices)
-        elif is_loader and not (is_plain and len(sampler) == len(self.places)):
-            raise ValueError(
-                f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the "
-                "search can't follow: give a torch.utils.data.Subset, or a loader of it with a "
-                "batch_size"
-            )
+        if not is_loader:
+            return cls(items, range(len(items)), argument)
+        return cls(items, sampled_places(images, argument), argument, images.collate_fn)
 
-    def read(self, places: Sequence[int], argument: str) -> tuple[Tensor, Any]:
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: not the floats, which can be read again."""
+        return {name: value for name, value in vars(self).items() if name != "floats"}
+
+    def part(self, indices: Sequence[int]) -> "ImageSource":
+        """Some of these images, by their indices among them."""
+        return replace(self, places=[self.places[i] for i in indices])
+
+    def moved(self, images: Tensor) -> "ImageSource":
+        """A copy of these images in a Tensor, with the hashes of the originals."""
+        memory = Memory(self.memory.shape, dict(enumerate(self.hashes)))
+        return ImageSource(images, range(len(images)), self.argument, memory=memory)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images of a Tensor, as they are."""
+        pixels: Tensor = self.images.detach()
+        is_all = self.places == range(len(pixels))
+        return pixels if is_all else pixels[list(self.places)]
+
+    @cached_property
+    def floats(self) -> Tensor:
+        """All images as floats in [0, 1]."""
+        if isinstance(self.images, Tensor):
+            return as_floats(self.pixels)
+        batches = [self.read(batch)[0] for batch in in_batches(self.places)]
+        return torch.cat(batches) if batches else torch.empty(0, *(self.memory.shape or ()))
+
+    @property
+    def hashes(self) -> list[str]:
+        """The hashes of the images; those that were read before are not read again."""
+        known = self.memory.hashes
+        for batch in in_batches([place for place in self.places if place not in known]):
+            self.read(batch)
+        return [known[place] for place in self.places]
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The labels of a data set, or None if its items have none. If it lists them, as
+        torchvision's do, only a few items are read, to see whether they have these labels."""
+        if isinstance(self.images, Tensor) or self._read_labels(self.places[:1]) in ([], [None]):
+            return None
+        if (listed := listed_labels(self.images)) is not None:
+            tried = [self.places[i] for i in evenly_spaced(len(self.places), TRIED)]
+            if self._read_labels(tried) == listed[tried].tolist():
+                return listed[list(self.places)]
+        labels = self._read_labels(self.places)
+        return None if None in labels else torch.tensor(labels)
+
+    def _read_labels(self, places: Sequence[int]) -> list[int | None]:
+        """The labels of the items at these places."""
+        known = self.memory.labels
+        for batch in in_batches([place for place in places if place not in known]):
+            images, labels = self.read(batch)
+            none = [None] * len(images)
+            parsed = None if labels is None else parse_labels(labels, len(images), self.argument)
+            known.update(zip(batch, none if parsed is None else parsed.tolist()))
+        return [known[place] for place in places]
+
+    def read(self, places: Sequence[int]) -> tuple[Tensor, Any]:
         """The images at these places, in [0, 1], and the labels that come with them, if any."""
         if isinstance(self.images, Tensor):  # its pixels were checked when it came
-            images, labels = as_floats(self.images.detach()[list(places)]), None
+            images, labels = self.images.detach()[list(places)], None
         else:
-            images, labels = self._collated(places, argument)
-            check_pixels(images, argument, allow_bytes=True)
-            images = as_floats(images)
-        shape = tuple(images.shape[1:])
-        self.shape = self.shape or shape
-        if shape != self.shape:
-            raise ValueError(f"{argument} must be of one shape, got {self.shape} and {shape}")
-        missing = [i for i, place in enumerate(places) if place not in self.hashes]
+            images, labels = self._collated(places)
+            check_pixels(images, self.argument, allow_bytes=True)
+        images, known, shape = as_floats(images), self.memory, tuple(images.shape[1:])
+        known.shape = known.shape or shape
+        if shape != known.shape:
+            raise ValueError(f"{self.argument} must be of one shape, got {known.shape} and {shape}")
+        missing = [i for i, place in enumerate(places) if place not in known.hashes]
         if missing:
             on_cpu = images.cpu()  # all in one piece
-            self.hashes.update((places[i], image_hash(on_cpu[i])) for i in missing)
+            known.hashes.update((places[i], image_hash(on_cpu[i])) for i in missing)
         return images, labels
 
-    def _collated(self, places: Sequence[int], argument: str) -> tuple[Tensor, Any]:
+    def _collated(self, places: Sequence[int]) -> tuple[Tensor, Any]:
         """A batch of a data set's items; errors say what these should be."""
         read_many = getattr(self.images, "__getitems__", None)
         items = read_many(list(places)) if read_many else [self.images[place] for place in places]
@@ -91,40 +152,33 @@ class ImageSource:
                 raise TypeError(f"got a {type(images).__name__}{held}")
         except (TypeError, RuntimeError) as error:
             raise ArgumentTypeError(
-                f"the items of {argument} don't make a batch ({error}): each must be an image "
+                f"the items of {self.argument} don't make a batch ({error}): each must be an image "
                 "Tensor (C, H, W), or a pair of it and a label, all of one size; with "
                 "torchvision, transform them by ToTensor() and Resize((height, width))"
             ) from error
         if len(images) != len(places):
             raise ValueError(
-                f"the collate_fn of {argument} made {len(images)} images of {len(places)} items: "
-                "it must keep each"
+                f"the collate_fn of {self.argument} made {len(images)} images of {len(places)} "
+                "items: it must keep each"
             )
         return images, labels
 
-    def labels_at(self, places: Sequence[int], argument: str) -> Tensor | None:
-        """The labels of a data set, or None if its items have none. If it lists them, as
-        torchvision's do, only a few items are read, to see whether they have these labels."""
-        if isinstance(self.images, Tensor) or self._read_labels(places[:1], argument) in (
-            [],
-            [None],
-        ):
-            return None
-        if (listed := listed_labels(self.images)) is not None:
-            tried = [places[i] for i in evenly_spaced(len(places), TRIED)]
-            if self._read_labels(tried, argument) == listed[tried].tolist():
-                return listed[list(places)]
-        labels = self._read_labels(places, argument)
-        return None if None in labels else torch.tensor(labels)
 
-    def _read_labels(self, places: Sequence[int], argument: str) -> list[int | None]:
-        """The labels of the items at these places. Those that were read before stay."""
-        for batch in split([place for place in places if place not in self.labels], READ_AT_ONCE):
-            images, labels = self.read(batch, argument)
-            none = [None] * len(images)
-            parsed = None if labels is None else parse_labels(labels, len(images), argument)
-            self.labels.update(zip(batch, none if parsed is None else parsed.tolist()))
-        return [self.labels[place] for place in places]
+def sampled_places(loader: data.DataLoader[Any], argument: str) -> Sequence[int]:
+    """Which items of its data set a loader gives."""
+    batches: Any = loader.batch_sampler
+    sampler: Any = batches.sampler if type(batches) is data.BatchSampler else batches
+    if type(sampler) is data.SubsetRandomSampler:
+        return list(sampler.indices)
+    places = range(len(loader.dataset))  # type: ignore[arg-type]
+    is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
+    if not (is_plain and len(sampler) == len(places)):
+        raise ValueError(
+            f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the "
+            "search can't follow: give a torch.utils.data.Subset, or a loader of it with a "
+            "batch_size"
+        )
+    return places
 
 
 def listed_labels(images: Any) -> Tensor | None:
@@ -153,5 +207,6 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     return torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
 
 
-def split(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def in_batches(indices: Sequence[int], size: int = READ_AT_ONCE) -> Iterator[Sequence[int]]:
+    """The indices in parts of this size, in their order."""
     return (indices[i : i + size] for i in range(0, len(indices), size))

@@ -163,7 +163,6 @@ def measure(
         task = families.ScanTask(model, sample, n_classes, settings, place)
         patterns = families.search_patches(task)
         further = {name: families.search_further(name, task) for name in CHANGES}
-    correct = float((predicted == sample.known_labels).float().mean())
     precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
         powers={
@@ -171,7 +170,7 @@ def measure(
             for size in SIZES
         },
         n_validation=n_validation,
-        accuracy=None if images.labels is None else correct,
+        accuracy=None if images.labels is None else sample.accuracy_of(predicted),
         images=len(sample),
         others={name: powers for name, (powers, _, _) in further.items()},
         gains={name: gains for name, (_, gains, _) in further.items()},

@@ -335,7 +335,7 @@ def _info_of(
     for_a_folder: bool,
 ) -> dict[str, Any]:
     """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
-    predicted, labels = task.scorer.predicted, held_out.labels
+    predicted = task.scorer.predicted
     return {
         "settings": {
             "model": hash_of_model(task.model),
@@ -343,7 +343,7 @@ def _info_of(
             "predictions": hash_of(predicted.tolist()),
         },
         "provenance": attribute_of(task.model, "provenance") or {},
-        "accuracy": None if labels is None else float((predicted == labels).float().mean()),
+        "accuracy": None if held_out.labels is None else held_out.accuracy_of(predicted),
         "n_classes": n_classes,
         "classes": list(classes),
         "search_images": search.counts,

@@ -357,7 +357,7 @@ class Work:
 
 def reason_of(error: BaseException) -> str:
     """Why a model failed, in words."""
-    text = _validation.summary_of(error)
+    text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
     return text if isinstance(error, OUR_ERRORS) and text else f"{type(error).__name__}: {text}"
 
 

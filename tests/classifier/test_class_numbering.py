@@ -1,5 +1,6 @@
 """LabelledImages.for_classifier: the classes of images become those of a classifier."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ def _here(tmp_path, monkeypatch):
 
 
 def folders(*names):
-    """Class folders with one image each, as grey as its place in the list."""
+    """Class folders with one image each, as grey as its place in the list; no others."""
+    shutil.rmtree("pets", ignore_errors=True)
     for place, name in enumerate(names):
         image = Image.fromarray(np.full((2, 2, 3), place, np.uint8))
         folder = Path("pets") / name
