@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
-from torchvision.models import resnet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 
 class NamedShortcut:
@@ -21,11 +21,11 @@ class NamedShortcut:
         use_functional_relu(self)
 
 
-class BasicBlock(NamedShortcut, resnet.BasicBlock):  # type: ignore[misc]
+class Block(NamedShortcut, BasicBlock):  # type: ignore[misc]
     """Two convolutions with a shortcut around them (He et al. 2015, arXiv 1512.03385)."""
 
 
-class BottleneckBlock(NamedShortcut, resnet.Bottleneck):  # type: ignore[misc]
+class BottleneckBlock(NamedShortcut, Bottleneck):  # type: ignore[misc]
     """Three convolutions with a shortcut around them."""
 
 
@@ -52,7 +52,7 @@ class PreActBlock(nn.Module):
         return shortcut + residual
 
 
-class CifarResNet(resnet.ResNet):  # type: ignore[misc]
+class CifarResNet(ResNet):  # type: ignore[misc]
     """A ResNet for 32-pixel images: begins with a 3x3 convolution of stride 1, without pooling, and
     has the names of published checkpoints."""
 
@@ -79,6 +79,6 @@ def use_functional_relu(network: Any) -> None:
 
 CIFAR_RESNETS: dict[str, tuple[Any, list[int]]] = {
     "preactresnet18": (PreActBlock, [2, 2, 2, 2]),  # BackdoorBench's; no batch norm at its end
-    "cifar_resnet18": (BasicBlock, [2, 2, 2, 2]),  # robustness's for CIFAR-10, and of many scripts
+    "cifar_resnet18": (Block, [2, 2, 2, 2]),  # robustness's for CIFAR-10, and of many scripts
     "cifar_resnet50": (BottleneckBlock, [3, 4, 6, 3]),  # robustness's for CIFAR-10
 }

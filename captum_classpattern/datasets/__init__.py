@@ -1,13 +1,21 @@
 """Folders, ``.npz`` files and torchvision's data sets as images in [0, 1] and labels."""
 
 import os
+import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from captum_classpattern._validation import Notice, check_count, is_whole, join_names
+from captum_classpattern._validation import (
+    Notice,
+    check_count,
+    is_whole,
+    join_names,
+    suggest_names,
+)
 from captum_classpattern.classifier import warn
 from captum_classpattern.datasets import sources
 from captum_classpattern.datasets.pixels import decode_all, fit
@@ -21,6 +29,7 @@ def load_images(
     *,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
+    classes: Sequence[str | int] | None = None,
     limit: int | None = None,
     seed: int = 0,
     split: str = "test",
@@ -55,6 +64,8 @@ def load_images(
             (bilinear, antialiased) until they just cover it, then cropped to it at their centre.
             Default: None (unchanged; all images must have the same size).
         channels (int, optional): 1 or 3, to make all images grey or RGB. Default: None.
+        classes (Sequence[str or int], optional): Load only these classes, by name or number;
+            their numbers stay the same. Default: None.
         limit (int, optional): Load at most this many images per class, chosen at random; without
             labels, this many in total. Default: None.
         seed (int): Seed of this choice. Default: 0.
@@ -82,13 +93,15 @@ def load_images(
         >>> import numpy as np
         >>> path = getfixture("tmp_path") / "digits.npz"
         >>> np.savez(path, x=np.zeros((4, 28, 28), np.uint8), y=[0, 1, 1, 2])
-        >>> digits = load_images(path, size=14)
+        >>> digits = load_images(path, size=14, classes=[1, 2])
         >>> digits.images.shape, digits.labels
-        (torch.Size([4, 1, 14, 14]), tensor([0, 1, 1, 2]))
+        (torch.Size([3, 1, 14, 14]), tensor([1, 1, 2]))
     """
     sides = _parse_size(size)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1, 3, or None (unchanged), got {channels!r}")
+    if classes is not None and (isinstance(classes, str) or len(classes) == 0):
+        raise ValueError(f"`classes` must be a list of names or numbers, or None, got {classes!r}")
     if limit is not None:
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
@@ -107,7 +120,7 @@ def load_images(
             f"images come from a folder, an .npz file, or 'torchvision:NAME', but "
             f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
         )
-    chosen = _choose(listing, limit, seed)
+    chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
     pixels, errors = decode_all(
         lambda place: fit(listing.load(chosen[place]), sides, channels), names, description
@@ -143,12 +156,32 @@ def _parse_size(size: Any) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def _choose(listing: sources.Listing, limit: int | None, seed: int) -> list[int]:
-    """Which images to load, in the order of the source: at most ``limit`` of each class."""
+def _choose(
+    listing: sources.Listing, classes: Sequence[str | int] | None, limit: int | None, seed: int
+) -> list[int]:
+    """Which images to load. The choice within a class does not depend on the other classes."""
     labels = listing.labels or [0] * len(listing.names)
-    if limit is None:
-        return list(range(len(labels)))
-    of_class = defaultdict[int, list[int]](list)
-    for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist():
-        of_class[labels[i]].append(i)
-    return sorted(i for members in of_class.values() for i in members[:limit])
+    chosen = list(range(len(labels)))
+    if limit is not None:
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
+        of_class = defaultdict[int, list[int]](list)
+        for i in order:
+            of_class[labels[i]].append(i)
+        chosen = sorted(i for members in of_class.values() for i in members[:limit])
+    if classes is None:
+        return chosen
+    if listing.labels is None:
+        raise ValueError(f"{listing.description} has no labels to choose classes by: leave it out")
+    names, present, wanted = listing.class_names or (), set(labels), set[int]()
+    for name in classes:
+        number = names.index(name) if name in names else -1
+        if number < 0 and re.fullmatch("[0-9]+", str(name)):
+            number = int(name)
+        if number not in present:
+            there = [names[i] if i < len(names) else str(i) for i in sorted(present)]
+            raise ValueError(
+                f"{listing.description} has no images of a class {name!r}"
+                f"{suggest_names(str(name), there)}"
+            )
+        wanted.add(number)
+    return [i for i in chosen if labels[i] in wanted]

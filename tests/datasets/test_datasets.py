@@ -204,6 +204,18 @@ def test_any_size_to_any_other(tmp_path_factory, height, width, new_height, new_
 # Which images
 
 
+def test_classes_by_name_and_number_keep_their_numbers(pets):
+    everything = load_images(pets)
+    for classes in (["dog", "cat"], [1, 2], ["1", "dog"]):
+        some = load_images(pets, classes=classes)
+        assert some.counts == {"cat": 3, "dog": 2}
+        assert torch.equal(some.images, everything.images[4:])
+        assert torch.equal(some.labels, everything.labels[4:])
+        assert some.class_names == everything.class_names
+    (pets / "dog" / "0.jpg").write_bytes(b"no image")  # not read
+    assert len(load_images(pets, classes=["bird", "cat"]).images) == 7
+
+
 def test_limit_chooses_from_each_class(pets):
     everything, state = load_images(pets), torch.get_rng_state()
     drawn = [load_images(pets, limit=2, seed=seed) for seed in range(8)]
@@ -217,6 +229,8 @@ def test_limit_chooses_from_each_class(pets):
     again = load_images(pets, limit=2, seed=3)
     assert torch.equal(again.images, drawn[3].images)
     assert any(not torch.equal(part.images, drawn[0].images) for part in drawn)
+    birds = load_images(pets, limit=2, seed=3, classes=["bird"])
+    assert torch.equal(birds.images, drawn[3].images[:2])
     assert load_images(pets, limit=100).counts == everything.counts
     assert len(load_images(pets / "bird", limit=3)) == 3  # without labels
 
@@ -240,7 +254,7 @@ def test_npz(tmp_path, layout, channels, dtype):
     assert loaded.labels.tolist() == [3, 0, 0, 2, 3]
     assert loaded.labels.dtype == torch.int64
     assert loaded.counts == {"0": 2, "2": 1, "3": 2}
-    assert load_images(tmp_path / "a.npz", size=4).images.shape == (5, channels, 4, 4)
+    assert load_images(tmp_path / "a.npz", classes=[3], size=4).images.shape == (2, channels, 4, 4)
     np.savez(tmp_path / "a.npz", x=x)
     assert load_images(tmp_path / "a.npz").labels is None
 
@@ -251,6 +265,10 @@ def test_npz(tmp_path, layout, channels, dtype):
 def written(name, data):
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_bytes(data)
+
+
+def pet_classes(*classes):
+    return lambda: load_images("pets", classes=classes)
 
 
 def of_sizes(*sizes):
@@ -298,6 +316,11 @@ REFUSALS = {
     "a size of one side": lambda: load_images("pets", size=(8,)),
     "two channels": lambda: load_images("pets", channels=2),
     "a limit of 0": lambda: load_images("pets", limit=0),
+    "classes as a text": lambda: load_images("pets", classes="cat"),
+    "no classes": pet_classes(),
+    "a class that is not there": pet_classes("emu"),
+    "a negative number": pet_classes(-1),
+    "classes without labels": lambda: load_images("pets/cat", classes=[0]),
     "another word for what to do": lambda: load_images("pets", on_error="ignore"),
     "pixels from 0 to 200": of_floats,
     "npz of a pickle": of_file("a.npz", b"\x80\x04K\x01."),
@@ -438,11 +461,10 @@ def test_torchvision_data_sets_with_a_flag_and_names():
     assert Flagged.given == ("folder", False, False)
     assert (loaded.labels.tolist(), loaded.class_names) == ([0, 1, 2, 0], ("cat", "dog", "eel"))
     assert loaded.description == "torchvision:Flagged (test)"
-    train = load_images("torchvision:Flagged", split="train")
+    train = load_images("torchvision:Flagged", split="train", classes=["eel"])
     assert Flagged.given == ("data", True, False)
-    eels = train.of_class(2)
-    assert eels.images[:, 0, 0, 0].tolist() == [0.0, pytest.approx(3 / 5)]
-    assert eels.counts == {"eel": 2}
+    assert train.images[:, 0, 0, 0].tolist() == [0.0, pytest.approx(3 / 5)]
+    assert train.counts == {"eel": 2}
 
 
 @pytest.mark.usefixtures("known")
