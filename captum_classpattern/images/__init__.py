@@ -268,13 +268,17 @@ class LabelledImages(Dataset[Any]):
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
         """The same images, moved once to a device and a precision (uint8 stays uint8). They stay
-        where they are if they are a Dataset, or too large for the device; each batch is moved when
-        it is used."""
+        where they are if they are a Dataset, or would take more than half of the device's free
+        memory; each batch is moved when it is used."""
         if not self.in_memory:
             return self
         pixels = self._pixels
+        dtype = dtype if pixels.is_floating_point() else pixels.dtype
+        memory_of = getattr(getattr(torch, device.type, None), "mem_get_info", None)
+        if memory_of and 2 * pixels.numel() * dtype.itemsize > memory_of(device)[0]:
+            return self
         try:
-            return self._moved(pixels.to(device, dtype if pixels.is_floating_point() else None))
+            return self._moved(pixels.to(device, dtype))
         except torch.OutOfMemoryError:
             return self
 

@@ -58,6 +58,30 @@ def test_a_folder_says_neither_that_pickle_is_trusted_nor_the_device():
     assert not row.keys() & {"trust_pickle", "device"}
 
 
+class Movable(nn.Module):
+    """Knows where it was moved."""
+
+    place = None
+
+    def to(self, place):
+        self.place = place
+        return self
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "place"),
+    [
+        (None, None, None),
+        (None, "cuda", "cuda"),
+        ("cpu", "cuda", "cpu"),
+        ("cuda:1", None, "cuda:1"),
+        ("cuda:1", "cuda", "cuda"),  # a worker of Ray has its own GPU alone
+    ],
+)
+def test_a_model_is_opened_where_it_should_be(own, given, place):
+    assert ModelSource("a", options={"device": own}, model=Movable()).open(given).place == place
+
+
 REFUSALS = {
     "a mean in words": lambda: manifest("path,mean\na.pt,half\n"),
     "a column too many": lambda: manifest("path,mean\na.pt,0.1,0.2\n"),
