@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from refusals import refusal
 from swept import network
+from torch import nn
 
-from captum_classpattern.surveys.sources import read_models
+from captum_classpattern.surveys.sources import ModelSource, read_models
 
 
 @pytest.fixture(autouse=True)
