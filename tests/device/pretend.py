@@ -212,9 +212,15 @@ def note_copy(target, source, non_blocking):
 
 
 class Module(getattr(backend_registration, "_DummyBackendModule", object)):
-    """What torch.pretend is; ``free`` says how much memory the device has left."""
+    """What torch.pretend is; ``free`` is how many bytes the device has left."""
 
     free = 2**30
+
+    def get_rng_state(self, device=None):  # its random numbers are the CPU's
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state, device=None):
+        pass
 
     def get_amp_supported_dtype(self):
         return [torch.bfloat16]
