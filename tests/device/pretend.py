@@ -216,7 +216,10 @@ class Module(getattr(backend_registration, "_DummyBackendModule", object)):
 
     free = 2**30
 
-    def get_rng_state(self, device=None):  # its random numbers are the CPU's
+    def manual_seed(self, seed):
+        pass  # its random numbers are the CPU's
+
+    def get_rng_state(self, device=None):
         return torch.get_rng_state()
 
     def set_rng_state(self, state, device=None):

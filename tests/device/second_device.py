@@ -161,7 +161,7 @@ SEARCHES = {
         for kind in ("positive", "negative", "noise", "white")
     ],
     "buffers only": lambda _, to: cp.explain_class(
-        OfBuffers().to(to), SEARCH, target=3, held_out=HELD_OUT, canvases="white", **QUICK
+        OfBuffers().eval().to(to), SEARCH, target=3, held_out=HELD_OUT, canvases="white", **QUICK
     ).pattern,
 }
 
