@@ -49,7 +49,9 @@ def line_of_the_package():
         frame = frame.f_back
     if frame is None:
         return "outside"
-    return f"{frame.f_code.co_filename.rpartition(PACKAGE)[2]}:{frame.f_lineno} {frame.f_code.co_name}"
+    return (
+        f"{frame.f_code.co_filename.rpartition(PACKAGE)[2]}:{frame.f_lineno} {frame.f_code.co_name}"
+    )
 
 
 def note(kind, name):
@@ -134,7 +136,9 @@ class Facts:
 def facts_of(operation):
     schema, name = operation._schema, operation.overloadpacket.__name__
     aliases = [value.alias_info for value in schema.returns if value.alias_info]
-    written = [each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write]
+    written = [
+        each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write
+    ]
     return Facts(
         name,
         [each.name for each in schema.arguments],

@@ -145,9 +145,9 @@ def learned(model, device):
 SEARCHES = {
     "attribute": lambda m, to: explainer(m).attribute(CANVASES.to(to), [0, 1, 2, 3], **QUICK),
     "attribute with arguments": attribute_with_arguments,
-    "attribute by a function that moves the images": lambda m, to: explainer(lambda x: m(x.to(to))).attribute(
-        CANVASES[:2], 0, **QUICK
-    ),
+    "attribute by a function that moves the images": lambda m, to: explainer(
+        lambda x: m(x.to(to))
+    ).attribute(CANVASES[:2], 0, **QUICK),
     "baselines that are there": lambda m, to: explainer(m, to).attribute(
         CANVASES[:1].to(to), 1, **QUICK
     ),
@@ -160,9 +160,16 @@ SEARCHES = {
         cp.select_canvases(m, SEARCH, target=2, n=2, strategy=kind)
         for kind in ("positive", "negative", "noise", "white")
     ],
-    "buffers only": lambda _, to: cp.explain_class(
-        OfBuffers().eval().to(to), SEARCH, target=3, held_out=HELD_OUT, canvases="white", **QUICK
-    ).pattern,
+    "buffers only": lambda _, to: (
+        cp.explain_class(
+            OfBuffers().eval().to(to),
+            SEARCH,
+            target=3,
+            held_out=HELD_OUT,
+            canvases="white",
+            **QUICK,
+        ).pattern
+    ),
 }
 
 
@@ -189,7 +196,9 @@ def power(model, device):
     [pattern] = explainer(network()).search(CANVASES[:1], 0, **QUICK)
     images, labels = HELD_OUT.images, HELD_OUT.labels
     return [
-        cp.predictive_power(model, pattern.to(pattern_on), images.to(on), labels.to(on)).as_columns()
+        cp.predictive_power(
+            model, pattern.to(pattern_on), images.to(on), labels.to(on)
+        ).as_columns()
         for pattern_on in ("cpu", device)
         for on in ("cpu", device)
     ]
@@ -297,18 +306,18 @@ def test_held_out_images_move_only_where_there_is_room(monkeypatch):
 # ---- waits and kernels
 
 
-def counted(kind, model, n_steps, canvases, targets, **options):
+def counted(kind, model, images, n_steps, canvases, targets, **options):
     """The waits or kernels of a search with so many rounds, by line."""
-    classifier = cp.ClassPattern(model.to(pretend.NAME), SEARCH, check_accuracy=False)
+    classifier = cp.ClassPattern(model.to(pretend.NAME), images, check_accuracy=False)
     with pretend.counting(kind) as counts:
         classifier.search(canvases.to(pretend.NAME), targets, n_steps=n_steps, **options)
     return counts
 
 
-def per_round(kind, model, first, last, *arguments, **options):
+def per_round(kind, model, images, first, last, *arguments, **options):
     """Waits or kernels in a round, and the lines where they are more in the longer search. What
     comes before the rounds is as long in both, if they are few."""
-    few, many = (counted(kind, model, n, *arguments, **options) for n in (first, last))
+    few, many = (counted(kind, model, images, n, *arguments, **options) for n in (first, last))
     return (many.total() - few.total()) / (last - first), (many - few).most_common(5)
 
 
@@ -316,14 +325,16 @@ def per_round(kind, model, first, last, *arguments, **options):
 def test_a_round_waits_for_nothing(solver, first, last):
     """But every sixteenth step, where the losses are looked at."""
     grey = torch.full((2, 1, 8, 8), 0.5)
-    waits, lines = per_round("waits", network(), first, last, grey, [0, 1], solver=solver)
+    of_search = network(), SEARCH, first, last, grey, [0, 1]
+    waits, lines = per_round("waits", *of_search, solver=solver)
     assert waits <= 0.1, lines
 
 
 @pytest.mark.parametrize(("classes", "most"), [(1, 485), (20, 25)])
 def test_kernels_of_a_round_and_class(classes, most):
     """With the demo's network, of which the documentation has the figures."""
-    model = cp.PixelClassifier(SmallResNet(classes=CLASSES), mean=0.5, std=0.25).eval()
-    canvases, targets = SEARCH.images[:classes], [number % CLASSES for number in range(classes)]
-    kernels, lines = per_round("kernels", model, 1, 3, canvases, targets)
+    model = cp.PixelClassifier(SmallResNet(classes=20), mean=0.5, std=0.25).eval()
+    pixels = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images, targets = cp.LabelledImages(pixels, torch.arange(200) % 20), [*range(classes)]
+    kernels, lines = per_round("kernels", model, images, 1, 3, pixels[:classes], targets)
     assert kernels / classes <= most, lines
