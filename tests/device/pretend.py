@@ -136,13 +136,13 @@ class Facts:
 def facts_of(operation):
     schema, name = operation._schema, operation.overloadpacket.__name__
     aliases = [value.alias_info for value in schema.returns if value.alias_info]
-    written = [
-        each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write
-    ]
+    returns_written = any(each.is_write for each in aliases)
+    arguments = {each.name: each.alias_info for each in schema.arguments}
+    written = [each for each, alias in arguments.items() if alias and alias.is_write]
     return Facts(
         name,
-        [each.name for each in schema.arguments],
-        written if any(each.is_write for each in aliases) else [],
+        [*arguments],
+        written if returns_written else [],
         any(not each.is_write for each in aliases),
         torch.Tag.pointwise in operation.tags or name in SCALARS_FROM_THE_CPU,
     )

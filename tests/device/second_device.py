@@ -137,6 +137,10 @@ def attribute_with_arguments(model, device):
     )
 
 
+def by_a_function(model, device):
+    return explainer(lambda images: model(images.to(device))).attribute(CANVASES[:2], 0, **QUICK)
+
+
 def learned(model, device):
     grey = torch.full_like(CANVASES[:2], 0.5)
     return search(model, device, grey, [0, 1], solver="learned", area=[0.2, 0.1])
@@ -145,9 +149,7 @@ def learned(model, device):
 SEARCHES = {
     "attribute": lambda m, to: explainer(m).attribute(CANVASES.to(to), [0, 1, 2, 3], **QUICK),
     "attribute with arguments": attribute_with_arguments,
-    "attribute by a function that moves the images": lambda m, to: explainer(
-        lambda x: m(x.to(to))
-    ).attribute(CANVASES[:2], 0, **QUICK),
+    "attribute by a function that moves the images": by_a_function,
     "baselines that are there": lambda m, to: explainer(m, to).attribute(
         CANVASES[:1].to(to), 1, **QUICK
     ),
@@ -194,13 +196,12 @@ def explained(model, device):
 def power(model, device):
     """Of a pattern that is on the CPU, and of images on either device."""
     [pattern] = explainer(network()).search(CANVASES[:1], 0, **QUICK)
-    images, labels = HELD_OUT.images, HELD_OUT.labels
     return [
         cp.predictive_power(
-            model, pattern.to(pattern_on), images.to(on), labels.to(on)
+            model, each, HELD_OUT.images.to(on), HELD_OUT.labels.to(on)
         ).as_columns()
-        for pattern_on in ("cpu", device)
-        for on in ("cpu", device)
+        for each in (pattern, pattern.to(device))
+        for on in DEVICES
     ]
 
 
