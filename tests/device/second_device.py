@@ -11,6 +11,7 @@ import json
 import pretend
 import pytest
 import torch
+from captum.attr import NoiseTunnel
 from scanned import made_up
 from torch import Tensor, nn
 
@@ -144,6 +145,12 @@ def learned(model, device):
     return search(model, device, grey, [0, 1], solver="learned", area=[0.2, 0.1])
 
 
+def through_noise(model, device):
+    torch.manual_seed(0)
+    how = {"nt_type": "smoothgrad", "nt_samples": 2, "stdevs": 0.05, **QUICK}
+    return NoiseTunnel(explainer(model)).attribute(CANVASES[:1].to(device), target=0, **how)
+
+
 SEARCHES = {
     "attribute": lambda m, to: explainer(m).attribute(CANVASES.to(to), [0, 1, 2, 3], **QUICK),
     "attribute with arguments": attribute_with_arguments,
@@ -154,6 +161,10 @@ SEARCHES = {
     "a pool": lambda m, to: search(m, to, keep=1, n_steps=None, budget=900),
     "two areas": lambda m, to: search(m, to, area=[0.2, 0.1]),
     "cells": lambda m, to: search(m, to, feature_mask=cp.Cells(4), area=0.2),
+    "a feature mask": lambda m, to: search(
+        m, to, feature_mask=cp.Cells(4)(CANVASES[0]).to(to), area=0.2
+    ),
+    "NoiseTunnel": through_noise,
     "the paper's loop": lambda m, to: search(m, to, solver="paper"),
     "learned": learned,
     "canvases": lambda m, to: [
@@ -246,6 +257,30 @@ def test_a_survey_and_its_folder(tmp_path):
 
     here, there = on_both(surveyed)
     assert is_same(here, there)
+
+
+def test_a_sweep_opens_checkpoints_there(tmp_path):
+    torch.manual_seed(0)
+    torch.save(SmallResNet().state_dict(), tmp_path / "net.pt")
+    described = {"arch": "captum_classpattern.demo.network:SmallResNet", "mean": 0.5, "std": 0.25}
+
+    def swept(device):
+        models = {"net": {"path": tmp_path / "net.pt", "device": device, **described}}
+        folder = tmp_path / device
+        found = cp.sweep(models, SEARCH, HELD_OUT, folder=folder, classes=[0], **WHITE)
+        assert found.failures == {}
+        [finding] = found.survey("net")
+        return plain([finding.pattern, finding.scores[0.1].as_dict()])
+
+    assert is_same(swept("cpu"), swept(pretend.NAME))
+
+
+def test_figures_of_patterns_on_either_device():
+    model = network().to(pretend.NAME)
+    patterns = search(model, pretend.NAME, CANVASES[:1])
+    patterns.append(patterns[0].to("cpu"))
+    figure, _ = cp.plot_patterns(model, patterns, HELD_OUT, use_pyplot=False)
+    assert len(figure.axes) > len(patterns)
 
 
 def test_a_pattern_moves_and_is_saved(tmp_path):
