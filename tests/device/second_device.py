@@ -266,8 +266,8 @@ def test_a_sweep_opens_checkpoints_there(tmp_path):
 
     def swept(device):
         models = {"net": {"path": tmp_path / "net.pt", "device": device, **described}}
-        folder = tmp_path / device
-        found = cp.sweep(models, SEARCH, HELD_OUT, folder=folder, classes=[0], **WHITE)
+        images = [(each.images, each.labels) for each in (SEARCH, HELD_OUT)]
+        found = cp.sweep(models, *images, folder=tmp_path / device, classes=[0], **WHITE)
         assert found.failures == {}
         [finding] = found.survey("net")
         return plain([finding.pattern, finding.scores[0.1].as_dict()])
