@@ -273,12 +273,12 @@ class LabelledImages(Dataset[Any]):
         if not self.in_memory:
             return self
         pixels = self._pixels
-        dtype = dtype if pixels.is_floating_point() else pixels.dtype
+        width = dtype.itemsize if pixels.is_floating_point() else 1
         memory_of = getattr(getattr(torch, device.type, None), "mem_get_info", None)
-        if memory_of and 2 * pixels.numel() * dtype.itemsize > memory_of(device)[0]:
+        if memory_of and 2 * width * pixels.numel() > memory_of(device)[0]:
             return self
         try:
-            return self._moved(pixels.to(device, dtype))
+            return self._moved(pixels.to(device, dtype if pixels.is_floating_point() else None))
         except torch.OutOfMemoryError:
             return self
 
