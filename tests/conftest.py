@@ -8,11 +8,12 @@ from captum_classpattern.optimization import acceleration
 collect_ignore_glob = [
     "tutorials/*",
     "check_wheel.py",
+    "device/second_device.py",
     "conftest.py",
     "cli/conftest.py",
 ]
 # folders and files of tests that run commands or processes
-AS_USERS_DO = {"cli", "project", "test_sweep", "test_sweep_ray"}
+AS_USERS_DO = {"cli", "device", "project", "test_sweep", "test_sweep_ray"}
 
 
 @pytest.fixture(autouse=True)

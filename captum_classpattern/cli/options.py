@@ -39,7 +39,7 @@ def _device(text: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=text)
+        torch.zeros(1, device=text).cpu()  # "meta" holds no values
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{text} can't be used here: {reason}") from error

@@ -234,11 +234,15 @@ class LabelledImages(Dataset[Any]):
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
         """The same images, moved once to a device and a precision (uint8 stays uint8). They stay
-        where they are if they are a Dataset, or too large for the device; each batch is moved when
-        it is used."""
+        where they are if they are a Dataset, or would take more than half of the device's free
+        memory; each batch is moved when it is used."""
         if not self.in_memory:
             return self
         pixels = self.source.pixels
+        width = dtype.itemsize if pixels.is_floating_point() else 1
+        memory_of = getattr(getattr(torch, device.type, None), "mem_get_info", None)
+        if memory_of and 2 * width * pixels.numel() > memory_of(device)[0]:
+            return self
         try:
             moved = pixels.to(device, dtype if pixels.is_floating_point() else None)
         except torch.OutOfMemoryError:

@@ -220,6 +220,7 @@ def predictive_power(
     """
     with preserve_state(forward_func, seed=0):
         source = LabelledImages.of(images, labels, forward_func)
+        pattern = pattern.to(device_and_dtype(forward_func, pattern.canvas)[0])
         sample = pattern.stamp(source.take([0]).to(pattern.canvas))
         outputs = check_classifier(forward_func, sample, [pattern.target])
         check_labels(source.labels, outputs.shape[1], source.argument)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
+from captum_classpattern.classifier import device_and_dtype
 from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.classifier.fingerprints import hash_of_model
 
@@ -31,11 +33,19 @@ class ModelSource:
     options: Mapping[str, Any] = field(default_factory=dict)
     model: Any = None
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether it is on a CUDA device, or is to be opened there."""
+        place = self.options.get("device") or device_and_dtype(self.model, torch.empty(0))[0]
+        return str(place).startswith("cuda")
+
     def open(self, device: str | None = None) -> Any:
-        """The classifier, on its own device or else this one; a plain function stays where it
-        is."""
+        """The classifier, on its own device or else this one; a plain function stays where it is.
+        With "cuda" for a model on "cuda:1", it is the first GPU: Ray numbers those of a task anew.
+        """
         options = dict(self.options)
-        place = options.pop("device", None) or device
+        own = options.pop("device", None) or device
+        place = device if str(own).startswith(f"{device}:") else own
         model = load_model(self.path, **options) if self.path else self.model
         return model.to(place) if place and isinstance(model, nn.Module) else model
 

@@ -267,7 +267,7 @@ def sweep(
     shown, options["show_progress"] = options.get("show_progress"), False  # of models, not passes
     _validation.check_options("sweep", options, SurveyOptions)
     settings = SurveySettings(**options)
-    _check_engine(engine, address, workers, needs)
+    _check_engine(engine, address, workers, needs, sources)
     check_can_resume(settings.feature_mask)
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
@@ -303,8 +303,9 @@ def sweep(
 
 
 def _check_engine(
-    engine: str, address: str | None, workers: int | None, needs: Mapping[str, Any]
-) -> None:
+    engine: str, address: str | None, workers: int | None, needs: Mapping[str, Any],
+    sources: Sequence[ModelSource],
+) -> None:  # fmt: skip
     """Raises an error unless the surveys can be run as they should, before anything is written."""
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be local or ray, got {engine!r}")
@@ -315,6 +316,12 @@ def _check_engine(
     _validation.check_count("workers", 1 if workers is None else workers)
     for name in needs.keys() & {"num_cpus", "num_gpus"}:
         _validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
+    on_gpu = [source.name for source in sources if source.needs_gpu]
+    if engine == "ray" and on_gpu and not needs.get("num_gpus"):  # all would take the first GPU
+        raise ValueError(
+            f"the model {on_gpu[0]!r} is for a GPU, but its task has none: ask for one by "
+            '`ray_options`, such as {"num_gpus": 1}, or for a share of one'
+        )
 
 
 @dataclass(frozen=True)

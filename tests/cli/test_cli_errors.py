@@ -111,6 +111,7 @@ OF_VERSIONS = {  # errors whose end depends on the versions of other packages
     "search timm:resnet19 --data images": "there is no network 'timm:resnet19' in timm; did you me",
     "search m.pt --data images --arch resnet19": "there is no network 'resnet19' in torchvision or",
     f"{EARLY} --device nonsense": "Invalid value for --device: nonsense can't be used here: ",
+    f"{EARLY} --device meta": "Invalid value for --device: meta can't be used here: Cannot copy",
 }
 
 

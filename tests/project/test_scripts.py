@@ -33,6 +33,21 @@ def test_every_script_is_in_a_document():
     assert not [each for each in scripts if f"benchmarks/{each.name}" not in named]
 
 
+@pytest.mark.script
+def test_the_report_from_a_gpu_can_be_tried_on_a_cpu(capsys):
+    tried = "--device cpu --networks demo --classes 1 2 --rounds 1"
+    imported("benchmarks", "gpu").main(tried.split())
+    tables = capsys.readouterr().out.split("\n\n")
+    assert len(tables) == 5  # the last one is empty
+    [*_, full, automatic] = tables[1].splitlines()
+    for line, precision in ((full, "full"), (automatic, "auto")):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[0] == precision
+        assert cells[1] == cells[2]
+        assert cells[4] == "0"  # pixels that differ
+    assert [line.split("|")[3].strip() for line in tables[2].splitlines()[2:]] == ["1", "2"]
+
+
 class Net(nn.Module):
     """A linear network of coarse pixels."""
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from refusals import refusal
 from swept import network
-from torch.nn import Flatten
+from torch import nn
 
-from captum_classpattern.surveys.sources import read_models
+from captum_classpattern.surveys.sources import ModelSource, read_models
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,30 @@ def test_a_folder_says_neither_that_pickle_is_trusted_nor_the_device():
     row = json.loads(json.dumps(source.as_dict()))  # NumPy's numbers are plain
     assert (row["mean"], row["std"]) == ([1.0, 1.0], [1, 2])
     assert not row.keys() & {"trust_pickle", "device", "year"}
+
+
+class Movable(nn.Module):
+    """Knows where it was moved."""
+
+    place = None
+
+    def to(self, place):
+        self.place = place
+        return self
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "place"),
+    [
+        (None, None, None),
+        (None, "cuda", "cuda"),
+        ("cpu", "cuda", "cpu"),
+        ("cuda:1", None, "cuda:1"),
+        ("cuda:1", "cuda", "cuda"),  # a worker of Ray has its own GPU alone
+    ],
+)
+def test_a_model_is_opened_where_it_should_be(own, given, place):
+    assert ModelSource("a", options={"device": own}, model=Movable()).open(given).place == place
 
 
 REFUSALS = {

@@ -291,11 +291,13 @@ def unlabelled(**settings):
     return sweep({"a": network(0)}, SEARCH[0], HELD_OUT[0], folder="out", **QUICK, **settings)
 
 
+ON_GPU = {"path": "a.pt", "device": "cuda:1"}
 AT_ONCE = {
     "another engine": lambda: run("out", two(), engine="dask"),
     "workers without Ray": lambda: run("out", two(), workers=2),
     "no cores": lambda: run("out", two(), engine="ray", workers=0),
     "words as cores": lambda: run("out", two(), ray_options={"num_cpus": "x"}),
+    "a GPU that no task has": lambda: run("out", {"a": ON_GPU}, engine="ray"),
     "no setting of a sweep": lambda: run("out", two(), resume=True),
     "no classes": lambda: run("out", two(), classes=[]),
     "names of unnamed classes": lambda: run("out", two(), classes=["cat"]),
