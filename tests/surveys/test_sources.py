@@ -94,7 +94,7 @@ REFUSALS = {
     "a number": lambda: read_models({"a": 3}),
     "a folder": lambda: read_models(["."]),
     "a manifest in JSON": lambda: read_models("m.jsonl"),
-    "a network as arch": lambda: read_models({"a": {"path": "b", "arch": Flatten}})[0].as_dict(),
+    "a network as arch": lambda: read_models({"a": {"path": "b", "arch": nn.Flatten}})[0].as_dict(),
 }
 
 
