@@ -1,7 +1,7 @@
 """Predictive power: how many held-out images the model classifies as a pattern's class."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
+    images_at_once,
     outputs_for,
     preserve_state,
 )
@@ -276,44 +277,108 @@ class Hits(NamedTuple):
     top5: int | None
 
 
+def no_arguments(n: int) -> tuple[Any, ...]:
+    """The additional arguments for n images of a classifier that takes none."""
+    return ()
+
+
+class Judged(NamedTuple):
+    """Images that are classified once they are changed; ``additional_for(n)`` gives the additional
+    arguments for n of them."""
+
+    change: Callable[[Tensor], Tensor]
+    target: int
+    images: LabelledImages
+    additional_for: Callable[[int], tuple[Any, ...]] = no_arguments
+
+
 def judge(
     forward_func: Classifier,
     pattern: Pattern,
     source: LabelledImages,
     *,
-    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
     batch_size: int | None = None,
 ) -> Hits:
-    """:func:`hits_of` of images that are stamped with a pattern as it is.
-
-    ``additional_for(n)`` gives the additional arguments for n images.
-    """
-    device, dtype = device_and_dtype(forward_func, pattern.canvas)
-    batches = source.in_order(batch_size)
-    stamped = (pattern.stamp(images.to(device, dtype)) for images in batches)
-    return hits_of(forward_func, stamped, pattern.target, additional_for)
+    """How images are classified that are stamped with a pattern as it is."""
+    judged = Judged(pattern.stamp, pattern.target, source)
+    return judge_each(forward_func, [judged], pattern.canvas, batch_size=batch_size)[0]
 
 
-def hits_of(
+def judge_each(
     forward_func: Classifier,
-    batches: Iterable[Tensor],
-    target: int,
-    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
-) -> Hits:
-    """How images are classified; the margin is 0 if there are none."""
-    hits, top5, margins = 0, None, list[float]()
-    for images in batches:
-        logits = outputs_for(forward_func, images, additional_for(len(images)))
-        hits += int((logits.argmax(1) == target).sum())  # as it predicts: float32 may be coarser
-        margins += margins_of(logits.float(), target).tolist()
-        if logits.shape[1] >= MANY_CLASSES:
-            top5 = (top5 or 0) + int((logits.topk(5).indices == target).sum())
-    return Hits(hits, math.fsum(margins) / max(1, len(margins)), top5)
+    judged: Sequence[Judged],
+    like: Tensor,
+    *,
+    batch_size: int | None = None,
+) -> list[Hits]:
+    """How the images of each are classified. They share calls, but not on a CPU, where that is no
+    faster. A classifier without parameters gets the device and precision of ``like``."""
+    place = device_and_dtype(forward_func, like)
+    most = images_at_once(place[0])
+    batches = (
+        (number, each.change(images.to(*place)), each.additional_for(len(images)))
+        for number, each in enumerate(judged)
+        for images in each.images.in_order(batch_size, most)
+    )
+    shared = 0 if place[0].type == "cpu" else min(batch_size or most, most)
+    if any(each.additional_for is not no_arguments for each in judged):
+        shared = 0
+    return _count(forward_func, batches, [each.target for each in judged], shared)
+
+
+def hits_of(forward_func: Classifier, batches: Iterable[Tensor], target: int) -> Hits:
+    """How batches of images are classified; the margin is 0 if there are none."""
+    return _count(forward_func, ((0, images, ()) for images in batches), [target], 0)[0]
+
+
+def _count(
+    forward_func: Classifier,
+    batches: Iterable[tuple[int, Tensor, tuple[Any, ...]]],
+    targets: Sequence[int],
+    shared: int,
+) -> list[Hits]:
+    """The hits for each target. Batches are the target's place, images and additional arguments, in
+    the order of the targets; up to ``shared`` images share a call. All that is counted stays on the
+    device until the end: each look at it would wait."""
+    counted, sizes, n_classes = list[Tensor](), [0] * len(targets), 0
+    for group in _joined(batches, shared):
+        parts = [images for _, images, _ in group]
+        images = torch.cat(parts) if len(parts) > 1 else parts[0]
+        outputs = outputs_for(forward_func, images, group[0][2])
+        n_classes, lengths = outputs.shape[1], [len(part) for part in parts]
+        for (place, part, _), logits in zip(group, torch.split(outputs, lengths)):
+            target, sizes[place] = targets[place], sizes[place] + len(part)
+            hit = logits.argmax(1) == target  # as it predicts: float32 may be coarser
+            five = logits.topk(min(5, n_classes)).indices == target
+            margins = margins_of(logits.float(), target)
+            counted.append(torch.stack([hit.float(), five.any(1).float(), margins]))
+    hits, five, margins = torch.cat(counted, 1).tolist() if counted else ([], [], [])
+    found, end = list[Hits](), 0
+    for size in sizes:
+        own, end = slice(end, end + size), end + size
+        top5 = int(sum(five[own])) if n_classes >= MANY_CLASSES else None
+        mean = math.fsum(margins[own]) / max(1, size)
+        found.append(Hits(int(sum(hits[own])), mean, top5))
+    return found
+
+
+def _joined(batches: Iterable[tuple[int, Tensor, Any]], most: int) -> Iterator[list[Any]]:
+    """Batches in groups of at most so many images; one that is larger is alone."""
+    group, size = list[Any](), 0
+    for batch in batches:
+        if group and size + len(batch[1]) > most:
+            yield group
+            group, size = [], 0
+        group.append(batch)
+        size += len(batch[1])
+    if group:
+        yield group
 
 
 def margins_of(logits: Tensor, target: int) -> Tensor:
     """How far the logit of a class is above the largest other one, for logits (N, K)."""
-    others = logits.index_fill(1, torch.tensor([target], device=logits.device), -torch.inf)
+    others = logits.clone()
+    others[:, target] = -torch.inf
     return logits[:, target] - others.amax(1)
 
 
