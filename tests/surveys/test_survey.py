@@ -123,20 +123,20 @@ def test_a_class_stands_out_of_all_classes_of_the_model(scores, classes, expecte
 @pytest.fixture
 def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
-    noted, original = [], ClassPattern.search
+    noted, original = [], ClassPattern.search_groups
 
-    def search(self, canvases, targets, **options):
-        noted.append((targets, options["area"], options["seed"]))
-        return original(self, canvases, targets, **options)
+    def search(self, canvases, targets, settings, **options):
+        noted.append((targets, settings.areas, settings.seed))
+        return original(self, canvases, targets, settings, **options)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(ClassPattern, "search_groups", search)
     return noted
 
 
 @pytest.mark.parametrize("kind", ["white", "positive"])
 def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
     found = surveyed(canvases={kind: 2}, classes=[0, 1], areas=(0.2, 0.1), seed=3).findings
-    assert searches == [([0, 0, 1, 1], [0.2, 0.1], 3)]
+    assert searches == [([0, 0, 1, 1], (0.2, 0.1), 3)]
     for finding in found:
         assert ("starts_iou" in finding.pattern.info) == (kind != "positive")
 
