@@ -209,8 +209,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 the model as it is. Default: "auto".
             internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
                 changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
-                at 224 pixels; on other devices all images of a step; halved if the memory is too
-                small).
+                at 224 pixels; 1,024 on other devices, 160 at 224 pixels; halved if the memory is
+                too small).
             show_progress (bool): Draws a progress bar. Default: False.
 
         Returns:

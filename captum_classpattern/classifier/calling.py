@@ -109,7 +109,8 @@ def seed_generators(seed: int) -> None:
     kind, devices = _accelerators_in_use()
     if kind is not None and devices:
         module: Any = torch.get_device_module(kind)
-        getattr(module, "manual_seed_all", module.manual_seed)(seed)  # MPS is one device
+        several = hasattr(module, "manual_seed_all")  # MPS is one device
+        (module.manual_seed_all if several else module.manual_seed)(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 

@@ -234,13 +234,10 @@ class SurveyTask:
                 select_canvases(self.model, search, None, y, size, kind, seed=seed)
                 for y, kind in pools
             ]
-            seconds = self.settings.max_seconds
-            if seconds is not None:
-                seconds *= len({kind for _, kind in pools})  # of each
             by_area = self.explainer.search_groups(
                 torch.cat(canvases),
                 [target for target, _ in pools for _ in range(size)],
-                replace(self.settings, max_seconds=seconds, show_progress=False),
+                replace(self.settings, show_progress=False),  # there is a bar over all classes
                 groups=[pool for pool in pools for _ in range(size)],
             )
             for area, patterns in by_area.items():
@@ -493,8 +490,8 @@ def explain_class(
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
             weaker, and vary from seed to seed. Default: None (7,000).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
-            kind of canvas has an equal share. Choosing the canvases and scoring come on top.
-            Default: None.
+            kind of canvas has an equal share, but white and black ones, which are searched
+            together, have one. Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
@@ -527,8 +524,9 @@ def explain_class(
     check_options("explain_class", options, SearchOptions)
     settings = SurveySettings(areas=[area], canvases=canvases, **options)
     if settings.max_seconds is not None:
-        of_each = settings.max_seconds / len(settings.canvases)
-        settings = replace(settings, max_seconds=of_each)
+        given = settings.canvases.items()  # those of one colour are searched together
+        searches = {n if kind in SOLID_COLOURS else kind for kind, n in given}
+        settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
@@ -604,12 +602,12 @@ def survey(
             passes of the budget. White canvases are all the same: each beyond the second is one
             more start of the search. Default: {"positive": 32, "white": 1, "black": 1}.
         classes_together (int, optional): Number of classes that are searched together. It changes
-            masks by rounding at most. Default: None (XX on a CPU, 32 on another device; halved if
+            masks by rounding at most. Default: None (5 on a CPU, 32 on another device; halved if
             the memory is too small).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
-        max_seconds (float, optional): Stops each group of classes and kind of canvas after that
-            time, with what was found. Default: None.
+        max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
+            are searched together, after that time, with what was found. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
         n_steps, feature_mask, seed, precision, internal_batch_size: As in

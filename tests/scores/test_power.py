@@ -13,7 +13,7 @@ from torch import nn
 from captum_classpattern import LabelledImages, Pattern, predictive_power
 from captum_classpattern.scores import PredictivePower, Scores
 from captum_classpattern.scores.intervals import newcombe, wilson
-from captum_classpattern.scores.power import Scorer, hits_of, power_of, random_pixels
+from captum_classpattern.scores.power import Scorer, _count, hits_of, power_of, random_pixels
 
 IMAGES = torch.rand(81, 1, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(81) % 3
@@ -88,6 +88,30 @@ def test_the_share_among_the_five_first_is_that_of_a_plain_loop():
     found = hits_of(lambda part: part, logits.split(7), 4)
     ranks = [row.argsort(descending=True).tolist().index(4) for row in logits]
     assert found.top5 == sum(rank < 5 for rank in ranks) > found.hits == ranks.count(0)
+
+
+@pytest.mark.parametrize("most", [0, 40, 200])
+def test_patterns_that_share_calls_get_the_hits_of_each_alone(most):
+    """As on a device that is no CPU."""
+    judged = [(1, IMAGES[:30]), (0, IMAGES[30:50]), (0, IMAGES[:0]), (2, IMAGES[20:])]
+    given, sizes = [], []
+
+    def batches():
+        for place, (_, images) in enumerate(judged):
+            for part in images.split(25) if len(images) else ():
+                given.append(len(part))
+                yield place, part, ()
+
+    def net(images):
+        sizes.append(len(images))
+        return NET(images)
+
+    found = _count(net, batches(), [target for target, _ in judged], most)
+    assert sizes == {0: given, 40: [30, 20, 25, 36], 200: [111]}.get(most, sizes)
+    for (target, images), hits in zip(judged, found):
+        alone = hits_of(NET, [images] if len(images) else [], target)
+        assert (hits.hits, hits.top5) == (alone.hits, None)
+        assert hits.margin == pytest.approx(alone.margin, abs=1e-6)
 
 
 # ---- one pattern

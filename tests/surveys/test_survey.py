@@ -141,6 +141,36 @@ def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
         assert ("starts_iou" in finding.pattern.info) == (kind != "positive")
 
 
+def test_kinds_of_one_colour_are_in_one_search_and_do_not_compete(searches):
+    kinds = {"white": 1, "positive": 3, "black": 1}
+    together = surveyed(canvases=kinds, classes=[2, 0], budget=1_000).findings
+    assert [targets for targets, *_ in searches] == [[2, 0, 2, 0], [2] * 3 + [0] * 3]
+    assert [(f.target, f.canvas) for f in together] == [(y, kind) for y in (2, 0) for kind in kinds]
+    for found in together:
+        if found.canvas != "positive":
+            assert found.pattern.canvas.unique().tolist() == [float(found.canvas == "white")]
+        kind = {found.canvas: kinds[found.canvas]}
+        [alone] = surveyed(canvases=kind, classes=[found.target], budget=1_000).findings
+        assert torch.equal(found.pattern.mask > 0, alone.pattern.mask > 0)
+        assert found.scores == alone.scores
+        steps = [each.pattern.info["settings"]["n_steps"] for each in (found, alone)]
+        assert steps[0] == steps[1]
+
+
+def test_the_number_of_classes_is_halved_where_the_memory_is_too_small(searched, monkeypatch):
+    search = SurveyTask._search_group
+
+    def full(self, group):
+        found = search(self, group)
+        if len(group) > 1:
+            raise torch.OutOfMemoryError("full")
+        return found
+
+    monkeypatch.setattr(SurveyTask, "_search_group", full)
+    assert [f.target for f in surveyed(canvases={"white": 1})] == [0, 1, 2]
+    assert searched == [[0, 1, 2], [0], [1], [2]]
+
+
 @pytest.mark.parametrize("kind", ["positive", "noise"])
 def test_a_class_gives_as_many_canvases_as_it_has_images_and_noise_takes_none(searches, kind):
     own = torch.tensor([0, 0, *[1] * 29, *[2] * 29])
