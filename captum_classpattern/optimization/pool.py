@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -32,7 +32,7 @@ from captum_classpattern.optimization.search import Search, note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 from captum_classpattern.pattern import Pattern, topk_masks
-from captum_classpattern.scores.power import Judged, judge_each, no_arguments
+from captum_classpattern.scores.power import Judged, judge_each
 
 STARTS = 2  # of a blank canvas
 SCREENING = Shrink()
@@ -154,16 +154,6 @@ class Pool:
             kept[group] = min(kept[group], keep or 1)
         return cls(settings, validation, candidates, first, copies, kept, not masks_only)
 
-    @cached_property
-    def early_images(self) -> LabelledImages:
-        """The validation images that decide half-way."""
-        return validation_subset(self.validation, EARLY_IMAGES)
-
-    @cached_property
-    def screening_images(self) -> LabelledImages:
-        """Those that decide the screening."""
-        return validation_subset(self.validation, SCREENING_IMAGES)
-
     @property
     def places(self) -> int:
         """How many candidates pass the screening for each pattern that is kept."""
@@ -184,7 +174,8 @@ class Pool:
                 "budget: give `n_steps` instead, or the solver a method passes(n_steps)"
             )
         groups = Counter((one.purse, one.group) for one in self.candidates)
-        images = len(self.screening_images), len(self.early_images)
+        subsets = (validation_subset(self.validation, n) for n in (SCREENING_IMAGES, EARLY_IMAGES))
+        images = [len(subset) for subset in subsets]
 
         def cost(n_steps: int) -> int:
             """The most passes that a class, or a canvas, can take. It does not depend on how many
@@ -339,7 +330,7 @@ class PoolSearch:
         first_masks = self._screen()
         before = self.search.passes
         for _ in self.search.run():
-            self._score(self.pool.early_images, early=True)
+            self._score(validation_subset(self.pool.validation, EARLY_IMAGES), early=True)
             self.search.drop_all_but(sorted(self.winners))
         # candidates that there was no time for keep the mask of the screening, or an empty one
         untouched = (self.search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
@@ -439,7 +430,8 @@ class PoolSearch:
         quick = self.search.anew(SCREENING, rows)
         quick.finish()
         masks[rows] = quick.masks[rows]
-        validation, losses = self.pool.screening_images, list[Tensor]()
+        losses: list[Tensor] = []
+        validation = validation_subset(self.pool.validation, SCREENING_IMAGES)
         images = on_device(validation.images, masks.device)
         at_once = 1 if masks.device.type == "cpu" else DEVICE_IMAGES // SCREENING_IMAGES
         for start in range(0, len(rows), at_once):
@@ -475,7 +467,7 @@ class PoolSearch:
                 partial(stamp, row=row),
                 objective.targets[row],
                 images,
-                partial(additional_for, row=row) if objective.additional else no_arguments,
+                partial(additional_for, row=row),
             )
             for row in rows
             if len(images := validation.without_class(objective.targets[row]))
@@ -484,7 +476,7 @@ class PoolSearch:
             self.scored_func,
             [*judged.values()],
             objective.canvases,
-            batch_size=objective.internal_batch_size,
+            objective.internal_batch_size,
         )
         passes = search.passes.tolist()
         for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):

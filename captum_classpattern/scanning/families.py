@@ -251,7 +251,7 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
             for y, value in changes.items()
         ]
         for (_, y, others, _), (hits, margin, _) in zip(
-            judged, judge_each(classifier, judged, changes[0], batch_size=at_once)
+            judged, judge_each(classifier, judged, changes[0], at_once)
         ):
             note_half_passes(len(others))
             is_other = (validation.known_labels != y).to(clean.device)

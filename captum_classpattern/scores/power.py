@@ -277,100 +277,65 @@ class Hits(NamedTuple):
     top5: int | None
 
 
-def no_arguments(n: int) -> tuple[Any, ...]:
-    """The additional arguments for n images of a classifier that takes none."""
-    return ()
-
-
 class Judged(NamedTuple):
-    """Images that are classified once they are changed; ``additional_for(n)`` gives the additional
+    """Images that are classified once they are changed. ``additional_for(n)`` gives the additional
     arguments for n of them."""
 
     change: Callable[[Tensor], Tensor]
     target: int
     images: LabelledImages
-    additional_for: Callable[[int], tuple[Any, ...]] = no_arguments
+    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: ()
 
 
-def judge(
-    forward_func: Classifier,
-    pattern: Pattern,
-    source: LabelledImages,
-    *,
-    batch_size: int | None = None,
-) -> Hits:
+def judge(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> Hits:
     """How images are classified that are stamped with a pattern as it is."""
     judged = Judged(pattern.stamp, pattern.target, source)
-    return judge_each(forward_func, [judged], pattern.canvas, batch_size=batch_size)[0]
+    return judge_each(forward_func, [judged], pattern.canvas)[0]
 
 
 def judge_each(
-    forward_func: Classifier,
-    judged: Sequence[Judged],
-    like: Tensor,
-    *,
-    batch_size: int | None = None,
+    forward_func: Classifier, judged: Sequence[Judged], like: Tensor, batch_size: int | None = None
 ) -> list[Hits]:
-    """How the images of each are classified. They share calls, but not on a CPU, where that is no
-    faster. A classifier without parameters gets the device and precision of ``like``."""
-    place = device_and_dtype(forward_func, like)
-    most = images_at_once(place[0])
-    batches = (
-        (number, each.change(images.to(*place)), each.additional_for(len(images)))
-        for number, each in enumerate(judged)
-        for images in each.images.in_order(batch_size, most)
-    )
-    shared = 0 if place[0].type == "cpu" else min(batch_size or most, most)
-    if any(each.additional_for is not no_arguments for each in judged):
-        shared = 0
-    return _count(forward_func, batches, [each.target for each in judged], shared)
-
-
-def hits_of(forward_func: Classifier, batches: Iterable[Tensor], target: int) -> Hits:
-    """How batches of images are classified; the margin is 0 if there are none."""
-    return _count(forward_func, ((0, images, ()) for images in batches), [target], 0)[0]
-
-
-def _count(
-    forward_func: Classifier,
-    batches: Iterable[tuple[int, Tensor, tuple[Any, ...]]],
-    targets: Sequence[int],
-    shared: int,
-) -> list[Hits]:
-    """The hits for each target. Batches are the target's place, images and additional arguments, in
-    the order of the targets; up to ``shared`` images share a call. All that is counted stays on the
+    """How the images of each are classified; the margin is 0 if there are none. A classifier
+    without parameters gets them with device and precision of ``like``. What is counted stays on the
     device until the end: each look at it would wait."""
-    counted, sizes, n_classes = list[Tensor](), [0] * len(targets), 0
-    for group in _joined(batches, shared):
+    place = device_and_dtype(forward_func, like)
+    counted, sizes, n_classes = list[Tensor](), [0] * len(judged), 0
+    for group in _calls(judged, *place, batch_size):
         parts = [images for _, images, _ in group]
         images = torch.cat(parts) if len(parts) > 1 else parts[0]
         outputs = outputs_for(forward_func, images, group[0][2])
         n_classes, lengths = outputs.shape[1], [len(part) for part in parts]
-        for (place, part, _), logits in zip(group, torch.split(outputs, lengths)):
-            target, sizes[place] = targets[place], sizes[place] + len(part)
+        for (place, _, _), logits in zip(group, torch.split(outputs, lengths)):
+            target, sizes[place] = judged[place].target, sizes[place] + len(logits)
             hit = logits.argmax(1) == target  # as it predicts: float32 may be coarser
-            five = logits.topk(min(5, n_classes)).indices == target
+            five = (logits.topk(min(5, n_classes)).indices == target).any(1)
             margins = margins_of(logits.float(), target)
-            counted.append(torch.stack([hit.float(), five.any(1).float(), margins]))
-    hits, five, margins = torch.cat(counted, 1).tolist() if counted else ([], [], [])
+            counted.append(torch.stack([hit.float(), five.float(), margins]))
+    hits, fives, margin = torch.cat(counted, 1).tolist() if counted else ([], [], [])
     found, end = list[Hits](), 0
     for size in sizes:
         own, end = slice(end, end + size), end + size
-        top5 = int(sum(five[own])) if n_classes >= MANY_CLASSES else None
-        mean = math.fsum(margins[own]) / max(1, size)
+        top5 = int(sum(fives[own])) if n_classes >= MANY_CLASSES else None
+        mean = math.fsum(margin[own]) / max(1, size)
         found.append(Hits(int(sum(hits[own])), mean, top5))
     return found
 
 
-def _joined(batches: Iterable[tuple[int, Tensor, Any]], most: int) -> Iterator[list[Any]]:
-    """Batches in groups of at most so many images; one that is larger is alone."""
-    group, size = list[Any](), 0
-    for batch in batches:
-        if group and size + len(batch[1]) > most:
-            yield group
-            group, size = [], 0
-        group.append(batch)
-        size += len(batch[1])
+def _calls(
+    judged: Sequence[Judged], device: torch.device, dtype: torch.dtype, batch_size: int | None
+) -> Iterator[list[tuple[int, Tensor, tuple[Any, ...]]]]:
+    """The changed images of each call, in parts: what is judged, by its place, the images, and
+    their additional arguments. On a CPU, and with such arguments, each part is alone."""
+    most, group = images_at_once(device), list[tuple[int, Tensor, tuple[Any, ...]]]()
+    for place, (change, _, source, additional_for) in enumerate(judged):
+        for images in source.in_order(batch_size, most):
+            part = place, change(images.to(device, dtype)), additional_for(len(images))
+            size = len(images) + sum(len(each) for _, each, _ in group)
+            if group and (device.type == "cpu" or part[2] or size > min(batch_size or most, most)):
+                yield group
+                group = []
+            group.append(part)
     if group:
         yield group
 
