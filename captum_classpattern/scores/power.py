@@ -306,8 +306,8 @@ def judge_each(
         images = torch.cat(parts) if len(parts) > 1 else parts[0]
         outputs = outputs_for(forward_func, images, group[0][2])
         n_classes, lengths = outputs.shape[1], [len(part) for part in parts]
-        for (place, _, _), logits in zip(group, torch.split(outputs, lengths)):
-            target, sizes[place] = judged[place].target, sizes[place] + len(logits)
+        for (number, _, _), logits in zip(group, torch.split(outputs, lengths)):
+            target, sizes[number] = judged[number].target, sizes[number] + len(logits)
             hit = logits.argmax(1) == target  # as it predicts: float32 may be coarser
             five = (logits.topk(min(5, n_classes)).indices == target).any(1)
             margins = margins_of(logits.float(), target)
