@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.features import number_features
-from captum_classpattern.optimization.pool import PoolSearch
+from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash
@@ -209,8 +209,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 the model as it is. Default: "auto".
             internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
                 changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
-                at 224 pixels; on other devices all images of a step; halved if the memory is too
-                small).
+                at 224 pixels; 1,024 on other devices, 160 at 224 pixels; halved if the memory is
+                too small).
             show_progress (bool): Draws a progress bar. Default: False.
 
         Returns:
@@ -266,10 +266,28 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        features = number_features(settings.feature_mask, canvases, settings.areas)
-        numbered = replace(settings, feature_mask=features)
+        patterns = self.search_groups(
+            canvases, targets, settings, additional_forward_args, started=started
+        )
+        return patterns if several else patterns[settings.area]
+
+    def search_groups(
+        self,
+        canvases: Tensor,
+        targets: list[int],
+        settings: SearchSettings,
+        additional_forward_args: Any = None,
+        *,
+        groups: Sequence[Hashable] | None = None,
+        started: float | None = None,
+    ) -> dict[float, list[Pattern]]:
+        """:meth:`search` with settings that are checked; canvases compete, and share a budget, if
+        they are of one of the ``groups``."""
+        started = time.perf_counter() if started is None else started
         with preserve_state(self.forward_func, settings.seed):
-            pool = self._search_pool(canvases, targets, numbered, additional_forward_args, started)
+            pool = self._search_pool(
+                canvases, targets, settings, additional_forward_args, started, groups=groups
+            )
             pools = {settings.area: pool}
             for smaller in sorted(settings.areas, reverse=True)[1:]:
                 pools[smaller] = pool = pool.at_smaller(smaller)
@@ -286,8 +304,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 "search_images_hash": combined_hash(seen),
                 "versions": versions(),
             }
-            patterns = {each: pools[each].patterns(evidence, seen) for each in settings.areas}
-        return patterns if several else patterns[settings.area]
+            return {each: pools[each].patterns(evidence, seen) for each in settings.areas}
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -347,11 +364,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
-        features = number_features(settings.feature_mask, canvases, settings.areas)
-        numbered = replace(settings, feature_mask=features)
         with preserve_state(self.forward_func, settings.seed):
             pool = self._search_pool(
-                canvases, targets, numbered, additional_forward_args, started, masks_only=True
+                canvases, targets, settings, additional_forward_args, started, masks_only=True
             )
             self.precision = pool.precision
             result = pool.masks.to(images.dtype).expand_as(images).contiguous()
@@ -372,13 +387,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         settings: SearchSettings,
         additional_forward_args: Any,
         started: float,
-        *,
-        masks_only: bool = False,
+        **how: Any,
     ) -> PoolSearch:
-        """Searches the canvases at the largest area."""
+        """Searches the canvases at the largest area, with options of :func:`begin_pool`."""
         arguments = additional_forward_args  # None, one, or a tuple of them
         if not isinstance(arguments, tuple):
             arguments = () if arguments is None else (arguments,)
+        features = number_features(settings.feature_mask, canvases, settings.areas)
         if self._baselines.labels is None:
             self._check_accuracy = False  # the labels will be the model's predictions
         self._baselines = ensure_labels(
@@ -388,16 +403,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
-        pool = PoolSearch(
-            self.forward_func,
-            canvases,
-            targets,
-            self._baselines,
-            settings,
-            arguments,
-            started=started,
-            masks_only=masks_only,
-        )
+        numbered = replace(settings, feature_mask=features)
+        pool = begin_pool(
+            self.forward_func, canvases, targets, self._baselines, numbered, arguments,
+            started=started, **how,
+        )  # fmt: skip
         if not arguments:
             self._warn_if_guessing(canvases, settings.internal_batch_size)
         pool.run()

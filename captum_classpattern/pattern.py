@@ -152,11 +152,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
         same on every device.
         """
-        k = pixels_kept(area, self.mask.shape[-2:])
-        order = torch.argsort(self.mask.flatten(), descending=True, stable=True)
-        binary = torch.zeros_like(self.mask).flatten()
-        binary[order[:k]] = 1.0
-        return replace(self, mask=binary.view_as(self.mask) * (self.mask > 0))
+        return replace(self, mask=topk_masks(self.mask, pixels_kept(area, self.mask.shape[-2:])))
 
     def at_own_area(self) -> "Pattern":
         """The binary pattern at :attr:`area`; unchanged if that is no pixel, or all of them."""
@@ -199,7 +195,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         # unknown search images stay unknown
         unknown = {"seen_file": "unknown"} if self.seen is None else {}
         tensors = {  # copies: safetensors refuses tensors that share memory
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self._tensors().items()
         }
         if self.seen:
@@ -289,6 +285,13 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
             f"choose from {1 / total:.2g} to {1 - 1 / total:.4g}, such as 0.05 for 5 %"
         )
     return k
+
+
+def topk_masks(masks: Tensor, k: int) -> Tensor:
+    """Binary masks of the k largest weights of each mask (..., H, W), see :meth:`Pattern.topk`."""
+    order = masks.flatten(-2).argsort(dim=-1, descending=True, stable=True)
+    binary = torch.zeros_like(masks).flatten(-2).scatter(-1, order[..., :k], 1.0)
+    return binary.view(masks.shape) * (masks > 0)
 
 
 def image_hash(image: Tensor) -> str:

@@ -2,6 +2,7 @@
 it was."""
 
 from captum_classpattern.classifier.calling import COUNTED as COUNTED
+from captum_classpattern.classifier.calling import DEVICE_IMAGES as DEVICE_IMAGES
 from captum_classpattern.classifier.calling import MIN_GAIN as MIN_GAIN
 from captum_classpattern.classifier.calling import MIN_LABELLED as MIN_LABELLED
 from captum_classpattern.classifier.calling import Classifier as Classifier
@@ -12,7 +13,10 @@ from captum_classpattern.classifier.calling import check_classifier as check_cla
 from captum_classpattern.classifier.calling import device_and_dtype as device_and_dtype
 from captum_classpattern.classifier.calling import find_module as find_module
 from captum_classpattern.classifier.calling import guessing_below as guessing_below
+from captum_classpattern.classifier.calling import images_at_once as images_at_once
+from captum_classpattern.classifier.calling import lacks_memory as lacks_memory
 from captum_classpattern.classifier.calling import logits_of as logits_of
+from captum_classpattern.classifier.calling import on_device as on_device
 from captum_classpattern.classifier.calling import outputs_for as outputs_for
 from captum_classpattern.classifier.calling import preserve_state as preserve_state
 from captum_classpattern.classifier.calling import seed_generators as seed_generators

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import re
@@ -25,6 +26,8 @@ Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing
 MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to guessing
 WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
+NO_MEMORY = re.compile(r"ALLOC_FAILED|out of memory")  # in errors that are no OutOfMemoryError
+CPU_IMAGES, DEVICE_IMAGES = 32, 512  # classified in one call
 WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
 COUNTED = ContextVar("COUNTED", default=True)  # whether passes count as passes of a method
 _noticed: WeakSet[Any] = WeakSet()  # models whose softmax was reported
@@ -44,12 +47,30 @@ def attribute_of(classifier: Any, name: str) -> Any:
 
 
 def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Device and precision of a classifier's parameters; those of ``like`` if it has none."""
-    module = find_module(forward_func)
-    for parameter in () if module is None else module.parameters():
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
+    """Device and precision of a classifier's parameters, else of its buffers; those of ``like`` if
+    it has none."""
+    module = find_module(forward_func) or nn.Module()
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
     return like.device, like.dtype
+
+
+def images_at_once(device: torch.device) -> int:
+    """How many images are classified in one call on a device."""
+    return CPU_IMAGES if device.type == "cpu" else DEVICE_IMAGES
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """The values on a device, without waiting for what a CUDA device is doing."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
 
 
 @contextmanager
@@ -58,8 +79,7 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
     deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
     modes = {} if module is None else {part: part.training for part in module.modules()}
-    cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if cuda_used else ()
+    kind, devices = _accelerators_in_use()
     python_state, numpy_state = random.getstate(), np.random.get_state()
     kernels = cudnn.benchmark, cudnn.deterministic
     try:
@@ -70,7 +90,8 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
             )
             module.eval()
         cudnn.benchmark, cudnn.deterministic = False, True
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        kept = torch.random.fork_rng(devices, device_type=kind)
+        with kept, torch.inference_mode(False), torch.enable_grad():
             seed_generators(seed)
             yield
     finally:
@@ -82,14 +103,27 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds the random generators of Python, NumPy, torch and the CUDA devices in use."""
+    """Seeds the random generators of Python, NumPy, torch and the accelerators in use."""
     # torch.manual_seed would also seed the devices that are not in use yet
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        for generator in torch.cuda.default_generators:
-            generator.manual_seed(seed)
+    kind, devices = _accelerators_in_use()
+    if kind is not None and devices:
+        module: Any = torch.get_device_module(kind)
+        several = hasattr(module, "manual_seed_all")  # MPS is one device
+        (module.manual_seed_all if several else module.manual_seed)(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+
+
+def _accelerators_in_use() -> tuple[str | None, Sequence[int]]:
+    """The kind of accelerator that torch has, such as "cuda" or "mps", and the numbers of its
+    devices; none where it is not in use yet."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return None, ()
+    module: Any = torch.get_device_module(accelerator)
+    in_use = getattr(module, "is_initialized", lambda: True)()
+    return accelerator.type, range(torch.accelerator.device_count() if in_use else 0)
 
 
 @contextmanager
@@ -120,12 +154,23 @@ def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
 def outputs_for(
     forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()
 ) -> Tensor:
-    """The classifier's outputs (N, K) for images (N, C, H, W), on its device."""
+    """The classifier's outputs (N, K) for images (N, C, H, W), on its device; half by half where
+    its memory is too small."""
     device, dtype = device_and_dtype(forward_func, images)
-    with torch.no_grad():
-        outputs = forward_func(images.to(device, dtype), *additional)
-    _check_logits(outputs, len(images))
-    return outputs
+    try:
+        with torch.no_grad():
+            outputs = forward_func(images.to(device, dtype), *additional)
+        _check_logits(outputs, len(images))
+        return outputs
+    except RuntimeError as error:
+        if not lacks_memory(error) or len(images) == 1:
+            raise
+    half = len(images) // 2
+    parts = [
+        outputs_for(forward_func, images[part], additional_rows(additional, part, len(images)))
+        for part in (slice(half), slice(half, None))
+    ]
+    return torch.cat(parts)
 
 
 def additional_rows(
@@ -178,7 +223,7 @@ def check_classifier(
     except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
         text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
         is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)
-        if isinstance(error, torch.OutOfMemoryError) or not is_shape:
+        if lacks_memory(error) or not is_shape:
             raise
         hint = hint_if_channels_last(sample.shape) or (
             ": are `size` and channels those that it was trained on (in Python: load_images takes "

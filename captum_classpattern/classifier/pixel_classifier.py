@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -113,7 +114,8 @@ class PixelClassifier(nn.Module):
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but `mean` "
                 f"and `std` are given for {channels}{hint_if_channels_last(images.shape)}"
             )
-        normalised = (images - self.mean.to(images)) / self.std.to(images)
+        place = images.device, images.dtype
+        normalised = (images - _at(self.mean, *place)) / _at(self.std, *place)
         result = self.model(normalised, *additional)
         return result if self.output is None else _pick(result, self.output)
 
@@ -150,6 +152,13 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
             f"`{name}` must be in units where pixels lie in [0, 1], got {value}: divide it by 255"
         )
     return tensor.view(1, -1, 1, 1)
+
+
+@lru_cache(maxsize=64)
+def _at(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy on a device that is kept, since to copy in each call would wait for the device."""
+    with torch.inference_mode(False):  # tensors from within it allow no gradients
+        return values.to(device, dtype, copy=True)
 
 
 def _pick(result: Any, output: int | str) -> Tensor:

@@ -10,7 +10,6 @@ from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
 
-CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
 LEGEND = (
     "Power: the share of held-out images of other classes that the model assigns to the class once "
     "they are stamped with the pattern (95 % Wilson interval). It beats its controls if "
@@ -62,7 +61,6 @@ def search(
             search_images,
             held_out,
             classes=searches.find_classes(classifier, search_images),
-            classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
             folder=out,
             resume=resume,
             show_progress=sys.stderr.isatty(),

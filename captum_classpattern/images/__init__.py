@@ -15,6 +15,8 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
+    images_at_once,
+    lacks_memory,
     outputs_for,
     preserve_state,
 )
@@ -245,7 +247,9 @@ class LabelledImages(Dataset[Any]):
             return self
         try:
             moved = pixels.to(device, dtype if pixels.is_floating_point() else None)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
             return self
         return replace(self, source=self.source.moved(moved))
 
@@ -266,9 +270,9 @@ class LabelledImages(Dataset[Any]):
         images: Tensor = self.source.read([self.source.places[i] for i in indices])[0]
         return images
 
-    def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
-        """All images in batches of at most 32."""
-        size = min(batch_size or READ_AT_ONCE, READ_AT_ONCE)
+    def in_order(self, batch_size: int | None = None, most: int = READ_AT_ONCE) -> Iterator[Tensor]:
+        """All images in batches of at most 32, or ``most``."""
+        size = min(batch_size or most, most)
         return map(self.take, in_batches(range(len(self)), size))
 
     def for_classifier(
@@ -400,12 +404,10 @@ def predictions(
 
     A classifier without parameters gets the images with device and precision of ``like``.
     """
-    predicted = []
-    for batch in images.in_order(batch_size):
-        device, dtype = device_and_dtype(forward_func, batch if like is None else like)
-        outputs = outputs_for(forward_func, batch.to(device, dtype))
-        predicted.append(outputs.argmax(1).cpu())
-    return torch.cat(predicted)
+    place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
+    batches = images.in_order(batch_size, images_at_once(place[0]))
+    predicted = [outputs_for(forward_func, batch.to(*place)).argmax(1) for batch in batches]
+    return torch.cat(predicted).cpu()
 
 
 def hash_of_images(images: LabelledImages) -> str:

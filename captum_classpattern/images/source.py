@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import data
 
 from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
+from captum_classpattern.classifier import on_device
 from captum_classpattern.pattern import image_hash
 
 READ_AT_ONCE = 32  # most images that are loaded at once
@@ -125,7 +126,8 @@ class ImageSource:
     def read(self, places: Sequence[int]) -> tuple[Tensor, Any]:
         """The images at these places, in [0, 1], and the labels that come with them, if any."""
         if isinstance(self.images, Tensor):  # its pixels were checked when it came
-            images, labels = self.images.detach()[list(places)], None
+            at = on_device(torch.as_tensor(places), self.images.device)
+            images, labels = self.images.detach()[at], None
         else:
             images, labels = self._collated(places)
             check_pixels(images, self.argument, allow_bytes=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_classpattern.classifier import (
@@ -18,6 +19,7 @@ from captum_classpattern.classifier import (
     additional_rows,
     device_and_dtype,
     find_module,
+    lacks_memory,
     preserve_state,
     uncounted,
 )
@@ -127,7 +129,7 @@ def _faster(
         if not bool(slope.isfinite().all()):
             raise ValueError("its gradient is not finite")
     except Exception as error:  # of any kind: this model can't do all of that
-        if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
+        if lacks_memory(error):
             raise torch.OutOfMemoryError(
                 "the device has no room for a private copy of the model: pass `precision='full'` "
                 "to search with the model as it is"
@@ -138,7 +140,8 @@ def _faster(
 
 def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
     """Folds each batch norm into the convolution directly before it, by watching one pass; an error
-    if that changes the logits, as it does where the convolution's output is also used elsewhere."""
+    if that changes the logits, as it does where the convolution's output is also used elsewhere.
+    TF32 is off: its rounding would seem to change them."""
     outputs: list[tuple[nn.Conv2d, Tensor]] = []
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -149,7 +152,8 @@ def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[A
             pairs.extend((source, part) for source, made in outputs if made is inputs[0])
 
     hooks = [part.register_forward_hook(watch) for part in module.modules()]
-    with torch.no_grad():
+    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    with torch.no_grad(), exact:
         before = call(image, *arguments)
         for hook in hooks:
             hook.remove()

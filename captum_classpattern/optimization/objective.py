@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
+from captum_classpattern.classifier import (
+    Classifier,
+    additional_rows,
+    device_and_dtype,
+    lacks_memory,
+    on_device,
+    warn,
+)
 
 NO_GRADIENT = (
     "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
@@ -84,9 +91,9 @@ class Objective:
             part = slice(start, start + (self.internal_batch_size or end))
             try:
                 loss, slope = self._pairs(masks, batch, part, bounded, gradient, colours)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
                 size = min(part.stop, end) - start
-                if size == 1:
+                if size == 1 or not lacks_memory(error):
                     raise
                 self.internal_batch_size = size // 2
                 warn(
@@ -113,7 +120,7 @@ class Objective:
         with torch.set_grad_enabled(gradient):
             logits = self.forward_func(stamped, *additional)
         target = self._targets[row][:, None]
-        log_probabilities = logits.detach().float().log_softmax(1)
+        log_probabilities = logits.detach().to(stamped.device).float().log_softmax(1)
         entropy = -log_probabilities.gather(1, target).squeeze(1)
         loss = -torch.expm1(-entropy / 2) if bounded else entropy
         if not gradient:
@@ -124,7 +131,7 @@ class Objective:
         slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
         if bounded:  # the chain rule: sqrt(p) / 2 times as much
             slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
-        (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits.dtype), allow_unused=True)
+        (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits), allow_unused=True)
         if slope is None:
             raise ValueError(NO_GRADIENT)
         if colours:
@@ -132,18 +139,13 @@ class Objective:
         return loss, (slope * difference).sum(1, keepdim=True).float()
 
 
-def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """The values on a device, without waiting for what a CUDA device is doing."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
-
-
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:
     """Adds the sum of each run of values to the total of its place, always in the same order, which
-    ``index_add_`` does not keep on CUDA."""
-    start = 0
-    for place, run in itertools.groupby(places):
-        end = start + len(list(run))
-        totals[place] += values[start:end].sum(0)
+    ``index_add_`` does not keep on CUDA; runs of one length side by side in one kernel."""
+    start, runs = 0, enumerate((place, len([*run])) for place, run in itertools.groupby(places))
+    for (length, shift), block in itertools.groupby(runs, lambda r: (r[1][1], r[1][0] - r[0])):
+        numbers = [number for number, _ in block]
+        end = start + len(numbers) * length
+        sums = values[start:end].view(len(numbers), length, *values.shape[1:]).sum(1)
+        totals[numbers[0] + shift : numbers[-1] + shift + 1].add_(sums)
         start = end

@@ -4,19 +4,22 @@ import copy
 import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_same_shape
 from captum_classpattern.classifier import (
+    DEVICE_IMAGES,
     Classifier,
     additional_rows,
     device_and_dtype,
     logits_of,
+    on_device,
 )
 from captum_classpattern.classifier.class_names import name_of
 from captum_classpattern.images import LabelledImages
@@ -28,8 +31,8 @@ from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.optimization.search import Search, note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
-from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import judge
+from captum_classpattern.pattern import Pattern, topk_masks
+from captum_classpattern.scores.power import Judged, judge_each
 
 STARTS = 2  # of a blank canvas
 SCREENING = Shrink()
@@ -38,7 +41,9 @@ PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is
 LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
 VALIDATION_STRIDE, MAX_VALIDATION = 5, 500
 SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images
-CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2  # larger steps spend their time on fresh memory pages
+# the most images in one call, and their pixels: on CPUs, more spend their time on fresh memory
+CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2
+DEVICE_BATCH, DEVICE_PIXELS = 1024, 160 * 224**2
 
 
 def split_for_validation(
@@ -82,53 +87,77 @@ def validation_subset(validation: LabelledImages, most: int) -> LabelledImages:
 
 class Candidate(NamedTuple):
     """A canvas, by its position, and the stream of baselines that it meets. Candidates of one group
-    compete; those on one canvas differ by their streams alone."""
+    compete; those on one canvas differ by their streams alone. Those of one ``purse``, a class or a
+    group, share a budget."""
 
     canvas: int
     stream: Stream
-    group: int
+    group: Hashable
+    purse: Hashable
 
 
+@dataclass(frozen=True)
 class Pool:
     """The candidates of a search, how many of each group are kept, and the images that decide: a
     short form of successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943).
 
-    A canvas of one colour has several starts: its pixels favour no place, so a small pattern may
-    settle at a wrong one. Canvases that are equal are one candidate where they compete, and further
-    starts if they are of one colour; if ``all_differ``, each is a candidate with one start. With
-    ``masks_only``, a budget is for each canvas, and equal ones share a search.
+    Attributes:
+        first (list[int]): Of each canvas the first one that is equal to it.
+        copies (Counter): How often the caller gave each of these.
+        kept (Counter): How many patterns of each group are kept.
+        scores_all (bool): Whether candidates are also scored where none can be dropped.
     """
 
-    def __init__(
-        self,
+    settings: SearchSettings
+    validation: LabelledImages
+    candidates: list[Candidate]
+    first: list[int]
+    copies: Counter[int]
+    kept: Counter[Hashable]
+    scores_all: bool
+
+    @classmethod
+    def of(
+        cls,
         canvases: Tensor,
         targets: list[int],
         settings: SearchSettings,
         validation: LabelledImages,
         *,
+        groups: Sequence[Hashable] | None = None,
         all_differ: bool = False,
         masks_only: bool = False,
-    ) -> None:
-        self.settings, self.validation, self.masks_only = settings, validation, masks_only
-        self.early_images = validation_subset(validation, EARLY_IMAGES)
-        self.screening_images = validation_subset(validation, SCREENING_IMAGES)
+    ) -> Self:
+        """The pool of canvases. Those of one class compete if ``keep`` is set, or those of one of
+        the ``groups``, each of which has the whole budget.
+
+        A canvas of one colour has several starts: its pixels favour no place, so a small pattern
+        may settle at a wrong one. Canvases that are equal are one candidate where they compete, and
+        further starts if they are of one colour; if ``all_differ``, each is a candidate with one
+        start. With ``masks_only``, a budget is for each canvas, and equal ones share a search.
+        """
         starts, keep = getattr(settings.solver, "starts", STARTS), settings.keep
-        self.places = max(SCREENED, starts)  # after the screening, for each pattern that is kept
-        self.first = list(range(len(targets)))  # of each canvas the first one that is equal to it
+        first = list(range(len(targets)))
         if (masks_only or keep) and not all_differ:
-            self.first = _first_equal(canvases, targets, settings.feature_mask)
-        self.copies = Counter(self.first if keep else set(self.first))
-        self.candidates: list[Candidate] = []
-        self.kept: Counter[int] = Counter()  # of each group
+            first = _first_equal(canvases, groups or targets, settings.feature_mask)
+        copies, kept = Counter(first if keep else set(first)), Counter[Hashable]()
+        candidates: list[Candidate] = []
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
-        for canvas in dict.fromkeys(self.first):
+        for canvas in dict.fromkeys(first):
             target = targets[canvas]
             several = blank[canvas] and not all_differ and len(validation.without_class(target))
-            count = max(starts, self.copies[canvas]) if several else 1
-            group = target if keep else canvas
-            self.candidates += [Candidate(canvas, Stream(target, n), group) for n in range(count)]
-            self.kept[group] += self.copies[canvas] if blank[canvas] else 1
-            self.kept[group] = min(self.kept[group], keep or 1)
+            count = max(starts, copies[canvas]) if several else 1
+            group = (groups or targets)[canvas] if keep else canvas
+            purse = group if masks_only or groups else target
+            candidates += [Candidate(canvas, Stream(target, n), group, purse) for n in range(count)]
+            kept[group] += copies[canvas] if blank[canvas] else 1
+            kept[group] = min(kept[group], keep or 1)
+        return cls(settings, validation, candidates, first, copies, kept, not masks_only)
+
+    @property
+    def places(self) -> int:
+        """How many candidates pass the screening for each pattern that is kept."""
+        return max(SCREENED, getattr(self.settings.solver, "starts", STARTS))
 
     def steps(self) -> int | None:
         """How many steps the solver takes on each canvas: the most that stay within a budget, which
@@ -144,25 +173,26 @@ class Pool:
                 f"solver={solver.name!r} does not say how many passes its steps take, so it has no "
                 "budget: give `n_steps` instead, or the solver a method passes(n_steps)"
             )
-        groups = Counter((one.stream.target, one.group) for one in self.candidates)
-        images = len(self.screening_images), len(self.early_images)
+        groups = Counter((one.purse, one.group) for one in self.candidates)
+        subsets = (validation_subset(self.validation, n) for n in (SCREENING_IMAGES, EARLY_IMAGES))
+        images = [len(subset) for subset in subsets]
 
         def cost(n_steps: int) -> int:
             """The most passes that a class, or a canvas, can take. It does not depend on how many
             of the validation images are of the class, so that classes with as many canvases are
             searched alike."""
-            passes, costs = solver.passes(n_steps), Counter[int]()
-            for (target, group), size in groups.items():
+            passes, costs = solver.passes(n_steps), Counter[Hashable]()
+            for (purse, group), size in groups.items():
                 taken = passes_of_group(passes, size, self.kept[group], self.places, *images)
-                costs[group if self.masks_only else target] += taken
+                costs[purse] += taken
             return max(costs.values())
 
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
         if steps == 0:
             raise ValueError(
                 f"`budget={budget}` is too small: one step on each canvas takes {cost(1)} passes"
-                f"{'' if self.masks_only else ' per class'}; give a larger `budget`"
-                f"{'' if self.masks_only else ' or fewer canvases'}"
+                f"{' per class' * self.scores_all}; give a larger `budget`"
+                f"{' or fewer canvases' * self.scores_all}"
             )
         return steps
 
@@ -191,15 +221,15 @@ class Pool:
         return best
 
 
-def _first_equal(canvases: Tensor, targets: list[int], features: Any) -> list[int]:
-    """Of each canvas the first one that is equal to it and has the same target and features."""
+def _first_equal(canvases: Tensor, groups: Sequence[Hashable], features: Any) -> list[int]:
+    """Of each canvas the first one of its group that is equal to it and has the same features."""
     parts = [canvases.detach().cpu().double().numpy()]
     if isinstance(features, Tensor):
         parts.append(features.cpu().numpy())
-    first: dict[tuple[Any, ...], int] = {}
+    first: dict[Any, int] = {}
     return [
-        first.setdefault((target, *(part[row].tobytes() for part in parts)), row)
-        for row, target in enumerate(targets)
+        first.setdefault((group, *(part[row].tobytes() for part in parts)), row)
+        for row, group in enumerate(groups)
     ]
 
 
@@ -250,8 +280,10 @@ def begin_search(
     classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, baselines)
     if settings.solver.accelerates:
         classifier = accelerated(classifier, canvases, arguments, settings.precision)
-    if batch_size is None and canvases.device.type == "cpu":
-        batch_size = max(1, min(CPU_BATCH, CPU_PIXELS // canvases[0, 0].numel()))
+    if batch_size is None:
+        on_cpu = canvases.device.type == "cpu"
+        most, pixels = (CPU_BATCH, CPU_PIXELS) if on_cpu else (DEVICE_BATCH, DEVICE_PIXELS)
+        batch_size = max(1, min(most, pixels // canvases[0, 0].numel()))
     ids = settings.feature_mask
     return Search(
         settings.solver,
@@ -266,12 +298,13 @@ def begin_search(
     )
 
 
+@dataclass(eq=False)
 class PoolSearch:
-    """The search of canvases at the largest area, which has not begun. The validation images alone
-    decide which candidates go on. With ``masks_only``, only those that may be dropped are scored,
-    see :class:`Pool` for more. ``max_seconds`` counts from ``started``, by ``time.perf_counter()``.
+    """The search of a pool at one area. The validation images alone decide which candidates go on.
 
     Attributes:
+        canvases (Tensor): Those of the candidates. A solver may change the colours of its copies.
+        scored_func (Callable): The caller's classifier, if need be its logarithm, as it is scored.
         powers (dict[int, float]): The last power of each candidate on validation images.
         margins (dict[int, float]): The mean margins on the same images.
         curves (dict[int, list]): Passes and powers of each candidate.
@@ -279,59 +312,26 @@ class PoolSearch:
         was_screened (bool): Whether there were so many candidates that a quick search came first.
     """
 
-    def __init__(
-        self,
-        forward_func: Classifier,
-        canvases: Tensor,
-        targets: list[int],
-        baselines: LabelledImages,
-        settings: SearchSettings,
-        arguments: tuple[Any, ...] = (),
-        *,
-        started: float = 0.0,
-        masks_only: bool = False,
-    ) -> None:
-        required = [] if settings.keep is None else targets
-        fit, validation = split_for_validation(baselines, settings.seed, required)
-        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
-        self.pool = Pool(
-            canvases, targets, settings, validation, all_differ=has_rows, masks_only=masks_only
-        )
-        chosen = [one.canvas for one in self.pool.candidates]
-        streams, ids = [one.stream for one in self.pool.candidates], settings.feature_mask
-        settings = replace(
-            settings,
-            n_steps=self.pool.steps(),
-            feature_mask=ids[chosen] if isinstance(ids, Tensor) else None,
-        )
-
-        def search_at(area: float) -> Search:
-            at_area = replace(settings, areas=[area])
-            return begin_search(
-                forward_func, canvases[chosen], streams, fit, at_area, arguments, started=started
-            )
-
-        self.search_at = search_at
-        self._begin(search_at(settings.area))
-        self.forward_func = self.scored_func = forward_func
-        if getattr(settings.solver, "chosen_by_margin", False):  # by logits
-            first = additional_rows(arguments, slice(1), len(canvases))
-            self.scored_func = logits_of(forward_func, canvases[:1], [], first)
-
-    def _begin(self, search: Search) -> None:
-        self.search = search
-        self.powers: dict[int, float] = {}
-        self.margins: dict[int, float] = {}
-        self.curves: dict[int, list[list[float]]] = defaultdict(list)
-        self.scored_early, self.was_screened = 0, False
+    pool: Pool
+    canvases: Tensor
+    forward_func: Classifier
+    scored_func: Classifier
+    search: Search
+    powers: dict[int, float] = field(default_factory=dict, init=False)
+    margins: dict[int, float] = field(default_factory=dict, init=False)
+    curves: dict[int, list[list[float]]] = field(
+        default_factory=lambda: defaultdict(list), init=False
+    )
+    scored_early: int = field(default=0, init=False)
+    was_screened: bool = field(default=False, init=False)
 
     def run(self) -> None:
         """Runs the search to its end."""
         first_masks = self._screen()
         before = self.search.passes
         for _ in self.search.run():
-            self._score(self.pool.early_images, early=True)
-            self.search.keep(sorted(self.winners))
+            self._score(validation_subset(self.pool.validation, EARLY_IMAGES), early=True)
+            self.search.drop_all_but(sorted(self.winners))
         # candidates that there was no time for keep the mask of the screening, or an empty one
         untouched = (self.search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
         self.search.masks = first_masks.where(untouched, self.search.masks)
@@ -340,12 +340,11 @@ class PoolSearch:
     def at_smaller(self, area: float) -> "PoolSearch":
         """The finished search at a smaller area. A pool that was screened is searched anew, since
         other canvases are good at another area; otherwise the winners go on from their masks."""
-        other = copy.copy(self)
         if self.was_screened and not self.search.stopped_early:
-            other._begin(self.search_at(area))
+            other = replace(self, search=self.search.again(area, self.canvases.clone()))
             other.run()
         else:
-            other._begin(self.search.at_area(area, sorted(self.winners)))
+            other = replace(self, search=self.search.at_area(area, sorted(self.winners)))
             other.search.finish()
             other._score(other.pool.validation)
         return other
@@ -411,7 +410,7 @@ class PoolSearch:
             if others:  # other starts: the strongest
                 other = max(others, key=self.powers.__getitem__)
                 pair = masks[[row, other]]
-                one, two = (strongest(pair, search.kept_pixels) > 0) & (pair > 0)
+                one, two = (strongest(pair, search.n_pixels) > 0) & (pair > 0)
                 info["starts_iou"] = float((one & two).sum() / (one | two).sum())
             info |= copy.deepcopy(evidence)
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
@@ -431,42 +430,93 @@ class PoolSearch:
         quick = self.search.anew(SCREENING, rows)
         quick.finish()
         masks[rows] = quick.masks[rows]
-        validation = self.pool.screening_images
-        images = validation.images.to(masks.device)
-        losses: dict[int, Tensor] = {}
-        for row in rows:
-            others = validation.known_labels != self.pool.candidates[row].stream.target
-            batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
+        losses: list[Tensor] = []
+        validation = validation_subset(self.pool.validation, SCREENING_IMAGES)
+        images = on_device(validation.images, masks.device)
+        at_once = 1 if masks.device.type == "cpu" else DEVICE_IMAGES // SCREENING_IMAGES
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            targets = [self.pool.candidates[row].stream.target for row in part]
+            others = [torch.nonzero(validation.known_labels != y).flatten() for y in targets]
+            batch = Batch(images, part, [each.tolist() for each in others])
             self.scored_early += len(batch.places)
-            mask = quick.units.at([row]).spread(masks[row : row + 1])
-            losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
-        scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
-        self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.places)))
+            pixels = quick.units.at(batch.index).spread(masks[batch.index])
+            losses.append(quick.objective.evaluate(pixels, batch, bounded=True, gradient=False)[0])
+        values = torch.cat(losses).tolist()
+        scores = {row: -math.inf if math.isnan(x) else -x for row, x in zip(rows, values)}
+        best = self.pool.best(self.search.rows, scores, self.pool.places)
+        self.search.drop_all_but(sorted(best))
         return masks
 
     def _score(self, validation: LabelledImages, *, early: bool = False) -> None:
         """Extends the curves of those that are still searched: how many validation images of other
         classes get the class with their binary masks."""
         search, objective = self.search, self.search.objective
-        passes, masks = search.passes.tolist(), search.pixel_masks
-        for row in self.pool.crowded(search.rows) if self.pool.masks_only else search.rows:
-            canvas, target = objective.canvases[row], objective.targets[row]
-            others = validation.without_class(target)
-            if not len(others):
-                continue
+        rows = search.rows if self.pool.scores_all else self.pool.crowded(search.rows)
+        binary = topk_masks(search.pixel_masks, search.n_pixels)
 
-            def additional_for(n: int, row: int = row) -> tuple[Any, ...]:
-                rows = torch.full((n,), row)
-                return additional_rows(objective.additional, rows, len(objective.canvases))
+        def stamp(images: Tensor, row: int) -> Tensor:
+            return torch.where(binary[row] > 0, objective.canvases[row].to(images), images)
 
-            hits = judge(
-                self.scored_func,
-                Pattern(canvas, masks[row], target).topk(search.area),
-                others,
-                additional_for=additional_for,
-                batch_size=objective.internal_batch_size,
+        def additional_for(n: int, row: int) -> tuple[Any, ...]:
+            every = torch.full((n,), row)
+            return additional_rows(objective.additional, every, len(objective.canvases))
+
+        judged = {
+            row: Judged(
+                partial(stamp, row=row),
+                objective.targets[row],
+                images,
+                partial(additional_for, row=row),
             )
-            note_half_passes(len(others))
-            self.powers[row], self.margins[row] = hits.hits / len(others), hits.margin
+            for row in rows
+            if len(images := validation.without_class(objective.targets[row]))
+        }
+        hits = judge_each(
+            self.scored_func,
+            [*judged.values()],
+            objective.canvases,
+            objective.internal_batch_size,
+        )
+        passes = search.passes.tolist()
+        for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):
+            note_half_passes(len(images))
+            self.powers[row], self.margins[row] = of_row.hits / len(images), of_row.margin
             self.curves[row].append([passes[row], self.powers[row]])
-            self.scored_early += len(others) * early
+            self.scored_early += len(images) * early
+
+
+def begin_pool(
+    forward_func: Classifier,
+    canvases: Tensor,
+    targets: list[int],
+    baselines: LabelledImages,
+    settings: SearchSettings,
+    arguments: tuple[Any, ...] = (),
+    *,
+    groups: Sequence[Hashable] | None = None,
+    started: float = 0.0,
+    masks_only: bool = False,
+) -> PoolSearch:
+    """The search of canvases at the largest area, which has not begun. With ``masks_only``, only
+    those that may be dropped are scored; see :meth:`Pool.of` for more. ``max_seconds`` counts from
+    ``started``, by ``time.perf_counter()``."""
+    required = [] if settings.keep is None else targets
+    fit, validation = split_for_validation(baselines, settings.seed, required)
+    has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+    pool = Pool.of(
+        canvases, targets, settings, validation,
+        groups=groups, all_differ=has_rows, masks_only=masks_only,
+    )  # fmt: skip
+    chosen, ids = [one.canvas for one in pool.candidates], settings.feature_mask
+    own_ids = ids[chosen] if isinstance(ids, Tensor) else None
+    settings = replace(settings, n_steps=pool.steps(), feature_mask=own_ids)
+    streams = [one.stream for one in pool.candidates]
+    search = begin_search(
+        forward_func, canvases[chosen], streams, fit, settings, arguments, started=started
+    )
+    scored_func = forward_func
+    if getattr(settings.solver, "chosen_by_margin", False):  # by logits
+        first = additional_rows(arguments, slice(1), len(canvases))
+        scored_func = logits_of(forward_func, canvases[:1], [], first)
+    return PoolSearch(pool, canvases[chosen], forward_func, scored_func, search)

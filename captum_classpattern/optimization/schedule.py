@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_classpattern.classifier import on_device
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.objective import on_device
 
 
 class Stream(NamedTuple):

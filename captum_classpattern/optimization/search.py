@@ -114,15 +114,15 @@ class Search:
         return self.objective.canvases
 
     @property
-    def kept_pixels(self) -> int:
+    def n_pixels(self) -> int:
         """How many pixels a pattern may have; an error if that is 0 or all of them."""
         return pixels_kept(self.area, self.canvases.shape[-2:])
 
     @property
-    def kept(self) -> int:
+    def n_entries(self) -> int:
         """About how many entries of a mask, pixels or features, a pattern may have."""
         height, width = self.canvases.shape[-2:]
-        return max(1, round(self.kept_pixels * self.masks[0].numel() / (height * width)))
+        return max(1, round(self.n_pixels * self.masks[0].numel() / (height * width)))
 
     @property
     def pixel_masks(self) -> Tensor:
@@ -130,16 +130,16 @@ class Search:
         return self.units.spread(self.masks)
 
     def strongest(
-        self, weights: Tensor, rows: list[int] | Tensor | None = None, kept: int | None = None
+        self, weights: Tensor, rows: list[int] | Tensor | None = None, count: int | None = None
     ) -> Tensor:
         """Binary masks of the largest weights per pixel, of some canvases or all: as many pixels as
-        a pattern may have, or ``kept``."""
-        return self.units.at(rows).strongest(weights, kept or self.kept_pixels)
+        a pattern may have, or ``count``."""
+        return self.units.at(rows).strongest(weights, count or self.n_pixels)
 
     def swap(self, masks: Tensor, gradients: Tensor, count: int, rows: Any) -> Tensor:
         """Binary masks of some canvases with up to ``count`` entries swapped, where the gradient
         says that it helps."""
-        return self.units.at(rows).swap(masks, gradients, count, self.kept_pixels)
+        return self.units.at(rows).swap(masks, gradients, count, self.n_pixels)
 
     def run(self) -> Iterator[None]:
         """Runs the search; pauses where the solver yields, once the losses are looked at."""
@@ -208,8 +208,13 @@ class Search:
         here."""
         other = replace(self, solver=solver, schedule=self.schedule.again(), n_steps=None)
         other.half_passes = self.half_passes
-        other.keep(rows)
+        other.drop_all_but(rows)
         return other
+
+    def again(self, area: float, canvases: Tensor) -> "Search":
+        """The search from its beginning, at another area, on canvases as they were at first."""
+        objective = replace(self.objective, canvases=canvases)
+        return replace(self, area=area, objective=objective, schedule=self.schedule.again())
 
     def at_area(self, area: float, rows: list[int]) -> "Search":
         """A search of some of the canvases at a smaller area. If the solver keeps a trend, it goes
@@ -227,10 +232,10 @@ class Search:
         other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
         if self.trend is None and other._is_late():
             other.masks = self.masks.clone()  # no step will be taken
-        other.keep(rows)
+        other.drop_all_but(rows)
         return other
 
-    def keep(self, rows: list[int]) -> None:
+    def drop_all_but(self, rows: list[int]) -> None:
         """Continues with some of the canvases alone."""
         self.rows = rows
         for stream in self._counts.keys() - {self.streams[row] for row in rows}:

@@ -4,6 +4,7 @@ perturbation of all pixels, and one smooth warp."""
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -16,6 +17,7 @@ from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
+    images_at_once,
     logits_of,
     outputs_for,
     preserve_state,
@@ -28,8 +30,9 @@ from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import hits_of, margins_of
+from captum_classpattern.scores.power import Judged, judge_each, margins_of
 from captum_classpattern.surveys.folder import Folder
+from captum_classpattern.surveys.survey import DEVICE_CLASSES
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -68,6 +71,8 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
     together = AT_ONCE if grid is None else 1
+    if device.type != "cpu":
+        together = DEVICE_CLASSES
     patterns: dict[tuple[int, int], Pattern] = {}
     for first in range(0, task.n_classes, together):
         group = list(range(first, min(first + together, task.n_classes)))
@@ -196,7 +201,10 @@ class Warping:
         # a share of the bound, in units of half the image
         field = F.interpolate(values, (height, width), mode="bicubic", align_corners=True)
         shifts = field.permute(0, 2, 3, 1) * (2 * SHIFT / SIDE)
-        rows, columns = (torch.linspace(-1, 1, side).to(values) for side in (height, width))
+        rows, columns = (
+            torch.linspace(-1, 1, side, device=values.device).to(values.dtype)
+            for side in (height, width)
+        )
         identity = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
         grid = (identity + shifts).repeat_interleave(images.shape[1], 0)
         moved = F.grid_sample(
@@ -231,16 +239,18 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
         classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
         changes = search_change(change, classifier, fit, task)
-        batches = validation.in_order(at_once)
+        batches = validation.in_order(at_once, images_at_once(device))
         clean = torch.cat([outputs_for(classifier, batch).float() for batch in batches])
         high, next_one = clean.topk(2).values.mean(0).tolist()
         scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
         powers, gains = list[float](), list[float]()
-        for y, value in changes.items():
-            others = validation.without_class(y)
-            given = (batch.to(value)[None] for batch in others.in_order(at_once))
-            changed = (change.apply(value[None], batch)[0] for batch in given)
-            hits, margin, _ = hits_of(classifier, changed, y)
+        judged = [
+            Judged(partial(changed, change, value), y, validation.without_class(y))
+            for y, value in changes.items()
+        ]
+        for (_, y, others, _), (hits, margin, _) in zip(
+            judged, judge_each(classifier, judged, changes[0], at_once)
+        ):
             note_half_passes(len(others))
             is_other = (validation.known_labels != y).to(clean.device)
             before = float(margins_of(clean[is_other], y).mean())
@@ -249,16 +259,22 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
     return powers, gains, changes
 
 
+def changed(change: Change, value: Tensor, images: Tensor) -> Tensor:
+    """Images (N, C, H, W), changed by one value."""
+    return change.apply(value.to(images)[None], images[None])[0]
+
+
 def search_change(
     change: Change, forward_func: Classifier, fit: LabelledImages, task: ScanTask
 ) -> dict[int, Tensor]:
     """For each class the change that makes the model predict it for images of other classes."""
-    seed, at_once = task.settings.seed, task.settings.internal_batch_size or TOGETHER * BATCH
-    place = device_and_dtype(forward_func, fit.take([0]))
+    seed, place = task.settings.seed, device_and_dtype(forward_func, fit.take([0]))
+    together = TOGETHER if place[0].type == "cpu" else DEVICE_CLASSES
+    at_once = task.settings.internal_batch_size or together * BATCH
     images, found = fit.to(*place), dict[int, Tensor]()
     like, labels = images.take([0]).to(*place), images.known_labels
-    for first in range(0, task.n_classes, TOGETHER):
-        group = range(first, min(first + TOGETHER, task.n_classes))
+    for first in range(0, task.n_classes, together):
+        group = range(first, min(first + together, task.n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
         chance = [np.random.default_rng([seed, y]) for y in group]
         wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)
@@ -269,7 +285,8 @@ def search_change(
             batch = batch.view(len(group), BATCH, *batch.shape[1:])
             values.requires_grad_()
             gradient = torch.zeros_like(values)
-            for part in torch.split(torch.arange(len(wanted)), at_once):
+            for start in range(0, len(wanted), at_once):
+                part = slice(start, start + at_once)
                 logits = forward_func(change.apply(values, batch).flatten(0, 1)[part]).float()
                 loss = F.cross_entropy(logits, wanted[part], reduction="sum")
                 gradient += torch.autograd.grad(loss, values)[0]

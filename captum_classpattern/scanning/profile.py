@@ -41,13 +41,13 @@ from captum_classpattern.scores.examples import (
     choose_images,
     with_predictions,
 )
-from captum_classpattern.scores.power import PredictivePower, hits_of, power_of
+from captum_classpattern.scores.power import Judged, PredictivePower, judge_each, power_of
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
-LOOKED_AT, LOOK_BATCH = 500, 100  # images of a closer look: in all, and in one batch
+LOOKED_AT = 500  # images of a closer look
 NUMBERS = {  # what files call them, and the fields
     **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
     **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
@@ -254,7 +254,7 @@ def look_closer(
     settings: SearchSettings,
 ) -> dict[str, Look]:
     """A look at one class of each family."""
-    seed, at_once = settings.seed, min(settings.internal_batch_size or LOOK_BATCH, LOOK_BATCH)
+    seed, at_once = settings.seed, settings.internal_batch_size
     sample, _ = draw_sample(model, images, len(names), seed)
     _, validation = split_for_validation(sample, seed)
     with preserve_state(model, seed):
@@ -270,15 +270,13 @@ def look_closer(
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
             change, place = profile.change_of(family, target), device_and_dtype(model, first)
-            parts = torch.split(others.images, at_once)
-            without = hits_of(classifier, parts, target).hits
-            changed = (change(part.to(*place)) for part in parts)
-            hits = hits_of(classifier, changed, target).hits
+            judged = [Judged(each, target, others) for each in (Tensor.detach, change)]
+            without, hits = judge_each(classifier, judged, first, at_once)
             chosen = choose_images(others, target, EXAMPLES, seed)
             shown, labels = others.images[chosen].to(*place), others.known_labels[chosen]
             looks[family] = Look(
                 target,
-                power_of(hits, len(others), without),
+                power_of(hits.hits, len(others), without.hits),
                 unseen,
                 with_predictions(classifier, shown, labels, names),
                 with_predictions(classifier, change(shown), labels, names),

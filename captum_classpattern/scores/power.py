@@ -1,7 +1,7 @@
 """Predictive power: how many held-out images the model classifies as a pattern's class."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
+    images_at_once,
     outputs_for,
     preserve_state,
 )
@@ -278,44 +279,73 @@ class Hits(NamedTuple):
     top5: int | None
 
 
-def judge(
-    forward_func: Classifier,
-    pattern: Pattern,
-    source: LabelledImages,
-    *,
-    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
-    batch_size: int | None = None,
-) -> Hits:
-    """:func:`hits_of` of images that are stamped with a pattern as it is.
+class Judged(NamedTuple):
+    """Images that are classified once they are changed. ``additional_for(n)`` gives the additional
+    arguments for n of them."""
 
-    ``additional_for(n)`` gives the additional arguments for n images.
-    """
-    device, dtype = device_and_dtype(forward_func, pattern.canvas)
-    batches = source.in_order(batch_size)
-    stamped = (pattern.stamp(images.to(device, dtype)) for images in batches)
-    return hits_of(forward_func, stamped, pattern.target, additional_for)
+    change: Callable[[Tensor], Tensor]
+    target: int
+    images: LabelledImages
+    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: ()
 
 
-def hits_of(
-    forward_func: Classifier,
-    batches: Iterable[Tensor],
-    target: int,
-    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
-) -> Hits:
-    """How images are classified; the margin is 0 if there are none."""
-    hits, top5, margins = 0, None, list[float]()
-    for images in batches:
-        logits = outputs_for(forward_func, images, additional_for(len(images)))
-        hits += int((logits.argmax(1) == target).sum())  # as it predicts: float32 may be coarser
-        margins += margins_of(logits.float(), target).tolist()
-        if logits.shape[1] >= MANY_CLASSES:
-            top5 = (top5 or 0) + int((logits.topk(5).indices == target).sum())
-    return Hits(hits, math.fsum(margins) / max(1, len(margins)), top5)
+def judge(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> Hits:
+    """How images are classified that are stamped with a pattern as it is."""
+    judged = Judged(pattern.stamp, pattern.target, source)
+    return judge_each(forward_func, [judged], pattern.canvas)[0]
+
+
+def judge_each(
+    forward_func: Classifier, judged: Sequence[Judged], like: Tensor, batch_size: int | None = None
+) -> list[Hits]:
+    """How the images of each are classified; the margin is 0 if there are none. A classifier
+    without parameters gets them with device and precision of ``like``. What is counted stays on the
+    device until the end: each look at it would wait."""
+    place = device_and_dtype(forward_func, like)
+    counted, sizes, n_classes = list[Tensor](), [0] * len(judged), 0
+    for group in _calls(judged, *place, batch_size):
+        parts = [images for _, images, _ in group]
+        images = torch.cat(parts) if len(parts) > 1 else parts[0]
+        outputs = outputs_for(forward_func, images, group[0][2])
+        n_classes, lengths = outputs.shape[1], [len(part) for part in parts]
+        for (number, _, _), logits in zip(group, torch.split(outputs, lengths)):
+            target, sizes[number] = judged[number].target, sizes[number] + len(logits)
+            hit = logits.argmax(1) == target  # as it predicts: float32 may be coarser
+            five = (logits.topk(min(5, n_classes)).indices == target).any(1)
+            margins = margins_of(logits.float(), target)
+            counted.append(torch.stack([hit.float(), five.float(), margins]))
+    hits, fives, margin = torch.cat(counted, 1).tolist() if counted else ([], [], [])
+    found, end = list[Hits](), 0
+    for size in sizes:
+        own, end = slice(end, end + size), end + size
+        top5 = int(sum(fives[own])) if n_classes >= MANY_CLASSES else None
+        mean = math.fsum(margin[own]) / max(1, size)
+        found.append(Hits(int(sum(hits[own])), mean, top5))
+    return found
+
+
+def _calls(
+    judged: Sequence[Judged], device: torch.device, dtype: torch.dtype, batch_size: int | None
+) -> Iterator[list[tuple[int, Tensor, tuple[Any, ...]]]]:
+    """The changed images of each call, in parts: what is judged, by its place, the images, and
+    their additional arguments. On a CPU, and with such arguments, each part is alone."""
+    most, group = images_at_once(device), list[tuple[int, Tensor, tuple[Any, ...]]]()
+    for place, (change, _, source, additional_for) in enumerate(judged):
+        for images in source.in_order(batch_size, most):
+            part = place, change(images.to(device, dtype)), additional_for(len(images))
+            size = len(images) + sum(len(each) for _, each, _ in group)
+            if group and (device.type == "cpu" or part[2] or size > min(batch_size or most, most)):
+                yield group
+                group = []
+            group.append(part)
+    if group:
+        yield group
 
 
 def margins_of(logits: Tensor, target: int) -> Tensor:
     """How far the logit of a class is above the largest other one, for logits (N, K)."""
-    others = logits.index_fill(1, torch.tensor([target], device=logits.device), -torch.inf)
+    others = logits.clone()
+    others[:, target] = -torch.inf
     return logits[:, target] - others.amax(1)
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from captum_classpattern.classifier import (
     attribute_of,
     check_classifier,
     device_and_dtype,
+    lacks_memory,
     over_pixels,
     preserve_state,
     warn_if_guessing,
@@ -49,7 +51,12 @@ from captum_classpattern.images import (
     hash_of_images,
 )
 from captum_classpattern.optimization import Swap
-from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
+from captum_classpattern.optimization.canvases import (
+    BLANK,
+    SOLID_COLOURS,
+    STRATEGIES,
+    select_canvases,
+)
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
 from captum_classpattern.optimization.pool import (
     LEAST_BUDGET,
@@ -62,11 +69,19 @@ from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import stamp_examples
-from captum_classpattern.scores.power import Scorer, Scores, check_unseen, judge, random_pixels
+from captum_classpattern.scores.power import (
+    Judged,
+    Scorer,
+    Scores,
+    check_unseen,
+    judge_each,
+    random_pixels,
+)
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
+CPU_CLASSES, DEVICE_CLASSES = 5, 32  # searched together
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 BAR_AFTER = 5.0  # seconds: then there is a progress bar
@@ -78,7 +93,7 @@ class SurveyOptions(SearchOptions, total=False):
 
     areas: Sequence[float]
     canvases: str | Sequence[str] | Mapping[str, int]
-    classes_together: int
+    classes_together: int | None
 
 
 @dataclass(frozen=True)
@@ -88,14 +103,15 @@ class SurveySettings(SearchSettings):
 
     areas: Sequence[float] = AREAS
     canvases: Any = field(default_factory=lambda: CANVASES)
-    classes_together: int = 5
+    classes_together: int | None = None
     show_progress: bool | None = None
     solver: Any = field(default="swap", init=False)
     keep: int | None = field(default=1, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("classes_together", self.classes_together)
+        if self.classes_together is not None:
+            check_count("classes_together", self.classes_together)
         if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
             raise ValueError(
                 f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
@@ -178,15 +194,22 @@ class SurveyTask:
                 "images of it, or leave it out of `classes`; only canvases of one colour, such as "
                 "white, need none"
             )
-        together = self.settings.classes_together
-        for start in range(0, len(targets), together):
-            group = targets[start : start + together]
-            next_canvases = [
-                select_canvases(self.model, search, target=_next_class(search, y), n=1)[0]
-                for y in group
-            ]
-            patterns = self._search_group(group)
-            for target, next_canvas in zip(group, next_canvases):
+        device, _ = device_and_dtype(self.model, search.take([0]))
+        usual = CPU_CLASSES if device.type == "cpu" else DEVICE_CLASSES
+        together = self.settings.classes_together or usual
+        done = 0
+        while group := targets[done : done + together]:
+            try:
+                patterns = self._search_group(group)
+            except RuntimeError as error:
+                if len(group) == 1 or not lacks_memory(error):
+                    raise
+                together = len(group) // 2
+                continue
+            done += len(group)
+            for target in group:
+                next_class = _next_class(search, target)
+                [next_canvas] = select_canvases(self.model, search, target=next_class, n=1)
                 yield [
                     self._finding(target, kind, patterns[target, kind], next_canvas)
                     for kind in kinds
@@ -196,32 +219,30 @@ class SurveyTask:
         """By class and kind of canvas the patterns of all areas that do best on the validation
         images.
 
-        Classes with equally many canvases are searched together: so they take the same number of
-        rounds, whichever other classes are in the group.
+        Classes and kinds with equally many canvases are searched together: so they take the same
+        number of rounds, whichever others are in the group. Canvases of one colour start twice, so
+        they are apart from others.
         """
-        search, settings = self.search, self.settings
-        shared = {name: getattr(settings, name) for name in SearchOptions.__annotations__}
-        shared["show_progress"] = False  # there is a bar over all classes
-        best: dict[tuple[int, str], dict[float, Pattern]] = {}
-        by_size: dict[tuple[str, int], list[int]] = {}
-        for kind, target in itertools.product(settings.canvases, group):
-            size = settings.pool_size(kind, len(search.of_class(target)))
-            by_size.setdefault((kind, size), []).append(target)
-        for (kind, size), targets in by_size.items():
+        search, seed = self.search, self.settings.seed
+        best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
+        by_size: dict[tuple[bool, int], list[tuple[int, str]]] = defaultdict(list)
+        for kind, target in itertools.product(self.settings.canvases, group):
+            size = self.settings.pool_size(kind, len(search.of_class(target)))
+            by_size[kind in SOLID_COLOURS, size].append((target, kind))
+        for (_, size), pools in by_size.items():
             canvases = [
-                select_canvases(self.model, search, None, y, size, kind, seed=settings.seed)
-                for y in targets
+                select_canvases(self.model, search, None, y, size, kind, seed=seed)
+                for y, kind in pools
             ]
-            by_area = self.explainer.search(
+            by_area = self.explainer.search_groups(
                 torch.cat(canvases),
-                [target for target in targets for _ in range(size)],
-                area=[*settings.areas],
-                keep=settings.keep,
-                **shared,
+                [target for target, _ in pools for _ in range(size)],
+                replace(self.settings, show_progress=False),  # there is a bar over all classes
+                groups=[pool for pool in pools for _ in range(size)],
             )
             for area, patterns in by_area.items():
-                for pattern in patterns:
-                    best.setdefault((pattern.target, kind), {})[area] = pattern
+                for pool, pattern in zip(pools, patterns, strict=True):
+                    best[pool][area] = pattern
         return best
 
     def _finding(
@@ -258,14 +279,16 @@ class SurveyTask:
             binary = pattern.topk(area)
             moved = replace(binary, canvas=other_canvas)
             drawn = [random_pixels(pattern, area, self.settings.seed + i) for i in range(DRAWS)]
-            hits = [
-                judge(self.model, each, images.subset(range(i, n, DRAWS))).hits
+            controls = [
+                Judged(each.stamp, pattern.target, images.subset(range(i, n, DRAWS)))
                 for i, each in enumerate(drawn)
             ]
+            controls.append(Judged(moved.stamp, pattern.target, images))
+            *hits, elsewhere = judge_each(self.model, controls, pattern.canvas)
             scores = Scores(
                 self.scorer.power(binary),
-                random_pixels=sum(hits) / n,
-                other_canvas=judge(self.model, moved, images).hits / n,
+                random_pixels=sum(each.hits for each in hits) / n,
+                other_canvas=elsewhere.hits / n,
                 control_images=n,
             )
         note_half_passes(len(others) + 2 * n)
@@ -482,8 +505,8 @@ def explain_class(
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
             weaker, and vary from seed to seed. Default: None (7,000).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
-            kind of canvas has an equal share. Choosing the canvases and scoring come on top.
-            Default: None.
+            kind of canvas has an equal share, but white and black ones, which are searched
+            together, have one. Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
@@ -516,8 +539,9 @@ def explain_class(
     check_options("explain_class", options, SearchOptions)
     settings = SurveySettings(areas=[area], canvases=canvases, **options)
     if settings.max_seconds is not None:
-        of_each = settings.max_seconds / len(settings.canvases)
-        settings = replace(settings, max_seconds=of_each)
+        given = settings.canvases.items()  # those of one colour are searched together
+        searches = {n if kind in SOLID_COLOURS else kind for kind, n in given}
+        settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
@@ -584,11 +608,13 @@ def survey(
             of each kind and class, see :func:`select_canvases`; also at most one for each 215
             passes of the budget. White canvases are all the same: each beyond the second is one
             more start of the search. Default: {"positive": 32, "white": 1, "black": 1}.
-        classes_together (int): Number of classes that are searched in one batch. Default: 5.
+        classes_together (int, optional): Number of classes that are searched together. It changes
+            masks by rounding at most. Default: None (5 on a CPU, 32 on another device; halved if
+            the memory is too small).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
-        max_seconds (float, optional): Stops each group of classes and kind of canvas after that
-            time, with what was found. Default: None.
+        max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
+            are searched together, after that time, with what was found. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
         n_steps, feature_mask, seed, precision, internal_batch_size: As in

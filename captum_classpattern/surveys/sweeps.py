@@ -239,7 +239,6 @@ def sweep(
         ray_options (Mapping, optional): What each task needs, such as ``{"num_gpus": 1}``, which
             moves the workers' models to the GPU. Its ``num_cpus`` are a survey's threads, also with
             "local". Default: None (one core).
-        classes_together (int): As in :func:`survey`. Default: 1.
         show_progress (bool): Draws a bar of models. Default: False.
         areas, canvases, budget and all others: As in :func:`survey`.
 
@@ -263,7 +262,6 @@ def sweep(
         [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    options.setdefault("classes_together", 1)
     shown, options["show_progress"] = options.get("show_progress"), False  # of models, not passes
     _validation.check_options("sweep", options, SurveyOptions)
     settings = SurveySettings(**options)

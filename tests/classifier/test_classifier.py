@@ -21,6 +21,7 @@ from captum_classpattern.classifier import (
     check_classifier,
     device_and_dtype,
     find_module,
+    outputs_for,
     preserve_state,
     warn_if_guessing,
 )
@@ -50,6 +51,43 @@ class OtherOutputs(nn.Module):
 
 
 # ---- PixelClassifier
+
+
+class Copies(TorchDispatchMode):
+    """Counts what changes its device or precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket == torch.ops.aten._to_copy
+        return function(*args, **(kwargs or {}))
+
+
+def test_mean_and_std_are_copied_once_for_each_precision():
+    model = PixelClassifier(nn.Flatten(), mean=(0.5, 0.4, 0.3), std=0.2)
+    with torch.inference_mode():
+        model(IMAGES)
+    with Copies() as copies:
+        first = model(IMAGES)
+    exact = model(IMAGES.double())
+    assert copies.count == 0
+    assert (first.dtype, exact.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(exact.float(), first)
+    leaf = IMAGES.clone().requires_grad_()  # the copies are from within inference mode
+    (slope,) = torch.autograd.grad(model(leaf).sum(), leaf)
+    torch.testing.assert_close(slope, torch.full_like(leaf, 5.0))
+    model.mean = model.mean + 0.1
+    torch.testing.assert_close(model(IMAGES), first - 0.5)
+
+
+def test_a_module_with_buffers_alone_is_where_they_are():
+    module = nn.Module()
+    module.register_buffer("counts", torch.zeros(2, dtype=torch.int64))
+    assert device_and_dtype(module, IMAGES) == (CPU, torch.float32)
+    module.register_buffer("weights", torch.zeros(2, dtype=torch.float64))
+    assert device_and_dtype(module, IMAGES) == (CPU, torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +189,64 @@ def test_preserve_state_seeds_all_generators(monkeypatch):
     assert all(a != b for a, b in zip(draws[0], draws[2]))
     assert draws[2][0] == float(torch.rand(1, generator=torch.Generator().manual_seed(4)))
     assert seeded == []
+
+
+class Accelerator:
+    """A module of torch for a kind of device, in use or not: one device with a generator."""
+
+    def __init__(self, in_use):
+        self.in_use, self.seed = in_use, 7
+
+    def is_initialized(self):
+        return self.in_use
+
+    def get_rng_state(self, device):
+        return self.seed
+
+    def set_rng_state(self, state, device):
+        self.seed = state
+
+    def manual_seed(self, seed):
+        self.seed = seed
+
+
+@pytest.mark.parametrize(("in_use", "seeds"), [(True, [3, 7]), (False, [7, 7])])
+def test_the_generators_of_any_accelerator_in_use_are_seeded_and_kept(monkeypatch, in_use, seeds):
+    module = Accelerator(in_use)
+    monkeypatch.setattr(torch, "get_device_module", lambda kind: module)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    with preserve_state(NET, 3):
+        inside = module.seed
+    assert [inside, module.seed] == seeds
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("full"), RuntimeError("CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_images_are_classified_half_by_half_where_the_memory_is_too_small(error):
+    """With the rows of their additional arguments."""
+    sizes, shifts = [], torch.arange(12.0).view(4, 3)
+
+    def classifier(images, shift, scale):
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise error
+        return scale * NET(images) + shift
+
+    found = outputs_for(classifier, IMAGES, (shifts, 2.0))
+    assert torch.allclose(found, 2 * NET(IMAGES) + shifts, atol=1e-5)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    with pytest.raises(RuntimeError, match="another"):
+        outputs_for(Raises(RuntimeError("another")), IMAGES)
+
+
+class Raises:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, images):
+        raise self.error
 
 
 @pytest.mark.parametrize(

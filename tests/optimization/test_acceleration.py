@@ -327,3 +327,18 @@ def test_a_model_that_draws_random_numbers_finds_the_same_again(with_bfloat16):
     assert torch.equal(first.masks, again.masks)
     assert torch.equal(first.losses, again.losses)
     assert not torch.equal(first.losses, other.losses)
+
+
+def test_batch_norms_are_folded_without_tf32(with_bfloat16):
+    """Its rounding would seem to change the logits."""
+    with_bfloat16(False)
+    seen = []
+
+    def way(net, made):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return net.middle(made)
+
+    before = torch.backends.cudnn.allow_tf32
+    assert "folded" in speedups(Net(norm(), way=way))
+    assert not any(seen[:2])  # the pass that is watched, and that with which it is compared
+    assert torch.backends.cudnn.allow_tf32 is before

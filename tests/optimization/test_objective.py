@@ -7,7 +7,7 @@ import torch
 from plain_solvers import Problem, cross_entropy, miss
 from small_models import conv_net, random_images
 
-from captum_classpattern.optimization.objective import Batch, Objective
+from captum_classpattern.optimization.objective import Batch, Objective, _add_runs
 
 TARGETS = [0, 2, 0]
 PICKS = {0: [1, 4, 2], 2: [0, 3, 5, 1, 2]}  # 3 + 5 + 3 = 11 pairs
@@ -84,13 +84,14 @@ def test_the_model_gets_its_own_precision_and_the_result_is_float32(dtype, rough
 class Small:
     """Has memory for some images at once."""
 
-    def __init__(self, most, at_first=1000):
+    def __init__(self, most, at_first=1000, error=None):
         self.net, self.most, self.at_first, self.sizes = make_net(), most, at_first, []
+        self.error = error or torch.OutOfMemoryError("too little memory")
 
     def __call__(self, images):
         self.sizes.append(len(images))
         if len(images) > (self.at_first if len(self.sizes) == 1 else self.most):
-            raise torch.OutOfMemoryError("too little memory")
+            raise self.error
         return self.net(images)
 
 
@@ -120,6 +121,35 @@ def test_the_batch_is_halved_where_memory_is_short(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it stays at the new size
         small.evaluate(MASKS, batch(), bounded=False, gradient=True)
+
+
+@pytest.mark.parametrize("text", ["CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory"])
+def test_other_words_for_too_little_memory(text):
+    small = objective(Small(5, 5, RuntimeError(text)))
+    with pytest.warns(UserWarning, match=LITTLE.format(11, 5)):
+        small.evaluate(MASKS, batch(), bounded=False)
+    assert small.forward_func.sizes == [11, 5, 5, 1]
+
+
+def test_any_other_error_is_raised():
+    small = objective(Small(5, 5, RuntimeError("a mistake")))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        small.evaluate(MASKS, batch(), bounded=False)
+    assert small.forward_func.sizes == [11]
+
+
+@pytest.mark.parametrize(
+    "places", [[0, 0, 1, 1, 2, 2], [1, 1, 1, 2, 2, 2], [0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 2, 2], [1]]
+)
+@pytest.mark.parametrize("shape", [(), (2, 9, 9)])
+def test_runs_are_added_as_one_by_one_bit_for_bit(places, shape):
+    values = torch.randn(len(places), *shape, generator=torch.Generator().manual_seed(0))
+    totals, expected = torch.ones(3, *shape), torch.ones(3, *shape)
+    for place in dict.fromkeys(places):
+        rows = [i for i, each in enumerate(places) if each == place]
+        expected[place] += values[rows].sum(0)
+    _add_runs(totals, values, places)
+    assert torch.equal(totals, expected)
 
 
 def test_one_image_that_is_too_large_is_an_error():

@@ -98,7 +98,7 @@ def same_masks(one, other):
 
 
 def pool_of(canvases, targets, keep, validation=VALIDATION, **settings):
-    return Pool(canvases, targets, SearchSettings(keep=keep, **settings), validation)
+    return Pool.of(canvases, targets, SearchSettings(keep=keep, **settings), validation)
 
 
 @pytest.mark.parametrize(

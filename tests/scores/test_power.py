@@ -8,12 +8,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from refusals import refusals, warnings_of
-from torch import nn
+from torch import Tensor, nn
 
+import captum_classpattern.scores.power as power_module
 from captum_classpattern import LabelledImages, Pattern, predictive_power
 from captum_classpattern.scores import PredictivePower, Scores
 from captum_classpattern.scores.intervals import newcombe, wilson
-from captum_classpattern.scores.power import Scorer, hits_of, power_of, random_pixels
+from captum_classpattern.scores.power import Judged, Scorer, judge_each, power_of, random_pixels
 
 IMAGES = torch.rand(81, 1, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(81) % 3
@@ -76,18 +77,52 @@ def test_margins_are_those_of_a_plain_loop(target, size):
     """Of a class its logit less the largest other one, whatever the batches are."""
     logits = [row.tolist() for row in NET(IMAGES).detach()]
     margins = [row.pop(target) - max(row) for row in logits]
-    hits, margin, top5 = hits_of(NET, IMAGES.split(size), target)
+    images = LabelledImages(IMAGES)
+    [(hits, margin, top5)] = judge_each(NET, [Judged(Tensor.detach, target, images)], IMAGES, size)
     assert hits == sum(each > 0 for each in margins)
     assert margin == pytest.approx(sum(margins) / len(margins), abs=1e-6)
-    assert hits_of(NET, [], target) == (0, 0, None)
+    none = Judged(Tensor.detach, target, images.subset([]))
+    assert judge_each(NET, [none], IMAGES) == [(0, 0, None)]
     assert top5 is None
 
 
 def test_the_share_among_the_five_first_is_that_of_a_plain_loop():
+    numbered = LabelledImages((torch.arange(50) / 50).view(50, 1, 1, 1))
     logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
-    found = hits_of(lambda part: part, logits.split(7), 4)
+    judged = Judged(lambda part: logits[(part[:, 0, 0, 0] * 50).round().long()], 4, numbered)
+    [found] = judge_each(lambda part: part, [judged], logits, 7)
     ranks = [row.argsort(descending=True).tolist().index(4) for row in logits]
     assert found.top5 == sum(rank < 5 for rank in ranks) > found.hits == ranks.count(0)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(40, [30, 20, 25, 36]), (200, [111])])
+def test_patterns_that_share_calls_get_the_hits_of_each_alone(most, sizes, monkeypatch):
+    """As on a device that is no CPU."""
+    judged = [
+        Judged(Tensor.neg, target, LabelledImages(IMAGES).subset(range(*places)))
+        for target, places in [(1, (30,)), (0, (30, 50)), (0, (0,)), (2, (20, 81))]
+    ]
+    given, calls = [], power_module._calls
+
+    def shared(judged, device, dtype, size):
+        return calls(judged, torch.device("meta"), dtype, size)
+
+    def net(images):
+        given.append(len(images))
+        return NET(images)
+
+    alone = [judge_each(net, [each], IMAGES, 25)[0] for each in judged]
+    assert given == [25, 5, 20, 25, 25, 11]
+    given.clear()
+    monkeypatch.setattr(Tensor, "to", lambda images, *place: images)
+    monkeypatch.setattr(power_module, "_calls", shared)
+    monkeypatch.setattr(power_module, "images_at_once", lambda device: most)
+    monkeypatch.setattr(LabelledImages, "in_order", lambda each, *_: each.images.split(25))
+    together = judge_each(net, judged, IMAGES)
+    assert given == sizes
+    for one, other in zip(together, alone, strict=True):
+        assert (one.hits, one.top5) == (other.hits, None)
+        assert one.margin == pytest.approx(other.margin, abs=1e-6)
 
 
 # ---- one pattern

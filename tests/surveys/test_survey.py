@@ -123,22 +123,52 @@ def test_a_class_stands_out_of_all_classes_of_the_model(scores, classes, expecte
 @pytest.fixture
 def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
-    noted, original = [], ClassPattern.search
+    noted, original = [], ClassPattern.search_groups
 
-    def search(self, canvases, targets, **options):
-        noted.append((targets, options["area"], options["seed"]))
-        return original(self, canvases, targets, **options)
+    def search(self, canvases, targets, settings, **options):
+        noted.append((targets, settings.areas, settings.seed))
+        return original(self, canvases, targets, settings, **options)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(ClassPattern, "search_groups", search)
     return noted
 
 
 @pytest.mark.parametrize("kind", ["white", "positive"])
 def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
     found = surveyed(canvases={kind: 2}, classes=[0, 1], areas=(0.2, 0.1), seed=3).findings
-    assert searches == [([0, 0, 1, 1], [0.2, 0.1], 3)]
+    assert searches == [([0, 0, 1, 1], (0.2, 0.1), 3)]
     for finding in found:
         assert ("starts_iou" in finding.pattern.info) == (kind != "positive")
+
+
+def test_kinds_of_one_colour_are_in_one_search_and_do_not_compete(searches):
+    kinds = {"white": 1, "positive": 3, "black": 1}
+    together = surveyed(canvases=kinds, classes=[2, 0], budget=1_000).findings
+    assert [targets for targets, *_ in searches] == [[2, 0, 2, 0], [2] * 3 + [0] * 3]
+    assert [(f.target, f.canvas) for f in together] == [(y, kind) for y in (2, 0) for kind in kinds]
+    for found in together:
+        if found.canvas != "positive":
+            assert found.pattern.canvas.unique().tolist() == [float(found.canvas == "white")]
+        kind = {found.canvas: kinds[found.canvas]}
+        [alone] = surveyed(canvases=kind, classes=[found.target], budget=1_000).findings
+        assert torch.equal(found.pattern.mask > 0, alone.pattern.mask > 0)
+        assert found.scores == alone.scores
+        steps = [each.pattern.info["settings"]["n_steps"] for each in (found, alone)]
+        assert steps[0] == steps[1]
+
+
+def test_the_number_of_classes_is_halved_where_the_memory_is_too_small(searched, monkeypatch):
+    search = SurveyTask._search_group
+
+    def full(self, group):
+        found = search(self, group)
+        if len(group) > 1:
+            raise torch.OutOfMemoryError("full")
+        return found
+
+    monkeypatch.setattr(SurveyTask, "_search_group", full)
+    assert [f.target for f in surveyed(canvases={"white": 1})] == [0, 1, 2]
+    assert searched == [[0, 1, 2], [0], [1], [2]]
 
 
 @pytest.mark.parametrize("kind", ["positive", "noise"])

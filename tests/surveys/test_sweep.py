@@ -96,7 +96,7 @@ def test_a_finished_class_is_never_searched_again(swept, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         searched = interrupt(patch, 4)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, two())
+            run(tmp_path, two(), classes_together=1)
     assert searched == [[0], [1], [2], [0]]
     before = times_of(tmp_path)
     run(tmp_path, two())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_numbers
+from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.masks import unit
 from captum_classpattern.optimization.search import Search
 
@@ -81,10 +82,11 @@ class Learned:
 
     def run(self, search: Search) -> Iterator[None]:
         """All rounds; no canvas is dropped."""
-        rows, rounds = search.rows, search.n_steps or self.rounds
+        rounds, device = search.n_steps or self.rounds, search.masks.device
+        rows = on_device(torch.tensor(search.rows), device)
         units = search.units.at(rows)
         if search.trend is None:
-            soft = self._soft_masks(search, _soft_steps(rounds))
+            soft = self._soft_masks(search, rows, _soft_steps(rounds))
             contrast = (units.first(search.canvases[rows].float()) - 0.5).abs()
             weights = soft * contrast.clamp(min=CONTRAST).amax(1, keepdim=True)
             trend, masks = None, search.strongest(weights * units.sizes, rows)
@@ -108,11 +110,11 @@ class Learned:
             trend = worth if trend is None else TREND * trend + (1 - TREND) * worth
             colours.grad = slope * masks
             adam.step()
-            count = max(1, round(SWAPPED * search.kept * (1 - number / rounds)))
+            count = max(1, round(SWAPPED * search.n_entries * (1 - number / rounds)))
             tried = search.swap(masks, trend, count, rows)
             with torch.no_grad():
                 colours.copy_(brightest.where(tried > masks, colours.clamp(0, 1)))
-            _paint(search, colours)
+            _paint(search, rows, colours)
             better = search.loss(tried, batch) < loss
             masks = tried.where(better.view(-1, 1, 1, 1), masks)
         search.masks[rows] = masks
@@ -120,13 +122,12 @@ class Learned:
             search.trend[rows] = trend
         yield from ()
 
-    def _soft_masks(self, search: Search, steps: int) -> Tensor:
+    def _soft_masks(self, search: Search, rows: Tensor, steps: int) -> Tensor:
         """The smallest soft masks that still make the class predicted; the canvases get their
         colours."""
-        rows = search.rows
         places = torch.zeros_like(search.masks[rows], requires_grad=True)
         shades = search.units.at(rows).first(search.canvases[rows].float()).clone()
-        for number, row in enumerate(rows):
+        for number, row in enumerate(search.rows):
             target, start = search.streams[row]
             if start:  # in random colours
                 chance = np.random.default_rng([search.schedule.seed, target, start])
@@ -141,7 +142,7 @@ class Learned:
         for batch in search.batches(self.soft_batch_size, steps):
             masks, colours = places.sigmoid(), shades.sigmoid()
             now = masks.detach(), colours.detach()
-            _paint(search, colours)
+            _paint(search, rows, colours)
             loss, slope, at_images = search.loss_and_colour_gradients(now[0], batch)
             mean = loss.where(mean.isinf(), SMOOTHED * mean + (1 - SMOOTHED) * loss)
             size = now[0].sum((1, 2, 3))
@@ -157,14 +158,14 @@ class Learned:
             adam.zero_grad()
             torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])
             adam.step()
-        _paint(search, best[1])
+        _paint(search, rows, best[1])
         return best[0]
 
 
-def _paint(search: Search, colours: Tensor) -> None:
+def _paint(search: Search, rows: Tensor, colours: Tensor) -> None:
     """Gives the canvases that are searched their colours."""
-    painted = search.units.at(search.rows).spread(colours.detach())
-    search.canvases[search.rows] = painted.to(search.canvases.dtype)
+    painted = search.units.at(rows).spread(colours.detach())
+    search.canvases[rows] = painted.to(search.canvases.dtype)
 
 
 def _soft_steps(rounds: int) -> int:

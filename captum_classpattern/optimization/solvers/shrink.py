@@ -27,7 +27,7 @@ class Shrink:
 
     def run(self, search: Search) -> Iterator[None]:
         """All steps at once; no canvas is dropped."""
-        steps, kept = search.n_steps or SHRINK_STEPS, search.kept_pixels
+        steps, kept = search.n_steps or SHRINK_STEPS, search.n_pixels
         half = search.canvases[0, 0].numel() / 2
         trend = torch.zeros_like(search.masks)
         for number, batch in enumerate(search.batches(BATCH_SIZE, steps)):

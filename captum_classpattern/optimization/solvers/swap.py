@@ -88,7 +88,7 @@ class Swap:
             held = (search.masks > 0).float() * search.units.sizes
             binary = search.strongest(held - trend / (2 * largest))
         search.masks = weigh(binary, trend)
-        most = self.swapped * min(search.kept, binary[0].numel() - search.kept)
+        most = self.swapped * min(search.n_entries, binary[0].numel() - search.n_entries)
         for number, batch in enumerate(search.batches(self.batch_size, rounds), start=1):
             count = max(1, round(most * (1 - (number - 1) / (SINGLE * rounds))))
             self._round(search, batch, binary, trend, count)
