@@ -22,7 +22,7 @@ class Masks(NamedTuple):
 
 def search_masks(
     net, canvases, target, baselines, *, baseline_labels=None, area=0.05,
-    additional_forward_args=None, **settings,
+    additional_forward_args=(), **settings,
 ):  # fmt: skip
     settings = SearchSettings(areas=[area], **settings)
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
@@ -30,8 +30,7 @@ def search_masks(
     ids = number_features(settings.feature_mask, canvases, settings.areas)
     with preserve_state(net, settings.seed):
         streams = [Stream(target) for target in targets]
-        arguments = () if additional_forward_args is None else (additional_forward_args,)
         settings = replace(settings, feature_mask=ids)
-        search = begin_search(net, canvases, streams, source, settings, arguments)
+        search = begin_search(net, canvases, streams, source, settings, additional_forward_args)
         search.finish()
     return Masks(search.pixel_masks, search.loss_curves, search.passes)
