@@ -35,13 +35,17 @@ def check_options(function: str, options: Mapping[str, Any], known: type) -> Non
 def import_named(name: str, shown: str) -> Callable[..., Any]:
     """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
+    if not all(map(str.isidentifier, module_name.split("."))):
+        raise ValueError(
+            f"{shown}: {module_name!r} is not a module: give MODULE:NAME, with dots and without .py"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise ImportError(
-                f"{shown}: there is no module {error.name!r}: give MODULE:NAME, with dots and "
-                "without .py; run this in the folder that has it, or set PYTHONPATH"
+                f"{shown}: there is no module {error.name!r}: run this in the folder that has it, "
+                "or set PYTHONPATH"
             ) from error
         raise ImportError(
             f"{shown}: {module_name} imports {error.name!r}, which is not installed"

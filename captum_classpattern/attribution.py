@@ -266,45 +266,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        patterns = self.search_groups(
-            canvases, targets, settings, additional_forward_args, started=started
-        )
+        patterns = search_pools(self, canvases, targets, settings, additional_forward_args, started)
         return patterns if several else patterns[settings.area]
-
-    def search_groups(
-        self,
-        canvases: Tensor,
-        targets: list[int],
-        settings: SearchSettings,
-        additional_forward_args: Any = None,
-        *,
-        groups: Sequence[Hashable] | None = None,
-        started: float | None = None,
-    ) -> dict[float, list[Pattern]]:
-        """:meth:`search` with settings that are checked; canvases compete, and share a budget, if
-        they are of one of the ``groups``."""
-        started = time.perf_counter() if started is None else started
-        with preserve_state(self.forward_func, settings.seed):
-            pool = self._search_pool(
-                canvases, targets, settings, additional_forward_args, started, groups=groups
-            )
-            pools = {settings.area: pool}
-            for smaller in sorted(settings.areas, reverse=True)[1:]:
-                pools[smaller] = pool = pool.at_smaller(smaller)
-            seen = frozenset[str]().union(*(each.seen for each in pools.values()))
-            evidence = {
-                "settings": settings.as_dict(),
-                "seed": settings.seed,
-                "seconds": round(time.perf_counter() - started, 3),
-                "searched_together": len(canvases),
-                "passes_together": sum(each.passes for each in pools.values()),
-                "precision": pool.precision,
-                "accelerated_by": pool.accelerated_by,
-                "search_images": len(seen),
-                "search_images_hash": combined_hash(seen),
-                "versions": versions(),
-            }
-            return {each: pools[each].patterns(evidence, seen) for each in settings.areas}
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -387,9 +350,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         settings: SearchSettings,
         additional_forward_args: Any,
         started: float,
-        **how: Any,
+        *,
+        groups: Sequence[Hashable] | None = None,
+        masks_only: bool = False,
     ) -> PoolSearch:
-        """Searches the canvases at the largest area, with options of :func:`begin_pool`."""
+        """Searches the canvases at the largest area."""
         arguments = additional_forward_args  # None, one, or a tuple of them
         if not isinstance(arguments, tuple):
             arguments = () if arguments is None else (arguments,)
@@ -406,7 +371,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         numbered = replace(settings, feature_mask=features)
         pool = begin_pool(
             self.forward_func, canvases, targets, self._baselines, numbered, arguments,
-            started=started, **how,
+            started=started, groups=groups, masks_only=masks_only,
         )  # fmt: skip
         if not arguments:
             self._warn_if_guessing(canvases, settings.internal_batch_size)
@@ -431,6 +396,42 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if len(baselines) == len(self._baselines):  # there are no others
                 break
         warn_if_guessing(accuracy, baselines.known_labels, n_classes, "baselines")
+
+
+def search_pools(
+    explainer: ClassPattern,
+    canvases: Tensor,
+    targets: list[int],
+    settings: SearchSettings,
+    arguments: Any = None,
+    started: float | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[float, list[Pattern]]:
+    """What :meth:`ClassPattern.search` returns for settings that are checked, by area. With
+    ``groups``, canvases of a group compete and share a budget, instead of those of a class."""
+    started = time.perf_counter() if started is None else started
+    with preserve_state(explainer.forward_func, settings.seed):
+        pool = explainer._search_pool(
+            canvases, targets, settings, arguments, started, groups=groups
+        )
+        pools = {settings.area: pool}
+        for smaller in sorted(settings.areas, reverse=True)[1:]:
+            pools[smaller] = pool = pool.at_smaller(smaller)
+        seen = frozenset[str]().union(*(each.seen for each in pools.values()))
+        evidence = {
+            "settings": settings.as_dict(),
+            "seed": settings.seed,
+            "seconds": round(time.perf_counter() - started, 3),
+            "searched_together": len(canvases),
+            "passes_together": sum(each.passes for each in pools.values()),
+            "precision": pool.precision,
+            "accelerated_by": pool.accelerated_by,
+            "search_images": len(seen),
+            "search_images_hash": combined_hash(seen),
+            "versions": versions(),
+        }
+        return {each: pools[each].patterns(evidence, seen) for each in settings.areas}
 
 
 def single_tensor(inputs: Any) -> Any:

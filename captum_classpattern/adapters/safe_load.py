@@ -198,6 +198,8 @@ class CheckpointFile:
         for start, meaning in OTHER_FILES.items():
             if head.lstrip().startswith(start):
                 raise ValueError(f"{path} is not a checkpoint: it is {meaning}")
+        if b"ustar" in head[257:265]:
+            raise ValueError(f"{path} is not a checkpoint: it is {ARCHIVE}")
         is_pickle = False
         with suppress(Exception), path.open("rb") as file:  # whatever else it may be
             operations = itertools.islice(pickletools.genops(file), MAX_OPERATIONS)

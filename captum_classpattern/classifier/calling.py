@@ -26,7 +26,8 @@ Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing
 MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to guessing
 WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
-NO_MEMORY = re.compile(r"ALLOC_FAILED|out of memory")  # in errors that are no OutOfMemoryError
+# in errors that are no OutOfMemoryError
+NO_MEMORY = re.compile(r"ALLOC_FAILED|out of memory|can't allocate memory", re.IGNORECASE)
 CPU_IMAGES, DEVICE_IMAGES = 32, 512  # classified in one call
 WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
 COUNTED = ContextVar("COUNTED", default=True)  # whether passes count as passes of a method
@@ -118,12 +119,12 @@ def seed_generators(seed: int) -> None:
 def _accelerators_in_use() -> tuple[str | None, Sequence[int]]:
     """The kind of accelerator that torch has, such as "cuda" or "mps", and the numbers of its
     devices; none where it is not in use yet."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator()
     if accelerator is None:
         return None, ()
     module: Any = torch.get_device_module(accelerator)
-    in_use = getattr(module, "is_initialized", lambda: True)()
-    return accelerator.type, range(torch.accelerator.device_count() if in_use else 0)
+    is_in_use = getattr(module, "is_initialized", None) or module.is_available  # of MPS
+    return accelerator.type, range(torch.accelerator.device_count() if is_in_use() else 0)
 
 
 @contextmanager

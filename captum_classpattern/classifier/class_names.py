@@ -106,7 +106,7 @@ def check_names(names: Any, count: int | None) -> Sequence[str]:
         )
     if count not in (None, len(names)):
         raise ValueError(
-            f"{len(names)} class names were given, but the model has {count} classes: give one "
+            f"there are {len(names)} class names, but the model has {count} classes: give one "
             "name for each class, in the order of the model's outputs"
         )
     return tuple(names)

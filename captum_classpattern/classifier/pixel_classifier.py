@@ -114,8 +114,7 @@ class PixelClassifier(nn.Module):
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but `mean` "
                 f"and `std` are given for {channels}{hint_if_channels_last(images.shape)}"
             )
-        place = images.device, images.dtype
-        normalised = (images - _at(self.mean, *place)) / _at(self.std, *place)
+        normalised = (images - _at(self.mean, images)) / _at(self.std, images)
         result = self.model(normalised, *additional)
         return result if self.output is None else _pick(result, self.output)
 
@@ -154,8 +153,16 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
     return tensor.view(1, -1, 1, 1)
 
 
+def _at(values: Tensor, images: Tensor) -> Tensor:
+    """The values where the images are, and in their precision."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return values.to(images)
+    version = 0 if values.is_inference() else values._version  # counts changes in place
+    return _copied(values, version, images.device, images.dtype)
+
+
 @lru_cache(maxsize=64)
-def _at(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _copied(values: Tensor, version: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A copy on a device that is kept, since to copy in each call would wait for the device."""
     with torch.inference_mode(False):  # tensors from within it allow no gradients
         return values.to(device, dtype, copy=True)

@@ -36,7 +36,8 @@ def demo(
 
     The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. The demo
     ends with a small comparison with Captum's methods. It takes one to two minutes on two cores.
-    Its page is there from the first pattern on. The same command continues an interrupted demo.
+    Its page is there from the first pattern on. The same command continues an interrupted demo;
+    other options need another --out.
 
     Args:
         out: The folder for index.html, which links everything else in it.

@@ -35,7 +35,7 @@ def sweep_command(
         classpattern sweep zoo.csv --data my_images --out zoo
         classpattern sweep a.pt b.pt --arch resnet18 --data my_images --out two --ray
 
-    Each class of each model is written as soon as it is finished. The same command resumes an
+    Classes are written as soon as they are finished. The same command resumes an
     interrupted sweep, and tries again what failed. At the end there is a site: site/index.html.
 
     Args:

@@ -138,7 +138,10 @@ class LabelledImages(Dataset[Any]):
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
         given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
-        named = replace(images, argument=argument, labels=given)
+        source = images.source
+        if source.argument != argument:
+            source = replace(source, argument=argument)
+        named = replace(images, source=source, argument=argument, labels=given)
         if labels is not None or model is None or images.class_names is None:
             return named
         return named.for_classifier(model, class_names)

@@ -89,8 +89,13 @@ class ImageSource:
         """All images as floats in [0, 1]."""
         if isinstance(self.images, Tensor):
             return as_floats(self.pixels)
-        batches = [self.read(batch)[0] for batch in in_batches(self.places)]
-        return torch.cat(batches) if batches else torch.empty(0, *(self.memory.shape or ()))
+        images, done = torch.empty(0, *(self.memory.shape or ())), 0
+        for places in in_batches(self.places):  # torch.cat would need twice the memory
+            batch = self.read(places)[0]
+            images = images if done else batch.new_empty(len(self.places), *batch.shape[1:])
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+        return images
 
     @property
     def hashes(self) -> list[str]:
@@ -126,7 +131,7 @@ class ImageSource:
     def read(self, places: Sequence[int]) -> tuple[Tensor, Any]:
         """The images at these places, in [0, 1], and the labels that come with them, if any."""
         if isinstance(self.images, Tensor):  # its pixels were checked when it came
-            at = on_device(torch.as_tensor(places), self.images.device)
+            at = on_device(torch.as_tensor(places, dtype=torch.int64), self.images.device)
             images, labels = self.images.detach()[at], None
         else:
             images, labels = self._collated(places)

@@ -25,6 +25,10 @@ from captum_classpattern.classifier import (
 )
 
 
+class NoRoomForCopy(torch.OutOfMemoryError):
+    """A device has no room for a private copy of the model."""
+
+
 def accelerated(
     forward_func: Classifier, canvases: Tensor, additional: tuple[Any, ...], precision: str
 ) -> Classifier:
@@ -130,7 +134,7 @@ def _faster(
             raise ValueError("its gradient is not finite")
     except Exception as error:  # of any kind: this model can't do all of that
         if lacks_memory(error):
-            raise torch.OutOfMemoryError(
+            raise NoRoomForCopy(
                 "the device has no room for a private copy of the model: pass `precision='full'` "
                 "to search with the model as it is"
             ) from error

@@ -18,6 +18,7 @@ from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
     images_at_once,
+    lacks_memory,
     logits_of,
     outputs_for,
     preserve_state,
@@ -25,7 +26,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.masks import norms, unit
-from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.pool import DEVICE_PIXELS, split_for_validation
 from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -37,7 +38,7 @@ from captum_classpattern.surveys.survey import DEVICE_CLASSES
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
-AT_ONCE = 10  # classes in one search of patches; on large images each class is searched alone
+AT_ONCE = 10  # classes in one search of patches on a CPU; of large images, one
 GREY = 0.5
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 SEARCH = "search.json"  # in a folder of patterns: says what they depend on
@@ -270,9 +271,11 @@ def search_change(
     """For each class the change that makes the model predict it for images of other classes."""
     seed, place = task.settings.seed, device_and_dtype(forward_func, fit.take([0]))
     together = TOGETHER if place[0].type == "cpu" else DEVICE_CLASSES
-    at_once = task.settings.internal_batch_size or together * BATCH
     images, found = fit.to(*place), dict[int, Tensor]()
     like, labels = images.take([0]).to(*place), images.known_labels
+    at_once = task.settings.internal_batch_size or together * BATCH
+    if place[0].type != "cpu":
+        at_once = min(at_once, max(1, DEVICE_PIXELS // like[0, 0].numel()))
     for first in range(0, task.n_classes, together):
         group = range(first, min(first + together, task.n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
@@ -285,11 +288,19 @@ def search_change(
             batch = batch.view(len(group), BATCH, *batch.shape[1:])
             values.requires_grad_()
             gradient = torch.zeros_like(values)
-            for start in range(0, len(wanted), at_once):
+            start = 0
+            while start < len(wanted):
                 part = slice(start, start + at_once)
-                logits = forward_func(change.apply(values, batch).flatten(0, 1)[part]).float()
-                loss = F.cross_entropy(logits, wanted[part], reduction="sum")
-                gradient += torch.autograd.grad(loss, values)[0]
+                try:
+                    logits = forward_func(change.apply(values, batch).flatten(0, 1)[part])
+                    logits = logits.to(values.device).float()
+                    loss = F.cross_entropy(logits, wanted[part], reduction="sum")
+                    gradient += torch.autograd.grad(loss, values)[0]
+                    start = part.stop
+                except RuntimeError as error:
+                    if at_once == 1 or not lacks_memory(error):
+                        raise
+                    at_once //= 2
             rate = RATE * (1 - 0.9 * number / (STEPS - 1))
             values = change.step(values.detach(), gradient, rate)
             note_half_passes(2 * len(wanted))

@@ -1,6 +1,7 @@
 """The models of a sweep: where each comes from, and by what name."""
 
 import csv
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,11 +62,12 @@ class ModelSource:
 
 def _plain(option: str, value: Any) -> Any:
     """An option as JSON has it."""
-    plain = value.tolist() if hasattr(value, "tolist") else value
-    plain = list(plain) if isinstance(plain, tuple) else plain
-    if isinstance(plain, str | int | float | list):
-        return plain
-    raise ArgumentTypeError(f"`{option}` must be text or numbers in a sweep, got {value!r:.80}")
+    try:
+        return json.loads(json.dumps(value, default=lambda array: array.tolist()))
+    except (TypeError, AttributeError):
+        raise ArgumentTypeError(
+            f"`{option}` must be text or numbers in a sweep, got {value!r:.80}"
+        ) from None
 
 
 def folder_of(name: str) -> str:

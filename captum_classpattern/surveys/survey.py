@@ -22,7 +22,7 @@ from captum_classpattern._validation import (
     check_options,
     is_whole,
 )
-from captum_classpattern.attribution import ClassPattern, versions
+from captum_classpattern.attribution import ClassPattern, search_pools, versions
 from captum_classpattern.classifier import (
     Classifier,
     attribute_of,
@@ -51,6 +51,7 @@ from captum_classpattern.images import (
     hash_of_images,
 )
 from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.acceleration import NoRoomForCopy
 from captum_classpattern.optimization.canvases import (
     BLANK,
     SOLID_COLOURS,
@@ -82,6 +83,7 @@ from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolde
 from captum_classpattern.surveys.results import Survey
 
 CPU_CLASSES, DEVICE_CLASSES = 5, 32  # searched together
+CPU_SIDE = 64  # pixels: of larger images one class fills a batch of a CPU
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 BAR_AFTER = 5.0  # seconds: then there is a progress bar
@@ -194,15 +196,12 @@ class SurveyTask:
                 "images of it, or leave it out of `classes`; only canvases of one colour, such as "
                 "white, need none"
             )
-        device, _ = device_and_dtype(self.model, search.take([0]))
-        usual = CPU_CLASSES if device.type == "cpu" else DEVICE_CLASSES
-        together = self.settings.classes_together or usual
-        done = 0
+        together, done = self.settings.classes_together or self._usual_group(), 0
         while group := targets[done : done + together]:
             try:
                 patterns = self._search_group(group)
             except RuntimeError as error:
-                if len(group) == 1 or not lacks_memory(error):
+                if len(group) == 1 or isinstance(error, NoRoomForCopy) or not lacks_memory(error):
                     raise
                 together = len(group) // 2
                 continue
@@ -215,26 +214,35 @@ class SurveyTask:
                     for kind in kinds
                 ]
 
+    def _usual_group(self) -> int:
+        """How many classes are searched together."""
+        sample = self.search.take([0])
+        device, _ = device_and_dtype(self.model, sample)
+        if device.type != "cpu":
+            return DEVICE_CLASSES
+        return CPU_CLASSES if max(sample.shape[2:]) <= CPU_SIDE else 1
+
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
         """By class and kind of canvas the patterns of all areas that do best on the validation
         images.
 
-        Classes and kinds with equally many canvases are searched together: so they take the same
-        number of rounds, whichever others are in the group. Canvases of one colour start twice, so
-        they are apart from others.
+        Classes with equally many canvases of a kind are searched together, and so are kinds of one
+        colour. They take the same number of rounds as alone, unless some canvases of a class are
+        equal.
         """
         search, seed = self.search, self.settings.seed
         best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
-        by_size: dict[tuple[bool, int], list[tuple[int, str]]] = defaultdict(list)
+        by_size: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
         for kind, target in itertools.product(self.settings.canvases, group):
             size = self.settings.pool_size(kind, len(search.of_class(target)))
-            by_size[kind in SOLID_COLOURS, size].append((target, kind))
+            by_size["" if kind in SOLID_COLOURS else kind, size].append((target, kind))
         for (_, size), pools in by_size.items():
             canvases = [
                 select_canvases(self.model, search, None, y, size, kind, seed=seed)
                 for y, kind in pools
             ]
-            by_area = self.explainer.search_groups(
+            by_area = search_pools(
+                self.explainer,
                 torch.cat(canvases),
                 [target for target, _ in pools for _ in range(size)],
                 replace(self.settings, show_progress=False),  # there is a bar over all classes
@@ -539,8 +547,10 @@ def explain_class(
     check_options("explain_class", options, SearchOptions)
     settings = SurveySettings(areas=[area], canvases=canvases, **options)
     if settings.max_seconds is not None:
-        given = settings.canvases.items()  # those of one colour are searched together
-        searches = {n if kind in SOLID_COLOURS else kind for kind, n in given}
+        searches = {  # those of one colour are searched together
+            settings.pool_size(kind, 1) if kind in SOLID_COLOURS else kind
+            for kind in settings.canvases
+        }
         settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
@@ -597,7 +607,7 @@ def survey(
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``, or else the images'. Default: None (all).
         mean, std, class_names (optional): As in :func:`explain_class`.
-        folder (str or PathLike, optional): Where each class is written as soon as it is finished,
+        folder (str or PathLike, optional): Where classes are written as soon as they are finished,
             so that an interrupt loses no finished class. Default: None (nowhere).
         resume (bool): Continues the search in the folder: its findings come first, and only the
             classes that are missing are searched. Several processes may share a folder. Each must
@@ -609,8 +619,10 @@ def survey(
             passes of the budget. White canvases are all the same: each beyond the second is one
             more start of the search. Default: {"positive": 32, "white": 1, "black": 1}.
         classes_together (int, optional): Number of classes that are searched together. It changes
-            masks by rounding at most. Default: None (5 on a CPU, 32 on another device; halved if
-            the memory is too small).
+            masks by rounding at most, but for a class with copies among its canvases, which takes
+            fewer rounds next to others. Default: None (on a CPU 5, or 1 for images of more than 64
+            pixels a side; 32 on another device; half as many if its memory is too small for
+            batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that

@@ -77,15 +77,17 @@ class Sweep(Result):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
-        """Reads the surveys in a sweep's folder; an error if there is none, or a file is damaged.
-        Patterns are read when they are used."""
+        """Reads the surveys in a sweep's folder; an error if there is none. A model with a damaged
+        file is among the failures. Patterns are read when they are used."""
         unread = _read_models(Path(folder))
-        surveys = {}
+        surveys, failures = {}, dict(unread.failures)
         for name in unread.rows:
             place = unread.folder / folder_of(name)
-            with suppress(*[ValueError] * (name in unread.failures)):  # which says what is damaged
+            try:
                 surveys[name] = Survey.load(place) if (place / RESULTS).exists() else Survey()
-        return replace(unread, surveys=surveys)
+            except ValueError as error:
+                failures.setdefault(name, str(error))
+        return replace(unread, surveys=surveys, failures=failures)
 
     @property
     def models(self) -> list[str]:
@@ -220,10 +222,11 @@ def sweep(
     r"""
     Searches the patterns of many models: a :func:`survey` of each, in a folder of its own.
 
-    Each class is written as soon as it is finished. After an interruption of any kind, the same
+    Classes are written as soon as they are finished. After an interruption of any kind, the same
     call continues with the missing classes; more models and classes can be added to a folder. A
     model that fails stops no other, and is tried again by the next call. The same seed and threads
-    give the same patterns with each engine, bit for bit on the same kind of device.
+    give the same patterns with each engine, bit for bit on the same kind of device, if no call was
+    interrupted; ``classes_together=1`` gives them in any case.
 
     Args:
         models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a

@@ -80,6 +80,8 @@ def test_mean_and_std_are_copied_once_for_each_precision():
     torch.testing.assert_close(slope, torch.full_like(leaf, 5.0))
     model.mean = model.mean + 0.1
     torch.testing.assert_close(model(IMAGES), first - 0.5)
+    model.mean += 0.1  # in place
+    torch.testing.assert_close(model(IMAGES), first - 1)
 
 
 def test_a_module_with_buffers_alone_is_where_they_are():

@@ -19,7 +19,7 @@ import captum_classpattern as cp
 from captum_classpattern.comparison.methods import METHOD_NAMES
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.optimization import acceleration
-from captum_classpattern.scores.power import Scorer
+from captum_classpattern.scores.power import Scorer, judge
 
 pretend.install()
 
@@ -232,7 +232,14 @@ def compared(model, device):
     return table[[name for name in table if "second" not in name]].to_dict("list")
 
 
-RESULTS = {"explain_class": explained, "power": power, "scan": scanned, "compare": compared}
+def scanned_by_a_function(model, device):
+    return scanned(lambda images: model(images.to(device)), device)
+
+
+RESULTS = {
+    **{"explain_class": explained, "power": power, "compare": compared},
+    **{"scan": scanned, "scan by a function that moves images": scanned_by_a_function},
+}
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -362,6 +369,16 @@ def test_a_round_waits_for_nothing(solver, first, last):
     of_search = network(), SEARCH, first, last, grey, [0, 1]
     waits, lines = per_round("waits", *of_search, solver=solver)
     assert waits <= 0.1, lines
+
+
+def test_512_images_are_scored_with_three_waits():
+    model = network().to(pretend.NAME)
+    images = cp.LabelledImages(torch.rand(512, 1, 8, 8), torch.arange(512) % 4)
+    pattern = cp.Pattern(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), 0).to(pretend.NAME)
+    judge(model, pattern, images)  # mean and deviation are copied once
+    with pretend.counting("waits") as counts:
+        judge(model, pattern, images)
+    assert counts.total() <= 3, counts.most_common(5)
 
 
 @pytest.mark.parametrize(("classes", "most"), [(1, 485), (20, 25)])

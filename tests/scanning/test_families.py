@@ -205,6 +205,25 @@ def test_parts_of_a_step_add_up(name):
     torch.testing.assert_close(parts[2], whole[2])
 
 
+def test_a_step_is_taken_in_parts_where_the_memory_is_too_small():
+    net = net_of(1, 5)
+    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
+    [name, *_] = CHANGES
+    task, sizes = ScanTask(net, sample, 5), []
+    whole = search_further(name, task)
+
+    def most(net, given):
+        if len(given[0]) > 10 and given[0].requires_grad:
+            raise torch.OutOfMemoryError("full")
+        sizes.append(len(given[0]))
+
+    net.register_forward_pre_hook(most)
+    parts = search_further(name, task)
+    assert 8 in sizes  # half of a half of 32
+    assert parts[0] == whole[0]
+    torch.testing.assert_close(parts[2], whole[2])
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_gains_have_no_unit(name, monkeypatch):
     """Logits that are all twice as large, or twice as large and shifted, give the same numbers."""

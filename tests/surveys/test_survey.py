@@ -23,6 +23,7 @@ from captum_classpattern import (
     predictive_power,
     select_canvases,
 )
+from captum_classpattern.attribution import search_pools
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels
@@ -123,13 +124,13 @@ def test_a_class_stands_out_of_all_classes_of_the_model(scores, classes, expecte
 @pytest.fixture
 def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
-    noted, original = [], ClassPattern.search_groups
+    noted = []
 
-    def search(self, canvases, targets, settings, **options):
+    def search(explainer, canvases, targets, settings, **options):
         noted.append((targets, settings.areas, settings.seed))
-        return original(self, canvases, targets, settings, **options)
+        return search_pools(explainer, canvases, targets, settings, **options)
 
-    monkeypatch.setattr(ClassPattern, "search_groups", search)
+    monkeypatch.setattr(sys.modules[survey.__module__], "search_pools", search)
     return noted
 
 
