@@ -281,7 +281,7 @@ class ClassOptions(ComputeOptions):
             images.
         budget: Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500).
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
-        max_seconds: Stop each search after this time, with what was found. Of small images, five
+        max_seconds: Stop each search after this time, with what was found. Of small images, ten
             classes are one search (32 on a GPU). By default, never.
     """
 

@@ -310,6 +310,10 @@ class ReferenceSet:
         if others - {precision}:
             listed = " and ".join(sorted(map(str, others)))
             notes.append(f"The references were searched in {listed}, this model in {precision}.")
+        if profile.accuracy is None or not self.accuracies:
+            notes.append(
+                "Without labels, nobody knows whether the model is better than the references."
+            )
         if twin := self.name_of(profile.model):
             notes.append(f"This model is one of the references, {twin}.")
         return notes

@@ -82,7 +82,7 @@ from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
-CPU_CLASSES, DEVICE_CLASSES = 5, 32  # searched together
+CPU_CLASSES, DEVICE_CLASSES = 10, 32  # searched together
 CPU_SIDE = 64  # pixels: of larger images one class fills a batch of a CPU
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
@@ -620,7 +620,7 @@ def survey(
             more start of the search. Default: {"positive": 32, "white": 1, "black": 1}.
         classes_together (int, optional): Number of classes that are searched together. It changes
             masks by rounding at most, but for a class with copies among its canvases, which takes
-            fewer rounds next to others. Default: None (on a CPU 5, or 1 for images of more than 64
+            fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of more than 64
             pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
