@@ -44,8 +44,8 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise ImportError(
-                f"{shown}: there is no module {error.name!r}: run this in the folder that has it, "
-                "or set PYTHONPATH"
+                f"{shown}: there is no module {error.name!r}: give MODULE:NAME, with dots and "
+                "without .py; run this in the folder that has it, or set PYTHONPATH"
             ) from error
         raise ImportError(
             f"{shown}: {module_name} imports {error.name!r}, which is not installed"

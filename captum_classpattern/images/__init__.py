@@ -139,7 +139,7 @@ class LabelledImages(Dataset[Any]):
             return cls(images, labels, argument=argument)
         given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
         source = images.source
-        if source.argument != argument:
+        if not images.in_memory:  # errors about items name these images
             source = replace(source, argument=argument)
         named = replace(images, source=source, argument=argument, labels=given)
         if labels is not None or model is None or images.class_names is None:
