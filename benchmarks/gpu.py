@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from findings import parser_of
+from findings import head, line, parser_of
 from torchvision.models import resnet50
 
 from captum_classpattern import (
@@ -132,10 +132,7 @@ def count_waits(network: Network, solver: str) -> dict[str, Any]:
 
 
 def print_table(*rows: Mapping[str, Any]) -> None:
-    print(f"| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
-    for row in rows:
-        print(f"| {' | '.join(map(str, row.values()))} |")
-    print(flush=True)
+    print(head(*rows[0]), *(line(*row.values()) for row in rows), "", sep="\n", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -50,8 +50,9 @@ def attribute_of(classifier: Any, name: str) -> Any:
 def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
     """Device and precision of a classifier's parameters, else of its buffers; those of ``like`` if
     it has none."""
-    module = find_module(forward_func) or nn.Module()
-    for tensor in itertools.chain(module.parameters(), module.buffers()):
+    module = find_module(forward_func)
+    tensors = () if module is None else itertools.chain(module.parameters(), module.buffers())
+    for tensor in tensors:
         if tensor.is_floating_point():
             return tensor.device, tensor.dtype
     return like.device, like.dtype

@@ -128,7 +128,6 @@ def _patterns_of(
         model,
         images.search,
         images.held_out.stratified_sample(HELD_OUT),
-        classes_together=len(cp.demo.CLASS_NAMES),
         canvases=CANVASES,
         areas=(AREA,),
         n_steps=ROUNDS,

@@ -44,6 +44,8 @@ SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images
 # the most images in one call, and their pixels: on CPUs, more spend their time on fresh memory
 CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2
 DEVICE_BATCH, DEVICE_PIXELS = 1024, 160 * 224**2
+CPU_CLASSES, DEVICE_CLASSES = 10, 32  # searched together
+CPU_SIDE = 64  # pixels: of larger images one class fills a batch of a CPU
 
 
 def split_for_validation(
@@ -257,6 +259,20 @@ def most_canvases(budget: int) -> int:
     return max(1, budget // PASSES_PER_CANVAS)
 
 
+def classes_at_once(device: torch.device, shape: Sequence[int]) -> int:
+    """How many classes are searched together, on images (C, H, W)."""
+    if device.type != "cpu":
+        return DEVICE_CLASSES
+    return CPU_CLASSES if max(shape[1:]) <= CPU_SIDE else 1
+
+
+def images_at_once_in_search(like: Tensor) -> int:
+    """The most images in one call of a search, on the device of ``like`` and of its size."""
+    on_cpu = like.device.type == "cpu"
+    most, pixels = (CPU_BATCH, CPU_PIXELS) if on_cpu else (DEVICE_BATCH, DEVICE_PIXELS)
+    return max(1, min(most, pixels // like[0, 0].numel()))
+
+
 def begin_search(
     forward_func: Classifier,
     canvases: Tensor,
@@ -281,9 +297,7 @@ def begin_search(
     if settings.solver.accelerates:
         classifier = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None:
-        on_cpu = canvases.device.type == "cpu"
-        most, pixels = (CPU_BATCH, CPU_PIXELS) if on_cpu else (DEVICE_BATCH, DEVICE_PIXELS)
-        batch_size = max(1, min(most, pixels // canvases[0, 0].numel()))
+        batch_size = images_at_once_in_search(canvases)
     ids = settings.feature_mask
     return Search(
         settings.solver,
@@ -462,15 +476,13 @@ class PoolSearch:
             every = torch.full((n,), row)
             return additional_rows(objective.additional, every, len(objective.canvases))
 
+        others = {y: validation.without_class(y) for y in {objective.targets[row] for row in rows}}
         judged = {
             row: Judged(
-                partial(stamp, row=row),
-                objective.targets[row],
-                images,
-                partial(additional_for, row=row),
+                partial(stamp, row=row), target, others[target], partial(additional_for, row=row)
             )
             for row in rows
-            if len(images := validation.without_class(objective.targets[row]))
+            if len(others[target := objective.targets[row]])
         }
         hits = judge_each(
             self.scored_func,

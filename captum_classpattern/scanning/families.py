@@ -26,19 +26,22 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.masks import norms, unit
-from captum_classpattern.optimization.pool import DEVICE_PIXELS, split_for_validation
+from captum_classpattern.optimization.pool import (
+    DEVICE_CLASSES,
+    classes_at_once,
+    images_at_once_in_search,
+    split_for_validation,
+)
 from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import Judged, judge_each, margins_of
 from captum_classpattern.surveys.folder import Folder
-from captum_classpattern.surveys.survey import DEVICE_CLASSES
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
-AT_ONCE = 10  # classes in one search of patches on a CPU; of large images, one
 GREY = 0.5
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 SEARCH = "search.json"  # in a folder of patterns: says what they depend on
@@ -71,9 +74,7 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
-    together = AT_ONCE if grid is None else 1
-    if device.type != "cpu":
-        together = DEVICE_CLASSES
+    together = classes_at_once(device, shape)
     patterns: dict[tuple[int, int], Pattern] = {}
     for first in range(0, task.n_classes, together):
         group = list(range(first, min(first + together, task.n_classes)))
@@ -275,7 +276,7 @@ def search_change(
     like, labels = images.take([0]).to(*place), images.known_labels
     at_once = task.settings.internal_batch_size or together * BATCH
     if place[0].type != "cpu":
-        at_once = min(at_once, max(1, DEVICE_PIXELS // like[0, 0].numel()))
+        at_once = min(at_once, images_at_once_in_search(like))
     for first in range(0, task.n_classes, together):
         group = range(first, min(first + together, task.n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]

@@ -63,6 +63,7 @@ from captum_classpattern.optimization.pool import (
     LEAST_BUDGET,
     SCREENED,
     STARTS,
+    classes_at_once,
     most_canvases,
     passes_of_group,
 )
@@ -82,8 +83,6 @@ from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey
 
-CPU_CLASSES, DEVICE_CLASSES = 10, 32  # searched together
-CPU_SIDE = 64  # pixels: of larger images one class fills a batch of a CPU
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 BAR_AFTER = 5.0  # seconds: then there is a progress bar
@@ -196,7 +195,10 @@ class SurveyTask:
                 "images of it, or leave it out of `classes`; only canvases of one colour, such as "
                 "white, need none"
             )
-        together, done = self.settings.classes_together or self._usual_group(), 0
+        sample = search.take([0])
+        device, _ = device_and_dtype(self.model, sample)
+        usual = classes_at_once(device, sample.shape[1:])
+        together, done = self.settings.classes_together or usual, 0
         while group := targets[done : done + together]:
             try:
                 patterns = self._search_group(group)
@@ -214,14 +216,6 @@ class SurveyTask:
                     for kind in kinds
                 ]
 
-    def _usual_group(self) -> int:
-        """How many classes are searched together."""
-        sample = self.search.take([0])
-        device, _ = device_and_dtype(self.model, sample)
-        if device.type != "cpu":
-            return DEVICE_CLASSES
-        return CPU_CLASSES if max(sample.shape[2:]) <= CPU_SIDE else 1
-
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
         """By class and kind of canvas the patterns of all areas that do best on the validation
         images.
@@ -235,7 +229,7 @@ class SurveyTask:
         by_size: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
         for kind, target in itertools.product(self.settings.canvases, group):
             size = self.settings.pool_size(kind, len(search.of_class(target)))
-            by_size["" if kind in SOLID_COLOURS else kind, size].append((target, kind))
+            by_size[shared_search(kind, size)].append((target, kind))
         for (_, size), pools in by_size.items():
             canvases = [
                 select_canvases(self.model, search, None, y, size, kind, seed=seed)
@@ -301,6 +295,11 @@ class SurveyTask:
             )
         note_half_passes(len(others) + 2 * n)
         return scores
+
+
+def shared_search(kind: str, size: int) -> tuple[str, int]:
+    """Which search pools of so many canvases share: those of one colour are searched together."""
+    return ("" if kind in SOLID_COLOURS else kind, size)
 
 
 def search_classes(
@@ -547,10 +546,8 @@ def explain_class(
     check_options("explain_class", options, SearchOptions)
     settings = SurveySettings(areas=[area], canvases=canvases, **options)
     if settings.max_seconds is not None:
-        searches = {  # those of one colour are searched together
-            settings.pool_size(kind, 1) if kind in SOLID_COLOURS else kind
-            for kind in settings.canvases
-        }
+        kinds = settings.canvases
+        searches = {shared_search(kind, settings.pool_size(kind, 1)) for kind in kinds}
         settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode

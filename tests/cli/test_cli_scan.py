@@ -281,7 +281,7 @@ def test_without_a_folder_each_checkpoint_has_its_own(monkeypatch, tmp_path, pla
 
 @pytest.mark.usefixtures("first_scan")
 def test_an_interrupted_scan_resumes_from_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(families, "AT_ONCE", 2)
+    monkeypatch.setattr(families, "classes_at_once", lambda *_: 2)
     said = f"Interrupted: the same command resumes from {tmp_path}."
     for interrupted in (0, 2):
         with monkeypatch.context() as patch:

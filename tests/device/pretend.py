@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch import library as operators
 from torch.utils import backend_registration
 
 NAME, PACKAGE = "pretend", "/captum_classpattern/"
@@ -29,7 +30,7 @@ NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "_local_scalar
 
 
 _counts: list[tuple[str, Counter[str]]] = []  # of the blocks that this is in
-_library: list[torch.library.Library] = []  # what it defines is there as long as it is
+_definitions: list[operators.Library] = []  # of operations, which are there as long as these are
 
 
 @contextmanager
@@ -238,16 +239,16 @@ class Module(getattr(backend_registration, "_DummyBackendModule", object)):
 
 def install():
     """Makes "pretend" a device of this process."""
-    if _library:
+    if _definitions:
         return
     backend_registration._setup_privateuseone_for_python_backend(NAME, Module())
-    _library.append(torch.library.Library("aten", "IMPL"))
+    _definitions.append(operators.Library("aten", "IMPL"))
     for name, function in (
         ("empty.memory_format", _empty),
         ("empty_strided", _empty_strided),
         ("_copy_from", _copy_from),
     ):
-        _library[0].impl(name, function, "PrivateUse1")
+        _definitions[0].impl(name, function, "PrivateUse1")
 
 
 def _empty(size, *, dtype=None, memory_format=None, **_):

@@ -211,7 +211,7 @@ def test_functions_of_other_outputs_do_not_share_patterns(tmp_path):
 def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
     tmp_path, kept, searched, monkeypatch
 ):
-    monkeypatch.setattr(families, "AT_ONCE", 2)
+    monkeypatch.setattr(families, "classes_at_once", lambda *_: 2)
     folder, whole = shutil.copytree(kept[0], tmp_path / "copy"), kept[1]
     assert measure(Net(), images_of(), folder=folder) == whole
     assert searched == []
