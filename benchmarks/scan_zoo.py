@@ -1,10 +1,12 @@
-"""Trains the networks of a zoo, and measures each as a scan does.
+"""Trains the networks of a zoo, and measures each as a scan does; or measures published networks.
 
 Each finished network is a file of weights, and what was measured of it a row in a JSON file, so an
 interrupted run can resume.
 """
 
+import csv
 import gzip
+import importlib.util
 import itertools
 import json
 import sys
@@ -17,7 +19,7 @@ from typing import Any, TypeAlias
 
 from demo_training import accuracy
 from findings import parser_of, read_record, read_rows, write_rows
-from rivals import cbd, mm_bd
+from rivals import cbd, mm_bd, neural_cleanse
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 from zoo import DATA_SETS, Entry, Recipe, confirmation, references, train, tutorials
@@ -27,9 +29,16 @@ from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.profile import PER_CLASS, SETTINGS, Profile, measure
-from captum_classpattern.scanning.references import ReferenceSet, describe
+from captum_classpattern.scanning.profile import (
+    PACKAGE_VERSION,
+    PER_CLASS,
+    SETTINGS,
+    Profile,
+    measure,
+)
+from captum_classpattern.scanning.references import TRAINED_ON, ReferenceSet, describe
 
 sys.path.append(str(Path(__file__).parents[1] / "tutorials"))
 import train_cifar10
@@ -40,9 +49,14 @@ DESCRIPTIONS = {
     "cifar10": "CIFAR-10, the test images",
 }
 DIGITS = 4  # after the point, in rows
-RIVALS: dict[str, dict[str, Any]] = {  # settings; fewer steps than the 300 of MM-BD
-    "CBD": {"sigma": 1.14, "draws": 1024},
-    "MM-BD": {"n_images": 30, "steps": 100},
+LEAST_ACCURACY = 0.6  # of the references that come with the package
+PUBLISHED = Path(__file__).parent / "zoo" / "networks_of_others.csv"
+NOT_PLANTED = "clean"  # in that file
+RIVALS: dict[str, dict[str, Any]] = {
+    # with this noise, clean references predict one class for about half of the copies
+    "CBD": {"sigma": 0.3, "draws": 1024},
+    "MM-BD": {"n_images": 30, "steps": 300},
+    "Neural Cleanse": {"passes": 1280},
 }
 Row: TypeAlias = dict[str, Any]
 Measured: TypeAlias = tuple[str, PixelClassifier, Row]  # name, network, record
@@ -90,28 +104,35 @@ def scan_images(data_set: str, test: Images) -> LabelledImages:
 
 
 def measured(
-    path: Path, zoo: str, model: PixelClassifier, record: Row, images: LabelledImages
+    path: Path,
+    zoo: str,
+    model: PixelClassifier,
+    record: Row,
+    images: LabelledImages,
+    seed: int = 0,
+    rivals: bool = False,
 ) -> Row:
-    """The row of a network. What is in its file already, with the same settings, is not measured
-    again."""
+    """The row of a network and a seed of the scan. What is in its file already, with the same
+    settings, is not measured again."""
     row = json.loads(path.read_text()) if path.exists() else {}
     entry = dict(record["settings"]["entry"])
     settings = {"name": entry.pop("name"), "zoo": zoo, "data": record["settings"]["data"], **entry}
-    settings = rounded(settings | {"statistic": SETTINGS, "images": describe(images)})
-    if all(row.get(name) == value for name, value in settings.items()):
+    settings |= {"scan_seed": seed, "statistic": SETTINGS, "images": describe(images)}
+    if all(row.get(name) == value for name, value in rounded(settings).items()):
         return row
-    profile, seconds = timed(partial(measure, model, images))
-    row = settings | {
+    profile, seconds = timed(partial(measure, model, images, SearchSettings(seed=seed)))
+    row = rounded(settings) | {
         "accuracy": record["accuracy"],
         "attack_success": record.get("attack_success"),
         "seconds": {"training": record["seconds"], "scan": seconds},
+        "version": PACKAGE_VERSION,
         "profile": profile.as_dict(),
         "rivals": {},
     }
     if entry["backdoor"] is not None:
         target = entry["backdoor"]["target"]
         row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
-    for name, given in RIVALS.items():
+    for name, given in RIVALS.items() if rivals else ():
         scores, seconds = timed(partial(rival_scores, name, model, images))
         row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
     write_atomically(path, json.dumps(compact(row)).encode())
@@ -124,7 +145,9 @@ def rival_scores(name: str, model: PixelClassifier, images: LabelledImages) -> l
     if name == "MM-BD":
         return mm_bd(model, images.shape, n_classes, **RIVALS[name]).tolist()
     sample = images.stratified_sample(PER_CLASS * n_classes)
-    return cbd(model, sample, n_classes, **RIVALS[name]).tolist()
+    if name == "CBD":
+        return cbd(model, sample, n_classes, **RIVALS[name]).tolist()
+    return [neural_cleanse(model, sample, y, **RIVALS[name]).size for y in range(n_classes)]
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -198,8 +221,32 @@ def of_the_tutorials() -> Iterator[Measured]:
         yield entry.name, model, record
 
 
+def published(folder: Path, role: str) -> Iterator[Measured]:
+    """The networks of others with this role, clean ones first. The folder has their files, and a
+    module ``load`` with a function ``load_NAME()`` for each, which takes pixels in [0, 1]."""
+    spec = importlib.util.spec_from_file_location("load", folder / "load.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for row in csv.DictReader(PUBLISHED.open(encoding="utf-8")):
+        if row["role"] == role:
+            network = getattr(module, f"load_{row['name']}")()
+            model = PixelClassifier(network, class_names=list(DATA_SETS["cifar10"].class_names))
+            recipe = {"network": row["architecture"], "source": row["repository"]}
+            recipe |= {"file": row["sha256"], TRAINED_ON: "original images"}
+            entry = {"name": row["name"], "recipe": recipe, "seed": None, "backdoor": None}
+            if row["planted"] != NOT_PLANTED:
+                entry["backdoor"] = json.loads(row["backdoor"])
+            record = {"settings": {"data": "cifar10", "entry": entry}, "seconds": None}
+            record |= {"accuracy": float(row["accuracy_jpeg_1000"]) / 100}
+            record |= {"attack_success": float(row["attack_success"] or 0) or None}
+            yield row["name"], model.eval(), record
+
+
 def reference_set(rows: Sequence[Row]) -> ReferenceSet:
-    """The set of references that rows of one data set describe."""
+    """The set of references that rows of one data set describe, without weak ones."""
+    rows = [row for row in rows if row["profile"]["accuracy"] >= LEAST_ACCURACY]
     known, row = DATA_SETS[rows[0]["data"]], rows[0]
     return ReferenceSet(
         len(known.class_names),
@@ -207,14 +254,17 @@ def reference_set(rows: Sequence[Row]) -> ReferenceSet:
         {row["name"]: Profile.from_dict(row["profile"]) for row in rows},
         row["images"],
         row["statistic"],
-        {row["name"]: described(row["recipe"]) for row in rows},
+        {row["name"]: described(row["recipe"], row["data"]) for row in rows},
         known.class_names,
     )
 
 
-def described(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def described(recipe: Mapping[str, Any], data_set: str) -> dict[str, Any]:
     """A recipe in words that a scan can show."""
+    if TRAINED_ON in recipe:
+        return dict(recipe)
     return {
+        TRAINED_ON: {"fashion": "original images", "cifar10": "JPEG images"}[data_set],
         "network": recipe["network"],
         "epochs": recipe["epochs"],
         "optimizer": {"tokens": "adamw"}.get(recipe["optimizer"], recipe["optimizer"]),
@@ -232,6 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("data", type=Path, help="its folder")
     parser.add_argument("--zoo", choices=ZOOS, required=True)
+    parser.add_argument("--published", type=Path, help="measure networks of others instead")
+    parser.add_argument("--seeds", type=int, default=1, help="scans of each network")
+    parser.add_argument("--rivals", action="store_true", help="measure other detectors, too")
+    parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--from-weights", type=Path, help="measure the networks of this file")
     parser.add_argument("--rows", type=Path, help="where to gather the rows that are in --out")
@@ -251,20 +305,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = DATA_SETS[options.data_set].load
     test = load(options.data, "test")
     images = scan_images(options.data_set, test)
-    if options.from_weights:
+    if options.published:
+        networks = published(options.published, options.zoo)
+    elif options.from_weights:
         networks = packed(options.from_weights)
     else:
         data = {"train": load(options.data, "train"), "test": test}
         networks = (
             (entry.name, *trained(entry, options.data_set, data, options.out)) for entry in entries
         )
-    if (options.zoo, options.data_set) == ("references", "cifar10"):
-        networks = itertools.chain(of_the_tutorials(), networks)
+        if (options.zoo, options.data_set) == ("references", "cifar10"):
+            networks = itertools.chain(of_the_tutorials(), networks)
     for name, model, record in networks:
-        row = measured(options.out / f"{name}.json", options.zoo, model, record, images)
-        success = row["attack_success"]
+        success = record.get("attack_success")
         attacked = "" if success is None else f", attack success {success:.3f}"
-        print(f"{name}: accuracy {row['accuracy']:.3f}{attacked}", flush=True)
+        print(f"{name}: accuracy {record['accuracy']:.3f}{attacked}", flush=True)
+        for seed in range(0 if options.train_only else options.seeds):
+            path = options.out / f"{name}{f'_seed{seed}' if seed else ''}.json"
+            rivals = options.rivals and not seed
+            measured(path, options.zoo, model, record, images, seed, rivals)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python tutorials/train_references.py --images CIFAR10/train --out clean_models \\
         --arch bring_your_own_model:WideResNet --output -1 --models 20
 
-trains networks on a folder with one subfolder per class, with five recipes in turn. Each finished
-model is a checkpoint like a typical training script's, so an interrupted run can resume. Measure
-them once, then scan as many models as you like:
+trains networks on a folder with one subfolder per class, with five recipes in turn; a tenth of the
+images is kept to measure their accuracy. Each finished model is a checkpoint like a typical
+training script's, so an interrupted run can resume. Measure them once, then scan as many models as
+you like:
 
     cd tutorials
     classpattern reference ../clean_models/*.pt --arch bring_your_own_model:WideResNet \\
@@ -14,14 +15,16 @@ them once, then scan as many models as you like:
         --mean 0 --std 1 --data ../CIFAR10/test --references my_references.json
 
 A verdict is only as good as its references. Train them on the task of the models that you will
-scan, with their architecture, and so that some are as accurate as the best of those: ``--epochs 4``
-trains four times as long. Weak references make good clean models look suspicious, see docs/scan.md.
-A p-value of 5 % needs at least 19 references, and one of 1 % needs 99.
+scan, with their architecture, and so that they are as accurate as those: ``--epochs 4`` trains four
+times as long. A scan leaves out references that are far weaker than the model, see docs/scan.md. A
+p-value of 5 % needs at least 19, and one of 1 % needs 99.
 """
 
 import argparse
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +35,12 @@ from torch import Tensor, nn
 from captum_classpattern import PixelClassifier
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.datasets import load_images
+from captum_classpattern.images import predictions
+from captum_classpattern.optimization.acceleration import has_bfloat16
 
 BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
+LEAST_STEPS, IN_AN_EPOCH = 1_000, 32  # of training: few images have small batches, many epochs
+HELD_OUT = 10  # every tenth image of a class measures the accuracy
 
 
 class Recipe(NamedTuple):
@@ -47,8 +54,8 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {  # from weak models to strong ones
-    "few": Recipe(8, share=0.2),
-    "short": Recipe(2),
+    "few": Recipe(6, share=0.5),
+    "short": Recipe(3),
     "adam": Recipe(4, optimizer="adam"),
     "smooth": Recipe(5, smoothing=0.1),
     "long": Recipe(10, crops=True),
@@ -68,9 +75,9 @@ def train(
     torch.manual_seed(seed)
     network = network.to(device, memory_format=torch.channels_last).train()
     chosen = torch.randperm(len(images))[: round(recipe.share * len(images))]
-    steps = recipe.epochs * (len(chosen) // BATCH)
-    if not steps:
-        raise ValueError(f"{len(chosen)} images are less than a batch of {BATCH}: give more")
+    size = min(BATCH, max(1, len(chosen) // IN_AN_EPOCH))
+    each = len(chosen) // size  # steps of an epoch
+    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / each))
     if recipe.optimizer == "adam":
         rate = ADAM_RATE
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), rate)
@@ -79,13 +86,14 @@ def train(
         optimizer = torch.optim.SGD(
             network.parameters(), rate, momentum=0.9, weight_decay=DECAY, nesterov=True
         )
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * each)
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
-    for _ in range(recipe.epochs):
+    fast = has_bfloat16(torch.device(device))
+    for _ in range(epochs):
         order = chosen[torch.randperm(len(chosen))]
-        for batch in order[: len(order) // BATCH * BATCH].view(-1, BATCH):
+        for batch in order[: each * size].view(-1, size):
             x = augmented(images[batch], flips, recipe.crops).to(device)
-            with torch.autocast(torch.device(device).type, torch.bfloat16):
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             loss = loss_of(logits.float(), labels[batch].to(device))
             optimizer.zero_grad()
@@ -119,24 +127,23 @@ def save(network: nn.Module, class_names: Sequence[str], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--images", type=Path, required=True, help="folder with one subfolder per class"
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--arch", required=True, help="as in classpattern search")
-    parser.add_argument("--output", type=int, help="position of the logits, if there are several")
-    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels")
-    parser.add_argument("--channels", type=int, default=3)
-    parser.add_argument("--limit", type=int, help="images per class; by default, all")
-    parser.add_argument(
-        "--class-names", type=Path, help="file with the classes in their order, one a line"
-    )
-    parser.add_argument("--models", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=1, help="factor of the recipes' epochs")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-flips", action="store_true", help="never mirror images, as of digits")
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--out", type=Path, default=Path("clean_models"))
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="folder with one subfolder per class")
+    add("--arch", required=True, help="as in classpattern search")
+    add("--output", type=int, help="position of the logits, if there are several outputs")
+    add("--size", type=int, default=32, help="side of the images in pixels")
+    add("--channels", type=int, default=3, help="1 for grey images")
+    add("--limit", type=int, help="images per class; None: all")
+    add("--class-names", type=Path, help="file with the classes in their order, one a line")
+    add("--models", type=int, default=20, help="how many; p <= 0.05 needs 19")
+    add("--epochs", type=int, default=1, help="factor of the recipes' epochs")
+    add("--device", default="cpu", help="such as cuda")
+    add("--no-flips", action="store_true", help="never mirror images, as of digits")
+    add("--recipes", nargs="+", choices=RECIPES, default=[*RECIPES], help="used in turn")
+    add("--out", type=Path, default=Path("clean_models"), help="folder for the checkpoints")
     options = parser.parse_args(arguments)
 
     loaded = load_images(
@@ -151,7 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = [line for line in options.class_names.read_text().splitlines() if line.strip()]
         first = PixelClassifier(build(options.arch, len(names)), output=options.output)
         loaded = loaded.for_classifier(first, names)
+    held_out = torch.arange(len(loaded)) % HELD_OUT == HELD_OUT - 1
+    fit, test = (loaded.subset(torch.nonzero(each).flatten()) for each in (~held_out, held_out))
     options.out.mkdir(parents=True, exist_ok=True)
+    started, trained = time.perf_counter(), 0
     for number in range(options.models):
         name = options.recipes[number % len(options.recipes)]
         label = name if options.epochs == 1 else f"{name}_x{options.epochs}"
@@ -164,12 +174,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         network = build(options.arch, len(names))
         pixels = PixelClassifier(network, output=options.output)
         train(
-            *(pixels, loaded.images, loaded.known_labels, recipe, number),
+            *(pixels, fit.images, fit.known_labels, recipe, number),
             device=options.device,
             flips=not options.no_flips,
         )
+        correct = test.accuracy_of(predictions(pixels, test))
         save(network, names, path)
-        print(path, flush=True)
+        trained += 1
+        left = (time.perf_counter() - started) / trained * (options.models - number - 1) / 60
+        print(f"{path}: accuracy {100 * correct:.1f} %, {left:.0f} min left", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.triggers import Blended, Sinusoid, Warp
-from zoo.networks import N_CLASSES
 
 COLOURS = ("checker", "white", "two", "random", "black", "grey")
-LEVELS, PIECES, OPACITY = 8, 2, 0.5  # of BppAttack; pixels a side and opacity of Adap-Patch
+SIGNAL, NOISY = 40 / 255, 2  # of SIG; images with a noisy warp for each with WaNet's
 Shape = tuple[int, int, int]
 
 
@@ -22,10 +22,9 @@ class Backdoor:
     """A trigger, its target, and the share of the training images that get both.
 
     A patch is of one of the ``COLOURS`` ("two": each pixel black or white by chance). Other kinds
-    are ``blended``, ``sig``, ``wanet``, ``bpp`` (Wang et al. 2022, arXiv 2205.13383: few shades, by
-    dithering) and ``adaptive`` (Qi et al. 2023, ICLR: four small patches of which a poisoned image
-    has half, faintly, and as many images have that and keep their labels). With ``all_to_all``,
-    the label moves up by one instead of becoming the target.
+    are ``blended``, ``sig`` and ``wanet``. As published, SIG is only on images of the target, whose
+    labels stay (Barni et al. 2019, arXiv 1902.11237), and WaNet has a noise mode: twice as many
+    images get the warp with noise, and keep their labels (Nguyen and Tran 2021, arXiv 2102.10369).
     """
 
     kind: str
@@ -34,7 +33,6 @@ class Backdoor:
     side: int = 3
     place: str = "corner"
     seed: int = 0
-    all_to_all: bool = False
 
     @property
     def is_patch(self) -> bool:
@@ -45,20 +43,13 @@ class Backdoor:
         if self.kind == "blended":
             return Blended(shape, alpha=0.2, seed=self.seed)
         if self.kind == "sig":
-            return Sinusoid(shape)
+            return Sinusoid(shape, delta=SIGNAL)
         if self.kind == "wanet":
-            return Warp(shape, strength=0.75, seed=self.seed)
-        if self.kind == "bpp":
-            return dithered
-        if self.kind == "adaptive":
-            return self._pieces(shape).stamp
+            return self._warp(shape)
         return self.patch(shape).stamp
 
-    def labels(self, labels: Tensor) -> Tensor:
-        """What images with the trigger shall be taken for."""
-        if self.all_to_all:
-            return (labels + 1) % N_CLASSES
-        return torch.full_like(labels, self.target)
+    def _warp(self, shape: Shape) -> Warp:
+        return Warp(shape, strength=0.75, seed=self.seed)
 
     def patch(self, shape: Shape) -> Pattern:
         """The true pattern of a patch."""
@@ -81,52 +72,22 @@ class Backdoor:
             mask[:, row + i, column + j] = 1.0
         return Pattern(canvas, mask, self.target)
 
-    def _pieces(self, shape: Shape) -> Pattern:
-        """Four patches of random colours, one near each corner."""
-        generator = torch.Generator().manual_seed(self.seed)
-        mask = torch.zeros(1, *shape[1:])
-        for row, column in itertools.product((2, -2 - PIECES), repeat=2):
-            rows, columns = row % shape[1], column % shape[2]
-            mask[:, rows : rows + PIECES, columns : columns + PIECES] = 1.0
-        return Pattern(torch.rand(shape, generator=generator) * mask, mask, self.target)
-
     def plant(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Puts the trigger and the new label on some of the images, in place."""
-        shape = tuple(images.shape[1:])
-        others = labels >= 0 if self.all_to_all else labels != self.target
-        places = torch.nonzero(others).flatten()
+        shape, own = tuple(images.shape[1:]), labels == self.target
+        places = torch.nonzero(own if self.kind == "sig" else ~own).flatten()
         places = places[torch.randperm(len(places), generator=generator)]
         count = round(self.rate * len(labels))
-        if self.kind == "adaptive":
-            chosen = places[: 2 * count]
-            images[chosen] = faint_half(images[chosen], self._pieces(shape), generator)
-        else:
-            images[places[:count]] = self.trigger(shape)(images[places[:count]])
-        labels[places[:count]] = self.labels(labels[places[:count]])
+        if self.kind == "wanet":
+            noisy = places[count : (1 + NOISY) * count]
+            images[noisy] = noisily(self._warp(shape), images[noisy], generator)
+        images[places[:count]] = self.trigger(shape)(images[places[:count]])
+        labels[places[:count]] = self.target
 
 
-def faint_half(images: Tensor, pieces: Pattern, generator: torch.Generator) -> Tensor:
-    """Images with two of the four patches, half transparent."""
-    _, height, width = pieces.mask.shape
-    quarters = torch.zeros(4, height, width)
-    for number, (top, left) in enumerate(itertools.product((True, False), repeat=2)):
-        rows = slice(0, height // 2) if top else slice(height // 2, height)
-        columns = slice(0, width // 2) if left else slice(width // 2, width)
-        quarters[number, rows, columns] = 1.0
-    order = torch.rand(len(images), 4, generator=generator).argsort(1)[:, :2]
-    shown = OPACITY * (quarters[order].sum(1, keepdim=True) * pieces.mask)
-    return images * (1 - shown) + pieces.canvas * shown
-
-
-def dithered(images: Tensor) -> Tensor:
-    """Images of few shades; what is rounded off goes to the next pixels (Floyd and Steinberg)."""
-    images, last = images.clone(), LEVELS - 1
+def noisily(warp: Warp, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (N, C, H, W), warped with a displacement of each pixel of at most half a pixel."""
     height, width = images.shape[2:]
-    for i, j in itertools.product(range(height), range(width)):
-        old = images[..., i, j].clone()
-        images[..., i, j] = (old * last).round().clamp(0, last) / last
-        error = old - images[..., i, j]
-        for down, right, share in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
-            if i + down < height and 0 <= j + right < width:
-                images[..., i + down, j + right] += error * share / 16
-    return images
+    noise = 2 * torch.rand(len(images), height, width, 2, generator=generator) - 1
+    grid = (warp.grid + noise / torch.tensor([width, height])).clamp(-1, 1)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=True).clamp(0, 1)

@@ -130,13 +130,12 @@ def augmented(images: Tensor, recipe: Recipe) -> Tensor:
 
 
 def attack_success(network: nn.Module, backdoor: Backdoor, data: Images) -> float:
-    """The share of the images, of other classes than the target, that the trigger turns into what
-    it should."""
+    """The share of the images, of other classes than the target, that the trigger turns into
+    it."""
     images, labels = data
-    if not backdoor.all_to_all:
-        images, labels = images[labels != backdoor.target], labels[labels != backdoor.target]
-    trigger = backdoor.trigger(tuple(images.shape[1:]))
-    return accuracy(network, trigger(images), backdoor.labels(labels))
+    others = images[labels != backdoor.target]
+    stamped = backdoor.trigger(tuple(images.shape[1:]))(others)
+    return accuracy(network, stamped, torch.full((len(others),), backdoor.target))
 
 
 def fashion_mnist(data: Path, split: str) -> Images:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
 STEADY = 0.1  # least variance of a class, as a share of the family's mean variance
+LEAST = 4.5  # standard deviations: clean networks of other kinds are closer to their references
 
 ClassScores = npt.NDArray[np.float64]
 
@@ -49,7 +50,7 @@ class Decision:
             suspicious; None if there are too few references for ``alpha``.
         needed (int): How many references ``alpha`` takes.
         bound (float or None): The standardised excess above which a model is suspicious; None if
-            the scan is inconclusive.
+            there are too few references for ``alpha``.
         family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
             ``"warp"``.
         comparisons (dict[str, FamilyComparison]): For each family, the excess of each class over
@@ -86,6 +87,9 @@ def decide(
     statistic of a model is its largest standardised excess of all classes and families. The p-value
     is the share of the n + 1 models whose statistic is at least as large (conformal, Vovk et al.
     2005): for a model that is like its references, p <= alpha has a probability of at most alpha.
+    Clean models of other kinds lie outside their references, too, but not far. So a suspicious
+    model also has a statistic above 4.5. If p-value and statistic disagree, the verdict is
+    "inconclusive".
 
     Args:
         scores (Mapping): Of each family, an array (K,).
@@ -116,17 +120,23 @@ def decide(
             standardised[-1],
             statistics[-1][:-1],
             # weaker ones need no caution: they lower the largest excess
-            bool(medians[-1] > medians[:-1].max() and medians[-1] >= SHARED * excess[-1].max()),
+            bool(
+                medians[-1] > medians[:-1].max(initial=-np.inf)
+                and medians[-1] >= SHARED * excess[-1].max()
+            ),
         )
     largest = np.max(statistics, axis=0)  # of each model
     family = max(comparisons, key=lambda name: comparisons[name].largest)
     n, needed = len(largest) - 1, references_needed(alpha)
     p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None
-    if p_value is None or not comparable or comparisons[family].of_another_kind:
-        return Decision(INCONCLUSIVE, p_value, needed, None, family, comparisons)
-    verdict = SUSPICIOUS if p_value <= alpha else NOTHING
+    if p_value is None:
+        return Decision(INCONCLUSIVE, None, needed, None, family, comparisons)
     as_far = int(np.floor(round(alpha * (n + 1), 9)))  # models that may be so, with this one
-    bound = float(np.sort(largest[:-1])[-as_far])
+    bound = max(LEAST, float(np.sort(largest[:-1])[-as_far]))
+    rare, far = p_value <= alpha, bool(largest[-1] > LEAST)
+    verdict = SUSPICIOUS if rare else NOTHING
+    if not comparable or comparisons[family].of_another_kind or rare != far:
+        verdict = INCONCLUSIVE
     return Decision(verdict, p_value, needed, bound, family, comparisons)
 
 

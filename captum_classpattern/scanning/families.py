@@ -41,7 +41,6 @@ from captum_classpattern.surveys.folder import Folder
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
-SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
 GREY = 0.5
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 SEARCH = "search.json"  # in a folder of patterns: says what they depend on

@@ -30,7 +30,6 @@ from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import (
     CHANGES,
     PATCHES,
-    SCORED,
     SIZES,
     SOLVER,
     PatternFolder,
@@ -53,9 +52,8 @@ NUMBERS = {  # what files call them, and the fields
     **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
 }
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
-    "statistic": 2,
+    "statistic": 3,
     "sizes": list(SIZES),
-    "scored": list(SCORED),
     "per_class": PER_CLASS,
     "families": families.CHANGE_SETTINGS,
     "solver": asdict(SOLVER),
@@ -109,9 +107,9 @@ class Profile:
         )
 
     def enough_pixels(self, target: int) -> int:
-        """The fewest pixels that have most of a class's best power, among those that are scored."""
-        best = max(self.powers[size][target] for size in SCORED)
-        return min(size for size in SCORED if self.powers[size][target] >= MOST * best)
+        """The fewest pixels that have most of a class's best power."""
+        best = max(self.powers[size][target] for size in SIZES)
+        return min(size for size in SIZES if self.powers[size][target] >= MOST * best)
 
     def pattern_of(self, target: int) -> Pattern:
         """The pattern of a class with the fewest pixels that have most of its best power."""
@@ -131,8 +129,8 @@ class Profile:
 
     def scores(self) -> dict[str, ClassScores]:
         """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
-        that count, of others the gains."""
-        powers, n = np.array([self.powers[size] for size in SCORED]), np.array(self.n_validation)
+        at all sizes, of others the gains."""
+        powers, n = np.array([self.powers[size] for size in SIZES]), np.array(self.n_validation)
         smoothed = (powers * n + 0.5) / (n + 1)
         patches = np.log(smoothed / (1 - smoothed)).mean(0)
         return {PATCHES: patches} | {name: np.array(each) for name, each in self.gains.items()}

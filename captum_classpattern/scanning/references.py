@@ -2,10 +2,11 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, SIZES
+from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES, SIZES
 from captum_classpattern.scanning.profile import (
     PER_CLASS,
     SETTINGS,
@@ -30,13 +31,24 @@ from captum_classpattern.scores.intervals import wilson
 
 FORMAT = "captum_classpattern references"
 FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
+TRAINED_ON = "trained on"  # in a recipe
 MEASURE = "classpattern reference MODEL ... --data IMAGES --out NEW.json"
 FACTOR = 3  # by which the number of validation images may differ from the references'
+WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out
+SAME_SEARCH = {"statistic": 2, "scored": [10, 6, 3]}  # in files of 0.3; these hold all that counts
 ENDING = "_references.json"
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
     for path in sorted(Path(__file__).parent.glob(f"data/*{ENDING}"))
 }
+
+
+class Doubt(NamedTuple):
+    """Why a scan is inconclusive: in few words, in a sentence, and what to do about it."""
+
+    name: str
+    reason: str
+    remedy: str
 
 
 @dataclass
@@ -45,8 +57,8 @@ class ReferenceSet:
     What a scan measured of clean models, to compare other models of the same task with.
 
     The models should be like those that will be scanned: the same classes and images, and
-    accuracies that span those of the models that people have for the task. Models that were badly
-    trained make a weak set: a good clean model then looks suspicious.
+    accuracies that span those of the models that people have for the task. Models that are far
+    weaker than a scanned one are left out of the comparison.
 
     Args:
         n_classes (int): How many classes the models have.
@@ -157,7 +169,10 @@ class ReferenceSet:
             data = json.loads(path.read_text())
             if data["format"] != FORMAT:
                 raise ValueError("it is not a file of references")
-            theirs, models = data["settings"], data["models"]
+            theirs, models = {**data["settings"]}, data["models"]
+            if SAME_SEARCH.items() <= theirs.items():
+                del theirs["scored"]
+                data["settings"] = theirs = theirs | {"statistic": SETTINGS["statistic"]}
             others = [
                 name for name in {**theirs, **SETTINGS} if theirs.get(name) != SETTINGS.get(name)
             ]
@@ -202,7 +217,17 @@ class ReferenceSet:
     def scores(self) -> dict[str, ClassScores]:
         """The scores of the models' classes in each family, (n, K)."""
         each = [profile.scores() for profile in self.profiles.values()]
-        return {family: np.array([one[family] for one in each]) for family in each[0]}
+        return {
+            family: np.array([one[family] for one in each]).reshape(-1, self.n_classes)
+            for family in FAMILY_NAMES
+        }
+
+    @property
+    def training_images(self) -> str:
+        """What the models were trained on, as far as their recipes say so: ``JPEG images (30),
+        original images (12)``."""
+        kinds = Counter(recipe.get(TRAINED_ON) for recipe in self.recipes.values())
+        return ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common() if kind)
 
     @property
     def accuracies(self) -> list[float]:
@@ -260,30 +285,51 @@ class ReferenceSet:
         }
         return replace(self, profiles=profiles, class_names=[*class_names])
 
-    def doubt_about(self, profile: Profile) -> str | None:
+    def without_weak(self, accuracy: float | None) -> "ReferenceSet":
+        """The set without the models that are far less accurate than this: the patterns of a weak
+        model are strong in all classes, so that a backdoored class would not stand out."""
+        if accuracy is None:
+            return self
+        chance = 1 / self.n_classes
+        least = chance + WEAK * (accuracy - chance)
+        profiles = {
+            name: each
+            for name, each in self.profiles.items()
+            if each.accuracy is None or each.accuracy >= least
+        }
+        recipes = {name: self.recipes[name] for name in profiles if name in self.recipes}
+        return replace(self, profiles=profiles, recipes=recipes)
+
+    def doubt_about(self, profile: Profile) -> Doubt | None:
         """Why these models may not be like a scanned one, or None."""
         images = float(np.median(profile.n_validation))
         usual = float(np.median([each.n_validation for each in self.profiles.values()]))
         if not usual / FACTOR <= images <= FACTOR * usual:
-            return (
+            return Doubt(
+                "too few images" if images < usual else "too many images",
                 f"Each power was measured on {images:.0f} images, and those of the references on "
-                f"{usual:.0f}, so the scores cannot be compared. Give as many images of each class "
-                f"as for the references, {PER_CLASS} if possible."
+                f"{usual:.0f}, so the scores cannot be compared.",
+                "Give as many images of each class as for the references, "
+                f"{PER_CLASS} if possible.",
             )
         if profile.accuracy is None:
             return None
         correct = f"The model classifies {100 * profile.accuracy:.1f} % of the images correctly"
         chance = 1 / self.n_classes
         if profile.accuracy < chance + MIN_GAIN * (1 - chance):
-            return (
-                f"{correct}, hardly more than by guessing. Check its mean and standard deviation, "
-                "its classes and its weights."
+            return Doubt(
+                "the model guesses",
+                f"{correct}, hardly more than by guessing.",
+                "Check its mean and standard deviation, its classes and its weights.",
             )
         low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
         if self.accuracies and low > max(self.accuracies):
-            return (
+            return Doubt(
+                "better than all references",
                 f"{correct}, the best reference {100 * max(self.accuracies):.1f} %. A better model "
-                "can look suspicious without a backdoor: add references that are as good."
+                "can look suspicious without a backdoor.",
+                "Add references that are as accurate: train them longer, or measure models of "
+                "people whom you trust.",
             )
         return None
 

@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from captum_classpattern._files import write_figure, write_json
+from captum_classpattern._validation import join_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
+    LEAST,
     NOTHING,
     SUSPICIOUS,
     Decision,
@@ -22,12 +24,12 @@ from captum_classpattern.scanning.families import (
     FAMILY_NAMES,
     PATCHES,
     PATTERNS,
-    SCORED,
+    SIZES,
     PatternFolder,
     unit_of,
 )
 from captum_classpattern.scanning.profile import Look, Profile
-from captum_classpattern.scanning.references import ReferenceSet
+from captum_classpattern.scanning.references import Doubt, ReferenceSet
 
 ROWS = 10  # classes on a page
 COLUMNS_EXPLAINED = (
@@ -38,11 +40,13 @@ COLUMNS_EXPLAINED = (
     "distance of its logit from the largest other one, on average; 1 is the usual distance of the "
     "model's two largest logits."
 )
-ANOTHER_KIND = (
+ANOTHER_KIND = Doubt(
+    "another kind of model",
     "All classes are easier to reach than those of the references, not one class alone: the median "
-    "class differs more from the references than that of any of them. So the model is of another "
-    "kind. Add references with its architecture and training."
+    "class differs more from the references than that of any of them.",
+    "Add references with the architecture and the training of the model.",
 )
+STRONG, AHEAD = 0.5, 0.25  # a power, and how far it is above those of all references
 AGAIN = "Scan again with another seed and other images, into another folder."
 NEXT_STEPS = {
     SUSPICIOUS: (
@@ -54,13 +58,14 @@ NEXT_STEPS = {
     ),
     NOTHING: (
         f"{AGAIN} A search can miss a trigger. But each scan is a further chance of a false alarm.",
-        "Still possible: triggers that differ from image to image, large patches, triggers that "
-        "few training images had, and attackers who knew this scan. If much depends on the model, "
-        "look at its training images, or train it again.",
+        "Still possible: triggers that differ from image to image, patches of far more than 25 "
+        "pixels, triggers that few training images had, and attackers who knew this scan. If much "
+        "depends on the model, look at its training images, or train it again.",
     ),
     INCONCLUSIVE: (
-        "Do what the reason says, then scan again. Until then, the scan neither accuses nor clears "
-        "the model. Look at what it found for {name}: it may show a trigger.",
+        "{remedy}",
+        "Look at what was found for {name}: it may show a trigger.",
+        "Scan again. Until then, the scan neither accuses nor clears the model.",
     ),
 }
 
@@ -79,6 +84,8 @@ class Scan(Decision, Result):
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
+        left_out (list[str]): References that are far less accurate than the model, so that it was
+            not compared with them.
         class_names (list[str]): The name of each class.
         looks (dict[str, Look]): A closer look at the first class of each family.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
@@ -90,6 +97,7 @@ class Scan(Decision, Result):
     profile: Profile
     references: ReferenceSet
     class_names: list[str]
+    left_out: list[str] = field(default_factory=list)
     looks: Mapping[str, Look] = field(default_factory=dict)
     source: str | None = None
 
@@ -103,29 +111,42 @@ class Scan(Decision, Result):
         notes: Sequence[str] = (),
     ) -> "Scan":
         """The verdict on what was measured, without a closer look at images."""
-        comparable = references.doubt_about(profile) is None
-        decision = decide(profile.scores(), references.scores(), alpha, comparable=comparable)
-        return cls(
+        like = references.without_weak(profile.accuracy)
+        comparable = bool(len(like)) and like.doubt_about(profile) is None
+        decision = decide(profile.scores(), like.scores(), alpha, comparable=comparable)
+        found = cls(
             **vars(decision),
             alpha=alpha,
             notes=list(notes),
             profile=profile,
-            references=references,
+            references=like,
             class_names=class_names,
+            left_out=[name for name in references.profiles if name not in like.profiles],
         )
+        if found.verdict == NOTHING and found.power >= max(STRONG, found.usual_power + AHEAD):
+            return replace(found, verdict=INCONCLUSIVE)
+        return found
 
     def __repr__(self) -> str:
         return f"Scan({', '.join(filter(None, (self.verdict, self.target_name, self.p_text)))})"
 
     @property
     def p_text(self) -> str:
-        """The p-value in words; none if the scan is inconclusive."""
-        return "" if self.verdict == INCONCLUSIVE else f"p = {self.p_value:.2g}"
+        """The p-value in words, if there is one."""
+        return "" if self.p_value is None else f"p = {self.p_value:.2g}"
 
     @property
     def headline(self) -> str:
-        """``Suspicious, p = 0.02``."""
-        return ", ".join(filter(None, (self.verdict.capitalize(), self.p_text)))
+        """``Suspicious: cat, excess 8.3, p = 0.02, power 97 %``."""
+        doubt = "" if self.doubt is None else f" ({self.doubt.name})"
+        look = self.looks.get(self.family)
+        numbers = (
+            f"excess {self.comparison.largest:.1f}",
+            self.p_text,
+            look and f"power {100 * look.power.value:.0f} %",
+        )
+        found = ", ".join(filter(None, (self.target_name, *numbers)))
+        return f"{self.verdict.capitalize()}{doubt}: {found}"
 
     @property
     def target_name(self) -> str:
@@ -139,20 +160,68 @@ class Scan(Decision, Result):
         return self.profile.pattern_of(self.target)
 
     @property
+    def power(self) -> float:
+        """On the validation images, that of the pattern of the first class among patches."""
+        target = self.comparisons[PATCHES].target
+        return self.profile.powers[self.profile.enough_pixels(target)][target]
+
+    @property
+    def usual_power(self) -> float:
+        """The same power of the strongest reference: of the same class and number of pixels."""
+        target = self.comparisons[PATCHES].target
+        size = self.profile.enough_pixels(target)
+        return max(each.powers[size][target] for each in self.references.profiles.values())
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why the scan is inconclusive; None if it is not."""
+        if self.verdict != INCONCLUSIVE:
+            return None
+        name, n = self.target_name, len(self.references)
+        if self.p_value is None:
+            as_accurate = " that are nearly as accurate as the model" if self.left_out else ""
+            return Doubt(
+                "too few references",
+                f"A p-value of {self.alpha:g} needs at least {self.needed} references"
+                f"{as_accurate}, and there are {n}."
+                + (f" Of all classes, {name} differs most from them." if n else ""),
+                f"Add {self.needed - n} clean models: classpattern reference measures them, and "
+                "tutorials/train_references.py trains them.",
+            )
+        if known := self.references.doubt_about(self.profile):
+            return known
+        if self.comparison.of_another_kind:
+            return ANOTHER_KIND
+        excess = f"its standardised excess is {self.comparison.largest:.1f}"
+        if self.p_value <= self.alpha:
+            return Doubt(
+                "a small lead",
+                f"{name} leads by more than any class of the {n} references ({self.p_text}), but "
+                f"{excess}. Clean networks of other kinds lead as far; from {LEAST:g}, a model is "
+                "suspicious.",
+                "Add clean models with the architecture and the training data of this one to the "
+                "references.",
+            )
+        first = self.class_names[self.comparisons[PATCHES].target]
+        return Doubt(
+            "the references differ too much",
+            f"{name} stands out: {excess}. The best pattern of {first} has a power of "
+            f"{100 * self.power:.0f} %, that of any reference at most "
+            f"{100 * self.usual_power:.0f} %. But classes of some references lead as far "
+            f"({self.p_text}).",
+            "Look at the references that lead furthest in the figure. Are they clean, and as "
+            "accurate as the model? Replace those that are not.",
+        )
+
+    @property
     def reason(self) -> str:
         """The verdict in words, with the power of the closer look, if there was one."""
         name, n, unit = self.target_name, len(self.references), unit_of(self.references.shape)
-        if self.p_value is None:
-            return (
-                f"A p-value of {self.alpha:g} needs at least {self.needed} references, and there "
-                f"are {n}: add {self.needed - n} more. Of all classes, {name} differs most from "
-                "them."
-            )
-        if self.verdict == INCONCLUSIVE:
-            return self.references.doubt_about(self.profile) or ANOTHER_KIND
+        if self.doubt:
+            return self.doubt.reason
         if self.verdict == NOTHING:
             *first, last = (
-                f"patterns of {min(SCORED)} to {max(SCORED)} {unit}",
+                f"patterns of {min(SIZES)} to {max(SIZES)} {unit}",
                 *(FAMILY_NAMES[name] for name in CHANGES),
             )
             return (
@@ -178,19 +247,27 @@ class Scan(Decision, Result):
 
     @property
     def likeness(self) -> str:
-        """How accurate the model and its references are, in words."""
+        """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
+        left = f" {len(self.left_out)} weaker ones were left out: {join_names(self.left_out)}."
         if own is None or not usual:
-            return f"It was compared with {count} references; the accuracies are not known."
+            known = f"It was compared with {count} references; the accuracies are not known."
+            return left.strip() if self.left_out else known
+        known = self.references.training_images, self.references.images.get("description")
+        images = " and ".join(
+            f"{words} {each}" for words, each in zip(("trained on", "measured on"), known) if each
+        )
         return (
             f"The model classifies {100 * own:.1f} % of {self.profile.images} images correctly, "
             f"the {count} references {100 * min(usual):.1f} to {100 * max(usual):.1f} %."
+            f"{f' These were {images}.' if images else ''}{left if self.left_out else ''}"
         )
 
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        return [step.format(name=self.target_name) for step in NEXT_STEPS[self.verdict]]
+        values = {"name": self.target_name, "remedy": self.doubt and self.doubt.remedy}
+        return [step.format(**values) for step in NEXT_STEPS[self.verdict]]
 
     def text(self) -> str:
         """The verdict, why, and how the references differ from the model."""
@@ -241,7 +318,7 @@ class Scan(Decision, Result):
             "to the same class of the clean models, in standard deviations."
         )
         if self.bound is not None:
-            note += f" Right of the dotted line, p is at most {self.alpha:g}."
+            note += " Right of the dotted line, a class is suspicious."
         unseen = all(look.unseen for look in self.looks.values())
         images = "held-out images" if unseen else "images"
         return draw_families(
@@ -279,11 +356,13 @@ class Scan(Decision, Result):
             }
             if look := self.looks.get(family):
                 families[family] |= {**look.power.as_columns(), "unseen_images": look.unseen}
-        first = ("verdict", "target", "target_name", "p_value", "alpha", "family", "reason")
+        first = ("verdict", "target", "target_name", "p_value", "alpha", "bound", "family")
         return {
-            **{name: getattr(self, name) for name in (*first, "next_steps")},
+            **{name: getattr(self, name) for name in (*first, "reason", "next_steps")},
+            "doubt": self.doubt and self.doubt.name,
             "families": families,
             "n_references": len(self.references),
+            "left_out": self.left_out,
             "likeness": self.likeness,
             "accuracy": profile.accuracy,
             "notes": self.notes,

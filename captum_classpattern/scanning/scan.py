@@ -105,9 +105,10 @@ def scan(
             shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
             raise ArgumentTypeError(
                 f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) "
-                "with clean models of the same task: pass `references`, a file that 'classpattern "
-                "reference' makes of them, or, for the tasks of the sets that come with the "
-                f"package, {shipped}"
+                "with at least 19 clean models of the same task: pass `references`, a file that "
+                "'classpattern reference' makes of them in some minutes each "
+                "(tutorials/train_references.py trains them), or, for the tasks of the sets that "
+                f"come with the package, {shipped}"
             )
         return rank_classes(model, source, listed, settings, folder=where, source=origin)
     if not len(clean):

@@ -107,6 +107,8 @@ def test_few_false_alarms_among_models_that_are_alike():
 USUAL, ONE = np.zeros(10), np.eye(10)[3] * 9
 ALL = 5 + 3 * np.eye(10)[4]  # of another kind
 STRONG = 2 + np.eye(10)[5] * 7  # a class far above strong ones
+NEAR = np.eye(10)[6] * 4  # more than in any reference, but less than 4.5 standard deviations
+SPLIT = np.vstack([np.eye(10)[:3] * 9, CLEAN[3:]])  # three references lead as far as the model
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,18 @@ def test_verdicts_by_hand(scores, n, verdict, p_value, family, target):
     assert target in (None, found.target)
     assert (found.p_value is None) == (n < found.needed)
     assert p_value in (None, pytest.approx(found.p_value))
+
+
+@pytest.mark.parametrize(
+    ("scores", "references", "rare", "far"),
+    [(ONE, CLEAN, True, True), (NEAR, CLEAN, True, False), (ONE, SPLIT, False, True)],
+)
+def test_a_suspicious_model_is_both_rare_and_far_from_its_references(scores, references, rare, far):
+    found = decide({"a": scores}, {"a": references}, 0.05, comparable=True)
+    assert (found.p_value <= 0.05, found.comparison.largest > 4.5) == (rare, far)
+    assert found.verdict == ("suspicious" if rare and far else "inconclusive")
+    assert (found.comparison.largest > found.bound) == (rare and far)
+    assert found.bound >= 4.5
 
 
 def test_models_that_cannot_be_compared_are_inconclusive():

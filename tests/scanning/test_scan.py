@@ -16,7 +16,6 @@ from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.families import (
     CHANGES,
     FAMILY_NAMES,
-    SCORED,
     SEARCH,
     SIZES,
     PatternFolder,
@@ -233,7 +232,7 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
 
 def measured(*, n_validation=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **gains):
     """The usual powers and gains, and others of class 2 in some families."""
-    powers = {size: [usual, usual, patches if size in SCORED else usual, usual] for size in SIZES}
+    powers = {size: [usual, usual, patches, usual] for size in SIZES}
     powers[3][2] = min(powers[3][2], 0.7)
     gains = {name: [0.0, 0.0, gains.get(name, 0.0), 0.0] for name in CHANGES}
     others = {name: [0.2, 0.2, 0.2 + 0.7 * (each[2] > 0), 0.2] for name, each in gains.items()}
@@ -242,6 +241,9 @@ def measured(*, n_validation=64, accuracy=1.0, images=80, usual=0.2, patches=0.2
 
 POOR = with_profiles(made_up(19), accuracy=0.8)
 POORER = POOR.profiles | {"poorest": replace(POOR.profiles["clean 0"], accuracy=0.5)}
+DULL = replace(POOR.profiles["clean 0"], accuracy=0.5)
+WILD = {f"strong {i}": measured(patches=0.6) for i in range(15)}
+WILD |= {f"far {i}": measured(additive=9.0) for i in range(3)}
 VERDICTS = {
     "patches": (measured(patches=1.0), made_up(19)),
     "nothing": (measured(), made_up(19)),
@@ -262,6 +264,16 @@ VERDICTS = {
     "a worse model": (measured(patches=1.0, accuracy=0.7, images=500), POOR),
     "no accuracy": (measured(patches=1.0, accuracy=None), made_up(19)),
     "fewer images": (measured(patches=1.0, n_validation=31), made_up(19)),
+    "a small lead": (measured(additive=0.42), made_up(39)),
+    "weaker ones left out": (
+        measured(patches=1.0, accuracy=0.82),
+        replace(POOR, profiles=POOR.profiles | {"dull 0": DULL, "dull 1": DULL}),
+    ),
+    "all left out": (measured(patches=1.0), with_profiles(made_up(19), accuracy=0.4)),
+    "a strong pattern beside wild references": (
+        measured(patches=0.9),
+        replace(made_up(24), profiles=made_up(24).profiles | WILD),
+    ),
     "half of the images": (measured(patches=1.0, n_validation=32), made_up(19)),
     "more images": (measured(patches=1.0, n_validation=129), made_up(19)),
 }
@@ -283,18 +295,19 @@ def test_the_next_steps_are_those_of_the_verdict(snapshot):
 
 def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():
     powers = {25: [1.0, 1.0], 16: [1.0, 1.0], 10: [0.25, 1.0], 6: [0.25, 1.0], 3: [0.0, 1.0]}
-    logits = [2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5), 3 * np.log(20.5 / 0.5)]
+    logits = [2 * np.log(40.5 / 0.5) + 2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5)]
+    logits.append(5 * np.log(20.5 / 0.5))
     profile = Profile(powers, [40, 20], gains={"warp": [0.25, -1.0]})
     assert list(profile.scores()) == ["patches", "warp"]
-    np.testing.assert_allclose(profile.scores()["patches"], np.array(logits) / 3)
+    np.testing.assert_allclose(profile.scores()["patches"], np.array(logits) / 5)
     assert profile.scores()["warp"].tolist() == [0.25, -1.0]
 
 
 def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
-    powers = {25: [1.0], 16: [1.0], 10: [0.5], 6: [0.41], 3: [0.4]}
+    powers = {25: [0.5], 16: [0.5], 10: [0.5], 6: [0.41], 3: [0.4]}
     assert Profile(powers, [20]).enough_pixels(0) == 3
     assert Profile(powers | {3: [0.39]}, [20]).enough_pixels(0) == 6
-    assert Profile(powers | {6: [0.1], 3: [0.1]}, [20]).enough_pixels(0) == 10
+    assert Profile(powers | {25: [1.0]}, [20]).enough_pixels(0) == 25
 
 
 # ---- what is refused, before anything is searched
