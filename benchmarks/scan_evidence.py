@@ -1,17 +1,20 @@
 """How often a scan finds a backdoor, and how often it is wrong: tables of docs/scan_evidence.md.
 
-All verdicts are made again, of what scan_zoo.py and scan_variations.py have measured.
+All verdicts are made again, of what scan_zoo.py has measured. With --figure, the dots of
+docs/scan_evidence.md are drawn.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+import matplotlib.pyplot as plt
 import numpy as np
-from findings import Row, Table, head, line, read_rows
+from findings import Row, Table, head, line, parser_of, read_rows
+from matplotlib.figure import Figure
 from rivals import cbd_alarm, mm_bd_p_value
 from scan_zoo import reference_set
 from scipy import stats
@@ -20,36 +23,37 @@ from zoo import DATA_SETS, Backdoor
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
+    LEAST,
     NOTHING,
     SUSPICIOUS,
     ClassScores,
     Decision,
-    decide,
 )
 from captum_classpattern.scanning.families import FAMILY_NAMES, PATCHES
 from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.references import ReferenceSet
 from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scores.intervals import wilson
+from captum_classpattern.visualization.style import HIGHLIGHTS
 
 ALPHA = 0.05
 LEARNT = 0.9  # least attack success of a backdoor that counts
+FAR = 2.0  # anomaly index from which Neural Cleanse calls a class backdoored
 IN_PLACE = 0.5  # share of the shown pixels, or of the trigger if it has fewer, that must agree
-TITLES = {"fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+TITLES = {
+    "others": "CIFAR-10, networks of others",
+    "cifar10": "CIFAR-10",
+    "fashion": "Fashion-MNIST",
+}
 CLEAN, PATCH = "clean", "patch"
-KINDS = {
-    **{"blended": "Blended", "sig": "SIG", "wanet": "WaNet"},
-    **{"bpp": "BppAttack", "adaptive": "Adap-Patch"},
-}
-WHOLE = ("Blended", "SIG", "WaNet")  # triggers that change all pixels
-COUNTED = {  # how many learnt ones count, the first of the list
-    "fashion": {PATCH: 40} | dict.fromkeys(WHOLE, 8),
-    "cifar10": {PATCH: 8} | dict.fromkeys(WHOLE, 3),
-}
+KINDS = {"blended": "Blended", "sig": "SIG", "wanet": "WaNet", "ftrojan": "FTrojan"}
+WHOLE = tuple(KINDS.values())  # triggers that change all pixels
+BACKDOOR = {field.name for field in fields(Backdoor)}
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network of a zoo, with what was measured of it."""
+    """A network of a zoo, with what one scan measured of it."""
 
     row: Row
 
@@ -60,50 +64,51 @@ class Network:
     @cached_property
     def backdoor(self) -> Backdoor | None:
         planted = self.row["backdoor"]
-        return None if planted is None else Backdoor(**planted)
+        return planted and Backdoor(**{name: planted[name] for name in BACKDOOR & planted.keys()})
+
+    @property
+    def group(self) -> str:
+        """The data set; networks of others apart."""
+        return "others" if "source" in self.row["recipe"] else str(self.row["data"])
 
     @property
     def kind(self) -> str:
         """What was planted."""
         if self.backdoor is None:
             return CLEAN
-        kind = "all-to-all" if self.backdoor.all_to_all else KINDS.get(self.backdoor.kind, PATCH)
+        kind = KINDS.get(self.backdoor.kind, PATCH)
         return kind if self.row["attack_success"] >= LEARNT else f"{kind}, weakly learnt"
 
     def is_class(self, target: int) -> bool:
         """Whether a class may be called suspicious: that of the backdoor, if it has one."""
-        return self.backdoor is None or self.backdoor.all_to_all or target == self.backdoor.target
+        return self.backdoor is None or target == self.backdoor.target
 
     def right(self, found: Decision) -> bool:
         """Whether it is suspicious, with the right class if something was planted."""
         return found.verdict == SUSPICIOUS and self.is_class(found.target)
 
     def scores(self, rival: str) -> ClassScores:
-        """What a rival has measured. Margins count by their inverse hyperbolic sine: a logarithm
-        where they are large."""
+        """What a rival has measured. The sizes of Neural Cleanse are small where it is
+        suspicious."""
         found = np.array(self.row["rivals"][rival]["scores"])
-        return np.arcsinh(found) if rival == "MM-BD" else found
+        return -found if rival == "Neural Cleanse" else found
 
 
 Networks: TypeAlias = Sequence[Network]
-Groups: TypeAlias = dict[str, list[tuple[Network, Scan]]]  # by what was planted
+Pair: TypeAlias = tuple[Network, Scan]
+Groups: TypeAlias = dict[str, list[Pair]]  # by what was planted
 
 
-def scan_of(profile: Profile, references: Networks) -> Scan:
+def scan_of(network: Network, known: ReferenceSet) -> Scan:
     """The verdict on what was measured."""
-    known = reference_set([each.row for each in references])
-    return Scan.of_profile(profile, known, ALPHA, list(known.class_names or ()))
+    return Scan.of_profile(network.profile, known, ALPHA, list(known.class_names or ()))
 
 
 def by_kind(networks: Networks, references: Networks) -> Groups:
-    """The networks by what was planted, and the verdicts; those that are more than count apart."""
-    groups: Groups = {}
-    for each in networks:
-        kind = each.kind
-        if len(groups.get(kind, ())) == COUNTED[each.row["data"]].get(kind):
-            kind += ", further"
-        groups.setdefault(kind, []).append((each, scan_of(each.profile, references)))
-    order = [CLEAN, PATCH, *KINDS.values(), "all-to-all"]
+    """The scans by what was planted, with their verdicts."""
+    known = reference_set([each.row for each in references])
+    groups = grouped((each.kind, (each, scan_of(each, known))) for each in networks)
+    order = [CLEAN, PATCH, *WHOLE]
     return dict(sorted(groups.items(), key=lambda item: order.index(item[0].split(",")[0])))
 
 
@@ -117,114 +122,77 @@ def verdicts_of(scans: Iterable[Decision]) -> Counter[str]:
     return Counter(scan.verdict for scan in scans)
 
 
-def detections(groups: Groups, references: Networks) -> Iterator[str]:
+def detections(groups: Groups) -> Iterator[str]:
     """What is said about the networks of each kind, and which family says it."""
     yield head(
-        *("planted", "suspicious, right class", "another class", "nothing found"),
-        *("inconclusive", "family that decided"),
+        *("planted", "networks", "accuracy (%)", "scans: suspicious, right class"),
+        *("another class", "nothing found", "inconclusive", "family that decided"),
     )
     for kind, pairs in groups.items():
         verdicts = verdicts_of(scan for _, scan in pairs)
         right = sum(each.right(scan) for each, scan in pairs)
         named = "" if kind == CLEAN else share(right, len(pairs))
         other = verdicts[SUSPICIOUS] - (0 if kind == CLEAN else right)
-        families = Counter(scan.family for _, scan in pairs if scan.verdict == SUSPICIOUS)
-        decided = ", ".join(f"{name} {families[name]}" for name in FAMILY_NAMES if families[name])
-        yield line(kind, named, other, verdicts[NOTHING], verdicts[INCONCLUSIVE], decided)
+        deciding = Counter(scan.family for _, scan in pairs if scan.verdict == SUSPICIOUS)
+        decided = ", ".join(f"{name} {deciding[name]}" for name in FAMILY_NAMES if deciding[name])
+        rest = verdicts[NOTHING], verdicts[INCONCLUSIVE], decided
+        accuracies = [100 * each.profile.accuracy for each, _ in pairs]
+        between = f"{min(accuracies):.0f} to {max(accuracies):.0f}"
+        yield line(kind, len({each.row["name"] for each, _ in pairs}), between, named, other, *rest)
 
 
-def false_alarms(groups: Groups, references: Networks) -> Iterator[str]:
-    """Clean networks that are suspicious, by what is new in their recipes, with all references and
-    without those of the same kind of network; the smallest p-values first."""
-    clean = [
-        (each.row["name"].split("_")[-1], scan, scan_of(each.profile, unlike))
-        for each, scan in groups[CLEAN]
-        for unlike in ([r for r in references if architecture(r) != architecture(each)],)
-    ]
-    recipes = grouped((recipe, scans) for recipe, *scans in clean)
-    least = {name: min(scan.p_value or 1 for scan, _ in each) for name, each in recipes.items()}
-    yield head("recipe", "suspicious", "inconclusive", "smallest p", "without its like")
-    for recipe in [*sorted(recipes, key=lambda name: least[name]), "all"]:
-        pairs = recipes.get(recipe) or [scans for _, *scans in clean]
-        usual, alone = (verdicts_of(scans) for scans in zip(*pairs))
-        first, last = (share(each[SUSPICIOUS], len(pairs)) for each in (usual, alone))
-        yield line(
-            recipe,
-            first,
-            usual[INCONCLUSIVE],
-            f"{least.get(recipe, min(least.values())):.2g}",
-            last,
-        )
+def first_seed(pairs: Iterable[Pair]) -> list[Pair]:
+    """One scan of each network."""
+    return [(each, scan) for each, scan in pairs if not each.row["scan_seed"]]
 
 
-def architecture(network: Network) -> str:
-    return str(network.row["recipe"]["network"])
-
-
-def families(groups: Groups, references: Networks) -> Iterator[str]:
-    """How many are found, with the right class, by all families together and by each alone; of the
-    clean ones, how many are suspicious."""
-    yield head("planted", "together", *FAMILY_NAMES)
-    for kind, pairs in groups.items():
-        found = Counter[str]()
-        for each, scan in pairs:
-            found["together"] += each.right(scan)
-            comparable = scan.verdict != INCONCLUSIVE or scan.comparison.of_another_kind
-            known, scores = scan.references.scores(), each.profile.scores()
-            for name in FAMILY_NAMES:
-                one = {name: scores[name]}, {name: known[name]}
-                found[name] += each.right(decide(*one, ALPHA, comparable=comparable))
-        yield line(kind, share(found["together"], len(pairs)), *(found[f] for f in FAMILY_NAMES))
-
-
-Judge: TypeAlias = Callable[[Network], tuple[bool, float]]  # alarm of the right class, statistic
+Judge: TypeAlias = Callable[[Network, Scan], tuple[bool, float]]  # right alarm, statistic
 
 
 def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
-    """Each detector with its rule."""
+    """Each detector with what it needs, by its own rule."""
 
-    def scan(network: Network) -> tuple[bool, float]:
-        found = scan_of(network.profile, references)
-        return network.right(found), found.comparison.largest
-
-    def cbd(network: Network) -> tuple[bool, float]:
+    def cbd(network: Network, _: Scan) -> tuple[bool, float]:
         scores = network.scores("CBD")
-        alarm = cbd_alarm(scores.max(), [each.scores("CBD").max() for each in references])
+        alarm = cbd_alarm(scores.max(), [each.scores("CBD").max() for each in known])
         return alarm and network.is_class(int(scores.argmax())), float(scores.max())
 
-    def mm_bd(network: Network) -> tuple[bool, float]:
-        margins = network.row["rivals"]["MM-BD"]["scores"]
+    def mm_bd(network: Network, _: Scan) -> tuple[bool, float]:
+        margins = network.scores("MM-BD")
         p_value = mm_bd_p_value(margins)
-        return p_value <= ALPHA and network.is_class(int(np.argmax(margins))), -p_value
+        return p_value <= ALPHA and network.is_class(int(margins.argmax())), -p_value
 
-    def compared(rival: str, network: Network) -> tuple[bool, float]:
-        known = {rival: np.array([each.scores(rival) for each in references])}
-        found = decide({rival: network.scores(rival)}, known, ALPHA, comparable=True)
-        return network.right(found), found.comparison.largest
+    def neural_cleanse(network: Network, _: Scan) -> tuple[bool, float]:
+        scores = network.scores("Neural Cleanse")
+        spread = float(stats.median_abs_deviation(scores, scale="normal"))
+        index = float(scores.max() - np.median(scores)) / max(spread, 1e-9)
+        return index > FAR and network.is_class(int(scores.argmax())), index
 
-    yield "scan", "ours", scan
-    for rival, own in (("CBD", cbd), ("MM-BD", mm_bd)):
-        yield rival, "its own", own
-        yield rival, "ours", partial(compared, rival)
+    known = [each for each in references if "CBD" in each.row.get("rivals", ())]
+    yield "scan", "images, references", lambda n, scan: (n.right(scan), scan.comparison.largest)
+    yield "Neural Cleanse", "images", neural_cleanse
+    yield "MM-BD", "nothing", mm_bd
+    if known:
+        yield "CBD", "an image a class, references", cbd
 
 
 def rivals(groups: Groups, references: Networks) -> Iterator[str]:
     """How many clean networks and how many with each attack are suspicious, with the right class;
     the area under the curve; and seconds."""
-    attacks = (PATCH, *WHOLE)
+    attacks = [kind for kind in (PATCH, *WHOLE) if kind in groups]
     columns = (f"{kind}: found, AUC" for kind in attacks)
-    yield head("detector", "rule", "false alarms", *columns, "seconds")
-    tried = [[each for each, _ in groups[kind]] for kind in (CLEAN, *attacks)]
-    rows = [each.row for group in tried for each in group]
-    for name, rule, judge_of in detectors(references):
-        (alarms, usual), *found = (zip(*map(judge_of, group)) for group in tried)
+    yield head("detector", "needs", "false alarms", *columns, "seconds")
+    tried = [first_seed(groups[kind]) for kind in (CLEAN, *attacks)]
+    rows = [each.row for group in tried for each, _ in group]
+    for name, needs, judge in detectors(references):
+        (alarms, usual), *found = (zip(*(judge(*pair) for pair in group)) for group in tried)
         seconds = [{"scan": row["seconds"]["scan"], **row["rivals"]}[name] for row in rows]
         cells = [
             f"{sum(flags)} of {len(flags)}, {area(statistics, usual):.2f}"
             for flags, statistics in found
         ]
         typical = np.median([each if name == "scan" else each["seconds"] for each in seconds])
-        yield line(name, rule, share(sum(alarms), len(alarms)), *cells, f"{typical:.0f}")
+        yield line(name, needs, share(sum(alarms), len(alarms)), *cells, f"{typical:.0f}")
 
 
 def area(positives: Sequence[float], negatives: Sequence[float]) -> float:
@@ -233,13 +201,13 @@ def area(positives: Sequence[float], negatives: Sequence[float]) -> float:
     return float(found / len(positives) / len(negatives))
 
 
-def shown(groups: Groups, references: Networks) -> Iterator[str]:
+def shown(groups: Groups) -> Iterator[str]:
     """Whether the pattern of a patch that was found is where the trigger was."""
-    yield head("training", "networks", "in place", "pixels in common at the best shift")
+    yield head("training", "scans", "in place", "pixels in common at the best shift")
     found = dict[str, list[tuple[bool, float]]]()
-    for each, scan in groups[PATCH]:
+    for each, scan in groups.get(PATCH, ()):
         if each.right(scan) and scan.family == PATCHES:
-            moved = each.row["recipe"]["shifts"] or each.row["recipe"]["flips"]
+            moved = each.row["recipe"].get("shifts") or each.row["recipe"].get("flips")
             training = "images moved or mirrored" if moved else "images as they are"
             found.setdefault(training, []).append(overlap(each))
     for training, overlaps in sorted(found.items()):
@@ -258,29 +226,43 @@ def overlap(network: Network) -> tuple[bool, float]:
     return shifts[0, 0] >= IN_PLACE * most, max(shifts.values(), default=0) / most
 
 
-def sizes(groups: Groups, references: Networks) -> Iterator[str]:
-    """How many of the learnt patches that count are found, by their number of pixels."""
-    rights = grouped((each.backdoor.side**2, each.right(scan)) for each, scan in groups[PATCH])
+def sizes(groups: Groups) -> Iterator[str]:
+    """How many scans of learnt patches find them, by their number of pixels."""
+    rights = grouped(
+        (each.backdoor.side**2, each.right(scan)) for each, scan in groups.get(PATCH, ())
+    )
     yield head("pixels of the patch", "found, right class")
     for pixels, found in sorted(rights.items()):
         yield line(pixels, share(sum(found), len(found)))
 
 
-def every(groups: Groups, references: Networks) -> Iterator[str]:
-    """Each network with its verdict."""
-    yield head("network", "accuracy", "attack success", "verdict", "p", "family", "class", "target")
+def every(groups: Groups) -> Iterator[str]:
+    """Each scan with its verdict."""
+    yield head(
+        *("network", "seed", "accuracy (%)", "attack success (%)", "verdict", "excess", "p"),
+        *("family", "class", "target"),
+    )
     for each, scan in (pair for pairs in groups.values() for pair in pairs):
         success, target = each.row["attack_success"], each.backdoor and each.backdoor.target
         p_value = "-" if scan.p_value is None else f"{scan.p_value:.2g}"
-        cells = scan.verdict, p_value, scan.family, scan.target, target
-        yield line(each.row["name"], each.row["accuracy"], success, *cells)
+        doubt = f" ({scan.doubt.name})" if scan.doubt else ""
+        yield line(
+            each.row["name"],
+            each.row["scan_seed"],
+            f"{100 * each.profile.accuracy:.0f}",
+            "" if success is None else f"{100 * success:.0f}",
+            f"{scan.verdict}{doubt}",
+            f"{scan.comparison.largest:.1f}",
+            *(p_value, scan.family, scan.target, "" if target is None else target),
+        )
 
 
 def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Iterator[str]:
-    """How often a scan says the same as most scans of the network with other seeds."""
+    """How often a scan of version 0.3's networks says the same as most scans with other seeds."""
+    known = {data: reference_set([r.row for r in each]) for data, each in references.items()}
     found = dict[str, list[tuple[str, tuple[object, ...]]]]()  # network, outcome
     for row in rows:
-        scan = scan_of(Profile.from_dict(row["profile"]), references[row["data"]])
+        scan = scan_of(Network(row), known[row["data"]])
         outcome = scan.verdict, scan.verdict == SUSPICIOUS and scan.target
         found.setdefault(row["varied"], []).append((f"{row['data']}/{row['name']}", outcome))
     usual = {
@@ -296,41 +278,89 @@ def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Itera
 
 
 def in_words(groups: Groups) -> Iterator[str]:
-    """The counts that pages quote."""
+    """The counts that pages quote: scans with the right verdict, and clean ones that are wrong."""
     for words, kinds in (
         ("patches", (PATCH,)),
         ("triggers that change all pixels", WHOLE),
         ("clean networks", (CLEAN,)),
     ):
-        pairs = [pair for kind in kinds for pair in groups.get(kind, ())]
-        yield f"{sum(each.right(scan) for each, scan in pairs)} of {len(pairs)} {words}\n"
+        if pairs := [pair for kind in kinds for pair in groups.get(kind, ())]:
+            yield f"{sum(each.right(scan) for each, scan in pairs)} of {len(pairs)} {words}\n"
 
 
-def read(folder: Path, name: str) -> dict[str, Networks]:
-    """The networks of a zoo, by data set, in the order of their names."""
-    return grouped((row["data"], Network(row)) for row in read_rows(folder / f"scan_{name}.jsonl"))
+def read(folder: Path) -> dict[str, Groups]:
+    """All scans of the confirmation, by group and by what was planted."""
+    known = references_in(folder)
+    networks = [Network(row) for row in read_rows(folder / "scan_confirmation.jsonl")]
+    groups = grouped((each.group, each) for each in networks)
+    return {
+        name: by_kind(groups[name], known[groups[name][0].row["data"]])
+        for name in TITLES
+        if name in groups
+    }
 
 
-TABLES = {
-    "what is found": detections,
-    "patches by size": sizes,
-    "false alarms": false_alarms,
-    "families": families,
-    "other detectors": rivals,
-    "the pattern that is shown": shown,
-    "each network": every,
-}
+def references_in(folder: Path) -> dict[str, Networks]:
+    rows = read_rows(folder / "scan_references.jsonl")
+    return grouped((row["data"], Network(row)) for row in rows)
 
 
 def tables(folder: Path) -> Iterator[Table]:
     """All tables with their titles."""
-    known = read(folder, "references")
-    for data, networks in read(folder, "confirmation").items():
-        groups = by_kind(networks, known[data])
-        for title, table in TABLES.items():
-            yield f"{TITLES[data]}: {title}", table(groups, known[data])
-        seconds = [float(each.row["seconds"]["scan"]) for each in networks]
+    known, found = references_in(folder), read(folder)
+    for name, groups in found.items():
+        title = TITLES[name]
+        yield f"{title}: what is found", detections(groups)
+        if PATCH in groups and name != "others":
+            yield f"{title}: patches by size", sizes(groups)
+            yield f"{title}: the pattern that is shown", shown(groups)
+        if any(each.row["rivals"] for each, _ in groups[CLEAN]):
+            yield f"{title}: other detectors", rivals(groups, known[name])
+        yield f"{title}: each scan", every(groups)
+        pairs = [pair for each in groups.values() for pair in each]
+        seconds = [float(each.row["seconds"]["scan"]) for each, _ in pairs]
         words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
-        yield f"{TITLES[data]}: seconds of a scan", [words]
+        yield f"{title}: seconds of a scan", [words]
     rows = read_rows(folder / "scan_variations.jsonl")
-    yield "Other seeds, images and precisions", variations(rows, known)
+    yield "Other seeds, images and precisions, networks of version 0.3", variations(rows, known)
+
+
+def draw(found: Mapping[str, Groups]) -> Figure:
+    """The largest standardised excess of each scan, in rows of what was planted, and the bound."""
+    rows = [(TITLES[name], kind) for name, groups in found.items() for kind in groups]
+    rows = [row for row in rows if "weakly" not in row[1]]
+    figure, axis = plt.subplots(figsize=(8, 0.9 + 0.32 * len(rows)), layout="constrained")
+    for height, (title, kind) in enumerate(rows):
+        pairs = next(groups for name, groups in found.items() if TITLES[name] == title)[kind]
+        shift = np.linspace(-0.22, 0.22, len(pairs))
+        colour = HIGHLIGHTS[2 if kind == CLEAN else 0]
+        marks = {True: [], False: []}
+        for (network, scan), up in zip(pairs, shift):
+            wrong = network.right(scan) == (kind == CLEAN)
+            marks[wrong].append((max(scan.comparison.largest, 0.5), height + up))
+        for wrong, points in marks.items():
+            if points:
+                face = "white" if wrong else colour
+                axis.scatter(*zip(*points), s=22, facecolor=face, edgecolor=colour, zorder=3)
+    axis.axvline(LEAST, color="0.3", linestyle=":")
+    axis.text(LEAST * 1.03, -0.75, f"bound {LEAST:g}", fontsize=8, color="0.3")
+    axis.set_xscale("log")
+    axis.set_xticks([1, 2, 4.5, 10, 20, 50, 100], ["1", "2", "4.5", "10", "20", "50", "100"])
+    axis.set_xlabel("largest standardised excess of a scan (filled: right verdict)")
+    axis.set_yticks(range(len(rows)), [f"{title}: {kind}" for title, kind in rows])
+    axis.set_ylim(len(rows) - 0.4, -1.1)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="0.93")
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("rows", type=Path, help="the folder of the rows")
+    parser.add_argument("--figure", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    draw(read(options.rows)).savefig(options.figure, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

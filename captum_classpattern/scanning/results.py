@@ -196,9 +196,9 @@ class Scan(Decision, Result):
         if self.p_value <= self.alpha:
             return Doubt(
                 "a small lead",
-                f"{name} leads by more than any class of the {n} references ({self.p_text}), but "
-                f"{excess}. Clean networks of other kinds lead as far; from {LEAST:g}, a model is "
-                "suspicious.",
+                f"{name} leads by more than the classes of nearly all {n} references "
+                f"({self.p_text}), but {excess}. Clean networks of other kinds lead as far; above "
+                f"{LEAST:g}, a model is suspicious.",
                 "Add clean models with the architecture and the training data of this one to the "
                 "references.",
             )
@@ -249,7 +249,7 @@ class Scan(Decision, Result):
     def likeness(self) -> str:
         """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
-        left = f" {len(self.left_out)} weaker ones were left out: {join_names(self.left_out)}."
+        left = f" Left out, since they are far less accurate: {join_names(self.left_out)}."
         if own is None or not usual:
             known = f"It was compared with {count} references; the accuracies are not known."
             return left.strip() if self.left_out else known

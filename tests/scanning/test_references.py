@@ -25,6 +25,25 @@ def test_a_set_is_loaded_as_it_was_saved(tmp_path):
     assert ReferenceSet.load(found) is found
 
 
+def test_a_file_of_version_03_holds_all_that_counts(tmp_path):
+    made_up(3).save(tmp_path / "old.json")
+    data = json.loads((tmp_path / "old.json").read_text())
+    data["settings"] |= {"statistic": 2, "scored": [10, 6, 3]}
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    assert ReferenceSet.load(tmp_path / "old.json") == made_up(3)
+
+
+def test_models_far_less_accurate_than_a_scanned_one_are_left_out():
+    """Less than 70 % of its accuracy above guessing, which is 25 % for four classes."""
+    known = made_up(4)
+    for one, accuracy in zip(known.profiles, (0.94, 0.6, 0.59, None)):
+        known.profiles[one] = replace(known.profiles[one], accuracy=accuracy)
+    assert [*known.without_weak(0.75).profiles] == ["clean 0", "clean 1", "clean 3"]
+    assert [*known.without_weak(0.75).recipes] == ["clean 0", "clean 1", "clean 3"]
+    assert [*known.without_weak(0.73).profiles] == [*known.profiles]
+    assert known.without_weak(None) is known
+
+
 @pytest.mark.parametrize(("name", "shape"), [("demo", (1, 28, 28)), ("cifar10", (3, 32, 32))])
 def test_the_sets_of_the_package_were_made_with_the_settings_of_this_version(name, shape):
     found = ReferenceSet.load(name)
