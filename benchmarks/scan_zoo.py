@@ -46,7 +46,7 @@ import train_cifar10
 ZOOS = {"references": references, "confirmation": confirmation}
 DESCRIPTIONS = {
     "fashion": "Fashion-MNIST, the demo's search images",
-    "cifar10": "CIFAR-10, the test images",
+    "cifar10": "CIFAR-10, the test images as JPEG files",
 }
 DIGITS = 4  # after the point, in rows
 LEAST_ACCURACY = 0.6  # of the references that come with the package
@@ -252,7 +252,7 @@ def reference_set(rows: Sequence[Row]) -> ReferenceSet:
         len(known.class_names),
         known.shape,
         {row["name"]: Profile.from_dict(row["profile"]) for row in rows},
-        row["images"],
+        row["images"] | {"description": DESCRIPTIONS[row["data"]]},
         row["statistic"],
         {row["name"]: described(row["recipe"], row["data"]) for row in rows},
         known.class_names,

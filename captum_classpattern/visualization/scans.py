@@ -51,6 +51,7 @@ def draw_families(
     """Draws a row for each family: what was found for its first class, images with it and the
     model's predictions, and the excess of all classes, with a dotted line at the bound."""
     ends = [end for row in rows for end in (*row.excess, *row.usual)]
+    ends += [] if bound is None else [bound]
     most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, "standardised excess"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"

@@ -189,7 +189,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert re.match(
-        "Suspicious, p = 0.05: bad.pt owl has a .* unlike those of the 19 clean references", printed
+        r"Suspicious: owl, excess [0-9.]+, p = 0.05, power [0-9]+ %: bad.pt owl has a .* unlike those of the 19 clean references", printed
     )
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
@@ -231,7 +231,7 @@ def test_a_finished_scan_is_decided_again_without_a_search(finished, monkeypatch
     ):
         result = scan(finished, more)
         assert (result.exit_code, read(finished)["p_value"]) == (exit_code, p_value)
-        text = "A p-value of 0.05 needs at least 19 references, and there are 4: add 15 more."
+        text = "A p-value of 0.05 needs at least 19 references, and there are 4."
         assert (text in plain(result.stdout)) == (p_value is None)
     assert read(finished) == before
     assert searched == []
