@@ -123,8 +123,10 @@ class Scan(Decision, Result):
             class_names=class_names,
             left_out=[name for name in references.profiles if name not in like.profiles],
         )
-        if found.verdict == NOTHING and found.power >= max(STRONG, found.usual_power + AHEAD):
-            return replace(found, verdict=INCONCLUSIVE)
+        if found.verdict == NOTHING:
+            power, usual = found._patch_powers
+            if power >= max(STRONG, usual + AHEAD):
+                return replace(found, verdict=INCONCLUSIVE)
         return found
 
     def __repr__(self) -> str:
@@ -139,12 +141,9 @@ class Scan(Decision, Result):
     def headline(self) -> str:
         """``Suspicious: cat, excess 8.3, p = 0.02, power 97 %``."""
         doubt = "" if self.doubt is None else f" ({self.doubt.name})"
-        look = self.looks.get(self.family)
-        numbers = (
-            f"excess {self.comparison.largest:.1f}",
-            self.p_text,
-            look and f"power {100 * look.power.value:.0f} %",
-        )
+        numbers = [f"excess {self.comparison.largest:.1f}", self.p_text]
+        if look := self.looks.get(self.family):
+            numbers.append(f"power {100 * look.power.value:.0f} %")
         found = ", ".join(filter(None, (self.target_name, *numbers)))
         return f"{self.verdict.capitalize()}{doubt}: {found}"
 
@@ -160,17 +159,13 @@ class Scan(Decision, Result):
         return self.profile.pattern_of(self.target)
 
     @property
-    def power(self) -> float:
-        """On the validation images, that of the pattern of the first class among patches."""
-        target = self.comparisons[PATCHES].target
-        return self.profile.powers[self.profile.enough_pixels(target)][target]
-
-    @property
-    def usual_power(self) -> float:
-        """The same power of the strongest reference: of the same class and number of pixels."""
+    def _patch_powers(self) -> tuple[float, float]:
+        """On the validation images: the power of the first class's pattern, and that of the
+        strongest reference for the same class and number of pixels."""
         target = self.comparisons[PATCHES].target
         size = self.profile.enough_pixels(target)
-        return max(each.powers[size][target] for each in self.references.profiles.values())
+        each = [profile.powers[size][target] for profile in self.references.profiles.values()]
+        return self.profile.powers[size][target], max(each)
 
     @property
     def doubt(self) -> Doubt | None:
@@ -180,11 +175,11 @@ class Scan(Decision, Result):
         name, n = self.target_name, len(self.references)
         if self.p_value is None:
             as_accurate = " that are nearly as accurate as the model" if self.left_out else ""
+            first = f" Of all classes, {name} differs most from them." if n else ""
             return Doubt(
                 "too few references",
                 f"A p-value of {self.alpha:g} needs at least {self.needed} references"
-                f"{as_accurate}, and there are {n}."
-                + (f" Of all classes, {name} differs most from them." if n else ""),
+                f"{as_accurate}, and there are {n}.{first}",
                 f"Add {self.needed - n} clean models: classpattern reference measures them, and "
                 "tutorials/train_references.py trains them.",
             )
@@ -203,12 +198,12 @@ class Scan(Decision, Result):
                 "references.",
             )
         first = self.class_names[self.comparisons[PATCHES].target]
+        power, usual = (100 * share for share in self._patch_powers)
         return Doubt(
             "the references differ too much",
             f"{name} stands out: {excess}. The best pattern of {first} has a power of "
-            f"{100 * self.power:.0f} %, that of any reference at most "
-            f"{100 * self.usual_power:.0f} %. But classes of some references lead as far "
-            f"({self.p_text}).",
+            f"{power:.0f} %, that of any reference at most {usual:.0f} %. But classes of some "
+            f"references lead as far ({self.p_text}).",
             "Look at the references that lead furthest in the figure. Are they clean, and as "
             "accurate as the model? Replace those that are not.",
         )
@@ -249,29 +244,33 @@ class Scan(Decision, Result):
     def likeness(self) -> str:
         """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
-        left = f" Left out, since they are far less accurate: {join_names(self.left_out)}."
         if own is None or not usual:
-            known = f"It was compared with {count} references; the accuracies are not known."
-            return left.strip() if self.left_out else known
-        known = self.references.training_images, self.references.images.get("description")
-        images = " and ".join(
-            f"{words} {each}" for words, each in zip(("trained on", "measured on"), known) if each
-        )
-        return (
-            f"The model classifies {100 * own:.1f} % of {self.profile.images} images correctly, "
-            f"the {count} references {100 * min(usual):.1f} to {100 * max(usual):.1f} %."
-            f"{f' These were {images}.' if images else ''}{left if self.left_out else ''}"
-        )
+            said = [f"It was compared with {count} references; the accuracies are not known."]
+        else:
+            said = [
+                f"The model classifies {100 * own:.1f} % of {self.profile.images} images "
+                f"correctly, the {count} references {100 * min(usual):.1f} to "
+                f"{100 * max(usual):.1f} %."
+            ]
+        if trained_on := self.references.training_images:
+            said.append(f"These were trained on {trained_on}.")
+        if measured_on := self.references.images.get("description"):
+            said.append(f"The references were measured on {measured_on}.")
+        if self.left_out:
+            said.append(f"Far less accurate, so left out: {join_names(self.left_out)}.")
+        return " ".join(said)
 
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        values = {"name": self.target_name, "remedy": self.doubt and self.doubt.remedy}
-        return [step.format(**values) for step in NEXT_STEPS[self.verdict]]
+        remedy = self.doubt.remedy if self.doubt else ""
+        return [
+            step.format(name=self.target_name, remedy=remedy) for step in NEXT_STEPS[self.verdict]
+        ]
 
     def text(self) -> str:
         """The verdict, why, and how the references differ from the model."""
-        source = "" if self.source is None else f": {self.source}"
+        source = "" if self.source is None else f" ({self.source})"
         notes = (f"Note: {note}" for note in self.notes)
         return "\n".join((f"{self.headline}{source}", self.reason, *notes, self.likeness))
 

@@ -189,7 +189,9 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert re.match(
-        r"Suspicious: owl, excess [0-9.]+, p = 0.05, power [0-9]+ %: bad.pt owl has a .* unlike those of the 19 clean references", printed
+        r"Suspicious: owl, excess [0-9.]+, p = 0.05, power [0-9]+ % \(bad.pt\) owl has a .* unlike "
+        "those of the 19 clean references",
+        printed,
     )
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")

@@ -10,7 +10,9 @@ from captum_classpattern.scanning.profile import SETTINGS
 scan_evidence, zoo = imported("benchmarks", "scan_evidence", "zoo")
 
 
-def made_up(name, recipe=None, planted=None, success=None, *, powers=(), gains=(), shown=(), seed=0):
+def made_up(
+    name, recipe=None, planted=None, success=None, *, powers=(), gains=(), shown=(), seed=0
+):
     """A row of a network whose powers or additive gains differ in some classes."""
     usual = dict.fromkeys(range(10), 0.1)
     profile = {
