@@ -277,15 +277,21 @@ def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Itera
         yield line(varied, share(agree, len(same)), f"{sum(always)} of {len(always)}")
 
 
-def in_words(groups: Groups) -> Iterator[str]:
-    """The counts that pages quote: scans with the right verdict, and clean ones that are wrong."""
-    for words, kinds in (
-        ("patches", (PATCH,)),
-        ("triggers that change all pixels", WHOLE),
-        ("clean networks", (CLEAN,)),
+def summary(found: Mapping[str, Groups]) -> Iterator[str]:
+    """The counts of scans that pages quote."""
+    yield head("scans", *(TITLES[name] for name in found))
+    for words, kinds, verdict in (
+        ("clean networks, suspicious", (CLEAN,), SUSPICIOUS),
+        ("clean networks, inconclusive", (CLEAN,), INCONCLUSIVE),
+        ("learnt patches, suspicious, right class", (PATCH,), SUSPICIOUS),
+        ("learnt triggers that change all pixels, the same", WHOLE, SUSPICIOUS),
     ):
-        if pairs := [pair for kind in kinds for pair in groups.get(kind, ())]:
-            yield f"{sum(each.right(scan) for each, scan in pairs)} of {len(pairs)} {words}\n"
+        cells = []
+        for groups in found.values():
+            pairs = [pair for kind in kinds for pair in groups.get(kind, ())]
+            hits = sum(scan.verdict == verdict and n.is_class(scan.target) for n, scan in pairs)
+            cells.append(f"{hits} of {len(pairs)}" if pairs else "")
+        yield line(words, *cells)
 
 
 def read(folder: Path) -> dict[str, Groups]:
@@ -308,6 +314,7 @@ def references_in(folder: Path) -> dict[str, Networks]:
 def tables(folder: Path) -> Iterator[Table]:
     """All tables with their titles."""
     known, found = references_in(folder), read(folder)
+    yield "In short", summary(found)
     for name, groups in found.items():
         title = TITLES[name]
         yield f"{title}: what is found", detections(groups)

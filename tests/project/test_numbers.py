@@ -114,10 +114,9 @@ def of_the_readme():
     )
     low, high = sorted(round(100 * share) for share in at_random)
     print(f"with random pixels, {low} to {high} % on average.\n")
-    counts = counted()
-    print(*counts["fashion"], sep="\n")
-    found, whole, clean = (" ".join(each.split()[:3]) for each in counts["cifar10"])
-    print(f"on CIFAR-10, {found}, {whole} and {clean}.\n")
+    _, *rows = scan_evidence.summary(scan_evidence.read(RESULTS))
+    suspicious = [cell.strip() for cell in rows[0].split("|")[2:-1]]
+    print(f"clean networks that others published: {suspicious[0]} scans")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
@@ -138,30 +137,9 @@ def power(method, model):
     return compare_methods.mean(compare_methods.strongest(rows), "power_0.05").value
 
 
-def counted():
-    """The counts that pages quote, by data set: patches, other triggers, clean networks."""
-    zoo, known = (scan_evidence.read(RESULTS, name) for name in ("confirmation", "references"))
-    return {
-        data: [*scan_evidence.in_words(scan_evidence.by_kind(networks, known[data]))]
-        for data, networks in zoo.items()
-    }
-
-
-def of_the_scan():
-    columns = [
-        [" ".join(each.split()[:3]) for each in counted()[data]] for data in ("fashion", "cifar10")
-    ]
-    names = "learnt patches, right class", "learnt triggers that change all pixels, right class"
-    names += ("clean networks of new recipes, suspicious",)
-    for name, *cells in zip(names, *columns):
-        print(findings.line(name, *cells))
-
-
 PAGES = {
     "README.md": of_the_readme,
     "docs/claims.md": of_both_protocols,
-    "docs/results_to_cite.md": of_the_scan,
-    "docs/scan_evidence.md": of_the_scan,
 }
 
 
@@ -285,7 +263,7 @@ def test_the_rows_of_the_figures():
 
 
 def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
-    found = scan_evidence.read(RESULTS, "references")
+    found = scan_evidence.references_in(RESULTS)
     for data, name in (("fashion", "demo"), ("cifar10", "cifar10")):
         made = scan_evidence.reference_set([each.row for each in found[data]])
         made.save(tmp_path / "made.json")

@@ -62,10 +62,10 @@ def test_right_and_wrong_verdicts_are_counted_by_kind():
     references, found = ([scan_evidence.Network(row) for row in part] for part in (known, rows))
     groups = scan_evidence.by_kind(found, references)
     assert [*groups] == ["clean", "patch", "patch, weakly learnt", "Blended", "FTrojan"]
-    assert "".join(scan_evidence.in_words(groups)).splitlines() == [
-        "2 of 3 patches",
-        "1 of 2 triggers that change all pixels",
-        "1 of 2 clean networks",
+    assert [row.split("|")[2].strip() for row in scan_evidence.summary({"fashion": groups})][
+        1:
+    ] == [
+        *("1 of 2", "0 of 2", "2 of 3", "1 of 2"),
     ]
     cells = [[*map(str.strip, row.split("|")[1:-1])] for row in scan_evidence.detections(groups)]
     patch = next(row for row in cells if row[0] == "patch")
