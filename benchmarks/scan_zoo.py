@@ -179,14 +179,17 @@ def rounded(value: Any) -> Any:
 
 def rows_in(folder: Path) -> list[Row]:
     rows = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    return sorted(rows, key=lambda row: (row["data"], row["name"]))
+    return sorted(rows, key=key_of)
 
 
 def gather(found: Sequence[Row], file: Path) -> None:
-    """Puts rows into a file, in place of others of the same data set."""
-    data = {row["data"] for row in found}
-    rows = [row for row in read_rows(file) if row["data"] not in data]
-    write_rows(file, sorted([*rows, *found], key=lambda row: (row["data"], row["name"])))
+    """Puts rows into a file, in place of those of the same networks and seeds."""
+    rows = {key_of(row): row for row in [*read_rows(file), *found]}
+    write_rows(file, [rows[key] for key in sorted(rows)])
+
+
+def key_of(row: Row) -> tuple[str, str, int]:
+    return row["data"], row["name"], row["scan_seed"]
 
 
 def pack(entries: Iterable[Entry], folder: Path, file: Path) -> None:

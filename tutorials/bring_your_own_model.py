@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, relu
 from torch.utils.data import DataLoader, Dataset
 
 from captum_classpattern.datasets import load_images
+from captum_classpattern.optimization.acceleration import has_bfloat16
 from captum_classpattern.triggers import BadNets, poison
 
 
@@ -72,10 +73,11 @@ def train(images: Path, out: Path, target: int, rate: float, epochs: int, limit:
     net = WideResNet(len(clean.counts)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, epochs * len(loader))
+    fast = has_bfloat16(torch.device("cpu"))
     for epoch in range(epochs):
         for batch, labels in loader:
             batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch, batch.flip(3))
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
                 loss = cross_entropy(net(batch)[-1].float(), labels)
             optimizer.zero_grad()
             loss.backward()
