@@ -117,8 +117,8 @@ PAGES = {
     ),
     "architectures": Page(
         "Seven architectures",
-        "[Does a pattern need a deep network?](../claims.md#seven-architectures) The "
-        "patterns of seven networks of Fashion-MNIST, on the network itself and on the others.",
+        "[Does a pattern need a deep network?](../what_changes_a_pattern.md#another-architecture) The "
+        "patterns of seven networks trained on Fashion-MNIST, on the network itself and on the others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
         "have different seeds, too; distillation compares student and teacher of one seed. The "
@@ -163,7 +163,8 @@ PAGES = {
         "it. *Twin*: that of the specific network, without trojans. *Second twin*: that of the "
         "planted one, with another seed. *Plain*: as published. *Inside*: the share of the highest "
         "pixels, at most as many as the trigger has, that lie in it. *In cells*: the same for the "
-        "mean of the map over cells of 7 x 7. *Distance*: the mean absolute difference "
+        "mean of the map over cells of 7 x 7. *Cells minus*: in points, paired by photo; brackets "
+        "are 95 % intervals over the photos. *Distance*: the mean absolute difference "
         "between a map and the footprint ([Casper et al. 2023](https://arxiv.org/abs/2302.10894)). "
         "In italics: controls. *SD*: robust standard "
         "deviations of the gain above the median class.",
