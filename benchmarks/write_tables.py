@@ -64,8 +64,8 @@ PAGES = {
         "are chosen as the pattern was: the best of as many. *Learnt*: the attack success of a "
         "backdoor, the accuracy on memorised images, or that under PGD; *: below the bound. "
         f"{BRACKETS} After the means of the seeds, they are 95 % t-intervals over the seeds; "
-        "with a single class, the range of the seeds. *Strongest control*: the mean of the strongest "
-        "of three, class by class. *n*: classes x training seeds x held-out images. "
+        "with a single class, the range of the seeds. *Strongest control*: the mean of the "
+        "strongest of three, class by class. *n*: classes x training seeds x held-out images. "
         "[The verdicts](claims.md).",
         lambda rows: class_patterns.tables(ROWS, FASHION),
     ),
@@ -117,8 +117,9 @@ PAGES = {
     ),
     "architectures": Page(
         "Seven architectures",
-        "[Does a pattern need a deep network?](../what_changes_a_pattern.md#another-architecture) The "
-        "patterns of seven networks trained on Fashion-MNIST, on the network itself and on the others.",
+        "[Does a pattern need a deep network?](../what_changes_a_pattern.md#another-architecture) "
+        "The patterns of seven networks trained on Fashion-MNIST, on the network itself and on the "
+        "others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
         "have different seeds, too; distillation compares student and teacher of one seed. The "

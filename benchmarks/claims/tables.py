@@ -122,9 +122,10 @@ def powers(kinds: Kinds) -> Iterator[str]:
 
 def how_much(runs: Runs, canvas: str, area: float) -> str:
     """Classes x training seeds x held-out images of other classes."""
-    images = {n for each in over_seeds(runs, Measured.column, canvas, area, "n").values() for n in each}
-    some = f"{min(images)}" if len(images) == 1 else f"{min(images)} to {max(images)}"
-    return f"{len(next(iter(runs.values())).row['classes'])} x {len(runs)} x {some}"
+    by_class = over_seeds(runs, Measured.column, canvas, area, "n")
+    images = {n for of_class in by_class.values() for n in of_class}
+    ends = f"{min(images)}" if len(images) == 1 else f"{min(images)} to {max(images)}"
+    return f"{len(by_class)} x {len(runs)} x {ends}"
 
 
 def counts(values: ByClass, is_true: Callable[[float], bool]) -> str:
