@@ -1,4 +1,4 @@
-"""The tables of docs/results/architectures.md, and the figure of docs/claims.md."""
+"""The tables of docs/results/architectures.md, and the figure of docs/what_changes_a_pattern.md."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

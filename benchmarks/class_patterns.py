@@ -14,14 +14,15 @@ canvases that all models of a data set share, scores them, and adds a row to
 one of them works on is skipped by the others. An interrupted run continues after its last epoch or
 its last class. ``transfer`` tests the natural networks' patterns on all other networks of their
 data set, one row of ``class_patterns_transfer.jsonl`` per pair. ``tables`` prints all tables and
-the verdicts, whose rules are in ``claims/verdicts.py``; ``figure`` draws some patterns. What is
-done on CIFAR-10, and how it is pooled, is frozen in ``claims/PROTOCOL.md``.
+the verdicts, whose rule is in ``claims/pooled.py``; ``figure`` draws some patterns. What is done on
+CIFAR-10, and how it is pooled, is frozen in ``claims/PROTOCOL.md``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from claims import statements
 from claims.estimate import Seconds, seconds_of
 from claims.figure import DPI, draw
 from claims.images import Canvases, Images, images_of, shared_canvases
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.command == "figure":
         return draw_figure(given.rows, given.figure)
     if given.command == "tables":
+        print_tables(statements.tables(given.rows))
         print_tables(table for data in (FASHION, CIFAR10) for table in tables(given.rows, data))
         return
     folders = {CIFAR10: given.data, FASHION: given.fashion}

@@ -237,13 +237,21 @@ def strongest(rows: Sequence[Row]) -> list[Row]:
 
 
 def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
-    """For each model, the mean difference of the class pattern to the best of Captum's methods."""
-    yield head("model", "best other method", "difference in points")
+    """For each model, the mean difference of the class pattern to the best of Captum's methods, and
+    the strongest control."""
+    yield head("model", "best other method", "difference in points", "strongest control")
     for model in models:
         patterns = strongest(having(rows, model=model, method="ClassPattern"))
-        found = [strongest(having(rows, model=model, method=name)) for name in CAPTUMS]
-        best = max(found, key=lambda group: mean(group, f"power_{AREA:g}").value)
-        yield line(model, best[0]["method"], difference(patterns, best))
+        best, control = (
+            max(
+                (strongest(having(rows, model=model, method=name)) for name in names),
+                key=lambda group: mean(group, f"power_{AREA:g}").value,
+            )
+            for names in (CAPTUMS, ("RandomPixels", "BestRandomMask"))
+        )
+        power = percent(mean(control, f"power_{AREA:g}").value)
+        name = NAMES[control[0]["method"]].strip("*")
+        yield line(model, best[0]["method"], difference(patterns, best), f"{power}, {name}")
 
 
 def own_table(rows: Sequence[Row]) -> Iterator[str]:

@@ -19,6 +19,7 @@ import quantus_metrics
 import sanity
 import scan_evidence
 import stability
+from claims import statements
 from claims import tables as class_patterns
 from claims.models import CIFAR10, FASHION
 from findings import Row, Table, parser_of, read_rows
@@ -37,8 +38,25 @@ class Page(NamedTuple):
 
 
 PAGES = {
+    "claims": Page(
+        "The paper's claims: all verdicts",
+        "[What they mean](../claims.md), claim by claim, and [the rule](../../benchmarks/claims/"
+        "pooled.py), which is frozen for CIFAR-10. The networks of CIFAR-10 are not measured yet, "
+        "so only Fashion-MNIST has verdicts.",
+        "A statement is about a difference: its mean over classes in each training seed, then the "
+        "mean of the seeds with a 95 % t-interval. It *holds* if the interval lies on the claim's "
+        "side of 0, *does not hold* if it lies on the other, and is *not shown* if it contains 0, "
+        "or with fewer than three seeds. Differences are in points; pieces are counted, total "
+        "variation and the share of high frequencies go from 0 to 1. A *setting* is a canvas and "
+        "an area, with one trigger in claim 2, one kind of tested network in claim 3 and one "
+        "epsilon in claim 4. *No seeds*: the canvas cannot show half of the trigger. *Strongest "
+        "control*: the mean of the strongest of three, class by class. *n*: classes x training "
+        f"seeds x held-out images. In *natural networks*: {BRACKETS} After the means of the seeds, "
+        "they are t-intervals. Rows of Fashion-MNIST and the shipped network are of version 0.3.",
+        lambda rows: statements.tables(ROWS),
+    ),
     "class_patterns": Page(
-        "Class patterns of Fashion-MNIST networks",
+        "Class patterns of networks trained on Fashion-MNIST",
         "[The paper's claims](../claims.md), on networks that were trained for them with three "
         "seeds, and on [the demo's](../demo.md).",
         "The default search, 900 held-out images of other classes for each pattern, canvases that "
@@ -46,14 +64,17 @@ PAGES = {
         "are chosen as the pattern was: the best of as many. *Learnt*: the attack success of a "
         "backdoor, the accuracy on memorised images, or that under PGD; *: below the bound. "
         f"{BRACKETS} After the means of the seeds, they are 95 % t-intervals over the seeds; "
-        "with a single class, the range of the seeds.",
+        "with a single class, the range of the seeds. *Strongest control*: the mean of the "
+        "strongest of three, class by class. *n*: classes x training seeds x held-out images. "
+        "[The verdicts](claims.md).",
         lambda rows: class_patterns.tables(ROWS, FASHION),
     ),
     "class_patterns_cifar10": Page(
-        "Class patterns of a CIFAR-10 network",
+        "Class patterns of a network trained on CIFAR-10",
         "[Which number to cite](../results_to_cite.md#class-patterns) for CIFAR-10: the natural "
         "network of the tutorials.",
-        f"As [those of Fashion-MNIST](class_patterns.md), with one training seed. {BRACKETS}",
+        f"As [those of Fashion-MNIST](class_patterns.md), with one training seed. No verdict uses "
+        f"it. {BRACKETS}",
         lambda rows: class_patterns.tables(ROWS, CIFAR10),
     ),
     "stability": Page(
@@ -96,8 +117,9 @@ PAGES = {
     ),
     "architectures": Page(
         "Seven architectures",
-        "[Does a pattern need a deep network?](../claims.md#seven-architectures) The "
-        "patterns of seven networks of Fashion-MNIST, on the network itself and on the others.",
+        "[Does a pattern need a deep network?](../what_changes_a_pattern.md#another-architecture) "
+        "The patterns of seven networks trained on Fashion-MNIST, on the network itself and on the "
+        "others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
         "have different seeds, too; distillation compares student and teacher of one seed. The "
@@ -142,7 +164,8 @@ PAGES = {
         "it. *Twin*: that of the specific network, without trojans. *Second twin*: that of the "
         "planted one, with another seed. *Plain*: as published. *Inside*: the share of the highest "
         "pixels, at most as many as the trigger has, that lie in it. *In cells*: the same for the "
-        "mean of the map over cells of 7 x 7. *Distance*: the mean absolute difference "
+        "mean of the map over cells of 7 x 7. *Cells minus*: in points, paired by photo; brackets "
+        "are 95 % intervals over the photos. *Distance*: the mean absolute difference "
         "between a map and the footprint ([Casper et al. 2023](https://arxiv.org/abs/2302.10894)). "
         "In italics: controls. *SD*: robust standard "
         "deviations of the gain above the median class.",

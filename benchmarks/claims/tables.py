@@ -8,7 +8,6 @@ from typing import Any
 from findings import ByClass, Row, Table, format_values, head, line, mean_of, read_rows
 from scipy import stats
 
-from captum_classpattern.comparison.records import grouped
 from captum_classpattern.demo import CLASS_NAMES as FASHION_NAMES
 from captum_classpattern.surveys.findings import label_of
 from claims.images import CLASS_NAMES
@@ -18,10 +17,7 @@ from claims.verdicts import (
     ALMOST_ANY,
     AREA,
     CHANGES,
-    FAILS,
-    HOLDS,
     NATURAL,
-    OPEN,
     PAIRS,
     SHAPES,
     Kinds,
@@ -38,11 +34,10 @@ from claims.verdicts import (
     present,
     shown,
     title,
-    together,
     transferred,
-    verdicts,
 )
 
+CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
 SHIFT, SHARES = "+.1f", ".1f"  # of points and per cent
 
 
@@ -102,7 +97,7 @@ def powers(kinds: Kinds) -> Iterator[str]:
     yield head(
         *("model", "canvas, area", "power", "seeds", "weakest", "strongest"),
         *(f"classes at {ALMOST_ANY:.0%} or more", "classes above all controls"),
-        *("no pattern", "random pixels", "other canvas"),
+        *("no pattern", "random pixels", "other canvas", "strongest control", "n"),
     )
     for kind, runs in kinds.items():
         first = next(iter(runs.values()))
@@ -110,8 +105,8 @@ def powers(kinds: Kinds) -> Iterator[str]:
             power = over_seeds(runs, Measured.share, canvas, area, "hits")
             means = {y: fmean(of_class) for y, of_class in power.items()}
             ends = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-            controls = ("no_pattern", "random_pixels", "other_canvas")
-            found = (over_seeds(runs, Measured.share, canvas, area, name) for name in controls)
+            found = [over_seeds(runs, Measured.share, canvas, area, name) for name in CONTROLS]
+            strongest = {y: [*map(max, *(control[y] for control in found))] for y in power}
             yield line(
                 kind,
                 title(canvas, area),
@@ -120,8 +115,17 @@ def powers(kinds: Kinds) -> Iterator[str]:
                 *(f"{means[y]:.1%} {name_of(runs, y)}" for y in ends),
                 counts(power, lambda value: value >= ALMOST_ANY),
                 above_all(runs, canvas, area),
-                *(f"{mean_of(control):.1%}" for control in found),
+                *(f"{mean_of(control):.1%}" for control in (*found, strongest)),
+                how_much(runs, canvas, area),
             )
+
+
+def how_much(runs: Runs, canvas: str, area: float) -> str:
+    """Classes x training seeds x held-out images of other classes."""
+    by_class = over_seeds(runs, Measured.column, canvas, area, "n")
+    images = {n for of_class in by_class.values() for n in of_class}
+    ends = f"{min(images)}" if len(images) == 1 else f"{min(images)} to {max(images)}"
+    return f"{len(by_class)} x {len(runs)} x {ends}"
 
 
 def counts(values: ByClass, is_true: Callable[[float], bool]) -> str:
@@ -174,7 +178,7 @@ def changed(kinds: Kinds) -> Iterator[str]:
         yield line(*cells)
 
 
-def backdoors(kinds: Kinds) -> Iterator[str]:
+def backdoors(kinds: Kinds, data: str) -> Iterator[str]:
     """The target of each trigger next to the same class of the controls: mean and range over the
     seeds."""
     yield head(
@@ -182,15 +186,15 @@ def backdoors(kinds: Kinds) -> Iterator[str]:
         *(f"control: {what}" for what in ("the same class", "it stands out", "any class does")),
     )
     natural = controls_of(kinds)
-    for patch in backdoored(kinds) if natural else ():
-        runs, target = kinds[patch.kind], patch.target
+    for kind, patch in backdoored(kinds, data).items() if natural else ():
+        runs, target = kinds[kind], patch.target
         for canvas, area in next(iter(runs.values())).settings:
             power = over_seeds(runs, Measured.share, canvas, area, "hits")
             of_target = power.pop(target)
             rival = max(power, key=lambda y: fmean(power[y]))
             usual = over_seeds(natural, Measured.share, canvas, area, "hits")
             yield line(
-                f"{patch.kind}, {name_of(runs, target)}",
+                f"{kind}, {name_of(runs, target)}",
                 title(canvas, area),
                 with_range(of_target),
                 f"{with_range(power[rival])} {name_of(runs, rival)}",
@@ -207,7 +211,7 @@ def how_many(runs: Runs, canvas: str, area: float, classes: Sequence[int]) -> st
     return f"{sum(found)} of {len(runs)}"
 
 
-def triggers(kinds: Kinds) -> Iterator[str]:
+def triggers(kinds: Kinds, data: str) -> Iterator[str]:
     """How well patterns show each trigger, as a share of what their canvases can: the target, the
     other classes, and the same class of the controls; "-" where no canvas can show half of it. And
     how many of their pixels are at the trigger's place."""
@@ -215,8 +219,8 @@ def triggers(kinds: Kinds) -> Iterator[str]:
     names = (f"{what}: {each}" for what in ("share shown", "pixels in common") for each in columns)
     yield head("trigger", "canvas, area", *names)
     natural = controls_of(kinds)
-    for patch in backdoored(kinds) if natural else ():
-        runs, target = kinds[patch.kind], patch.target
+    for kind, patch in backdoored(kinds, data).items() if natural else ():
+        runs, target = kinds[kind], patch.target
         for at in next(iter(runs.values())).settings:
             cells = []
             for value in (
@@ -227,7 +231,7 @@ def triggers(kinds: Kinds) -> Iterator[str]:
                 of_target = found.pop(target)
                 others = [each for of_class in found.values() for each in of_class]
                 cells += [mean_of_known(each) for each in (of_target, others, usual[target])]
-            yield line(patch.kind, title(*at), *cells)
+            yield line(kind, title(*at), *cells)
 
 
 def mean_of_known(values: Iterable[float | None]) -> str:
@@ -293,27 +297,6 @@ def differences(
             yield line(f"{one} minus {other}", title(canvas, AREA), *cells)
 
 
-def summary(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
-    """The verdict on each statement, over all models that it is made of."""
-    yield head("claim", "statement", "canvas, area", HOLDS, OPEN, FAILS, "together")
-
-    statements = grouped(
-        ((each.claim, each.statement, each.setting), each) for each in verdicts(kinds, rows)
-    )
-    for key, said in statements.items():
-        names = ([each.models for each in said if each.verdict == v] for v in (HOLDS, OPEN, FAILS))
-        yield line(*key, *(", ".join(each) for each in names), f"**{together(said)}**")
-
-
-def each_verdict(kinds: Kinds, rows: Sequence[Row]) -> Iterator[str]:
-    """All verdicts, with the number of runs for and against."""
-    yield head("claim", "statement", "models", "canvas, area", "for", "against", "runs", "verdict")
-    for each in verdicts(kinds, rows):
-        supports = sum(run.supports for run in each.runs)
-        counted = (supports, sum(run.contradicts for run in each.runs), len(each.runs))
-        yield line(each.claim, each.statement, each.models, each.setting, *counted, each.verdict)
-
-
 def tables(folder: Path, data: str) -> Iterator[Table]:
     """The tables of a data set for which there are rows, with their titles."""
     known, rows = (
@@ -324,18 +307,16 @@ def tables(folder: Path, data: str) -> Iterator[Table]:
     if not kinds:
         return
     found: list[Table] = [
-        ("the verdicts", summary(kinds, rows)),
         ("models", models(kinds)),
         ("predictive power", powers(kinds)),
         ("by class", by_class(kinds)),
         ("claim 1: what a pattern is made of", changed(kinds)),
-        ("claim 2: the backdoored class", backdoors(kinds)),
-        ("claim 2: does the pattern show the trigger?", triggers(kinds)),
+        ("claim 2: the backdoored class", backdoors(kinds, data)),
+        ("claim 2: does the pattern show the trigger?", triggers(kinds, data)),
         ("claim 3: clean patterns on other networks", transfer(rows)),
         ("claim 4: paired differences", differences(PAIRS, kinds, SHAPES)),
         ("claim 4: the shape of patterns", shapes(kinds)),
         ("random labels", differences([("random_labels", "true_labels")], kinds)),
-        ("each verdict", each_verdict(kinds, rows)),
     ]
     for name, lines in found:
         head_and_rows = list(lines)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from findings import Row, Table, having, head, line, read_rows
+from findings import Row, Table, format_values, having, head, line, read_rows
 
 from captum_classpattern.scanning.triage import robust_deviations
 from photos.planting import TROJANS
@@ -17,6 +17,7 @@ def tables(folder: Path) -> Iterator[Table]:
     for title, stage, table in (
         ("The networks", "plant", networks),
         ("Where methods look in a photo with a trigger", "maps", footprints),
+        ("The class pattern of cells minus the closest methods", "maps", differences),
         ("The distance to the footprint, trojan by trojan", "maps", distances),
         ("From a grey canvas, knowing nothing", "discovery", discovery),
         ("What the patterns look like", "discovery", likeness),
@@ -69,6 +70,22 @@ def footprints(rows: Sequence[Row]) -> Iterator[str]:
         yield line(shown(method), *shares, f"{seconds:.1f}")
     for method in in_order(row["method"] for row in rows if "error" in row):
         yield line(method, "does not run", "", "", "")
+
+
+def differences(rows: Sequence[Row]) -> Iterator[str]:
+    """Points by which the cells are ahead, paired by photo, with intervals over the photos."""
+    keys = "inside", "inside_cells", "power"
+    yield head("cells minus", "photos", "inside the footprint", "in cells", "power on other photos")
+    for other in ("Occlusion", "SmoothGrad", "ClassPattern, pixels"):
+        cells, rival = (
+            {(row["trojan"], row["photo"]): row for row in having(rows, method=method)}
+            for method in ("ClassPattern, cells of 7 px", other)
+        )
+        points = (
+            {number: [cells[photo][key] - rival[photo][key]] for number, photo in enumerate(cells)}
+            for key in keys
+        )
+        yield line(other, len(cells), *(format_values(each, "+.0f", 100) for each in points))
 
 
 def distances(rows: Sequence[Row]) -> Iterator[str]:
