@@ -19,6 +19,7 @@ from rivals import cbd_alarm, mm_bd_p_value
 from scan_zoo import reference_set
 from scipy import stats
 from zoo import DATA_SETS, Backdoor
+from zoo.backdoors import COLOURS
 
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.scanning.decision import (
@@ -48,6 +49,8 @@ TITLES = {
 CLEAN, PATCH = "clean", "patch"
 KINDS = {"blended": "Blended", "sig": "SIG", "wanet": "WaNet", "ftrojan": "FTrojan"}
 WHOLE = tuple(KINDS.values())  # triggers that change all pixels
+LEARNT_KINDS = {*COLOURS, "blended", "sig", "wanet"}
+BOUNDS = (4.0, LEAST, 5.0)
 BACKDOOR = {field.name for field in fields(Backdoor)}
 
 
@@ -294,6 +297,36 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
         yield line(words, *cells)
 
 
+def bounds(folder: Path) -> Iterator[str]:
+    """How many of version 0.3's networks are suspicious, with the right class, with other bounds;
+    clean ones, which are references now, each beside the others."""
+    yield head("data set", "planted", "networks", *(f"bound {bound:g}" for bound in BOUNDS))
+    planted = grouped(
+        (row["data"], Network(row))
+        for row in read_rows(folder / "scan_development.jsonl")
+        if row["attack_success"] >= LEARNT and row["backdoor"]["kind"] in LEARNT_KINDS
+        if not row["backdoor"].get("all_to_all")
+    )
+    for data, references in references_in(folder).items():
+        clean = [each for each in references if each.row["name"].startswith(CLEAN)]
+        groups = by_kind(planted[data], references)
+        groups[CLEAN] = [
+            by_kind([each], [r for r in references if r is not each])[CLEAN][0] for each in clean
+        ]
+        for kind, pairs in groups.items():
+            hits = [
+                sum(
+                    scan.p_value <= ALPHA
+                    and scan.comparison.largest > bound
+                    and not scan.comparison.of_another_kind
+                    and each.is_class(scan.target)
+                    for each, scan in pairs
+                )
+                for bound in BOUNDS
+            ]
+            yield line(TITLES[data], kind, len(pairs), *hits)
+
+
 def read(folder: Path) -> dict[str, Groups]:
     """All scans of the confirmation, by group and by what was planted."""
     known = references_in(folder)
@@ -328,6 +361,7 @@ def tables(folder: Path) -> Iterator[Table]:
         seconds = [float(each.row["seconds"]["scan"]) for each, _ in pairs]
         words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
         yield f"{title}: seconds of a scan", [words]
+    yield "Networks of version 0.3, on which the bound was chosen", bounds(folder)
     rows = read_rows(folder / "scan_variations.jsonl")
     yield "Other seeds, images and precisions, networks of version 0.3", variations(rows, known)
 

@@ -180,14 +180,13 @@ PAGES = {
     ),
     "scan_confirmation": Page(
         "Scans of new networks",
-        "[How good is a scan?](../scan_evidence.md) Networks that were trained after settings, "
-        "rule and references were fixed, each scanned once.",
+        "[How good is a scan?](../scan_evidence.md) Networks that were scanned after rule and "
+        "references were fixed.",
         "A backdoor is *learnt* if its trigger makes the network predict its class for at least 90 "
-        "% of the test images of other classes. *Further*: beyond the numbers that were planned, "
-        "and not counted. *Without its like*: without the references of the same kind of network. "
-        "*In place*: at least half of the shown pixels, or of the trigger, lie where the trigger "
-        "is, for learnt patches that the patch family found. *AUC*: of each detector's statistic. "
-        "Brackets are 95 % intervals.",
+        "% of the test images of other classes. *Excess*: the largest standardised excess. *In "
+        "place*: at least half of the shown pixels, or of the trigger, lie where the trigger is, "
+        "for scans that the patch family decided. *AUC*: of each detector's statistic. Brackets "
+        "are 95 % intervals.",
         lambda rows: scan_evidence.tables(ROWS),
     ),
 }
