@@ -81,7 +81,7 @@ from captum_classpattern.scores.power import (
 )
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
-from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.results import Interrupted, Survey
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
@@ -191,9 +191,9 @@ class SurveyTask:
         missing = [str(y) for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in BLANK for kind in kinds):
             raise ValueError(
-                f"none of the {len(search)} images is of class {', '.join(missing)}: give "
-                "images of it, or leave it out of `classes`; only canvases of one colour, such as "
-                "white, need none"
+                f"none of the {len(search)} images to search with is of class {', '.join(missing)} "
+                f"({len(self.scorer.images)} others are held out): give more, or choose the ones to "
+                "hold out (`held_out`); only canvases of one colour, such as white, need none"
             )
         sample = search.take([0])
         device, _ = device_and_dtype(self.model, sample)
@@ -346,13 +346,16 @@ def search_classes(
             round(2 * settings.expected_passes(search, held_out, [y for y in classes if y in done]))
         )
         missing = [y for y in classes if y not in done]
-        for of_class in task.find(missing) if missing else [[]]:
-            info["seconds"] = round(time.perf_counter() - started, 1)
-            if store is not None:
-                if of_class:
-                    store.add(of_class)
-                store.write_summary(info)
-            findings += of_class
+        try:
+            for of_class in task.find(missing) if missing else [[]]:
+                info["seconds"] = round(time.perf_counter() - started, 1)
+                if store is not None:
+                    if of_class:
+                        store.add(of_class)
+                    store.write_summary(info)
+                findings += of_class
+        except KeyboardInterrupt:
+            raise Interrupted(Survey(findings, n_classes, info)) from None
     return Survey(findings, n_classes, info)
 
 
@@ -635,6 +638,7 @@ def survey(
     Raises:
         TypeError, ValueError: As :meth:`ClassPattern.search` and :func:`predictive_power`; also if
             the folder holds findings of other settings, or any without ``resume``.
+        Interrupted: A ``KeyboardInterrupt`` whose ``survey`` holds the classes that were finished.
 
     Examples::
 
