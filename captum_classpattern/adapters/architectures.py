@@ -128,13 +128,10 @@ def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = classes if parameter is not None or takes_any else {}
     try:
-        try:
-            network = factory(**given)
-        except TypeError:
-            if parameter is not None or not given:
-                raise
-            network = factory()  # its keywords do not include num_classes after all
+        network = factory(**given)
     except Exception as error:
+        if isinstance(error, TypeError) and parameter is None and given:
+            return _build_with_factory(arch, {})  # its keywords do not include num_classes
         how = f"with num_classes={given['num_classes']}" if given else "without arguments"
         raise ValueError(
             f"{shown} can't be called {how} ({type(error).__name__}: {error}): give a function "

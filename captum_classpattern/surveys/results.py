@@ -204,5 +204,4 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def survey(self) -> Survey:
-        found: Survey = self.args[0]
-        return found
+        return self.args[0]  # type: ignore[no-any-return]

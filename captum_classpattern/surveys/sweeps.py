@@ -29,7 +29,6 @@ from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
 from captum_classpattern.surveys.survey import (
-    BAR_AFTER,
     SurveyOptions,
     SurveySettings,
     check_images,
@@ -292,9 +291,7 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, needs)
-        delay, disable = 0.0 if shown else BAR_AFTER, shown is False
-        bar_of_all = passes_bar(passes * len(left), desc="Sweep", delay=delay, disable=disable)
-        with bar_of_all as bar, closing(outcomes):
+        with passes_bar(passes * len(left), shown, desc="Sweep") as bar, closing(outcomes):
             for done, (source, error, warned) in enumerate(outcomes, 1):
                 failures = {**begun.failures, source.name: error}
                 begun = replace(begun, failures={m: why for m, why in failures.items() if why})
