@@ -46,8 +46,7 @@ def modules_of(forward_func: Classifier) -> list[nn.Module]:
     if not inspect.isfunction(forward_func):
         return [module] if (module := find_module(forward_func)) else []
     used = inspect.getclosurevars(forward_func)
-    values = (*used.nonlocals.values(), *used.globals.values())
-    return [value for value in values if isinstance(value, nn.Module)]
+    return [v for v in {**used.nonlocals, **used.globals}.values() if isinstance(v, nn.Module)]
 
 
 def attribute_of(classifier: Any, name: str) -> Any:

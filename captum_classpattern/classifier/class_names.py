@@ -172,9 +172,9 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
         values = [names.find(value) if isinstance(value, str) else value for value in values]
     elif given := [value for value in values if isinstance(value, str)]:
         raise ValueError(
-            f"{given[0]!r} is a name, but the classes have none here: give numbers, `class_names` "
-            "(in Python: PixelClassifier(model, class_names=[...])), or a folder of class folders "
-            "(perhaps the parent of the folder of images that you gave)"
+            f"{given[0]!r} is a name, but the classes have none here: give numbers, or "
+            "`class_names` (in Python: PixelClassifier(model, class_names=[...])); if you gave the "
+            "folder of one class as the images, give its parent"
         )
     if not all(map(is_whole, values)):
         kind = target.dtype if isinstance(target, Tensor) else type(target).__name__

@@ -146,7 +146,7 @@ class CanvasResult:
 
 def explain(method: "BoundMethod", task: Task, advance: Callable[..., Any]) -> list[CanvasResult]:
     """Runs a method on copies of the canvases: with each seed, if it is random, and for each area
-    and that of the trigger, if it takes one. ``advance`` is told the share of each run."""
+    and that of the trigger, if it takes one. ``advance`` gets the share of each run."""
     task = replace(task, canvases=task.canvases.clone())
     run, n = partial(method, area=task.area, seed=task.seed), task.n_unstamped
     share = 1 / (len(task.seeds) + len(task.areas))

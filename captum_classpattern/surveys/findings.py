@@ -107,7 +107,7 @@ class Finding(Result):
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the first area."""
+        """The pattern of the first area. Its mask has weights; :attr:`mask` is binary."""
         return next(iter(self.patterns.values()))
 
     @property
