@@ -24,5 +24,4 @@ import lazy_loader
 # __all__, help() shows what is above, and not the help of all of them.
 __getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
-# Captum warns when it is imported in a notebook without ipywidgets; the bars here need none
-warnings.filterwarnings("ignore", "IProgress not found")
+warnings.filterwarnings("ignore", "IProgress not found")  # of Captum, in notebooks

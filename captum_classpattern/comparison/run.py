@@ -337,8 +337,9 @@ def _run_methods(
     total, delay = len(pairs), 0 if show_progress else BAR_AFTER
     with tqdm(total=total, bar_format=BAR, delay=delay, disable=show_progress is False) as bar:
         try:
-            for done, (task, (name, method)) in enumerate(pairs, 1):
+            for done, (task, (name, method)) in enumerate(pairs):
                 bar.set_description_str(f"{name}, {task.model}", refresh=False)
+                bar.update(done - bar.n)
                 try:
                     bound = bind(method, models[task.model], task.canvases)
                     explained = explain(bound, task, bar.update)
@@ -347,7 +348,7 @@ def _run_methods(
                     measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
                 records += measured
                 failures += failed
-                bar.update(done - bar.n)
+            bar.update(total - bar.n)
         except KeyboardInterrupt:
             return records, failures, False
     return records, failures, True
