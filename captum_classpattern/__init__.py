@@ -15,6 +15,7 @@ Start with ``explain_class(model, images, labels, target="dog")``.
 - ``Notice``: the category of warnings about what was decided for you
 """
 
+import warnings
 from importlib.metadata import version
 
 import lazy_loader
@@ -23,3 +24,4 @@ import lazy_loader
 # __all__, help() shows what is above, and not the help of all of them.
 __getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
+warnings.filterwarnings("ignore", "IProgress not found")  # of Captum, in notebooks

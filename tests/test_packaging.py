@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -30,6 +31,20 @@ def imported():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
     return modules - set(sys.stdlib_module_names) - {"captum_classpattern"}
+
+
+def test_a_notebook_without_ipywidgets_shows_no_warning():
+    """Captum's import of tqdm would warn."""
+    notebook = (
+        "import sys, types, warnings\n"
+        "sys.modules |= {'ipywidgets': None, 'ipykernel.zmqshell': types.ModuleType('')}\n"
+        "sys.modules['IPython'] = types.SimpleNamespace(get_ipython=object)\n"
+    )
+    ours = "import captum_classpattern\ncaptum_classpattern.ClassPattern"
+    for code, warned in ((ours, False), ("import captum.attr", True)):
+        line = [sys.executable, "-c", notebook + code]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        assert ("IProgress not found" in done.stderr) == warned
 
 
 def test_what_is_imported_is_declared():

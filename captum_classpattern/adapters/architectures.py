@@ -126,12 +126,18 @@ def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
     if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:
         raise ValueError(f"{shown} needs a number of classes: pass `num_classes`")
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    given = classes if parameter is not None or takes_any else {}
     try:
-        network = factory(**classes) if parameter is not None or takes_any else factory()
-    except TypeError:
-        if parameter is not None or not classes:
-            raise
-        network = factory()  # its keywords do not include num_classes after all
+        network = factory(**given)
+    except Exception as error:
+        if isinstance(error, TypeError) and parameter is None and given:
+            return _build_with_factory(arch, {})  # its keywords do not include num_classes
+        how = f"with num_classes={given['num_classes']}" if given else "without arguments"
+        raise ValueError(
+            f"{shown} can't be called {how} ({type(error).__name__}: {error}): give a function "
+            "that can be, such as def make(num_classes=10): return MyNet(num_classes, depth=18) in "
+            f"my_net.py, by `arch=my_net:make`{', or the right `num_classes`' * bool(given)}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise ArgumentTypeError(
             f"{shown} must make a torch.nn.Module, got a {type(network).__name__}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import itertools
 import os
 import random
@@ -38,6 +39,14 @@ def find_module(forward_func: Classifier) -> nn.Module | None:
     """The module behind a classifier, if there is one: itself, or that of a bound method."""
     owner = getattr(forward_func, "__self__", forward_func)
     return owner if isinstance(owner, nn.Module) else None
+
+
+def modules_of(forward_func: Classifier) -> list[nn.Module]:
+    """The module behind a classifier; of a function, those that it uses by name."""
+    if not inspect.isfunction(forward_func):
+        return [module] if (module := find_module(forward_func)) else []
+    used = inspect.getclosurevars(forward_func)
+    return [v for v in {**used.nonlocals, **used.globals}.values() if isinstance(v, nn.Module)]
 
 
 def attribute_of(classifier: Any, name: str) -> Any:
@@ -79,18 +88,19 @@ def lacks_memory(error: BaseException) -> bool:
 def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
     """Runs a block with seeded random generators, the model in eval mode, gradients on and
     deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
-    module, cudnn = find_module(forward_func), torch.backends.cudnn
-    modes = {} if module is None else {part: part.training for part in module.modules()}
+    owners, cudnn = modules_of(forward_func), torch.backends.cudnn
+    modes = {part: part.training for owner in owners for part in owner.modules()}
     kind, devices = _accelerators_in_use()
     python_state, numpy_state = random.getstate(), np.random.get_state()
     kernels = cudnn.benchmark, cudnn.deterministic
     try:
-        if module is not None and any(modes.values()):
+        if any(modes.values()):
             warn(
                 "the model is in train mode: it is put into eval mode for this call and back "
                 "after it; call model.eval() to silence this"
             )
-            module.eval()
+            for owner in owners:
+                owner.eval()
         cudnn.benchmark, cudnn.deterministic = False, True
         kept = torch.random.fork_rng(devices, device_type=kind)
         with kept, torch.inference_mode(False), torch.enable_grad():
@@ -214,6 +224,8 @@ def check_classifier(
     """The logits of a sample; an error unless they are finite and include the targets."""
     check_callable(forward_func)
     device, dtype = device_and_dtype(forward_func, sample)
+    if device.type == "meta":
+        raise ValueError("the model is on the device meta, so it has no weights: load them first")
     if device != sample.device:
         raise ValueError(
             f"the images are on {sample.device}, but the model's parameters are on {device}: move "
@@ -227,7 +239,7 @@ def check_classifier(
         is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)
         if lacks_memory(error) or not is_shape:
             raise
-        hint = hint_if_channels_last(sample.shape) or (
+        hint = hint_about_channels(sample.shape, 3 if "to have 3 channels" in text else None) or (
             ": are `size` and channels those that it was trained on (in Python: load_images takes "
             "`size` and `channels`)? Otherwise look for the error in the model"
         )
@@ -244,8 +256,10 @@ def check_classifier(
     return logits
 
 
-def hint_if_channels_last(shape: Sequence[int]) -> str:
-    """What to do with images that look like (N, H, W, C); empty for others."""
+def hint_about_channels(shape: Sequence[int], wanted: int | None) -> str:
+    """What to do with images that look like (N, H, W, C), or are grey but should not be."""
+    if (shape[1], wanted) == (1, 3):
+        return ": repeat the grey images: images.expand(-1, 3, -1, -1), or load_images(channels=3)"
     is_last = shape[-1] in (1, 3) and shape[1] not in (1, 3)
     return ": they look like (N, H, W, C), so permute them by .permute(0, 3, 1, 2)" * is_last
 

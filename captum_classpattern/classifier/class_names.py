@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -96,6 +96,14 @@ class ClassNames:
         return levels
 
 
+def numbers_of(labels: Any, names: ClassNames | None) -> Any:
+    """Labels that are names as the numbers of these classes; others as they are."""
+    listed = isinstance(labels, Iterable) and not isinstance(labels, Tensor | str)
+    if names is None or not listed or not all(isinstance(label, str) for label in labels):
+        return labels
+    return [names.find(label) for label in labels]
+
+
 def check_names(names: Any, count: int | None) -> Sequence[str]:
     """The names that a user gives to the classes; an error unless these are ``count`` names (None:
     any number)."""
@@ -165,7 +173,8 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
     elif given := [value for value in values if isinstance(value, str)]:
         raise ValueError(
             f"{given[0]!r} is a name, but the classes have none here: give numbers, or "
-            "`class_names` (in Python: PixelClassifier(model, class_names=[...]))"
+            "`class_names` (in Python: PixelClassifier(model, class_names=[...])); if you gave the "
+            "folder of one class as the images, give its parent"
         )
     if not all(map(is_whole, values)):
         kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
@@ -205,9 +214,8 @@ def renumber(
             )
         if images.numbering == "alphabetical":
             warn(
-                f"the model does not name its {count} classes: they are taken in the "
-                f"alphabetical order of the folders of {source} ({join_names(folders)}); if "
-                f"that is wrong, {REMEDY}",
+                "the model does not name its classes: they are taken in the alphabetical order of "
+                f"the folders ({join_names(folders)}); if that is wrong, pass `class_names`",
                 Notice,
             )
         return labels, tuple(folders)

@@ -12,7 +12,7 @@ from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier.calling import (
     Classifier,
     check_callable,
-    hint_if_channels_last,
+    hint_about_channels,
 )
 from captum_classpattern.pattern import Pattern
 
@@ -112,7 +112,7 @@ class PixelClassifier(nn.Module):
         if channels > 1 and images.shape[1] != channels:
             raise ValueError(
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but `mean` "
-                f"and `std` are given for {channels}{hint_if_channels_last(images.shape)}"
+                f"and `std` are given for {channels}{hint_about_channels(images.shape, channels)}"
             )
         normalised = (images - _at(self.mean, images)) / _at(self.std, images)
         result = self.model(normalised, *additional)

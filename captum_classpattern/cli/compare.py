@@ -79,7 +79,8 @@ def compare(
     except Interrupted as stopped:
         comparison = stopped.comparison
     print_result(comparison)
-    say(POWER_LEGEND if comparison.records else "No method gave a map.")
+    when = "" if comparison.settings["complete"] else " before the interrupt"
+    say(POWER_LEGEND if comparison.records else f"No method gave a map{when}.")
     if comparison.records or comparison.failures:
         write_comparison(comparison, out)
         written = "report.html, patterns" if comparison.records else "report.html"

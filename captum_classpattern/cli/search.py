@@ -1,7 +1,6 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
 import sys
-from itertools import product
 from pathlib import Path
 
 import captum_classpattern as cp
@@ -29,7 +28,6 @@ def search(
     images: options.ImageOptions,
     searches: options.CanvasOptions = options.CanvasOptions(),
     out: options.OutputFolder = Path("classpattern-search"),
-    resume: bool = False,
 ) -> None:
     """Find the patterns of a model's classes, and score them.
 
@@ -38,12 +36,12 @@ def search(
         classpattern search my_model.pt --arch my_net:MyNet --data my_images --size 64
         classpattern search timm:resnet18.a1_in1k --data my_images --classes dog,3-5
 
-    Each pattern is scored on held-out images, next to its controls.
+    Each pattern is scored on held-out images, next to its controls. The same command continues an
+    interrupted search.
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
         out: The folder for report.html, results.json, the figure and the patterns.
-        resume: Continue the unfinished search in the folder.
     """
     from captum_classpattern.images import predictions
 
@@ -60,14 +58,14 @@ def search(
     if held_out.labels is not None:
         right = held_out.accuracy_of(predictions(classifier, held_out))
         print(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
-    with interrupted(f"--resume continues the search in {out}"):
+    with interrupted(f"the same command continues the search in {out}"):
         survey = cp.survey(
             classifier,
             search_images,
             held_out,
             classes=searches.find_classes(classifier, search_images),
             folder=out,
-            resume=resume,
+            resume=True,
             show_progress=sys.stderr.isatty(),
             **searches.keywords(),
         )
@@ -75,6 +73,5 @@ def search(
     write_figure(figure, out / "patterns.png")
     survey.to_html(out / "report.html")
     print_result(survey)
-    kinds = product(survey.canvases, survey.areas)
-    say(LEGEND, *(survey.strongest(*kind) for kind in kinds), CAUTION)
+    say(LEGEND, survey.strongest(survey.canvases[0], survey.areas[0]), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")

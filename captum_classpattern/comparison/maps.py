@@ -4,7 +4,7 @@ import copy
 import inspect
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
@@ -144,12 +144,14 @@ class CanvasResult:
         return Localisation(*(mean(values) for values in zip(*scores)))
 
 
-def explain(method: "BoundMethod", task: Task) -> list[CanvasResult]:
+def explain(method: "BoundMethod", task: Task, advance: Callable[..., Any]) -> list[CanvasResult]:
     """Runs a method on copies of the canvases: with each seed, if it is random, and for each area
-    and that of the trigger, if it takes one."""
+    and that of the trigger, if it takes one. ``advance`` gets the share of each run."""
     task = replace(task, canvases=task.canvases.clone())
     run, n = partial(method, area=task.area, seed=task.seed), task.n_unstamped
+    share = 1 / (len(task.seeds) + len(task.areas))
     first = run(task.canvases, task.targets)
+    advance(share)
     given, seeds = (task.canvases[:n], task.targets[:n]), [first]
     is_random = method.takes_seed
     if not is_random and len(task.seeds) > 1:
@@ -157,8 +159,12 @@ def explain(method: "BoundMethod", task: Task) -> list[CanvasResult]:
         is_random = not again.maps[0].equal(first.maps[0])
     for seed in task.seeds[1:]:
         seeds.append(run(*given, seed=seed) if is_random else first)
+        advance(share)
     others = [area for area in task.areas if method.searches and area != task.area]
-    searched = {area: run(*given, area=area) for area in others}
+    searched = {}
+    for area in others:
+        searched[area] = run(*given, area=area)
+        advance(share)
     for_trigger = _maps_for_trigger(method, task) if method.searches else {}
     results = []
     for canvas in range(len(task.targets)):

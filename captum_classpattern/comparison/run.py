@@ -33,11 +33,13 @@ from captum_classpattern.comparison.metrics import METRICS, Metric, check_metric
 from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
+from captum_classpattern.optimization.search import BAR_AFTER
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 
 SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 USUAL_AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 Methods = Mapping[str, Method] | Sequence[str] | str
@@ -52,7 +54,7 @@ class CompareOptions(TypedDict, total=False):
     max_images: int
     n_seeds: int
     seed: int
-    show_progress: bool
+    show_progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class CompareSettings:
     max_images: int = 500
     n_seeds: int = 3
     seed: int = 0
-    show_progress: bool = False
+    show_progress: bool | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -148,7 +150,8 @@ def compare(
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
         seed (int): Seed of all methods and random choices. Default: 0.
-        show_progress (bool): Draws a progress bar. Default: False.
+        show_progress (bool, optional): Draws a progress bar, with the method, the model and the
+            time that is left. Default: None (after five seconds).
 
     Returns:
         *Comparison*: Records, tables and figures.
@@ -325,23 +328,27 @@ def _run_methods(
     tasks: Sequence[Task],
     methods: Mapping[str, Method],
     metrics: Sequence[Metric],
-    show_progress: bool,
+    show_progress: bool | None,
 ) -> tuple[list[Record], list[Failure], bool]:
     """Explains the canvases of each task with each method, and measures the maps. A method that
     fails becomes a failure, and does not stop the others. Also gives whether all methods were
     finished: an interrupt ends the loop."""
     records, failures, pairs = list[Record](), list[Failure](), [*product(tasks, methods.items())]
-    with tqdm(pairs, disable=not show_progress, desc="compare", unit="method") as bar:
+    total, delay = len(pairs), 0 if show_progress else BAR_AFTER
+    with tqdm(total=total, bar_format=BAR, delay=delay, disable=show_progress is False) as bar:
         try:
-            for task, (name, method) in bar:
-                bar.set_postfix_str(f"{name}, {task.model}")
+            for done, (task, (name, method)) in enumerate(pairs):
+                bar.set_description_str(f"{name}, {task.model}", refresh=False)
+                bar.update(done - bar.n)
                 try:
                     bound = bind(method, models[task.model], task.canvases)
-                    measured, failed = measure_results(name, bound, explain(bound, task), metrics)
+                    explained = explain(bound, task, bar.update)
+                    measured, failed = measure_results(name, bound, explained, metrics)
                 except Exception as error:
                     measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
                 records += measured
                 failures += failed
+            bar.update(total - bar.n)
         except KeyboardInterrupt:
             return records, failures, False
     return records, failures, True

@@ -24,6 +24,7 @@ from captum_classpattern.classifier.class_names import (
     NUMBERINGS,
     ClassNames,
     distinct_names,
+    numbers_of,
     renumber,
 )
 from captum_classpattern.classifier.fingerprints import hash_of
@@ -69,8 +70,8 @@ class LabelledImages(Dataset[Any]):
 
     Args:
         source (Tensor, Dataset or DataLoader): (C, H, W) each, in [0, 1] or uint8.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of the
-            Dataset, if it has any).
+        labels (Tensor or Sequence[int], optional): Their classes, by number, or by name among the
+            ``class_names``. Default: None (those of the Dataset, if it has any).
         class_names (Sequence[str], optional): The name of each class by its number, including
             classes without images. Default: None.
         description (str): Where the images are from. Default: "".
@@ -118,6 +119,7 @@ class LabelledImages(Dataset[Any]):
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
         if (given := vars(self)["given_labels"]) is not None:
+            given = numbers_of(given, ClassNames(self.class_names) if self.class_names else None)
             object.__setattr__(self, "labels", parse_labels(given, len(self), self.argument))
 
     @classmethod
@@ -136,7 +138,8 @@ class LabelledImages(Dataset[Any]):
         if isinstance(images, tuple) and len(images) == 2 and labels is None:
             images, labels = images
         if not isinstance(images, LabelledImages):
-            return cls(images, labels, argument=argument)
+            names = ClassNames.of(model, None, class_names)
+            return cls(images, numbers_of(labels, names), argument=argument)
         given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
         source = images.source
         if not images.in_memory:  # errors about items name these images
@@ -176,9 +179,9 @@ class LabelledImages(Dataset[Any]):
         """The labels, or an error if there are none."""
         if (labels := self.labels) is None:
             raise ValueError(
-                f"{self.argument} have no labels: give their classes as `labels`, or a "
-                "LabelledImages or Dataset that has them; load_images reads a folder of folders, "
-                "one per class"
+                f"{self.argument} have no labels: a folder of images needs a folder for each "
+                "class inside; if you gave one of these, give its parent (in Python: or give the "
+                "classes as `labels`, or a LabelledImages or Dataset that has them)"
             )
         return labels
 

@@ -161,7 +161,8 @@ class ImageSource:
             raise ArgumentTypeError(
                 f"the items of {self.argument} don't make a batch ({error}): each must be an image "
                 "Tensor (C, H, W), or a pair of it and a label, all of one size; with "
-                "torchvision, transform them by ToTensor() and Resize((height, width))"
+                "torchvision, transform them by ToTensor() and Resize((height, width)); or give a "
+                "DataLoader whose `collate_fn` returns a batch of images and their labels"
             ) from error
         if len(images) != len(places):
             raise ValueError(

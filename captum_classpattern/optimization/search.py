@@ -16,16 +16,17 @@ from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.pattern import pixels_kept
 
+BAR_AFTER = 5.0  # seconds: then there is a progress bar
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
 _bar: ContextVar[Any] = ContextVar("bar", default=None)  # of the passes of all searches in a block
 
 
 @contextmanager
-def passes_bar(total: float, **options: Any) -> "Iterator[tqdm[Any]]":
-    """A bar over the passes of all searches in this block, with more options of tqdm. It leaves an
-    outer one alone if it is disabled."""
-    shown = {"unit": " passes", "unit_scale": True, "mininterval": 1.0, **options}
-    with tqdm(total=total, **shown) as bar:
+def passes_bar(total: float, shown: bool | None = True, **options: Any) -> "Iterator[tqdm[Any]]":
+    """A bar over the passes of all searches in this block (None: after five seconds), with more
+    options of tqdm. It leaves an outer one alone if it is disabled."""
+    usual = {"unit": " passes", "unit_scale": True, "mininterval": 1.0, "disable": shown is False}
+    with tqdm(total=total, **{**usual, "delay": 0 if shown else BAR_AFTER, **options}) as bar:
         token = _bar.set(_bar.get() if bar.disable else bar)
         try:
             yield bar

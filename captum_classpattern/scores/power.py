@@ -24,6 +24,7 @@ from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
+TRY = "try a larger area or budget, other kinds of canvas, or, for photographs, Cells of pixels"
 MANY_CLASSES = 20  # with fewer, a class is among the five first by chance too often
 
 
@@ -117,7 +118,12 @@ class Scores:
     @property
     def strongest_control(self) -> float:
         """The largest of the controls."""
-        return max(self.controls.values())
+        return self.controls[self.strongest_name]
+
+    @property
+    def strongest_name(self) -> str:
+        """Which of the :attr:`controls` that is."""
+        return max(self.controls, key=lambda name: self.controls[name])
 
     @property
     def enough_images(self) -> bool:

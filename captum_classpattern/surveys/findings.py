@@ -11,7 +11,7 @@ from captum_classpattern.optimization.canvases import STRATEGIES
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.examples import StampedImages
-from captum_classpattern.scores.power import PredictivePower, Scores
+from captum_classpattern.scores.power import TRY, PredictivePower, Scores
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -107,7 +107,7 @@ class Finding(Result):
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the first area."""
+        """The pattern of the first area. Its mask has weights; :attr:`mask` is binary."""
         return next(iter(self.patterns.values()))
 
     @property
@@ -154,12 +154,15 @@ class Finding(Result):
     def text(self) -> str:
         """The power at the first area, next to the strongest control."""
         low, high = (100 * end for end in self.power.interval)
-        control = self.scores[self.area].strongest_control
+        scores, control = self.scores[self.area], self.scores[self.area].strongest_name
+        control = control.replace("other canvas", "the same mask on another class's canvas")
+        none = f" It is not above its controls, so no pattern was found: {TRY}."
         return (
             f"Class pattern: {self.label}\nStamped with {100 * self.area:.3g} % of the pixels of a "
             f"{self.canvas} canvas, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
             f"images of other classes are predicted as {self.label} (95 % interval {low:.1f} to "
-            f"{high:.1f}). The strongest control reaches {100 * control:.1f} %."
+            f"{high:.1f}). The strongest control, {control}, reaches "
+            f"{100 * scores.strongest_control:.1f} %.{none * scores.is_weak}"
         )
 
     def shown_table(self) -> Any:

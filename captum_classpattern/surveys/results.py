@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scores.power import Scores
+from captum_classpattern.scores.power import TRY, Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each, scores_table, stands_out
 from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
 
@@ -135,6 +135,7 @@ class Survey(Result):
             texts.append(f"The model's accuracy is {100 * accuracy:.1f} %.")
         if any(each.enough_images for each in scores):
             texts.append(f"{above:,} of {len(scores):,} classes have a pattern above its controls.")
+            texts += [f"To find some, {TRY}."] * (above == 0)
         elif scores:
             texts.append("There are too few held-out images to compare patterns with controls.")
         else:
@@ -195,3 +196,12 @@ class Survey(Result):
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info.pop("rows", None)
         return Survey(store.findings(), info.get("n_classes"), info)
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of :func:`survey`. ``survey`` holds the classes that were finished: in a
+    notebook, ``sys.last_value.survey``."""
+
+    @property
+    def survey(self) -> Survey:
+        return self.args[0]  # type: ignore[no-any-return]

@@ -81,11 +81,10 @@ from captum_classpattern.scores.power import (
 )
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
-from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.results import Interrupted, Survey
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
-BAR_AFTER = 5.0  # seconds: then there is a progress bar
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -191,9 +190,9 @@ class SurveyTask:
         missing = [str(y) for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in BLANK for kind in kinds):
             raise ValueError(
-                f"none of the {len(search)} images is of class {', '.join(missing)}: give "
-                "images of it, or leave it out of `classes`; only canvases of one colour, such as "
-                "white, need none"
+                f"none of the {len(search)} search images is of class {', '.join(missing)} "
+                f"({len(self.scorer.images)} others are held out): give more, or choose what is "
+                "held out (`held_out`); only canvases of one colour, such as white, need none"
             )
         sample = search.take([0])
         device, _ = device_and_dtype(self.model, sample)
@@ -316,10 +315,9 @@ def search_classes(
     started = time.perf_counter()
     name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
-    delay, disable = 0.0 if settings.show_progress else BAR_AFTER, settings.show_progress is False
     with (
         preserve_state(model, settings.seed),
-        passes_bar(total, desc=f"Searching{name}", delay=delay, disable=disable),
+        passes_bar(total, settings.show_progress, desc=f"Searching{name}"),
     ):
         check_images(search, held_out, settings)
         sample = search.take([0])
@@ -346,13 +344,16 @@ def search_classes(
             round(2 * settings.expected_passes(search, held_out, [y for y in classes if y in done]))
         )
         missing = [y for y in classes if y not in done]
-        for of_class in task.find(missing) if missing else [[]]:
-            info["seconds"] = round(time.perf_counter() - started, 1)
-            if store is not None:
-                if of_class:
-                    store.add(of_class)
-                store.write_summary(info)
-            findings += of_class
+        try:
+            for of_class in task.find(missing) if missing else [[]]:
+                info["seconds"] = round(time.perf_counter() - started, 1)
+                if store is not None:
+                    if of_class:
+                        store.add(of_class)
+                    store.write_summary(info)
+                findings += of_class
+        except KeyboardInterrupt:
+            raise Interrupted(Survey(findings, n_classes, info)) from None
     return Survey(findings, n_classes, info)
 
 
@@ -635,6 +636,7 @@ def survey(
     Raises:
         TypeError, ValueError: As :meth:`ClassPattern.search` and :func:`predictive_power`; also if
             the folder holds findings of other settings, or any without ``resume``.
+        Interrupted: A ``KeyboardInterrupt`` whose ``survey`` holds the classes that were finished.
 
     Examples::
 

@@ -11,7 +11,6 @@ from typing import Any, Unpack
 
 import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from captum_classpattern import _validation
 from captum_classpattern.adapters.load import check_folders
@@ -24,6 +23,7 @@ from captum_classpattern.classifier.class_names import (
 )
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
+from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
@@ -242,8 +242,7 @@ def sweep(
         ray_options (Mapping, optional): What each task needs, such as ``{"num_gpus": 1}``, which
             moves the workers' models to the GPU. Its ``num_cpus`` are a survey's threads, also with
             "local". Default: None (one core).
-        show_progress (bool): Draws a bar of models. Default: False.
-        areas, canvases, budget and all others: As in :func:`survey`.
+        areas, canvases, budget, show_progress and all others: As in :func:`survey`.
 
     Returns:
         *Sweep*: The surveys.
@@ -265,7 +264,7 @@ def sweep(
         [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
-    shown, options["show_progress"] = options.get("show_progress"), False  # of models, not passes
+    shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
     _validation.check_options("sweep", options, SurveyOptions)
     settings = SurveySettings(**options)
     _check_engine(engine, address, workers, needs, sources)
@@ -276,6 +275,7 @@ def sweep(
     if classes is None:
         classes = sorted(set(images.known_labels.tolist()))
     targets = find_classes(classes, ClassNames.of(images))
+    passes = len(unseen) / 2 + settings.expected_passes(images, unseen, targets)  # of a model
     on_gpu = engine == "ray" and bool(needs.get("num_gpus"))
     threads = max(1, int(needs["num_cpus"]))
     work = Work(Path(folder), images, unseen, settings, targets, threads, on_gpu)
@@ -291,13 +291,12 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, needs)
-        bar = tqdm(desc="sweep", unit="model", total=len(left), disable=not shown)
-        with bar, closing(outcomes):
-            for source, error, warned in outcomes:
+        with passes_bar(passes * len(left), shown, desc="Sweep") as bar, closing(outcomes):
+            for done, (source, error, warned) in enumerate(outcomes, 1):
                 failures = {**begun.failures, source.name: error}
                 begun = replace(begun, failures={m: why for m, why in failures.items() if why})
                 _write(begun)
-                bar.update()
+                bar.update(done * passes - bar.n)
                 for text, category in dict.fromkeys(warned):
                     warn(f"{text} (model {source.name!r})", category)
     return Sweep.load(work.folder)

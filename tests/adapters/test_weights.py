@@ -111,7 +111,16 @@ def with_value(value):
     return find_weights({**STATE, "fc.weight": value}, "m.pt")
 
 
+class Needy(Net):
+    """Must be called with an argument that is not the number of classes."""
+
+    def __init__(self, depth=None):
+        if depth is None:
+            raise AssertionError("depth should be a number")
+
+
 REFUSALS = {
+    "a factory that needs arguments": lambda: load_network(Needy, find_weights(STATE, "m.pt")),
     # what has no weights
     "other keys": lambda: find_weights({"epoch": 3, "loss": 1.0}, "m.pt"),
     "too deep": lambda: find_weights({"model": {"net": {"ema": STATE}}}, "m.pt"),

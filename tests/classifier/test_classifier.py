@@ -178,6 +178,22 @@ def test_preserve_state_restores_everything():
         assert not torch.is_grad_enabled()
 
 
+def test_the_networks_of_a_function_are_put_into_eval_mode_too():
+    net, unused = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Dropout()), nn.Dropout()
+    unused.train()
+    for function in (lambda images: net(images), lambda images: NET(net(images))):
+        modes = []
+        with pytest.warns(UserWarning, match="train mode"):  # noqa: SIM117 - one statement
+            with preserve_state(function, seed=0):
+                modes = [net.training, unused.training]
+        assert modes == [False, True]
+        assert all(part.training for part in net.modules())
+        assert not NET.training
+    net.eval()
+    with preserve_state(lambda images: net(images), seed=0):  # warns of nothing
+        pass
+
+
 def test_preserve_state_seeds_all_generators(monkeypatch):
     seeded = []  # of CUDA devices that are not in use
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
@@ -309,6 +325,7 @@ def picked(form, output):
 
 
 REFUSALS = {
+    "grey images": lambda: check_classifier(nn.Conv2d(3, 4, 3), IMAGES[:, :1]),
     "a function": lambda: PixelClassifier(len),
     "a mean of bytes": lambda: PixelClassifier(NET, mean=128.0),
     "a std of bytes": lambda: PixelClassifier(NET, std=[60, 60, 60]),

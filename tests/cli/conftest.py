@@ -29,13 +29,12 @@ def place(tmp_path_factory):
     write_images(folder / "two", ["cat", "dog"], count=4)
     write_images(folder / "damaged", count=4)
     (folder / "damaged" / "dog" / "2.png").write_bytes(b"no image")
-    for name in ("flat", "empty", "done", "other"):
+    for name in ("flat", "empty", "other"):
         (folder / name).mkdir()
     for path in folder.glob("images/*/*.png"):
         os.symlink(path, folder / "flat" / f"{path.parent.name}_{path.name}")
 
     ReferenceSet(3, (3, 8, 8), made_up(1, classes=3).profiles).save(folder / "own.json")
-    (folder / "done" / "results.json").write_text("{}")
     (folder / "other" / "results.json").write_text('{"rows": []}')
     (folder / "names.txt").write_text("cat\ndog\nowl\n")
     (folder / "open.txt").write_text('["a"')

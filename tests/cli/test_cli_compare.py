@@ -102,6 +102,9 @@ def test_an_interrupted_comparison_writes_what_had_finished(tmp_path, monkeypatc
     assert "The methods that had finished are reported." in result.output
     found = {(row["model"], row["method"]) for row in read(tmp_path)["rows"]}
     assert found == {("named", "RandomPixels")}
+    methods.pop("RandomPixels")
+    printed = compare(tmp_path / "none", "--classes 1").output
+    assert "No method gave a map before the interrupt." in printed
 
 
 def test_images_without_labels_get_the_classes_that_the_first_model_predicts(tmp_path):

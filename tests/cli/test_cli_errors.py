@@ -91,8 +91,7 @@ LATER = {  # after the command has said what it loaded
     f"{SEARCH} --classes 1-": "the model has no class '1-'; there are cat, dog, owl",
     f"{SEARCH} --classes 7": "the model has 3 classes, so targets go from 0 to 2",
     f"{UNNAMED} --data flat --classes dog": "give numbers, or --class-names",
-    f"{SEARCH} --out done": "pass --resume to continue, or another folder",
-    f"{SEARCH} --out other --resume": "choose another folder",
+    f"{SEARCH} --out other": "choose another folder",
     f"{SEARCH} --budget 2": "give at least 430 passes per class and kind of canvas",
     f"sweep named.pt {SWEEP} --ray": "is not installed: pip install 'captum_classpattern[ray]'",
 }

@@ -43,7 +43,7 @@ ARRIVE = {  # the function, the line, and what arrives
     ),
     "of a search": (
         "survey",
-        f"search named.pt {OWN} {SURVEYS} --resume",
+        f"search named.pt {OWN} {SURVEYS}",
         SURVEYED | {"resume": True, "feature_mask": None},
     ),
     "of a sweep": (

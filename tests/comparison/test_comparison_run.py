@@ -316,6 +316,27 @@ def test_what_was_finished_outlives_an_interrupt():
     assert "methods: Saliency;" in repr(finished)
 
 
+def test_a_bar_moves_with_each_run_of_a_method(monkeypatch, capsys):
+    noted = []
+
+    class Bar(run.tqdm):
+        def update(self, n=1):
+            noted.append(n)
+            super().update(n)
+
+    compared(methods=SEEDED)
+    assert capsys.readouterr().err == ""  # it took less than five seconds
+    monkeypatch.setattr(run, "tqdm", Bar)
+    compared(methods=SEEDED, show_progress=True)
+    assert sum(noted) == pytest.approx(len(SEEDED))
+    assert max(noted) <= 1
+    assert len(noted) >= 3 * len(SEEDED)
+    assert "ClassPattern, linear: 100%" in capsys.readouterr().err
+    monkeypatch.setattr(run, "BAR_AFTER", 0.0)
+    compared(methods={"Saliency": Saliency})
+    assert "Saliency, linear: 100%" in capsys.readouterr().err
+
+
 # ---- triggers
 
 PERFECT = {

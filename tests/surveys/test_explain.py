@@ -3,10 +3,10 @@
 import copy
 import itertools
 import re
-import sys
 import time
 
 import matplotlib
+import numpy
 import pytest
 import torch
 from refusals import refusals, warnings_of
@@ -26,6 +26,7 @@ IMAGES = torch.rand(120, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(120) % 3
 DATA = LabelledImages(IMAGES, LABELS)
 SEARCH, HELD_OUT = DATA.halves(0)
+[HELD_OUT_PLACE] = [i for i, h in enumerate(DATA.hashes) if h == HELD_OUT.hashes[0]]
 FIRST, LAST = DATA.subset(range(70)), DATA.subset(range(70, 120))
 
 
@@ -205,8 +206,7 @@ def test_a_finding_stamps_and_plots(found, tmp_path):
 
 def test_progress_is_drawn_if_it_takes_long(found, capsys, monkeypatch):
     explained()
-    module = sys.modules[survey.__module__]  # the function has its name
-    monkeypatch.setattr(module, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(searching, "BAR_AFTER", 0.0)
     explained(show_progress=False)
     assert capsys.readouterr() == ("", "")
     assert same(explained(), found)  # only the bar depends on it
@@ -252,7 +252,29 @@ def test_all_kinds_of_canvas_share_the_time():
 
 
 FROM_1 = LabelledImages(IMAGES, LABELS + 1)
+
+
+def test_labels_may_be_names(found):
+    names = [NAMES[y] for y in LABELS.tolist()]
+    for labels in (names, numpy.array(names)):
+        named = explained(images=IMAGES, labels=labels, target="bee", class_names=NAMES)
+        assert same(named, found)
+    listed = LabelledImages(IMAGES, names, NAMES)
+    assert listed.labels.equal(LABELS)
+    assert same(explained(images=listed), found)
+
+
+META = network().to("meta")
+ONE = torch.where(LABELS == 1, 2, LABELS)
+ONE[HELD_OUT_PLACE] = 1
+
 REFUSALS = {
+    "the only image of the class is held out": lambda: explained(images=(IMAGES, ONE)),
+    "labels that are names without a list": lambda: explained(images=(IMAGES, ["bee"] * 120)),
+    "labels with a mistake": lambda: explained(
+        images=(IMAGES, ["bed"] * 120), target="bee", class_names=NAMES
+    ),
+    "a model without values": lambda: explained(META),
     "several targets": lambda: explained(target=["bee", "cat"], class_names=NAMES),
     "the class at the place of the labels": lambda: explain_class(NET, DATA, "bee"),
     "labels from 1": lambda: explained(images=FROM_1),

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -26,8 +27,8 @@ from captum_classpattern import (
 from captum_classpattern.attribution import search_pools
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe
-from captum_classpattern.scores.power import power_of, random_pixels
-from captum_classpattern.surveys import Scores, Survey, stands_out, survey
+from captum_classpattern.scores.power import TRY, power_of, random_pixels
+from captum_classpattern.surveys import Interrupted, Scores, Survey, stands_out, survey
 from captum_classpattern.surveys.survey import DRAWS, SurveyTask
 
 module = sys.modules[survey.__module__]  # the function has its name
@@ -324,6 +325,11 @@ def test_an_interrupted_survey_keeps_its_classes_and_goes_on(whole, monkeypatch,
         interrupt(patch, at)
         with pytest.raises(KeyboardInterrupt):
             begun(folder=tmp_path)
+    with monkeypatch.context() as patch:  # without a folder
+        interrupt(patch, at)
+        with pytest.raises(Interrupted) as stopped:
+            begun()
+    assert same(stopped.value.survey.findings, finished)
     if finished:
         kept = Survey.load(tmp_path)
         assert not kept.info["complete"]
@@ -464,6 +470,25 @@ def test_whether_the_strongest_class_stands_out_is_said(case, snapshot):
     assert [found.strongest("white", 0.05), said] == snapshot
 
 
+def test_without_a_pattern_it_is_said_what_to_try():
+    strong, weak = made_up(0, "white", 90), made_up(1, "white", 2)
+    few = made_up(1, "white", 2, n=60)
+    assert [TRY in found.text() for found in (strong, weak, few)] == [False, True, False]
+    assert [TRY in Survey([found]).text() for found in (strong, weak, few)] == [False, True, False]
+    assert [TRY in Survey([strong, weak]).text()] == [False]
+
+
+def test_the_strongest_control_is_named():
+    found = made_up(0, "white", 90)
+    scores = replace(found.scores[found.area], random_pixels=0.1, other_canvas=0.4)
+    assert scores.strongest_name == "other canvas"
+    said = replace(found, scores={found.area: scores}).text()
+    assert "The strongest control, the same mask on another class's canvas, reaches 40.0 %." in said
+    scores = replace(scores, random_pixels=0.5)
+    said = replace(found, scores={found.area: scores}).text()
+    assert "The strongest control, random pixels, reaches 50.0 %." in said
+
+
 def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones():
     better = made_up(0, "positive", hits=10, search_power=0.9)
     worse = made_up(0, "white", hits=90, search_power=0.8)
@@ -515,7 +540,7 @@ def test_the_total_of_the_bar_is_spent_within_a_fifth(settings, monkeypatch):
 
     noted = []
     monkeypatch.setattr(
-        module, "passes_bar", lambda total, **_: noted.append(total) or nullcontext()
+        module, "passes_bar", lambda total, *_, **__: noted.append(total) or nullcontext()
     )
     images = torch.rand(300, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     survey(counted, (images, torch.arange(300) % 3), **{"areas": (0.2, 0.1), **settings})

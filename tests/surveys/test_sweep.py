@@ -21,6 +21,7 @@ from captum_classpattern import LabelledImages, sweep
 from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
+from captum_classpattern.optimization import search as searching
 from captum_classpattern.surveys import Survey, Sweep, survey
 from captum_classpattern.surveys.survey import SurveyTask
 
@@ -49,6 +50,16 @@ def test_each_model_is_a_survey_as_survey_finds_it(swept):
         assert torch.equal(ours.pattern.canvas, theirs.pattern.canvas)
         assert torch.equal(ours.pattern.mask > 0, theirs.pattern.mask > 0)
     assert swept.survey("old").table().equals(loaded.table())
+
+
+def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(searching, "BAR_AFTER", 0.0)
+    run(tmp_path / "no", two(), show_progress=False)
+    assert capsys.readouterr().err == ""
+    run(tmp_path / "after", two())
+    shown = capsys.readouterr().err
+    assert "Sweep: 100%" in shown
+    assert "Searching" not in shown
 
 
 def test_the_folder_says_which_sweep_it_is(swept):
