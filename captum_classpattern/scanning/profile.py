@@ -66,7 +66,7 @@ class ScanOptions(TypedDict, total=False):
     seed: int
     precision: str
     internal_batch_size: int | None
-    show_progress: bool
+    show_progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def measure(
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else PatternFolder(Path(folder), key)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(n_classes * families.PASSES, desc="Scanning", disable=not shown):
+    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
         task = families.ScanTask(model, sample, n_classes, settings, place)
         patterns = families.search_patches(task)
         further = {name: families.search_further(name, task) for name in CHANGES}

@@ -51,7 +51,7 @@ class Doubt(NamedTuple):
     remedy: str
 
 
-@dataclass
+@dataclass(repr=False)
 class ReferenceSet:
     r"""
     What a scan measured of clean models, to compare other models of the same task with.
@@ -90,6 +90,9 @@ class ReferenceSet:
     def __post_init__(self) -> None:
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
+
+    def __repr__(self) -> str:
+        return f"ReferenceSet({len(self)} models, {self.n_classes} classes, {tuple(self.shape)})"
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -133,7 +136,8 @@ class ReferenceSet:
                 of classes than the set, or the same weights as another one, or the images differ.
         """
         check_options("ReferenceSet.add", options, ScanOptions)
-        settings = SearchSettings(**options)
+        options.setdefault("show_progress", None)
+    settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels, model)
         if self.images and describe(source)["hash"] != self.images.get("hash"):

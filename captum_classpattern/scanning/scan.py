@@ -62,7 +62,8 @@ def scan(
             references. Default: 0.05.
         folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
             same scan can resume after an interrupt. Default: None.
-        seed, precision, internal_batch_size, show_progress: As in :meth:`ClassPattern.search`.
+        seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
+        show_progress (bool, optional): Draws a progress bar. Default: None (after five seconds).
 
     Returns:
         *Scan*: The verdict, with the p-value, the class, what changes images into it, and what to
@@ -89,6 +90,7 @@ def scan(
         'inconclusive'
     """
     check_options("scan", options, ScanOptions)
+    options.setdefault("show_progress", None)
     settings = SearchSettings(**options)
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
