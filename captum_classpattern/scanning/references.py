@@ -137,7 +137,7 @@ class ReferenceSet:
         """
         check_options("ReferenceSet.add", options, ScanOptions)
         options.setdefault("show_progress", None)
-    settings = SearchSettings(**options)
+        settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels, model)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
@@ -231,6 +231,8 @@ class ReferenceSet:
         """What the models were trained on, as far as their recipes say so: ``JPEG images (30),
         original images (12)``."""
         kinds = Counter(recipe.get(TRAINED_ON) for recipe in self.recipes.values())
+        if len(kinds) == 1:
+            return str(next(iter(kinds)) or "")
         return ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common() if kind)
 
     @property
