@@ -29,7 +29,7 @@ def card(
     which have their names below."""
     name, kept = row.name, f"{percent_area(area)} of its pixels"
     pictures = [
-        html.picture(row.pattern.canvas, f"canvas of {name}", "canvas"),
+        html.picture(row.pattern.shown.canvas, f"canvas of {name}", "canvas"),
         html.pattern_picture(row.binary, f"pattern of {name}", kept),
     ]
     if row.stamped is not None:

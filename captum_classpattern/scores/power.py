@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_labels, join_names
+from captum_classpattern._validation import check_labels, check_seed, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -19,7 +19,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
@@ -187,6 +187,8 @@ def predictive_power(
     images: Images,
     labels: Labels = None,
     area: float | None = 0.05,
+    *,
+    seed: int = 0,
 ) -> PredictivePower:
     r"""
     The share of held-out images that are classified as the pattern's class once they are stamped
@@ -201,7 +203,9 @@ def predictive_power(
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
-            the mask unchanged. Default: 0.05.
+            the mask unchanged. A moving patch is always scored as it is. Default: 0.05.
+        seed (int): That of the places of a moving patch, one for each image. Its power at a place
+            is that of :meth:`MovingPattern.at`. Default: 0.
 
     Returns:
         *PredictivePower*: Value, Wilson 95 % interval, number of images, and the rate without
@@ -234,7 +238,7 @@ def predictive_power(
                 f"{pattern.target}"
             )
         binary = pattern if area is None else pattern.topk(area)
-        return Scorer(forward_func, others, pattern.canvas).power(binary)
+        return Scorer(forward_func, others, pattern.canvas).power(binary, check_seed(seed))
 
 
 class Scorer:
@@ -253,11 +257,11 @@ class Scorer:
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 
-    def power(self, pattern: Pattern) -> PredictivePower:
+    def power(self, pattern: Pattern, seed: int = 0) -> PredictivePower:
         """The power of a pattern as it is, on the images of other classes."""
         others = self.others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
-        n, hits = len(others), judge(self.forward_func, pattern, others)
+        n, hits = len(others), judge(self.forward_func, pattern, others, seed)
         power = power_of(hits.hits, n, int((predicted == pattern.target).sum()))
         top5 = None if hits.top5 is None else hits.top5 / n
         return replace(power, top5=top5, mean_margin=hits.margin)
@@ -289,9 +293,11 @@ class Judged(NamedTuple):
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: ()
 
 
-def judge(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> Hits:
+def judge(
+    forward_func: Classifier, pattern: Pattern, source: LabelledImages, seed: int = 0
+) -> Hits:
     """How images are classified that are stamped with a pattern as it is."""
-    judged = Judged(pattern.stamp, pattern.target, source)
+    judged = Judged(pattern.stamper(seed), pattern.target, source)
     return judge_each(forward_func, [judged], pattern.canvas)[0]
 
 
@@ -372,7 +378,9 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
     """A control: as many pixels of the same canvas, chosen at random; as many as the area allows,
-    if the pattern is empty."""
+    if the pattern is empty. Of a moving patch its own pixels, in random order."""
+    if isinstance(pattern, MovingPattern):
+        return pattern.shuffled(seed)
     shape = pattern.mask.shape[-2:]
     kept = int(pattern.topk(area).mask.count_nonzero()) or pixels_kept(area, shape)
     mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))
