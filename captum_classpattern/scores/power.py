@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,19 @@ from captum_classpattern.classifier import (
     outputs_for,
     preserve_state,
 )
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
+from captum_classpattern.images import (
+    Images,
+    LabelledImages,
+    Labels,
+    ensure_labels,
+    evenly_spaced,
+    predictions,
+)
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
+SQUARES, SQUARE_IMAGES = 32, 12  # that compete to be a patch's control; images that choose it
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 MANY_CLASSES = 20  # with fewer, a class is among the five first by chance too often
 
@@ -97,22 +106,31 @@ class Scores:
 
     ``random_pixels`` is the power of the same number of random pixels of the canvas,
     ``other_canvas`` that of the same mask over the canvas of another class (None: not measured).
-    Both were measured on ``control_images`` images; None if these were all images.
+    All were measured on ``control_images`` images; None if these were all images.
+
+    Of a moving patch, ``random_pixels`` is the power of its pixels in random order,
+    ``other_canvas`` that of a patch that was searched for another class, and ``best_square`` that
+    of the best of 32 squares that were cut from images of its class (None: there are none).
     """
 
     power: PredictivePower
     random_pixels: float
     other_canvas: float | None = None
     control_images: int | None = None
+    best_square: float | None = None
 
     @property
     def controls(self) -> dict[str, float]:
         """The controls by name: no pattern, random pixels, and the same mask over another canvas if
-        it was measured."""
-        controls = {"no pattern": self.power.without, "random pixels": self.random_pixels}
-        if self.other_canvas is not None:
-            controls["other canvas"] = self.other_canvas
-        return controls
+        it was measured; of a moving patch with the best square."""
+        moving = self.best_square is not None
+        controls = {
+            "no pattern": self.power.without,
+            "shuffled pixels" if moving else "random pixels": self.random_pixels,
+            "other patch" if moving else "other canvas": self.other_canvas,
+            "best square": self.best_square,
+        }
+        return {name: share for name, share in controls.items() if share is not None}
 
     @property
     def strongest_control(self) -> float:
@@ -156,6 +174,7 @@ class Scores:
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
             "control_images": self.control_images,
+            **self._of_patch(),
         }
 
     def as_columns(self) -> dict[str, Any]:
@@ -164,8 +183,12 @@ class Scores:
             **self.power.as_columns(),
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
+            **self._of_patch(),
             "beats_controls": self.beats_controls,
         }
+
+    def _of_patch(self) -> dict[str, float]:
+        return {} if self.best_square is None else {"best_square": self.best_square}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
@@ -173,7 +196,8 @@ class Scores:
         low, high = row["interval"]
         near = row.get("top5"), row.get("mean_margin")
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
-        return cls(power, row["random_pixels"], row["other_canvas"], row.get("control_images"))
+        controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
+        return cls(power, *controls, row.get("best_square"))
 
     def _images_of(self, control: str) -> int:
         if control == "no pattern" or self.control_images is None:
@@ -385,6 +409,29 @@ def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
     kept = int(pattern.topk(area).mask.count_nonzero()) or pixels_kept(area, shape)
     mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))
     return replace(pattern, mask=mask.to(pattern.mask))
+
+
+def best_square(
+    forward_func: Classifier, patch: MovingPattern, search: LabelledImages, seed: int
+) -> MovingPattern | None:
+    """A control: of 32 squares of a patch's side, cut at random from search images of its class,
+    the one that raises the mean margin most on 12 others. None if there are none of its class."""
+    own, target = search.of_class(patch.target), patch.target
+    if not len(own):
+        return None
+    chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.mask.shape[-2:]
+    images = own.take(chance.integers(len(own), size=SQUARES).tolist()).to(patch.canvas)
+    squares = []
+    for image in images:
+        row, column = (int(chance.integers(n - side + 1)) for n in size)
+        colours = image[:, row : row + side, column : column + side]
+        opaque = torch.ones_like(colours[:1])
+        squares.append(MovingPattern.of(colours, opaque, target, size))
+    others = search.without_class(target)
+    others = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))
+    judged = [Judged(each.stamper(seed), target, others) for each in squares]
+    margins = [hits.margin for hits in judge_each(forward_func, judged, patch.canvas)]
+    return squares[margins.index(max(margins))]
 
 
 def random_mask(k: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:

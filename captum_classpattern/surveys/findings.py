@@ -7,11 +7,17 @@ from typing import Any
 from torch import Tensor
 
 from captum_classpattern.classifier.class_names import label_of
-from captum_classpattern.optimization.canvases import STRATEGIES
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import PredictivePower, Scores
+
+LITTLE = 0.1  # power: with less, a result says what to try
+TRY = (
+    "So little power says nothing of the class. Try a moving patch (`canvases='patch'`), a larger "
+    "`area`, a larger `budget`, or another `seed`."
+)
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -89,7 +95,7 @@ class Finding(Result):
         parts = [self.label]
         for area in self.scores:
             scores = {each.canvas: each.scores[area] for each in self.on_each_canvas}
-            powers = (f"{kind} canvas {100 * s.power.value:.1f} %" for kind, s in scores.items())
+            powers = (f"{in_words(kind)} {100 * s.power.value:.1f} %" for kind, s in scores.items())
             control = max(s.strongest_control for s in scores.values())
             pixels = f"{100 * area:.3g} % of the pixels: {', '.join(powers)}"
             parts.append(f"{pixels}, controls at most {100 * control:.1f} %")
@@ -136,6 +142,11 @@ class Finding(Result):
         return self.pattern.target if self.row is None else int(self.row["class"])
 
     @property
+    def is_patch(self) -> bool:
+        """Whether it is a moving patch, which has no canvas."""
+        return self.canvas == PATCH
+
+    @property
     def search_powers(self) -> dict[float, float]:
         """The power of each area's pattern on the validation images, which chose its canvas."""
         areas = self.as_dict()["areas"]
@@ -155,11 +166,14 @@ class Finding(Result):
         """The power at the first area, next to the strongest control."""
         low, high = (100 * end for end in self.power.interval)
         control = self.scores[self.area].strongest_control
+        what = f"{100 * self.area:.3g} % of the pixels of a {self.canvas} canvas"
+        if self.is_patch and isinstance(patch := self.pattern, MovingPattern):
+            what = f"a patch of {patch.side} x {patch.side} pixels at random places"
         return (
-            f"Class pattern: {self.label}\nStamped with {100 * self.area:.3g} % of the pixels of a "
-            f"{self.canvas} canvas, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
-            f"images of other classes are predicted as {self.label} (95 % interval {low:.1f} to "
-            f"{high:.1f}). The strongest control reaches {100 * control:.1f} %."
+            f"Class pattern: {self.label}\nStamped with {what}, {100 * self.power.value:.1f} % of "
+            f"{self.power.n:,} held-out images of other classes are predicted as {self.label} "
+            f"(95 % interval {low:.1f} to {high:.1f}). The strongest control reaches "
+            f"{100 * control:.1f} %.{chr(10) + TRY if self.power.value < LITTLE else ''}"
         )
 
     def shown_table(self) -> Any:
@@ -169,7 +183,8 @@ class Finding(Result):
         from captum_classpattern.visualization.patterns import draw_patterns
 
         kinds, title = self.on_each_canvas, self.label if self.others else None
-        names = [f"{each.canvas}\ncanvas" if self.others else each.label for each in kinds]
+        words = [in_words(each.canvas).replace(" ", "\n") for each in kinds]
+        names = [word if self.others else each.label for word, each in zip(words, kinds)]
         rows = [each.figure_row(name) for each, name in zip(kinds, names)]
         return draw_patterns(rows, area=self.area, title=title, use_pyplot=use_pyplot)
 
@@ -192,13 +207,14 @@ class Finding(Result):
         shown = []
         for each in self.on_each_canvas:
             note = "Best on the validation images." * (each is self and bool(self.others))
-            title = f"{each.canvas} canvas".capitalize()
+            title = in_words(each.canvas).capitalize()
             shown.append(cards.card(title, note, each.figure_row(each.label), each.area))
         accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
             f"{cards.WHAT} {cards.HOW_TO_READ}",
+            *[cards.OF_PATCHES] * any(each.is_patch for each in self.on_each_canvas),
             parts.folded("All scores", self.shown_table()),
             parts.settings({"accuracy": accuracy, **settings}),
         ]
@@ -248,6 +264,11 @@ class Finding(Result):
         }
 
 
+def in_words(canvas: str) -> str:
+    """A kind of canvas, as texts name it."""
+    return canvas if canvas == PATCH else f"{canvas} canvas"
+
+
 def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     """For each class the finding on the canvas whose pattern of the first area did best on the
     validation images."""
@@ -274,6 +295,6 @@ def scores_table(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
         for row, (area, scores) in zip(finding.rows(), finding.scores.items())
     ]
     texts = dict.fromkeys(("model", "class", "canvas", "area"), "")
-    shares = dict.fromkeys(("no_pattern", "random_pixels", "other_canvas"), ".1%")
+    shares = dict.fromkeys(("no_pattern", "random_pixels", "other_canvas", "best_square"), ".1%")
     forms = {**texts, "power": ".1%", "images": ",", **shares, "beats_controls": ""}
     return as_texts(as_table(rows), forms)
