@@ -368,10 +368,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 "side: leave them out, and call search once for each side"
             )
         settings.solver.check_images(shape)
-        is_one = not isinstance(target, Tensor | list) or (
-            isinstance(target, Tensor) and not target.ndim
-        )
-        count = 1 if is_one else len(target)
+        is_several = isinstance(target, list) or (isinstance(target, Tensor) and target.ndim)
+        count = len(target) if is_several else 1
         sample = self._baselines.take([0])
         device, _ = device_and_dtype(self.forward_func, sample)
         grey = torch.full((count, *shape), SOLID_COLOURS["grey"], device=device, dtype=sample.dtype)

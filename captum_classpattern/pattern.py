@@ -390,10 +390,10 @@ class MovingPattern(Pattern):
     def shuffled(self, seed: int) -> "MovingPattern":
         """A control: the same pixels, in random order."""
         order = torch.randperm(self.side**2, generator=torch.Generator().manual_seed(seed))
-        square = (..., *middle_of(self.mask.shape, self.side))
-        canvas, mask = self.canvas.clone(), self.mask.clone()
-        for images, part in ((canvas, self.colours), (mask, self.opacity)):
-            images[square] = part.flatten(1)[:, order].view_as(part)
+        canvas, mask = (
+            in_middle(each.flatten(1)[:, order].view_as(each), self.mask.shape)
+            for each in (self.colours, self.opacity)
+        )
         return replace(self, canvas=canvas, mask=mask)
 
     def stamp(
@@ -436,14 +436,10 @@ class MovingPattern(Pattern):
             own = np.floor(chances * [room + 1 for room in self._room])
         where = torch.as_tensor(own).long().cpu()
         _check_places(where, self._room, len(batch))
-        where = where.expand(len(batch), 2)
-        size, index = mask.shape[-2:], list[Tensor]()
-        for square, first, count in zip(middle_of(size, self.side), where.unbind(1), size):
-            moved = torch.arange(count) + square.start - first[:, None]  # as torch.roll
-            index.append((moved % count).to(images.device))
-        rows, columns = index[0][:, :, None], index[1][:, None]
-        both = torch.cat([self.canvas.to(images), mask])[:, rows, columns].transpose(0, 1)
-        canvases, masks = both.tensor_split([-1], 1)
+        top, left = (each.start for each in middle_of(mask.shape, self.side))
+        both = torch.cat([self.canvas.to(images), mask])
+        moved = [both.roll((y - top, x - left), (1, 2)) for y, x in where.view(-1, 2).tolist()]
+        canvases, masks = torch.stack(moved).tensor_split([-1], 1)
         return (masks * canvases + (1 - masks) * batch).reshape(images.shape)
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,16 +30,15 @@ class Moves:
     centres: Tensor
     side: int
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         uniform: "np.ndarray[Any, np.dtype[np.float64]]",
         size: tuple[int, int],
         side: int,
         scale: tuple[float, float],
         angle: float,
         device: torch.device,
-    ) -> Self:
+    ) -> "Moves":
         """From uniform random numbers in [0, 1), (n, 4): the scale, an angle of up to so many
         degrees, and a place where the square lies within an image (H, W)."""
         scales = scale[0] + (scale[1] - scale[0]) * uniform[:, 0]
@@ -51,7 +50,7 @@ class Moves:
         reach = np.minimum(reach, sides / 2)
         centres = reach - 0.5 + (sides - 2 * reach) * uniform[:, 2:]
         parts = [torch.from_numpy(each).float().to(device) for each in (turns, centres)]
-        return cls(parts[0], parts[1], side)
+        return Moves(parts[0], parts[1], side)
 
     def at(self, part: slice) -> "Moves":
         """Those of some of the images."""
@@ -61,9 +60,8 @@ class Moves:
         """The canvases (n, C, H, W), which are 0 outside the square, as they lie on the images:
         bilinear."""
         size = canvases.shape[-2:]
-        rows, columns = (torch.arange(n, device=canvases.device).float() for n in size)
-        pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2)
-        points = self._in_canvas(pixels.view(1, -1, 2), size).view(len(canvases), *size, 2)
+        pixels = _points(slice(0, size[0]), slice(0, size[1])).to(canvases.device)
+        points = self._in_canvas(pixels[None], size).view(len(canvases), *size, 2)
         ends = torch.tensor([size[1] - 1.0, size[0] - 1.0], device=canvases.device)
         grid = 2 * points / ends - 1
         return F.grid_sample(canvases, grid, mode="bilinear", align_corners=True)
@@ -72,13 +70,12 @@ class Moves:
         """The gradients (n, C, S, S) of the square from those of what :meth:`place` returns, as
         autograd has them, but always summed in the same order, which CUDA does not keep."""
         size, device = slopes.shape[-2:], slopes.device
-        rows, columns = (torch.arange(s.start, s.stop, device=device) for s in self._square(size))
-        own = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2).float().view(1, -1, 1, 2)
-        steps = (own - self._middle(size)).view(1, -1, 2) @ self.turns.inverse().mT
+        own = _points(*middle_of(size, self.side)).to(device)
+        steps = (own - self._middle(size)) @ self.turns.inverse().mT
         near = torch.tensor([(x, y) for y in NEAR for x in NEAR], device=device)
         pixels = (steps + self.centres[:, None]).floor()[:, :, None] + near
         points = self._in_canvas(pixels.flatten(1, 2), size).view_as(pixels)
-        weights = (1 - (points - own).abs()).clamp(min=0).prod(-1)  # (n, S * S, 16)
+        weights = (1 - (points - own[:, None]).abs()).clamp(min=0).prod(-1)  # (n, S * S, 16)
         last = torch.tensor([size[1] - 1, size[0] - 1], device=device)
         weights = weights * ((pixels >= 0) & (pixels <= last)).all(-1)
         x, y = torch.minimum(pixels.long().clamp(min=0), last).unbind(-1)
@@ -91,11 +88,13 @@ class Moves:
         """The points of the canvas that lie at these of the images, (x, y) in (n or 1, k, 2)."""
         return (pixels - self.centres[:, None]) @ self.turns.mT + self._middle(size)
 
-    def _square(self, size: torch.Size) -> tuple[slice, slice]:
-        return middle_of(size, self.side)
-
     def _middle(self, size: torch.Size) -> Tensor:
         """The square's centre in the canvas, (x, y)."""
-        rows, columns = self._square(size)
-        ends = [(each.start + each.stop - 1) / 2 for each in (columns, rows)]
-        return torch.tensor(ends, device=self.centres.device)
+        middle = [(each.start + each.stop - 1) / 2 for each in middle_of(size, self.side)[::-1]]
+        return torch.tensor(middle, device=self.centres.device)
+
+
+def _points(rows: slice, columns: slice) -> Tensor:
+    """The pixels of these rows and columns, row by row, as (x, y) in (k, 2)."""
+    numbers = (torch.arange(each.start, each.stop).float() for each in (rows, columns))
+    return torch.cartesian_prod(*numbers).flip(1)

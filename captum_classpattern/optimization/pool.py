@@ -286,8 +286,6 @@ def begin_search(
     """A search of canvases that has not begun; to be called and used under ``preserve_state``. The
     baselines have labels, and the feature mask of the settings is from ``number_features``."""
     check_same_shape(canvases, baselines.shape)
-    if hasattr(settings.solver, "check_images"):
-        settings.solver.check_images(baselines.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     arguments = tuple(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument

@@ -174,7 +174,7 @@ class Scores:
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
             "control_images": self.control_images,
-            **self._of_patch(),
+            "best_square": self.best_square,
         }
 
     def as_columns(self) -> dict[str, Any]:
@@ -183,12 +183,9 @@ class Scores:
             **self.power.as_columns(),
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
-            **self._of_patch(),
+            **({} if self.best_square is None else {"best_square": self.best_square}),
             "beats_controls": self.beats_controls,
         }
-
-    def _of_patch(self) -> dict[str, float]:
-        return {} if self.best_square is None else {"best_square": self.best_square}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
@@ -420,12 +417,10 @@ def best_square(
     if not len(own):
         return None
     chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.mask.shape[-2:]
-    images = own.take(chance.integers(len(own), size=SQUARES).tolist()).to(patch.canvas)
-    squares = []
-    for image in images:
+    squares, opaque = list[MovingPattern](), torch.ones_like(patch.opacity)
+    for image in own.take(chance.integers(len(own), size=SQUARES).tolist()).to(patch.canvas):
         row, column = (int(chance.integers(n - side + 1)) for n in size)
         colours = image[:, row : row + side, column : column + side]
-        opaque = torch.ones_like(colours[:1])
         squares.append(MovingPattern.of(colours, opaque, target, size))
     others = search.without_class(target)
     others = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))

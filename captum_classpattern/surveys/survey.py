@@ -156,11 +156,16 @@ class SurveySettings(SearchSettings):
         chosen: dict[str, Any] = {name: large[name] for name in self.unset}
         return replace(self, **chosen) if chosen and min(shape[1:]) >= LARGE else self
 
-    def for_patch(self, area: float, shape: Sequence[int]) -> "SurveySettings":
-        """Those of a moving patch that covers an area of images (C, H, W)."""
-        side = math.ceil(math.sqrt(area * math.prod(shape[1:])) - 1e-6)
-        patch = MovingPatch(max(SMALLEST, side))
-        return replace(self, areas=[area], solver=patch, feature_mask=None)
+    def searches(self, kind: str, shape: Sequence[int]) -> list["SurveySettings"]:
+        """Those of each search of a kind of canvas: of moving patches one for each area, which the
+        patch covers on images (C, H, W). There is a bar over all of them."""
+        own = replace(self, show_progress=False)
+        if kind != PATCH:
+            return [own]
+        sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
+        patches = [MovingPatch(max(SMALLEST, side)) for side in sides]
+        own = replace(own, feature_mask=None)
+        return [replace(own, areas=[a], solver=each) for a, each in zip(self.areas, patches)]
 
     @property
     def patch_steps(self) -> int:
@@ -267,41 +272,25 @@ class SurveyTask:
         for kind, target in itertools.product(self.settings.canvases, group):
             size = self.settings.pool_size(kind, len(search.of_class(target)))
             by_size[shared_search(kind, size)].append((target, kind))
-        quiet = replace(self.settings, show_progress=False)  # there is a bar over all classes
         for (shared, size), pools in by_size.items():
-            if shared == PATCH:
-                for pool, patches in zip(pools, self._search_patches(group, quiet)):
-                    best[pool] = patches
-                continue
             canvases = [
-                select_canvases(self.model, search, None, y, size, kind, seed=seed)
+                select_canvases(
+                    self.model, search, None, y, size, "grey" if kind == PATCH else kind, seed=seed
+                )
                 for y, kind in pools
             ]
-            by_area = search_pools(
-                self.explainer,
-                torch.cat(canvases),
-                [target for target, _ in pools for _ in range(size)],
-                quiet,
-                groups=[pool for pool in pools for _ in range(size)],
-            )
-            for area, patterns in by_area.items():
-                for pool, pattern in zip(pools, patterns, strict=True):
-                    best[pool][area] = pattern
+            for settings in self.settings.searches(shared, search.shape):
+                by_area = search_pools(
+                    self.explainer,
+                    torch.cat(canvases),
+                    [target for target, _ in pools for _ in range(size)],
+                    settings,
+                    groups=[pool for pool in pools for _ in range(size)],
+                )
+                for area, patterns in by_area.items():
+                    for pool, pattern in zip(pools, patterns, strict=True):
+                        best[pool][area] = pattern
         return best
-
-    def _search_patches(
-        self, group: Sequence[int], settings: SurveySettings
-    ) -> list[dict[float, Pattern]]:
-        """The moving patches of some classes, by area."""
-        grey = select_canvases(self.model, self.search, None, group[0], 1, "grey")
-        found: list[dict[float, Pattern]] = [{} for _ in group]
-        for area in settings.areas:
-            own = settings.for_patch(area, self.search.shape)
-            canvases = grey.expand(len(group), -1, -1, -1)
-            [patches] = search_pools(self.explainer, canvases, [*group], own).values()
-            for of_class, patch in zip(found, patches, strict=True):
-                of_class[area] = patch
-        return found
 
     def _other_controls(
         self, target: int, patterns: Mapping[tuple[int, str], Mapping[float, Pattern]]
@@ -323,8 +312,8 @@ class SurveyTask:
             if other == target:  # it was searched alone
                 steps = max(1, round(OTHER_PATCH * settings.patch_steps))
                 seconds = settings.max_seconds and OTHER_PATCH * settings.max_seconds
-                short = replace(settings, n_steps=steps, max_seconds=seconds, show_progress=False)
-                [patches] = self._search_patches([next_class], short)
+                short = replace(settings, canvases=PATCH, n_steps=steps, max_seconds=seconds)
+                [patches] = replace(self, settings=short)._search_group([next_class]).values()
             controls[kind] = {a: replace(each, target=target) for a, each in patches.items()}
         return controls
 
@@ -521,8 +510,8 @@ def check_images(
         )
     for area in settings.areas:
         pixels_kept(area, search.shape[1:])
-        if PATCH in settings.canvases:
-            settings.for_patch(area, search.shape).solver.check_images(search.shape)
+    for each in settings.searches(PATCH, search.shape) if PATCH in settings.canvases else ():
+        each.solver.check_images(search.shape)
     check_for_all(settings.feature_mask, search.shape[1:])
 
 

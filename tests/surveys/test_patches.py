@@ -191,9 +191,11 @@ def test_large_images_have_other_defaults(size, areas, kinds):
 
 
 def test_18_percent_of_a_photo_is_a_square_of_96_pixels():
-    sides = {n: SurveySettings().for_patch(0.18, (3, n, n)).solver.side for n in (64, 224)}
-    assert sides == {64: 28, 224: 96}
-    assert SurveySettings().for_patch(0.25, (3, 64, 64)).solver.side == 32  # exactly
+    settings = SurveySettings(areas=(0.18, 0.25))
+    for side, expected in ((64, [28, 32]), (224, [96, 112])):
+        found = settings.searches("patch", (3, side, side))
+        assert [each.solver.side for each in found] == expected
+        assert [each.areas for each in found] == [(0.18,), (0.25,)]
 
 
 class Large(nn.Module):

@@ -74,13 +74,12 @@ class MovingPatch:
         check_numbers(self, counts=("side", "steps", "batch_size", "starts"), positive=("rate",))
         if not self.tv >= 0:
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= LARGEST_SCALE:
+        least, largest = self.scale
+        if not (0 < least <= largest <= LARGEST_SCALE and 0 <= self.angle <= LARGEST_ANGLE):
             raise ValueError(
-                "`scale` must be the least and the largest scale, above 0 and up to "
-                f"{LARGEST_SCALE}, such as (0.9, 1.05), got {self.scale!r}"
+                f"`scale` must be two numbers above 0 and up to {LARGEST_SCALE}, such as (0.9, "
+                f"1.05), and `angle` from 0 to {LARGEST_ANGLE:g}, got {self.scale} and {self.angle}"
             )
-        if not 0 <= self.angle <= LARGEST_ANGLE:
-            raise ValueError(f"`angle` must be from 0 to {LARGEST_ANGLE:g}, got {self.angle!r}")
 
     def check_images(self, shape: Sequence[int]) -> None:
         """Raises an error if the patch cannot move on images (C, H, W)."""
