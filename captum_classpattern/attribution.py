@@ -317,7 +317,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             all channels, times the inputs if ``multiply_by_inputs``; shaped like the inputs.
 
         Raises:
-            TypeError, ValueError: As :meth:`search`. It takes one area.
+            TypeError, ValueError: As :meth:`search`. It takes one area, and no moving patch.
         """
         started = time.perf_counter()
         settings = SearchSettings(

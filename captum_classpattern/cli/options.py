@@ -317,7 +317,7 @@ class CanvasOptions(ClassOptions):
 
     Args:
         area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01;
-            0.18 of images of at least 64 pixels a side.
+            with a patch on images of at least 64 pixels a side, 0.18.
         canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
             images per class compete to be its canvas, next to a white and a black one. By default,
             32; of images of at least 64 pixels a side positive,patch.

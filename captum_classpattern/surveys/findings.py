@@ -14,10 +14,6 @@ from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import PredictivePower, Scores
 
 LITTLE = 0.1  # power: with less, a result says what to try
-TRY = (
-    "So little power says nothing of the class. Try a moving patch (`canvases='patch'`), a larger "
-    "`area`, a larger `budget`, or another `seed`."
-)
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -169,12 +165,14 @@ class Finding(Result):
         what = f"{100 * self.area:.3g} % of the pixels of a {self.canvas} canvas"
         if self.is_patch and isinstance(patch := self.pattern, MovingPattern):
             what = f"a patch of {patch.side} x {patch.side} pixels at random places"
-        return (
-            f"Class pattern: {self.label}\nStamped with {what}, {100 * self.power.value:.1f} % of "
-            f"{self.power.n:,} held-out images of other classes are predicted as {self.label} "
-            f"(95 % interval {low:.1f} to {high:.1f}). The strongest control reaches "
-            f"{100 * control:.1f} %.{chr(10) + TRY if self.power.value < LITTLE else ''}"
+        lines = (
+            f"Class pattern: {self.label}",
+            f"Stamped with {what}, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
+            f"images of other classes are predicted as {self.label} (95 % interval {low:.1f} to "
+            f"{high:.1f}). The strongest control reaches {100 * control:.1f} %.",
+            what_to_try(self.on_each_canvas),
         )
+        return "\n".join(filter(None, lines))
 
     def shown_table(self) -> Any:
         return scores_table({None: self.on_each_canvas})
@@ -262,6 +260,19 @@ class Finding(Result):
             "class_name": self.class_name,
             "canvas": self.canvas,
         }
+
+
+def what_to_try(findings: Iterable[Finding]) -> str:
+    """What a text says if none of these has power; otherwise nothing."""
+    findings = list(findings)
+    if not findings or max(each.power.value for each in findings) >= LITTLE:
+        return ""
+    patch = "a moving patch (`canvases='patch'`), "
+    return (
+        "So little power says nothing of the class. Try "
+        f"{'' if any(each.is_patch for each in findings) else patch}a larger `area`, a larger "
+        "`budget`, or another `seed`."
+    )
 
 
 def in_words(canvas: str) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
-    LITTLE,
-    TRY,
     Finding,
     best_of_each,
     in_words,
     scores_table,
     stands_out,
+    what_to_try,
 )
 from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
 
@@ -153,9 +152,8 @@ class Survey(Result):
                 f"The survey has {len(scores):,} of the model's {self.n_classes:,} classes, so "
                 "none is said to stand out."
             )
-        if scores and max(each.power.value for each in scores) < LITTLE:
-            texts.append(TRY)
-        return "\n".join((texts[0], " ".join(texts[1:])))
+        texts.append(what_to_try(self))
+        return "\n".join((texts[0], " ".join(filter(None, texts[1:]))))
 
     def shown_table(self) -> Any:
         return scores_table({None: self.findings})

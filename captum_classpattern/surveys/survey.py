@@ -152,9 +152,11 @@ class SurveySettings(SearchSettings):
 
     def for_images(self, shape: Sequence[int]) -> "SurveySettings":
         """With what suits images (C, H, W) where nothing else was given."""
-        large = {"areas": LARGE_AREAS, "canvases": LARGE_CANVASES}
-        chosen: dict[str, Any] = {name: large[name] for name in self.unset}
-        return replace(self, **chosen) if chosen and min(shape[1:]) >= LARGE else self
+        if min(shape[1:]) < LARGE:
+            return self
+        canvases = LARGE_CANVASES if "canvases" in self.unset else self.canvases
+        is_usual = "areas" in self.unset and PATCH in canvases
+        return replace(self, canvases=canvases, areas=LARGE_AREAS if is_usual else self.areas)
 
     def searches(self, kind: str, shape: Sequence[int]) -> list["SurveySettings"]:
         """Those of each search of a kind of canvas: of moving patches one for each area, which the
@@ -593,7 +595,8 @@ def explain_class(
             moving patch. Default: None ({"positive": 32, "white": 1, "black": 1}; from 64 pixels a
             side {"positive": 32, "patch": 1}).
         area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
-            Default: None (0.05; from 64 pixels a side 0.18, a square of 96 pixels of 224).
+            Default: None (0.05; with a patch, from 64 pixels a side, 0.18: 96 x 96 pixels of 224 x
+            224).
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
             weaker, and vary from seed to seed. Default: None (7,000; of a patch 960).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
@@ -701,7 +704,7 @@ def survey(
             pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
             folder that holds findings is an error).
         areas (Sequence[float], optional): Areas to search and score at. Default: None ((0.05,
-            0.01); from 64 pixels a side (0.18,)).
+            0.01); with patches, from 64 pixels a side, (0.18,)).
         canvases (str, Sequence[str] or Mapping[str, int], optional): The kinds of canvas, or at
             most how many of each kind and class, see :func:`select_canvases`; also at most one for
             each 215 passes of the budget. White canvases are all the same: each beyond the second

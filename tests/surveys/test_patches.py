@@ -172,6 +172,8 @@ def test_a_result_without_power_says_what_to_try():
     weak, strong = made_up(0, "white", 9), made_up(1, "white", 10)
     assert "Try a moving patch" in weak.text()
     assert "Try" not in strong.text()
+    patch = made_up(2, "patch", 0)
+    assert "Try a larger `area`" in patch.text()
     assert "Try a moving patch" in Survey([weak]).text()
     assert "Try" not in Survey([weak, strong]).text()
 
@@ -188,6 +190,10 @@ def test_large_images_have_other_defaults(size, areas, kinds):
     assert (settings.areas, settings.canvases, settings.seed) == (areas, kinds, 3)
     given = SurveySettings(areas=[0.3], canvases="white").for_images((3, *size))
     assert (given.areas, given.canvases) == ((0.3,), {"white": 1})
+    white = SurveySettings(canvases="white").for_images((3, *size))
+    assert (white.areas, white.canvases) == ((0.05, 0.01), {"white": 1})
+    assert SurveySettings(canvases="patch").for_images((3, *size)).areas == areas
+    assert SurveySettings(areas=[0.3]).for_images((3, *size)).canvases == kinds
 
 
 def test_18_percent_of_a_photo_is_a_square_of_96_pixels():
