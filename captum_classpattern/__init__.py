@@ -6,7 +6,8 @@ Start with ``explain_class(model, images, labels, target="dog")``.
 - ``explain_class``, ``survey``, ``sweep``: patterns of a class, of all classes, of many models
 - ``scan``: is a model backdoored? ``ReferenceSet`` holds the clean models it is compared with
 - ``compare``, ``known_methods``: Captum's methods and others on the same images
-- ``ClassPattern``: the search as a ``captum.attr.Attribution``; ``LearnedPattern`` learns colours
+- ``ClassPattern``: the search as a ``captum.attr.Attribution``; ``LearnedPattern`` learns colours,
+  ``MovingPatch`` a patch that works anywhere
 - ``Pattern``, ``predictive_power``: what is found, and its score on images of your choice
 - ``load_model``, ``load_images``, ``PixelClassifier``, ``LabelledImages``: models and images
 - ``select_canvases``, ``Cells``: canvases to cut patterns from, and pixels that stay together

@@ -21,6 +21,7 @@ from .demo import demo_images as demo_images
 from .demo import demo_models as demo_models
 from .images import LabelledImages as LabelledImages
 from .optimization import Cells as Cells
+from .optimization import MovingPatch as MovingPatch
 from .optimization import select_canvases as select_canvases
 from .pattern import Pattern as Pattern
 from .scanning import ReferenceSet as ReferenceSet

@@ -1,5 +1,6 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -7,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 
+import torch
 from captum.attr import Attribution
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
     check_classifier,
+    device_and_dtype,
     guessing_below,
     preserve_state,
     uncounted,
@@ -22,10 +25,12 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
+from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
+from captum_classpattern.optimization.solvers import MovingPatch
 from captum_classpattern.pattern import Pattern, combined_hash
 
 if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
@@ -110,8 +115,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     @overload
     def search(
         self,
-        canvases: Tensor,
-        target: int | str | Tensor | list[int] | list[str],
+        canvases: Tensor | None = None,
+        target: int | str | Tensor | list[int] | list[str] | None = None,
         *,
         area: float = 0.05,
         additional_forward_args: Any = None,
@@ -121,8 +126,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     @overload
     def search(
         self,
-        canvases: Tensor,
-        target: int | str | Tensor | list[int] | list[str],
+        canvases: Tensor | None = None,
+        target: int | str | Tensor | list[int] | list[str] | None = None,
         *,
         area: Sequence[float],
         additional_forward_args: Any = None,
@@ -131,8 +136,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     def search(
         self,
-        canvases: Tensor,
-        target: int | str | Tensor | list[int] | list[str],
+        canvases: Tensor | None = None,
+        target: int | str | Tensor | list[int] | list[str] | None = None,
         *,
         area: float | Sequence[float] = 0.05,
         keep: int | None = None,
@@ -168,11 +173,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
-                :func:`select_canvases`.
+                :func:`select_canvases`. Required, but for a :class:`MovingPatch`, which has none.
             target (int, str, Tensor or list): The class, by its number or by its name in the
-                classifier's ``class_names``; or one for each canvas.
+                classifier's ``class_names``; or one for each canvas or moving patch. Required.
             area (float or Sequence[float]): Share of the pixels at which the patterns are searched
-                and scored, or several. The paper's loop uses it for scoring alone. Default: 0.05.
+                and scored, or several. The paper's loop uses it for scoring alone. A moving patch
+                has that of its side. Default: 0.05.
             keep (int, optional): The most patterns of each class to return at each area, best first
                 by the validation images. The different canvases of a class compete: a quick
                 screening leaves two per pattern, and the weaker one is dropped half-way. Default:
@@ -192,8 +198,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 per pixel, until the next one would exceed the area. Default: None (each pixel is
                 one).
             solver (str or Solver): ``"swap"``, ``"paper"``, ``"learned"`` (which also changes the
-                canvases' colours), or a solver with settings, such as ``PaperLoop(epochs=2)``.
-                Default: "swap".
+                canvases' colours), or a solver with settings, such as ``PaperLoop(epochs=2)`` or
+                ``MovingPatch(side=32)``. Default: "swap".
             n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop, on
                 each canvas that is searched to the end. It overrides the budget. Default: None (12
                 rounds without ``keep``; or the loop's 5 epochs).
@@ -264,9 +270,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             keep=keep,
             feature_mask=feature_mask,
         )
-        check_pixels(canvases, "canvases")
-        targets = parse_targets(target, len(canvases), self.forward_func)
-        patterns = search_pools(self, canvases, targets, settings, additional_forward_args, started)
+        given: Any = canvases
+        if isinstance(settings.solver, MovingPatch):
+            given, settings = self._for_patches(canvases, target, settings)
+        check_pixels(given, "canvases")
+        targets = parse_targets(target, len(given), self.forward_func)
+        patterns = search_pools(self, given, targets, settings, additional_forward_args, started)
         return patterns if several else patterns[settings.area]
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
@@ -308,7 +317,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             all channels, times the inputs if ``multiply_by_inputs``; shaped like the inputs.
 
         Raises:
-            TypeError, ValueError: As :meth:`search`. It takes one area.
+            TypeError, ValueError: As :meth:`search`. It takes one area, and no moving patch.
         """
         started = time.perf_counter()
         settings = SearchSettings(
@@ -323,6 +332,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             max_seconds=max_seconds,
             feature_mask=feature_mask,
         )
+        if isinstance(settings.solver, MovingPatch):
+            raise ValueError(
+                "a moving patch has no place in an input, so it has no mask: call "
+                "search(target=..., solver=MovingPatch(...)), which returns the patch"
+            )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
@@ -342,6 +356,24 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         raise NotImplementedError(
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
+
+    def _for_patches(
+        self, canvases: Tensor | None, target: Any, settings: SearchSettings
+    ) -> tuple[Tensor, SearchSettings]:
+        """A grey canvas for each moving patch, and the area of its side."""
+        shape = self._baselines.shape
+        if canvases is not None or len(settings.areas) > 1 or settings.feature_mask is not None:
+            raise ValueError(
+                "a moving patch needs no `canvases` and no `feature_mask`, and has the area of its "
+                "side: leave them out, and call search once for each side"
+            )
+        settings.solver.check_images(shape)
+        is_several = isinstance(target, list) or (isinstance(target, Tensor) and target.ndim)
+        count = len(target) if is_several else 1
+        sample = self._baselines.take([0])
+        device, _ = device_and_dtype(self.forward_func, sample)
+        grey = torch.full((count, *shape), SOLID_COLOURS["grey"], device=device, dtype=sample.dtype)
+        return grey, replace(settings, areas=[settings.solver.side**2 / math.prod(shape[1:])])
 
     def _search_pool(
         self,

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from captum.robust import Perturbation
 from safetensors import SafetensorError, safe_open
@@ -114,12 +116,14 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         """The name of the class, or "class 3" if it has none."""
         return str(self.info.get("class_name") or f"class {self.target}")
 
+    @property
+    def shown(self) -> "Pattern":
+        """What figures show: the pattern itself; of a moving patch its square alone."""
+        return self
+
     def text(self) -> str:
-        """How many pixels it has, and its power on the images that chose it."""
-        kept, total = int((self.mask > 0).sum()), self.mask.numel()
-        facts = [f"{100 * self.area:.3g} % of the {total:,} pixels"]
-        if kept != round(self.area * total):
-            facts.append(f"{kept:,} pixels have a weight")
+        """How large it is, and its power on the images that chose it."""
+        facts = self._size_in_words()
         power = self.info.get("search_power")
         if isinstance(power, float):
             facts.append(f"power {100 * power:.1f} % on the validation images, which chose it")
@@ -127,6 +131,13 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             f"Pattern of {self.label}\n{'; '.join(facts)}. predictive_power scores it on held-out "
             "images."
         )
+
+    def _size_in_words(self) -> list[str]:
+        kept, total = int((self.mask > 0).sum()), self.mask.numel()
+        facts = [f"{100 * self.area:.3g} % of the {total:,} pixels"]
+        if kept != round(self.area * total):
+            facts.append(f"{kept:,} pixels have a weight")
+        return facts
 
     def table(self) -> Any:
         """One row: ``class``, ``class_name``, ``area``, the number of ``pixels`` with a weight, and
@@ -165,6 +176,11 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         point and have the canvas's C, H and W."""
         return self.perturb(images)
 
+    def stamper(self, seed: int = 0) -> Callable[[Tensor], Tensor]:
+        """What stamps one batch after another. The seed is that of the places of a moving patch,
+        which do not depend on the size of the batches."""
+        return self.stamp
+
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
         """Stamps images as :meth:`Pattern.stamp` does, with the mask times a strength in [0, 1]:
         the method of ``captum.robust.Perturbation``."""
@@ -180,6 +196,10 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         """The tensors by their names: canvas, mask, and what a derived class adds."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _numbers(self) -> dict[str, Any]:
+        """What else a file holds of a moving patch."""
+        return {}
 
     def to(self, device: torch.device | str) -> Self:
         """The same pattern, with its tensors on another device."""
@@ -203,13 +223,15 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             tensors["seen"] = torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
         info = json.dumps({**unknown, **self.info})
         metadata = {"format": PATTERN_FORMAT, "target": str(self.target), "info": info}
+        if numbers := self._numbers():
+            metadata["moving"] = json.dumps(numbers)
         write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
-        """Reads a pattern that :meth:`save` wrote, onto the CPU; an :class:`AdditivePattern` if one
-        was saved. Nothing in the file is executed. An error if there is no such file, or it is not
-        a pattern."""
+        """Reads a pattern that :meth:`save` wrote, onto the CPU; an :class:`AdditivePattern` or a
+        :class:`MovingPattern` if one was saved. Nothing in the file is executed. An error if there
+        is no such file, or it is not a pattern."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
@@ -220,7 +242,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
                 raise ValueError("its info is not a JSON object")
             packed = tensors.pop("seen", None)
             seen = _read_seen(path.parent, info) if packed is None else _unpack(packed)
-            kind: type[Any] = AdditivePattern if "change" in tensors else cls
+            kind: Callable[..., Any] = AdditivePattern if "change" in tensors else cls
+            if "moving" in metadata:
+                kind = partial(MovingPattern, **json.loads(metadata["moving"]))
             loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors)
             return loaded
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -271,6 +295,193 @@ class AdditivePattern(Pattern):
 
     def _blend(self, images: Tensor, mask: Tensor) -> Tensor:
         return (images + mask * self.change.to(images)).clamp(0, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MovingPattern(Pattern):
+    r"""
+    A square with its own colours and opacity that is put anywhere on an image, as
+    :class:`~captum_classpattern.MovingPatch` finds it: x becomes x (1 - a) + c a where it lies.
+
+    It is stamped at places that are drawn from a seed. It is scored as it is, whatever area is
+    asked for. Its ``plot`` draws the colours, the opacity and both together.
+
+    Args:
+        canvas (Tensor): The square in the middle of an image, (C, H, W) in [0, 1].
+        mask (Tensor): Its opacity there, (1, H, W) in [0, 1], 0 elsewhere.
+        target (int): The class.
+        info, seen: As in :class:`Pattern`.
+        side (int): That of the square, in pixels. By keyword only.
+        place (tuple[int, int], optional): The row and the column of its upper left pixel, if it
+            does not move. By keyword only. Default: None (drawn from the seed).
+
+    Raises:
+        TypeError, ValueError: As :class:`Pattern`, or if the mask is not 0 outside the square.
+
+    Examples::
+
+        >>> red = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 4, 4)
+        >>> patch = MovingPattern.of(red, torch.ones(1, 4, 4), 2, size=(16, 16))
+        >>> patch.stamp(torch.zeros(5, 3, 16, 16), seed=1).sum((1, 2, 3))
+        tensor([16., 16., 16., 16., 16.])
+        >>> patch.grid(3).tolist()[:4]
+        [[0, 0], [0, 6], [0, 12], [6, 0]]
+        >>> patch.at(0, 6).stamp(torch.zeros(3, 16, 16))[0, 0, 4:12]
+        tensor([0., 0., 1., 1., 1., 1., 0., 0.])
+    """
+
+    side: int = field(kw_only=True)
+    place: tuple[int, int] | None = field(kw_only=True, default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.mask.shape[-2:]
+        if not is_whole(self.side) or not 0 < self.side <= min(size):
+            raise ValueError(f"`side` must be from 1 to {min(size)} pixels, got {self.side!r}")
+        outside = self.mask.count_nonzero() - self.opacity.count_nonzero()
+        if outside:
+            raise ValueError(f"mask must be 0 outside its square, but {int(outside)} pixels aren't")
+        if self.place is not None:
+            object.__setattr__(self, "place", tuple(map(int, self.place)))  # a list in files
+            _check_places(torch.tensor(self.place), self._room)
+
+    @classmethod
+    def of(
+        cls, colours: Tensor, opacity: Tensor, target: int, size: Sequence[int], **more: Any
+    ) -> "MovingPattern":
+        """From the colours (C, S, S) and the opacity (1, S, S) of a square, for images (H, W)."""
+        parts = (in_middle(each, size) for each in (colours, opacity))
+        return cls(*parts, target, side=colours.shape[-1], **more)
+
+    @property
+    def area(self) -> float:
+        """Share of an image that the square covers."""
+        return float(self.side**2 / self.mask.numel())
+
+    @property
+    def colours(self) -> Tensor:
+        """Those of the square, (C, S, S)."""
+        return self.canvas[(..., *middle_of(self.canvas.shape, self.side))]
+
+    @property
+    def opacity(self) -> Tensor:
+        """That of the square, (1, S, S)."""
+        return self.mask[(..., *middle_of(self.mask.shape, self.side))]
+
+    @property
+    def shown(self) -> Pattern:
+        return Pattern(self.colours, self.opacity, self.target, self.info)
+
+    def topk(self, area: float) -> Pattern:
+        """The patch itself: all of it is stamped, at any area."""
+        return self
+
+    def grid(self, per_side: int = 3) -> Tensor:
+        """Evenly spaced places, from one corner of an image to the other: the row and the column
+        of the upper left pixel, (per_side ** 2, 2)."""
+        ends = [torch.linspace(0, room, per_side).round().long() for room in self._room]
+        return torch.cartesian_prod(*ends).view(-1, 2)
+
+    def at(self, row: int, column: int) -> "MovingPattern":
+        """The same patch, which always lies at this place. So its power there is
+        ``predictive_power(model, patch.at(row, column), images)``."""
+        return replace(self, place=(row, column))
+
+    def shuffled(self, seed: int) -> "MovingPattern":
+        """A control: the same pixels, in random order."""
+        order = torch.randperm(self.side**2, generator=torch.Generator().manual_seed(seed))
+        canvas, mask = (
+            in_middle(each.flatten(1)[:, order].view_as(each), self.mask.shape)
+            for each in (self.colours, self.opacity)
+        )
+        return replace(self, canvas=canvas, mask=mask)
+
+    def stamp(
+        self, images: Tensor, places: Any = None, seed: "int | np.random.Generator" = 0
+    ) -> Tensor:
+        r"""
+        Puts the patch on images (N, C, H, W) or (C, H, W), on any device.
+
+        Args:
+            images (Tensor): The images, in [0, 1].
+            places (Tensor or Sequence, optional): Of each image, or of all, the row and the column
+                of the patch's upper left pixel, (N, 2) or (2,). Default: None (its own place, if it
+                does not move; otherwise drawn from the seed, uniform where the patch lies inside).
+            seed (int or numpy.random.Generator): That of the places. Default: 0.
+
+        Returns:
+            *Tensor*: The stamped images, with their shape, dtype and device.
+
+        Raises:
+            TypeError: If the images are not floating point.
+            ValueError: If they do not fit, or the patch would not lie inside.
+        """
+        check_fits(images, self.canvas.shape, "images", "the pattern's canvas")
+        return self._blend(images, self.mask.to(images), places, seed)
+
+    def stamper(self, seed: int = 0) -> Callable[[Tensor], Tensor]:
+        return partial(self.stamp, seed=np.random.default_rng(seed))
+
+    def _blend(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        places: Any = None,
+        seed: "int | np.random.Generator" = 0,
+    ) -> Tensor:
+        batch = images if images.ndim == 4 else images[None]
+        own = self.place if places is None else places
+        if own is None:
+            chances = np.random.default_rng(seed).random((len(batch), 2))
+            own = np.floor(chances * [room + 1 for room in self._room])
+        where = torch.as_tensor(own).long().cpu()
+        _check_places(where, self._room, len(batch))
+        top, left = (each.start for each in middle_of(mask.shape, self.side))
+        both = torch.cat([self.canvas.to(images), mask])
+        moved = [both.roll((y - top, x - left), (1, 2)) for y, x in where.view(-1, 2).tolist()]
+        canvases, masks = torch.stack(moved).tensor_split([-1], 1)
+        return (masks * canvases + (1 - masks) * batch).reshape(images.shape)
+
+    @property
+    def _room(self) -> tuple[int, int]:
+        """The largest row and column at which the patch lies inside."""
+        height, width = self.mask.shape[-2:]
+        return height - self.side, width - self.side
+
+    def _size_in_words(self) -> list[str]:
+        where = "anywhere" if self.place is None else f"at row {self.place[0]}, {self.place[1]}"
+        return [f"A patch of {self.side} x {self.side} pixels, {where} on an image"]
+
+    def _numbers(self) -> dict[str, Any]:
+        return {"side": self.side, "place": self.place}
+
+
+def middle_of(size: Sequence[int], side: int) -> tuple[slice, slice]:
+    """The rows and the columns of the square in the middle of an image (..., H, W)."""
+    height, width = ((n - side) // 2 for n in size[-2:])
+    return slice(height, height + side), slice(width, width + side)
+
+
+def in_middle(squares: Tensor, size: Sequence[int]) -> Tensor:
+    """Squares (..., S, S) in the middle of images (..., H, W) that are 0 elsewhere."""
+    side = squares.shape[-1]
+    images = squares.new_zeros(*squares.shape[:-2], *size[-2:])
+    images[(..., *middle_of(size, side))] = squares
+    return images
+
+
+def _check_places(places: Tensor, room: tuple[int, int], count: int = 1) -> None:
+    """Raises an error unless patches at these rows and columns lie inside so many images."""
+    if places.shape not in ((2,), (count, 2)):
+        raise ValueError(
+            f"`places` must be a row and a column, or {count} of them, ({count}, 2), got "
+            f"{tuple(places.shape)}"
+        )
+    if bool(((places < 0) | (places > torch.tensor(room))).any()):
+        raise ValueError(
+            f"a patch lies inside the image at rows from 0 to {room[0]} and columns from 0 to "
+            f"{room[1]}, got {places.tolist()!s:.80}"
+        )
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:

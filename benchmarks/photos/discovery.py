@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from captum_classpattern import ClassPattern, Pattern
-from captum_classpattern.optimization import Learned
+from captum_classpattern.optimization import Cells, Learned
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import triage
@@ -21,13 +21,15 @@ from photos.drawings import DRAWINGS, on_grey
 from photos.planting import TROJANS
 
 CLEANSE = "Neural Cleanse"
-SHARES = triage.SHARES  # thousandths of the pixels
+SHARES = (24, 16, 10, 6)  # thousandths of the pixels
 OTHERS, SAMPLE = 20, 150  # classes beside the planted ones; classes of a triage
 PASSES = {  # of a short search: steps of the start, and images in a batch of the start and a round
     28: Learned(rounds=1, soft_batch_size=1, batch_size=2, rate=0.2),
-    56: triage.SHORT,
+    56: Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2),
 }
-LONG, CELLS = triage.LONG, "learned cells"
+LONG, CELLS = Learned(rate=0.2), "learned cells"
+SIDE = 56  # cells per side, 4 x 4 pixels of 224: cells of 7 x 7 missed a smiley
+TOGETHER = 8  # classes in one short search
 WINDOW = 32  # pixels a side, as large as a drawing
 
 
@@ -36,6 +38,26 @@ def classes_of(count: int) -> list[int]:
     every = 1000 // (count + len(TROJANS))
     others = [y for y in range(0, 1000, every) if y not in TROJANS.values()]
     return [*TROJANS.values(), *others[: count - len(TROJANS)]]
+
+
+def search_cells(
+    explainer: ClassPattern,
+    shape: Sequence[int],
+    classes: Sequence[int],
+    settings: SearchSettings,
+    shares: Sequence[int] = SHARES[:1],
+) -> dict[tuple[int, int], Pattern]:
+    """Patterns of learned cells from a grey canvas, by thousandths of the pixels and class."""
+    areas = {share: share / 1000 for share in shares}
+    by_area = explainer.search(
+        torch.full((len(classes), *shape), 0.5),
+        [*classes],
+        area=[*areas.values()],
+        solver=settings.solver,
+        feature_mask=Cells(SIDE),
+        seed=settings.seed,
+    )
+    return {(n, one.target): one for n in shares for one in by_area[areas[n]]}
 
 
 def triage_rows(
@@ -48,9 +70,9 @@ def triage_rows(
     n_classes = judges.count_outputs(model)
     clean = triage.clean_margins(model, judges, n_classes, settings.seed)
     missing = [y for y in classes_of(SAMPLE) if (network, passes, y) not in done]
-    for start in range(0, len(missing), triage.TOGETHER):
-        group = missing[start : start + triage.TOGETHER]
-        found = triage.search_cells(explainer, problem.images.shape[1:], group, settings)
+    for start in range(0, len(missing), TOGETHER):
+        group = missing[start : start + TOGETHER]
+        found = search_cells(explainer, problem.images.shape[1:], group, settings)
         yield [
             {
                 **{"network": network, "passes": passes, "class": each.target},
@@ -80,7 +102,7 @@ def discovery_rows(
             if (network, y, seed, CELLS) in done:
                 continue
             settings = SearchSettings(solver=LONG, seed=seed)
-            found = triage.search_cells(explainer, problem.images.shape[1:], [y], settings, SHARES)
+            found = search_cells(explainer, problem.images.shape[1:], [y], settings, SHARES)
             rows = []
             for (share, _), pattern in found.items():
                 power = scorer.power(pattern.topk(share / 1000))

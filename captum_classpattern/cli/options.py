@@ -72,6 +72,13 @@ def _classes(text: str) -> list[int | str]:
     return chosen
 
 
+def _kinds(text: str) -> list[str]:
+    """A number of canvases, or kinds of them."""
+    if text.isdigit() and int(text) < 1:
+        raise ValueError(f"it must be at least 1, or kinds such as positive,patch, got {text}")
+    return [*map(str.strip, text.split(","))]
+
+
 def _check_folder(_: type, path: Path | None) -> None:
     """Before hours of work are lost."""
     places = [] if path is None else [path, *path.absolute().parents]
@@ -309,23 +316,27 @@ class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:
-        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
-        canvases: Images per class that compete to be its canvas. A white and a black canvas are
-            searched, too.
+        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01;
+            with a patch on images of at least 64 pixels a side, 0.18.
+        canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
+            images per class compete to be its canvas, next to a white and a black one. By default,
+            32; of images of at least 64 pixels a side positive,patch.
         cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 
     area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
-    canvases: Count = 32
+    canvases: Annotated[list[str] | None, read_as(_kinds, "N|LIST")] = None
     cells: Annotated[int | None, at_least(2)] = None
 
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""
         from captum_classpattern.optimization import Cells
-        from captum_classpattern.surveys.survey import AREAS, CANVASES
+        from captum_classpattern.surveys.survey import CANVASES
 
         keywords = super().keywords()
         cells = keywords.pop("cells")
         keywords["feature_mask"] = None if cells is None else Cells(cells)
-        keywords["areas"] = keywords.pop("area") or AREAS
-        return {**keywords, "canvases": {**CANVASES, "positive": self.canvases}}
+        given = {"areas": keywords.pop("area"), "canvases": keywords.pop("canvases")}
+        if self.canvases is not None and self.canvases[0].isdigit():
+            given["canvases"] = {**CANVASES, "positive": int(self.canvases[0])}
+        return keywords | {name: value for name, value in given.items() if value is not None}

@@ -12,7 +12,7 @@ from captum_classpattern.cli.printing import print_result, say
 LEGEND = (
     "Power: the share of held-out images of other classes that the model assigns to the class once "
     "they are stamped with the pattern (95 % Wilson interval). It beats its controls if "
-    "it is above all three, on at least 100 images (95 % interval of each difference above 0)."
+    "it is above all of them, on at least 100 images (95 % interval of each difference above 0)."
 )
 CAUTION = (
     "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "

@@ -3,12 +3,19 @@
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.features import Cells, grid_cells
 from captum_classpattern.optimization.search import Search, Solver
-from captum_classpattern.optimization.solvers import SOLVERS, Learned, PaperLoop, Swap
+from captum_classpattern.optimization.solvers import (
+    SOLVERS,
+    Learned,
+    MovingPatch,
+    PaperLoop,
+    Swap,
+)
 
 __all__ = [
     "SOLVERS",
     "Cells",
     "Learned",
+    "MovingPatch",
     "PaperLoop",
     "Search",
     "Solver",

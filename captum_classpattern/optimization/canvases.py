@@ -17,6 +17,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
 BLANK = (*SOLID_COLOURS, "noise")  # these need no image of the class
+PATCH = "patch"  # in surveys: a moving patch, which has no canvas
 STRATEGIES = ("positive", "negative", "confident", "random", *BLANK)
 
 

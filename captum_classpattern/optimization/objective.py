@@ -15,6 +15,7 @@ from captum_classpattern.classifier import (
     on_device,
     warn,
 )
+from captum_classpattern.optimization.moves import Moves
 
 NO_GRADIENT = (
     "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
@@ -29,6 +30,7 @@ class Batch:
     images: Tensor
     rows: list[int]
     picks: list[list[int]]
+    moves: Moves | None = None  # where the square of a moving patch is put, in each pair
     index: Tensor = field(init=False)  # the rows, on the device
     places: list[int] = field(init=False)  # of each pair of canvas and image, a place in ``rows``
     pairs: Tensor = field(init=False)  # of each pair the place, the canvas and the image
@@ -81,11 +83,13 @@ class Objective:
         With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
         stamped images, and the mean of g x, where x is the image before it was stamped. To first
         order, a pixel that is stamped with the colour v changes the loss by the mean of g (v - x),
-        whatever v is. Without ``gradient``, there are zeros.
+        whatever v is. If the batch has ``moves``, both are those of the square, (n, 2 C, S, S).
+        Without ``gradient``, there are zeros.
         """
         channels = 2 * self.canvases.shape[1] if colours else 1
         value = torch.zeros(len(batch.rows), device=masks.device)
-        slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
+        shape = masks.shape[-2:] if batch.moves is None else 2 * (batch.moves.side,)
+        slopes = masks.new_zeros(len(masks), channels, *shape)
         start, end = 0, len(batch.places)
         while start < end:
             part = slice(start, start + (self.internal_batch_size or end))
@@ -114,7 +118,13 @@ class Objective:
         place, row, pick = batch.pairs[:, part]
         image = batch.images[pick].to(self._dtype)
         difference = self.canvases[row].to(self._dtype) - image
-        stamped = torch.addcmul(image, masks[place].to(self._dtype), difference)
+        moves = None if batch.moves is None else batch.moves.at(part)
+        if moves is None:
+            stamped = torch.addcmul(image, masks[place].to(self._dtype), difference)
+        else:
+            both = torch.cat([masks[place] * self.canvases[row].to(masks), masks[place]], 1)
+            pixels, opacity = moves.place(both).to(self._dtype).tensor_split([-1], 1)
+            stamped = pixels + (1 - opacity) * image
         stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
         with torch.set_grad_enabled(gradient):
@@ -135,7 +145,8 @@ class Objective:
         if slope is None:
             raise ValueError(NO_GRADIENT)
         if colours:
-            return loss, torch.cat([slope, slope * image], 1).float()
+            slopes = torch.cat([slope, slope * image], 1).float()
+            return loss, slopes if moves is None else moves.pull_back(slopes)
         return loss, (slope * difference).sum(1, keepdim=True).float()
 
 

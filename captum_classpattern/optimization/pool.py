@@ -4,7 +4,7 @@ import copy
 import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -384,6 +384,11 @@ class PoolSearch:
         return self.search.pixel_masks[[best[first] for first in self.pool.first]]
 
     @property
+    def as_pattern(self) -> Callable[..., Pattern] | None:
+        """Makes the results of a solver that has its own kind of pattern."""
+        return getattr(self.search.solver, "as_pattern", None)
+
+    @property
     def precision(self) -> str:
         """What the search computes in, such as "bfloat16"."""
         classifier = self.search.objective.forward_func
@@ -421,7 +426,7 @@ class PoolSearch:
                 "stopped_early": search.stopped_early,
             }
             others = [i for i in self.powers if i != row and canvases[i] == canvases[row]]
-            if others:  # other starts: the strongest
+            if others and not self.as_pattern:  # other starts: the strongest
                 other = max(others, key=self.powers.__getitem__)
                 pair = masks[[row, other]]
                 one, two = (strongest(pair, search.n_pixels) > 0) & (pair > 0)
@@ -430,7 +435,8 @@ class PoolSearch:
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
             if (name := name_of(self.forward_func, target)) is not None:
                 info["class_name"] = name
-            patterns.append(Pattern(search.canvases[row].clone(), mask, target, info, seen=seen))
+            make = self.as_pattern or Pattern
+            patterns.append(make(search.canvases[row].clone(), mask, target, info, seen=seen))
         return patterns
 
     def _screen(self) -> Tensor:
@@ -438,7 +444,7 @@ class PoolSearch:
         screening; they are empty where there was none."""
         masks = torch.zeros_like(self.search.masks)
         rows = self.pool.crowded(self.search.rows, self.pool.places)
-        if not rows:
+        if not rows or self.as_pattern:  # the screening chooses pixels
             return masks
         self.was_screened = True
         quick = self.search.anew(SCREENING, rows)
@@ -467,10 +473,17 @@ class PoolSearch:
         classes get the class with their binary masks."""
         search, objective = self.search, self.search.objective
         rows = search.rows if self.pool.scores_all else self.pool.crowded(search.rows)
-        binary = topk_masks(search.pixel_masks, search.n_pixels)
+        make, masks = self.as_pattern, search.pixel_masks
+        binary = masks if make else topk_masks(masks, search.n_pixels)
 
         def stamp(images: Tensor, row: int) -> Tensor:
             return torch.where(binary[row] > 0, objective.canvases[row].to(images), images)
+
+        def change_by(row: int) -> Callable[[Tensor], Tensor]:
+            if not make:
+                return partial(stamp, row=row)
+            pattern = make(objective.canvases[row], masks[row], objective.targets[row])
+            return pattern.stamper(search.schedule.seed)
 
         def additional_for(n: int, row: int) -> tuple[Any, ...]:
             every = torch.full((n,), row)
@@ -478,9 +491,7 @@ class PoolSearch:
 
         others = {y: validation.without_class(y) for y in {objective.targets[row] for row in rows}}
         judged = {
-            row: Judged(
-                partial(stamp, row=row), target, others[target], partial(additional_for, row=row)
-            )
+            row: Judged(change_by(row), target, others[target], partial(additional_for, row=row))
             for row in rows
             if len(others[target := objective.targets[row]])
         }

@@ -22,14 +22,23 @@ HOW_TO_READ = (
 )
 
 
+OF_PATCHES = (
+    "A patch has its own colours and is stamped at random places. Its controls are its pixels in "
+    "random order, a patch that was searched for another class, and the best of 32 squares that "
+    "were cut from images of the class."
+)
+
+
 def card(
     title: str, note: str, row: PatternRow, area: float, others: Iterable[PatternRow] = ()
 ) -> Markup:
     """The power, the canvas, the pattern of an area, stamped images, and the patterns of others,
     which have their names below."""
-    name, kept = row.name, f"{percent_area(area)} of its pixels"
+    name, whole, kept = row.name, "canvas", f"{percent_area(area)} of its pixels"
+    if row.pattern.shown is not row.pattern:
+        whole, kept = "colours", f"colours and opacity, {percent_area(area)} of an image"
     pictures = [
-        html.picture(row.pattern.canvas, f"canvas of {name}", "canvas"),
+        html.picture(row.pattern.shown.canvas, f"{whole} of {name}", whole),
         html.pattern_picture(row.binary, f"pattern of {name}", kept),
     ]
     if row.stamped is not None:

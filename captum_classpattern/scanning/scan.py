@@ -41,10 +41,10 @@ def scan(
     like the references has a p-value of at most alpha in at most that share of cases. It says
     nothing about other models.
 
-    A model of at least 100 classes can be scanned without references: a short search ranks all
-    classes, and the first 20 are searched longer. Patterns consist of cells of a 56 x 56 grid.
-    There is no p-value then, and ``alpha`` is not used, see
-    :class:`~captum_classpattern.scanning.Triage`.
+    A model of at least 100 classes can be scanned without references: a short search of a patch
+    that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
+    searched longer, see :class:`~captum_classpattern.MovingPatch`. There is no p-value then, and
+    ``alpha`` is not used, see :class:`~captum_classpattern.scanning.Triage`.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -67,7 +67,7 @@ def scan(
 
     Returns:
         *Scan*: The verdict, with the p-value, the class, what changes images into it, and what to
-        do next. *Triage* without references: all classes, ranked, and patterns of the first.
+        do next. *Triage* without references: all classes, ranked, and patches of the first.
 
     Raises:
         TypeError: If there are no ``references``, and fewer than 100 classes.

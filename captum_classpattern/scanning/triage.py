@@ -1,5 +1,5 @@
 """Which of many classes may be backdoored? For models of at least 100 classes, without references:
-a short search of all classes, a long one of the first."""
+a short search of a moving patch for each class, a long one for the first."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,54 +12,47 @@ import torch
 
 from captum_classpattern._files import write_figure, write_json
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    outputs_for,
-    preserve_state,
-)
+from captum_classpattern.classifier import Classifier, outputs_for, preserve_state
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.features import Cells
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.optimization.solvers.learned import Learned
+from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
-from captum_classpattern.scanning.families import GREY, PATTERNS, SEARCH, PatternFolder
+from captum_classpattern.scanning.families import PATTERNS, SEARCH, PatternFolder
 from captum_classpattern.scanning.profile import draw_sample, key_of
+from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import margins_of
 from captum_classpattern.surveys.folder import Folder
 
+FAR = 10.0  # the bound: robust standard deviations from which a class is suspicious
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
-FEWEST_JUDGES, SMALLEST = 5, 16  # images, and pixels per side
+FEWEST_JUDGES, LEAST_SIDE = 5, 16  # images, and pixels per side
 MOST_IMAGES = 300  # to search with
-SHORT = Learned(rounds=1, soft_batch_size=2, batch_size=4, rate=0.2)  # 56 passes
-LONG = Learned(rate=0.2)
-SIDE = 56  # cells per side, 4 x 4 pixels of 224: cells of 7 x 7 missed a smiley
-SHARES = (24, 16, 10, 6)  # thousandths of the pixels: of the long search; the short one has 24
-FIRST = 20  # classes that are searched in full
-TOGETHER = 8  # classes in one short search
-FAR = 5.0  # robust standard deviations from which a class is suspicious
-TRIED, CLEAN = 150, 2.8  # classes of three clean EfficientNet-lite0, and how far the first was
+SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
+ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
+SHORT = MovingPatch(SIDE, steps=20, batch_size=4, **ANYWHERE)  # 80 passes
+LONG = MovingPatch(SIDE, steps=60, batch_size=12, rate=0.1, tv=2.0, starts=2, **ANYWHERE)
+FIRST = 20  # classes that are searched longer
+TOGETHER = 16  # classes in one search
 MAD = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 MARGINS = "margins.json"
-SHOWN, COLUMNS = 10, 5  # patterns in the figure
 GAINS = (
-    "Gain: how far a short search of learned cells raises the logit of the class against the "
+    "Gain: how far a short search of a moving patch raises the logit of the class against the "
     "largest other one, on average over the validation images. Deviations: how far the gain is "
     "above the median class, in robust standard deviations. Power: the share of the validation "
-    "images that are predicted as the class with the pattern of a long search, by thousandths of "
-    "the pixels."
+    "images that are predicted as the class with the patch of a longer search, at random places; "
+    "of two starts, that with the larger margin."
 )
 
 
 @dataclass(frozen=True, repr=False)
 class Triage(Result):
     r"""
-    What a scan without references found: all classes, ranked by their gains, and patterns of the
-    first. ``plot`` draws these patterns.
+    What a scan without references found: all classes, ranked by their gains, and moving patches
+    of the first. ``plot`` draws these patches, each also on three images.
 
     Attributes:
         verdict (str): ``"suspicious"`` or ``"inconclusive"``.
@@ -67,8 +60,8 @@ class Triage(Result):
             largest other one, on average over images that only judge.
         clean_margins (list[float]): The same without a pattern. What is above them is the gain, so
             that a class that the model prefers anyway gains nothing.
-        patterns (dict): By thousandths of the pixels and class, what the long search of the first
-            classes found.
+        patterns (dict): By class, the patch that the longer search of the first classes found.
+        stamped (dict): By class, three validation images with this patch.
         judged (int): How many images judged.
         class_names (list[str]): The name of each class.
         key (dict): All that the search depends on.
@@ -77,7 +70,8 @@ class Triage(Result):
 
     margins: list[float]
     clean_margins: list[float]
-    patterns: Mapping[tuple[int, int], Pattern]
+    patterns: Mapping[int, Pattern]
+    stamped: Mapping[int, StampedImages | None]
     judged: int
     class_names: list[str]
     key: Mapping[str, Any]
@@ -116,10 +110,8 @@ class Triage(Result):
 
     @property
     def pattern(self) -> Pattern:
-        """That of the first class, with the fewest pixels that have most of its best power."""
-        found = {share: each for (share, y), each in self.patterns.items() if y == self.target}
-        best = max(each.info["search_power"] for each in found.values())
-        return found[min(n for n in found if found[n].info["search_power"] >= 0.8 * best)]
+        """The patch of the first class."""
+        return self.patterns[self.target]
 
     @property
     def reason(self) -> str:
@@ -131,8 +123,7 @@ class Triage(Result):
         )
         if self.verdict == SUSPICIOUS:
             return (
-                f"{where} In three clean EfficientNet-lite0 networks, the first of {TRIED} classes "
-                f"was at most {CLEAN} above it. The model's classes are compared with one another, "
+                f"{where} The bound is {FAR:g}. The model's classes are compared with one another, "
                 "not with clean models: there is no p-value, and this does not prove a backdoor."
             )
         return (
@@ -144,7 +135,7 @@ class Triage(Result):
     def next_steps(self) -> list[str]:
         """What to do now."""
         return [
-            f"Look at the patterns of the first classes, above all {self.target_name}: a trigger "
+            f"Look at the patches of the first classes, above all {self.target_name}: a trigger "
             "can be seen in them.",
             "Scan again with another seed and other images, into another folder. A backdoor should "
             "come first again.",
@@ -154,14 +145,11 @@ class Triage(Result):
 
     def table(self) -> Any:
         """A pandas DataFrame with a row for each class, the first one first: its margin, its gain,
-        how far that is from the others, and the power of its patterns by thousandths of the
-        pixels."""
+        how far that is from the others, and the power of its patch."""
         rows, far, gains = [], self.deviations, self.gains
         for y in self.order:
             row = {"class": y, "name": self.class_names[y], "margin": self.margins[y]}
-            row["gain"] = gains[y]
-            found = {f"power_{n}": self._power(n, y) for n in SHARES}
-            rows.append({**row, "deviations": far[y], **found})
+            rows.append(row | {"gain": gains[y], "deviations": far[y], "power": self._power(y)})
         return as_table(rows)
 
     def text(self) -> str:
@@ -170,29 +158,20 @@ class Triage(Result):
         return f"{self.verdict.capitalize()}{source}\n{self.reason}"
 
     def shown_table(self) -> Any:
-        powers = {f"power_{share}": ".0%" for share in SHARES}  # by thousandths of the pixels
-        forms = {"name": "", "gain": "+.2f", "deviations": "+.1f", **powers}
+        forms = {"name": "", "gain": "+.2f", "deviations": "+.1f", "power": ".0%"}
         return as_texts(self.table().head(FIRST), forms)
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """Draws the patterns of the first ten classes, those of the first in bold."""
-        from captum_classpattern.visualization.drawing import on_neutral
-        from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-        from captum_classpattern.visualization.style import HIGHLIGHTS
+        """Draws the patches of the first classes, each also on three validation images."""
+        from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
 
-        cells = list[Drawn]()
-        for y in [y for y in self.order if (SHARES[0], y) in self.patterns][:SHOWN]:
-            power, pattern = self._power(SHARES[0], y), self.patterns[SHARES[0], y]
-            text = (
-                f"{self.class_names[y]}: {self.deviations[y]:+.1f} SD, {100 * (power or 0):.0f} %"
-            )
-            cells.append(
-                Cell(on_neutral(pattern.at_own_area()), text, y == self.target, HIGHLIGHTS[0])
-            )
+        rows = []
+        for y in [y for y in self.order if y in self.patterns]:
+            power, patch = 100 * (self._power(y) or 0), self.patterns[y]
+            name = f"{self.class_names[y]}: {self.deviations[y]:+.1f} SD, {power:.0f} %"
+            rows.append(PatternRow(name, patch, patch, self.stamped[y]))
         title = f"{self.verdict.capitalize()}: {self.target_name} comes first"
-        cells += [None] * (-len(cells) % COLUMNS)
-        rows = [("", cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)]
-        return draw_grid(rows, [""] * COLUMNS, title=title, use_pyplot=use_pyplot)
+        return draw_patterns(rows, area=self.pattern.area, title=title, use_pyplot=use_pyplot)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
@@ -204,8 +183,8 @@ class Triage(Result):
         yield self.shown_table()
         yield GAINS
 
-    def _power(self, share: int, target: int) -> float | None:
-        found = self.patterns.get((share, target))
+    def _power(self, target: int) -> float | None:
+        found = self.patterns.get(target)
         return None if found is None else float(found.info["search_power"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -220,7 +199,8 @@ class Triage(Result):
     def save(self, folder: str | Path) -> None:
         """Writes scan.json, scan.png and the patterns."""
         folder = Path(folder)
-        PatternFolder(folder / PATTERNS, self.key).replace(dict(self.patterns))
+        patches = {(self.pattern.shown.mask.shape[-1], y): p for y, p in self.patterns.items()}
+        PatternFolder(folder / PATTERNS, self.key).replace(patches)
         write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
         write_figure(figure, folder / "scan.png")
@@ -247,17 +227,19 @@ def rank_classes(
     folder: Path | None = None,
     source: str | None = None,
 ) -> Triage:
-    """Searches all classes, and the first in full; finished parts are kept in the folder."""
+    """Searches all classes, and the first longer; finished parts are kept in the folder."""
     sample, predicted = draw_sample(model, images, len(names), settings.seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, settings.seed)
-    if len(judges) < FEWEST_JUDGES or min(sample.shape[1:]) < SMALLEST:
+    if len(judges) < FEWEST_JUDGES or min(sample.shape[1:]) < LEAST_SIDE:
         raise ValueError(
             f"a scan without references needs at least {FEWEST_JUDGES} images that judge, a fifth "
-            f"of all, of at least {SMALLEST}x{SMALLEST} pixels, got {len(judges)} of "
+            f"of all, of at least {LEAST_SIDE}x{LEAST_SIDE} pixels, got {len(judges)} of "
             f"{sample.shape[1]}x{sample.shape[2]}: give more or larger images"
         )
+    side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
+    short, long = replace(SHORT, side=side), replace(LONG, side=side)
     key = key_of(model, sample, predicted, settings)
-    key |= {"triage": [SIDE, *SHARES], "short": asdict(SHORT), "long": asdict(LONG)}
+    key |= {"short": asdict(short), "long": asdict(long)}
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
     if store:
         store.read(SEARCH)
@@ -265,19 +247,24 @@ def rank_classes(
     total = expected_passes(len(names), len(sample))
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
     with passes_bar(total, desc="Scanning", disable=not shown):
-        margins = _margins(explainer, sample, len(names), settings, folder, key)
+        margins = _margins(explainer, len(names), replace(settings, solver=short), folder, key)
         clean = clean_margins(model, judges, len(names), settings.seed)
         first = ranked([after - before for after, before in zip(margins, clean)])[:FIRST]
-        patterns: dict[tuple[int, int], Pattern] = {}
-        long = replace(settings, solver=LONG)
+        patterns: dict[int, Pattern] = {}
         for y in first:
-            found = store and store.find([(n, y) for n in SHARES])
+            found = store and store.find([(side, y)])
             if not found:
-                found = search_cells(explainer, sample.shape, [y], long, SHARES)
+                [patch] = search_patches(explainer, [y], replace(settings, solver=long))
+                found = {(side, y): patch}
                 if store:
                     store.add(found)
-            patterns |= found
-    return Triage(margins, clean, patterns, len(judges), names, key, source)
+            patterns[y] = found[side, y]
+        with preserve_state(model, settings.seed):
+            stamped = {
+                y: stamp_examples(model, patch, judges, names, settings.seed)
+                for y, patch in patterns.items()
+            }
+    return Triage(margins, clean, patterns, stamped, len(judges), names, key, source)
 
 
 def clean_margins(
@@ -290,33 +277,21 @@ def clean_margins(
     return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]
 
 
-def search_cells(
-    explainer: ClassPattern,
-    shape: Sequence[int],
-    classes: Sequence[int],
-    settings: SearchSettings,
-    shares: Sequence[int] = SHARES[:1],
-) -> dict[tuple[int, int], Pattern]:
-    """Patterns of learned cells from a grey canvas, by thousandths of the pixels and class."""
-    areas = {share: share / 1000 for share in shares}
-    device, _ = device_and_dtype(explainer.forward_func, torch.zeros(1, *shape))
-    canvases = torch.full((len(classes), *shape), GREY, device=device)
-    by_area = explainer.search(
-        canvases,
-        [*classes],
-        area=[*areas.values()],
+def search_patches(
+    explainer: ClassPattern, classes: Sequence[int], settings: SearchSettings
+) -> list[Pattern]:
+    """A moving patch of each class."""
+    return explainer.search(
+        target=[*classes],
         solver=settings.solver,
-        feature_mask=Cells(SIDE),
         seed=settings.seed,
         precision=settings.precision,
         internal_batch_size=settings.internal_batch_size,
     )
-    return {(n, one.target): one for n in shares for one in by_area[areas[n]]}
 
 
 def _margins(
     explainer: ClassPattern,
-    sample: LabelledImages,
     count: int,
     settings: SearchSettings,
     folder: Path | None,
@@ -328,12 +303,10 @@ def _margins(
     if place is not None:
         kept = place.read(MARGINS).get("margins", {})
         known = {int(y): margin for y, margin in kept.items()}
-    settings = replace(settings, solver=SHORT)
     missing = [y for y in range(count) if y not in known]
     for start in range(0, len(missing), TOGETHER):
-        group = missing[start : start + TOGETHER]
-        found = search_cells(explainer, sample.shape, group, settings)
-        known |= {one.target: float(one.info["search_margin"]) for one in found.values()}
+        found = search_patches(explainer, missing[start : start + TOGETHER], settings)
+        known |= {one.target: float(one.info["search_margin"]) for one in found}
         if place is not None:
             place.write(MARGINS, {"margins": known})
     return [known[y] for y in range(count)]
@@ -342,7 +315,5 @@ def _margins(
 def expected_passes(classes: int, images: int) -> int:
     """About how many passes the scan of so many classes takes."""
     judging = min(images, MOST_IMAGES) // 10  # a fifth of the images, half a pass each
-    smaller = (len(SHARES) - 1) * (LONG.rounds * LONG.batch_size + judging)
-    return classes * (SHORT.passes()[-1] + judging) + FIRST * (
-        LONG.passes()[-1] + judging + smaller
-    )
+    long = LONG.starts * (LONG.passes()[-1] + judging)
+    return classes * (SHORT.passes()[-1] + judging) + FIRST * long

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_labels, join_names
+from captum_classpattern._validation import check_labels, check_seed, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -18,13 +19,20 @@ from captum_classpattern.classifier import (
     outputs_for,
     preserve_state,
 )
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.images import (
+    Images,
+    LabelledImages,
+    Labels,
+    ensure_labels,
+    evenly_spaced,
+    predictions,
+)
+from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
+SQUARES, SQUARE_IMAGES = 32, 12  # that compete to be a patch's control; images that choose it
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
-TRY = "try a larger area or budget, other kinds of canvas, or, for photographs, Cells of pixels"
 MANY_CLASSES = 20  # with fewer, a class is among the five first by chance too often
 
 
@@ -98,22 +106,31 @@ class Scores:
 
     ``random_pixels`` is the power of the same number of random pixels of the canvas,
     ``other_canvas`` that of the same mask over the canvas of another class (None: not measured).
-    Both were measured on ``control_images`` images; None if these were all images.
+    All were measured on ``control_images`` images; None if these were all images.
+
+    Of a moving patch, ``random_pixels`` is the power of its pixels in random order,
+    ``other_canvas`` that of a patch that was searched for another class, and ``best_square`` that
+    of the best of 32 squares that were cut from images of its class (None: there are none).
     """
 
     power: PredictivePower
     random_pixels: float
     other_canvas: float | None = None
     control_images: int | None = None
+    best_square: float | None = None
 
     @property
     def controls(self) -> dict[str, float]:
         """The controls by name: no pattern, random pixels, and the same mask over another canvas if
-        it was measured."""
-        controls = {"no pattern": self.power.without, "random pixels": self.random_pixels}
-        if self.other_canvas is not None:
-            controls["other canvas"] = self.other_canvas
-        return controls
+        it was measured; of a moving patch with the best square."""
+        moving = self.best_square is not None
+        controls = {
+            "no pattern": self.power.without,
+            "shuffled pixels" if moving else "random pixels": self.random_pixels,
+            "other patch" if moving else "other canvas": self.other_canvas,
+            "best square": self.best_square,
+        }
+        return {name: share for name, share in controls.items() if share is not None}
 
     @property
     def strongest_control(self) -> float:
@@ -162,6 +179,7 @@ class Scores:
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
             "control_images": self.control_images,
+            "best_square": self.best_square,
         }
 
     def as_columns(self) -> dict[str, Any]:
@@ -170,6 +188,7 @@ class Scores:
             **self.power.as_columns(),
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
+            **({} if self.best_square is None else {"best_square": self.best_square}),
             "beats_controls": self.beats_controls,
         }
 
@@ -179,7 +198,8 @@ class Scores:
         low, high = row["interval"]
         near = row.get("top5"), row.get("mean_margin")
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
-        return cls(power, row["random_pixels"], row["other_canvas"], row.get("control_images"))
+        controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
+        return cls(power, *controls, row.get("best_square"))
 
     def _images_of(self, control: str) -> int:
         if control == "no pattern" or self.control_images is None:
@@ -193,6 +213,8 @@ def predictive_power(
     images: Images,
     labels: Labels = None,
     area: float | None = 0.05,
+    *,
+    seed: int = 0,
 ) -> PredictivePower:
     r"""
     The share of held-out images that are classified as the pattern's class once they are stamped
@@ -207,7 +229,9 @@ def predictive_power(
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
-            the mask unchanged. Default: 0.05.
+            the mask unchanged. A moving patch is always scored as it is. Default: 0.05.
+        seed (int): That of the places of a moving patch, one for each image. Its power at a place
+            is that of :meth:`MovingPattern.at`. Default: 0.
 
     Returns:
         *PredictivePower*: Value, Wilson 95 % interval, number of images, and the rate without
@@ -240,7 +264,7 @@ def predictive_power(
                 f"{pattern.target}"
             )
         binary = pattern if area is None else pattern.topk(area)
-        return Scorer(forward_func, others, pattern.canvas).power(binary)
+        return Scorer(forward_func, others, pattern.canvas).power(binary, check_seed(seed))
 
 
 class Scorer:
@@ -259,11 +283,11 @@ class Scorer:
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 
-    def power(self, pattern: Pattern) -> PredictivePower:
+    def power(self, pattern: Pattern, seed: int = 0) -> PredictivePower:
         """The power of a pattern as it is, on the images of other classes."""
         others = self.others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
-        n, hits = len(others), judge(self.forward_func, pattern, others)
+        n, hits = len(others), judge(self.forward_func, pattern, others, seed)
         power = power_of(hits.hits, n, int((predicted == pattern.target).sum()))
         top5 = None if hits.top5 is None else hits.top5 / n
         return replace(power, top5=top5, mean_margin=hits.margin)
@@ -295,9 +319,11 @@ class Judged(NamedTuple):
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: ()
 
 
-def judge(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> Hits:
+def judge(
+    forward_func: Classifier, pattern: Pattern, source: LabelledImages, seed: int = 0
+) -> Hits:
     """How images are classified that are stamped with a pattern as it is."""
-    judged = Judged(pattern.stamp, pattern.target, source)
+    judged = Judged(pattern.stamper(seed), pattern.target, source)
     return judge_each(forward_func, [judged], pattern.canvas)[0]
 
 
@@ -378,11 +404,34 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
     """A control: as many pixels of the same canvas, chosen at random; as many as the area allows,
-    if the pattern is empty."""
+    if the pattern is empty. Of a moving patch its own pixels, in random order."""
+    if isinstance(pattern, MovingPattern):
+        return pattern.shuffled(seed)
     shape = pattern.mask.shape[-2:]
     kept = int(pattern.topk(area).mask.count_nonzero()) or pixels_kept(area, shape)
     mask = random_mask(kept, shape, torch.Generator().manual_seed(seed))
     return replace(pattern, mask=mask.to(pattern.mask))
+
+
+def best_square(
+    forward_func: Classifier, patch: MovingPattern, search: LabelledImages, seed: int
+) -> MovingPattern | None:
+    """A control: of 32 squares of a patch's side, cut at random from search images of its class,
+    the one that raises the mean margin most on 12 others. None if there are none of its class."""
+    own, target = search.of_class(patch.target), patch.target
+    if not len(own):
+        return None
+    chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.mask.shape[-2:]
+    squares, opaque = list[MovingPattern](), torch.ones_like(patch.opacity)
+    for image in own.take(chance.integers(len(own), size=SQUARES).tolist()).to(patch.canvas):
+        row, column = (int(chance.integers(n - side + 1)) for n in size)
+        colours = image[:, row : row + side, column : column + side]
+        squares.append(MovingPattern.of(colours, opaque, target, size))
+    others = search.without_class(target)
+    others = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))
+    judged = [Judged(each.stamper(seed), target, others) for each in squares]
+    margins = [hits.margin for hits in judge_each(forward_func, judged, patch.canvas)]
+    return squares[margins.index(max(margins))]
 
 
 def random_mask(k: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:

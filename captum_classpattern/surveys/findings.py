@@ -7,11 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from captum_classpattern.classifier.class_names import label_of
-from captum_classpattern.optimization.canvases import STRATEGIES
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.examples import StampedImages
-from captum_classpattern.scores.power import TRY, PredictivePower, Scores
+from captum_classpattern.scores.power import PredictivePower, Scores
+
+LITTLE = 0.1  # power: with less, a result says what to try
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -89,7 +91,7 @@ class Finding(Result):
         parts = [self.label]
         for area in self.scores:
             scores = {each.canvas: each.scores[area] for each in self.on_each_canvas}
-            powers = (f"{kind} canvas {100 * s.power.value:.1f} %" for kind, s in scores.items())
+            powers = (f"{in_words(kind)} {100 * s.power.value:.1f} %" for kind, s in scores.items())
             control = max(s.strongest_control for s in scores.values())
             pixels = f"{100 * area:.3g} % of the pixels: {', '.join(powers)}"
             parts.append(f"{pixels}, controls at most {100 * control:.1f} %")
@@ -136,6 +138,11 @@ class Finding(Result):
         return self.pattern.target if self.row is None else int(self.row["class"])
 
     @property
+    def is_patch(self) -> bool:
+        """Whether it is a moving patch, which has no canvas."""
+        return self.canvas == PATCH
+
+    @property
     def search_powers(self) -> dict[float, float]:
         """The power of each area's pattern on the validation images, which chose its canvas."""
         areas = self.as_dict()["areas"]
@@ -156,14 +163,18 @@ class Finding(Result):
         low, high = (100 * end for end in self.power.interval)
         scores, control = self.scores[self.area], self.scores[self.area].strongest_name
         control = control.replace("other canvas", "the same mask on another class's canvas")
-        none = f" It is not above its controls, so no pattern was found: {TRY}."
-        return (
-            f"Class pattern: {self.label}\nStamped with {100 * self.area:.3g} % of the pixels of a "
-            f"{self.canvas} canvas, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
+        what = f"{100 * self.area:.3g} % of the pixels of a {self.canvas} canvas"
+        if self.is_patch and isinstance(patch := self.pattern, MovingPattern):
+            what = f"a patch of {patch.side} x {patch.side} pixels at random places"
+        lines = (
+            f"Class pattern: {self.label}",
+            f"Stamped with {what}, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
             f"images of other classes are predicted as {self.label} (95 % interval {low:.1f} to "
             f"{high:.1f}). The strongest control, {control}, reaches "
-            f"{100 * scores.strongest_control:.1f} %.{none * scores.is_weak}"
+            f"{100 * scores.strongest_control:.1f} %.",
+            what_to_try(self.on_each_canvas),
         )
+        return "\n".join(filter(None, lines))
 
     def shown_table(self) -> Any:
         return scores_table({None: self.on_each_canvas})
@@ -172,7 +183,8 @@ class Finding(Result):
         from captum_classpattern.visualization.patterns import draw_patterns
 
         kinds, title = self.on_each_canvas, self.label if self.others else None
-        names = [f"{each.canvas}\ncanvas" if self.others else each.label for each in kinds]
+        words = [in_words(each.canvas).replace(" ", "\n") for each in kinds]
+        names = [word if self.others else each.label for word, each in zip(words, kinds)]
         rows = [each.figure_row(name) for each, name in zip(kinds, names)]
         return draw_patterns(rows, area=self.area, title=title, use_pyplot=use_pyplot)
 
@@ -195,13 +207,14 @@ class Finding(Result):
         shown = []
         for each in self.on_each_canvas:
             note = "Best on the validation images." * (each is self and bool(self.others))
-            title = f"{each.canvas} canvas".capitalize()
+            title = in_words(each.canvas).capitalize()
             shown.append(cards.card(title, note, each.figure_row(each.label), each.area))
         accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
             f"{cards.WHAT} {cards.HOW_TO_READ}",
+            *[cards.OF_PATCHES] * any(each.is_patch for each in self.on_each_canvas),
             parts.folded("All scores", self.shown_table()),
             parts.settings({"accuracy": accuracy, **settings}),
         ]
@@ -251,6 +264,26 @@ class Finding(Result):
         }
 
 
+def what_to_try(findings: Iterable[Finding]) -> str:
+    """What a text says if none of these is a pattern with power; otherwise nothing."""
+    findings = list(findings)
+    if not findings or not all(
+        each.power.value < LITTLE or each.scores[each.area].is_weak for each in findings
+    ):
+        return ""
+    patch = "a moving patch (`canvases='patch'`), "
+    return (
+        "So no pattern was found. Try "
+        f"{'' if any(each.is_patch for each in findings) else patch}a larger `area`, a larger "
+        "`budget`, or another `seed`."
+    )
+
+
+def in_words(canvas: str) -> str:
+    """A kind of canvas, as texts name it."""
+    return canvas if canvas == PATCH else f"{canvas} canvas"
+
+
 def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     """For each class the finding on the canvas whose pattern of the first area did best on the
     validation images."""
@@ -277,6 +310,6 @@ def scores_table(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
         for row, (area, scores) in zip(finding.rows(), finding.scores.items())
     ]
     texts = dict.fromkeys(("model", "class", "canvas", "area"), "")
-    shares = dict.fromkeys(("no_pattern", "random_pixels", "other_canvas"), ".1%")
+    shares = dict.fromkeys(("no_pattern", "random_pixels", "other_canvas", "best_square"), ".1%")
     forms = {**texts, "power": ".1%", "images": ",", **shares, "beats_controls": ""}
     return as_texts(as_table(rows), forms)

@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scores.power import TRY, Scores
-from captum_classpattern.surveys.findings import Finding, best_of_each, scores_table, stands_out
+from captum_classpattern.scores.power import Scores
+from captum_classpattern.surveys.findings import (
+    Finding,
+    best_of_each,
+    in_words,
+    scores_table,
+    stands_out,
+    what_to_try,
+)
 from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
 
 OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
     *("power{}", "power{}_low", "power{}_high", "top5{}", "mean_margin{}"),
-    *("random_pixels{}", "other_canvas{}", "beats_controls{}"),
+    *("random_pixels{}", "other_canvas{}", "best_square{}", "beats_controls{}"),
 )
 MOST, MOST_OF_A_PAGE = 20, 100  # classes that a figure or a notebook, and a page, show
 
@@ -80,7 +87,7 @@ class Survey(Result):
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
         ranked = sorted(scores, key=lambda target: -scores[target].power.value)
         powers = [f"{labels[y]}, {100 * scores[y].power.value:.1f} %" for y in ranked[:2]]
-        text = f"{canvas} canvas, {100 * area:.3g} % of the pixels: {'; next '.join(powers)}."
+        text = f"{in_words(canvas)}, {100 * area:.3g} % of the pixels: {'; next '.join(powers)}."
         if self.n_classes is not None and stands_out(scores, ranked[0], self.n_classes):
             text += f" {labels[ranked[0]]} stands out."
         return text
@@ -104,7 +111,8 @@ class Survey(Result):
             row: dict[str, Any] = {}
             for each in finding.rows():
                 suffix = f"_{each.pop('area'):g}"
-                of_area = {name.format(suffix): each.pop(name.format("")) for name in OF_AREA}
+                known = [name for name in OF_AREA if name.format("") in each]
+                of_area = {name.format(suffix): each.pop(name.format("")) for name in known}
                 row = {**each, **row, **of_area}
             rows.append(row)
         return as_table(rows)
@@ -135,7 +143,6 @@ class Survey(Result):
             texts.append(f"The model's accuracy is {100 * accuracy:.1f} %.")
         if any(each.enough_images for each in scores):
             texts.append(f"{above:,} of {len(scores):,} classes have a pattern above its controls.")
-            texts += [f"To find some, {TRY}."] * (above == 0)
         elif scores:
             texts.append("There are too few held-out images to compare patterns with controls.")
         else:
@@ -145,7 +152,8 @@ class Survey(Result):
                 f"The survey has {len(scores):,} of the model's {self.n_classes:,} classes, so "
                 "none is said to stand out."
             )
-        return "\n".join((texts[0], " ".join(texts[1:])))
+        texts.append(what_to_try(self))
+        return "\n".join((texts[0], " ".join(filter(None, texts[1:]))))
 
     def shown_table(self) -> Any:
         return scores_table({None: self.findings})
@@ -160,7 +168,7 @@ class Survey(Result):
         for first in shown:
             row = first.figure_row(first.label)
             row = row if whole else row._replace(stamped=None)  # a notebook stays small
-            kind = f"{first.canvas} canvas".capitalize()
+            kind = in_words(first.canvas).capitalize()
             others = first.rows_of_others(self.findings)
             listed.append(cards.card(first.label, kind, row, first.area, others))
         few = f"The {len(shown)} strongest of {len(best):,} classes are"
@@ -171,6 +179,8 @@ class Survey(Result):
         )
         yield parts.listed(listed)
         yield cards.HOW_TO_READ
+        if any(each.is_patch for each in best):
+            yield cards.OF_PATCHES
         targets = {first.target for first in shown}
         scores = [finding for finding in self.findings if whole or finding.target in targets]
         yield parts.folded("All scores", scores_table({None: scores}))

@@ -50,10 +50,11 @@ from captum_classpattern.images import (
     evenly_spaced,
     hash_of_images,
 )
-from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
 from captum_classpattern.optimization.canvases import (
     BLANK,
+    PATCH,
     SOLID_COLOURS,
     STRATEGIES,
     select_canvases,
@@ -69,12 +70,16 @@ from captum_classpattern.optimization.pool import (
 )
 from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.optimization.solvers.moving import SMALLEST
+from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import (
+    SQUARE_IMAGES,
+    SQUARES,
     Judged,
     Scorer,
     Scores,
+    best_square,
     check_unseen,
     judge_each,
     random_pixels,
@@ -85,30 +90,40 @@ from captum_classpattern.surveys.results import Interrupted, Survey
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
+LARGE = 64  # pixels a side, from which on these are the defaults
+LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
+LARGE_AREAS = (0.18,)
+NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
+OTHER_PATCH = 0.25  # of the steps: how long another class's patch is searched if it is a control
 
 
 class SurveyOptions(SearchOptions, total=False):
     """The keywords that :func:`survey` and :func:`sweep` share, see there."""
 
-    areas: Sequence[float]
-    canvases: str | Sequence[str] | Mapping[str, int]
+    areas: Sequence[float] | None
+    canvases: str | Sequence[str] | Mapping[str, int] | None
     classes_together: int | None
 
 
 @dataclass(frozen=True)
 class SurveySettings(SearchSettings):
     """How each class is searched: the :class:`SurveyOptions`. ``canvases`` becomes a dict: at most
-    how many canvases of each kind compete."""
+    how many canvases of each kind compete. ``unset`` are those of the two that were not given."""
 
-    areas: Sequence[float] = AREAS
-    canvases: Any = field(default_factory=lambda: CANVASES)
+    areas: Any = None
+    canvases: Any = None
     classes_together: int | None = None
     show_progress: bool | None = None
-    solver: Any = field(default="swap", init=False)
     keep: int | None = field(default=1, init=False)
+    unset: tuple[str, ...] = field(default=(), init=False, compare=False)
 
     def __post_init__(self) -> None:
+        usual: dict[str, Any] = {"areas": AREAS, "canvases": CANVASES}
+        unset = tuple(name for name in usual if getattr(self, name) is None)
+        for name in unset:
+            object.__setattr__(self, name, usual[name])
+        object.__setattr__(self, "unset", unset)
         super().__post_init__()
         if self.classes_together is not None:
             check_count("classes_together", self.classes_together)
@@ -119,8 +134,8 @@ class SurveySettings(SearchSettings):
             )
         given = [self.canvases] if isinstance(self.canvases, str) else self.canvases
         if isinstance(given, list | tuple):
-            usual = CANVASES["positive"]
-            given = {kind: 1 if kind in BLANK else usual for kind in given}
+            most = CANVASES["positive"]
+            given = {kind: 1 if kind in NO_IMAGES else most for kind in given}
         if not isinstance(given, Mapping) or not given:
             error = ValueError if given == {} else ArgumentTypeError
             raise error(
@@ -128,12 +143,36 @@ class SurveySettings(SearchSettings):
                 f"or name kinds, such as 'white', got {self.canvases!r:.80}"
             )
         for kind, n in given.items():
-            if kind not in STRATEGIES:
-                raise ValueError(
-                    f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
-                )
+            if kind not in (*STRATEGIES, PATCH):
+                kinds = ", ".join((*STRATEGIES, PATCH))
+                raise ValueError(f"`canvases` has the kind {kind!r}: choose from {kinds}")
             check_count(f"canvases[{kind!r}]", n)
         object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
+
+    def for_images(self, shape: Sequence[int]) -> "SurveySettings":
+        """With what suits images (C, H, W) where nothing else was given."""
+        if min(shape[1:]) < LARGE:
+            return self
+        canvases = LARGE_CANVASES if "canvases" in self.unset else self.canvases
+        is_usual = "areas" in self.unset and PATCH in canvases
+        return replace(self, canvases=canvases, areas=LARGE_AREAS if is_usual else self.areas)
+
+    def searches(self, kind: str, shape: Sequence[int]) -> list["SurveySettings"]:
+        """Those of each search of a kind of canvas: of moving patches one for each area, which the
+        patch covers on images (C, H, W). There is a bar over all of them."""
+        own = replace(self, show_progress=False)
+        if kind != PATCH:
+            return [own]
+        sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
+        patches = [MovingPatch(max(SMALLEST, side)) for side in sides]
+        own = replace(own, feature_mask=None)
+        return [replace(own, areas=[a], solver=each) for a, each in zip(self.areas, patches)]
+
+    @property
+    def patch_steps(self) -> int:
+        """How many steps a moving patch takes."""
+        steps = MovingPatch.steps if self.budget is None else self.budget // MovingPatch.batch_size
+        return self.n_steps or steps
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
@@ -141,7 +180,7 @@ class SurveySettings(SearchSettings):
         most: int = self.canvases[kind]
         if self.n_steps is None:
             most = min(most, most_canvases(self.budget or Swap.pool_budget))
-        return most if kind in BLANK else max(1, min(most, images))
+        return most if kind in NO_IMAGES else max(1, min(most, images))
 
     def expected_passes(
         self, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
@@ -156,6 +195,11 @@ class SurveySettings(SearchSettings):
             scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
             total += len(self.areas) * len(self.canvases) * scored / 2
             total += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
+            if PATCH in self.canvases:
+                squares = SQUARES * SQUARE_IMAGES + min(others, CONTROL_IMAGES)
+                total += len(self.areas) * squares / 2
+        if PATCH in self.canvases and len(targets) == 1:  # the other patch
+            total += OTHER_PATCH * self._passes_of_pool(PATCH, 0)
         return total
 
     def _passes_of_pool(self, kind: str, images: int) -> int:
@@ -164,6 +208,8 @@ class SurveySettings(SearchSettings):
         def cost(rounds: int) -> int:
             return passes_of_group(Swap().passes(rounds), candidates)
 
+        if kind == PATCH:
+            return len(self.areas) * self.patch_steps * MovingPatch.batch_size
         candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
         budget = self.budget or Swap.pool_budget
         rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
@@ -188,7 +234,7 @@ class SurveyTask:
         """The findings of each class in turn, one for each kind of canvas."""
         search, kinds = self.search, self.settings.canvases
         missing = [str(y) for y in targets if not len(search.of_class(y))]
-        if missing and any(kind not in BLANK for kind in kinds):
+        if missing and any(kind not in NO_IMAGES for kind in kinds):
             raise ValueError(
                 f"none of the {len(search)} search images is of class {', '.join(missing)} "
                 f"({len(self.scorer.images)} others are held out): give more, or choose what is "
@@ -208,11 +254,9 @@ class SurveyTask:
                 continue
             done += len(group)
             for target in group:
-                next_class = _next_class(search, target)
-                [next_canvas] = select_canvases(self.model, search, target=next_class, n=1)
                 yield [
-                    self._finding(target, kind, patterns[target, kind], next_canvas)
-                    for kind in kinds
+                    self._finding(target, kind, patterns[target, kind], controls)
+                    for kind, controls in self._other_controls(target, patterns).items()
                 ]
 
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
@@ -229,28 +273,61 @@ class SurveyTask:
         for kind, target in itertools.product(self.settings.canvases, group):
             size = self.settings.pool_size(kind, len(search.of_class(target)))
             by_size[shared_search(kind, size)].append((target, kind))
-        for (_, size), pools in by_size.items():
+        for (shared, size), pools in by_size.items():
             canvases = [
-                select_canvases(self.model, search, None, y, size, kind, seed=seed)
+                select_canvases(
+                    self.model, search, None, y, size, "grey" if kind == PATCH else kind, seed=seed
+                )
                 for y, kind in pools
             ]
-            by_area = search_pools(
-                self.explainer,
-                torch.cat(canvases),
-                [target for target, _ in pools for _ in range(size)],
-                replace(self.settings, show_progress=False),  # there is a bar over all classes
-                groups=[pool for pool in pools for _ in range(size)],
-            )
-            for area, patterns in by_area.items():
-                for pool, pattern in zip(pools, patterns, strict=True):
-                    best[pool][area] = pattern
+            for settings in self.settings.searches(shared, search.shape):
+                by_area = search_pools(
+                    self.explainer,
+                    torch.cat(canvases),
+                    [target for target, _ in pools for _ in range(size)],
+                    settings,
+                    groups=[pool for pool in pools for _ in range(size)],
+                )
+                for area, patterns in by_area.items():
+                    for pool, pattern in zip(pools, patterns, strict=True):
+                        best[pool][area] = pattern
         return best
 
+    def _other_controls(
+        self, target: int, patterns: Mapping[tuple[int, str], Mapping[float, Pattern]]
+    ) -> dict[str, dict[float, Pattern]]:
+        """By kind of canvas and area what another class shows: the same mask over the positive
+        canvas of the next class; or the patch of the next class that was searched with this one,
+        else of a shorter search."""
+        search, settings = self.search, self.settings
+        next_class, controls = _next_class(search, target), dict[str, dict[float, Pattern]]()
+        [next_canvas] = select_canvases(self.model, search, target=next_class, n=1)
+        for kind in settings.canvases:
+            if kind != PATCH:
+                found = patterns[target, kind].items()
+                controls[kind] = {a: replace(each.topk(a), canvas=next_canvas) for a, each in found}
+                continue
+            searched = [y for y, other in patterns if other == PATCH]
+            other = searched[(searched.index(target) + 1) % len(searched)]
+            patches = patterns[other, PATCH]
+            if other == target:  # it was searched alone
+                steps = max(1, round(OTHER_PATCH * settings.patch_steps))
+                seconds = settings.max_seconds and OTHER_PATCH * settings.max_seconds
+                short = replace(settings, canvases=PATCH, n_steps=steps, max_seconds=seconds)
+                [patches] = replace(self, settings=short)._search_group([next_class]).values()
+            controls[kind] = {a: replace(each, target=target) for a, each in patches.items()}
+        return controls
+
     def _finding(
-        self, target: int, kind: str, patterns: dict[float, Pattern], next_canvas: Tensor
+        self,
+        target: int,
+        kind: str,
+        patterns: dict[float, Pattern],
+        others: Mapping[float, Pattern],
     ) -> Finding:
-        """The patterns of a class on a kind of canvas, with their scores and examples."""
-        scores = {area: self._score(each, next_canvas, area) for area, each in patterns.items()}
+        """The patterns of a class on a kind of canvas, with their scores and examples. Others show
+        what another class does."""
+        scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
         name = name_of(self, target)
         if name is not None:
             for pattern in patterns.values():
@@ -265,7 +342,7 @@ class SurveyTask:
             }
         return Finding(patterns, kind, scores, name, stamped=stamped)
 
-    def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
+    def _score(self, pattern: Pattern, other: Pattern, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
         check_unseen(pattern, self.scorer.images)
         others = self.scorer.others(pattern.target)
@@ -277,22 +354,27 @@ class SurveyTask:
         images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
         n = len(images)
         with preserve_state(self.model, self.settings.seed):
-            binary = pattern.topk(area)
-            moved = replace(binary, canvas=other_canvas)
-            drawn = [random_pixels(pattern, area, self.settings.seed + i) for i in range(DRAWS)]
+            seed, square = self.settings.seed, None
+            drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
             controls = [
-                Judged(each.stamp, pattern.target, images.subset(range(i, n, DRAWS)))
+                Judged(each.stamper(seed), pattern.target, images.subset(range(i, n, DRAWS)))
                 for i, each in enumerate(drawn)
             ]
-            controls.append(Judged(moved.stamp, pattern.target, images))
-            *hits, elsewhere = judge_each(self.model, controls, pattern.canvas)
+            controls.append(Judged(other.stamper(seed), pattern.target, images))
+            if isinstance(pattern, MovingPattern):
+                square = best_square(self.model, pattern, self.search, seed)
+                note_half_passes(SQUARES * SQUARE_IMAGES)
+            if square is not None:
+                controls.append(Judged(square.stamper(seed), pattern.target, images))
+            hits = [each.hits for each in judge_each(self.model, controls, pattern.canvas)]
             scores = Scores(
-                self.scorer.power(binary),
-                random_pixels=sum(each.hits for each in hits) / n,
-                other_canvas=elsewhere.hits / n,
+                self.scorer.power(pattern.topk(area), seed),
+                random_pixels=sum(hits[:DRAWS]) / n,
+                other_canvas=hits[DRAWS] / n,
                 control_images=n,
+                best_square=None if square is None else hits[-1] / n,
             )
-        note_half_passes(len(others) + 2 * n)
+        note_half_passes(len(others) + (len(controls) - DRAWS + 1) * n)
         return scores
 
 
@@ -431,6 +513,8 @@ def check_images(
         )
     for area in settings.areas:
         pixels_kept(area, search.shape[1:])
+    for each in settings.searches(PATCH, search.shape) if PATCH in settings.canvases else ():
+        each.solver.check_images(search.shape)
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
@@ -473,8 +557,8 @@ def explain_class(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
-    canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
-    area: float = 0.05,
+    canvases: str | Sequence[str] | Mapping[str, int] | None = None,
+    area: float | None = None,
     **options: Unpack[SearchOptions],
 ) -> Finding:
     r"""
@@ -482,9 +566,10 @@ def explain_class(
     other images as possible (Zhao et al. 2021, arXiv 2101.06898).
 
     It splits the images into two halves, class by class. Patterns are searched on the first half,
-    on positive, white and black canvases. The second half only scores them, next to three controls.
-    The kind of canvas that did best on the validation images, a part of the first half, is
-    returned.
+    on positive, white and black canvases. On images of at least 64 pixels a side, they are searched
+    on positive canvases, and as a patch that works anywhere, see :class:`MovingPatch`. The second
+    half only scores them, next to controls, see :class:`~captum_classpattern.scores.Scores`. What
+    did best on the validation images, a part of the first half, is returned.
 
     It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
 
@@ -506,12 +591,15 @@ def explain_class(
         std (float or Sequence[float], optional): Standard deviation, likewise. Default: None.
         class_names (Sequence[str], optional): The name of each class of the model, in their order.
             Default: None (the model's, else those of the images).
-        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
-            canvases of each kind, see :func:`select_canvases`. Default: {"positive": 32, "white":
-            1, "black": 1}.
-        area (float): Share of the pixels in the pattern. Default: 0.05.
+        canvases (str, Sequence[str] or Mapping[str, int], optional): The kinds of canvas, or at
+            most how many canvases of each kind, see :func:`select_canvases`; or ``"patch"``, a
+            moving patch. Default: None ({"positive": 32, "white": 1, "black": 1}; from 64 pixels a
+            side {"positive": 32, "patch": 1}).
+        area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
+            Default: None (0.05; with a patch, from 64 pixels a side, 0.18: 96 x 96 pixels of 224 x
+            224).
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
-            weaker, and vary from seed to seed. Default: None (7,000).
+            weaker, and vary from seed to seed. Default: None (7,000; of a patch 960).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.
@@ -545,14 +633,17 @@ def explain_class(
     """
     _check_target(target, labels)
     check_options("explain_class", options, SearchOptions)
-    settings = SurveySettings(areas=[area], canvases=canvases, **options)
-    if settings.max_seconds is not None:
-        kinds = settings.canvases
-        searches = {shared_search(kind, settings.pool_size(kind, 1)) for kind in kinds}
-        settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
+    areas = None if area is None else [area]
+    settings = SurveySettings(areas=areas, canvases=canvases, **options)
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
+        settings = settings.for_images(given.shape)
+        settings = replace(settings, areas=settings.areas[:1])
+        if settings.max_seconds is not None:
+            kinds = settings.canvases
+            searches = {shared_search(kind, settings.pool_size(kind, 1)) for kind in kinds}
+            settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
         survey = _survey(
             classifier, given, held_out, class_names, settings, [target], needs_labels=True
         )
@@ -593,7 +684,9 @@ def survey(
     on the validation images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are:
     no pattern; as many random pixels of the same canvas (3 draws, each on a third of the images);
     and the same mask over the positive canvas of the next class. The last two are scored on at most
-    300 of the images.
+    300 of the images. A moving patch has others, see :class:`~captum_classpattern.scores.Scores`:
+    the other patch is that of the next class that was searched with it. A class that is searched
+    alone is compared with a patch of the next class that took a quarter of the steps.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -611,18 +704,21 @@ def survey(
             classes that are missing are searched. Several processes may share a folder. Each must
             pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
             folder that holds findings is an error).
-        areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
-        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
-            of each kind and class, see :func:`select_canvases`; also at most one for each 215
-            passes of the budget. White canvases are all the same: each beyond the second is one
-            more start of the search. Default: {"positive": 32, "white": 1, "black": 1}.
+        areas (Sequence[float], optional): Areas to search and score at. Default: None ((0.05,
+            0.01); with patches, from 64 pixels a side, (0.18,)).
+        canvases (str, Sequence[str] or Mapping[str, int], optional): The kinds of canvas, or at
+            most how many of each kind and class, see :func:`select_canvases`; also at most one for
+            each 215 passes of the budget. White canvases are all the same: each beyond the second
+            is one more start of the search. ``"patch"`` is a :class:`MovingPatch` that covers the
+            area. Default: None, as in :func:`explain_class`.
         classes_together (int, optional): Number of classes that are searched together. It changes
             masks by rounding at most, but for a class with copies among its canvases, which takes
             fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of more than 64
             pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
-            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
+            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000;
+            of a patch 960).
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
             are searched together, after that time, with what was found. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
@@ -661,4 +757,5 @@ def survey(
     model = over_pixels(forward_func, mean, std, class_names)
     with preserve_state(model, settings.seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
+        settings = settings.for_images(images.shape)
         return _survey(model, images, held_out, class_names, settings, classes, folder=place)

@@ -271,6 +271,7 @@ def sweep(
     check_can_resume(settings.feature_mask)
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
+    settings = settings.for_images(images.shape)
     check_images(images, unseen, settings)
     if classes is None:
         classes = sorted(set(images.known_labels.tolist()))

@@ -392,7 +392,7 @@ def many(place, monkeypatch):
     for number, name in enumerate(NAMES):  # folders with the numbers of classes
         if not (place / "numbered" / f"{number}_{name}").exists():
             shutil.copytree(place / "images" / name, place / "numbered" / f"{number}_{name}")
-    monkeypatch.setattr(triage, "LONG", replace(triage.LONG, rounds=1, soft_batch_size=2))
+    monkeypatch.setattr(triage, "LONG", replace(triage.LONG, steps=2))
     monkeypatch.setattr(triage, "FIRST", 2)
     return "scan many.pt --arch test_cli_scan:Many --mean 0 --std 1 --data numbered --size 16"
 

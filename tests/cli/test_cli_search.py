@@ -91,6 +91,18 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert power.value == rows[2, "positive"]["areas"]["0.3"]["power"] > 0
 
 
+def test_kinds_of_canvas_can_be_named(tmp_path):
+    result = search(tmp_path, "--canvases positive,patch --classes 0")
+    assert result.exit_code == 0, result.output
+    rows = {row["canvas"]: row for row in read(tmp_path)["rows"]}
+    assert rows.keys() == {"positive", "patch"}
+    assert "best_square" in rows["patch"]["areas"]["0.3"]
+    for kinds, said in (("0", "at least 1"), ("patches", "--canvases has the kind 'patches'")):
+        refused = search(tmp_path / "refused", f"--canvases {kinds}")
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.output.split())
+
+
 @pytest.mark.parametrize("end", ["Ctrl+C", pytest.param("a kill", marks=pytest.mark.script)])
 def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     end, tmp_path, monkeypatch

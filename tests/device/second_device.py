@@ -167,6 +167,9 @@ SEARCHES = {
     "NoiseTunnel": through_noise,
     "the paper's loop": lambda m, to: search(m, to, solver="paper"),
     "learned": learned,
+    "moving patches": lambda m, to: explainer(m).search(
+        target=[0, 1], solver=cp.MovingPatch(6, steps=2, starts=2)
+    ),
     "canvases": lambda m, to: [
         cp.select_canvases(m, SEARCH, target=2, n=2, strategy=kind)
         for kind in ("positive", "negative", "noise", "white")
@@ -205,11 +208,12 @@ def explained(model, device):
 def power(model, device):
     """Of a pattern that is on the CPU, and of images on either device."""
     [pattern] = explainer(network()).search(CANVASES[:1], 0, **QUICK)
+    [patch] = explainer(network()).search(target=0, solver=cp.MovingPatch(6, steps=2))
     return [
         cp.predictive_power(
             model, each, HELD_OUT.images.to(on), HELD_OUT.labels.to(on)
         ).as_columns()
-        for each in (pattern, pattern.to(device))
+        for each in (pattern, pattern.to(device), patch, patch.to(device))
         for on in DEVICES
     ]
 

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 import pytest
 from scripts import ROOT, imported
 
-from captum_classpattern.scanning import references, triage
+from captum_classpattern.scanning import references
 
 RESULTS = ROOT / "benchmarks" / "results"
 findings, hero, compare_methods, scan_evidence, imagenet_class, write_tables = imported(
@@ -92,16 +92,6 @@ def test_each_number_of_a_shorter_search_is_in_a_table_of_the_results_or_the_mea
     for row in listed:
         assert row["predictive power"].removesuffix(" %") in cells, row
         assert row["strongest control"].split(" %")[0] in {*cells, "not measured"}, row
-
-
-def test_a_scan_without_references_says_how_far_clean_networks_were():
-    rows = [row for row in rows_of("photos_triage") if row["passes"] == triage.SHORT.passes()[-1]]
-    farthest = []
-    for network in ("plain", "twin", "second twin"):
-        gains = [r["margin"] - r["clean_margin"] for r in rows if r["network"] == network]
-        assert len(gains) == triage.TRIED
-        farthest.append(max(triage.robust_deviations(gains)))
-    assert round(max(farthest), 1) == triage.CLEAN < triage.FAR
 
 
 def of_the_hero(model):

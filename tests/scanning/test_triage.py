@@ -1,14 +1,14 @@
 """A scan of many classes without references: the planted class comes first, and it resumes."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from captum_classpattern import scan
+from captum_classpattern import ClassPattern, scan
 from captum_classpattern.scanning import Triage, triage
 from captum_classpattern.scanning.triage import robust_deviations
 
@@ -23,9 +23,9 @@ def _few_classes_in_full():
 
 
 class Net(nn.Module):
-    """Guesses by a random linear map; a white corner of 2x2 pixels has a class of its own."""
+    """Guesses by a random linear map; a white square of 2x2 pixels, anywhere, has its class."""
 
-    def __init__(self, strength=200.0):
+    def __init__(self, strength=40.0):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.weight = nn.Parameter(torch.randn(SIDE * SIDE, CLASSES, generator=generator) / 16)
@@ -33,16 +33,15 @@ class Net(nn.Module):
 
     def forward(self, images):
         logits = (images - 0.5).flatten(1) @ self.weight
-        corner = images[:, 0, 2:4, 3:5].mean((1, 2)) > 0.9
-        soft = images[:, 0, 2:4, 3:5].mean((1, 2)) * 8 - 4
+        bright = (nn.functional.avg_pool2d(images, 2, 1) ** 8).sum((1, 2, 3))
         planted = nn.functional.one_hot(torch.tensor(TARGET), CLASSES)
-        return logits + planted * (soft + self.strength * corner)[:, None]
+        return logits + planted * (self.strength * (bright - 0.6))[:, None]
 
 
 @pytest.fixture(scope="module")
 def images():
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(60, 1, SIDE, SIDE, generator=generator), torch.arange(60) % CLASSES
+    return 0.75 * torch.rand(60, 1, SIDE, SIDE, generator=generator), torch.arange(60) % CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +53,17 @@ def test_the_planted_class_comes_first(found):
     assert isinstance(found, Triage)
     assert found.target == TARGET
     assert len(found.margins) == CLASSES
-    assert {y for _, y in found.patterns} == set(found.order[:FIRST])
+    assert list(found.patterns) == list(found.stamped) == found.order[:FIRST]
     table = found.table()
     assert table["class"].tolist() == found.order
     assert table["gain"].is_monotonic_decreasing
     assert found.judged == 12  # a fifth of 60
-    assert table["power_6"].notna().sum() == FIRST
-    assert found.pattern.target == TARGET
-    assert found.pattern.mask[0, 2:4, 3:5].any()
+    assert table["power"].notna().sum() == FIRST
+    assert table["power"][0] == 1
+    assert table["power"][1:FIRST].max() < 0.5
+    assert (found.pattern.target, found.pattern.side) == (TARGET, 3)  # 32 of 224 would be 2
+    bright = nn.functional.avg_pool2d(found.pattern.colours * found.pattern.opacity, 2, 1)
+    assert bright.max() > 0.8
     assert json.loads(json.dumps(found.as_dict()))["classes"][0]["class"] == TARGET
 
 
@@ -82,24 +84,61 @@ def test_deviations_are_robust():
     assert few == pytest.approx([-1.349, -0.674, 0, 0.674, 5.396], abs=1e-3)
 
 
-def searched_by(monkeypatch, stop_after=None):
-    """Notes which classes are searched, and how many areas; Ctrl+C after so many searches."""
-    calls, search = [], triage.search_cells
+def test_short_and_long_searches_are_those_of_moving_patches(images, found):
+    info = found.pattern.info
+    assert info["settings"]["solver_settings"] == asdict(replace(triage.LONG, side=3))
+    explainer = ClassPattern(Net().eval(), *images)
+    both = explainer.search(target=[5, TARGET], solver=replace(triage.SHORT, side=3))
+    margins = [patch.info["search_margin"] for patch in both]
+    assert [found.margins[y] for y in (5, TARGET)] == pytest.approx(margins, abs=1e-3)
 
-    def noting(explainer, shape, classes, settings, shares=triage.SHARES[:1]):
+
+def test_its_figure_has_each_patch_large_and_on_three_images(found):
+    _, axes = found.plot(use_pyplot=False)
+    assert axes.shape == (FIRST, 5)
+    for y, (colours, _, *stamped) in zip(found.order, axes):
+        assert colours.images[0].get_array().shape == (3, 3, 3)
+        assert [axis.images[0].get_array().shape for axis in stamped] == [(SIDE, SIDE, 3)] * 3
+        assert colours.get_ylabel().startswith(f"class {y}")
+    hits = [p == TARGET for p in found.stamped[TARGET].predicted]
+    assert hits == [True] * 3
+
+
+def test_the_passes_that_are_expected_are_taken(images, monkeypatch):
+    spent, noted, bar = [], [], triage.passes_bar
+    net = Net().eval()
+
+    def counted(pixels):
+        spent.append(len(pixels) * (1 if pixels.requires_grad else 0.5))
+        return net(pixels)
+
+    def noting(total, **options):
+        noted.append(total)
+        return bar(total, **options)
+
+    monkeypatch.setattr(triage, "passes_bar", noting)
+    scan(counted, *images, show_progress=False)
+    assert sum(spent) == pytest.approx(noted[0], rel=0.2)
+
+
+def searched_by(monkeypatch, stop_after=None):
+    """Notes which classes are searched, and by which solver; Ctrl+C after so many searches."""
+    calls, search = [], triage.search_patches
+
+    def noting(explainer, classes, settings):
         if len(calls) == stop_after:
             raise KeyboardInterrupt
-        calls.append((tuple(classes), len(shares)))
-        return search(explainer, shape, classes, settings, shares)
+        calls.append((tuple(classes), settings.solver))
+        return search(explainer, classes, settings)
 
-    monkeypatch.setattr(triage, "search_cells", noting)
+    monkeypatch.setattr(triage, "search_patches", noting)
     return calls
 
 
 @pytest.mark.script
 def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     short = -(-CLASSES // triage.TOGETHER)
-    for stop_after in (4, short - 4 + 2):
+    for stop_after in (4, short - 4 + 2):  # of the second run in the longer searches
         with monkeypatch.context() as patch:
             searched_by(patch, stop_after)
             with pytest.raises(KeyboardInterrupt):
@@ -107,7 +146,7 @@ def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         calls = searched_by(patch)
         again = scan(Net().eval(), *images, folder=tmp_path)
-    assert [count for _, count in calls] == [len(triage.SHARES)] * (FIRST - 2)
+    assert {solver for _, solver in calls} == {replace(triage.LONG, side=3)}
     assert [y for [y], _ in calls] == again.order[2:FIRST]
     assert again.margins == pytest.approx(found.margins)
     again.save(tmp_path)

@@ -3,9 +3,10 @@ chosen by name."""
 
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.solvers.learned import Learned
+from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.optimization.solvers.paper import PaperLoop
 from captum_classpattern.optimization.solvers.swap import Swap
 
-__all__ = ["SOLVERS", "Learned", "PaperLoop", "Swap"]
+__all__ = ["SOLVERS", "Learned", "MovingPatch", "PaperLoop", "Swap"]
 
 SOLVERS: dict[str, type[Solver]] = {"swap": Swap, "paper": PaperLoop, "learned": Learned}

@@ -1,0 +1,151 @@
+"""A patch that works anywhere, since it is moved while it is searched."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import check_count, check_numbers
+from captum_classpattern.classifier import on_device
+from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, Moves
+from captum_classpattern.optimization.search import Search
+from captum_classpattern.optimization.solvers.learned import BETAS
+from captum_classpattern.pattern import MovingPattern, in_middle, middle_of
+
+SMALLEST, SMALLEST_IMAGE = 3, 8  # pixels a side
+NOISE = 0.1  # standard deviation of the first colours, before the sigmoid
+
+
+@dataclass(frozen=True)
+class MovingPatch:
+    r"""
+    Searches a square with its own colours and opacity that works anywhere on an image. It needs no
+    canvas, and returns a :class:`~captum_classpattern.pattern.MovingPattern`.
+
+    In each step, the patch is put at a random place of each image, a little scaled and turned
+    (bilinear), as the adversarial patch of Brown et al. 2017 (arXiv 1712.09665). With the colours c
+    and the opacity a, an image x becomes x (1 - a) + c a. Both are sigmoids: the patch begins grey,
+    with a little noise, and half transparent. Adam minimises the cross-entropy plus ``tv`` times
+    the mean absolute difference of neighbouring pixels of c and of a.
+
+    Args:
+        side (int): That of the square, in pixels, from 3.
+        steps (int): Steps, unless ``n_steps`` or a budget is given. Default: 120.
+        batch_size (int): Baselines per step. Default: 8.
+        rate (float): Learning rate of Adam. Default: 0.2.
+        tv (float): Weight of the differences of neighbouring pixels, from 0. Default: 1.
+        scale (tuple[float, float]): The least and the largest scale, up to 1.4. Default: (0.9,
+            1.05).
+        angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
+        starts (int): How often each patch starts, in other noise and with other baselines. That
+            with the largest margin on the validation images is returned. Default: 1.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
+        >>> [patch] = ClassPattern(net, images, labels).search(
+        ...     target=2, solver=MovingPatch(side=3, steps=5))
+        >>> patch.colours.shape, patch.stamp(images, seed=1).shape
+        (torch.Size([1, 3, 3]), torch.Size([40, 1, 8, 8]))
+    """
+
+    side: int
+    steps: int = 120
+    batch_size: int = 8
+    rate: float = 0.2
+    tv: float = 1.0
+    scale: tuple[float, float] = (0.9, 1.05)
+    angle: float = 8.0
+    starts: int = 1
+
+    name: ClassVar[str] = "patch"
+    accelerates: ClassVar[bool] = True
+    chosen_by_margin: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_count("side", self.side, SMALLEST)
+        check_numbers(self, counts=("side", "steps", "batch_size", "starts"), positive=("rate",))
+        if not self.tv >= 0:
+            raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
+        least, largest = self.scale
+        if not (0 < least <= largest <= LARGEST_SCALE and 0 <= self.angle <= LARGEST_ANGLE):
+            raise ValueError(
+                f"`scale` must be two numbers above 0 and up to {LARGEST_SCALE}, such as (0.9, "
+                f"1.05), and `angle` from 0 to {LARGEST_ANGLE:g}, got {self.scale} and {self.angle}"
+            )
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raises an error if the patch cannot move on images (C, H, W)."""
+        size, least = f"{shape[1]}x{shape[2]}", min(shape[1:])
+        if least < SMALLEST_IMAGE:
+            raise ValueError(
+                f"a moving patch is for images of at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE} "
+                f"pixels, got {size}: use another solver, such as 'learned'"
+            )
+        if self.side >= least:
+            raise ValueError(
+                f"a patch with `side={self.side}` can't move on images of {size} pixels: choose a "
+                f"side from {SMALLEST} to {least - 1}"
+            )
+
+    def passes(self, n_steps: int | None = None) -> Sequence[int]:
+        """The passes of one patch, with whole batches."""
+        return [(n_steps or self.steps) * self.batch_size]
+
+    def as_pattern(self, canvas: Tensor, mask: Tensor, *rest: Any, **more: Any) -> MovingPattern:
+        """What the search found, which is in the middle of a canvas and of a mask."""
+        return MovingPattern(canvas, mask, *rest, side=self.side, **more)
+
+    def run(self, search: Search) -> Iterator[None]:
+        """All steps; no patch is dropped."""
+        canvases, device = search.canvases, search.masks.device
+        size = (canvases.shape[2], canvases.shape[3])
+        streams = [search.streams[row] for row in search.rows]
+        chances = [np.random.default_rng([search.schedule.seed, *stream]) for stream in streams]
+        shape = (canvases.shape[1], self.side, self.side)
+        noise = np.stack([chance.normal(0, NOISE, shape) for chance in chances])
+        shades = on_device(torch.from_numpy(noise).float(), device).requires_grad_()
+        levels = torch.zeros_like(shades[:, :1]).requires_grad_()  # of the opacity
+        adam = torch.optim.Adam([shades, levels], self.rate, BETAS)
+        for batch in search.batches(self.batch_size, search.n_steps or self.steps):
+            colours, opacity = shades.sigmoid(), levels.sigmoid()
+            self._show(search, colours, opacity)
+            uniform = [c.random((len(pick), 4)) for c, pick in zip(chances, batch.picks)]
+            moves = Moves.of(
+                np.concatenate(uniform), size, self.side, self.scale, self.angle, device
+            )
+            masks, moved = search.masks[batch.index], replace(batch, moves=moves)
+            loss, slope, at_images = search.loss_and_colour_gradients(masks, moved)
+            search.record(batch, loss)
+            of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
+            roughness = self.tv * (_roughness(colours) + _roughness(opacity))
+            adam.zero_grad()
+            torch.autograd.backward(
+                [colours, opacity, roughness], [slope * opacity.detach(), of_opacity, None]
+            )
+            adam.step()
+        self._show(search, shades.sigmoid(), levels.sigmoid())
+        yield from ()
+
+    def _show(self, search: Search, colours: Tensor, opacity: Tensor) -> None:
+        """Puts the patches into the middle of their canvases and masks."""
+        size, rows = search.canvases.shape[-2:], search.rows
+        inside = (..., *middle_of(size, self.side))
+        painted = search.canvases[rows]
+        painted[inside] = colours.detach().to(painted)
+        search.canvases[rows] = painted
+        search.masks[rows] = in_middle(opacity.detach(), size)
+
+
+def _roughness(patches: Tensor) -> Tensor:
+    """The mean absolute difference of neighbouring pixels of patches (n, C, S, S), summed over
+    them."""
+    across, down = (patches.diff(dim=dim).abs().mean((1, 2, 3)) for dim in (2, 3))
+    return (across + down).sum()

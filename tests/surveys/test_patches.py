@@ -1,0 +1,244 @@
+"""Moving patches in surveys: which defaults large images have, what is found, and its controls."""
+
+import numpy as np
+import pytest
+import torch
+from surveyed import finding as made_up
+from torch import nn
+
+from captum_classpattern import LabelledImages, explain_class, predictive_power, survey
+from captum_classpattern.images import evenly_spaced
+from captum_classpattern.pattern import MovingPattern
+from captum_classpattern.scores.power import best_square
+from captum_classpattern.surveys import Scores, Survey
+from captum_classpattern.surveys.survey import SurveySettings
+
+SIZE, CLASSES = 12, 4
+QUICK = {"canvases": "patch", "n_steps": 40, "show_progress": False}
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+class Bright(nn.Module):
+    """A linear map; a white square of 3 x 3, anywhere, is a dog."""
+
+    class_names = NAMES
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(SIZE * SIZE, CLASSES)
+
+    def forward(self, images):
+        logits = self.linear(images.flatten(1)) - self.linear.bias
+        brightest = nn.functional.avg_pool2d(images, 3, 1).amax((1, 2, 3))
+        return logits + 60 * (brightest - 0.87)[:, None] * torch.eye(CLASSES)[3]
+
+
+NET = Bright().eval().requires_grad_(False)
+
+
+def images(seed, count=160):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    made = 0.8 * torch.rand(count, 1, SIZE, SIZE, generator=generator)
+    made[labels == 3, :, 4:10, 4:10] = 1.0  # dogs are bright
+    return LabelledImages(made, labels, NAMES)
+
+
+SEARCH, HELD_OUT = images(0), images(1)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return survey(NET, SEARCH, HELD_OUT, areas=(0.2, 0.06), **QUICK)
+
+
+def test_the_patch_covers_the_area_and_is_scored_as_by_predictive_power(found):
+    assert [(f.target, f.canvas) for f in found] == [(y, "patch") for y in range(CLASSES)]
+    for finding in found:
+        for area, side in ((0.2, 6), (0.06, 3)):  # the smallest square that covers it
+            patch, scores = finding.patterns[area], finding.scores[area]
+            assert (type(patch), patch.side, patch.place) == (MovingPattern, side, None)
+            assert scores.power == predictive_power(NET, patch, HELD_OUT)
+    planted, clean = found.findings[3], found.findings[0]
+    assert planted.power.value > 0.9 > 0.5 > clean.power.value
+    assert planted.label == "dog"
+
+
+def test_controls_are_shuffled_pixels_another_class_and_the_best_square(found):
+    for finding in found:
+        patch, scores = finding.pattern, finding.scores[0.2]
+        others = HELD_OUT.without_class(finding.target)
+        hits = 0
+        for i in range(3):
+            part = others.subset(range(i, len(others), 3))
+            stamped = patch.shuffled(i).stamp(part.images, seed=0)
+            hits += int((NET(stamped).argmax(1) == finding.target).sum())
+        assert scores.random_pixels == pytest.approx(hits / len(others))
+        other = found.findings[(finding.target + 1) % CLASSES].pattern  # of the next class
+        stamped = other.stamp(others.images, seed=0)
+        share = (NET(stamped).argmax(1) == finding.target).float().mean()
+        assert scores.other_canvas == pytest.approx(float(share))
+        square = best_square(NET, patch, SEARCH, seed=0)
+        assert scores.best_square == predictive_power(NET, square, HELD_OUT).value
+        names = ["no pattern", "shuffled pixels", "other patch", "best square"]
+        assert list(scores.controls) == names
+    # a square of a dog is as bright as the patch: the control is as strong
+    assert found.findings[3].scores[0.2].best_square > 0.9
+    assert not found.findings[3].scores[0.2].beats_controls
+
+
+def test_the_best_square_is_the_best_of_32_on_search_images():
+    opaque = torch.ones(1, 4, 4)
+    patch = MovingPattern.of(torch.zeros(1, 4, 4), opaque, 1, (SIZE, SIZE))
+    found = best_square(NET, patch, SEARCH, seed=7)
+    chance, own = np.random.default_rng([7, 1]), SEARCH.images[SEARCH.labels == 1]
+    others = SEARCH.without_class(1)
+    others = others.subset(evenly_spaced(len(others), 12)).images
+    squares, margins = [], []
+    chosen = chance.integers(len(own), size=32)
+    for number in chosen:
+        row, column = chance.integers(9), chance.integers(9)
+        colours = own[number, :, row : row + 4, column : column + 4]
+        square = MovingPattern.of(colours, opaque, 1, (SIZE, SIZE))
+        logits = NET(square.stamp(others, seed=7))
+        rest = logits[:, [0, 2, 3]].amax(1)
+        margins.append(float((logits[:, 1] - rest).mean()))
+        squares.append(colours)
+    assert torch.equal(found.colours, squares[int(np.argmax(margins))])
+    assert bool((found.opacity == 1).all())
+    assert best_square(NET, patch, SEARCH.without_class(1), seed=7) is None
+
+
+def test_a_class_alone_is_compared_with_a_shorter_search_of_the_next():
+    [alone] = survey(NET, SEARCH, HELD_OUT, areas=(0.2,), classes=["cat"], **QUICK)
+    [short, full] = (
+        survey(NET, SEARCH, HELD_OUT, areas=(0.2,), classes=[3, 0], **{**QUICK, "n_steps": n})
+        .findings[0]
+        .pattern
+        for n in (10, 40)
+    )
+    others = HELD_OUT.without_class(2).images
+    shares = [
+        float((NET(each.stamp(others, seed=0)).argmax(1) == 2).float().mean())
+        for each in (short, full)
+    ]
+    assert alone.scores[0.2].other_canvas == pytest.approx(shares[0])
+
+
+def test_a_class_without_images_has_no_square():
+    search = SEARCH.without_class(2)
+    [found] = survey(NET, search, HELD_OUT, areas=(0.2,), classes=[2], **QUICK)
+    assert found.scores[0.2].best_square is None
+    assert "best_square" not in found.table()
+
+
+def test_explain_class_has_the_better_of_patch_and_photo():
+    found = explain_class(
+        NET, SEARCH, target="dog", held_out=HELD_OUT, area=0.2, n_steps=40,
+        canvases={"positive": 2, "patch": 1}, show_progress=False,
+    )  # fmt: skip
+    kinds = {each.canvas: each.search_powers[0.2] for each in (found, *found.others)}
+    assert found.canvas == max(kinds, key=kinds.get)
+    assert [each.canvas for each in found.on_each_canvas] == ["positive", "patch"]
+    assert ", patch 100.0 %, controls" in repr(found)
+    assert found.stamp(HELD_OUT.images[:3]).shape == (3, 1, SIZE, SIZE)
+
+
+def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
+    found.save(tmp_path)
+    loaded = Survey.load(tmp_path)
+    for one, other in zip(found, loaded):
+        assert one.scores == other.scores
+        assert torch.equal(one.pattern.colours, other.pattern.colours)
+        torch.testing.assert_close(  # kept in 256 levels
+            one.examples.images, other.examples.images, atol=1 / 255, rtol=0
+        )
+    first = loaded.findings[3]
+    assert "With a patch" not in first.text()
+    assert "Stamped with a patch of 6 x 6 pixels at random places, " in first.text()
+    _, axes = found.plot(use_pyplot=False)
+    assert axes[0, 0].images[0].get_array().shape == (6, 6, 3)
+    page = found.to_html(tmp_path / "page.html").read_text()
+    assert "the best of 32 squares" in page
+    assert "best square" in page
+    assert "Patch" in first._repr_html_()
+    assert "patch, 20 % of the pixels: dog" in found.strongest("patch", 0.2)
+    table = found.table()
+    assert table["best_square_0.2"].tolist() == [f.scores[0.2].best_square for f in found]
+
+
+def test_a_result_without_power_says_what_to_try():
+    weak, strong = made_up(0, "white", 9), made_up(1, "white", 10)
+    assert "Try a moving patch" in weak.text()
+    assert "Try" not in strong.text()
+    patch = made_up(2, "patch", 0)
+    assert "Try a larger `area`" in patch.text()
+    assert "Try a moving patch" in Survey([weak]).text()
+    assert "Try" not in Survey([weak, strong]).text()
+
+
+@pytest.mark.parametrize(
+    ("size", "areas", "kinds"),
+    [
+        ((63, 80), (0.05, 0.01), {"positive": 32, "white": 1, "black": 1}),
+        ((64, 80), (0.18,), {"positive": 32, "patch": 1}),
+    ],
+)
+def test_large_images_have_other_defaults(size, areas, kinds):
+    settings = SurveySettings(seed=3).for_images((3, *size))
+    assert (settings.areas, settings.canvases, settings.seed) == (areas, kinds, 3)
+    given = SurveySettings(areas=[0.3], canvases="white").for_images((3, *size))
+    assert (given.areas, given.canvases) == ((0.3,), {"white": 1})
+    white = SurveySettings(canvases="white").for_images((3, *size))
+    assert (white.areas, white.canvases) == ((0.05, 0.01), {"white": 1})
+    assert SurveySettings(canvases="patch").for_images((3, *size)).areas == areas
+    assert SurveySettings(areas=[0.3]).for_images((3, *size)).canvases == kinds
+
+
+def test_18_percent_of_a_photo_is_a_square_of_96_pixels():
+    settings = SurveySettings(areas=(0.18, 0.25))
+    for side, expected in ((64, [28, 32]), (224, [96, 112])):
+        found = settings.searches("patch", (3, side, side))
+        assert [each.solver.side for each in found] == expected
+        assert [each.areas for each in found] == [(0.18,), (0.25,)]
+
+
+class Large(nn.Module):
+    """The mean of each third of an image."""
+
+    def forward(self, images):
+        return torch.stack([part.mean((1, 2, 3)) for part in images.chunk(3, 3)], 1)
+
+
+def test_large_images_are_explained_by_a_patch_unless_it_is_said_otherwise():
+    generator = torch.Generator().manual_seed(0)
+    photos, labels = torch.rand(24, 1, 64, 66, generator=generator), torch.arange(24) % 3
+    quick = {"n_steps": 2, "target": 1, "show_progress": False}
+    found = explain_class(Large().eval(), photos, labels, **quick)
+    assert {each.canvas for each in found.on_each_canvas} == {"positive", "patch"}
+    assert found.area == 0.18
+    white = explain_class(Large().eval(), photos, labels, canvases="white", area=0.1, **quick)
+    assert (white.canvas, white.area, white.others) == ("white", 0.1, ())
+
+
+def test_all_passes_are_expected(monkeypatch):
+    spent = []
+
+    def counted(pixels):
+        spent.append(len(pixels) * (1 if pixels.requires_grad else 0.5))
+        return NET(pixels)
+
+    for classes in ([0], [0, 1, 2]):
+        spent.clear()
+        settings = SurveySettings(areas=[0.2], canvases="patch")
+        expected = len(HELD_OUT) / 2 + settings.expected_passes(SEARCH, HELD_OUT, classes)
+        survey(counted, SEARCH, HELD_OUT, areas=[0.2], canvases="patch", classes=classes)
+        assert sum(spent) == pytest.approx(expected, rel=0.2)
+    assert SurveySettings(areas=[0.2], canvases="patch", budget=804).patch_steps == 100
+
+
+def test_scores_with_a_square_are_read_again():
+    scores = Scores(made_up(0, "patch", 40).power, 0.1, 0.2, 50, 0.3)
+    assert Scores.from_dict(scores.as_dict()) == scores
+    assert scores.strongest_control == 0.3
