@@ -246,7 +246,7 @@ def rank_classes(
     explainer = ClassPattern(model, sample, check_accuracy=False)
     total = expected_passes(len(names), len(sample))
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(total, desc="Scanning", disable=not shown):
+    with passes_bar(total, shown, desc="Scanning"):
         margins = _margins(explainer, len(names), replace(settings, solver=short), folder, key)
         clean = clean_margins(model, judges, len(names), settings.seed)
         first = ranked([after - before for after, before in zip(margins, clean)])[:FIRST]

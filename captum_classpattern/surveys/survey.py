@@ -92,7 +92,7 @@ CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 LARGE = 64  # pixels a side, from which on these are the defaults
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
-LARGE_AREAS = (0.18,)
+LARGE_AREAS, LARGE_BUDGET = (0.18,), 960
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 OTHER_PATCH = 0.25  # of the steps: how long another class's patch is searched if it is a control
@@ -153,9 +153,12 @@ class SurveySettings(SearchSettings):
         """With what suits images (C, H, W) where nothing else was given."""
         if min(shape[1:]) < LARGE:
             return self
-        canvases = LARGE_CANVASES if "canvases" in self.unset else self.canvases
+        canvases, budget = self.canvases, self.budget
+        if "canvases" in self.unset:
+            canvases, budget = LARGE_CANVASES, budget or (None if self.n_steps else LARGE_BUDGET)
         is_usual = "areas" in self.unset and PATCH in canvases
-        return replace(self, canvases=canvases, areas=LARGE_AREAS if is_usual else self.areas)
+        areas = LARGE_AREAS if is_usual else self.areas
+        return replace(self, canvases=canvases, areas=areas, budget=budget)
 
     def searches(self, kind: str, shape: Sequence[int]) -> list["SurveySettings"]:
         """Those of each search of a kind of canvas: of moving patches one for each area, which the
@@ -599,7 +602,8 @@ def explain_class(
             Default: None (0.05; with a patch, from 64 pixels a side, 0.18: 96 x 96 pixels of 224 x
             224).
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
-            weaker, and vary from seed to seed. Default: None (7,000; of a patch 960).
+            weaker, and vary from seed to seed. Default: None (7,000; of a patch 960;
+            from 64 pixels a side 960 of each of the default kinds).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.
@@ -717,8 +721,7 @@ def survey(
             pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
-            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000;
-            of a patch 960).
+            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None, as in :func:`explain_class`.
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
             are searched together, after that time, with what was found. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is

@@ -188,8 +188,11 @@ def test_a_result_without_power_says_what_to_try():
 def test_large_images_have_other_defaults(size, areas, kinds):
     settings = SurveySettings(seed=3).for_images((3, *size))
     assert (settings.areas, settings.canvases, settings.seed) == (areas, kinds, 3)
+    assert settings.budget == (960 if "patch" in kinds else None)
+    assert SurveySettings(n_steps=5).for_images((3, *size)).budget is None
+    assert SurveySettings(budget=500).for_images((3, *size)).budget == 500
     given = SurveySettings(areas=[0.3], canvases="white").for_images((3, *size))
-    assert (given.areas, given.canvases) == ((0.3,), {"white": 1})
+    assert (given.areas, given.canvases, given.budget) == ((0.3,), {"white": 1}, None)
     white = SurveySettings(canvases="white").for_images((3, *size))
     assert (white.areas, white.canvases) == ((0.05, 0.01), {"white": 1})
     assert SurveySettings(canvases="patch").for_images((3, *size)).areas == areas
