@@ -12,7 +12,12 @@ from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.cards import HOW_TO_READ, OF_PATCHES, WHAT, card
 from captum_classpattern.results import as_table
-from captum_classpattern.surveys.findings import Finding, best_of_each, in_words, scores_table
+from captum_classpattern.surveys.findings import (
+    Finding,
+    best_of_each,
+    canvas_in_words,
+    scores_table,
+)
 from captum_classpattern.surveys.sweeps import Sweep
 from captum_classpattern.visualization.formats import percent, percent_area
 
@@ -53,7 +58,7 @@ def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
     order = sorted(best, key=lambda name: -best[name].power.value)
     first, cards = best[order[0]], []
     for name in order:
-        kind = in_words(best[name].canvas).capitalize()
+        kind = canvas_in_words(best[name].canvas).capitalize()
         row = best[name].figure_row(best[name].label)
         cards.append(card(name, kind, row, first.area, best[name].rows_of_others(by_model[name])))
     room = max(1, MOST_BYTES // max(map(len, cards)))  # models on a page

@@ -254,7 +254,7 @@ def rank_classes(
         for y in first:
             found = store and store.find([(side, y)])
             if not found:
-                [patch] = search_patches(explainer, [y], replace(settings, solver=long))
+                [patch] = search_moving(explainer, [y], replace(settings, solver=long))
                 found = {(side, y): patch}
                 if store:
                     store.add(found)
@@ -277,7 +277,7 @@ def clean_margins(
     return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]
 
 
-def search_patches(
+def search_moving(
     explainer: ClassPattern, classes: Sequence[int], settings: SearchSettings
 ) -> list[Pattern]:
     """A moving patch of each class."""
@@ -305,7 +305,7 @@ def _margins(
         known = {int(y): margin for y, margin in kept.items()}
     missing = [y for y in range(count) if y not in known]
     for start in range(0, len(missing), TOGETHER):
-        found = search_patches(explainer, missing[start : start + TOGETHER], settings)
+        found = search_moving(explainer, missing[start : start + TOGETHER], settings)
         known |= {one.target: float(one.info["search_margin"]) for one in found}
         if place is not None:
             place.write(MARGINS, {"margins": known})

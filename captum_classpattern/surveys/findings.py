@@ -91,7 +91,9 @@ class Finding(Result):
         parts = [self.label]
         for area in self.scores:
             scores = {each.canvas: each.scores[area] for each in self.on_each_canvas}
-            powers = (f"{in_words(kind)} {100 * s.power.value:.1f} %" for kind, s in scores.items())
+            powers = (
+                f"{canvas_in_words(kind)} {100 * s.power.value:.1f} %" for kind, s in scores.items()
+            )
             control = max(s.strongest_control for s in scores.values())
             pixels = f"{100 * area:.3g} % of the pixels: {', '.join(powers)}"
             parts.append(f"{pixels}, controls at most {100 * control:.1f} %")
@@ -183,7 +185,7 @@ class Finding(Result):
         from captum_classpattern.visualization.patterns import draw_patterns
 
         kinds, title = self.on_each_canvas, self.label if self.others else None
-        words = [in_words(each.canvas).replace(" ", "\n") for each in kinds]
+        words = [canvas_in_words(each.canvas).replace(" ", "\n") for each in kinds]
         names = [word if self.others else each.label for word, each in zip(words, kinds)]
         rows = [each.figure_row(name) for each, name in zip(kinds, names)]
         return draw_patterns(rows, area=self.area, title=title, use_pyplot=use_pyplot)
@@ -207,7 +209,7 @@ class Finding(Result):
         shown = []
         for each in self.on_each_canvas:
             note = "Best on the validation images." * (each is self and bool(self.others))
-            title = in_words(each.canvas).capitalize()
+            title = canvas_in_words(each.canvas).capitalize()
             shown.append(cards.card(title, note, each.figure_row(each.label), each.area))
         accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
@@ -279,7 +281,7 @@ def what_to_try(findings: Iterable[Finding]) -> str:
     )
 
 
-def in_words(canvas: str) -> str:
+def canvas_in_words(canvas: str) -> str:
     """A kind of canvas, as texts name it."""
     return canvas if canvas == PATCH else f"{canvas} canvas"
 

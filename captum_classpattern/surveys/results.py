@@ -11,7 +11,7 @@ from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
     Finding,
     best_of_each,
-    in_words,
+    canvas_in_words,
     scores_table,
     stands_out,
     what_to_try,
@@ -87,7 +87,7 @@ class Survey(Result):
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
         ranked = sorted(scores, key=lambda target: -scores[target].power.value)
         powers = [f"{labels[y]}, {100 * scores[y].power.value:.1f} %" for y in ranked[:2]]
-        text = f"{in_words(canvas)}, {100 * area:.3g} % of the pixels: {'; next '.join(powers)}."
+        text = f"{canvas_in_words(canvas)}, {100 * area:.3g} % of the pixels: {'; next '.join(powers)}."
         if self.n_classes is not None and stands_out(scores, ranked[0], self.n_classes):
             text += f" {labels[ranked[0]]} stands out."
         return text
@@ -168,7 +168,7 @@ class Survey(Result):
         for first in shown:
             row = first.figure_row(first.label)
             row = row if whole else row._replace(stamped=None)  # a notebook stays small
-            kind = in_words(first.canvas).capitalize()
+            kind = canvas_in_words(first.canvas).capitalize()
             others = first.rows_of_others(self.findings)
             listed.append(cards.card(first.label, kind, row, first.area, others))
         few = f"The {len(shown)} strongest of {len(best):,} classes are"

@@ -123,7 +123,7 @@ def test_the_passes_that_are_expected_are_taken(images, monkeypatch):
 
 def searched_by(monkeypatch, stop_after=None):
     """Notes which classes are searched, and by which solver; Ctrl+C after so many searches."""
-    calls, search = [], triage.search_patches
+    calls, search = [], triage.search_moving
 
     def noting(explainer, classes, settings):
         if len(calls) == stop_after:
@@ -131,7 +131,7 @@ def searched_by(monkeypatch, stop_after=None):
         calls.append((tuple(classes), settings.solver))
         return search(explainer, classes, settings)
 
-    monkeypatch.setattr(triage, "search_patches", noting)
+    monkeypatch.setattr(triage, "search_moving", noting)
     return calls
 
 
