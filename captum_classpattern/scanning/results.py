@@ -244,9 +244,10 @@ class Scan(Decision, Result):
     def likeness(self) -> str:
         """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
-        if own is None or not usual:
+        said = []
+        if count and (own is None or not usual):
             said = [f"It was compared with {count} references; the accuracies are not known."]
-        else:
+        elif count:
             said = [
                 f"The model classifies {100 * own:.1f} % of {self.profile.images} images "
                 f"correctly, the {count} references {100 * min(usual):.1f} to "

@@ -87,7 +87,8 @@ class Survey(Result):
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
         ranked = sorted(scores, key=lambda target: -scores[target].power.value)
         powers = [f"{labels[y]}, {100 * scores[y].power.value:.1f} %" for y in ranked[:2]]
-        text = f"{canvas_in_words(canvas)}, {100 * area:.3g} % of the pixels: {'; next '.join(powers)}."
+        where = f"{canvas_in_words(canvas)}, {100 * area:.3g} % of the pixels"
+        text = f"{where}: {'; next '.join(powers)}."
         if self.n_classes is not None and stands_out(scores, ranked[0], self.n_classes):
             text += f" {labels[ranked[0]]} stands out."
         return text

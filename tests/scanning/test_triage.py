@@ -112,9 +112,9 @@ def test_the_passes_that_are_expected_are_taken(images, monkeypatch):
         spent.append(len(pixels) * (1 if pixels.requires_grad else 0.5))
         return net(pixels)
 
-    def noting(total, **options):
+    def noting(total, shown, **options):
         noted.append(total)
-        return bar(total, **options)
+        return bar(total, shown, **options)
 
     monkeypatch.setattr(triage, "passes_bar", noting)
     scan(counted, *images, show_progress=False)

@@ -169,7 +169,7 @@ def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
 
 
 def test_a_result_without_power_says_what_to_try():
-    weak, strong = made_up(0, "white", 9), made_up(1, "white", 10)
+    weak, strong = made_up(0, "white", 9), made_up(1, "white", 40)
     assert "Try a moving patch" in weak.text()
     assert "Try" not in strong.text()
     patch = made_up(2, "patch", 0)
