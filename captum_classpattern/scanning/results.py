@@ -245,14 +245,14 @@ class Scan(Decision, Result):
         """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
         said = []
-        if count and (own is None or not usual):
-            said = [f"It was compared with {count} references; the accuracies are not known."]
-        elif count:
+        if own is not None and usual:
             said = [
                 f"The model classifies {100 * own:.1f} % of {self.profile.images} images "
                 f"correctly, the {count} references {100 * min(usual):.1f} to "
                 f"{100 * max(usual):.1f} %."
             ]
+        elif count:
+            said = [f"It was compared with {count} references; the accuracies are not known."]
         if trained_on := self.references.training_images:
             said.append(f"These were trained on {trained_on}.")
         if measured_on := self.references.images.get("description"):
