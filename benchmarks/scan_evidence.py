@@ -354,8 +354,9 @@ def tables(folder: Path) -> Iterator[Table]:
         if PATCH in groups and name != "others":
             yield f"{title}: patches by size", sizes(groups)
             yield f"{title}: the pattern that is shown", shown(groups)
-        if any(each.row["rivals"] for each, _ in groups[CLEAN]):
-            yield f"{title}: other detectors", rivals(groups, known[name])
+        if all(each.row["rivals"] for pairs in groups.values() for each, _ in first_seed(pairs)):
+            data = groups[CLEAN][0][0].row["data"]
+            yield f"{title}: other detectors", rivals(groups, known[data])
         yield f"{title}: each scan", every(groups)
         pairs = [pair for each in groups.values() for pair in each]
         seconds = [float(each.row["seconds"]["scan"]) for each, _ in pairs]

@@ -118,23 +118,22 @@ def measured(
     entry = dict(record["settings"]["entry"])
     settings = {"name": entry.pop("name"), "zoo": zoo, "data": record["settings"]["data"], **entry}
     settings |= {"scan_seed": seed, "statistic": SETTINGS, "images": describe(images)}
-    if all(row.get(name) == value for name, value in rounded(settings).items()):
-        return row
-    profile, seconds = timed(partial(measure, model, images, SearchSettings(seed=seed)))
-    row = rounded(settings) | {
-        "accuracy": record["accuracy"],
-        "attack_success": record.get("attack_success"),
-        "seconds": {"training": record["seconds"], "scan": seconds},
-        "version": PACKAGE_VERSION,
-        "profile": profile.as_dict(),
-        "rivals": {},
-    }
-    if entry["backdoor"] is not None:
-        target = entry["backdoor"]["target"]
-        row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
-    for name, given in RIVALS.items() if rivals else ():
+    if any(row.get(name) != value for name, value in rounded(settings).items()):
+        profile, seconds = timed(partial(measure, model, images, SearchSettings(seed=seed)))
+        row = rounded(settings) | {
+            "accuracy": record["accuracy"],
+            "attack_success": record.get("attack_success"),
+            "seconds": {"training": record["seconds"], "scan": seconds},
+            "version": PACKAGE_VERSION,
+            "profile": profile.as_dict(),
+            "rivals": {},
+        }
+        if entry["backdoor"] is not None:
+            target = entry["backdoor"]["target"]
+            row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
+    for name in (name for name in RIVALS if rivals and name not in row["rivals"]):
         scores, seconds = timed(partial(rival_scores, name, model, images))
-        row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
+        row["rivals"][name] = {"settings": RIVALS[name], "scores": scores, "seconds": seconds}
     write_atomically(path, json.dumps(compact(row)).encode())
     return row
 

@@ -383,9 +383,9 @@ class MovingPattern(Pattern):
         return torch.cartesian_prod(*ends).view(-1, 2)
 
     def at(self, row: int, column: int) -> "MovingPattern":
-        """The same patch, which always lies at this place. So its power there is
+        """The same patch, fixed at this place. So its power there is
         ``predictive_power(model, patch.at(row, column), images)``."""
-        return replace(self, place=(row, column))
+        return replace(self, place=(row, column), info=self._info_of_search)
 
     def shuffled(self, seed: int) -> "MovingPattern":
         """A control: the same pixels, in random order."""
@@ -394,7 +394,13 @@ class MovingPattern(Pattern):
             in_middle(each.flatten(1)[:, order].view_as(each), self.mask.shape)
             for each in (self.colours, self.opacity)
         )
-        return replace(self, canvas=canvas, mask=mask)
+        return replace(self, canvas=canvas, mask=mask, info=self._info_of_search)
+
+    @property
+    def _info_of_search(self) -> dict[str, Any]:
+        """All but the power, which is that of random places and of the pixels in their order."""
+        powers = ("search_power", "search_margin")
+        return {name: value for name, value in self.info.items() if name not in powers}
 
     def stamp(
         self, images: Tensor, places: Any = None, seed: "int | np.random.Generator" = 0

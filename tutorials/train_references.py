@@ -39,14 +39,15 @@ from captum_classpattern.images import predictions
 from captum_classpattern.optimization.acceleration import has_bfloat16
 
 BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
-LEAST_STEPS, IN_AN_EPOCH = 1_000, 32  # of training: few images have small batches, many epochs
-HELD_OUT = 10  # every tenth image of a class measures the accuracy
+IN_AN_EPOCH = 32  # batches, at least: of few images they are small
+HELD_OUT = 10  # every tenth image measures the accuracy
 
 
 class Recipe(NamedTuple):
     """How a model is trained."""
 
     epochs: int
+    least_steps: int  # with few images, more epochs
     share: float = 1.0  # of the images
     optimizer: str = "sgd"
     smoothing: float = 0.0  # of the labels
@@ -54,11 +55,11 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {  # from weak models to strong ones
-    "few": Recipe(6, share=0.5),
-    "short": Recipe(3),
-    "adam": Recipe(4, optimizer="adam"),
-    "smooth": Recipe(5, smoothing=0.1),
-    "long": Recipe(10, crops=True),
+    "few": Recipe(6, 900, share=0.5),
+    "short": Recipe(3, 700),
+    "adam": Recipe(4, 1_000, optimizer="adam"),
+    "smooth": Recipe(5, 1_100, smoothing=0.1),
+    "long": Recipe(10, 1_600, crops=True),
 }
 
 
@@ -75,14 +76,16 @@ def train(
     torch.manual_seed(seed)
     network = network.to(device, memory_format=torch.channels_last).train()
     chosen = torch.randperm(len(images))[: round(recipe.share * len(images))]
-    size = min(BATCH, max(1, len(chosen) // IN_AN_EPOCH))
+    size = min(BATCH, len(chosen) // IN_AN_EPOCH)
+    if size < 2:
+        raise ValueError(f"{len(chosen)} images are too few to train on: give at least 100 of each")
     each = len(chosen) // size  # steps of an epoch
-    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / each))
+    epochs = max(recipe.epochs, math.ceil(recipe.least_steps / each))
     if recipe.optimizer == "adam":
         rate = ADAM_RATE
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), rate)
     else:
-        rate = SGD_RATE
+        rate = SGD_RATE * size / BATCH
         optimizer = torch.optim.SGD(
             network.parameters(), rate, momentum=0.9, weight_decay=DECAY, nesterov=True
         )
@@ -165,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in range(options.models):
         name = options.recipes[number % len(options.recipes)]
         label = name if options.epochs == 1 else f"{name}_x{options.epochs}"
-        recipe = RECIPES[name]._replace(epochs=options.epochs * RECIPES[name].epochs)
+        epochs, least, *rest = RECIPES[name]
+        recipe = Recipe(options.epochs * epochs, options.epochs * least, *rest)
         path = options.out / f"{options.arch.rpartition(':')[2]}_{label}_{number}.pt"
         if path.exists():
             print(f"{path} is there already", flush=True)

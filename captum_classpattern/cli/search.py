@@ -73,5 +73,6 @@ def search(
     write_figure(figure, out / "patterns.png")
     survey.to_html(out / "report.html")
     print_result(survey)
-    say(LEGEND, survey.strongest(survey.canvases[0], survey.areas[0]), CAUTION)
+    best = max(survey, key=lambda each: each.search_powers[each.area])
+    say(LEGEND, survey.strongest(best.canvas, survey.areas[0]), CAUTION)
     print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")

@@ -87,8 +87,8 @@ def decide(
     statistic of a model is its largest standardised excess of all classes and families. The p-value
     is the share of the n + 1 models whose statistic is at least as large (conformal, Vovk et al.
     2005): for a model that is like its references, p <= alpha has a probability of at most alpha.
-    Clean models of other kinds lie outside their references, too, but not far. So a suspicious
-    model also has a statistic above 4.5. If p-value and statistic disagree, the verdict is
+    Clean models of other kinds also lie outside their references, but not far. So a suspicious
+    model must also have a statistic above 4.5. If p-value and statistic disagree, the verdict is
     "inconclusive".
 
     Args:
@@ -120,10 +120,7 @@ def decide(
             standardised[-1],
             statistics[-1][:-1],
             # weaker ones need no caution: they lower the largest excess
-            bool(
-                medians[-1] > medians[:-1].max(initial=-np.inf)
-                and medians[-1] >= SHARED * excess[-1].max()
-            ),
+            bool(medians[-1] > medians[:-1].max() and medians[-1] >= SHARED * excess[-1].max()),
         )
     largest = np.max(statistics, axis=0)  # of each model
     family = max(comparisons, key=lambda name: comparisons[name].largest)

@@ -19,7 +19,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES, SIZES
+from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import (
     PER_CLASS,
     SETTINGS,
@@ -44,7 +44,7 @@ SHIPPED = {  # the sets that come with the package, by name
 
 
 class Doubt(NamedTuple):
-    """Why a scan is inconclusive: in few words, in a sentence, and what to do about it."""
+    """Why a scan is inconclusive: in a few words, in a sentence, and what to do about it."""
 
     name: str
     reason: str
@@ -221,10 +221,7 @@ class ReferenceSet:
     def scores(self) -> dict[str, ClassScores]:
         """The scores of the models' classes in each family, (n, K)."""
         each = [profile.scores() for profile in self.profiles.values()]
-        return {
-            family: np.array([one[family] for one in each]).reshape(-1, self.n_classes)
-            for family in FAMILY_NAMES
-        }
+        return {family: np.array([one[family] for one in each]) for family in each[0]}
 
     @property
     def training_images(self) -> str:
@@ -364,7 +361,8 @@ class ReferenceSet:
             notes.append(f"The references were searched in {listed}, this model in {precision}.")
         if profile.accuracy is None or not self.accuracies:
             notes.append(
-                "Without labels, nobody knows whether the model is better than the references."
+                "Without labels, accuracies can't be compared: the references may be far weaker "
+                "than the model, or far better."
             )
         if twin := self.name_of(profile.model):
             notes.append(f"This model is one of the references, {twin}.")

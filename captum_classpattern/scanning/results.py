@@ -18,6 +18,7 @@ from captum_classpattern.scanning.decision import (
     SUSPICIOUS,
     Decision,
     decide,
+    references_needed,
 )
 from captum_classpattern.scanning.families import (
     CHANGES,
@@ -42,8 +43,8 @@ COLUMNS_EXPLAINED = (
 )
 ANOTHER_KIND = Doubt(
     "another kind of model",
-    "All classes are easier to reach than those of the references, not one class alone: the median "
-    "class differs more from the references than that of any of them.",
+    "All classes are easier to reach than those of the references, not one class alone: the excess "
+    "of the median class is larger than that of any reference.",
     "Add references with the architecture and the training of the model.",
 )
 STRONG, AHEAD = 0.5, 0.25  # a power, and how far it is above those of all references
@@ -84,8 +85,9 @@ class Scan(Decision, Result):
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
-        left_out (list[str]): References that are far less accurate than the model, so that it was
-            not compared with them.
+        left_out (list[str]): References that are far less accurate than the model, so that they
+            don't count. If too few others are left, the scan is inconclusive, and its figure shows
+            all of them.
         class_names (list[str]): The name of each class.
         looks (dict[str, Look]): A closer look at the first class of each family.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
@@ -112,17 +114,20 @@ class Scan(Decision, Result):
     ) -> "Scan":
         """The verdict on what was measured, without a closer look at images."""
         like = references.without_weak(profile.accuracy)
-        comparable = bool(len(like)) and like.doubt_about(profile) is None
-        decision = decide(profile.scores(), like.scores(), alpha, comparable=comparable)
+        enough = len(like) >= references_needed(alpha)
+        known = like if enough else references  # else too few are left to compare with
+        comparable = enough and known.doubt_about(profile) is None
         found = cls(
-            **vars(decision),
+            **vars(decide(profile.scores(), known.scores(), alpha, comparable=comparable)),
             alpha=alpha,
             notes=list(notes),
             profile=profile,
-            references=like,
+            references=known,
             class_names=class_names,
             left_out=[name for name in references.profiles if name not in like.profiles],
         )
+        if not enough:
+            return replace(found, p_value=None, bound=None)
         if found.verdict == NOTHING:
             power, usual = found._patch_powers
             if power >= max(STRONG, usual + AHEAD):
@@ -141,6 +146,7 @@ class Scan(Decision, Result):
     def headline(self) -> str:
         """``Suspicious: cat, excess 8.3, p = 0.02, power 97 %``."""
         doubt = "" if self.doubt is None else f" ({self.doubt.name})"
+        doubt += "; the first class" if self.verdict == NOTHING else ""
         numbers = [f"excess {self.comparison.largest:.1f}", self.p_text]
         if look := self.looks.get(self.family):
             numbers.append(f"power {100 * look.power.value:.0f} %")
@@ -172,40 +178,50 @@ class Scan(Decision, Result):
         """Why the scan is inconclusive; None if it is not."""
         if self.verdict != INCONCLUSIVE:
             return None
+        if known := self.references.doubt_about(self.profile):
+            return known
         name, n = self.target_name, len(self.references)
         if self.p_value is None:
-            as_accurate = " that are nearly as accurate as the model" if self.left_out else ""
-            first = f" Of all classes, {name} differs most from them." if n else ""
+            n = sum(each not in self.left_out for each in self.references.profiles)
+            as_accurate = " that are not far less accurate than the model" if self.left_out else ""
             return Doubt(
                 "too few references",
                 f"A p-value of {self.alpha:g} needs at least {self.needed} references"
-                f"{as_accurate}, and there are {n}.{first}",
-                f"Add {self.needed - n} clean models: classpattern reference measures them, and "
-                "tutorials/train_references.py trains them.",
+                f"{as_accurate}, and there are {n}. Of all classes, {name} differs most from those "
+                "of the references.",
+                f"Measure more clean models with classpattern reference, at least "
+                f"{self.needed - n}{as_accurate}. tutorials/train_references.py trains some.",
             )
-        if known := self.references.doubt_about(self.profile):
-            return known
         if self.comparison.of_another_kind:
             return ANOTHER_KIND
-        excess = f"its standardised excess is {self.comparison.largest:.1f}"
+        excess = self.comparison.largest
+        as_far = round(self.p_value * (n + 1)) - 1  # references
         if self.p_value <= self.alpha:
             return Doubt(
                 "a small lead",
-                f"{name} leads by more than the classes of nearly all {n} references "
-                f"({self.p_text}), but {excess}. Clean networks of other kinds lead as far; above "
-                f"{LEAST:g}, a model is suspicious.",
+                f"{name} leads by more than the classes of {n - as_far} of the {n} references "
+                f"({self.p_text}), but by {excess:.1f} standard deviations only. Classes of clean "
+                f"networks of other kinds lead as far; above {LEAST:g}, a model is suspicious.",
                 "Add clean models with the architecture and the training data of this one to the "
                 "references.",
+            )
+        if excess > LEAST:
+            return Doubt(
+                "the references differ too much",
+                f"{name} leads by {excess:.1f} standard deviations, but classes of {as_far} of the "
+                f"{n} references lead as far ({self.p_text}).",
+                "Look at the references that lead furthest in the figure. Are they clean, and as "
+                "accurate as the model? Replace those that are not.",
             )
         first = self.class_names[self.comparisons[PATCHES].target]
         power, usual = (100 * share for share in self._patch_powers)
         return Doubt(
-            "the references differ too much",
-            f"{name} stands out: {excess}. The best pattern of {first} has a power of "
-            f"{power:.0f} %, that of any reference at most {usual:.0f} %. But classes of some "
-            f"references lead as far ({self.p_text}).",
-            "Look at the references that lead furthest in the figure. Are they clean, and as "
-            "accurate as the model? Replace those that are not.",
+            "a strong pattern",
+            f"The best pattern of {first} makes the model predict it for {power:.0f} % of the "
+            f"validation images, that of any reference for at most {usual:.0f} %. But over all "
+            f"sizes, {first} leads by {self.comparisons[PATCHES].largest:.1f} standard deviations "
+            f"only ({self.p_text}).",
+            f"Look at the pattern of {first}: is it a trigger?",
         )
 
     @property
@@ -220,7 +236,7 @@ class Scan(Decision, Result):
                 *(FAMILY_NAMES[name] for name in CHANGES),
             )
             return (
-                f"No class differs from the clean references by {', '.join(first)} or {last} "
+                f"No class stands out from the clean references by {', '.join(first)} or {last} "
                 f"({self.p_text}). This does not show that the model is clean."
             )
         effect = ""
@@ -235,9 +251,11 @@ class Scan(Decision, Result):
                 "them as they are."
             )
         return (
-            f"{name} has {FAMILY_NAMES[self.family]} unlike those of the {n} clean references "
-            f"({self.p_text}).{effect} If this model were like the references, this would happen "
-            f"in at most {100 * self.alpha:g} % of cases. It does not prove a backdoor."
+            f"{name} has {FAMILY_NAMES[self.family]} unlike those of the {n} clean references: it "
+            f"leads by {self.comparison.largest:.1f} standard deviations, where more than "
+            f"{self.bound:.1f} are suspicious ({self.p_text}).{effect} If this model were like the "
+            f"references, this would happen in at most {100 * self.alpha:g} % of cases. It does "
+            "not prove a backdoor."
         )
 
     @property
@@ -252,13 +270,13 @@ class Scan(Decision, Result):
                 f"{100 * max(usual):.1f} %."
             ]
         elif count:
-            said = [f"It was compared with {count} references; the accuracies are not known."]
+            said = [f"It was compared with {count} references; accuracies can't be compared."]
         if trained_on := self.references.training_images:
             said.append(f"These were trained on {trained_on}.")
         if measured_on := self.references.images.get("description"):
             said.append(f"The references were measured on {measured_on}.")
         if self.left_out:
-            said.append(f"Far less accurate, so left out: {join_names(self.left_out)}.")
+            said.append(f"Far less accurate, so they don't count: {join_names(self.left_out)}.")
         return " ".join(said)
 
     @property
@@ -318,7 +336,7 @@ class Scan(Decision, Result):
             "to the same class of the clean models, in standard deviations."
         )
         if self.bound is not None:
-            note += " Right of the dotted line, a class is suspicious."
+            note += f" Only right of the dotted line ({self.bound:.1f}) can a class be suspicious."
         unseen = all(look.unseen for look in self.looks.values())
         images = "held-out images" if unseen else "images"
         return draw_families(

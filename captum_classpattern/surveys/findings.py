@@ -164,10 +164,12 @@ class Finding(Result):
         """The power at the first area, next to the strongest control."""
         low, high = (100 * end for end in self.power.interval)
         scores, control = self.scores[self.area], self.scores[self.area].strongest_name
-        control = control.replace("other canvas", "the same mask on another class's canvas")
         what = f"{100 * self.area:.3g} % of the pixels of a {self.canvas} canvas"
+        other = "the same mask on another class's canvas"
         if self.is_patch and isinstance(patch := self.pattern, MovingPattern):
             what = f"a patch of {patch.side} x {patch.side} pixels at random places"
+            control, other = control.replace("random pixels", "shuffled pixels"), "other patch"
+        control = control.replace("other canvas", other)
         lines = (
             f"Class pattern: {self.label}",
             f"Stamped with {what}, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
@@ -273,6 +275,8 @@ def what_to_try(findings: Iterable[Finding]) -> str:
         each.power.value < LITTLE or each.scores[each.area].is_weak for each in findings
     ):
         return ""
+    if max(each.power.value for each in findings) >= LITTLE:
+        return "It is not above its controls, so no pattern was found."
     patch = "a moving patch (`canvases='patch'`), "
     return (
         "So no pattern was found. Try "

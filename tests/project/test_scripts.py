@@ -64,7 +64,7 @@ class Net(nn.Module):
 @pytest.mark.script
 def test_references_are_trained_once(tmp_path, monkeypatch, capsys):
     script = imported("tutorials", "train_references")
-    change(monkeypatch, script, BATCH=16, LEAST_STEPS=30)
+    change(monkeypatch, script, BATCH=16)
     images = write_cifar10(tmp_path, 40, 3, bars=True) / "train"
     given = ["--images", str(images), "--arch", f"{__name__}:Net", "--out", str(tmp_path / "out")]
     given += ["--recipes", "adam", "short", "--models"]
