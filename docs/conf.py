@@ -73,6 +73,7 @@ MENU = {
             "results/index",
             "project/benchmarks",
             "project/claims_protocol",
+            "project/scan_protocol",
             "project/development_log",
         ],
         "API": [
@@ -112,6 +113,7 @@ COPIED = {
     "NOTICE.md": "project/notice.md",
     "benchmarks/README.md": "project/benchmarks.md",
     "benchmarks/claims/PROTOCOL.md": "project/claims_protocol.md",
+    "benchmarks/zoo/PROTOCOL.md": "project/scan_protocol.md",
     "benchmarks/development_log.md": "project/development_log.md",
     "tutorials/README.md": "tutorials/index.md",
     **{

@@ -4,15 +4,15 @@ from."""
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys.findings import Finding, stands_out
 from captum_classpattern.surveys.grid import plot_grid
-from captum_classpattern.surveys.results import Interrupted, Survey
+from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 from captum_classpattern.surveys.survey import explain_class, survey
 from captum_classpattern.surveys.sweeps import Sweep, sweep
 
 __all__ = [
     "Finding",
-    "Interrupted",
     "Scores",
     "Survey",
+    "SurveyInterrupted",
     "Sweep",
     "explain_class",
     "plot_grid",

@@ -209,7 +209,7 @@ class Survey(Result):
         return Survey(store.findings(), info.get("n_classes"), info)
 
 
-class Interrupted(KeyboardInterrupt):
+class SurveyInterrupted(KeyboardInterrupt):
     """An interrupt of :func:`survey`. ``survey`` holds the classes that were finished: in a
     notebook, ``sys.last_value.survey``."""
 

@@ -86,7 +86,7 @@ from captum_classpattern.scores.power import (
 )
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
-from captum_classpattern.surveys.results import Interrupted, Survey
+from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
@@ -438,7 +438,7 @@ def search_classes(
                     store.write_summary(info)
                 findings += of_class
         except KeyboardInterrupt:
-            raise Interrupted(Survey(findings, n_classes, info)) from None
+            raise SurveyInterrupted(Survey(findings, n_classes, info)) from None
     return Survey(findings, n_classes, info)
 
 
@@ -736,7 +736,8 @@ def survey(
     Raises:
         TypeError, ValueError: As :meth:`ClassPattern.search` and :func:`predictive_power`; also if
             the folder holds findings of other settings, or any without ``resume``.
-        Interrupted: A ``KeyboardInterrupt`` whose ``survey`` holds the classes that were finished.
+        SurveyInterrupted: A ``KeyboardInterrupt`` whose ``survey`` holds the classes that were
+            finished.
 
     Examples::
 

@@ -28,7 +28,7 @@ from captum_classpattern.attribution import search_pools
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels
-from captum_classpattern.surveys import Interrupted, Scores, Survey, stands_out, survey
+from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted, stands_out, survey
 from captum_classpattern.surveys.survey import DRAWS, SurveyTask
 
 module = sys.modules[survey.__module__]  # the function has its name
@@ -327,7 +327,7 @@ def test_an_interrupted_survey_keeps_its_classes_and_goes_on(whole, monkeypatch,
             begun(folder=tmp_path)
     with monkeypatch.context() as patch:  # without a folder
         interrupt(patch, at)
-        with pytest.raises(Interrupted) as stopped:
+        with pytest.raises(SurveyInterrupted) as stopped:
             begun()
     assert same(stopped.value.survey.findings, finished)
     if finished:
