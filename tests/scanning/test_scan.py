@@ -244,6 +244,12 @@ POORER = POOR.profiles | {"poorest": replace(POOR.profiles["clean 0"], accuracy=
 DULL = replace(POOR.profiles["clean 0"], accuracy=0.5)
 WILD = {f"strong {i}": measured(patches=0.6) for i in range(15)}
 WILD |= {f"far {i}": measured(additive=9.0) for i in range(3)}
+OTHERS_LEAD = {
+    f"class {y}": replace(
+        measured(), gains={"additive": [20.0 * (i == y) for i in range(4)], "warp": [0.0] * 4}
+    )
+    for y in (0, 1, 3)
+}
 VERDICTS = {
     "patches": (measured(patches=1.0), made_up(19)),
     "nothing": (measured(), made_up(19)),
@@ -274,6 +280,10 @@ VERDICTS = {
         measured(patches=0.9),
         replace(made_up(24), profiles=made_up(24).profiles | WILD),
     ),
+    "as far as some references": (
+        measured(additive=9.0),
+        replace(made_up(36), profiles=made_up(36).profiles | OTHERS_LEAD),
+    ),
     "half of the images": (measured(patches=1.0, n_validation=32), made_up(19)),
     "more images": (measured(patches=1.0, n_validation=129), made_up(19)),
 }
@@ -286,8 +296,21 @@ def test_verdicts_in_words(case, snapshot):
     assert f"{found!r}: {found.reason} {found.likeness}" == snapshot
 
 
+def test_a_scan_whose_references_are_all_too_weak_shows_them_all():
+    found = Scan.of_profile(*VERDICTS["all left out"], 0.05, NAMES)
+    assert (found.verdict, found.p_value, found.bound) == ("inconclusive", None, None)
+    assert found.doubt.name == "better than all references"
+    assert found.left_out == [*found.references.profiles]
+    assert found.target_name == "fox"
+    drawn = found.plot(use_pyplot=False)[1][0, -1].lines[0]
+    assert len(drawn.get_xdata()) == len(found.left_out)
+    weaker = replace(found, profile=replace(found.profile, accuracy=None))
+    assert "that are not far less accurate than the model, and there are 0" in weaker.reason
+
+
 def test_the_next_steps_are_those_of_the_verdict(snapshot):
-    cases = ("patches", "nothing", "too few", "a better model")
+    cases = ("patches", "nothing", "too few", "a better model", "a small lead")
+    cases += ("as far as some references", "a strong pattern beside wild references")
     assert {
         case: Scan.of_profile(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases
     } == snapshot
