@@ -240,7 +240,7 @@ def measured(*, n_validation=64, accuracy=1.0, images=80, usual=0.2, patches=0.2
 
 
 POOR = with_profiles(made_up(19), accuracy=0.8)
-POORER = POOR.profiles | {"poorest": replace(POOR.profiles["clean 0"], accuracy=0.5)}
+POORER = POOR.profiles | {"poorest": replace(POOR.profiles["clean 0"], accuracy=0.62)}
 DULL = replace(POOR.profiles["clean 0"], accuracy=0.5)
 WILD = {f"strong {i}": measured(patches=0.6) for i in range(15)}
 WILD |= {f"far {i}": measured(additive=9.0) for i in range(3)}
