@@ -118,7 +118,8 @@ def measured(
     entry = dict(record["settings"]["entry"])
     settings = {"name": entry.pop("name"), "zoo": zoo, "data": record["settings"]["data"], **entry}
     settings |= {"scan_seed": seed, "statistic": SETTINGS, "images": describe(images)}
-    if any(row.get(name) != value for name, value in rounded(settings).items()):
+    known = all(row.get(name) == value for name, value in rounded(settings).items())
+    if not known:
         profile, seconds = timed(partial(measure, model, images, SearchSettings(seed=seed)))
         row = rounded(settings) | {
             "accuracy": record["accuracy"],
@@ -131,7 +132,10 @@ def measured(
         if entry["backdoor"] is not None:
             target = entry["backdoor"]["target"]
             row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
-    for name in (name for name in RIVALS if rivals and name not in row["rivals"]):
+    missing = [name for name in RIVALS if rivals and name not in row["rivals"]]
+    if known and not missing:
+        return row
+    for name in missing:
         scores, seconds = timed(partial(rival_scores, name, model, images))
         row["rivals"][name] = {"settings": RIVALS[name], "scores": scores, "seconds": seconds}
     write_atomically(path, json.dumps(compact(row)).encode())

@@ -304,7 +304,8 @@ class SurveyTask:
         else of a shorter search."""
         search, settings = self.search, self.settings
         next_class, controls = _next_class(search, target), dict[str, dict[float, Pattern]]()
-        [next_canvas] = select_canvases(self.model, search, target=next_class, n=1)
+        if {*settings.canvases} != {PATCH}:
+            [next_canvas] = select_canvases(self.model, search, target=next_class, n=1)
         for kind in settings.canvases:
             if kind != PATCH:
                 found = patterns[target, kind].items()

@@ -1,7 +1,7 @@
 """A patch that works anywhere, since it is moved while it is searched."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -118,11 +118,11 @@ class MovingPatch:
             colours, opacity = shades.sigmoid(), levels.sigmoid()
             self._show(search, colours, opacity)
             uniform = [c.random((len(pick), 4)) for c, pick in zip(chances, batch.picks)]
-            moves = Moves.of(
+            batch.moves = Moves.of(
                 np.concatenate(uniform), size, self.side, self.scale, self.angle, device
             )
-            masks, moved = search.masks[batch.index], replace(batch, moves=moves)
-            loss, slope, at_images = search.loss_and_colour_gradients(masks, moved)
+            masks = search.masks[batch.index]
+            loss, slope, at_images = search.loss_and_colour_gradients(masks, batch)
             search.record(batch, loss)
             of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
             roughness = self.tv * (_roughness(colours) + _roughness(opacity))
