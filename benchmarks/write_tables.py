@@ -58,7 +58,7 @@ PAGES = {
     "class_patterns": Page(
         "Class patterns of networks trained on Fashion-MNIST",
         "[The paper's claims](../claims.md), on networks that were trained for them with three "
-        "seeds, and on [the demo's](../demo.md).",
+        "seeds, and on [the demo's](../index.md).",
         "The default search, 900 held-out images of other classes for each pattern, canvases that "
         "all networks share: the best of 32 positive ones, a white and a black one. The controls "
         "are chosen as the pattern was: the best of as many. *Learnt*: the attack success of a "
@@ -128,7 +128,7 @@ PAGES = {
     ),
     "rivals": Page(
         "Other methods",
-        "[Captum's methods, controls, and methods that choose colours](../other_methods.md), on "
+        "[Captum's methods, controls, and methods that choose colours](../results_to_cite.md), on "
         "the same canvases as the class pattern.",
         "Ten classes, one positive canvas each, one seed, 3,500 passes for a search, 5 % of the "
         "pixels, 100 held-out images on the demo's models and 150 on CIFAR-10. Each method at "
@@ -140,7 +140,7 @@ PAGES = {
     ),
     "quantus": Page(
         "Metrics of Quantus",
-        "[Metrics of Quantus](../other_methods.md#metrics-of-quantus) for a class pattern, "
+        "[Metrics of Quantus](../results_to_cite.md#metrics-of-quantus) for a class pattern, "
         "Integrated Gradients and random pixels.",
         "The demo's natural model, ten classes, one positive canvas each, 5 % of the pixels; "
         f"for the predictive power 300 held-out images. {BRACKETS}",
