@@ -140,7 +140,9 @@ def compare(names):
     assert not names["comparison"].failures
     assert size_of("report.html") > 10_000
     metrics = run("".join(blocks_of(DOCS / "compare.md", AFTER)), names)
+    assert metrics["masks"].shape == metrics["smooth"].shape == metrics["canvases"].shape
     assert metrics["unfaithful"].shape == metrics["moved"].shape == (2,)
+    assert metrics["drawn"].axes[0].images
 
 
 def extend(names):
