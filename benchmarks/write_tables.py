@@ -122,7 +122,7 @@ PAGES = {
         "others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
-        "have different seeds, too; distillation compares student and teacher of one seed. The "
+        "also have different seeds; distillation compares student and teacher of one seed. The "
         f"two shallow CNNs count as one architecture. {BRACKETS}",
         architecture_tables.tables,
     ),

@@ -53,7 +53,7 @@ def sweep_command(
     from captum_classpattern.surveys.sources import SITE, read_models
 
     if not ray and (workers is not None or "num_gpus" in (ray_options or {})):
-        raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: pass --ray, too")
+        raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: also pass --ray")
     device = {} if model.device == "cpu" else {"device": model.device}  # else as Ray gives
     sources = read_models(models, {**model.loading(), **device})
     options.import_from_here()

@@ -139,7 +139,7 @@ class Triage(Result):
             "can be seen in them.",
             "Scan again with another seed and other images, into another folder. A backdoor should "
             "come first again.",
-            "If you have another model of the task, scan it, too. A class that comes first there "
+            "If you have another model of the task, scan it as well. A class that comes first there "
             "is easy for such models, not backdoored.",
         ]
 

@@ -70,7 +70,7 @@ ERRORS = {  # lines, and what they say
     f"compare named.pt named.pt {COMPARE}": "or by the column name of a manifest",
     # sweep
     f"sweep nothing.csv {SWEEP}": "there is no manifest nothing.csv",
-    f"sweep m.pt {SWEEP} --workers 2": "are for Ray: pass --ray, too",
+    f"sweep m.pt {SWEEP} --workers 2": "are for Ray: also pass --ray",
     f"sweep m.pt {SWEEP} --ray-options 1": "Invalid value for --ray-options: 'int' object is not",
 }
 

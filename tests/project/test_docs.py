@@ -158,7 +158,11 @@ def extend(names):
 
 
 def sweep(names):
-    assert len(names["found"].table()) == 3 * 2
+    powers = names["table"].set_index(["model", "class_name"])["power"]
+    assert len(powers) == 3 * 2
+    assert powers["backdoored", "T-shirt"] > 5 * powers["natural", "T-shirt"]
+    assert [len(each) for each in names["both"].values()] == [2, 2, 2]
+    assert names["figure"].axes[0].images
     pages = {path.name for path in names["index"].parent.iterdir()}
     assert pages == {"index.html", "0_T-shirt.html", "8_Bag.html"}
 

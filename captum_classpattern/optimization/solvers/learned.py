@@ -25,7 +25,7 @@ SWAPPED = 1 / 6  # share of the pixels that the first round swaps
 @dataclass(frozen=True)
 class Learned:
     r"""
-    Searches the colours of the pixels, too: the canvas is only where the colours begin.
+    Also searches the colours of the pixels: the canvas is only where the colours begin.
 
     It joins Neural Cleanse (Wang et al. 2019, IEEE S&P, section IV), which finds a soft mask and
     its colours, to the patterns of Zhao et al. 2021 (arXiv 2101.06898), which have a fixed number
