@@ -45,7 +45,7 @@ def sweep_command(
         out: The folder for everything that is found, and for the site.
         ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
             last, on all cores. It needs pip install 'captum_classpattern[ray]'.
-        workers: The models that are searched at a time, with --ray and no address. By default, one
+        workers: How many models are searched at a time, with --ray and no address. By default, one
             for each core.
         ray_options: What the search of a model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'.
             By default, one core. The number of cores changes results in the last digits.
