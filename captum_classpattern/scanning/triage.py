@@ -139,8 +139,8 @@ class Triage(Result):
             "can be seen in them.",
             "Scan again with another seed and other images, into another folder. A backdoor should "
             "come first again.",
-            "If you have another model of the task, scan it as well. A class that comes first there "
-            "is easy for such models, not backdoored.",
+            "If you have another model of the task, scan it as well. A class that comes first "
+            "there is easy for such models, not backdoored.",
         ]
 
     def table(self) -> Any:
