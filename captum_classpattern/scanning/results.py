@@ -236,7 +236,7 @@ class Scan(Decision, Result):
                 *(FAMILY_NAMES[name] for name in CHANGES),
             )
             return (
-                f"No class stands out from the clean references by {', '.join(first)} or {last} "
+                f"No class differs from the clean references by {', '.join(first)} or {last} "
                 f"({self.p_text}). This does not show that the model is clean."
             )
         effect = ""

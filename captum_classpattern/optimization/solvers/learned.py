@@ -39,9 +39,9 @@ class Learned:
     The swap is kept if both together lower 1 - sqrt(p) on the same batch, where p is the
     probability of the class.
 
-    Search several areas, from some 25 pixels down to three: each goes on from the larger one. One
+    Search several areas, from some 25 pixels down to three: each continues from the larger one. One
     start may miss a trigger, so a canvas of one colour can have several. They differ in their first
-    colours and their baselines; the one with the largest margin on the validation images goes on.
+    colours and their baselines; the one with the largest margin on the validation images continues.
 
     On large images a few pixels are invisible. With a ``feature_mask``, such as
     :class:`~captum_classpattern.Cells`, each feature has one colour, at first that of the canvas in
