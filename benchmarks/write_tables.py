@@ -41,8 +41,8 @@ PAGES = {
     "claims": Page(
         "The paper's claims: all verdicts",
         "[What they mean](../claims.md), claim by claim, and [the rule](../../benchmarks/claims/"
-        "pooled.py), which is frozen for CIFAR-10. The networks of CIFAR-10 are not measured yet, "
-        "so only Fashion-MNIST has verdicts.",
+        "pooled.py), which is frozen for CIFAR-10. Networks trained on CIFAR-10 are not measured "
+        "yet, so only Fashion-MNIST has verdicts.",
         "A statement is about a difference: its mean over classes in each training seed, then the "
         "mean of the seeds with a 95 % t-interval. It *holds* if the interval lies on the claim's "
         "side of 0, *does not hold* if it lies on the other, and is *not shown* if it contains 0, "

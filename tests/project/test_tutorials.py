@@ -64,7 +64,7 @@ def extract(archives, folder):
 @pytest.fixture(scope="module")
 def _as_in_ci(tmp_path_factory):
     """Kernels start without the user's settings, and notebooks take their quick form."""
-    scripts = Path(sys.executable).parent  # of the command, without an activated environment, too
+    scripts = Path(sys.executable).parent  # of the command, also without an activated environment
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLASSPATTERN_QUICK", "1")
         patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
