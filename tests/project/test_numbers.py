@@ -147,6 +147,9 @@ def test_the_hero_has_the_class_of_median_power():
     assert hero.CLASS_NAMES[target] == "ship"
     assert scores[target].power.value == pytest.approx(hits / images)
     assert scores[target].strongest_control == pytest.approx(control / images)
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert f"{100 * hits / images:.1f} % of {images} unseen photos" in index
+    assert f"{100 * control / images:.1f} % with the same places" in index
     above = [each for each in scores.values() if each.power.value > hits / images]
     assert (len(above), len(scores)) == (5, 10)
 
