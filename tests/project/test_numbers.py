@@ -305,6 +305,20 @@ def test_the_summary_of_the_claims_is_counted_plainly():
     assert [int(row[verdict]) for verdict in VERDICTS] == [counts[v] for v in VERDICTS]
 
 
+def test_the_first_lines_of_the_claims_count_the_papers_statements_in_the_summary():
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    [summary] = [table for table in tables_in(page) if "settings" in table[0]]
+    held = defaultdict(list)
+    for row in summary:
+        if row["whose"] == "paper":
+            held[row["claim"]].append((row["holds"], row["settings"]))
+    assert all(holds == settings for claim in "13" for holds, settings in held[claim])
+    (a, second), (b, _) = held["2"]
+    (c, fourth), (d, _), (e, _) = held["4"]
+    counted = f"claim 2 at {a} and {b} of {second} settings, and for claim 4 at {c}, {d} and {e} of"
+    assert f"hold for claims 1 and 3, for {counted} {fourth}." in page
+
+
 VERDICTS = ("does not hold", "not shown", "holds")
 
 
@@ -345,7 +359,8 @@ def test_shares_of_a_power_are_those_of_the_rows():
         for none in [mean_share(kind, "no_pattern")]
     }
     first, second, third = left.values()
-    assert f"{first} % is left. With AdamW {second} % is left, on CIFAR-10 {third} %." in claims
+    assert f"keeps {first} % of that power; with AdamW it keeps {second} %" in claims
+    assert f"and on CIFAR-10 {third} %." in claims
     ratios = [
         round(100 * mean_share(robust, "hits", canvas) / mean_share(natural, "hits", canvas))
         for robust in ("robust05", "robust10")
