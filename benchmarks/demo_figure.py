@@ -1,4 +1,4 @@
-"""The figure of docs/demo.md: three classes of the demo's backdoored model.
+"""The figure of docs/index.md: three classes of the demo's backdoored model.
 
 The classes are the backdoored one, the strongest of the others, and the weakest, on white canvases
 with 1 % of the pixels. The trigger's place is boxed. It prints the row of each class.

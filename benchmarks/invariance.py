@@ -1,7 +1,7 @@
 """How far can patterns be moved, thinned out or blurred before they lose half of their power?
 
 It searches the strongest pattern of each class of the CIFAR-10 models, and measures its power on
-held-out images under the transforms of torchvision; a backdoored model's trigger is measured, too.
+held-out images under the transforms of torchvision; a backdoored model's trigger is also measured.
 Without ``--cifar10``, it takes the demo's models. It resumes after an interruption.
 """
 

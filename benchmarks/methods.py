@@ -1,4 +1,4 @@
-"""The class pattern next to Captum's methods, on one canvas of CIFAR-10: a figure of the README.
+"""The class pattern next to Captum's methods, on one canvas of CIFAR-10: a figure of the docs.
 
 The model is the natural one; canvas and images are those of ``compare_methods.py``. The canvas is
 that of the dog, which was chosen before anything was measured. Each method keeps 5 % of its pixels,

@@ -10,7 +10,7 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 - ``discovery``: long searches of 24 classes in the first network and of four in three others, and
   Neural Cleanse; 1.5 hours.
 - ``classes``: ten clean classes, a photo of each; half an hour.
-- ``figure``: the figure of README, and what ``discovery`` found; 15 minutes.
+- ``figure``: a figure of a photo with a trojan, and what ``discovery`` found; 15 minutes.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
 """

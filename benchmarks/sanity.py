@@ -82,7 +82,7 @@ def layers_from_top(model: nn.Module, sample: Tensor) -> list[str]:
 
 def randomised(model: nn.Module, layers: Sequence[str], seed: int) -> nn.Module:
     """A copy whose layers, in this order, are as PyTorch initialises them; a batch norm loses its
-    running statistics, too."""
+    running statistics as well."""
     twin = copy.deepcopy(model).eval()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--zoo", choices=ZOOS, required=True)
     parser.add_argument("--published", type=Path, help="measure networks of others instead")
     parser.add_argument("--seeds", type=int, default=1, help="scans of each network")
-    parser.add_argument("--rivals", action="store_true", help="measure other detectors, too")
+    parser.add_argument("--rivals", action="store_true", help="also measure other detectors")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--from-weights", type=Path, help="measure the networks of this file")

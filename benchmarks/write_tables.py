@@ -41,8 +41,8 @@ PAGES = {
     "claims": Page(
         "The paper's claims: all verdicts",
         "[What they mean](../claims.md), claim by claim, and [the rule](../../benchmarks/claims/"
-        "pooled.py), which is frozen for CIFAR-10. The networks of CIFAR-10 are not measured yet, "
-        "so only Fashion-MNIST has verdicts.",
+        "pooled.py), which is frozen for CIFAR-10. Networks trained on CIFAR-10 are not measured "
+        "yet, so only Fashion-MNIST has verdicts.",
         "A statement is about a difference: its mean over classes in each training seed, then the "
         "mean of the seeds with a 95 % t-interval. It *holds* if the interval lies on the claim's "
         "side of 0, *does not hold* if it lies on the other, and is *not shown* if it contains 0, "
@@ -58,7 +58,7 @@ PAGES = {
     "class_patterns": Page(
         "Class patterns of networks trained on Fashion-MNIST",
         "[The paper's claims](../claims.md), on networks that were trained for them with three "
-        "seeds, and on [the demo's](../demo.md).",
+        "seeds, and on [the demo's](../index.md).",
         "The default search, 900 held-out images of other classes for each pattern, canvases that "
         "all networks share: the best of 32 positive ones, a white and a black one. The controls "
         "are chosen as the pattern was: the best of as many. *Learnt*: the attack success of a "
@@ -122,13 +122,13 @@ PAGES = {
         "others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
-        "have different seeds, too; distillation compares student and teacher of one seed. The "
+        "also have different seeds; distillation compares student and teacher of one seed. The "
         f"two shallow CNNs count as one architecture. {BRACKETS}",
         architecture_tables.tables,
     ),
     "rivals": Page(
         "Other methods",
-        "[Captum's methods, controls, and methods that choose colours](../other_methods.md), on "
+        "[Captum's methods, controls, and methods that choose colours](../results_to_cite.md), on "
         "the same canvases as the class pattern.",
         "Ten classes, one positive canvas each, one seed, 3,500 passes for a search, 5 % of the "
         "pixels, 100 held-out images on the demo's models and 150 on CIFAR-10. Each method at "
@@ -140,7 +140,7 @@ PAGES = {
     ),
     "quantus": Page(
         "Metrics of Quantus",
-        "[Metrics of Quantus](../other_methods.md#metrics-of-quantus) for a class pattern, "
+        "[Metrics of Quantus](../results_to_cite.md#metrics-of-quantus) for a class pattern, "
         "Integrated Gradients and random pixels.",
         "The demo's natural model, ten classes, one positive canvas each, 5 % of the pixels; "
         f"for the predictive power 300 held-out images. {BRACKETS}",

@@ -311,7 +311,7 @@ class MovingPattern(Pattern):
         mask (Tensor): Its opacity there, (1, H, W) in [0, 1], 0 elsewhere.
         target (int): The class.
         info, seen: As in :class:`Pattern`.
-        side (int): That of the square, in pixels. By keyword only.
+        side (int): Side of the square in pixels. By keyword only.
         place (tuple[int, int], optional): The row and the column of its upper left pixel, if it
             does not move. By keyword only. Default: None (drawn from the seed).
 

@@ -53,9 +53,10 @@ html_math_renderer = "mathml"
 # it as text.
 MENU = {
     "index": {
-        "Get started": ["Start here <self>", "demo", "tutorials/index", "README <project/readme>"],
+        "Get started": ["Start here <self>", "tutorials/index", "README <project/readme>"],
         "How-to": [
             "bring_your_own_model",
+            "speed",
             "read_a_pattern",
             "scan",
             "compare",
@@ -68,7 +69,6 @@ MENU = {
             "claims",
             "scan_evidence",
             "what_changes_a_pattern",
-            "other_methods",
             "photographs",
             "results/index",
             "project/benchmarks",
@@ -79,7 +79,7 @@ MENU = {
         "API": [
             "api/index",
             "project/command_line",
-            "json",
+            "api/json",
             "project/changelog",
             "project/contributing",
             "project/notice",

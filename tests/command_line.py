@@ -12,7 +12,7 @@ from pathlib import Path
 from captum_classpattern.cli import main
 from captum_classpattern.surveys.survey import SurveyTask
 
-JSON_PAGE = (Path(__file__).parents[1] / "docs" / "json.md").read_text()
+JSON_PAGE = (Path(__file__).parents[1] / "docs" / "api" / "json.md").read_text()
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def error_of(arguments, *, at_once=True):
 
 
 def documented(command, position):
-    """The fields of a table in what docs/json.md says about a command."""
+    """The fields of a table in what docs/api/json.md says about a command."""
     sections = re.split(r"^## ", JSON_PAGE, flags=re.MULTILINE)
     [text] = [section for section in sections if section.startswith(f"{command}\n")]
     tables = re.findall(r"\| field \| value \|\n\|.*\n((?:\|.*\n?)+)", text)

@@ -235,7 +235,7 @@ def test_internal_batch_size_bounds_the_forward_pass_and_changes_nothing(images,
     recorder.sizes.clear()
     result = explainer.attribute(images, target=1, internal_batch_size=5, **fast)
     torch.testing.assert_close(result, expected)
-    # labels are predicted in such batches, too
+    # labels are also predicted in such batches
     ClassPattern(recorder, BASELINES).search(images, target=1, internal_batch_size=5, **fast)
     assert max(recorder.sizes) == 5
 

@@ -90,4 +90,16 @@ def test_the_docs_and_the_tools_name_the_oldest_python():
     assert named[0] == oldest
     assert SETTINGS["tool"]["mypy"]["python_version"] == oldest
     assert SETTINGS["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
-    assert f"Python {oldest} or newer" in (ROOT / "docs/demo.md").read_text()
+    assert f"Python {oldest} or newer" in (ROOT / "docs/index.md").read_text()
+
+
+def test_the_badges_are_true():
+    drawn = re.findall(r"<text[^>]*>(.*?)</text>", (ROOT / "docs/images/badges.svg").read_text())
+    floors = {"python": PROJECT["requires-python"].removeprefix(">=")}
+    floors |= dict(each.split(">=") for each in PROJECT["dependencies"])
+    wanted = [(name, f"{floors[name]} or newer") for name in ("python", "torch", "captum")]
+    assert [*zip(drawn[::2], drawn[1::2])] == [*wanted, ("licence", PROJECT["license"])]
+    readme = (ROOT / "README.md").read_text()
+    [text] = re.findall(r"!\[(.*)\]\(docs/images/badges.svg\)", readme)
+    values = *(floors[name] for name in ("python", "torch", "captum")), PROJECT["license"]
+    assert text == "Python {}+, PyTorch {}+, Captum {}+, {}".format(*values)

@@ -180,7 +180,7 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
         kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise ArgumentTypeError(
             "target must be an int, a 0-d or 1-d integer Tensor, or a list of ints (the class, "
-            f"or one for each image), got {kind}: {target!r:.80}; names work, too, if the "
+            f"or one for each image), got {kind}: {target!r:.80}; names also work if the "
             "model has them: PixelClassifier(model, class_names=[...])"
         )
     if len(values) == 1:

@@ -1,5 +1,5 @@
 """``classpattern compare``: class patterns and Captum's methods on a user's models. The demo runs
-such a comparison, too."""
+such a comparison as well."""
 
 import sys
 from collections.abc import Mapping, Sequence

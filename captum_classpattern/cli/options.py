@@ -47,14 +47,14 @@ def _device(text: str) -> str:
 
 
 def _names_in(file: str) -> list[str]:
-    """The names of classes in a file: a JSON list, or one a line."""
+    """The names of classes in a file: a JSON list, or one per line."""
     try:
         content = Path(file).read_text(encoding="utf-8").strip()
         is_json = content.startswith(("[", "{"))
         return json.loads(content) if is_json else list(map(str.strip, content.splitlines()))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{file} must hold a JSON list of names, or one a line: {error}"
+            f"{file} must hold a JSON list of names, or one per line: {error}"
         ) from error
 
 
@@ -109,8 +109,8 @@ class ModelOptions:
             that of the file.
         std: Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file.
         device: Where the model runs, such as cpu, cuda or cuda:1.
-        class_names: The names of the classes by output, one a line or a JSON list, to which class
-            folders are matched.
+        class_names: The names of the classes in the order of the outputs, one per line or a JSON
+            list. Class folders are matched to them.
         num_classes: The number of classes. By default, that of the weights of the last layer.
         output: Which of several outputs holds the logits: a position such as -1, or a name such as
             logits.
@@ -287,9 +287,9 @@ class ClassOptions(ComputeOptions):
         classes: Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have
             images.
         budget: Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500;
-            960 of images of at least 64 pixels a side).
+            960 for images of at least 64 pixels a side).
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
-        max_seconds: Stop each search after this time, with what was found. Of small images, ten
+        max_seconds: Stop each search after this time, with what was found. For small images, ten
             classes are one search (32 on a GPU). By default, never.
     """
 
@@ -317,11 +317,11 @@ class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:
-        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01;
+        area: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01;
             with a patch on images of at least 64 pixels a side, 0.18.
         canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
             images per class compete to be its canvas, next to a white and a black one. By default,
-            32; of images of at least 64 pixels a side positive,patch.
+            32; for images of at least 64 pixels a side, positive,patch.
         cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 

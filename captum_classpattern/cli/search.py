@@ -15,7 +15,7 @@ LEGEND = (
     "it is above all of them, on at least 100 images (95 % interval of each difference above 0)."
 )
 CAUTION = (
-    "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
+    "A strong pattern does not prove a backdoor: clean classes can also have strong patterns. "
     "Compare with a clean model of the same kind, and look at the pattern."
 )
 

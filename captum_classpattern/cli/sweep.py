@@ -45,7 +45,7 @@ def sweep_command(
         out: The folder for everything that is found, and for the site.
         ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
             last, on all cores. It needs pip install 'captum_classpattern[ray]'.
-        workers: The models that are searched at a time, with --ray and no address. By default, one
+        workers: How many models are searched at a time, with --ray and no address. By default, one
             for each core.
         ray_options: What the search of a model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'.
             By default, one core. The number of cores changes results in the last digits.
@@ -53,7 +53,7 @@ def sweep_command(
     from captum_classpattern.surveys.sources import SITE, read_models
 
     if not ray and (workers is not None or "num_gpus" in (ray_options or {})):
-        raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: pass --ray, too")
+        raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: also pass --ray")
     device = {} if model.device == "cpu" else {"device": model.device}  # else as Ray gives
     sources = read_models(models, {**model.loading(), **device})
     options.import_from_here()

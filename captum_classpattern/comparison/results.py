@@ -153,7 +153,7 @@ class Comparison(Result):
         return json.dumps(content, indent=2, allow_nan=False)
 
     def differences(self) -> list[dict[str, Any]]:
-        """How far the strongest method of each model, which is no control, is above each other one
+        """How far the strongest method of each model, controls aside, is above each other one
         and above no pattern: the mean difference of their powers, paired by canvas, with its 95 %
         interval. Powers are those of the first kind of canvas. The strongest others come first."""
         rows: list[dict[str, Any]] = []
@@ -186,7 +186,7 @@ class Comparison(Result):
 
     @property
     def summary(self) -> str:
-        """The strongest method on the first model, which is no control, and the strongest control,
+        """The strongest method on the first model, controls aside, and the strongest control,
         in a sentence; empty if nothing was scored."""
         model = next(iter(self.models))
         controls = [r for r in self.differences() if r["control"] and r["model"] == model]

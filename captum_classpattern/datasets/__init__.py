@@ -83,7 +83,7 @@ def load_images(
 
     Raises:
         FileNotFoundError: If the source does not exist.
-        TypeError: If labels are no whole numbers.
+        TypeError: If labels are not whole numbers.
         ValueError: If the source is of another kind, has no image, an empty class folder, or
             images that can't be read, differ in size or don't fit into memory; or if a setting is
             out of range.

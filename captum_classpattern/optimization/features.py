@@ -18,11 +18,11 @@ BLANK_CELLS = 32  # per side, on a blank canvas, which has no segments
 
 @dataclass(frozen=True)
 class Cells:
-    """Cuts any canvas into so many rows and columns of cells of about the same size; fewer if it
+    """Cuts any canvas into ``side`` rows and columns of cells of about the same size; fewer if it
     has fewer pixels. For ``feature_mask``.
 
     Args:
-        side (int): Rows, and as many columns.
+        side (int): The number of rows, and of columns.
 
     Raises:
         ValueError: If ``side`` is not a whole number from 2.

@@ -23,7 +23,7 @@ class Moves:
         turns (Tensor): A step in the image as a step in the canvas, both (x, y) in pixels, float
             (n, 2, 2).
         centres (Tensor): The square's centre in each image, (x, y) in pixels, (n, 2).
-        side (int): That of the square, in pixels.
+        side (int): Side of the square in pixels.
     """
 
     turns: Tensor

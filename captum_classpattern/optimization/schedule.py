@@ -46,7 +46,7 @@ class Schedule:
         self._remaining: dict[Stream, Iterator[int]] = {stream: iter(()) for stream in self.others}
 
     def again(self) -> "Schedule":
-        """The same streams from their beginning; what they show counts as seen here, too."""
+        """The same streams from their beginning; what they show also counts as seen here."""
         other = Schedule(self.source, list(self.others), self.seed)
         other.seen = self.seen
         return other

@@ -28,7 +28,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 class PatternOptions(SearchOptions, total=False):
-    """Those of :meth:`ClassPattern.search` beside its images, target and area."""
+    """Those of :meth:`ClassPattern.search` besides its images, target and area."""
 
     keep: int | None
     solver: Any
@@ -112,7 +112,7 @@ class SearchSettings:
         }
 
     def limits(self) -> dict[str, Any]:
-        """What decides the result beside the solver and the areas."""
+        """What decides the result besides the solver and the areas."""
         names = ("budget", "n_steps", "max_seconds", "seed", "precision")
         given = {name: getattr(self, name) for name in names}
         if self.feature_mask is not None:

@@ -16,7 +16,7 @@ HOW_TO_READ = (
     "The large number is the predictive power: the share of held-out images of other classes that "
     "the model predicts as the class once they are stamped with the pattern. The bar shows it with "
     "its 95 % interval (line) and the strongest control (dotted line). Controls: the images "
-    "without a pattern, as many random pixels of the same canvas, and the same mask over the "
+    "without a pattern, the same number of random pixels of the canvas, and the same mask on the "
     "canvas of another class. The stamped images were chosen at random; below each is its class, "
     "and what the model predicts."
 )

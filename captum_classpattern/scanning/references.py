@@ -54,7 +54,7 @@ class Doubt(NamedTuple):
 @dataclass(repr=False)
 class ReferenceSet:
     r"""
-    What a scan measured of clean models, to compare other models of the same task with.
+    What a scan measured on clean models, for comparison with other models of the same task.
 
     The models should be like those that will be scanned: the same classes and images, and
     accuracies that span those of the models that people have for the task. Models that are far
@@ -127,8 +127,8 @@ class ReferenceSet:
             name (str): The model's name in the set. One of the same name is replaced.
             images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes, the same
                 for all models of the set.
-            recipe (Mapping, optional): How it was trained, in values that JSON has, such as
-                ``{"network": "ResNet-18", "epochs": 30}``. Default: None (not known).
+            recipe (Mapping, optional): How it was trained, in values that JSON can represent, such
+                as ``{"network": "ResNet-18", "epochs": 30}``. Default: None (not known).
             model, labels, seed, precision, internal_batch_size, show_progress: As in :func:`scan`.
 
         Raises:
@@ -246,7 +246,7 @@ class ReferenceSet:
     def check(
         self, n_classes: int, shape: Sequence[int], names: Sequence[str] | None = None
     ) -> None:
-        """Raises an error unless a model of so many classes, with images of this shape, can be
+        """Raises an error unless a model of this many classes, with images of this shape, can be
         compared with these; also if its classes have names, and none is a name of theirs."""
         if n_classes != self.n_classes:
             raise ValueError(
@@ -290,7 +290,7 @@ class ReferenceSet:
 
     def without_weak(self, accuracy: float | None) -> "ReferenceSet":
         """The set without the models that are far less accurate than this: the patterns of a weak
-        model are strong in all classes, so that a backdoored class would not stand out."""
+        model are strong in all classes, and would hide a backdoored class."""
         if accuracy is None:
             return self
         chance = 1 / self.n_classes

@@ -52,8 +52,8 @@ AGAIN = "Scan again with another seed and other images, into another folder."
 NEXT_STEPS = {
     SUSPICIOUS: (
         f"{AGAIN} A backdoor should be found again, with the same class.",
-        "Scan another clean model of the task. If {name} comes first there, too, it is a feature "
-        "of the class that models learn, not a backdoor of this one.",
+        "Scan another clean model of the task. If {name} comes first there as well, it is a "
+        "feature of the class that models learn, not a backdoor of this one.",
         "Until something else explains it, do not use the model. Train it again on images that you "
         "have checked, or get it from a source that you trust.",
     ),
@@ -236,7 +236,7 @@ class Scan(Decision, Result):
                 *(FAMILY_NAMES[name] for name in CHANGES),
             )
             return (
-                f"No class stands out from the clean references by {', '.join(first)} or {last} "
+                f"No class differs from the clean references by {', '.join(first)} or {last} "
                 f"({self.p_text}). This does not show that the model is clean."
             )
         effect = ""

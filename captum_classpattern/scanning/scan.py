@@ -50,7 +50,7 @@ def scan(
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
             ``nn.Module`` of normalised images needs ``mean`` and ``std``.
         images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
-            which 50 a class are used; best not the model's training images. Classes that have
+            which 50 per class are used; best not the model's training images. Classes that have
             names are matched with the model's.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
@@ -66,7 +66,7 @@ def scan(
         show_progress (bool, optional): Draws a progress bar. Default: None (after five seconds).
 
     Returns:
-        *Scan*: The verdict, with the p-value, the class, what changes images into it, and what to
+        *Scan*: The verdict, the p-value, the class, what makes the model predict it, and what to
         do next. *Triage* without references: all classes, ranked, and patches of the first.
 
     Raises:

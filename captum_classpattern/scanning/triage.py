@@ -57,12 +57,12 @@ class Triage(Result):
     Attributes:
         verdict (str): ``"suspicious"`` or ``"inconclusive"``.
         margins (list[float]): Of each class: how far a short search raises its logit above the
-            largest other one, on average over images that only judge.
+            largest other one, on average over the validation images.
         clean_margins (list[float]): The same without a pattern. What is above them is the gain, so
             that a class that the model prefers anyway gains nothing.
         patterns (dict): By class, the patch that the longer search of the first classes found.
         stamped (dict): By class, three validation images with this patch.
-        judged (int): How many images judged.
+        judged (int): How many validation images there were.
         class_names (list[str]): The name of each class.
         key (dict): All that the search depends on.
         source (str or None): Where the model comes from, if it says so.
@@ -139,8 +139,8 @@ class Triage(Result):
             "can be seen in them.",
             "Scan again with another seed and other images, into another folder. A backdoor should "
             "come first again.",
-            "If you have another model of the task, scan it, too. A class that comes first there "
-            "is easy for such models, not backdoored.",
+            "If you have another model of the task, scan it as well. A class that comes first "
+            "there is easy for such models, not backdoored.",
         ]
 
     def table(self) -> Any:

@@ -43,7 +43,7 @@ class PredictivePower(Result):
 
     ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
     the pattern's class), ``without`` the share that the model classifies so without the pattern.
-    ``mean_margin`` is the mean of the class's logit less the largest other one. ``top5`` is the
+    ``mean_margin`` is the mean of the class's logit minus the largest other one. ``top5`` is the
     share of images with the class among the five largest logits, for models of 20 classes or more.
     Both say how near a pattern comes where the power is 0; None if they were not measured.
     """
@@ -230,8 +230,8 @@ def predictive_power(
             with the images, else the classifier's predictions).
         area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
             the mask unchanged. A moving patch is always scored as it is. Default: 0.05.
-        seed (int): That of the places of a moving patch, one for each image. Its power at a place
-            is that of :meth:`MovingPattern.at`. Default: 0.
+        seed (int): Seed of the places of a moving patch, one for each image; for its power at one
+            place, see :meth:`MovingPattern.at`. Default: 0.
 
     Returns:
         *PredictivePower*: Value, Wilson 95 % interval, number of images, and the rate without
@@ -302,7 +302,7 @@ def power_of(hits: float, n: int, hits_without: float) -> PredictivePower:
 
 class Hits(NamedTuple):
     """How many images are classified as a class, how many have it among the five largest logits
-    (None for few classes), and its mean margin: its logit less the largest other one."""
+    (None for few classes), and its mean margin: its logit minus the largest other one."""
 
     hits: int
     margin: float

@@ -587,8 +587,8 @@ def explain_class(
         labels (Tensor or Sequence[int], optional): Their classes, in the model's numbers.
             Default: None (those that come with the images).
         target (int or str): The class, by its number or its name. Required.
-        held_out (LabelledImages, optional): The images to score on, which ``images`` must not
-            have. A Dataset or DataLoader with labels will do, or a pair of images and labels.
+        held_out (LabelledImages, optional): The images to score on, none of them among
+            ``images``. A Dataset or DataLoader with labels will do, or a pair of images and labels.
             Default: None (half of ``images``).
         mean (float or Sequence[float], optional): Mean of the pixels by which the model's images
             are normalised, see :class:`PixelClassifier`. Default: None.
@@ -687,11 +687,12 @@ def survey(
 
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
     on the validation images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are:
-    no pattern; as many random pixels of the same canvas (3 draws, each on a third of the images);
-    and the same mask over the positive canvas of the next class. The last two are scored on at most
-    300 of the images. A moving patch has others, see :class:`~captum_classpattern.scores.Scores`:
-    the other patch is that of the next class that was searched with it. A class that is searched
-    alone is compared with a patch of the next class that took a quarter of the steps.
+    no pattern; the same number of random pixels of the canvas (3 draws, each on a third of the
+    images); and the same mask over the positive canvas of the next class. The last two are scored
+    on at most 300 of the images. A moving patch has others, see
+    :class:`~captum_classpattern.scores.Scores`: the other patch is that of the next class that was
+    searched with it. A class that is searched alone is compared with a patch of the next class that
+    took a quarter of the steps.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An

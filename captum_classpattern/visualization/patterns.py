@@ -64,7 +64,7 @@ def plot_patterns(
             labels, else the classifier's predictions).
         area (float): Share of the pixels in the binary patterns. Default: 0.05.
         powers (Sequence[PredictivePower or Scores], optional): The patterns' powers at this area,
-            if they are known already. Scores have their controls, too: the strongest is named
+            if they are known already. Scores come with their controls: the strongest is named
             below the power, and a power that is not above them is grey. Default: None (measured
             here, with the share without a pattern as the control).
         trigger (Pattern, optional): A known trigger, whose place is boxed in the rows of its

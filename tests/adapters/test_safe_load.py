@@ -208,7 +208,7 @@ def with_two_directories():
 
 
 def behind_other_bytes():
-    """Places in the index count from the start of the file, which begins like a zip, too."""
+    """Places in the index count from the start of the file, which also begins like a zip."""
     file = io.BytesIO(b"PK\x03\x04" + bytes(26))
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(zipfile.ZipInfo("archive/data.pkl"), BARE)

@@ -147,7 +147,7 @@ def test_brackets_in_names_are_not_markup(capsys):
         assert words in output
 
 
-# ---- comparison.json, as docs/json.md describes it
+# ---- comparison.json, as docs/api/json.md describes it
 
 
 def test_a_comparison_as_json(tmp_path):

@@ -63,14 +63,14 @@ ERRORS = {  # lines, and what they say
     f"{EARLY} --mean a": "Invalid value for --mean: could not convert string to float: 'a'",
     f"{EARLY} --precision half": 'Choose from: "auto", "full", "bfloat16".',
     f"{EARLY} --class-names no.txt": "Invalid value for --class-names: no.txt must hold",
-    f"{EARLY} --class-names open.txt": "open.txt must hold a JSON list of names, or one a line",
+    f"{EARLY} --class-names open.txt": "open.txt must hold a JSON list of names, or one per line",
     # compare
     f"compare named.pt {COMPARE},Magic": "there is no method 'Magic': choose from ClassPattern",
     f"compare named.pt turned.pt {COMPARE}": "the names with --class-names FILE if they are wrong",
     f"compare named.pt named.pt {COMPARE}": "or by the column name of a manifest",
     # sweep
     f"sweep nothing.csv {SWEEP}": "there is no manifest nothing.csv",
-    f"sweep m.pt {SWEEP} --workers 2": "are for Ray: pass --ray, too",
+    f"sweep m.pt {SWEEP} --workers 2": "are for Ray: also pass --ray",
     f"sweep m.pt {SWEEP} --ray-options 1": "Invalid value for --ray-options: 'int' object is not",
 }
 

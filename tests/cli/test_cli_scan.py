@@ -215,7 +215,7 @@ def test_nothing_is_found_on_a_clean_model_also_if_it_returns_probabilities(tmp_
     more = "--arch test_cli_scan:Probabilities --references enough.json"
     result = run(f"scan good.pt {OWN} {more} --out {tmp_path}")
     assert result.exit_code == 0, result.output
-    assert "No class stands out from the clean references by p" in plain(result.stdout)
+    assert "No class differs from the clean references by p" in plain(result.stdout)
     assert read(tmp_path)["verdict"] == "nothing found"
     assert result.stderr.count("Note: the model's outputs are all >= 0 and sum to 1") == 1
 

@@ -58,7 +58,7 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
 def test_gpus_of_a_task_need_ray(tmp_path, place):
     line = f"sweep {place}/noisy.pt {PLAIN} {QUICK} --out {tmp_path}/out --ray-options"
     result = run(f"{line} '{{\"num_gpus\":1}}'")
-    assert "num_gpus in --ray-options, are for Ray: pass --ray, too" in result.stderr
+    assert "num_gpus in --ray-options, are for Ray: also pass --ray" in result.stderr
 
 
 def test_an_interrupted_sweep_is_resumed_by_the_same_command(tmp_path, monkeypatch, place):

@@ -1,4 +1,4 @@
-"""The solver that learns colours, too, finds what a plain, slow version finds."""
+"""The solver that also learns colours finds what a plain, slow version finds."""
 
 import numpy as np
 import pytest

@@ -81,7 +81,7 @@ def test_a_stream_that_is_given_up_is_left_out():
 
 def test_what_was_seen_grows_with_the_steps():
     """Only what is handed out counts, not what might be fetched ahead; a schedule that begins again
-    shows the same and counts here, too."""
+    shows the same and also counts here."""
     plan, counts = schedule([Stream(1)]), {Stream(1): 4}
     assert plan.seen == set()
     steps = plan.steps(4, counts, CPU)

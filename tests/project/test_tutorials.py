@@ -64,7 +64,7 @@ def extract(archives, folder):
 @pytest.fixture(scope="module")
 def _as_in_ci(tmp_path_factory):
     """Kernels start without the user's settings, and notebooks take their quick form."""
-    scripts = Path(sys.executable).parent  # of the command, without an activated environment, too
+    scripts = Path(sys.executable).parent  # of the command, also without an activated environment
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLASSPATTERN_QUICK", "1")
         patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
@@ -162,7 +162,7 @@ def test_it_has_a_title_explanations_and_a_summary_of_three_lines(path):
 def test_the_overview_links_all_tutorials_and_all_conclusions_have_one():
     page = (TUTORIALS / "README.md").read_text()
     assert [path.name for path in NOTEBOOKS if f"]({path.name})" not in page] == []
-    assert 1 <= len(NOTEBOOKS) <= 8
+    assert 1 <= len(NOTEBOOKS) <= 7
     assert {path.stem for path in CONCLUSIONS.glob("*.py")} == {path.stem for path in NOTEBOOKS}
 
 

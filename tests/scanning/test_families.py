@@ -172,7 +172,7 @@ def plain_search(family, net, fit, validation, target, seed):
     [("additive", 1, 0, 5), ("additive", 3, 1, 4), ("warp", 1, 0, 2), ("warp", 3, 1, 5)],
 )
 def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
-    """More classes than are searched together, too."""
+    """Also with more classes than are searched together."""
     net = net_of(channels, classes, gain=2.5 if name == "additive" else 4.0)
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
     task = ScanTask(net, sample, classes, SearchSettings(seed=seed))

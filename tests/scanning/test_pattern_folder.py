@@ -225,7 +225,7 @@ def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
 
 @pytest.mark.script
 def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tmp_path, capsys):
-    """Exchangeable models get the same budget, whatever is found early, on a slow clock, too."""
+    """Exchangeable models get the same budget, whatever is found early, also on a slow clock."""
     monkeypatch.setattr("time.perf_counter", partial(next, itertools.count()))
     clean, backdoored = kept[1], measure(Net(backdoor=1), images_of())
     passes = {key: one.info["passes"] for key, one in clean.patterns.items()}

@@ -25,7 +25,7 @@ SWAPPED = 1 / 6  # share of the pixels that the first round swaps
 @dataclass(frozen=True)
 class Learned:
     r"""
-    Searches the colours of the pixels, too: the canvas is only where the colours begin.
+    Also searches the colours of the pixels: the canvas is only where the colours begin.
 
     It joins Neural Cleanse (Wang et al. 2019, IEEE S&P, section IV), which finds a soft mask and
     its colours, to the patterns of Zhao et al. 2021 (arXiv 2101.06898), which have a fixed number
@@ -39,9 +39,9 @@ class Learned:
     The swap is kept if both together lower 1 - sqrt(p) on the same batch, where p is the
     probability of the class.
 
-    Search several areas, from some 25 pixels down to three: each goes on from the larger one. One
+    Search several areas, from some 25 pixels down to three: each continues from the larger one. One
     start may miss a trigger, so a canvas of one colour can have several. They differ in their first
-    colours and their baselines; the one with the largest margin on the validation images goes on.
+    colours and their baselines; the one with the largest margin on the validation images continues.
 
     On large images a few pixels are invisible. With a ``feature_mask``, such as
     :class:`~captum_classpattern.Cells`, each feature has one colour, at first that of the canvas in

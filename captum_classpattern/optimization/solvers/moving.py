@@ -32,7 +32,7 @@ class MovingPatch:
     the mean absolute difference of neighbouring pixels of c and of a.
 
     Args:
-        side (int): That of the square, in pixels, from 3.
+        side (int): Side of the square in pixels, at least 3.
         steps (int): Steps, unless ``n_steps`` or a budget is given. Default: 120.
         batch_size (int): Baselines per step. Default: 8.
         rate (float): Learning rate of Adam. Default: 0.2.

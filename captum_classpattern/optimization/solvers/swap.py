@@ -27,7 +27,7 @@ class Swap:
     The strongest pixels of the area make a binary mask, which is what is used in the end. In each
     round, the pixels in the mask that help least are swapped for as many others that would help
     most, by a running mean of the gradient of 1 - sqrt(p), where p is the probability of
-    the class. The swap is kept if that loss falls on the same batch. Rejected swaps teach, too: the
+    the class. The swap is kept if that loss falls on the same batch. Rejected swaps also teach: the
     mean of the gradients before and after says what each swapped pixel was worth (as in the
     trapezoidal rule), and the next proposal of the round uses it. The first round swaps
     an eighth of the pixels, the last ones a single pixel. The masks hold the pixels of the area
