@@ -17,7 +17,7 @@ from claims.rows import Measured
 from claims.transfer import patterns_of
 from claims.verdicts import AREA
 
-SHOWN = (  # networks of Fashion-MNIST, canvases, and what their rows are called
+SHOWN = (  # networks trained on Fashion-MNIST, canvases, and what their rows are called
     ("fashion_natural_1", POSITIVE, "natural"),
     ("fashion_robust10_1", POSITIVE, "robust, 0.1"),
     ("fashion_natural_1", WHITE, "natural, white"),
