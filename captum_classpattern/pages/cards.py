@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
+from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.visualization.formats import percent_area
 from captum_classpattern.visualization.patterns import PatternRow
 
@@ -35,10 +36,10 @@ def card(
     """The power, the canvas, the pattern of an area, stamped images, and the patterns of others,
     which have their names below."""
     name, whole, kept = row.name, "canvas", f"{percent_area(area)} of its pixels"
-    if row.pattern.shown is not row.pattern:
+    if isinstance(row.pattern, MovingPattern):
         whole, kept = "colours", f"colours and opacity, {percent_area(area)} of an image"
     pictures = [
-        html.picture(row.pattern.shown.canvas, f"{whole} of {name}", whole),
+        html.picture(row.pattern.canvas, f"{whole} of {name}", whole),
         html.pattern_picture(row.binary, f"pattern of {name}", kept),
     ]
     if row.stamped is not None:

@@ -421,12 +421,12 @@ def best_square(
     own, target = search.of_class(patch.target), patch.target
     if not len(own):
         return None
-    chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.mask.shape[-2:]
-    squares, opaque = list[MovingPattern](), torch.ones_like(patch.opacity)
+    chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.size
+    squares, opaque = list[MovingPattern](), torch.ones_like(patch.mask)
     for image in own.take(chance.integers(len(own), size=SQUARES).tolist()).to(patch.canvas):
         row, column = (int(chance.integers(n - side + 1)) for n in size)
         colours = image[:, row : row + side, column : column + side]
-        squares.append(MovingPattern.of(colours, opaque, target, size))
+        squares.append(MovingPattern(colours, opaque, target, size=size))
     others = search.without_class(target)
     others = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))
     judged = [Judged(each.stamper(seed), target, others) for each in squares]

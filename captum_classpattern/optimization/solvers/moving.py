@@ -13,7 +13,6 @@ from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, Moves
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.learned import BETAS
-from captum_classpattern.pattern import MovingPattern, in_middle, middle_of
 
 SMALLEST, SMALLEST_IMAGE = 3, 8  # pixels a side
 NOISE = 0.1  # standard deviation of the first colours, before the sigmoid
@@ -99,30 +98,24 @@ class MovingPatch:
         """The passes of one patch, with whole batches."""
         return [(n_steps or self.steps) * self.batch_size]
 
-    def as_pattern(self, canvas: Tensor, mask: Tensor, *rest: Any, **more: Any) -> MovingPattern:
-        """What the search found, which is in the middle of a canvas and of a mask."""
-        return MovingPattern(canvas, mask, *rest, side=self.side, **more)
-
     def run(self, search: Search) -> Iterator[None]:
         """All steps; no patch is dropped."""
-        canvases, device = search.canvases, search.masks.device
-        size = (canvases.shape[2], canvases.shape[3])
-        streams = [search.streams[row] for row in search.rows]
-        chances = [np.random.default_rng([search.schedule.seed, *stream]) for stream in streams]
-        shape = (canvases.shape[1], self.side, self.side)
-        noise = np.stack([chance.normal(0, NOISE, shape) for chance in chances])
+        device, seed = search.masks.device, search.schedule.seed
+        chances = [np.random.default_rng([seed, *stream]) for stream in search.streams]
+        noise = np.stack([chance.normal(0, NOISE, search.canvases.shape[1:]) for chance in chances])
         shades = on_device(torch.from_numpy(noise).float(), device).requires_grad_()
-        levels = torch.zeros_like(shades[:, :1]).requires_grad_()  # of the opacity
+        levels = torch.zeros_like(search.masks).requires_grad_()  # of the opacity
         adam = torch.optim.Adam([shades, levels], self.rate, BETAS)
         for batch in search.batches(self.batch_size, search.n_steps or self.steps):
             colours, opacity = shades.sigmoid(), levels.sigmoid()
-            self._show(search, colours, opacity)
+            search.canvases.copy_(colours.detach())
+            search.masks.copy_(opacity.detach())
             uniform = [c.random((len(pick), 4)) for c, pick in zip(chances, batch.picks)]
+            size: Any = tuple(batch.images.shape[-2:])
             batch.moves = Moves.of(
                 np.concatenate(uniform), size, self.side, self.scale, self.angle, device
             )
-            masks = search.masks[batch.index]
-            loss, slope, at_images = search.loss_and_colour_gradients(masks, batch)
+            loss, slope, at_images = search.loss_and_colour_gradients(search.masks, batch)
             search.record(batch, loss)
             of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
             roughness = self.tv * (_roughness(colours) + _roughness(opacity))
@@ -131,17 +124,9 @@ class MovingPatch:
                 [colours, opacity, roughness], [slope * opacity.detach(), of_opacity, None]
             )
             adam.step()
-        self._show(search, shades.sigmoid(), levels.sigmoid())
+        search.canvases.copy_(shades.detach().sigmoid())
+        search.masks.copy_(levels.detach().sigmoid())
         yield from ()
-
-    def _show(self, search: Search, colours: Tensor, opacity: Tensor) -> None:
-        """Puts the patches into the middle of their canvases and masks."""
-        size, rows = search.canvases.shape[-2:], search.rows
-        inside = (..., *middle_of(size, self.side))
-        painted = search.canvases[rows]
-        painted[inside] = colours.detach().to(painted)
-        search.canvases[rows] = painted
-        search.masks[rows] = in_middle(opacity.detach(), size)
 
 
 def _roughness(patches: Tensor) -> Tensor:
