@@ -367,7 +367,7 @@ class MovingPattern(Pattern):
         and transparent elsewhere. So its power there is ``predictive_power(model, patch.at(row,
         column), images)``."""
         self._check_places(torch.tensor([row, column]))
-        (down, right), (height, width) = self._room, self.mask.shape[1:]
+        down, right = self._room
         margins = (column, right - column, row, down - row)
         canvas, mask = (F.pad(each, margins) for each in (self.canvas, self.mask))
         return replace(self, canvas=canvas, mask=mask, info=self._info_of_search)

@@ -6,28 +6,53 @@ from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pattern import MovingPattern
+from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.visualization.formats import percent_area
 from captum_classpattern.visualization.patterns import PatternRow
 
-WHAT = (
-    "A class pattern is a few pixels of one image, the canvas. Stamped on other images, at the "
-    "same places, they make the model predict the class."
-)
-HOW_TO_READ = (
+# of patterns on canvases, and of moving patches
+WHAT = {
+    False: "A class pattern is a few pixels of one image, the canvas. Stamped on other images, at "
+    "the same places, they make the model predict the class.",
+    True: "A moving patch has its own colours. Stamped on other images, at random places, it makes "
+    "the model predict the class.",
+}
+SHOWN = {
+    False: "{} of the pixels of the canvas that did best on the validation images",
+    True: "a patch that covers {} of an image",
+}
+CONTROLS = {
+    False: "Controls: the images without a pattern, as many random pixels of the same canvas, and "
+    "the same mask over the canvas of another class.",
+    True: "Controls of a patch: the images without it, its pixels in random order, a patch that "
+    "was searched for another class, and the best of 32 squares that were cut from images of the "
+    "class.",
+}
+POWER = (
     "The large number is the predictive power: the share of held-out images of other classes that "
     "the model predicts as the class once they are stamped with the pattern. The bar shows it with "
-    "its 95 % interval (line) and the strongest control (dotted line). Controls: the images "
-    "without a pattern, as many random pixels of the same canvas, and the same mask over the "
-    "canvas of another class. The stamped images were chosen at random; below each is its class, "
-    "and what the model predicts."
+    "its 95 % interval (line) and the strongest control (dotted line)."
+)
+EXAMPLES = (
+    "The stamped images were chosen at random; below each is its class, and what the model "
+    "predicts."
 )
 
 
-OF_PATCHES = (
-    "A patch has its own colours and is stamped at random places. Its controls are its pixels in "
-    "random order, a patch that was searched for another class, and the best of 32 squares that "
-    "were cut from images of the class."
-)
+def what(findings: Iterable[Finding]) -> str:
+    """What is shown of these findings."""
+    return " ".join(WHAT[kind] for kind in sorted({each.is_patch for each in findings}))
+
+
+def shown(findings: Iterable[Finding], area: float) -> str:
+    """What the card of each class has."""
+    return SHOWN[all(each.is_patch for each in findings)].format(percent_area(area))
+
+
+def how_to_read(findings: Iterable[Finding]) -> str:
+    """What the numbers and pictures on the cards of these findings mean."""
+    controls = (CONTROLS[kind] for kind in sorted({each.is_patch for each in findings}))
+    return " ".join((POWER, *controls, EXAMPLES))
 
 
 def card(
