@@ -268,15 +268,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             keep=keep,
             feature_mask=feature_mask,
         )
-        given: Any = canvases
         if isinstance(settings.solver, MovingPatch):
-            if canvases is not None or len(settings.areas) > 1 or feature_mask is not None:
+            if canvases is not None or several or feature_mask is not None:
                 raise ValueError(
                     "a moving patch needs no `canvases` and no `feature_mask`, and has the area of "
                     "its side: leave them out, and call search once for each side"
                 )
-            is_list = isinstance(target, list) or (isinstance(target, Tensor) and target.ndim)
-            given, settings = self._for_patches(len(target) if is_list else 1, settings)
+            targets = parse_targets(target, None, self.forward_func)
+            return search_patches(self, targets, settings, additional_forward_args)
+        given: Any = canvases
         check_pixels(given, "canvases")
         targets = parse_targets(target, len(given), self.forward_func)
         patterns = search_pools(self, given, targets, settings, additional_forward_args, started)
@@ -360,14 +360,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         raise NotImplementedError(
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
-
-    def _for_patches(self, count: int, settings: SearchSettings) -> tuple[Tensor, SearchSettings]:
-        """A grey canvas for each of so many moving patches, and the area of their side."""
-        sample, solver = self._baselines.take([0]), settings.solver
-        solver.check_images(sample.shape[1:])
-        device, _ = device_and_dtype(self.forward_func, sample)
-        grey = sample.new_full((count, *sample.shape[1:]), GREY, device=device)
-        return grey, replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
 
     def _search_pool(
         self,
@@ -461,11 +453,15 @@ def search_pools(
 
 
 def search_patches(
-    explainer: ClassPattern, targets: list[int], settings: SearchSettings
+    explainer: ClassPattern, targets: list[int], settings: SearchSettings, arguments: Any = None
 ) -> list[Pattern]:
-    """A moving patch of each class, for settings that are checked."""
-    grey, settings = explainer._for_patches(len(targets), settings)
-    return search_pools(explainer, grey, targets, settings)[settings.area]
+    """A moving patch of each target, which begins grey, for settings that are checked."""
+    sample, solver = explainer._baselines.take([0]), settings.solver
+    solver.check_images(sample.shape[1:])
+    device, _ = device_and_dtype(explainer.forward_func, sample)
+    grey = sample.new_full((len(targets), *sample.shape[1:]), GREY, device=device)
+    settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
+    return search_pools(explainer, grey, targets, settings, arguments)[settings.area]
 
 
 def single_tensor(inputs: Any) -> Any:

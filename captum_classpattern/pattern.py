@@ -370,19 +370,13 @@ class MovingPattern(Pattern):
         down, right = self._room
         margins = (column, right - column, row, down - row)
         canvas, mask = (F.pad(each, margins) for each in (self.canvas, self.mask))
-        return replace(self, canvas=canvas, mask=mask, info=self._info_of_search)
+        return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
 
     def shuffled(self, seed: int) -> "MovingPattern":
         """A control: the same pixels, in random order."""
         order = torch.randperm(self.mask.numel(), generator=torch.Generator().manual_seed(seed))
         canvas, mask = (x.flatten(1)[:, order].view_as(x) for x in (self.canvas, self.mask))
-        return replace(self, canvas=canvas, mask=mask, info=self._info_of_search)
-
-    @property
-    def _info_of_search(self) -> dict[str, Any]:
-        """All but the power, which is that of random places and of the pixels in their order."""
-        powers = ("search_power", "search_margin")
-        return {name: value for name, value in self.info.items() if name not in powers}
+        return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
 
     def stamp(
         self, images: Tensor, places: Any = None, seed: "int | np.random.Generator" = 0
@@ -437,15 +431,12 @@ class MovingPattern(Pattern):
 
     def _check_places(self, places: Tensor, count: int = 1) -> None:
         """Raises an error unless the patch lies inside so many images at these rows and columns."""
-        if places.shape not in ((2,), (count, 2)):
+        room = torch.tensor(self._room)
+        fits = places.shape in ((2,), (count, 2)) and bool(((places >= 0) & (places <= room)).all())
+        if not fits:
             raise ValueError(
-                f"`places` must be a row and a column, or {count} of them, ({count}, 2), got "
-                f"{tuple(places.shape)}"
-            )
-        if bool(((places < 0) | (places > torch.tensor(self._room))).any()):
-            raise ValueError(
-                f"a patch lies inside the image at rows from 0 to {self._room[0]} and columns from "
-                f"0 to {self._room[1]}, got {places.tolist()!s:.80}"
+                f"`places` must be a row from 0 to {room[0]} and a column from 0 to {room[1]}, so "
+                f"that the patch lies inside, or {count} of them, got {places.tolist()!s:.80}"
             )
 
     def _size_in_words(self) -> list[str]:

@@ -15,7 +15,7 @@ from captum_classpattern.classifier import (
     on_device,
     warn,
 )
-from captum_classpattern.optimization.moves import Moves
+from captum_classpattern.optimization.moves import place, pull_back
 
 NO_GRADIENT = (
     "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
@@ -30,7 +30,7 @@ class Batch:
     images: Tensor
     rows: list[int]
     picks: list[list[int]]
-    moves: Moves | None = None  # where a moving patch is put, in each pair
+    moves: Tensor | None = None  # of a moving patch, (pairs, 2, 3)
     index: Tensor = field(init=False)  # the rows, on the device
     places: list[int] = field(init=False)  # of each pair of canvas and image, a place in ``rows``
     pairs: Tensor = field(init=False)  # of each pair the place, the canvas and the image
@@ -114,16 +114,17 @@ class Objective:
         self, masks: Tensor, batch: Batch, part: slice, bounded: bool, gradient: bool, colours: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The loss of each pair of mask and image, and its gradient if it is wanted."""
-        place, row, pick = batch.pairs[:, part]
+        number, row, pick = batch.pairs[:, part]
         image = batch.images[pick].to(self._dtype)
-        moves, canvas, mask = batch.moves, self.canvases[row].to(self._dtype), masks[place]
+        moves = None if batch.moves is None else batch.moves[part]
+        canvas, mask = self.canvases[row].to(self._dtype), masks[number]
         if moves is None:
             difference = canvas - image
             stamped = torch.addcmul(image, mask.to(self._dtype), difference)
         else:
-            moves = moves.at(part)
-            both = torch.cat([mask * canvas.to(mask), mask], 1)
-            pixels, opacity = moves.place(both).to(self._dtype).tensor_split([-1], 1)
+            size = (image.shape[2], image.shape[3])
+            both = place(torch.cat([mask * canvas.to(mask), mask], 1), moves, size)
+            pixels, opacity = both.to(self._dtype).tensor_split([-1], 1)
             stamped = pixels + (1 - opacity) * image
         stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
@@ -146,7 +147,7 @@ class Objective:
             raise ValueError(NO_GRADIENT)
         if colours:
             slopes = torch.cat([slope, slope * image], 1).float()
-            return loss, slopes if moves is None else moves.pull_back(slopes)
+            return loss, slopes if moves is None else pull_back(slopes, moves, mask.shape[-1])
         return loss, (slope * difference).sum(1, keepdim=True).float()
 
 

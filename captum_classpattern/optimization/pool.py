@@ -389,8 +389,8 @@ class PoolSearch:
     @property
     def make_patch(self) -> Callable[..., Pattern] | None:
         """Makes the results if they are moving patches."""
-        is_patch = isinstance(self.search.solver, MovingPatch)
-        return partial(MovingPattern, size=self.canvases.shape[-2:]) if is_patch else None
+        is_patch, size = isinstance(self.search.solver, MovingPatch), self.canvases.shape[-2:]
+        return partial(MovingPattern, size=(size[0], size[1])) if is_patch else None
 
     @property
     def precision(self) -> str:

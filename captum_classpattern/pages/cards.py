@@ -10,43 +10,26 @@ from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.visualization.formats import percent_area
 from captum_classpattern.visualization.patterns import PatternRow
 
-# of patterns on canvases, and of moving patches
-WHAT = {
-    False: "A class pattern is a few pixels of one image, the canvas. Stamped on other images, at "
-    "the same places, they make the model predict the class.",
-    True: "A moving patch has its own colours. Stamped on other images, at random places, it makes "
-    "the model predict the class.",
-}
-SHOWN = {
-    False: "{} of the pixels of the canvas that did best on the validation images",
-    True: "a patch that covers {} of an image",
-}
-CONTROLS = {
-    False: "Controls: the images without a pattern, as many random pixels of the same canvas, and "
-    "the same mask over the canvas of another class.",
-    True: "Controls of a patch: the images without it, its pixels in random order, a patch that "
-    "was searched for another class, and the best of 32 squares that were cut from images of the "
-    "class.",
-}
+WHAT = (
+    "A class pattern is a few pixels of one image, the canvas, or a patch with its own colours. "
+    "Stamped on other images, at the same places or, if it is a patch, at random ones, it makes "
+    "the model predict the class."
+)
 POWER = (
     "The large number is the predictive power: the share of held-out images of other classes that "
     "the model predicts as the class once they are stamped with the pattern. The bar shows it with "
     "its 95 % interval (line) and the strongest control (dotted line)."
 )
+CONTROLS = (  # of patterns on canvases, and of moving patches
+    "Controls: the images without a pattern, as many random pixels of the same canvas, and the "
+    "same mask over the canvas of another class.",
+    "Controls of a patch: the images without it, its pixels in random order, a patch that was "
+    "searched for another class, and the best of 32 squares cut from images of the class.",
+)
 EXAMPLES = (
     "The stamped images were chosen at random; below each is its class, and what the model "
     "predicts."
 )
-
-
-def what(findings: Iterable[Finding]) -> str:
-    """What is shown of these findings."""
-    return " ".join(WHAT[kind] for kind in sorted({each.is_patch for each in findings}))
-
-
-def shown(findings: Iterable[Finding], area: float) -> str:
-    """What the card of each class has."""
-    return SHOWN[all(each.is_patch for each in findings)].format(percent_area(area))
 
 
 def how_to_read(findings: Iterable[Finding]) -> str:

@@ -19,7 +19,7 @@ from captum_classpattern.surveys.findings import (
     scores_table,
 )
 from captum_classpattern.surveys.sweeps import Sweep
-from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_BYTES = 2_000_000  # of the cards of a page
 INDEX = "index.html"
@@ -68,8 +68,8 @@ def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
     links = {INDEX: TO_INDEX}
     links |= {file: f"from model {i + 1}" for file, i in files.items() if len(files) > 1}
     text = (
-        f"{first.label}\n{cards.what(best.values())} Here are the patterns of {len(order):,} "
-        f"models, the strongest first: {cards.shown(best.values(), first.area)}."
+        f"{first.label}\n{cards.WHAT} Here are those of {len(order):,} models that did best on the "
+        f"validation images, the strongest first. The area is {percent_area(first.area)}."
     )
     for file, start in files.items():
         shown = slice(start, start + room)

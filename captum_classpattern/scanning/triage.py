@@ -144,8 +144,8 @@ class Triage(Result):
         rows, far = [], self.deviations
         for y in self.order:
             row = {"class": y, "name": self.class_names[y], "gain": self.gains[y]}
-            powers = self._powers(y) or [None] * SEEDS
-            rows.append(row | {"deviations": far[y], **dict(zip(POWERS, powers))})
+            powers = dict.fromkeys(POWERS) | dict(zip(POWERS, self._powers(y)))
+            rows.append(row | {"deviations": far[y]} | powers)
         return as_table(rows)
 
     def text(self) -> str:
@@ -242,7 +242,8 @@ def rank_classes(
     shown, settings = settings.show_progress, replace(settings, show_progress=False, solver=short)
     on_cpu = device_and_dtype(model, sample.take([0]))[0].type == "cpu"
     together = LONG_TOGETHER if on_cpu else FIRST
-    with passes_bar(expected_passes(count, len(sample)), shown, desc="Scanning"):
+    once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
+    with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning"):
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before = clean_margins(model, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
@@ -289,10 +290,3 @@ def clean_margins(
         parts = [outputs_for(model, part) for part in judges.in_order()]
     logits, labels = torch.cat(parts).float().cpu(), judges.known_labels
     return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]
-
-
-def expected_passes(classes: int, images: int) -> int:
-    """About how many passes the scan of so many classes takes."""
-    judging = min(images, MOST_IMAGES) // 10  # a fifth of the images, half a pass each
-    long = FIRST * SEEDS * (LONG.passes()[-1] + judging)
-    return classes * (SHORT.passes()[-1] + judging) + long

@@ -221,7 +221,7 @@ class Finding(Result):
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
-            f"{cards.what(self.on_each_canvas)} {cards.how_to_read(self.on_each_canvas)}",
+            f"{cards.WHAT} {cards.how_to_read(self.on_each_canvas)}",
             parts.folded("All scores", self.shown_table()),
             parts.settings({"accuracy": accuracy, **settings}),
         ]

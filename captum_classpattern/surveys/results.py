@@ -174,8 +174,9 @@ class Survey(Result):
             listed.append(cards.card(first.label, kind, row, first.area, others))
         few = f"The {len(shown)} strongest of {len(best):,} classes are"
         yield (
-            f"{cards.what(best)} {few if len(shown) < len(best) else 'Each class is'} shown, the "
-            f"strongest first, with {cards.shown(best, best[0].area)}."
+            f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
+            f"strongest first, with what did best on the validation images. The area is "
+            f"{100 * best[0].area:.3g} %."
         )
         yield parts.listed(listed)
         yield cards.how_to_read(best)

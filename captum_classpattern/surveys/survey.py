@@ -167,17 +167,8 @@ class SurveySettings(SearchSettings):
 
     def patches(self, shape: Sequence[int]) -> list[MovingPatch]:
         """For each area the smallest moving patch that covers it on images (C, H, W)."""
-        patches = []
-        for area in self.areas:
-            side = max(SMALLEST, math.ceil(math.sqrt(area * math.prod(shape[1:])) - 1e-6))
-            if side >= min(shape[1:]):
-                raise ValueError(
-                    f"a patch with `area={area:g}` is a square of {side} x {side} pixels, which "
-                    f"can't move on images of {shape[1]}x{shape[2]}: choose a smaller area"
-                )
-            patches.append(MovingPatch(side))
-            patches[-1].check_images(shape)
-        return patches
+        sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
+        return [MovingPatch(max(SMALLEST, side)) for side in sides]
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
@@ -536,8 +527,8 @@ def check_images(
         )
     for area in settings.areas:
         pixels_kept(area, search.shape[1:])
-    if PATCH in settings.canvases:
-        settings.patches(search.shape)  # or an error
+    for patch in settings.patches(search.shape) if PATCH in settings.canvases else ():
+        patch.check_images(search.shape, "a smaller `area`")
     check_for_all(settings.feature_mask, search.shape[1:])
 
 

@@ -201,6 +201,20 @@ def test_large_images_have_other_defaults(size, areas, kinds):
     assert SurveySettings.of(shape, [0.3]).canvases == kinds
 
 
+@pytest.mark.parametrize("find", [survey, explain_class])
+def test_an_area_that_is_too_large_is_named(find):
+    options = {"canvases": "patch", "areas": [0.9]}
+    if find is explain_class:
+        options = {"canvases": "patch", "area": 0.9, "target": 1}
+    with pytest.raises(ValueError, match=r"a patch of 12 x 12 .* choose a smaller `area`"):
+        find(NET, SEARCH, **options)
+
+
+def test_a_patch_has_no_canvases():
+    with pytest.raises(ValueError, match=r"3 of 'patch'.* so give 1"):
+        survey(NET, SEARCH, HELD_OUT, canvases={"patch": 3})
+
+
 def test_18_percent_of_a_photo_is_a_square_of_96_pixels():
     settings = SurveySettings(areas=(0.18, 0.25))
     for side, expected in ((64, [28, 32]), (224, [96, 112])):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_numbers
 from captum_classpattern.classifier import on_device
-from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, Moves
+from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, draw_moves
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.learned import BETAS
 
@@ -39,8 +39,6 @@ class MovingPatch:
         scale (tuple[float, float]): The least and the largest scale, up to 1.4. Default: (0.9,
             1.05).
         angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
-        starts (int): How often each patch starts, in other noise and with other baselines. That
-            with the largest margin on the validation images is returned. Default: 1.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -62,15 +60,15 @@ class MovingPatch:
     tv: float = 1.0
     scale: tuple[float, float] = (0.9, 1.05)
     angle: float = 8.0
-    starts: int = 1
 
     name: ClassVar[str] = "patch"
     accelerates: ClassVar[bool] = True
     chosen_by_margin: ClassVar[bool] = True
+    starts: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_count("side", self.side, SMALLEST)
-        check_numbers(self, counts=("side", "steps", "batch_size", "starts"), positive=("rate",))
+        check_numbers(self, counts=("side", "steps", "batch_size"), positive=("rate",))
         if not self.tv >= 0:
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
         least, largest = self.scale
@@ -80,7 +78,7 @@ class MovingPatch:
                 f"1.05), and `angle` from 0 to {LARGEST_ANGLE:g}, got {self.scale} and {self.angle}"
             )
 
-    def check_images(self, shape: Sequence[int]) -> None:
+    def check_images(self, shape: Sequence[int], advice: str = "a smaller `side`") -> None:
         """Raises an error if the patch cannot move on images (C, H, W)."""
         size, least = f"{shape[1]}x{shape[2]}", min(shape[1:])
         if least < SMALLEST_IMAGE:
@@ -90,8 +88,8 @@ class MovingPatch:
             )
         if self.side >= least:
             raise ValueError(
-                f"a patch with `side={self.side}` can't move on images of {size} pixels: choose a "
-                f"side from {SMALLEST} to {least - 1}"
+                f"a patch of {self.side} x {self.side} pixels can't move on images of {size} "
+                f"pixels: choose {advice}"
             )
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
@@ -111,10 +109,9 @@ class MovingPatch:
             search.canvases.copy_(colours.detach())
             search.masks.copy_(opacity.detach())
             uniform = [c.random((len(pick), 4)) for c, pick in zip(chances, batch.picks)]
-            size: Any = tuple(batch.images.shape[-2:])
-            batch.moves = Moves.of(
-                np.concatenate(uniform), size, self.side, self.scale, self.angle, device
-            )
+            size = (batch.images.shape[2], batch.images.shape[3])
+            moves = draw_moves(np.concatenate(uniform), size, self.side, self.scale, self.angle)
+            batch.moves = moves.to(device)
             loss, slope, at_images = search.loss_and_colour_gradients(search.masks, batch)
             search.record(batch, loss)
             of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
