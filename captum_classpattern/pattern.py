@@ -378,9 +378,7 @@ class MovingPattern(Pattern):
         canvas, mask = (x.flatten(1)[:, order].view_as(x) for x in (self.canvas, self.mask))
         return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
 
-    def stamp(
-        self, images: Tensor, places: Any = None, seed: "int | np.random.Generator" = 0
-    ) -> Tensor:
+    def stamp(self, images: Tensor, places: Any = None, seed: Any = 0) -> Tensor:
         r"""
         Puts the patch on images (N, C, H, W) or (C, H, W), on any device.
 
@@ -404,13 +402,7 @@ class MovingPattern(Pattern):
     def stamper(self, seed: int = 0) -> Callable[[Tensor], Tensor]:
         return partial(self.stamp, seed=np.random.default_rng(seed))
 
-    def _blend(
-        self,
-        images: Tensor,
-        mask: Tensor,
-        places: Any = None,
-        seed: "int | np.random.Generator" = 0,
-    ) -> Tensor:
+    def _blend(self, images: Tensor, mask: Tensor, places: Any = None, seed: Any = 0) -> Tensor:
         stamped = images.reshape(-1, *self.image_shape).clone()
         if places is None:
             chances = np.random.default_rng(seed).random((len(stamped), 2))

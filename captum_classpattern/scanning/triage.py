@@ -33,7 +33,7 @@ from captum_classpattern.scores.power import margins_of
 
 FAR = 10.0  # the bound: robust standard deviations from which a class is suspicious
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
-FEWEST_JUDGES, LEAST_SIDE = 5, 16  # images, and pixels per side
+FEWEST_JUDGES = 5  # images
 MOST_IMAGES = 300  # to search with
 SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
 ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
@@ -227,11 +227,10 @@ def rank_classes(
     seed, count = settings.seed, len(names)
     sample, predicted = draw_sample(model, images, count, seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, seed)
-    if len(judges) < FEWEST_JUDGES or min(sample.shape[1:]) < LEAST_SIDE:
+    if len(judges) < FEWEST_JUDGES:
         raise ValueError(
             f"a scan without references needs at least {FEWEST_JUDGES} images that judge, a fifth "
-            f"of all, of at least {LEAST_SIDE}x{LEAST_SIDE} pixels, got {len(judges)} of "
-            f"{sample.shape[1]}x{sample.shape[2]}: give more or larger images"
+            f"of all, got {len(judges)}: give more images"
         )
     side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
     short, long = replace(SHORT, side=side), replace(LONG, side=side)

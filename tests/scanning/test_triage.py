@@ -207,9 +207,9 @@ def test_refusals(images):
         scan(constant, *images)
     with pytest.raises(ValueError, match="needs at least 5 images that judge"):
         scan(Net().eval(), images[0][:10], images[1][:10])
-    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 100)).eval()
-    with pytest.raises(ValueError, match="of at least 16x16 pixels"):
-        scan(small, torch.rand(60, 1, 8, 8), torch.arange(60))
+    small = nn.Sequential(nn.Flatten(), nn.Linear(49, 100)).eval()
+    with pytest.raises(ValueError, match="images of at least 8 x 8, got 7 x 7"):
+        scan(small, torch.rand(60, 1, 7, 7), torch.arange(60))
 
 
 def test_fewer_classes_need_references():

@@ -80,16 +80,11 @@ class MovingPatch:
 
     def check_images(self, shape: Sequence[int], advice: str = "a smaller `side`") -> None:
         """Raises an error if the patch cannot move on images (C, H, W)."""
-        size, least = f"{shape[1]}x{shape[2]}", min(shape[1:])
-        if least < SMALLEST_IMAGE:
+        least = max(SMALLEST_IMAGE, self.side + 1)
+        if min(shape[1:]) < least:
             raise ValueError(
-                f"a moving patch is for images of at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE} "
-                f"pixels, got {size}: use another solver, such as 'learned'"
-            )
-        if self.side >= least:
-            raise ValueError(
-                f"a patch of {self.side} x {self.side} pixels can't move on images of {size} "
-                f"pixels: choose {advice}"
+                f"a patch of {self.side} x {self.side} pixels can only move on images of at least "
+                f"{least} x {least}, got {shape[1]} x {shape[2]}: choose {advice}, or larger images"
             )
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
