@@ -1,5 +1,6 @@
 """Moving patches in surveys: which defaults large images have, what is found, and its controls."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,8 @@ from captum_classpattern import LabelledImages, explain_class, predictive_power,
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import best_square
-from captum_classpattern.surveys import Scores, Survey
-from captum_classpattern.surveys.survey import SurveySettings
+from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted
+from captum_classpattern.surveys.survey import SurveySettings, SurveyTask
 
 SIZE, CLASSES = 12, 4
 QUICK = {"canvases": "patch", "n_steps": 40, "show_progress": False}
@@ -239,6 +240,52 @@ def test_large_images_are_explained_by_a_patch_unless_it_is_said_otherwise():
     assert (white.canvas, white.area, white.others) == ("white", 0.1, ())
 
 
+def searches(monkeypatch):
+    """The classes and the side of each search of patches."""
+    module, searched = sys.modules[survey.__module__], []
+    original = module.search_patches
+
+    def noting(explainer, targets, settings):
+        searched.append((targets, settings.solver.side))
+        return original(explainer, targets, settings)
+
+    monkeypatch.setattr(module, "search_patches", noting)
+    return searched
+
+
+def test_each_patch_is_searched_once_and_a_survey_goes_on(tmp_path, monkeypatch):
+    options = {**QUICK, "n_steps": 5, "areas": (0.2, 0.06), "classes_together": 1}
+    searched = searches(monkeypatch)
+    whole = survey(NET, SEARCH, HELD_OUT, **options)
+    assert searched == [(y, side) for y in ([0, 1], [2], [3]) for side in (6, 3)]
+    score, left = SurveyTask._score, iter(range(3))  # in the second class
+
+    def stopping(self, *arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return score(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SurveyInterrupted):
+        patch.setattr(SurveyTask, "_score", stopping)
+        survey(NET, SEARCH, HELD_OUT, folder=tmp_path, **options)
+    searched.clear()
+    resumed = survey(NET, SEARCH, HELD_OUT, folder=tmp_path, resume=True, **options)
+    assert searched == [(y, side) for y in ([1, 2], [3]) for side in (6, 3)]
+    for one, other in zip(whole, resumed, strict=True):
+        assert one.target == other.target
+        for area, scores in one.scores.items():
+            assert scores.as_columns() == pytest.approx(other.scores[area].as_columns(), abs=1e-5)
+        torch.testing.assert_close(one.pattern.canvas, other.pattern.canvas, atol=1e-4, rtol=0)
+    again = Survey.load(tmp_path)
+    assert [each.scores for each in again] == [each.scores for each in resumed]
+
+
+def test_a_patch_is_searched_for_some_seconds():
+    options = {**QUICK, "max_seconds": 1e-9, "areas": (0.2,)}
+    for patch in [each.pattern for each in survey(NET, SEARCH, HELD_OUT, **options)]:
+        assert (patch.info["passes"], patch.info["stopped_early"]) == (8, True)
+
+
 def test_all_passes_are_expected(monkeypatch):
     spent = []
 
@@ -248,7 +295,7 @@ def test_all_passes_are_expected(monkeypatch):
 
     for classes in ([0], [0, 1, 2]):
         spent.clear()
-        settings = SurveySettings(areas=[0.2], canvases="patch")
+        settings = SurveySettings.of((1, SIZE, SIZE), areas=[0.2], canvases="patch")
         expected = len(HELD_OUT) / 2 + settings.expected_passes(SEARCH, HELD_OUT, classes)
         survey(counted, SEARCH, HELD_OUT, areas=[0.2], canvases="patch", classes=classes)
         assert sum(spent) == pytest.approx(expected, rel=0.2)
