@@ -382,8 +382,8 @@ class SurveyTask:
             hits = [each.hits for each in judge_each(self.model, judged, pattern.canvas)]
             scores = Scores(
                 self.scorer.power(pattern.topk(area), seed),
-                sum(hits[:DRAWS]) / n,
-                hits[DRAWS] / n,
+                random_pixels=sum(hits[:DRAWS]) / n,
+                other_canvas=hits[DRAWS] / n,
                 control_images=n,
                 best_square=hits[-1] / n if len(whole) > 1 else None,
                 moving=moving,
