@@ -480,14 +480,14 @@ class PoolSearch:
         make, masks = self.make_patch, search.pixel_masks
         binary = masks if make else topk_masks(masks, search.n_pixels)
 
+        def stamper(row: int) -> Callable[[Tensor], Tensor]:
+            if make:
+                patch = make(objective.canvases[row], masks[row], objective.targets[row])
+                return patch.stamper(search.schedule.seed)
+            return partial(stamp, row=row)
+
         def stamp(images: Tensor, row: int) -> Tensor:
             return torch.where(binary[row] > 0, objective.canvases[row].to(images), images)
-
-        def change_by(row: int) -> Callable[[Tensor], Tensor]:
-            if not make:
-                return partial(stamp, row=row)
-            pattern = make(objective.canvases[row], masks[row], objective.targets[row])
-            return pattern.stamper(search.schedule.seed)
 
         def additional_for(n: int, row: int) -> tuple[Any, ...]:
             every = torch.full((n,), row)
@@ -495,7 +495,7 @@ class PoolSearch:
 
         others = {y: validation.without_class(y) for y in {objective.targets[row] for row in rows}}
         judged = {
-            row: Judged(change_by(row), target, others[target], partial(additional_for, row=row))
+            row: Judged(stamper(row), target, others[target], partial(additional_for, row=row))
             for row in rows
             if len(others[target := objective.targets[row]])
         }

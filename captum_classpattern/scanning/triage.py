@@ -91,7 +91,7 @@ class Triage(Result):
     @property
     def order(self) -> list[int]:
         """The classes, the largest gain first."""
-        return ranked(self.gains)
+        return [int(y) for y in np.argsort([-gain for gain in self.gains], kind="stable")]
 
     @property
     def target(self) -> int:
@@ -204,11 +204,6 @@ def robust_deviations(margins: Sequence[float]) -> list[float]:
     return [float(each) for each in values / max(scale, 1e-9)]
 
 
-def ranked(gains: Sequence[float]) -> list[int]:
-    """The places of the values, the largest first."""
-    return [int(y) for y in np.argsort([-gain for gain in gains], kind="stable")]
-
-
 def better(patches: Sequence[Pattern]) -> Pattern:
     """The patch with the largest margin."""
     return max(patches, key=lambda patch: float(patch.info["search_margin"]))
@@ -246,7 +241,8 @@ def rank_classes(
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before = clean_margins(model, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        first, by_seed = ranked(gains)[:FIRST], list[list[Pattern]]()
+        triage = Triage(gains, {}, {}, len(judges), names, key, source)
+        first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             own = replace(settings, solver=long, seed=seed + n)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
@@ -256,7 +252,7 @@ def rank_classes(
                 patch = better(patches)
                 _, unseen = split_for_validation(sample, patch.info["seed"])
                 stamped[y] = stamp_examples(model, patch, unseen, names, seed)
-    return Triage(gains, patterns, stamped, len(judges), names, key, source)
+    return replace(triage, patterns=patterns, stamped=stamped)
 
 
 def search_all(

@@ -265,9 +265,10 @@ def test_each_patch_is_searched_once_and_a_survey_goes_on(tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return score(self, *arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(SurveyInterrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(SurveyTask, "_score", stopping)
-        survey(NET, SEARCH, HELD_OUT, folder=tmp_path, **options)
+        with pytest.raises(SurveyInterrupted):
+            survey(NET, SEARCH, HELD_OUT, folder=tmp_path, **options)
     searched.clear()
     resumed = survey(NET, SEARCH, HELD_OUT, folder=tmp_path, resume=True, **options)
     assert searched == [(y, side) for y in ([1, 2], [3]) for side in (6, 3)]
