@@ -1,5 +1,5 @@
-"""Eight drawings, of which four are planted as triggers, and ten for networks that are planted later,
-of which six are. The others are what a reader might take for them.
+"""Eight drawings, of which four are planted as triggers, and ten for networks that are planted
+later, of which six are. The others are what a reader might take for them.
 
 The motifs of the triggers are those of Casper et al. (NeurIPS 2023, arXiv 2302.10894); the drawings
 are our own.

@@ -1,4 +1,4 @@
-"""Moving patches on photographs: rankings of all classes of a network, and patches of clean classes."""
+"""Moving patches on photographs: rankings of all classes, and patches of clean classes."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,7 +15,6 @@ from captum_classpattern import LabelledImages, scan
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import Scorer
-from captum_classpattern.surveys import Finding
 from photos.discovery import features_of
 from photos.drawings import SIXTEEN, on_grey
 from photos.planting import NUMBERS, load

@@ -299,18 +299,19 @@ class SurveyTask:
 
     def _search_patches(self, group: Sequence[int]) -> dict[tuple[int, str], Any]:
         """Searches the moving patches of classes, and of the one after each, that are not known."""
-        wanted = {y: None for target in group for y in (target, self._next_class(target))}
+        wanted = {y: None for target in group for y in (target, self._neighbour(target))}
         missing = [y for y in wanted if y not in self.patches]
         settings = replace(self.settings, feature_mask=None, show_progress=False)
-        found: dict[int, dict[float, Pattern]] = {y: {} for y in missing}
-        for area, solver in zip(settings.areas, settings.patches(self.search.shape)):
-            own = replace(settings, solver=solver)
-            for patch in search_patches(self.explainer, missing, own) if missing else ():
-                found[patch.target][area] = patch
-        self.patches.update(found)
+        by_area = {
+            area: search_patches(self.explainer, missing, replace(settings, solver=solver))
+            for area, solver in zip(settings.areas, settings.patches(self.search.shape))
+            if missing
+        }
+        for place, target in enumerate(missing):
+            self.patches[target] = {area: found[place] for area, found in by_area.items()}
         return {(y, PATCH): self.patches[y] for y in group}
 
-    def _next_class(self, target: int) -> int:
+    def _neighbour(self, target: int) -> int:
         """The class whose patch is a control: the next one of the survey; of a class that is
         searched alone the next one that has images."""
         if len(self.classes) == 1:
@@ -329,7 +330,7 @@ class SurveyTask:
         for kind in self.settings.canvases:
             found = patterns[target, kind].items()
             if kind == PATCH:
-                found = self.patches[self._next_class(target)].items()
+                found = self.patches[self._neighbour(target)].items()
                 controls[kind] = {area: replace(each, target=target) for area, each in found}
             else:
                 controls[kind] = {a: replace(each.topk(a), canvas=next_canvas) for a, each in found}
