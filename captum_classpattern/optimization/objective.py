@@ -117,9 +117,9 @@ class Objective:
         number, row, pick = batch.pairs[:, part]
         image = batch.images[pick].to(self._dtype)
         moves = None if batch.moves is None else batch.moves[part]
-        canvas, mask = self.canvases[row].to(self._dtype), masks[number]
+        canvas, mask = self.canvases[row], masks[number]
         if moves is None:
-            difference = canvas - image
+            difference = canvas.to(self._dtype) - image
             stamped = torch.addcmul(image, mask.to(self._dtype), difference)
         else:
             size = (image.shape[2], image.shape[3])
