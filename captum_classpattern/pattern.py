@@ -344,6 +344,16 @@ class MovingPattern(Pattern):
         return int(self.mask.count_nonzero()) / math.prod(self.size)
 
     @property
+    def colours(self) -> Tensor:
+        """Those of the patch: its canvas."""
+        return self.canvas
+
+    @property
+    def opacity(self) -> Tensor:
+        """That of the patch: its mask."""
+        return self.mask
+
+    @property
     def side(self) -> int:
         """Height of the patch, in pixels."""
         return self.mask.shape[1]

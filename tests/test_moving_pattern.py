@@ -128,6 +128,8 @@ def test_a_file_holds_all_of_it(tmp_path):
 
 def test_it_shows_its_square(tmp_path):
     moving = patch(info={"class_name": "bee"})
+    assert moving.colours is moving.canvas
+    assert moving.opacity is moving.mask
     text = moving.text()
     assert "Pattern of bee" in text
     assert "A patch of 4 x 4 pixels, anywhere on an image" in text
