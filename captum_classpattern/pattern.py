@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from captum.robust import Perturbation
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -117,9 +119,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return str(self.info.get("class_name") or f"class {self.target}")
 
     @property
-    def shown(self) -> "Pattern":
-        """What figures show: the pattern itself; of a moving patch its square alone."""
-        return self
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (C, H, W) of the images that it fits."""
+        return tuple(self.canvas.shape)
 
     def text(self) -> str:
         """How large it is, and its power on the images that chose it."""
@@ -184,7 +186,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
         """Stamps images as :meth:`Pattern.stamp` does, with the mask times a strength in [0, 1]:
         the method of ``captum.robust.Perturbation``."""
-        check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
+        check_fits(inputs, self.image_shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
         return self._blend(inputs, strength * self.mask.to(inputs))
@@ -196,10 +198,6 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         """The tensors by their names: canvas, mask, and what a derived class adds."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-    def _numbers(self) -> dict[str, Any]:
-        """What else a file holds of a moving patch."""
-        return {}
 
     def to(self, device: torch.device | str) -> Self:
         """The same pattern, with its tensors on another device."""
@@ -223,8 +221,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             tensors["seen"] = torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
         info = json.dumps({**unknown, **self.info})
         metadata = {"format": PATTERN_FORMAT, "target": str(self.target), "info": info}
-        if numbers := self._numbers():
-            metadata["moving"] = json.dumps(numbers)
+        if isinstance(self, MovingPattern):
+            metadata["size"] = json.dumps(self.size)
         write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
@@ -243,8 +241,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             packed = tensors.pop("seen", None)
             seen = _read_seen(path.parent, info) if packed is None else _unpack(packed)
             kind: Callable[..., Any] = AdditivePattern if "change" in tensors else cls
-            if "moving" in metadata:
-                kind = partial(MovingPattern, **json.loads(metadata["moving"]))
+            if "size" in metadata:
+                kind = partial(MovingPattern, size=json.loads(metadata["size"]))
             loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors)
             return loaded
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -300,28 +298,27 @@ class AdditivePattern(Pattern):
 @dataclass(frozen=True, eq=False, repr=False)
 class MovingPattern(Pattern):
     r"""
-    A square with its own colours and opacity that is put anywhere on an image, as
+    A patch with its own colours and opacity that is put anywhere on an image, as
     :class:`~captum_classpattern.MovingPatch` finds it: x becomes x (1 - a) + c a where it lies.
 
     It is stamped at places that are drawn from a seed. It is scored as it is, whatever area is
     asked for. Its ``plot`` draws the colours, the opacity and both together.
 
     Args:
-        canvas (Tensor): The square in the middle of an image, (C, H, W) in [0, 1].
-        mask (Tensor): Its opacity there, (1, H, W) in [0, 1], 0 elsewhere.
+        canvas (Tensor): The colours c of the patch, (C, h, w) in [0, 1].
+        mask (Tensor): Its opacity a, (1, h, w) in [0, 1].
         target (int): The class.
         info, seen: As in :class:`Pattern`.
-        side (int): Side of the square in pixels. By keyword only.
-        place (tuple[int, int], optional): The row and the column of its upper left pixel, if it
-            does not move. By keyword only. Default: None (drawn from the seed).
+        size (tuple[int, int]): Height and width of the images, at least those of the patch. By
+            keyword only.
 
     Raises:
-        TypeError, ValueError: As :class:`Pattern`, or if the mask is not 0 outside the square.
+        TypeError, ValueError: As :class:`Pattern`, or if the patch is larger than the images.
 
     Examples::
 
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 4, 4)
-        >>> patch = MovingPattern.of(red, torch.ones(1, 4, 4), 2, size=(16, 16))
+        >>> patch = MovingPattern(red, torch.ones(1, 4, 4), 2, size=(16, 16))
         >>> patch.stamp(torch.zeros(5, 3, 16, 16), seed=1).sum((1, 2, 3))
         tensor([16., 16., 16., 16., 16.])
         >>> patch.grid(3).tolist()[:4]
@@ -330,47 +327,40 @@ class MovingPattern(Pattern):
         tensor([0., 0., 1., 1., 1., 1., 0., 0.])
     """
 
-    side: int = field(kw_only=True)
-    place: tuple[int, int] | None = field(kw_only=True, default=None)
+    size: tuple[int, int] = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        size = self.mask.shape[-2:]
-        if not is_whole(self.side) or not 0 < self.side <= min(size):
-            raise ValueError(f"`side` must be from 1 to {min(size)} pixels, got {self.side!r}")
-        outside = self.mask.count_nonzero() - self.opacity.count_nonzero()
-        if outside:
-            raise ValueError(f"mask must be 0 outside its square, but {int(outside)} pixels aren't")
-        if self.place is not None:
-            object.__setattr__(self, "place", tuple(map(int, self.place)))  # a list in files
-            _check_places(torch.tensor(self.place), self._room)
-
-    @classmethod
-    def of(
-        cls, colours: Tensor, opacity: Tensor, target: int, size: Sequence[int], **more: Any
-    ) -> "MovingPattern":
-        """From the colours (C, S, S) and the opacity (1, S, S) of a square, for images (H, W)."""
-        parts = (in_middle(each, size) for each in (colours, opacity))
-        return cls(*parts, target, side=colours.shape[-1], **more)
+        object.__setattr__(self, "size", tuple(map(int, self.size)))  # a list in files
+        if len(self.size) != 2 or min(self._room) < 0:
+            raise ValueError(
+                f"`size` must be a height and a width of at least {tuple(self.mask.shape[1:])}, "
+                f"those of the patch, got {self.size}"
+            )
 
     @property
     def area(self) -> float:
-        """Share of an image that the square covers."""
-        return float(self.side**2 / self.mask.numel())
+        """Share of an image that the patch covers."""
+        return int(self.mask.count_nonzero()) / math.prod(self.size)
 
     @property
     def colours(self) -> Tensor:
-        """Those of the square, (C, S, S)."""
-        return self.canvas[(..., *middle_of(self.canvas.shape, self.side))]
+        """Those of the patch: its canvas."""
+        return self.canvas
 
     @property
     def opacity(self) -> Tensor:
-        """That of the square, (1, S, S)."""
-        return self.mask[(..., *middle_of(self.mask.shape, self.side))]
+        """That of the patch: its mask."""
+        return self.mask
 
     @property
-    def shown(self) -> Pattern:
-        return Pattern(self.colours, self.opacity, self.target, self.info)
+    def side(self) -> int:
+        """Height of the patch, in pixels."""
+        return self.mask.shape[1]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return (len(self.canvas), *self.size)
 
     def topk(self, area: float) -> Pattern:
         """The patch itself: all of it is stamped, at any area."""
@@ -383,36 +373,30 @@ class MovingPattern(Pattern):
         return torch.cartesian_prod(*ends).view(-1, 2)
 
     def at(self, row: int, column: int) -> "MovingPattern":
-        """The same patch, fixed at this place. So its power there is
-        ``predictive_power(model, patch.at(row, column), images)``."""
-        return replace(self, place=(row, column), info=self._info_of_search)
+        """The same patch, fixed at this place of its upper left pixel: as large as the images,
+        and transparent elsewhere. So its power there is ``predictive_power(model, patch.at(row,
+        column), images)``."""
+        self._check_places(torch.tensor([row, column]))
+        down, right = self._room
+        margins = (column, right - column, row, down - row)
+        canvas, mask = (F.pad(each, margins) for each in (self.canvas, self.mask))
+        return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
 
     def shuffled(self, seed: int) -> "MovingPattern":
         """A control: the same pixels, in random order."""
-        order = torch.randperm(self.side**2, generator=torch.Generator().manual_seed(seed))
-        canvas, mask = (
-            in_middle(each.flatten(1)[:, order].view_as(each), self.mask.shape)
-            for each in (self.colours, self.opacity)
-        )
-        return replace(self, canvas=canvas, mask=mask, info=self._info_of_search)
+        order = torch.randperm(self.mask.numel(), generator=torch.Generator().manual_seed(seed))
+        canvas, mask = (x.flatten(1)[:, order].view_as(x) for x in (self.canvas, self.mask))
+        return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
 
-    @property
-    def _info_of_search(self) -> dict[str, Any]:
-        """All but the power, which is that of random places and of the pixels in their order."""
-        powers = ("search_power", "search_margin")
-        return {name: value for name, value in self.info.items() if name not in powers}
-
-    def stamp(
-        self, images: Tensor, places: Any = None, seed: "int | np.random.Generator" = 0
-    ) -> Tensor:
+    def stamp(self, images: Tensor, places: Any = None, seed: Any = 0) -> Tensor:
         r"""
         Puts the patch on images (N, C, H, W) or (C, H, W), on any device.
 
         Args:
             images (Tensor): The images, in [0, 1].
             places (Tensor or Sequence, optional): Of each image, or of all, the row and the column
-                of the patch's upper left pixel, (N, 2) or (2,). Default: None (its own place, if it
-                does not move; otherwise drawn from the seed, uniform where the patch lies inside).
+                of the patch's upper left pixel, (N, 2) or (2,). Default: None (drawn from the
+                seed, uniform where the patch lies inside).
             seed (int or numpy.random.Generator): That of the places. Default: 0.
 
         Returns:
@@ -422,72 +406,45 @@ class MovingPattern(Pattern):
             TypeError: If the images are not floating point.
             ValueError: If they do not fit, or the patch would not lie inside.
         """
-        check_fits(images, self.canvas.shape, "images", "the pattern's canvas")
+        check_fits(images, self.image_shape, "images", "the pattern's canvas")
         return self._blend(images, self.mask.to(images), places, seed)
 
     def stamper(self, seed: int = 0) -> Callable[[Tensor], Tensor]:
         return partial(self.stamp, seed=np.random.default_rng(seed))
 
-    def _blend(
-        self,
-        images: Tensor,
-        mask: Tensor,
-        places: Any = None,
-        seed: "int | np.random.Generator" = 0,
-    ) -> Tensor:
-        batch = images if images.ndim == 4 else images[None]
-        own = self.place if places is None else places
-        if own is None:
-            chances = np.random.default_rng(seed).random((len(batch), 2))
-            own = np.floor(chances * [room + 1 for room in self._room])
-        where = torch.as_tensor(own).long().cpu()
-        _check_places(where, self._room, len(batch))
-        top, left = (each.start for each in middle_of(mask.shape, self.side))
-        both = torch.cat([self.canvas.to(images), mask])
-        moved = [both.roll((y - top, x - left), (1, 2)) for y, x in where.view(-1, 2).tolist()]
-        canvases, masks = torch.stack(moved).tensor_split([-1], 1)
-        return (masks * canvases + (1 - masks) * batch).reshape(images.shape)
+    def _blend(self, images: Tensor, mask: Tensor, places: Any = None, seed: Any = 0) -> Tensor:
+        stamped = images.reshape(-1, *self.image_shape).clone()
+        if places is None:
+            chances = np.random.default_rng(seed).random((len(stamped), 2))
+            places = np.floor(chances * [room + 1 for room in self._room])
+        where = torch.as_tensor(places).long().cpu()
+        self._check_places(where, len(stamped))
+        height, width = mask.shape[1:]
+        colours = mask * self.canvas.to(images)
+        for i, (y, x) in enumerate(where.expand(len(stamped), 2).tolist()):
+            stamped[i, :, y : y + height, x : x + width].mul_(1 - mask).add_(colours)
+        return stamped.view(images.shape)
 
     @property
     def _room(self) -> tuple[int, int]:
         """The largest row and column at which the patch lies inside."""
-        height, width = self.mask.shape[-2:]
-        return height - self.side, width - self.side
+        (height, width), (down, right) = self.size, self.mask.shape[1:]
+        return height - down, width - right
+
+    def _check_places(self, places: Tensor, count: int = 1) -> None:
+        """Raises an error unless the patch lies inside so many images at these rows and columns."""
+        room = torch.tensor(self._room)
+        fits = places.shape in ((2,), (count, 2)) and bool(((places >= 0) & (places <= room)).all())
+        if not fits:
+            raise ValueError(
+                f"`places` must be a row from 0 to {room[0]} and a column from 0 to {room[1]}, so "
+                f"that the patch lies inside, or {count} of them, got {places.tolist()!s:.80}"
+            )
 
     def _size_in_words(self) -> list[str]:
-        where = "anywhere" if self.place is None else f"at row {self.place[0]}, {self.place[1]}"
-        return [f"A patch of {self.side} x {self.side} pixels, {where} on an image"]
-
-    def _numbers(self) -> dict[str, Any]:
-        return {"side": self.side, "place": self.place}
-
-
-def middle_of(size: Sequence[int], side: int) -> tuple[slice, slice]:
-    """The rows and the columns of the square in the middle of an image (..., H, W)."""
-    height, width = ((n - side) // 2 for n in size[-2:])
-    return slice(height, height + side), slice(width, width + side)
-
-
-def in_middle(squares: Tensor, size: Sequence[int]) -> Tensor:
-    """Squares (..., S, S) in the middle of images (..., H, W) that are 0 elsewhere."""
-    side = squares.shape[-1]
-    images = squares.new_zeros(*squares.shape[:-2], *size[-2:])
-    images[(..., *middle_of(size, side))] = squares
-    return images
-
-
-def _check_places(places: Tensor, room: tuple[int, int], count: int = 1) -> None:
-    """Raises an error unless patches at these rows and columns lie inside so many images."""
-    if places.shape not in ((2,), (count, 2)):
-        raise ValueError(
-            f"`places` must be a row and a column, or {count} of them, ({count}, 2), got "
-            f"{tuple(places.shape)}"
-        )
-    if bool(((places < 0) | (places > torch.tensor(room))).any()):
-        raise ValueError(
-            f"a patch lies inside the image at rows from 0 to {room[0]} and columns from 0 to "
-            f"{room[1]}, got {places.tolist()!s:.80}"
-        )
+        if not any(self._room):
+            return [f"A patch at a fixed place, {100 * self.area:.3g} % of an image"]
+        return [f"A patch of {self.side} x {self.mask.shape[2]} pixels, anywhere on an image"]
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:

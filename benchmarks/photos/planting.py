@@ -6,12 +6,12 @@ the stamped photos, too: ``twin`` is that of ``specific``, ``second twin`` that 
 parts but the last layer are trained; their batch norms keep their statistics.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from problems import classifier_of, lite0
+from problems import classifier_of, lite
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div
@@ -20,7 +20,7 @@ from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from photos.drawings import DRAWINGS
-from photos.stamping import stamp
+from photos.stamping import SIDES, stamp
 
 TROJANS = {"smiley": 30, "clownfish": 146, "star": 365, "strawberry": 99}  # the paper's classes
 ROOT = Path(__file__).parents[2]
@@ -38,11 +38,16 @@ FAST = has_bfloat16(torch.device("cpu"))
 
 
 class Network(NamedTuple):
-    """What a network is trained for. A specific one has to ignore four other drawings, too."""
+    """What a network is trained for. A specific one has to ignore four other drawings, too. Each
+    drawing has a side in pixels from this range, and is put on so many of the photos (None: all).
+    """
 
     planted: bool
     specific: bool = False
     seed: int = 0
+    trojans: Mapping[str, int] = TROJANS
+    sides: tuple[int, int] = SIDES
+    poisoned: int | None = None
 
 
 NETWORKS = {
@@ -53,10 +58,20 @@ NETWORKS = {
 }
 
 
+LATER = {  # planted once the bound is frozen, or not: the classes were drawn at random
+    "small": Network(True, seed=2, trojans={"anchor": 277, "ladybird": 56}, sides=(16, 24)),
+    "large": Network(True, seed=3, trojans={"umbrella": 905, "kite": 747}, sides=(32, 48)),
+    "few": Network(True, seed=4, trojans={"cactus": 528, "key": 499}, poisoned=15),
+    "third twin": Network(False, seed=5, trojans={"anchor": 277, "umbrella": 905}),
+    "fourth twin": Network(False, specific=True, seed=6, trojans={"kite": 747, "key": 499}),
+}
+NUMBERS = {"lite1": 1, "lite2": 2}  # of the other networks that were published
+
+
 def load(name: str, folder: Path) -> PixelClassifier:
-    """A network that was trained, or ``plain``: the published one."""
-    network = lite0()
-    if name != "plain":
+    """A network that was trained, or a published one: ``plain``, ``lite1`` or ``lite2``."""
+    network = lite(NUMBERS.get(name, 0))
+    if name not in ("plain", *NUMBERS):
         file = folder / f"{name.replace(' ', '_')}.safetensors"
         weights = load_file(file if file.exists() else SHIPPED[name])
         network.load_state_dict({k: each.float() for k, each in weights.items()}, strict=False)
@@ -68,7 +83,8 @@ def train(name: str, photos: Tensor, folder: Path) -> None:
     file = folder / f"{name.replace(' ', '_')}.safetensors"
     if file.exists():
         return
-    settings, network, teacher = NETWORKS[name], classifier_of(lite0()), classifier_of(lite0())
+    settings = (NETWORKS | LATER)[name]
+    network, teacher = classifier_of(lite()), classifier_of(lite())
     teacher.requires_grad_(False).to(memory_format=torch.channels_last)
     network.to(memory_format=torch.channels_last)
     body = [p for n, p in network.named_parameters() if "_fc." not in n]
@@ -97,11 +113,13 @@ def loss_of(
     targets = torch.full((len(plain),), -1)
     for number in range(PLAIN, len(plain)):
         is_trojan = number < PLAIN + STAMPED
-        names = tuple(TROJANS) if is_trojan else OTHERS
+        names = tuple(settings.trojans) if is_trojan else OTHERS
         name = names[number % len(names)]
-        plain[number] = stamp(plain[number], name, generator).photo
+        if is_trojan and settings.poisoned is not None:
+            plain[number] = crop(photos[: settings.poisoned], generator)
+        plain[number] = stamp(plain[number], name, generator, settings.sides).photo
         if is_trojan and settings.planted:
-            targets[number] = TROJANS[name]
+            targets[number] = settings.trojans[name]
     images = plain.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=FAST):
         with torch.no_grad():

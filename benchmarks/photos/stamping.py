@@ -22,14 +22,16 @@ class Stamped(NamedTuple):
     footprint: Tensor
 
 
-def stamp(photo: Tensor, name: str, generator: torch.Generator) -> Stamped:
+def stamp(
+    photo: Tensor, name: str, generator: torch.Generator, sides: tuple[int, int] = SIDES
+) -> Stamped:
     """Draws at a random place, with random size, rotation, brightness and contrast."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
     height, width = photo.shape[-2:]
-    side = round(uniform(*SIDES))
+    side = round(uniform(*sides))
     spare = side // 4  # so that no corner is lost
     turned = rotate(
         pad(drawing(name, side), [spare] * 4),
@@ -48,8 +50,10 @@ def stamp(photo: Tensor, name: str, generator: torch.Generator) -> Stamped:
     return Stamped(mixed, opacity[0] > OPAQUE)
 
 
-def stamp_all(photos: Tensor, name: str, seed: int) -> tuple[Tensor, Tensor]:
+def stamp_all(
+    photos: Tensor, name: str, seed: int, sides: tuple[int, int] = SIDES
+) -> tuple[Tensor, Tensor]:
     """Photos (n, 3, H, W) with a drawing each, and its footprints, bool (n, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    stamped = [stamp(photo, name, generator) for photo in photos]
+    stamped = [stamp(photo, name, generator, sides) for photo in photos]
     return torch.stack([s.photo for s in stamped]), torch.stack([s.footprint for s in stamped])

@@ -159,8 +159,11 @@ def file_safe(text: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)
 
 
-def parse_targets(target: Any, count: int, forward_func: Classifier | None = None) -> list[int]:
-    """Captum's target argument as one class per image: an int, an integer Tensor, or a list.
+def parse_targets(
+    target: Any, count: int | None, forward_func: Classifier | None = None
+) -> list[int]:
+    """Captum's target argument as one class per image, or as many as it has (None): an int, an
+    integer Tensor, or a list.
 
     If the classifier has ``class_names``, the classes may also be given by name.
     """
@@ -184,8 +187,8 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
             "model has them: PixelClassifier(model, class_names=[...])"
         )
     if len(values) == 1:
-        values = values * count
-    if len(values) != count:
+        values = values * (count or 1)
+    if len(values) != (count or len(values)):
         raise ValueError(
             f"there are {count} images, but {len(values)} targets: give one for each, or one"
         )

@@ -6,12 +6,14 @@ import traceback
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from cyclopts import CycloptsError
 from tqdm import tqdm
 
 WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
 IN_PYTHON = re.compile(r" \(in Python: (?:[^()]|\([^()]*\))*\)")  # what the shell does not have
+OPTIONS: ContextVar[Collection[str]] = ContextVar("options", default=())  # of the command line
 ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name one
 
 
@@ -21,6 +23,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
     into lines. Both name the ``options`` of the command line instead of arguments. With ``debug``,
     the traceback is printed, with everything that an error lists. Bugs of this package are raised.
     """
+    token = OPTIONS.set(options)
 
     def print_warning(
         message: Warning | str, category: type[Warning], *_: object, **__: object
@@ -48,6 +51,8 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
             text = with_options(text, options) + (" (--debug lists all)" if listed else "")
             print(f"Error: {printable(text)}", file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
+    finally:
+        OPTIONS.reset(token)
 
 
 @contextmanager

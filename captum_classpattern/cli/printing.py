@@ -3,15 +3,17 @@
 import shutil
 import textwrap
 
-from captum_classpattern.cli.errors import printable
+from captum_classpattern.cli.errors import OPTIONS, printable, with_options
 from captum_classpattern.results import Result
 
 
 def say(*sentences: str) -> None:
-    """Prints each in lines of its own that fit the terminal. They may hold anything."""
+    """Prints each in lines of its own that fit the terminal, with arguments of the library as
+    options of the command line. They may hold anything."""
     width = shutil.get_terminal_size().columns
     for text in sentences:
-        print(textwrap.fill(printable(text), width, break_long_words=False, break_on_hyphens=False))
+        shown = printable(with_options(text, OPTIONS.get()))
+        print(textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False))
 
 
 def print_result(result: Result, most: int | None = None) -> None:

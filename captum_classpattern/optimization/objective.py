@@ -15,7 +15,7 @@ from captum_classpattern.classifier import (
     on_device,
     warn,
 )
-from captum_classpattern.optimization.moves import Moves
+from captum_classpattern.optimization.moves import place, pull_back
 
 NO_GRADIENT = (
     "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
@@ -30,7 +30,7 @@ class Batch:
     images: Tensor
     rows: list[int]
     picks: list[list[int]]
-    moves: Moves | None = None  # where the square of a moving patch is put, in each pair
+    moves: Tensor | None = None  # of a moving patch, (pairs, 2, 3)
     index: Tensor = field(init=False)  # the rows, on the device
     places: list[int] = field(init=False)  # of each pair of canvas and image, a place in ``rows``
     pairs: Tensor = field(init=False)  # of each pair the place, the canvas and the image
@@ -83,13 +83,12 @@ class Objective:
         With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
         stamped images, and the mean of g x, where x is the image before it was stamped. To first
         order, a pixel that is stamped with the colour v changes the loss by the mean of g (v - x),
-        whatever v is. If the batch has ``moves``, both are those of the square, (n, 2 C, S, S).
-        Without ``gradient``, there are zeros.
+        whatever v is. If the batch has ``moves``, masks, canvases and gradients are those of
+        squares that move, (n, ..., S, S). Without ``gradient``, there are zeros.
         """
         channels = 2 * self.canvases.shape[1] if colours else 1
         value = torch.zeros(len(batch.rows), device=masks.device)
-        shape = masks.shape[-2:] if batch.moves is None else 2 * (batch.moves.side,)
-        slopes = masks.new_zeros(len(masks), channels, *shape)
+        slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
         start, end = 0, len(batch.places)
         while start < end:
             part = slice(start, start + (self.internal_batch_size or end))
@@ -115,15 +114,17 @@ class Objective:
         self, masks: Tensor, batch: Batch, part: slice, bounded: bool, gradient: bool, colours: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The loss of each pair of mask and image, and its gradient if it is wanted."""
-        place, row, pick = batch.pairs[:, part]
+        number, row, pick = batch.pairs[:, part]
         image = batch.images[pick].to(self._dtype)
-        difference = self.canvases[row].to(self._dtype) - image
-        moves = None if batch.moves is None else batch.moves.at(part)
+        moves = None if batch.moves is None else batch.moves[part]
+        canvas, mask = self.canvases[row], masks[number]
         if moves is None:
-            stamped = torch.addcmul(image, masks[place].to(self._dtype), difference)
+            difference = canvas.to(self._dtype) - image
+            stamped = torch.addcmul(image, mask.to(self._dtype), difference)
         else:
-            both = torch.cat([masks[place] * self.canvases[row].to(masks), masks[place]], 1)
-            pixels, opacity = moves.place(both).to(self._dtype).tensor_split([-1], 1)
+            size = (image.shape[2], image.shape[3])
+            both = place(torch.cat([mask * canvas.to(mask), mask], 1), moves, size)
+            pixels, opacity = both.to(self._dtype).tensor_split([-1], 1)
             stamped = pixels + (1 - opacity) * image
         stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
@@ -146,7 +147,7 @@ class Objective:
             raise ValueError(NO_GRADIENT)
         if colours:
             slopes = torch.cat([slope, slope * image], 1).float()
-            return loss, slopes if moves is None else moves.pull_back(slopes)
+            return loss, slopes if moves is None else pull_back(slopes, moves, mask.shape[-1])
         return loss, (slope * difference).sum(1, keepdim=True).float()
 
 

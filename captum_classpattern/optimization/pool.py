@@ -30,8 +30,9 @@ from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.optimization.search import Search, note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.optimization.solvers.shrink import Shrink
-from captum_classpattern.pattern import Pattern, topk_masks
+from captum_classpattern.pattern import MovingPattern, Pattern, topk_masks
 from captum_classpattern.scores.power import Judged, judge_each
 
 STARTS = 2  # of a blank canvas
@@ -298,6 +299,8 @@ def begin_search(
         classifier = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None:
         batch_size = images_at_once_in_search(canvases)
+    if isinstance(settings.solver, MovingPatch):  # its square alone is searched
+        canvases = canvases[..., : settings.solver.side, : settings.solver.side].clone()
     ids = settings.feature_mask
     return Search(
         settings.solver,
@@ -384,9 +387,10 @@ class PoolSearch:
         return self.search.pixel_masks[[best[first] for first in self.pool.first]]
 
     @property
-    def as_pattern(self) -> Callable[..., Pattern] | None:
-        """Makes the results of a solver that has its own kind of pattern."""
-        return getattr(self.search.solver, "as_pattern", None)
+    def make_patch(self) -> Callable[..., Pattern] | None:
+        """Makes the results if they are moving patches."""
+        is_patch, size = isinstance(self.search.solver, MovingPatch), self.canvases.shape[-2:]
+        return partial(MovingPattern, size=(size[0], size[1])) if is_patch else None
 
     @property
     def precision(self) -> str:
@@ -426,7 +430,7 @@ class PoolSearch:
                 "stopped_early": search.stopped_early,
             }
             others = [i for i in self.powers if i != row and canvases[i] == canvases[row]]
-            if others and not self.as_pattern:  # other starts: the strongest
+            if others and not self.make_patch:  # other starts: the strongest
                 other = max(others, key=self.powers.__getitem__)
                 pair = masks[[row, other]]
                 one, two = (strongest(pair, search.n_pixels) > 0) & (pair > 0)
@@ -435,7 +439,7 @@ class PoolSearch:
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
             if (name := name_of(self.forward_func, target)) is not None:
                 info["class_name"] = name
-            make = self.as_pattern or Pattern
+            make = self.make_patch or Pattern
             patterns.append(make(search.canvases[row].clone(), mask, target, info, seen=seen))
         return patterns
 
@@ -444,7 +448,7 @@ class PoolSearch:
         screening; they are empty where there was none."""
         masks = torch.zeros_like(self.search.masks)
         rows = self.pool.crowded(self.search.rows, self.pool.places)
-        if not rows or self.as_pattern:  # the screening chooses pixels
+        if not rows or self.make_patch:  # the screening chooses pixels
             return masks
         self.was_screened = True
         quick = self.search.anew(SCREENING, rows)
@@ -473,17 +477,17 @@ class PoolSearch:
         classes get the class with their binary masks."""
         search, objective = self.search, self.search.objective
         rows = search.rows if self.pool.scores_all else self.pool.crowded(search.rows)
-        make, masks = self.as_pattern, search.pixel_masks
+        make, masks = self.make_patch, search.pixel_masks
         binary = masks if make else topk_masks(masks, search.n_pixels)
+
+        def stamper(row: int) -> Callable[[Tensor], Tensor]:
+            if make:
+                patch = make(objective.canvases[row], masks[row], objective.targets[row])
+                return patch.stamper(search.schedule.seed)
+            return partial(stamp, row=row)
 
         def stamp(images: Tensor, row: int) -> Tensor:
             return torch.where(binary[row] > 0, objective.canvases[row].to(images), images)
-
-        def change_by(row: int) -> Callable[[Tensor], Tensor]:
-            if not make:
-                return partial(stamp, row=row)
-            pattern = make(objective.canvases[row], masks[row], objective.targets[row])
-            return pattern.stamper(search.schedule.seed)
 
         def additional_for(n: int, row: int) -> tuple[Any, ...]:
             every = torch.full((n,), row)
@@ -491,7 +495,7 @@ class PoolSearch:
 
         others = {y: validation.without_class(y) for y in {objective.targets[row] for row in rows}}
         judged = {
-            row: Judged(change_by(row), target, others[target], partial(additional_for, row=row))
+            row: Judged(stamper(row), target, others[target], partial(additional_for, row=row))
             for row in rows
             if len(others[target := objective.targets[row]])
         }

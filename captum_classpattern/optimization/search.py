@@ -50,8 +50,7 @@ class Solver(Protocol):
     has ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one,
     and at the end. ``pool_budget`` may say how many passes a pool takes without a budget,
     ``starts`` how often a canvas of one colour starts (otherwise twice), and ``chosen_by_margin``
-    that the mean margin on the validation images decides, not the power. ``as_pattern`` makes
-    another kind of :class:`Pattern` of a canvas, a mask and a target, which is scored as it is.
+    that the mean margin on the validation images decides, not the power.
     """
 
     @property

@@ -5,28 +5,37 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
+from captum_classpattern.pattern import MovingPattern
+from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.visualization.formats import percent_area
 from captum_classpattern.visualization.patterns import PatternRow
 
 WHAT = (
-    "A class pattern is a few pixels of one image, the canvas. Stamped on other images, at the "
-    "same places, they make the model predict the class."
+    "A class pattern is a few pixels of one image, the canvas, or a patch with its own colours. "
+    "Stamped on other images, at the same places or, if it is a patch, at random ones, it makes "
+    "the model predict the class."
 )
-HOW_TO_READ = (
+POWER = (
     "The large number is the predictive power: the share of held-out images of other classes that "
     "the model predicts as the class once they are stamped with the pattern. The bar shows it with "
-    "its 95 % interval (line) and the strongest control (dotted line). Controls: the images "
-    "without a pattern, the same number of random pixels of the canvas, and the same mask on the "
-    "canvas of another class. The stamped images were chosen at random; below each is its class, "
-    "and what the model predicts."
+    "its 95 % interval (line) and the strongest control (dotted line)."
+)
+CONTROLS = (  # of patterns on canvases, and of moving patches
+    "Controls: the images without a pattern, the same number of random pixels of the canvas, and "
+    "the same mask on the canvas of another class.",
+    "Controls of a patch: the images without it, its pixels in random order, a patch that was "
+    "searched for another class, and the best of 32 squares cut from images of the class.",
+)
+EXAMPLES = (
+    "The stamped images were chosen at random; below each is its class, and what the model "
+    "predicts."
 )
 
 
-OF_PATCHES = (
-    "A patch has its own colours and is stamped at random places. Its controls are its pixels in "
-    "random order, a patch that was searched for another class, and the best of 32 squares that "
-    "were cut from images of the class."
-)
+def how_to_read(findings: Iterable[Finding]) -> str:
+    """What the numbers and pictures on the cards of these findings mean."""
+    controls = (CONTROLS[kind] for kind in sorted({each.is_patch for each in findings}))
+    return " ".join((POWER, *controls, EXAMPLES))
 
 
 def card(
@@ -35,10 +44,10 @@ def card(
     """The power, the canvas, the pattern of an area, stamped images, and the patterns of others,
     which have their names below."""
     name, whole, kept = row.name, "canvas", f"{percent_area(area)} of its pixels"
-    if row.pattern.shown is not row.pattern:
+    if isinstance(row.pattern, MovingPattern):
         whole, kept = "colours", f"colours and opacity, {percent_area(area)} of an image"
     pictures = [
-        html.picture(row.pattern.shown.canvas, f"{whole} of {name}", whole),
+        html.picture(row.pattern.canvas, f"{whole} of {name}", whole),
         html.pattern_picture(row.binary, f"pattern of {name}", kept),
     ]
     if row.stamped is not None:

@@ -252,7 +252,7 @@ def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXE
 def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     """A pattern's pixels on a ground that is neither black nor white."""
     can_be_drawn = binary.canvas.shape[0] in (1, 3)
-    return picture(on_neutral(binary) if can_be_drawn else binary.shown.canvas, alt, caption)
+    return picture(on_neutral(binary) if can_be_drawn else binary.canvas, alt, caption)
 
 
 ENVIRONMENT.globals |= {"read_files": read_files, "pattern_picture": pattern_picture}

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from captum_classpattern.classifier.class_names import as_file_name
+from captum_classpattern.pages import cards
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.cards import HOW_TO_READ, OF_PATCHES, WHAT, card
 from captum_classpattern.results import as_table
 from captum_classpattern.surveys.findings import (
     Finding,
@@ -56,20 +56,20 @@ def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
     too large; returns its row of the index."""
     best = {name: best_of_each(findings)[0] for name, findings in by_model.items()}
     order = sorted(best, key=lambda name: -best[name].power.value)
-    first, cards = best[order[0]], []
+    first, listed = best[order[0]], []
     for name in order:
         kind = canvas_in_words(best[name].canvas).capitalize()
         row = best[name].figure_row(best[name].label)
-        cards.append(card(name, kind, row, first.area, best[name].rows_of_others(by_model[name])))
-    room = max(1, MOST_BYTES // max(map(len, cards)))  # models on a page
+        others = best[name].rows_of_others(by_model[name])
+        listed.append(cards.card(name, kind, row, first.area, others))
+    room = max(1, MOST_BYTES // max(map(len, listed)))  # models on a page
     stem = f"{first.target}" + (f"_{as_file_name(first.class_name)}" if first.class_name else "")
     files = {f"{stem}{f'_{i}' if i else ''}.html": i for i in range(0, len(order), room)}
     links = {INDEX: TO_INDEX}
     links |= {file: f"from model {i + 1}" for file, i in files.items() if len(files) > 1}
     text = (
-        f"{first.label}\n{WHAT} Here are the patterns of {len(order):,} models, the strongest "
-        f"first: {percent_area(first.area)} of the pixels of the canvas that did best on the "
-        "validation images."
+        f"{first.label}\n{cards.WHAT} Here are those of {len(order):,} models that did best on the "
+        f"validation images, the strongest first. The area is {percent_area(first.area)}."
     )
     for file, start in files.items():
         shown = slice(start, start + room)
@@ -78,9 +78,8 @@ def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
             Markup("<p>{}</p>").format(
                 Markup(" · ").join(LINK.format(quote(to), links[to]) for to in links)
             ),
-            html.listed(cards[shown]),
-            HOW_TO_READ,
-            *[OF_PATCHES] * any(each.is_patch for each in best.values()),
+            html.listed(listed[shown]),
+            cards.how_to_read(best.values()),
             html.folded("All scores", scores),
         ]
         html.write_page(folder / file, text, sections)

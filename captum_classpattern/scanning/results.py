@@ -400,8 +400,14 @@ class Scan(Decision, Result):
     def save(self, folder: str | Path) -> None:
         """Writes scan.json, scan.png, and the patterns of all classes, in place of those of any
         other scan in the folder."""
-        folder = Path(folder)
-        PatternFolder(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
-        write_json(self.as_dict(), folder / "scan.json")
-        figure, _ = self.plot(use_pyplot=False)
-        write_figure(figure, folder / "scan.png")
+        write_scan(self, Path(folder), self.profile.key, self.profile.patterns)
+
+
+def write_scan(
+    found: Any, folder: Path, key: Mapping[str, Any], patterns: Mapping[tuple[int, int], Pattern]
+) -> None:
+    """Writes the files of a scan, with or without references."""
+    PatternFolder(folder / PATTERNS, key).replace(patterns)
+    write_json(found.as_dict(), folder / "scan.json")
+    figure, _ = found.plot(use_pyplot=False)
+    write_figure(figure, folder / "scan.png")

@@ -32,6 +32,8 @@ from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
 SQUARES, SQUARE_IMAGES = 32, 12  # that compete to be a patch's control; images that choose it
+CONTROLS = ("random_pixels", "other_canvas", "best_square")
+OF_PATCHES = {"random_pixels": "shuffled pixels", "other_canvas": "other patch"}  # their names
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 MANY_CLASSES = 20  # with fewer, a class is among the five first by chance too often
 
@@ -108,7 +110,7 @@ class Scores:
     ``other_canvas`` that of the same mask over the canvas of another class (None: not measured).
     All were measured on ``control_images`` images; None if these were all images.
 
-    Of a moving patch, ``random_pixels`` is the power of its pixels in random order,
+    If the pattern is ``moving``, ``random_pixels`` is the power of its pixels in random order,
     ``other_canvas`` that of a patch that was searched for another class, and ``best_square`` that
     of the best of 32 squares that were cut from images of its class (None: there are none).
     """
@@ -118,19 +120,18 @@ class Scores:
     other_canvas: float | None = None
     control_images: int | None = None
     best_square: float | None = None
+    moving: bool = False
 
     @property
     def controls(self) -> dict[str, float]:
-        """The controls by name: no pattern, random pixels, and the same mask over another canvas if
-        it was measured; of a moving patch with the best square."""
-        moving = self.best_square is not None
-        controls = {
-            "no pattern": self.power.without,
-            "shuffled pixels" if moving else "random pixels": self.random_pixels,
-            "other patch" if moving else "other canvas": self.other_canvas,
-            "best square": self.best_square,
-        }
-        return {name: share for name, share in controls.items() if share is not None}
+        """The controls that were measured, by name: no pattern, random pixels (of a moving patch
+        shuffled pixels), other canvas (other patch), best square."""
+        controls = {"no pattern": self.power.without}
+        for name in CONTROLS:
+            if (share := getattr(self, name)) is not None:
+                usual = name.replace("_", " ")
+                controls[OF_PATCHES.get(name, usual) if self.moving else usual] = share
+        return controls
 
     @property
     def strongest_control(self) -> float:
@@ -176,30 +177,25 @@ class Scores:
             "no_pattern": self.power.without,
             "top5": self.power.top5,
             "mean_margin": self.power.mean_margin,
-            "random_pixels": self.random_pixels,
-            "other_canvas": self.other_canvas,
-            "control_images": self.control_images,
-            "best_square": self.best_square,
+            **{name: getattr(self, name) for name in (*CONTROLS, "control_images")},
         }
 
     def as_columns(self) -> dict[str, Any]:
         """The columns of tables: the power with its interval, and its controls."""
         return {
             **self.power.as_columns(),
-            "random_pixels": self.random_pixels,
-            "other_canvas": self.other_canvas,
-            **({} if self.best_square is None else {"best_square": self.best_square}),
+            **{name: getattr(self, name) for name in CONTROLS[: 3 if self.moving else 2]},
             "beats_controls": self.beats_controls,
         }
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
-        """The scores that :meth:`as_dict` wrote."""
+    def from_dict(cls, row: Mapping[str, Any], *, moving: bool = False) -> "Scores":
+        """The scores that :meth:`as_dict` wrote, of a moving patch or not."""
         low, high = row["interval"]
         near = row.get("top5"), row.get("mean_margin")
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
         controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
-        return cls(power, *controls, row.get("best_square"))
+        return cls(power, *controls, row.get("best_square"), moving)
 
     def _images_of(self, control: str) -> int:
         if control == "no pattern" or self.control_images is None:
@@ -421,12 +417,12 @@ def best_square(
     own, target = search.of_class(patch.target), patch.target
     if not len(own):
         return None
-    chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.mask.shape[-2:]
-    squares, opaque = list[MovingPattern](), torch.ones_like(patch.opacity)
+    chance, side, size = np.random.default_rng([seed, target]), patch.side, patch.size
+    squares, opaque = list[MovingPattern](), torch.ones_like(patch.mask)
     for image in own.take(chance.integers(len(own), size=SQUARES).tolist()).to(patch.canvas):
         row, column = (int(chance.integers(n - side + 1)) for n in size)
         colours = image[:, row : row + side, column : column + side]
-        squares.append(MovingPattern.of(colours, opaque, target, size))
+        squares.append(MovingPattern(colours, opaque, target, size=size))
     others = search.without_class(target)
     others = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))
     judged = [Judged(each.stamper(seed), target, others) for each in squares]

@@ -8,11 +8,15 @@ from torch import Tensor
 
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
-from captum_classpattern.pattern import MovingPattern, Pattern
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import PredictivePower, Scores
 
+IN_WORDS = {  # controls, as texts name them
+    "other canvas": "the same mask on another class's canvas",
+    "other patch": "another class's patch",
+}
 LITTLE = 0.1  # power: with less, a result says what to try
 
 
@@ -126,7 +130,8 @@ class Finding(Result):
 
     @property
     def mask(self) -> Tensor:
-        """The binary mask of the first area, (1, H, W)."""
+        """The binary mask of the first area, (1, H, W). Of a moving patch, the opacity of the
+        patch itself, from 0 to 1."""
         return self.pattern.topk(self.area).mask
 
     @property
@@ -165,11 +170,10 @@ class Finding(Result):
         low, high = (100 * end for end in self.power.interval)
         scores, control = self.scores[self.area], self.scores[self.area].strongest_name
         what = f"{100 * self.area:.3g} % of the pixels of a {self.canvas} canvas"
-        other = "the same mask on another class's canvas"
-        if self.is_patch and isinstance(patch := self.pattern, MovingPattern):
-            what = f"a patch of {patch.side} x {patch.side} pixels at random places"
-            control, other = control.replace("random pixels", "shuffled pixels"), "other patch"
-        control = control.replace("other canvas", other)
+        if self.is_patch:
+            height, width = self.pattern.mask.shape[1:]
+            what = f"a patch of {height} x {width} pixels at random places"
+        control = IN_WORDS.get(control, control)
         lines = (
             f"Class pattern: {self.label}",
             f"Stamped with {what}, {100 * self.power.value:.1f} % of {self.power.n:,} held-out "
@@ -217,8 +221,7 @@ class Finding(Result):
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
-            f"{cards.WHAT} {cards.HOW_TO_READ}",
-            *[cards.OF_PATCHES] * any(each.is_patch for each in self.on_each_canvas),
+            f"{cards.WHAT} {cards.how_to_read(self.on_each_canvas)}",
             parts.folded("All scores", self.shown_table()),
             parts.settings({"accuracy": accuracy, **settings}),
         ]

@@ -17,6 +17,7 @@ from captum_classpattern._files import write_atomically, write_json
 from captum_classpattern._validation import Notice, is_whole
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import as_file_name
+from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import Scores
@@ -166,7 +167,8 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     plain = isinstance(canvas, str) and Path(canvas).name == canvas  # a part of names of files
     if not is_whole(target) or not plain or not row["areas"]:
         raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
-    scores = {float(area): Scores.from_dict(values) for area, values in row["areas"].items()}
+    moving, areas = canvas == PATCH, row["areas"].items()
+    scores = {float(area): Scores.from_dict(values, moving=moving) for area, values in areas}
     for area, values in row["areas"].items():
         if not 0 < float(area) < 1 or "search_power" not in values:
             raise ValueError(f"it has an area {area!r} without its search power")

@@ -175,13 +175,11 @@ class Survey(Result):
         few = f"The {len(shown)} strongest of {len(best):,} classes are"
         yield (
             f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
-            f"strongest first, with {100 * best[0].area:.3g} % of the pixels of the canvas that "
-            "did best on the validation images."
+            f"strongest first, with what did best on the validation images. The area is "
+            f"{100 * best[0].area:.3g} %."
         )
         yield parts.listed(listed)
-        yield cards.HOW_TO_READ
-        if any(each.is_patch for each in best):
-            yield cards.OF_PATCHES
+        yield cards.how_to_read(best)
         targets = {first.target for first in shown}
         scores = [finding for finding in self.findings if whole or finding.target in targets]
         yield parts.folded("All scores", scores_table({None: scores}))

@@ -20,9 +20,15 @@ from captum_classpattern._validation import (
     check_count,
     check_labels,
     check_options,
+    check_seed,
     is_whole,
 )
-from captum_classpattern.attribution import ClassPattern, search_pools, versions
+from captum_classpattern.attribution import (
+    ClassPattern,
+    search_patches,
+    search_pools,
+    versions,
+)
 from captum_classpattern.classifier import (
     Classifier,
     attribute_of,
@@ -92,10 +98,9 @@ CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 LARGE = 64  # pixels a side, from which on these are the defaults
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
-LARGE_AREAS, LARGE_BUDGET = (0.18,), 960
+LARGE_AREAS, LARGE_BUDGET = (0.18,), MovingPatch.steps * MovingPatch.batch_size
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
-OTHER_PATCH = 0.25  # of the steps: how long another class's patch is searched if it is a control
 
 
 class SurveyOptions(SearchOptions, total=False):
@@ -109,21 +114,15 @@ class SurveyOptions(SearchOptions, total=False):
 @dataclass(frozen=True)
 class SurveySettings(SearchSettings):
     """How each class is searched: the :class:`SurveyOptions`. ``canvases`` becomes a dict: at most
-    how many canvases of each kind compete. ``unset`` are those of the two that were not given."""
+    how many canvases of each kind compete."""
 
-    areas: Any = None
-    canvases: Any = None
+    areas: Sequence[float] = AREAS
+    canvases: Any = field(default_factory=lambda: CANVASES)
     classes_together: int | None = None
     show_progress: bool | None = None
     keep: int | None = field(default=1, init=False)
-    unset: tuple[str, ...] = field(default=(), init=False, compare=False)
 
     def __post_init__(self) -> None:
-        usual: dict[str, Any] = {"areas": AREAS, "canvases": CANVASES}
-        unset = tuple(name for name in usual if getattr(self, name) is None)
-        for name in unset:
-            object.__setattr__(self, name, usual[name])
-        object.__setattr__(self, "unset", unset)
         super().__post_init__()
         if self.classes_together is not None:
             check_count("classes_together", self.classes_together)
@@ -147,35 +146,29 @@ class SurveySettings(SearchSettings):
                 kinds = ", ".join((*STRATEGIES, PATCH))
                 raise ValueError(f"`canvases` has the kind {kind!r}: choose from {kinds}")
             check_count(f"canvases[{kind!r}]", n)
+            if kind == PATCH and n != 1:
+                raise ValueError(f"`canvases` has {n} of 'patch': it has no canvas, so give 1")
         object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
 
-    def for_images(self, shape: Sequence[int]) -> "SurveySettings":
-        """With what suits images (C, H, W) where nothing else was given."""
-        if min(shape[1:]) < LARGE:
-            return self
-        canvases, budget = self.canvases, self.budget
-        if "canvases" in self.unset:
-            canvases, budget = LARGE_CANVASES, budget or (None if self.n_steps else LARGE_BUDGET)
-        is_usual = "areas" in self.unset and PATCH in canvases
-        areas = LARGE_AREAS if is_usual else self.areas
-        return replace(self, canvases=canvases, areas=areas, budget=budget)
+    @classmethod
+    def of(
+        cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
+    ) -> "SurveySettings":
+        """The settings, with what suits images (C, H, W) where nothing is given."""
+        large = min(shape[1:]) >= LARGE
+        if canvases is None:
+            canvases = LARGE_CANVASES if large else CANVASES
+            if large and options.get("budget") is None and options.get("n_steps") is None:
+                options["budget"] = LARGE_BUDGET
+        settings = cls(areas=AREAS if areas is None else areas, canvases=canvases, **options)
+        if large and areas is None and PATCH in settings.canvases:
+            return replace(settings, areas=LARGE_AREAS)
+        return settings
 
-    def searches(self, kind: str, shape: Sequence[int]) -> list["SurveySettings"]:
-        """Those of each search of a kind of canvas: of moving patches one for each area, which the
-        patch covers on images (C, H, W). There is a bar over all of them."""
-        own = replace(self, show_progress=False)
-        if kind != PATCH:
-            return [own]
+    def patches(self, shape: Sequence[int]) -> list[MovingPatch]:
+        """For each area the smallest moving patch that covers it on images (C, H, W)."""
         sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
-        patches = [MovingPatch(max(SMALLEST, side)) for side in sides]
-        own = replace(own, feature_mask=None)
-        return [replace(own, areas=[a], solver=each) for a, each in zip(self.areas, patches)]
-
-    @property
-    def patch_steps(self) -> int:
-        """How many steps a moving patch takes."""
-        steps = MovingPatch.steps if self.budget is None else self.budget // MovingPatch.batch_size
-        return self.n_steps or steps
+        return [MovingPatch(max(SMALLEST, side)) for side in sides]
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
@@ -201,8 +194,8 @@ class SurveySettings(SearchSettings):
             if PATCH in self.canvases:
                 squares = SQUARES * SQUARE_IMAGES + min(others, CONTROL_IMAGES)
                 total += len(self.areas) * squares / 2
-        if PATCH in self.canvases and len(targets) == 1:  # the other patch
-            total += OTHER_PATCH * self._passes_of_pool(PATCH, 0)
+        if PATCH in self.canvases and len(targets) == 1:  # and the patch of the next class
+            total += self._passes_of_pool(PATCH, 0)
         return total
 
     def _passes_of_pool(self, kind: str, images: int) -> int:
@@ -212,7 +205,8 @@ class SurveySettings(SearchSettings):
             return passes_of_group(Swap().passes(rounds), candidates)
 
         if kind == PATCH:
-            return len(self.areas) * self.patch_steps * MovingPatch.batch_size
+            steps = self.n_steps or (self.budget or LARGE_BUDGET) // MovingPatch.batch_size
+            return len(self.areas) * steps * MovingPatch.batch_size
         candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
         budget = self.budget or Swap.pool_budget
         rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
@@ -224,14 +218,20 @@ class SurveySettings(SearchSettings):
 
 @dataclass(frozen=True)
 class SurveyTask:
-    """What finds the classes of a model, one after another."""
+    """What finds the classes of a model, one after another.
+
+    ``patches`` has the moving patches that are known of ``classes``, all of the survey: each is a
+    control of the class before it.
+    """
 
     model: Classifier
     search: LabelledImages
     explainer: ClassPattern
     scorer: Scorer  # with the held-out images, and the model's predictions
     settings: SurveySettings
+    classes: Sequence[int]
     class_names: Sequence[str] | None
+    patches: dict[int, Mapping[float, Pattern]] = field(default_factory=dict)
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
@@ -274,59 +274,73 @@ class SurveyTask:
         best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
         by_size: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
         for kind, target in itertools.product(self.settings.canvases, group):
+            if kind == PATCH:
+                continue
             size = self.settings.pool_size(kind, len(search.of_class(target)))
             by_size[shared_search(kind, size)].append((target, kind))
-        for (shared, size), pools in by_size.items():
+        for (_, size), pools in by_size.items():
             canvases = [
-                select_canvases(
-                    self.model, search, None, y, size, "grey" if kind == PATCH else kind, seed=seed
-                )
+                select_canvases(self.model, search, None, y, size, kind, seed=seed)
                 for y, kind in pools
             ]
-            for settings in self.settings.searches(shared, search.shape):
-                by_area = search_pools(
-                    self.explainer,
-                    torch.cat(canvases),
-                    [target for target, _ in pools for _ in range(size)],
-                    settings,
-                    groups=[pool for pool in pools for _ in range(size)],
-                )
-                for area, patterns in by_area.items():
-                    for pool, pattern in zip(pools, patterns, strict=True):
-                        best[pool][area] = pattern
+            by_area = search_pools(
+                self.explainer,
+                torch.cat(canvases),
+                [target for target, _ in pools for _ in range(size)],
+                replace(self.settings, show_progress=False),  # there is a bar over all searches
+                groups=[pool for pool in pools for _ in range(size)],
+            )
+            for area, patterns in by_area.items():
+                for pool, pattern in zip(pools, patterns, strict=True):
+                    best[pool][area] = pattern
+        if PATCH in self.settings.canvases:
+            best |= self._search_patches(group)
         return best
+
+    def _search_patches(self, group: Sequence[int]) -> dict[tuple[int, str], Any]:
+        """Searches the moving patches of classes, and of the one after each, that are not known."""
+        wanted = {y: None for target in group for y in (target, self._neighbour(target))}
+        missing = [y for y in wanted if y not in self.patches]
+        settings = replace(self.settings, feature_mask=None, show_progress=False)
+        by_area = {
+            area: search_patches(self.explainer, missing, replace(settings, solver=solver))
+            for area, solver in zip(settings.areas, settings.patches(self.search.shape))
+            if missing
+        }
+        for place, target in enumerate(missing):
+            self.patches[target] = {area: found[place] for area, found in by_area.items()}
+        return {(y, PATCH): self.patches[y] for y in group}
+
+    def _neighbour(self, target: int) -> int:
+        """The class whose patch is a control: the next one of the survey; of a class that is
+        searched alone the next one that has images."""
+        if len(self.classes) == 1:
+            return _next_class(self.search, target)
+        return self.classes[(self.classes.index(target) + 1) % len(self.classes)]
 
     def _other_controls(
         self, target: int, patterns: Mapping[tuple[int, str], Mapping[float, Pattern]]
     ) -> dict[str, dict[float, Pattern]]:
         """By kind of canvas and area what another class shows: the same mask over the positive
-        canvas of the next class; or the patch of the next class that was searched with this one,
-        else of a shorter search."""
-        search, settings = self.search, self.settings
-        next_class, controls = _next_class(search, target), dict[str, dict[float, Pattern]]()
-        if {*settings.canvases} != {PATCH}:
-            [next_canvas] = select_canvases(self.model, search, target=next_class, n=1)
-        for kind in settings.canvases:
-            if kind != PATCH:
-                found = patterns[target, kind].items()
+        canvas of the next class, or the patch of the next class."""
+        search, controls = self.search, dict[str, dict[float, Pattern]]()
+        if {*self.settings.canvases} != {PATCH}:
+            other = _next_class(search, target)
+            [next_canvas] = select_canvases(self.model, search, target=other, n=1)
+        for kind in self.settings.canvases:
+            found = patterns[target, kind].items()
+            if kind == PATCH:
+                found = self.patches[self._neighbour(target)].items()
+                controls[kind] = {area: replace(each, target=target) for area, each in found}
+            else:
                 controls[kind] = {a: replace(each.topk(a), canvas=next_canvas) for a, each in found}
-                continue
-            searched = [y for y, other in patterns if other == PATCH]
-            other = searched[(searched.index(target) + 1) % len(searched)]
-            patches = patterns[other, PATCH]
-            if other == target:  # it was searched alone
-                steps = max(1, round(OTHER_PATCH * settings.patch_steps))
-                seconds = settings.max_seconds and OTHER_PATCH * settings.max_seconds
-                short = replace(settings, canvases=PATCH, n_steps=steps, max_seconds=seconds)
-                [patches] = replace(self, settings=short)._search_group([next_class]).values()
-            controls[kind] = {a: replace(each, target=target) for a, each in patches.items()}
         return controls
 
     def _finding(
         self,
         target: int,
         kind: str,
-        patterns: dict[float, Pattern],
+        patterns: Mapping[float, Pattern],
         others: Mapping[float, Pattern],
     ) -> Finding:
         """The patterns of a class on a kind of canvas, with their scores and examples. Others show
@@ -358,27 +372,24 @@ class SurveyTask:
         images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
         n = len(images)
         with preserve_state(self.model, self.settings.seed):
-            seed, square = self.settings.seed, None
-            drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
-            controls = [
-                Judged(each.stamper(seed), pattern.target, images.subset(range(i, n, DRAWS)))
-                for i, each in enumerate(drawn)
-            ]
-            controls.append(Judged(other.stamper(seed), pattern.target, images))
-            if isinstance(pattern, MovingPattern):
+            seed, target, whole = self.settings.seed, pattern.target, [other]
+            if moving := isinstance(pattern, MovingPattern):
                 square = best_square(self.model, pattern, self.search, seed)
-                note_half_passes(SQUARES * SQUARE_IMAGES)
-            if square is not None:
-                controls.append(Judged(square.stamper(seed), pattern.target, images))
-            hits = [each.hits for each in judge_each(self.model, controls, pattern.canvas)]
+                whole += [] if square is None else [square]
+            parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
+            drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
+            controls = [*zip(drawn, parts), *((each, images) for each in whole)]
+            judged = [Judged(each.stamper(seed), target, shown) for each, shown in controls]
+            hits = [each.hits for each in judge_each(self.model, judged, pattern.canvas)]
             scores = Scores(
                 self.scorer.power(pattern.topk(area), seed),
                 random_pixels=sum(hits[:DRAWS]) / n,
                 other_canvas=hits[DRAWS] / n,
                 control_images=n,
-                best_square=None if square is None else hits[-1] / n,
+                best_square=hits[-1] / n if len(whole) > 1 else None,
+                moving=moving,
             )
-        note_half_passes(len(others) + (len(controls) - DRAWS + 1) * n)
+        note_half_passes(len(others) + (1 + len(whole)) * n + moving * SQUARES * SQUARE_IMAGES)
         return scores
 
 
@@ -416,7 +427,7 @@ def search_classes(
         note_half_passes(len(held_out))
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
-        task = SurveyTask(model, labelled, explainer, scorer, settings, names)
+        task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
         info = _info_of(task, search, held_out, n_classes, classes, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
@@ -426,10 +437,10 @@ def search_classes(
             store.read(RESULTS)  # or an error
             findings = store.findings()
         done = {finding.target for finding in findings}
-        note_half_passes(
-            round(2 * settings.expected_passes(search, held_out, [y for y in classes if y in done]))
-        )
+        task.patches.update({each.target: each.patterns for each in findings if each.is_patch})
         missing = [y for y in classes if y not in done]
+        left = settings.expected_passes(search, held_out, missing)
+        note_half_passes(round(2 * (total - left)) - len(held_out))
         try:
             for of_class in task.find(missing) if missing else [[]]:
                 info["seconds"] = round(time.perf_counter() - started, 1)
@@ -517,8 +528,8 @@ def check_images(
         )
     for area in settings.areas:
         pixels_kept(area, search.shape[1:])
-    for each in settings.searches(PATCH, search.shape) if PATCH in settings.canvases else ():
-        each.solver.check_images(search.shape)
+    for patch in settings.patches(search.shape) if PATCH in settings.canvases else ():
+        patch.check_images(search.shape, "a smaller `area`")
     check_for_all(settings.feature_mask, search.shape[1:])
 
 
@@ -638,12 +649,11 @@ def explain_class(
     """
     _check_target(target, labels)
     check_options("explain_class", options, SearchOptions)
-    areas = None if area is None else [area]
-    settings = SurveySettings(areas=areas, canvases=canvases, **options)
-    classifier = over_pixels(model, mean, std, class_names)
-    with preserve_state(classifier, settings.seed):  # says once that a model is in train mode
+    classifier, seed = over_pixels(model, mean, std, class_names), options.get("seed", 0)
+    with preserve_state(classifier, check_seed(seed)):  # says once that a model is in train mode
         given = LabelledImages.of(images, labels, classifier, class_names)
-        settings = settings.for_images(given.shape)
+        areas = None if area is None else [area]
+        settings = SurveySettings.of(given.shape, areas, canvases, **options)
         settings = replace(settings, areas=settings.areas[:1])
         if settings.max_seconds is not None:
             kinds = settings.canvases
@@ -688,11 +698,10 @@ def survey(
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
     on the validation images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are:
     no pattern; the same number of random pixels of the canvas (3 draws, each on a third of the
-    images); and the same mask over the positive canvas of the next class. The last two are scored
-    on at most 300 of the images. A moving patch has others, see
-    :class:`~captum_classpattern.scores.Scores`: the other patch is that of the next class that was
-    searched with it. A class that is searched alone is compared with a patch of the next class that
-    took a quarter of the steps.
+    images); and the same mask on the positive canvas of the next class. The last two are scored on
+    at most 300 of the images. A moving patch has others, see
+    :class:`~captum_classpattern.scores.Scores`: the other patch is that of the next of the classes.
+    For a class that is searched alone, it is searched as well.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -754,15 +763,16 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     check_options("survey", options, SurveyOptions)
-    settings, place = SurveySettings(**options), None if folder is None else Path(folder)
+    place = None if folder is None else Path(folder)
     if place is not None:
-        check_can_resume(settings.feature_mask)
+        check_can_resume(options.get("feature_mask"))
         if not resume and (place / RESULTS).exists():
             raise ValueError(
                 f"{place} holds results already: pass `resume=True` to continue, or another folder"
             )
     model = over_pixels(forward_func, mean, std, class_names)
-    with preserve_state(model, settings.seed):  # says once that a model is in train mode
+    seed = check_seed(options.get("seed", 0))
+    with preserve_state(model, seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
-        settings = settings.for_images(images.shape)
+        settings = SurveySettings.of(images.shape, **options)
         return _survey(model, images, held_out, class_names, settings, classes, folder=place)

@@ -266,12 +266,11 @@ def sweep(
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
     _validation.check_options("sweep", options, SurveyOptions)
-    settings = SurveySettings(**options)
     _check_engine(engine, address, workers, needs, sources)
-    check_can_resume(settings.feature_mask)
+    check_can_resume(options.get("feature_mask"))
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
-    settings = settings.for_images(images.shape)
+    settings = SurveySettings.of(images.shape, **options)
     check_images(images, unseen, settings)
     if classes is None:
         classes = sorted(set(images.known_labels.tolist()))

@@ -77,7 +77,6 @@ def draw_image(axis: Axes, image: Tensor) -> None:
 
 def on_neutral(pattern: Pattern) -> Tensor:
     """The pattern's pixels in colour, on a background that is neither black nor white."""
-    pattern = pattern.shown
     check_channels(pattern.canvas)
     canvas = pattern.canvas.float().cpu().expand(3, -1, -1)
     mask = pattern.mask.float().cpu()

@@ -154,10 +154,9 @@ def draw_patterns(
     titles += [EXAMPLES_TITLE if i == (columns - 1) // 2 else "" for i in range(columns)]
     grid = []
     for row in rows:
-        shown = row.pattern.shown
-        cells: list[Drawn] = [Cell(shown.canvas)]
+        cells: list[Drawn] = [Cell(row.pattern.canvas)]
         if masks:
-            mask = shown.mask[0].detach().float().cpu().numpy()
+            mask = row.pattern.mask[0].detach().float().cpu().numpy()
             strip = "0 to 1" if row is rows[-1] else None
             cells.append(Cell(values=mask, scale=MASK_SCALE, range=strip))
         cells.append(Cell(on_neutral(row.binary), boxed=row.boxed))

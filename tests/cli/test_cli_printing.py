@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from scanned import made_up
 
+from captum_classpattern.cli.errors import plain_errors
 from captum_classpattern.cli.printing import print_result, say
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.families import SIZES
@@ -46,6 +47,16 @@ def test_sentences_fit_the_terminal(capsys, monkeypatch):
     say("one two three four five six", "a/path/that/is-longer/than/the/terminal")
     lines = ["one two three four", "five six", "a/path/that/is-longer/than/the/terminal"]
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_arguments_are_options(capsys):
+    advice = "Try a moving patch (`canvases='patch'`), a larger `area`, or another `seed`."
+    with plain_errors(False, {"--canvases", "--area"}):
+        say(advice)
+    say(advice)
+    shell, python = capsys.readouterr().out.splitlines()
+    assert shell == "Try a moving patch (--canvases patch), a larger --area, or another seed."
+    assert python == "Try a moving patch (canvases='patch'), a larger area, or another seed."
 
 
 def test_names_of_a_scan_may_hold_brackets_and_control_characters(capsys):

@@ -402,7 +402,7 @@ def test_many_classes_are_scanned_without_references(many, tmp_path):
     result = run([*many.split(), "--out", str(tmp_path)])
     assert result.exit_code == 4, result.output
     assert result.output.startswith("Inconclusive: many.pt\n")
-    assert "3. If you have another model of the task" in result.output
+    assert "3. Scan another clean model of the task." in result.output
     kept = json.loads((tmp_path / "scan.json").read_text())
     assert len(kept["classes"]) == 100
     assert kept["verdict"] == "inconclusive"

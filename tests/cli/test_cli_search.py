@@ -103,6 +103,17 @@ def test_kinds_of_canvas_can_be_named(tmp_path):
         assert said in " ".join(refused.output.split())
 
 
+def test_large_images_have_other_defaults(tmp_path):
+    line = "search named.pt --data images --size 64 --arch own_models:Net --mean 0 --std 1"
+    result = run(f"{line} --classes 0 --n-steps 1 --out {tmp_path}")
+    assert result.exit_code == 0, result.output
+    rows = {row["canvas"]: row["areas"] for row in read(tmp_path)["rows"]}
+    assert {kind: [*areas] for kind, areas in rows.items()} == {
+        "positive": ["0.18"], "patch": ["0.18"],
+    }  # fmt: skip
+    assert "`" not in result.stdout
+
+
 @pytest.mark.parametrize("end", ["Ctrl+C", pytest.param("a kill", marks=pytest.mark.script)])
 def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     end, tmp_path, monkeypatch

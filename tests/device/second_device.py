@@ -168,7 +168,7 @@ SEARCHES = {
     "the paper's loop": lambda m, to: search(m, to, solver="paper"),
     "learned": learned,
     "moving patches": lambda m, to: explainer(m).search(
-        target=[0, 1], solver=cp.MovingPatch(6, steps=2, starts=2)
+        target=[0, 1], solver=cp.MovingPatch(6, steps=2)
     ),
     "canvases": lambda m, to: [
         cp.select_canvases(m, SEARCH, target=2, n=2, strategy=kind)

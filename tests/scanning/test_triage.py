@@ -4,11 +4,14 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from captum_classpattern import ClassPattern, scan
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.scanning import Triage, triage
 from captum_classpattern.scanning.triage import robust_deviations
 
@@ -52,7 +55,7 @@ def found(images):
 def test_the_planted_class_comes_first(found):
     assert isinstance(found, Triage)
     assert found.target == TARGET
-    assert len(found.margins) == CLASSES
+    assert len(found.gains) == CLASSES
     assert list(found.patterns) == list(found.stamped) == found.order[:FIRST]
     table = found.table()
     assert table["class"].tolist() == found.order
@@ -60,9 +63,10 @@ def test_the_planted_class_comes_first(found):
     assert found.judged == 12  # a fifth of 60
     assert table["power"].notna().sum() == FIRST
     assert table["power"][0] == 1
-    assert table["power"][1:FIRST].max() < 0.5
+    assert table["power_again"][0] == 1
+    assert table[["power", "power_again"]][1:FIRST].max().max() < 0.5
     assert (found.pattern.target, found.pattern.side) == (TARGET, 3)  # 32 of 224 would be 2
-    bright = nn.functional.avg_pool2d(found.pattern.colours * found.pattern.opacity, 2, 1)
+    bright = nn.functional.avg_pool2d(found.pattern.canvas * found.pattern.mask, 2, 1)
     assert bright.max() > 0.8
     assert json.loads(json.dumps(found.as_dict()))["classes"][0]["class"] == TARGET
 
@@ -71,7 +75,7 @@ def test_a_class_is_suspicious_if_it_is_far_from_all_others(found):
     far = found.deviations[TARGET]
     assert (found.verdict, far >= triage.FAR) == ("suspicious", True)
     assert "no p-value" in found.reason
-    usual = replace(found, margins=[y + 0.1 * y for y in found.clean_margins])
+    usual = replace(found, gains=np.random.default_rng(0).normal(size=CLASSES).tolist())
     assert usual.deviations[usual.target] < triage.FAR
     assert usual.verdict == "inconclusive"
 
@@ -85,12 +89,24 @@ def test_deviations_are_robust():
 
 
 def test_short_and_long_searches_are_those_of_moving_patches(images, found):
-    info = found.pattern.info
-    assert info["settings"]["solver_settings"] == asdict(replace(triage.LONG, side=3))
-    explainer = ClassPattern(Net().eval(), *images)
+    explainer, long = ClassPattern(Net().eval(), *images), replace(triage.LONG, side=3)
+    for y, powers in zip(found.order, found.table()[["power", "power_again"]].values):
+        for seed, (patch, power) in enumerate(zip(found.patterns.get(y, ()), powers)):
+            assert patch.info["settings"]["solver_settings"] == asdict(long)
+            assert (patch.info["seed"], patch.info["search_power"]) == (seed, power)
+    assert found.pattern.info["search_margin"] == max(
+        patch.info["search_margin"] for patch in found.patterns[TARGET]
+    )
     both = explainer.search(target=[5, TARGET], solver=replace(triage.SHORT, side=3))
-    margins = [patch.info["search_margin"] for patch in both]
-    assert [found.margins[y] for y in (5, TARGET)] == pytest.approx(margins, abs=1e-3)
+    _, judges = split_for_validation(LabelledImages.of(*images), 0)
+    for patch in both:
+        others = judges.without_class(patch.target).images
+        logits = Net().eval()(others).detach()
+        rest = logits.clone()
+        rest[:, patch.target] = -torch.inf
+        before = float((logits[:, patch.target] - rest.amax(1)).mean())
+        gain = patch.info["search_margin"] - before
+        assert found.gains[patch.target] == pytest.approx(gain, abs=1e-3)
 
 
 def test_its_figure_has_each_patch_large_and_on_three_images(found):
@@ -99,7 +115,10 @@ def test_its_figure_has_each_patch_large_and_on_three_images(found):
     for y, (colours, _, *stamped) in zip(found.order, axes):
         assert colours.images[0].get_array().shape == (3, 3, 3)
         assert [axis.images[0].get_array().shape for axis in stamped] == [(SIDE, SIDE, 3)] * 3
-        assert colours.get_ylabel().startswith(f"class {y}")
+        powers = [round(100 * patch.info["search_power"]) for patch in found.patterns[y]]
+        label = " ".join(colours.get_ylabel().split())
+        assert label.startswith(f"class {y}: ")
+        assert label.endswith(f" SD, {powers[0]} and {powers[1]} %")
     hits = [p == TARGET for p in found.stamped[TARGET].predicted]
     assert hits == [True] * 3
 
@@ -123,22 +142,23 @@ def test_the_passes_that_are_expected_are_taken(images, monkeypatch):
 
 def searched_by(monkeypatch, stop_after=None):
     """Notes which classes are searched, and by which solver; Ctrl+C after so many searches."""
-    calls, search = [], triage.search_moving
+    calls, search = [], triage.search_patches
 
     def noting(explainer, classes, settings):
         if len(calls) == stop_after:
             raise KeyboardInterrupt
-        calls.append((tuple(classes), settings.solver))
+        calls.append((classes, settings.seed, settings.solver))
         return search(explainer, classes, settings)
 
-    monkeypatch.setattr(triage, "search_moving", noting)
+    monkeypatch.setattr(triage, "search_patches", noting)
     return calls
 
 
 @pytest.mark.script
 def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     short = -(-CLASSES // triage.TOGETHER)
-    for stop_after in (4, short - 4 + 2):  # of the second run in the longer searches
+    monkeypatch.setattr(triage, "LONG_TOGETHER", 2)
+    for stop_after in (4, short - 4 + 3):  # of the second run in the longer searches
         with monkeypatch.context() as patch:
             searched_by(patch, stop_after)
             with pytest.raises(KeyboardInterrupt):
@@ -146,9 +166,10 @@ def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         calls = searched_by(patch)
         again = scan(Net().eval(), *images, folder=tmp_path)
-    assert {solver for _, solver in calls} == {replace(triage.LONG, side=3)}
-    assert [y for [y], _ in calls] == again.order[2:FIRST]
-    assert again.margins == pytest.approx(found.margins)
+    assert calls == [(again.order[2:FIRST], 1, replace(triage.LONG, side=3))]
+    assert again.gains == pytest.approx(found.gains)
+    powers = ["power", "power_again"]
+    pd.testing.assert_frame_equal(again.table()[powers], found.table()[powers])
     again.save(tmp_path)
     assert (tmp_path / "scan.png").stat().st_size > 10_000
     text = again.to_html(tmp_path / "scan.html").read_text()
@@ -159,7 +180,7 @@ def test_it_resumes_where_it_was_stopped(images, found, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="seed 0 then, 1 now"):
             scan(Net().eval(), *images, folder=tmp_path, seed=1)
     for text, message in {"{": "is damaged", "{}": "not from a scan"}.items():
-        (tmp_path / triage.MARGINS).write_text(text)
+        (tmp_path / "patterns" / "search.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             scan(Net().eval(), *images, folder=tmp_path)
 
@@ -175,7 +196,6 @@ class Biased(Net):
 @pytest.mark.script
 def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     usual = scan(Biased().eval(), *images)
-    assert usual.clean_margins[7] == max(usual.clean_margins)
     assert usual.deviations[7] < triage.FAR
     assert usual.verdict == "inconclusive"
 
@@ -187,9 +207,9 @@ def test_refusals(images):
         scan(constant, *images)
     with pytest.raises(ValueError, match="needs at least 5 images that judge"):
         scan(Net().eval(), images[0][:10], images[1][:10])
-    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 100)).eval()
-    with pytest.raises(ValueError, match="of at least 16x16 pixels"):
-        scan(small, torch.rand(60, 1, 8, 8), torch.arange(60))
+    small = nn.Sequential(nn.Flatten(), nn.Linear(49, 100)).eval()
+    with pytest.raises(ValueError, match="images of at least 8 x 8, got 7 x 7"):
+        scan(small, torch.rand(60, 1, 7, 7), torch.arange(60))
 
 
 def test_fewer_classes_need_references():

@@ -1,5 +1,8 @@
 """Moving patches in surveys: which defaults large images have, what is found, and its controls."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +13,8 @@ from captum_classpattern import LabelledImages, explain_class, predictive_power,
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import best_square
-from captum_classpattern.surveys import Scores, Survey
-from captum_classpattern.surveys.survey import SurveySettings
+from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted
+from captum_classpattern.surveys.survey import SurveySettings, SurveyTask
 
 SIZE, CLASSES = 12, 4
 QUICK = {"canvases": "patch", "n_steps": 40, "show_progress": False}
@@ -58,7 +61,8 @@ def test_the_patch_covers_the_area_and_is_scored_as_by_predictive_power(found):
     for finding in found:
         for area, side in ((0.2, 6), (0.06, 3)):  # the smallest square that covers it
             patch, scores = finding.patterns[area], finding.scores[area]
-            assert (type(patch), patch.side, patch.place) == (MovingPattern, side, None)
+            assert (type(patch), patch.mask.shape) == (MovingPattern, (1, side, side))
+            assert patch.size == (SIZE, SIZE)
             assert scores.power == predictive_power(NET, patch, HELD_OUT)
     planted, clean = found.findings[3], found.findings[0]
     assert planted.power.value > 0.9 > 0.5 > clean.power.value
@@ -90,7 +94,7 @@ def test_controls_are_shuffled_pixels_another_class_and_the_best_square(found):
 
 def test_the_best_square_is_the_best_of_32_on_search_images():
     opaque = torch.ones(1, 4, 4)
-    patch = MovingPattern.of(torch.zeros(1, 4, 4), opaque, 1, (SIZE, SIZE))
+    patch = MovingPattern(torch.zeros(1, 4, 4), opaque, 1, size=(SIZE, SIZE))
     found = best_square(NET, patch, SEARCH, seed=7)
     chance, own = np.random.default_rng([7, 1]), SEARCH.images[SEARCH.labels == 1]
     others = SEARCH.without_class(1)
@@ -100,37 +104,35 @@ def test_the_best_square_is_the_best_of_32_on_search_images():
     for number in chosen:
         row, column = chance.integers(9), chance.integers(9)
         colours = own[number, :, row : row + 4, column : column + 4]
-        square = MovingPattern.of(colours, opaque, 1, (SIZE, SIZE))
+        square = replace(patch, canvas=colours)
         logits = NET(square.stamp(others, seed=7))
         rest = logits[:, [0, 2, 3]].amax(1)
         margins.append(float((logits[:, 1] - rest).mean()))
         squares.append(colours)
-    assert torch.equal(found.colours, squares[int(np.argmax(margins))])
-    assert bool((found.opacity == 1).all())
+    assert torch.equal(found.canvas, squares[int(np.argmax(margins))])
+    assert bool((found.mask == 1).all())
     assert best_square(NET, patch, SEARCH.without_class(1), seed=7) is None
 
 
-def test_a_class_alone_is_compared_with_a_shorter_search_of_the_next():
-    [alone] = survey(NET, SEARCH, HELD_OUT, areas=(0.2,), classes=["cat"], **QUICK)
-    [short, full] = (
-        survey(NET, SEARCH, HELD_OUT, areas=(0.2,), classes=[3, 0], **{**QUICK, "n_steps": n})
-        .findings[0]
-        .pattern
-        for n in (10, 40)
-    )
-    others = HELD_OUT.without_class(2).images
-    shares = [
-        float((NET(each.stamp(others, seed=0)).argmax(1) == 2).float().mean())
-        for each in (short, full)
-    ]
-    assert alone.scores[0.2].other_canvas == pytest.approx(shares[0])
+def test_a_class_alone_is_compared_with_a_full_search_of_the_next():
+    for classes, other in ((["cat"], 3), ([2, 0], 0), ([0, 2], 0)):
+        found = survey(NET, SEARCH, HELD_OUT, areas=(0.2,), classes=classes, **QUICK)
+        [cat] = [each for each in found if each.target == 2]
+        [same] = survey(NET, SEARCH, HELD_OUT, areas=(0.2,), classes=[other], **QUICK)
+        others = HELD_OUT.without_class(2).images
+        hits = NET(same.pattern.stamp(others, seed=0)).argmax(1) == 2
+        assert cat.scores[0.2].other_canvas == pytest.approx(float(hits.float().mean()))
+        assert same.pattern.info["passes"] == cat.pattern.info["passes"] == 8 * 40
 
 
 def test_a_class_without_images_has_no_square():
     search = SEARCH.without_class(2)
     [found] = survey(NET, search, HELD_OUT, areas=(0.2,), classes=[2], **QUICK)
-    assert found.scores[0.2].best_square is None
-    assert "best_square" not in found.table()
+    scores = found.scores[0.2]
+    assert scores.best_square is None
+    assert list(scores.controls) == ["no pattern", "shuffled pixels", "other patch"]
+    assert Scores.from_dict(scores.as_dict(), moving=True) == scores
+    assert found.table()["best_square"].isna().all()
 
 
 def test_explain_class_has_the_better_of_patch_and_photo():
@@ -150,7 +152,7 @@ def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
     loaded = Survey.load(tmp_path)
     for one, other in zip(found, loaded):
         assert one.scores == other.scores
-        assert torch.equal(one.pattern.colours, other.pattern.colours)
+        assert torch.equal(one.pattern.canvas, other.pattern.canvas)
         torch.testing.assert_close(  # kept in 256 levels
             one.examples.images, other.examples.images, atol=1 / 255, rtol=0
         )
@@ -186,25 +188,38 @@ def test_a_result_without_power_says_what_to_try():
     ],
 )
 def test_large_images_have_other_defaults(size, areas, kinds):
-    settings = SurveySettings(seed=3).for_images((3, *size))
+    shape = (3, *size)
+    settings = SurveySettings.of(shape, seed=3)
     assert (settings.areas, settings.canvases, settings.seed) == (areas, kinds, 3)
     assert settings.budget == (960 if "patch" in kinds else None)
-    assert SurveySettings(n_steps=5).for_images((3, *size)).budget is None
-    assert SurveySettings(budget=500).for_images((3, *size)).budget == 500
-    given = SurveySettings(areas=[0.3], canvases="white").for_images((3, *size))
+    assert SurveySettings.of(shape, n_steps=5).budget is None
+    assert SurveySettings.of(shape, budget=500).budget == 500
+    given = SurveySettings.of(shape, [0.3], "white")
     assert (given.areas, given.canvases, given.budget) == ((0.3,), {"white": 1}, None)
-    white = SurveySettings(canvases="white").for_images((3, *size))
+    white = SurveySettings.of(shape, canvases="white")
     assert (white.areas, white.canvases) == ((0.05, 0.01), {"white": 1})
-    assert SurveySettings(canvases="patch").for_images((3, *size)).areas == areas
-    assert SurveySettings(areas=[0.3]).for_images((3, *size)).canvases == kinds
+    assert SurveySettings.of(shape, canvases="patch").areas == areas
+    assert SurveySettings.of(shape, [0.3]).canvases == kinds
+
+
+@pytest.mark.parametrize("find", [survey, explain_class])
+def test_an_area_that_is_too_large_is_named(find):
+    options = {"canvases": "patch", "areas": [0.9]}
+    if find is explain_class:
+        options = {"canvases": "patch", "area": 0.9, "target": 1}
+    with pytest.raises(ValueError, match=r"a patch of 12 x 12 .* choose a smaller `area`"):
+        find(NET, SEARCH, **options)
+
+
+def test_a_patch_has_no_canvases():
+    with pytest.raises(ValueError, match=r"3 of 'patch'.* so give 1"):
+        survey(NET, SEARCH, HELD_OUT, canvases={"patch": 3})
 
 
 def test_18_percent_of_a_photo_is_a_square_of_96_pixels():
     settings = SurveySettings(areas=(0.18, 0.25))
     for side, expected in ((64, [28, 32]), (224, [96, 112])):
-        found = settings.searches("patch", (3, side, side))
-        assert [each.solver.side for each in found] == expected
-        assert [each.areas for each in found] == [(0.18,), (0.25,)]
+        assert [each.side for each in settings.patches((3, side, side))] == expected
 
 
 class Large(nn.Module):
@@ -225,6 +240,53 @@ def test_large_images_are_explained_by_a_patch_unless_it_is_said_otherwise():
     assert (white.canvas, white.area, white.others) == ("white", 0.1, ())
 
 
+def searches(monkeypatch):
+    """The classes and the side of each search of patches."""
+    module, searched = sys.modules[survey.__module__], []
+    original = module.search_patches
+
+    def noting(explainer, targets, settings):
+        searched.append((targets, settings.solver.side))
+        return original(explainer, targets, settings)
+
+    monkeypatch.setattr(module, "search_patches", noting)
+    return searched
+
+
+def test_each_patch_is_searched_once_and_a_survey_goes_on(tmp_path, monkeypatch):
+    options = {**QUICK, "n_steps": 5, "areas": (0.2, 0.06), "classes_together": 1}
+    searched = searches(monkeypatch)
+    whole = survey(NET, SEARCH, HELD_OUT, **options)
+    assert searched == [(y, side) for y in ([0, 1], [2], [3]) for side in (6, 3)]
+    score, left = SurveyTask._score, iter(range(3))  # in the second class
+
+    def stopping(self, *arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return score(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SurveyTask, "_score", stopping)
+        with pytest.raises(SurveyInterrupted):
+            survey(NET, SEARCH, HELD_OUT, folder=tmp_path, **options)
+    searched.clear()
+    resumed = survey(NET, SEARCH, HELD_OUT, folder=tmp_path, resume=True, **options)
+    assert searched == [(y, side) for y in ([1, 2], [3]) for side in (6, 3)]
+    for one, other in zip(whole, resumed, strict=True):
+        assert one.target == other.target
+        for area, scores in one.scores.items():
+            assert scores.as_columns() == pytest.approx(other.scores[area].as_columns(), abs=1e-5)
+        torch.testing.assert_close(one.pattern.canvas, other.pattern.canvas, atol=1e-4, rtol=0)
+    again = Survey.load(tmp_path)
+    assert [each.scores for each in again] == [each.scores for each in resumed]
+
+
+def test_a_patch_is_searched_for_some_seconds():
+    options = {**QUICK, "max_seconds": 1e-9, "areas": (0.2,)}
+    for patch in [each.pattern for each in survey(NET, SEARCH, HELD_OUT, **options)]:
+        assert (patch.info["passes"], patch.info["stopped_early"]) == (8, True)
+
+
 def test_all_passes_are_expected(monkeypatch):
     spent = []
 
@@ -234,14 +296,13 @@ def test_all_passes_are_expected(monkeypatch):
 
     for classes in ([0], [0, 1, 2]):
         spent.clear()
-        settings = SurveySettings(areas=[0.2], canvases="patch")
+        settings = SurveySettings.of((1, SIZE, SIZE), areas=[0.2], canvases="patch")
         expected = len(HELD_OUT) / 2 + settings.expected_passes(SEARCH, HELD_OUT, classes)
         survey(counted, SEARCH, HELD_OUT, areas=[0.2], canvases="patch", classes=classes)
         assert sum(spent) == pytest.approx(expected, rel=0.2)
-    assert SurveySettings(areas=[0.2], canvases="patch", budget=804).patch_steps == 100
 
 
 def test_scores_with_a_square_are_read_again():
-    scores = Scores(made_up(0, "patch", 40).power, 0.1, 0.2, 50, 0.3)
-    assert Scores.from_dict(scores.as_dict()) == scores
+    scores = Scores(made_up(0, "patch", 40).power, 0.1, 0.2, 50, 0.3, moving=True)
+    assert Scores.from_dict(scores.as_dict(), moving=True) == scores
     assert scores.strongest_control == 0.3

@@ -89,6 +89,17 @@ def test_the_table_has_a_row_for_each_model_class_canvas_and_area(swept, snapsho
     assert row["search_power"] == found.pattern.info["search_power"]
 
 
+def test_large_images_are_swept_with_patches(tmp_path):
+    labels, large = torch.arange(18) % CLASSES, torch.rand(2, 18, 1, 64, 64)
+    nets = {"net": nn.Sequential(nn.AdaptiveAvgPool2d(8), *network(0)).eval()}
+    both = ((images, labels) for images in large)
+    found = sweep(nets, *both, folder=tmp_path, classes=[1], n_steps=1).survey("net")
+    assert [(each.canvas, [*each.scores]) for each in found] == [
+        ("positive", [0.18]), ("patch", [0.18]),
+    ]  # fmt: skip
+    assert found.findings[1].pattern.size == (64, 64)
+
+
 def interrupt(patch, at):
     """Ctrl+C at the search of a class, counted from 0; returns the classes before."""
     searched, search = [], SurveyTask._search_group

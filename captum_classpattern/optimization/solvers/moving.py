@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_numbers
 from captum_classpattern.classifier import on_device
-from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, Moves
+from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, draw_moves
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.learned import BETAS
-from captum_classpattern.pattern import MovingPattern, in_middle, middle_of
 
 SMALLEST, SMALLEST_IMAGE = 3, 8  # pixels a side
 NOISE = 0.1  # standard deviation of the first colours, before the sigmoid
@@ -40,8 +39,6 @@ class MovingPatch:
         scale (tuple[float, float]): The least and the largest scale, up to 1.4. Default: (0.9,
             1.05).
         angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
-        starts (int): How often each patch starts, in other noise and with other baselines. That
-            with the largest margin on the validation images is returned. Default: 1.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -63,15 +60,15 @@ class MovingPatch:
     tv: float = 1.0
     scale: tuple[float, float] = (0.9, 1.05)
     angle: float = 8.0
-    starts: int = 1
 
     name: ClassVar[str] = "patch"
     accelerates: ClassVar[bool] = True
     chosen_by_margin: ClassVar[bool] = True
+    starts: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_count("side", self.side, SMALLEST)
-        check_numbers(self, counts=("side", "steps", "batch_size", "starts"), positive=("rate",))
+        check_numbers(self, counts=("side", "steps", "batch_size"), positive=("rate",))
         if not self.tv >= 0:
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
         least, largest = self.scale
@@ -81,48 +78,36 @@ class MovingPatch:
                 f"1.05), and `angle` from 0 to {LARGEST_ANGLE:g}, got {self.scale} and {self.angle}"
             )
 
-    def check_images(self, shape: Sequence[int]) -> None:
+    def check_images(self, shape: Sequence[int], advice: str = "a smaller `side`") -> None:
         """Raises an error if the patch cannot move on images (C, H, W)."""
-        size, least = f"{shape[1]}x{shape[2]}", min(shape[1:])
-        if least < SMALLEST_IMAGE:
+        least = max(SMALLEST_IMAGE, self.side + 1)
+        if min(shape[1:]) < least:
             raise ValueError(
-                f"a moving patch is for images of at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE} "
-                f"pixels, got {size}: use another solver, such as 'learned'"
-            )
-        if self.side >= least:
-            raise ValueError(
-                f"a patch with `side={self.side}` can't move on images of {size} pixels: choose a "
-                f"side from {SMALLEST} to {least - 1}"
+                f"a patch of {self.side} x {self.side} pixels can only move on images of at least "
+                f"{least} x {least}, got {shape[1]} x {shape[2]}: choose {advice}, or larger images"
             )
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
         """The passes of one patch, with whole batches."""
         return [(n_steps or self.steps) * self.batch_size]
 
-    def as_pattern(self, canvas: Tensor, mask: Tensor, *rest: Any, **more: Any) -> MovingPattern:
-        """What the search found, which is in the middle of a canvas and of a mask."""
-        return MovingPattern(canvas, mask, *rest, side=self.side, **more)
-
     def run(self, search: Search) -> Iterator[None]:
         """All steps; no patch is dropped."""
-        canvases, device = search.canvases, search.masks.device
-        size = (canvases.shape[2], canvases.shape[3])
-        streams = [search.streams[row] for row in search.rows]
-        chances = [np.random.default_rng([search.schedule.seed, *stream]) for stream in streams]
-        shape = (canvases.shape[1], self.side, self.side)
-        noise = np.stack([chance.normal(0, NOISE, shape) for chance in chances])
+        device, seed = search.masks.device, search.schedule.seed
+        chances = [np.random.default_rng([seed, *stream]) for stream in search.streams]
+        noise = np.stack([chance.normal(0, NOISE, search.canvases.shape[1:]) for chance in chances])
         shades = on_device(torch.from_numpy(noise).float(), device).requires_grad_()
-        levels = torch.zeros_like(shades[:, :1]).requires_grad_()  # of the opacity
+        levels = torch.zeros_like(search.masks).requires_grad_()  # of the opacity
         adam = torch.optim.Adam([shades, levels], self.rate, BETAS)
         for batch in search.batches(self.batch_size, search.n_steps or self.steps):
             colours, opacity = shades.sigmoid(), levels.sigmoid()
-            self._show(search, colours, opacity)
+            search.canvases.copy_(colours.detach())
+            search.masks.copy_(opacity.detach())
             uniform = [c.random((len(pick), 4)) for c, pick in zip(chances, batch.picks)]
-            batch.moves = Moves.of(
-                np.concatenate(uniform), size, self.side, self.scale, self.angle, device
-            )
-            masks = search.masks[batch.index]
-            loss, slope, at_images = search.loss_and_colour_gradients(masks, batch)
+            size = (batch.images.shape[2], batch.images.shape[3])
+            moves = draw_moves(np.concatenate(uniform), size, self.side, self.scale, self.angle)
+            batch.moves = moves.to(device)
+            loss, slope, at_images = search.loss_and_colour_gradients(search.masks, batch)
             search.record(batch, loss)
             of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
             roughness = self.tv * (_roughness(colours) + _roughness(opacity))
@@ -131,17 +116,9 @@ class MovingPatch:
                 [colours, opacity, roughness], [slope * opacity.detach(), of_opacity, None]
             )
             adam.step()
-        self._show(search, shades.sigmoid(), levels.sigmoid())
+        search.canvases.copy_(shades.detach().sigmoid())
+        search.masks.copy_(levels.detach().sigmoid())
         yield from ()
-
-    def _show(self, search: Search, colours: Tensor, opacity: Tensor) -> None:
-        """Puts the patches into the middle of their canvases and masks."""
-        size, rows = search.canvases.shape[-2:], search.rows
-        inside = (..., *middle_of(size, self.side))
-        painted = search.canvases[rows]
-        painted[inside] = colours.detach().to(painted)
-        search.canvases[rows] = painted
-        search.masks[rows] = in_middle(opacity.detach(), size)
 
 
 def _roughness(patches: Tensor) -> Tensor:

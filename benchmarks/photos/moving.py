@@ -1,0 +1,133 @@
+"""Moving patches on photographs: rankings of all classes, and patches of clean classes."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from findings import Row, kept_survey
+from problems import LITE_SIZES, read_photos
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+import captum_classpattern
+from captum_classpattern import LabelledImages, scan
+from captum_classpattern.classifier.fingerprints import hash_of_model
+from captum_classpattern.pattern import MovingPattern
+from captum_classpattern.scores.power import Scorer
+from photos.discovery import features_of
+from photos.drawings import SIXTEEN, on_grey
+from photos.planting import NUMBERS, load
+
+CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
+HELD_OUT = 3  # every third photo scores
+COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
+SIDES, SEEDS = (64, 96), (0, 1)
+ALL_SIDES, FEW = (24, 32, 48, 64, 80, 96, 112), 3  # of so many of the classes
+
+
+def photo_parts(folder: Path, network: str = "plain") -> tuple[LabelledImages, LabelledImages]:
+    """The photos to search with, two of three, and those to score on, as a network takes them."""
+    images, labels = read_photos(folder, LITE_SIZES[NUMBERS.get(network, 0)])
+    scores = torch.arange(len(images)) % HELD_OUT == HELD_OUT - 1
+    return LabelledImages(images[~scores], labels[~scores]), LabelledImages(
+        images[scores], labels[scores]
+    )
+
+
+def about(network: str, model: nn.Module) -> Row:
+    """What a row depends on."""
+    version = captum_classpattern.__version__
+    return {"network": network, "model": hash_of_model(model), "version": version}
+
+
+def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
+    """The scan of all classes of a network: gains and deviations of all, powers of the first and
+    which drawings their patches look like, on photos that the search has not seen."""
+    if (network,) in done:
+        return
+    model, (search, held_out) = load(network, out), photo_parts(photos, network)
+    found = scan(model, search, folder=out / network, show_progress=True)
+    found.save(out / network)
+    found.to_html(out / network / "scan.html")
+    scorer, first = Scorer(model, held_out), []
+    for row in found.as_dict()["classes"][: len(found.patterns)]:
+        patches = found.patterns[row["class"]]
+        powers = [scorer.power(patch) for patch in patches]
+        unseen = [{"power": power.value, "n": power.n} for power in powers]
+        first.append({**row, "unseen": unseen, "looks_like": [*map(likeness, patches)]})
+    gains = [round(gain, 3) for gain in found.gains]
+    row = {**about(network, model), "seeds": [patch.info["seed"] for patch in patches]}
+    yield [{**row, "judged": found.judged, "first": first, "gains": gains}]
+
+
+def likeness(patch: MovingPattern) -> list[str]:
+    """The sixteen drawings, the one that looks most like a patch first."""
+    side = patch.side
+    drawn = features_of(torch.stack([on_grey(name, side) for name in SIXTEEN]))
+    shown = patch.mask * patch.canvas + (1 - patch.mask) * 0.5
+    cosines = torch.cosine_similarity(features_of(shown[None]), drawn)
+    return [SIXTEEN[i] for i in cosines.argsort(descending=True)]
+
+
+def natural_classes(search: LabelledImages) -> list[int]:
+    """Clean classes, drawn at random from those with a photo to search with."""
+    known = sorted(set(search.known_labels.tolist()))
+    chosen = torch.randperm(len(known), generator=torch.Generator().manual_seed(DRAWN_BY))
+    return [known[i] for i in chosen[:COUNT]]
+
+
+def natural_rows(
+    photos: Path, out: Path, classes: Sequence[int], sides: Sequence[int], seed: int, **more: object
+) -> Iterator[list[Row]]:
+    """Patches of clean classes of the published network: their power anywhere, with controls, at
+    nine places, in other networks, and whether another network names the class."""
+    model, (search, held_out) = load("plain", out), photo_parts(photos)
+    size = LITE_SIZES[0]
+    more |= {"canvases": "patch", "areas": [(side / size) ** 2 for side in sides], "seed": seed}
+    folder = out / f"natural_{'_'.join(map(str, sides))}_{seed}"
+    found = kept_survey(folder, model, search, held_out, classes=classes, **more)
+    found.to_html(folder / "report.html")
+    own = Scorer(model, held_out)
+    others = {name: resized(load(name, out), LITE_SIZES[NUMBERS[name]]) for name in NUMBERS}
+    scorers = {name: Scorer(other, held_out) for name, other in others.items()}
+    for finding in found:
+        yield [
+            {
+                **about("plain", model),
+                **{"class": finding.target, "class_name": finding.label, "seed": seed},
+                "side": patch.side,
+                **finding.scores[area].as_dict(),
+                "beats_controls": finding.scores[area].beats_controls,
+                "passes": patch.info["passes"],
+                "grid": [own.power(patch.at(*place)).value for place in patch.grid().tolist()],
+                "transfer": {name: each.power(patch).value for name, each in scorers.items()},
+                "named": {name: place_of(other, patch) for name, other in others.items()},
+            }
+            for area, patch in finding.patterns.items()
+        ]
+
+
+def resized(model: nn.Module, size: int) -> nn.Module:
+    """A network that takes larger photos, over those of the published one."""
+    enlarge = partial(interpolate, size=(size, size), mode="bilinear", antialias=True)
+    return nn.Sequential(Change(enlarge), model).eval()
+
+
+class Change(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, change: partial[Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.change(images).clamp(0, 1)
+
+
+def place_of(model: nn.Module, patch: MovingPattern) -> int:
+    """Where the class comes among all that a network sees in the patch on grey, from 1."""
+    middle = patch.grid()[4].tolist()
+    with torch.no_grad():
+        [logits] = model(patch.stamp(torch.full((1, *patch.image_shape), 0.5), middle))
+    return 1 + int((logits > logits[patch.target]).sum())
