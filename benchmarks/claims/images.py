@@ -45,7 +45,7 @@ def images_of(data: str, folder: Path | None) -> Images:
         halves = demo_images()
         return Images(halves.search, halves.held_out)
     if folder is None:
-        raise ValueError("the models trained on CIFAR-10 need its images: give their folder as --data")
+        raise ValueError("models trained on CIFAR-10 need its images: give their folder as --data")
     images, labels, *held_out = cifar10_parts(folder, 0, HELD_OUT)
     search = LabelledImages(images, labels, CLASS_NAMES)
     return Images(search, LabelledImages(*held_out, CLASS_NAMES).without(search))

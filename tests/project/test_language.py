@@ -25,6 +25,8 @@ AVOID = {  # phrases as regular expressions, and what to write instead
     "(say|says|saying) (a|the|that) class": "'predict the class'",
     "turns? (the |most |many |other |all )?(images|photos) into": "'make the model predict'",
     "(become|becomes) the class": "'is predicted as the class'",
+    "(networks|models) of (CIFAR|Fashion|ImageNet)": "'networks trained on CIFAR-10'",
+    ", too(?=[.:;,)])": "'also', 'so does'",
 }
 EXCEPTIONS = {"tests/project/test_language.py"}  # lists the phrases
 FILES = (
