@@ -1,27 +1,23 @@
 """A gallery of an ImageNet classifier: EfficientNet-lite0, 224 pixels, white canvases.
 
 It searches the pattern of every tenth class, about a minute each on two cores, and writes the site
-``imagenet-gallery/site`` and a picture of the strongest patterns. It resumes after an interruption.
+``imagenet-gallery/site``. It resumes after an interruption.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
 from findings import Row, Table, head, line, parser_of, print_tables, write_rows
-from matplotlib.figure import Figure
 from problems import photo_problem
 
 from captum_classpattern import sweep
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
 from captum_classpattern.surveys import Sweep
-from captum_classpattern.visualization.drawing import draw_image, on_neutral
-from captum_classpattern.visualization.formats import percent
 
 MODEL, N_CLASSES, EVERY = "EfficientNet-lite0", 1_000, 10
 AREA, BUDGET = 0.05, 2_000  # passes of a class
 SHOWN = 10  # of the strongest and of the weakest, in the table
-COLUMNS, ROWS, INCHES = 4, 2, 2.5  # of the picture, and the side of a pattern
 CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
 
 
@@ -97,19 +93,6 @@ def _class_row(row: Row) -> str:
     return line(f"{row['class_name']} ({row['class']})", power, f"{control:.0%}", above)
 
 
-def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
-    """The strongest patterns with their powers."""
-    patterns = {finding.target: finding.pattern for finding in found.survey(MODEL)}
-    figure = Figure((COLUMNS * INCHES, ROWS * (INCHES + 0.35)), layout="constrained")
-    axes = figure.subplots(ROWS, COLUMNS)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, row in zip(axes.flat, rows):
-        draw_image(axis, on_neutral(patterns[row["class"]].topk(AREA)))
-        axis.set_title(f"{row['class_name']}  {percent(row['power'], 0)}", fontsize=12)
-    return figure
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folders NNNN_wnid of photos")
@@ -120,7 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = sorted_rows(found)
     write_rows(given.out / "rows.jsonl", rows)
     print_tables(tables(rows))
-    montage(found, rows).savefig(given.out / "strongest.png", dpi=150)
     print(found.to_html(given.out / "site"))
 
 

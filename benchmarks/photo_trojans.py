@@ -10,11 +10,16 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 - ``discovery``: long searches of 24 classes in the first network and of four in three others, and
   Neural Cleanse; 1.5 hours.
 - ``classes``: ten clean classes, a photo of each; half an hour.
-- ``figure``: a figure of a photo with a trojan, and what ``discovery`` found; 15 minutes.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
 
-And for moving patches, by the rules of ``photos/PROTOCOL.md``; not measured yet:
+For moving patches, before the protocol was frozen:
+
+- ``first``: patches of the first six of 50 clean classes; 20 minutes.
+- ``trojans``: patches of the four planted classes, from two seeds; 20 minutes.
+- ``figure``: what these two have left in the folder.
+
+By the rules of ``photos/PROTOCOL.md``; not measured yet:
 
 - ``bound``: scans of all classes of five clean networks; a day.
 - ``later``: three networks with two trojans each, and two clean ones, are planted with
@@ -31,7 +36,7 @@ from pathlib import Path
 import torch
 from findings import Row, append_rows, parser_of, read_rows
 from photos import discovery, footprint, moving, planting
-from photos.figure import draw_found, figure_rows
+from photos.figure import DPI, FEW, SEED, SIDE, draw_patches
 from photos.passes import time_rows
 from photos.planting import LATER, NETWORKS, TROJANS, predicted
 from photos.stamping import stamp_all
@@ -137,12 +142,20 @@ def classes(run: Run) -> None:
     run.add(class_rows(run.problem, run.out / "classes", run.done("class")))
 
 
+def first(run: Run) -> None:
+    known = moving.natural_classes(moving.photo_parts(run.photos)[0])[:FEW]
+    run.file.unlink(missing_ok=True)  # the survey resumes
+    run.add(moving.natural_rows(run.photos, run.out, known, (SIDE,), SEED, classes_together=FEW))
+
+
+def trojans(run: Run) -> None:
+    run.add(moving.trojan_rows(run.photos, run.out, run.done("seed")))
+
+
 def figure(run: Run) -> None:
-    """The patterns are those that ``discovery`` has left in the folder."""
-    model = run.model("planted")
-    run.file.unlink(missing_ok=True)
-    run.add([figure_rows(run.problem, model, run.out)])
-    draw_found(run.problem, model, run.out)
+    natural, found = (read_rows(run.out / f"photos_{name}.jsonl") for name in ("first", "trojans"))
+    patterns = run.out / f"natural_{SIDE}_{SEED}" / "patterns"
+    draw_patches(natural, found, patterns, run.out).savefig(run.out / "photos.png", dpi=DPI)
 
 
 def cells(run: Run) -> None:
@@ -186,7 +199,7 @@ def sides(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
-    "figure": figure, "cells": cells, "time": time,
+    "first": first, "trojans": trojans, "figure": figure, "cells": cells, "time": time,
     "bound": bound, "later": later, "confirm": confirm, "natural": natural, "sides": sides,
 }  # fmt: skip
 

@@ -40,8 +40,7 @@ QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusio
         "--canvases 4": "--canvases 2",
         "--budget 1000": "--budget 500",
     },
-    "6_imagenet_class": {"n_steps=25": "n_steps=10"},
-    "7_imagenet_trojan": {"n_steps=25": "n_steps=10", "n_steps=6": "n_steps=4"},
+    "6_imagenet_class": {'"budget": 500}': '"budget": 430}', "n_steps=25": "n_steps=10"},
 }
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

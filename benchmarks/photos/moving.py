@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import captum_classpattern
-from captum_classpattern import LabelledImages, scan
+from captum_classpattern import ClassPattern, LabelledImages, scan
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.pattern import MovingPattern
+from captum_classpattern.scanning import triage
 from captum_classpattern.scores.power import Scorer
 from photos.discovery import features_of
 from photos.drawings import SIXTEEN, on_grey
-from photos.planting import NUMBERS, load
+from photos.planting import NUMBERS, TROJANS, load
 
 CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
 HELD_OUT = 3  # every third photo scores
@@ -59,6 +60,30 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
     gains = [round(gain, 3) for gain in found.gains]
     row = {**about(network, model), "seeds": [patch.info["seed"] for patch in patches]}
     yield [{**row, "judged": found.judged, "first": first, "gains": gains}]
+
+
+def trojan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
+    """The longer searches of a scan, for the four planted classes alone and with two seeds: the
+    power at random places and at nine fixed ones, and which drawings the patches look like."""
+    model, (search, held_out) = load("planted", out), photo_parts(photos)
+    scorer, explainer = Scorer(model, held_out), ClassPattern(model, search)
+    for seed in SEEDS:
+        if (seed,) in done:
+            continue
+        patches = explainer.search(target=[*TROJANS.values()], solver=triage.LONG, seed=seed)
+        rows = []
+        for name, patch in zip(TROJANS, patches):
+            patch.save(found_file(out, name, seed))
+            power = scorer.power(patch)
+            row = {**about("planted", model), "trojan": name, "class": patch.target, "seed": seed}
+            row |= {"power": power.value, "n": power.n, "without": power.without}
+            row["grid"] = [scorer.power(patch.at(*place)).value for place in patch.grid().tolist()]
+            rows.append({**row, "looks_like": likeness(patch), "passes": patch.info["passes"]})
+        yield rows
+
+
+def found_file(out: Path, trojan: str, seed: int) -> Path:
+    return out / f"trojan_{trojan}_{seed}.safetensors"
 
 
 def likeness(patch: MovingPattern) -> list[str]:

@@ -15,6 +15,8 @@ OURS = "ClassPattern"
 
 def tables(folder: Path) -> Iterator[Table]:
     for title, stage, table in (
+        ("Six clean classes, by a patch that moves", "first", patches),
+        ("Four trojans, by a patch that moves", "trojans", found),
         ("The networks", "plant", networks),
         ("Where methods look in a photo with a trigger", "maps", footprints),
         ("The class pattern of cells minus the closest methods", "maps", differences),
@@ -27,6 +29,35 @@ def tables(folder: Path) -> Iterator[Table]:
         ("The time of a pass", "time", times),
     ):
         yield title, table(read_rows(folder / f"photos_{stage}.jsonl"))
+
+
+def patches(rows: Sequence[Row]) -> Iterator[str]:
+    """Clean classes: everywhere, next to the strongest control, and on other networks."""
+    yield head(
+        *("class", "power", "the least of nine places", "strongest control"),
+        *("power on -lite1, -lite2", "place of the class there, for the patch on grey"),
+    )
+    controls = "no_pattern", "random_pixels", "other_canvas", "best_square"
+    for row in rows:
+        low, high = row["interval"]
+        own = f"{percent(row['power'])} ({percent(low)} to {percent(high)})"
+        strongest = max((row[name], name.replace("_", " ")) for name in controls)
+        control = f"{percent(strongest[0])} ({strongest[1]})" if strongest[0] else percent(0)
+        others = ", ".join(map(percent, row["transfer"].values()))
+        named = ", ".join(map(str, row["named"].values()))
+        yield line(row["class_name"], own, percent(min(row["grid"])), control, others, named)
+
+
+def found(rows: Sequence[Row]) -> Iterator[str]:
+    """Planted classes, with each seed."""
+    yield head("trojan", "power", "the least of nine places", "rank of its drawing of 16")
+    for name in TROJANS:
+        of = having(rows, trojan=name)
+        ranks = (str(1 + row["looks_like"].index(name)) for row in of)
+        powers, least = ([row["power"] for row in of], [min(row["grid"]) for row in of])
+        yield line(
+            name, *(", ".join(map(percent, each)) for each in (powers, least)), ", ".join(ranks)
+        )
 
 
 def percent(value: float, digits: int = 0) -> str:

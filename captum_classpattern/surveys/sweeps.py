@@ -267,10 +267,10 @@ def sweep(
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
     _validation.check_options("sweep", options, SurveyOptions)
     _check_engine(engine, address, workers, needs, sources)
-    check_can_resume(options.get("feature_mask"))
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
     settings = SurveySettings.of(images.shape, **options)
+    check_can_resume(settings.feature_mask)
     check_images(images, unseen, settings)
     if classes is None:
         classes = sorted(set(images.known_labels.tolist()))
