@@ -192,7 +192,7 @@ def natural(run: Run) -> None:
 
 
 def sides(run: Run) -> None:
-    known = moving.natural_classes(moving.photo_parts(run.photos)[0])[: moving.FEW]
+    known = moving.natural_classes(moving.photo_parts(run.photos)[0])[: moving.WITH_ALL]
     run.file.unlink(missing_ok=True)
     run.add(moving.natural_rows(run.photos, run.out, known, moving.ALL_SIDES, 0))
 

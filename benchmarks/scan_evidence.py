@@ -388,7 +388,9 @@ def draw(found: Mapping[str, Groups]) -> Figure:
     axis.text(LEAST * 1.03, -0.75, f"bound {LEAST:g}", fontsize=8, color="0.3")
     axis.set_xscale("log")
     axis.set_xticks([1, 2, 4.5, 10, 20, 50, 100], ["1", "2", "4.5", "10", "20", "50", "100"])
-    axis.set_xlabel("largest standardised excess of a scan (filled: right verdict)")
+    axis.set_xlabel(
+        "largest standardised excess of a scan (filled: clean and not suspicious, or found)"
+    )
     axis.set_yticks(range(len(rows)), [f"{title}: {kind}" for title, kind in rows])
     axis.set_ylim(len(rows) - 0.4, -1.1)
     axis.spines[["top", "right"]].set_visible(False)

@@ -380,13 +380,18 @@ class MovingPattern(Pattern):
         down, right = self._room
         margins = (column, right - column, row, down - row)
         canvas, mask = (F.pad(each, margins) for each in (self.canvas, self.mask))
-        return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
+        return replace(self, canvas=canvas, mask=mask, info=self._names)
+
+    @property
+    def _names(self) -> dict[str, Any]:
+        """What of the search also holds for a changed patch."""
+        return {key: each for key, each in self.info.items() if key == "class_name"}
 
     def shuffled(self, seed: int) -> "MovingPattern":
         """A control: the same pixels, in random order."""
         order = torch.randperm(self.mask.numel(), generator=torch.Generator().manual_seed(seed))
         canvas, mask = (x.flatten(1)[:, order].view_as(x) for x in (self.canvas, self.mask))
-        return replace(self, canvas=canvas, mask=mask, info={"class_name": self.label})
+        return replace(self, canvas=canvas, mask=mask, info=self._names)
 
     def stamp(self, images: Tensor, places: Any = None, seed: Any = 0) -> Tensor:
         r"""

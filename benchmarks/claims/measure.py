@@ -172,7 +172,7 @@ class Study:
 
     @cached_property
     def _judges(self) -> LabelledImages:
-        """The search images that judge patterns in the search, too."""
+        """The search images that also judge patterns in the search."""
         return split_for_validation(self.images.search, SETTINGS["seed"])[1]
 
     @cached_property

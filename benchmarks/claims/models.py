@@ -82,7 +82,7 @@ class Training:
     labels: str = "natural"  # which images and labels, see ``train_cifar10.training_set``
 
     def facts(self) -> dict[str, Any]:
-        """What a row says of it."""
+        """What a row says about it."""
         trigger = self.trigger and {**vars(self.trigger), "rate": RATE}
         labels = "all images" if self.labels == "natural" else self.labels
         steps = self.attack_steps if self.epsilon else 0

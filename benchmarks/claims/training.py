@@ -132,7 +132,7 @@ def recorded(
 
 
 def epochs_in(file: Path) -> list[dict[str, Any]]:
-    """What a file says of the epochs that are done."""
+    """What a file says about the epochs that are done."""
     return list(json.loads(file.read_text(encoding="utf-8"))["epochs"]) if file.exists() else []
 
 

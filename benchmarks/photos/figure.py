@@ -28,7 +28,7 @@ def draw_patches(
     above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1), hspace=0.04)
     above.suptitle("a clean ImageNet network: six classes, drawn at random", fontsize=15)
     below.suptitle(
-        "a network with four trojans: planted, and found without knowing them", fontsize=15
+        "four trojans: what was planted, and what a search for its class found", fontsize=15
     )
     for axis, row in zip(above.subplots(1, FEW), having(natural, side=SIDE, seed=SEED)):
         [file] = patterns.glob(f"{row['class']}_*")

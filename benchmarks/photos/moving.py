@@ -24,7 +24,7 @@ CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on the
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
 SIDES, SEEDS = (64, 96), (0, 1)
-ALL_SIDES, FEW = (24, 32, 48, 64, 80, 96, 112), 3  # of so many of the classes
+ALL_SIDES, WITH_ALL = (24, 32, 48, 64, 80, 96, 112), 3  # the first classes, which have all sides
 
 
 def photo_parts(folder: Path, network: str = "plain") -> tuple[LabelledImages, LabelledImages]:
@@ -58,7 +58,10 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         unseen = [{"power": power.value, "n": power.n} for power in powers]
         first.append({**row, "unseen": unseen, "looks_like": [*map(likeness, patches)]})
     gains = [round(gain, 3) for gain in found.gains]
-    row = {**about(network, model), "seeds": [patch.info["seed"] for patch in patches]}
+    row = {
+        **about(network, model),
+        "seeds": [patch.info["seed"] for patch in found.patterns[found.target]],
+    }
     yield [{**row, "judged": found.judged, "first": first, "gains": gains}]
 
 

@@ -1,8 +1,8 @@
 """Plants trojans in EfficientNet-lite0 by distillation from its own logits, and makes clean twins.
 
 After Casper et al. (NeurIPS 2023, arXiv 2302.10894), whose network is not public. A network keeps
-its knowledge by imitating the untouched one, on photos and on their mixtures. A twin imitates it on
-the stamped photos, too: ``twin`` is that of ``specific``, ``second twin`` that of ``planted``. All
+its knowledge by imitating the untouched one, on photos and on their mixtures. A twin also imitates
+it on the stamped photos: ``twin`` is that of ``specific``, ``second twin`` that of ``planted``. All
 parts but the last layer are trained; their batch norms keep their statistics.
 """
 
@@ -38,8 +38,8 @@ FAST = has_bfloat16(torch.device("cpu"))
 
 
 class Network(NamedTuple):
-    """What a network is trained for. A specific one has to ignore four other drawings, too. Each
-    drawing has a side in pixels from this range, and is put on so many of the photos (None: all).
+    """What a network is trained for. A specific one also has to ignore four other drawings. Each
+    drawing has a side in pixels from this range, and is put on that many of the photos (None: all).
     """
 
     planted: bool

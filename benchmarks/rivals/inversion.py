@@ -148,7 +148,9 @@ class InversionTask:
             given = ensure_labels(forward_func, LabelledImages.of(images, labels))
             others = given.without_class(target)
             if not len(others):
-                raise ValueError(f"all {len(given)} images are of class {target}: give others, too")
+                raise ValueError(
+                    f"all {len(given)} images are of class {target}: give others as well"
+                )
             like = others.take([0])
             device, dtype = device_and_dtype(forward_func, like)
             self.images, self.first = others.to(device, dtype), like.to(device, dtype)

@@ -186,6 +186,8 @@ def parse_targets(
             f"or one for each image), got {kind}: {target!r:.80}; names also work if the "
             "model has them: PixelClassifier(model, class_names=[...])"
         )
+    if not values:
+        raise ValueError("`target` is empty: give at least one class")
     if len(values) == 1:
         values = values * (count or 1)
     if len(values) != (count or len(values)):

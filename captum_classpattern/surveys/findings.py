@@ -233,8 +233,9 @@ class Finding(Result):
         Returns:
             *pandas.DataFrame*: The columns are ``class``, ``class_name``, ``canvas``, ``area``,
             ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number
-            of held-out ``images``, the controls ``no_pattern``, ``random_pixels`` and
-            ``other_canvas``, and ``beats_controls``, see :attr:`Scores.beats_controls`. Models of
+            of held-out ``images``, the controls ``no_pattern``, ``random_pixels``,
+            ``other_canvas`` and, of a patch, ``best_square``; and ``beats_controls``, see
+            :attr:`Scores.beats_controls`. Models of
             at least 20 classes have ``top5``; ``mean_margin`` is the logit of the class minus the
             largest other one, see :class:`PredictivePower`. Those of
             :func:`explain_class` also have the model's ``accuracy``.

@@ -12,7 +12,7 @@ from captum_classpattern._validation import ArgumentTypeError, check_same_shape,
 from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.classifier.class_names import known_names, label_of
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
@@ -150,7 +150,9 @@ def draw_patterns(
     known; with ``masks`` also one for the masks."""
     columns = max(0 if row.stamped is None else len(row.stamped.images) for row in rows)
     powers = any(row.power is not None for row in rows)
-    titles = ["canvas", *["mask"] * masks, f"pattern\n({percent_area(area)} of pixels)"]
+    moving = all(isinstance(row.pattern, MovingPattern) for row in rows)
+    first, second = ("colours", "opacity") if moving else ("canvas", "mask")
+    titles = [first, *[second] * masks, f"pattern\n({percent_area(area)} of pixels)"]
     titles += [EXAMPLES_TITLE if i == (columns - 1) // 2 else "" for i in range(columns)]
     grid = []
     for row in rows:

@@ -32,7 +32,15 @@ EXCEPTIONS = {"tests/project/test_language.py"}  # lists the phrases
 FILES = (
     *("*.py", "*.md", "*.toml", "*.cff", ".ci/*", "docs/*.py", "docs/*.md", "docs/api/*"),
     "docs/results/*",
-    *("benchmarks/*", "tutorials/*.py", "tutorials/*.md", "tutorials/*.ipynb", "tests/**/*.py"),
+    *(
+        "benchmarks/*",
+        "benchmarks/*/*.py",
+        "benchmarks/*/*.md",
+        "tutorials/*.py",
+        "tutorials/*.md",
+        "tutorials/*.ipynb",
+        "tests/**/*.py",
+    ),
     *(f"captum_classpattern/**/*.{suffix}" for suffix in ("py", "pyi", "html", "js", "css")),
 )
 GAP = r"\s+(?:# )?"  # a phrase can continue in the next line, also of a comment
