@@ -735,8 +735,8 @@ def survey(
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None, as in
             :func:`explain_class`.
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
-            are searched together, after that time, with what was found. A patch shares its time with
-            the patch that is its control. Default: None.
+            are searched together, after that time, with what was found. A patch and the patch that
+            is its control share this time. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
         n_steps, feature_mask, seed, precision, internal_batch_size: As in

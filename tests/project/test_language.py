@@ -35,7 +35,6 @@ FILES = (
     *(
         "benchmarks/*",
         "benchmarks/*/*.py",
-        "benchmarks/*/*.md",
         "tutorials/*.py",
         "tutorials/*.md",
         "tutorials/*.ipynb",
