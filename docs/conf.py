@@ -74,6 +74,7 @@ MENU = {
             "project/benchmarks",
             "project/claims_protocol",
             "project/scan_protocol",
+            "project/photos_protocol",
             "project/development_log",
         ],
         "API": [
@@ -114,6 +115,7 @@ COPIED = {
     "benchmarks/README.md": "project/benchmarks.md",
     "benchmarks/claims/PROTOCOL.md": "project/claims_protocol.md",
     "benchmarks/zoo/PROTOCOL.md": "project/scan_protocol.md",
+    "benchmarks/photos/PROTOCOL.md": "project/photos_protocol.md",
     "benchmarks/development_log.md": "project/development_log.md",
     "tutorials/README.md": "tutorials/index.md",
     **{
