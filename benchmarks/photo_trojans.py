@@ -31,6 +31,7 @@ By the rules of ``photos/PROTOCOL.md``; not measured yet:
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -59,7 +60,10 @@ class Run:
         self.training, self.cifar10, self.out = given.training, given.cifar10, given.out
         self.photos = given.photos
         self.file = given.out / f"photos_{given.stage}.jsonl"
-        self.problem: Problem = photo_problem(given.photos)
+
+    @cached_property
+    def problem(self) -> Problem:
+        return photo_problem(self.photos)
 
     def model(self, name: str) -> nn.Module:
         return planting.load(name, self.out)

@@ -1,7 +1,7 @@
 """Moving patches on photographs: rankings of all classes, and patches of clean classes."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -91,11 +91,15 @@ def found_file(out: Path, trojan: str, seed: int) -> Path:
 
 def likeness(patch: MovingPattern) -> list[str]:
     """The sixteen drawings, the one that looks most like a patch first."""
-    side = patch.side
-    drawn = features_of(torch.stack([on_grey(name, side) for name in SIXTEEN]))
     shown = patch.mask * patch.canvas + (1 - patch.mask) * 0.5
-    cosines = torch.cosine_similarity(features_of(shown[None]), drawn)
+    cosines = torch.cosine_similarity(features_of(shown[None]), drawn_features(patch.side))
     return [SIXTEEN[i] for i in cosines.argsort(descending=True)]
+
+
+@lru_cache
+def drawn_features(side: int) -> Tensor:
+    """What the other network sees in the drawings, at this side."""
+    return features_of(torch.stack([on_grey(name, side) for name in SIXTEEN]))
 
 
 def natural_classes(search: LabelledImages) -> list[int]:
