@@ -23,6 +23,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
+from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
@@ -40,7 +41,6 @@ else:
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])  # as in Captum
 SLACK = 0.25
-GREY = 0.5  # what a moving patch begins with
 # baselines by which the model's accuracy is checked; and if these leave it open, whether it guesses
 CHECKED, IN_DOUBT = 100, 1_000
 DOUBT = 0.15  # of the accuracy on 100 baselines: three standard errors
@@ -459,7 +459,8 @@ def search_patches(
     sample, solver = explainer._baselines.take([0]), settings.solver
     solver.check_images(sample.shape[1:])
     device, _ = device_and_dtype(explainer.forward_func, sample)
-    grey = sample.new_full((len(targets), *sample.shape[1:]), GREY, device=device)
+    shape, colour = (len(targets), *sample.shape[1:]), SOLID_COLOURS["grey"]
+    grey = sample.new_full(shape, colour, device=device)
     settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
     return search_pools(explainer, grey, targets, settings, arguments)[settings.area]
 

@@ -765,15 +765,15 @@ def survey(
     """
     check_options("survey", options, SurveyOptions)
     place = None if folder is None else Path(folder)
-    if place is not None:
-        check_can_resume(options.get("feature_mask"))
-        if not resume and (place / RESULTS).exists():
-            raise ValueError(
-                f"{place} holds results already: pass `resume=True` to continue, or another folder"
-            )
+    if place is not None and not resume and (place / RESULTS).exists():
+        raise ValueError(
+            f"{place} holds results already: pass `resume=True` to continue, or another folder"
+        )
     model = over_pixels(forward_func, mean, std, class_names)
     seed = check_seed(options.get("seed", 0))
     with preserve_state(model, seed):  # says once that a model is in train mode
         images = LabelledImages.of(search, None, model, class_names, argument="search images")
         settings = SurveySettings.of(images.shape, **options)
+        if place is not None:
+            check_can_resume(settings.feature_mask)
         return _survey(model, images, held_out, class_names, settings, classes, folder=place)
