@@ -203,6 +203,7 @@ def test_a_mask_of_another_type_is_refused_by_all_searches(mask, tmp_path):
         lambda: explainer.search(canvases, 1, feature_mask=mask),
         lambda: explainer.attribute(canvases, 1, feature_mask=mask),
         lambda: survey(conv_net(), images, feature_mask=mask),
+        lambda: survey(conv_net(), images, feature_mask=mask, folder=tmp_path / "survey"),
         lambda: sweep({"a": conv_net()}, images, images, folder=tmp_path, feature_mask=mask),
     )
     for search in searches:
