@@ -21,7 +21,7 @@ from captum_classpattern.classifier import (
     uncounted,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier.class_names import ClassNames, numbers_of, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
@@ -63,8 +63,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             a :class:`PixelClassifier`, or any callable that behaves so.
         baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that a pattern is
             stamped on, (C, H, W) each, in [0, 1]. Images of the target are left out.
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
-            Dataset's own, else the classifier's predictions).
+        baseline_labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number
+            or name. Default: None (the Dataset's own, else the classifier's predictions).
         multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks with the
             inputs, as in ``captum.attr.IntegratedGradients``. Default: False.
         check_accuracy (bool): Whether the first search warns if the model is right on few of the
@@ -100,7 +100,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_accuracy: bool = True,
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
+        labels = numbers_of(baseline_labels, ClassNames.of(forward_func))
+        self._baselines = LabelledImages.of(baselines, labels, argument="baselines")
         self._multiply_by_inputs = multiply_by_inputs
         self._check_accuracy = check_accuracy
         self.precision: str | None = None

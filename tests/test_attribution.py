@@ -13,7 +13,13 @@ from searched import search_masks
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from captum_classpattern import ClassPattern, Pattern, predictive_power
+from captum_classpattern import (
+    ClassPattern,
+    Pattern,
+    PixelClassifier,
+    predictive_power,
+    select_canvases,
+)
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.pool import split_for_validation
@@ -53,6 +59,15 @@ def counted(calls):
 def search(canvases=CANVASES, target=0, *, model=NET, images=IMAGES, labels=LABELS, **kwargs):
     kwargs = {"n_steps": 12, "area": 0.2, **kwargs}
     return ClassPattern(model, images, labels).search(canvases, target, **kwargs)
+
+
+def test_labels_may_be_names_of_the_models_classes():
+    named = PixelClassifier(NET, class_names=["ant", "bee", "cat"])
+    words = [named.class_names[y] for y in LABELS.tolist()]
+    for one, other in zip(search(model=named, labels=words), search(model=named), strict=True):
+        assert torch.equal(one.mask, other.mask)
+    canvases = [select_canvases(named, IMAGES, each, target="bee") for each in (words, LABELS)]
+    assert torch.equal(*canvases)
 
 
 @both_solvers

@@ -89,6 +89,8 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
     """Runs a block with seeded random generators, the model in eval mode, gradients on and
     deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
     owners, cudnn = modules_of(forward_func), torch.backends.cudnn
+    if any(weight.is_meta for owner in owners for weight in owner.parameters()):
+        raise ValueError("the model is on the device meta, so it has no weights: load them first")
     modes = {part: part.training for owner in owners for part in owner.modules()}
     kind, devices = _accelerators_in_use()
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -224,8 +226,6 @@ def check_classifier(
     """The logits of a sample; an error unless they are finite and include the targets."""
     check_callable(forward_func)
     device, dtype = device_and_dtype(forward_func, sample)
-    if device.type == "meta":
-        raise ValueError("the model is on the device meta, so it has no weights: load them first")
     if device != sample.device:
         raise ValueError(
             f"the images are on {sample.device}, but the model's parameters are on {device}: move "

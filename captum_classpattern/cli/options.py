@@ -190,6 +190,8 @@ class SourceOptions:
     ) -> "cp.LabelledImages":
         """The images of --data, or of another source, of the size that the first model takes, or
         else of this shape, with the class numbers of the models, which must agree."""
+        from captum_classpattern.classifier import warn
+
         shape = models[0].input_size or shape
         images = cp.load_images(
             source or self.data,
@@ -201,6 +203,12 @@ class SourceOptions:
             download=self.download,
             on_error=self.on_error,
         )
+        if images.labels is None and (folder := Path(source or self.data)).is_dir():
+            warn(
+                f"{folder} has no class folders, so the model's predictions are the classes of its "
+                f"images; if it is the folder of one class, give {folder.parent}",
+                cp.Notice,
+            )
         return _number_classes(images, models)
 
 

@@ -12,7 +12,7 @@ from captum_classpattern.classifier import (
     outputs_for,
     preserve_state,
 )
-from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier.class_names import ClassNames, numbers_of, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
@@ -42,8 +42,8 @@ def select_canvases(
         images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
             [0, 1]. Classes that have names are matched with the classifier's, see
             :meth:`LabelledImages.for_classifier`.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
+        labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number or name.
+            Default: None (those that come with the images, else the classifier's predictions).
         target (int or str): The class, by its number or by its name in the classifier's
             ``class_names``. Required.
         n (int): How many canvases. Default: 4.
@@ -78,7 +78,7 @@ def select_canvases(
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
     with preserve_state(forward_func, seed):
-        source = LabelledImages.of(images, labels)
+        source = LabelledImages.of(images, numbers_of(labels, ClassNames.of(forward_func)))
         sample = source.take([0])
         device, _ = device_and_dtype(forward_func, sample)
         logits = logits_of(forward_func, sample.to(device), [number])

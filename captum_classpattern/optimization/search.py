@@ -35,6 +35,13 @@ def passes_bar(total: float, shown: bool | None = True, **options: Any) -> "Iter
         bar.update(bar.total - bar.n)
 
 
+def name_stage(name: str) -> None:
+    """Says at the bar, if there is one, what is searched now."""
+    bar = _bar.get()
+    if bar is not None:
+        bar.set_description_str(name, refresh=False)
+
+
 def note_half_passes(count: int) -> None:
     """Moves the bar, if there is one, but not beyond its end."""
     bar = _bar.get()

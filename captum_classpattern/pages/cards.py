@@ -18,7 +18,8 @@ WHAT = (
 POWER = (
     "The large number is the predictive power: the share of held-out images of other classes that "
     "the model predicts as the class once they are stamped with the pattern. The bar shows it with "
-    "its 95 % interval (line) and the strongest control (dotted line)."
+    "its 95 % interval (line) and the strongest control (dotted line). The validation images, a "
+    "fifth of the search images, only choose between patterns."
 )
 CONTROLS = (  # of patterns on canvases, and of moving patches
     "Controls: the images without a pattern, the same number of random pixels of the canvas, and "

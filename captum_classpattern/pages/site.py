@@ -2,8 +2,10 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -18,10 +20,12 @@ from captum_classpattern.surveys.findings import (
     canvas_in_words,
     scores_table,
 )
+from captum_classpattern.surveys.grid import plot_grid
 from captum_classpattern.surveys.sweeps import Sweep
 from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_BYTES = 2_000_000  # of the cards of a page
+MOST_IN_GRID = 10  # models
 INDEX = "index.html"
 FOLDERS = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")
 LINK = Markup('<a href="{}">{}</a>')
@@ -37,7 +41,10 @@ def write_site(sweep: Sweep, folder: Path) -> Path:
             by_class.setdefault(finding.target, {}).setdefault(name, []).append(finding)
     classes = as_table(_write_class(folder, by_class.pop(target)) for target in sorted(by_class))
     *figure, models = sweep.sections(whole=True)
-    sections = [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
+    found = {name: sweep.survey(name) for name in sweep.models[:MOST_IN_GRID]}
+    grid = partial(plot_grid, {name: [*survey] for name, survey in found.items() if survey})
+    sections: list[Any] = [grid] * any(found.values())
+    sections += [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())

@@ -22,13 +22,14 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.search import passes_bar
+from captum_classpattern.optimization.search import name_stage, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import (
     CHANGES,
+    FAMILY_NAMES,
     PATCHES,
     SIZES,
     SOLVER,
@@ -157,10 +158,12 @@ def measure(
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else PatternFolder(Path(folder), key)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
+    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning, patches"):
         task = families.ScanTask(model, sample, n_classes, settings, place)
-        patterns = families.search_patches(task)
-        further = {name: families.search_further(name, task) for name in CHANGES}
+        patterns, further = families.search_patches(task), {}
+        for name in CHANGES:
+            name_stage(f"Scanning, {FAMILY_NAMES[name]}")
+            further[name] = families.search_further(name, task)
     precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
         powers={

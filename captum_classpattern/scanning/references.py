@@ -33,6 +33,10 @@ FORMAT = "captum_classpattern references"
 FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
 TRAINED_ON = "trained on"  # in a recipe
 MEASURE = "classpattern reference MODEL ... --data IMAGES --out NEW.json"
+OWN_ONES = (
+    "measure at least 19 clean models of the same task and size of images, in some minutes each "
+    f"(tutorials/train_references.py trains them), with '{MEASURE}'"
+)
 FACTOR = 3  # by which the number of validation images may differ from the references'
 WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out
 SAME_SEARCH = {"statistic": 2, "scored": [10, 6, 3]}  # in files of 0.3; these hold all that counts
@@ -250,19 +254,19 @@ class ReferenceSet:
         compared with these; also if its classes have names, and none is a name of theirs."""
         if n_classes != self.n_classes:
             raise ValueError(
-                f"the model has {n_classes} classes, the references have {self.n_classes}: measure "
-                f"clean models of the same task, with '{MEASURE}'"
+                f"the model has {n_classes} classes, the references have {self.n_classes}: "
+                f"{OWN_ONES}"
             )
         if tuple(shape) != tuple(self.shape):
             raise ValueError(
                 f"the images are of {tuple(shape)}, those of the references of "
-                f"{tuple(self.shape)}: measure clean models at this size, with '{MEASURE}'"
+                f"{tuple(self.shape)}: {OWN_ONES}"
             )
         theirs = list(self.class_names or ())
         if theirs and names and {*map(simplified, theirs)}.isdisjoint(map(simplified, names)):
             raise ValueError(
                 f"the model has other classes ({join_names([*names])}) than the references "
-                f"({join_names(theirs)}): measure clean models of the same task, with '{MEASURE}'; "
+                f"({join_names(theirs)}): {OWN_ONES}; "
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
 

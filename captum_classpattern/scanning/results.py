@@ -39,7 +39,7 @@ COLUMNS_EXPLAINED = (
     "in standard deviations. Power: the share of other images that are predicted as the class, for "
     "patterns of so many pixels and for other changes. Gain: how far the change raises the "
     "distance of its logit from the largest other one, on average; 1 is the usual distance of the "
-    "model's two largest logits."
+    "model's two largest logits. A class leads by its standardised excess."
 )
 ANOTHER_KIND = Doubt(
     "another kind of model",
@@ -94,6 +94,7 @@ class Scan(Decision, Result):
             provenance.
     """
 
+    legend = COLUMNS_EXPLAINED  # of its table
     alpha: float
     notes: list[str]
     profile: Profile
@@ -129,7 +130,7 @@ class Scan(Decision, Result):
         if not enough:
             return replace(found, p_value=None, bound=None)
         if found.verdict == NOTHING:
-            power, usual = found._patch_powers
+            power, usual = found._powers_of(PATCHES)
             if power >= max(STRONG, usual + AHEAD):
                 return replace(found, verdict=INCONCLUSIVE)
         return found
@@ -144,12 +145,15 @@ class Scan(Decision, Result):
 
     @property
     def headline(self) -> str:
-        """``Suspicious: cat, excess 8.3, p = 0.02, power 97 %``."""
+        """``Suspicious: cat, standardised excess 8.3, p = 0.02, power 97 %``."""
         doubt = "" if self.doubt is None else f" ({self.doubt.name})"
         doubt += "; the first class" if self.verdict == NOTHING else ""
-        numbers = [f"excess {self.comparison.largest:.1f}", self.p_text]
+        numbers = [f"standardised excess {self.comparison.largest:.1f}", self.p_text]
         if look := self.looks.get(self.family):
             numbers.append(f"power {100 * look.power.value:.0f} %")
+            if self.verdict == NOTHING:  # a large power is no news where references have it, too
+                _, usual = self._powers_of(self.family)
+                numbers.append(f"with references up to {100 * usual:.0f} %")
         found = ", ".join(filter(None, (self.target_name, *numbers)))
         return f"{self.verdict.capitalize()}{doubt}: {found}"
 
@@ -164,14 +168,17 @@ class Scan(Decision, Result):
         What another family has found is in ``profile.changes``."""
         return self.profile.pattern_of(self.target)
 
-    @property
-    def _patch_powers(self) -> tuple[float, float]:
-        """On the validation images: the power of the first class's pattern, and that of the
-        strongest reference for the same class and number of pixels."""
-        target = self.comparisons[PATCHES].target
+    def _powers_of(self, family: str) -> tuple[float, float]:
+        """On the validation images: the power of what a family found for its first class, and that
+        of the strongest reference for the same class and number of pixels."""
+        target = self.comparisons[family].target
         size = self.profile.enough_pixels(target)
-        each = [profile.powers[size][target] for profile in self.references.profiles.values()]
-        return self.profile.powers[size][target], max(each)
+
+        def power(profile: Profile) -> float:
+            powers = profile.powers[size] if family == PATCHES else profile.others[family]
+            return powers[target]
+
+        return power(self.profile), max(map(power, self.references.profiles.values()))
 
     @property
     def doubt(self) -> Doubt | None:
@@ -214,7 +221,7 @@ class Scan(Decision, Result):
                 "accurate as the model? Replace those that are not.",
             )
         first = self.class_names[self.comparisons[PATCHES].target]
-        power, usual = (100 * share for share in self._patch_powers)
+        power, usual = (100 * share for share in self._powers_of(PATCHES))
         return Doubt(
             "a strong pattern",
             f"The best pattern of {first} makes the model predict it for {power:.0f} % of the "

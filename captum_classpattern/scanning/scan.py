@@ -1,6 +1,7 @@
 """Is this model backdoored? The scan of one model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -112,11 +113,13 @@ def scan(
                 "(tutorials/train_references.py trains them), or, for the tasks of the sets that "
                 f"come with the package, {shipped}"
             )
-        return rank_classes(model, source, listed, settings, folder=where, source=origin)
+        with _interrupted(where):
+            return rank_classes(model, source, listed, settings, folder=where, source=origin)
     if not len(clean):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
     clean.check(count, source.shape, names)
-    profile = measure(model, source, settings, folder=where and where / PATTERNS)
+    with _interrupted(where):
+        profile = measure(model, source, settings, folder=where and where / PATTERNS)
     notes = clean.notes_on(profile, source, names)
     if names is not None:
         clean = clean.in_order(names)
@@ -124,3 +127,14 @@ def scan(
     first = {family: each.target for family, each in result.comparisons.items()}
     looks = look_closer(model, source, profile, first, listed, settings)
     return replace(result, looks=looks, source=origin)
+
+
+@contextmanager
+def _interrupted(folder: Path | None) -> Iterator[None]:
+    """Says after Ctrl+C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        resumes = f"the same scan resumes from {folder}"
+        what_next = "to keep finished classes, pass `folder`" if folder is None else resumes
+        raise KeyboardInterrupt(what_next) from None

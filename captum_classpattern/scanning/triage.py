@@ -19,7 +19,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.search import passes_bar
+from captum_classpattern.optimization.search import name_stage, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
@@ -72,6 +72,7 @@ class Triage(Result):
         source (str or None): Where the model comes from, if it says so.
     """
 
+    legend = GAINS  # of its table
     gains: list[float]
     patterns: Mapping[int, Sequence[Pattern]]
     stamped: Mapping[int, StampedImages | None]
@@ -237,13 +238,14 @@ def rank_classes(
     on_cpu = device_and_dtype(model, sample.take([0]))[0].type == "cpu"
     together = LONG_TOGETHER if on_cpu else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
-    with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning"):
+    with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning all"):
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before = clean_margins(model, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
         triage = Triage(gains, {}, {}, len(judges), names, key, source)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
+            name_stage(f"Searching the first {FIRST}, seed {seed + n}")
             own = replace(settings, solver=long, seed=seed + n)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()

@@ -105,6 +105,8 @@ class Finding(Result):
             parts.append(f"{self.power.n} images are too few to compare it with its controls")
         if self.accuracy is not None:
             parts.append(f"the model's accuracy {100 * self.accuracy:.1f} %")
+        if hint := what_to_try(self.on_each_canvas):
+            parts.append(hint.removesuffix("."))
         return f"Finding({'; '.join(parts)})"
 
     @property
@@ -279,11 +281,9 @@ def what_to_try(findings: Iterable[Finding]) -> str:
         each.power.value < LITTLE or each.scores[each.area].is_weak for each in findings
     ):
         return ""
-    if max(each.power.value for each in findings) >= LITTLE:
-        return "It is not above its controls, so no pattern was found."
     patch = "a moving patch (`canvases='patch'`), "
     return (
-        "So no pattern was found. Try "
+        "No strong pattern was found: try "
         f"{'' if any(each.is_patch for each in findings) else patch}a larger `area`, a larger "
         "`budget`, or another `seed`."
     )

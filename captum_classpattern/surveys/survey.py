@@ -22,6 +22,7 @@ from captum_classpattern._validation import (
     check_options,
     check_seed,
     is_whole,
+    join_names,
 )
 from captum_classpattern.attribution import (
     ClassPattern,
@@ -74,7 +75,7 @@ from captum_classpattern.optimization.pool import (
     most_canvases,
     passes_of_group,
 )
-from captum_classpattern.optimization.search import note_half_passes, passes_bar
+from captum_classpattern.optimization.search import name_stage, note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
@@ -236,18 +237,23 @@ class SurveyTask:
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
         search, kinds = self.search, self.settings.canvases
-        missing = [str(y) for y in targets if not len(search.of_class(y))]
+        missing = [y for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in NO_IMAGES for kind in kinds):
+            listed = join_names([label_of(y, self.class_names) for y in missing])
+            others = self.scorer.images
+            own = ", its own among them" * all(len(others.of_class(y)) for y in missing)
             raise ValueError(
-                f"none of the {len(search)} search images is of class {', '.join(missing)} "
-                f"({len(self.scorer.images)} others are held out): give more, or choose what is "
-                "held out (`held_out`); only canvases of one colour, such as white, need none"
+                f"none of the {len(search)} search images is of {listed} ({len(others)} others are "
+                f"held out{own}): give more, or choose what is held out (`held_out`); only "
+                "canvases of one colour, such as white, need none"
             )
         sample = search.take([0])
         device, _ = device_and_dtype(self.model, sample)
         usual = classes_at_once(device, sample.shape[1:])
         together, done = self.settings.classes_together or usual, 0
         while group := targets[done : done + together]:
+            names = [label_of(y, self.class_names) for y in group[:: max(1, len(group) - 1)]]
+            name_stage(f"Searching {' to '.join(names)}")
             try:
                 patterns = self._search_group(group)
             except RuntimeError as error:

@@ -151,6 +151,13 @@ def states():
     return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
 
+def test_a_model_without_values_is_refused_before_it_is_called():
+    net = nn.Linear(2, 2, device="meta")
+    for model in (net, net.forward, lambda images: net(images)):
+        with pytest.raises(ValueError, match="no weights: load them"), preserve_state(model, 0):
+            raise AssertionError
+
+
 def test_preserve_state_restores_everything():
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Dropout())
     net[1].eval()

@@ -362,6 +362,7 @@ def test_images_without_labels(tmp_path):
         shutil.copy(path, flat)
     result = reference("clean_0.pt", out, f"--data {flat}")
     assert result.exit_code == 0, result.output
+    assert f"{flat} has no class folders" in plain(result.stderr)
     assert result.stdout.startswith("clean_0\n")
     assert "accurac" not in result.stdout
     assert ReferenceSet.load(out).accuracies == []

@@ -104,7 +104,7 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
     figure, axes = found.plot(use_pyplot=False)
     power = found.looks["patches"].power.value
     assert figure.get_suptitle() == (
-        f"Suspicious: owl, excess {found.comparison.largest:.1f}, p = 0.05, "
+        f"Suspicious: owl, standardised excess {found.comparison.largest:.1f}, p = 0.05, "
         f"power {100 * power:.0f} %"
     )
     assert axes.shape == (3, 5)

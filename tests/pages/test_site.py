@@ -50,6 +50,7 @@ def test_the_index_lists_models_and_classes_and_links_to_all_pages(made, snapsho
         *("index.html", "0_ant.html", "1_bee.html", "2_crane.html", "3_crane.html", "4_elk.html")
     }
     assert pages["index.html"].lines == snapshot
+    assert len(pages["index.html"].attributes("src")) == 2  # powers, and patterns side by side
     assert PRIVATE in sweep.failures["lost"]  # which no page says, see check_links
 
 

@@ -12,7 +12,7 @@ from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import ReferenceSet, scan
+from captum_classpattern.scanning import ReferenceSet, families, scan
 from captum_classpattern.scanning.families import (
     CHANGES,
     FAMILY_NAMES,
@@ -77,7 +77,26 @@ def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all(references):
         scan(Net(5), images_of(), references=references, alpha=0.2, seed=seed) for seed in (0, 1)
     )
     assert clean.verdict == "nothing found"
+    size = clean.profile.enough_pixels(clean.target)
+    powers = [each.powers[size][clean.target] for each in references.profiles.values()]
+    power = clean.looks[clean.family].power.value
+    assert f"power {100 * power:.0f} %, with references up to " in clean.headline
+    assert clean.family != "patches" or clean.headline.endswith(f"{100 * max(powers):.0f} %")
     assert other.profile.powers != clean.profile.powers
+
+
+def test_an_interrupted_scan_says_what_is_kept(references, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(families, "search_change", interrupt)
+    said = {None: "to keep finished classes, pass `folder`"}
+    said[tmp_path] = f"the same scan resumes from {tmp_path}"
+    for place, expected in said.items():
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            scan(MODEL, images_of(), references=references, folder=place, show_progress=True)
+        assert str(stopped.value) == expected
+        assert "Scanning, a small perturbation of all pixels: " in capsys.readouterr().err
 
 
 @pytest.mark.script

@@ -172,12 +172,13 @@ def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
 
 def test_a_result_without_power_says_what_to_try():
     weak, strong = made_up(0, "white", 9), made_up(1, "white", 40)
-    assert "Try a moving patch" in weak.text()
-    assert "Try" not in strong.text()
+    assert "try a moving patch" in weak.text()
+    assert "try a moving patch" in repr(weak)
+    assert "try" not in strong.text() + repr(strong)
     patch = made_up(2, "patch", 0)
-    assert "Try a larger `area`" in patch.text()
-    assert "Try a moving patch" in Survey([weak]).text()
-    assert "Try" not in Survey([weak, strong]).text()
+    assert "try a larger `area`" in patch.text()
+    assert "try a moving patch" in Survey([weak]).text()
+    assert "try" not in Survey([weak, strong]).text()
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,13 @@ def test_a_survey_is_its_findings(searched, whole):
     assert same(found, whole)
 
 
+def test_the_bar_says_which_class_is_searched(capsys):
+    begun(show_progress=True, classes_together=1)
+    assert re.findall(r"\rSearching class 2: 100%", capsys.readouterr().err)
+    begun(show_progress=True, classes_together=3)
+    assert re.findall(r"\rSearching class 0 to class 2: 100%", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("at", [0, 6])  # of 12 patterns, 4 per class
 def test_an_interrupted_survey_keeps_its_classes_and_goes_on(whole, monkeypatch, tmp_path, at):
     finished = whole[: 2 * (at // 4)]
@@ -475,8 +482,8 @@ def test_without_a_pattern_it_is_said_what_to_try():
     few = made_up(1, "white", 2, n=60)
     for each, expected in ((strong, False), (weak, True), (few, True)):
         for found in (each, Survey([each])):
-            assert ("So no pattern was found. Try" in found.text()) == expected
-    assert "Try" not in Survey([strong, weak]).text()
+            assert ("No strong pattern was found: try" in found.text()) == expected
+    assert "try" not in Survey([strong, weak]).text()
 
 
 def test_the_strongest_control_is_named():
