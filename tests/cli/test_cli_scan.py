@@ -353,6 +353,7 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.script
 def test_images_without_labels(tmp_path):
     """Accuracies are not known; the classes are those that each model predicts."""
