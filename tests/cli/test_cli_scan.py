@@ -144,7 +144,7 @@ EARLY = f"scan missing.pt {OWN} --references enough.json"  # before the model is
 ADD = f"{OWN} --out few.json"
 NEW = f"{OWN} --out new.json"
 ERRORS = {  # lines, and what they say
-    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure clean",
+    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure at least 19",
     f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
     f"{SCAN} --references notes.json": "--references: notes.json is damaged, or holds no",
     f"{EARLY} --references cifar": "or make one from clean models with 'classpattern reference'",
@@ -189,10 +189,11 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert re.match(
-        r"Suspicious: owl, excess [0-9.]+, p = 0.05, power [0-9]+ % \(bad.pt\) owl has a .* unlike "
+        r"Suspicious: owl, standardised excess [0-9.]+, p = 0.05, power [0-9]+ % \(bad.pt\) owl has a .* unlike "
         "those of the 19 clean references",
         printed,
     )
+    assert printed.count("A class leads by its standardised excess. What next") == 1
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
