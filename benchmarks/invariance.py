@@ -267,8 +267,10 @@ def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 def picture(rows: Sequence[Row]) -> Figure:
     """A panel for each transform: the share of the power that stays, a line for each group."""
-    figure = Figure((14.5, 5.6), layout="constrained")
-    panels = figure.subplots(2, 5, sharey=True)
+    figure = Figure((9.5, 7), layout="constrained")
+    panels = figure.subplots(3, 4, sharey=True)
+    for axis in panels.flat[len(TRANSFORMS) :]:
+        axis.remove()
     for axis, (transform, (_, unit, *_)) in zip(panels.flat, TRANSFORMS.items()):
         of_transform = [row for row in rows if row["transform"] == transform]
         for (name, group), color in zip(groups(of_transform), COLOURS):

@@ -286,8 +286,11 @@ def picture(rows: Sequence[Row]) -> Figure:
     """A panel for each method: agreement with the original maps over the share of random layers of
     the first model."""
     shown = [having(rows, model=rows[0]["model"], method=name)[0] for name in SHOWN]
-    figure = Figure((14.5, 5.6), layout="constrained")
-    for axis, row in zip(figure.subplots(2, 5, sharex=True, sharey=True).flat, shown):
+    figure = Figure((9.5, 7), layout="constrained")
+    panels = figure.subplots(3, 4, sharex=True, sharey=True)
+    for axis in panels.flat[len(shown) :]:
+        axis.remove()
+    for axis, row in zip(panels.flat, shown):
         x = [count / len(row["layers"]) for count in row["steps"]]
         for name, label, color in (
             ("iou", "IoU of the highest pixels", HIGHLIGHTS[0]),
@@ -300,7 +303,7 @@ def picture(rows: Sequence[Row]) -> Figure:
             axis.fill_between(x, *zip(*map(interval, at)), color=color, alpha=0.18, linewidth=0)
         axis.axhline(row["chance"], color=CONTROL, ls=(0, (5, 2)), label="IoU of random masks")
         axis.set_title(row["method"], fontsize=11, fontweight="bold")
-        axis.set(ylim=(-0.32, 1.05), xticks=[0, 0.5, 1], xticklabels=["0 %", "50 %", "100 %"])
+        axis.set(ylim=(-0.32, 1.05), xticks=[0, 0.5, 1], xticklabels=["0", "50 %", "100 %"])
         axis.set(xlabel="random layers", ylabel="agreement")
         axis.label_outer()
         axis.spines[["top", "right"]].set_visible(False)

@@ -140,7 +140,7 @@ def detections(groups: Groups) -> Iterator[str]:
         decided = ", ".join(f"{name} {deciding[name]}" for name in FAMILY_NAMES if deciding[name])
         rest = verdicts[NOTHING], verdicts[INCONCLUSIVE], decided
         accuracies = [100 * each.profile.accuracy for each, _ in pairs]
-        between = f"{min(accuracies):.0f} to {max(accuracies):.0f}"
+        between = " to ".join(dict.fromkeys(f"{f(accuracies):.0f}" for f in (min, max)))
         yield line(kind, len({each.row["name"] for each, _ in pairs}), between, named, other, *rest)
 
 
@@ -242,8 +242,8 @@ def sizes(groups: Groups) -> Iterator[str]:
 def every(groups: Groups) -> Iterator[str]:
     """Each scan with its verdict."""
     yield head(
-        *("network", "seed", "accuracy (%)", "attack success (%)", "verdict", "excess", "p"),
-        *("family", "class", "target"),
+        *("network", "seed", "accuracy (%)", "attack success (%)", "verdict", "class", "target"),
+        *("excess", "p", "family"),
     )
     for each, scan in (pair for pairs in groups.values() for pair in pairs):
         success, target = each.row["attack_success"], each.backdoor and each.backdoor.target
@@ -255,8 +255,8 @@ def every(groups: Groups) -> Iterator[str]:
             f"{100 * each.profile.accuracy:.0f}",
             "" if success is None else f"{100 * success:.0f}",
             f"{scan.verdict}{doubt}",
-            f"{scan.comparison.largest:.1f}",
-            *(p_value, scan.family, scan.target, "" if target is None else target),
+            *(scan.target, "" if target is None else target),
+            *(f"{scan.comparison.largest:.1f}", p_value, scan.family),
         )
 
 
@@ -284,10 +284,10 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
     """The counts of scans that pages quote."""
     yield head("scans", *(TITLES[name] for name in found))
     for words, kinds, verdict in (
-        ("clean networks, suspicious", (CLEAN,), SUSPICIOUS),
-        ("clean networks, inconclusive", (CLEAN,), INCONCLUSIVE),
-        ("learnt patches, suspicious, right class", (PATCH,), SUSPICIOUS),
-        ("learnt triggers that change all pixels, the same", WHOLE, SUSPICIOUS),
+        ("scans of clean networks, suspicious", (CLEAN,), SUSPICIOUS),
+        ("scans of clean networks, inconclusive", (CLEAN,), INCONCLUSIVE),
+        ("of learnt patches, suspicious, right class", (PATCH,), SUSPICIOUS),
+        ("of learnt triggers that change all pixels, the same", WHOLE, SUSPICIOUS),
     ):
         cells = []
         for groups in found.values():
@@ -388,9 +388,7 @@ def draw(found: Mapping[str, Groups]) -> Figure:
     axis.text(LEAST * 1.03, -0.75, f"bound {LEAST:g}", fontsize=8, color="0.3")
     axis.set_xscale("log")
     axis.set_xticks([1, 2, 4.5, 10, 20, 50, 100], ["1", "2", "4.5", "10", "20", "50", "100"])
-    axis.set_xlabel(
-        "largest standardised excess of a scan (filled: clean and not suspicious, or found)"
-    )
+    axis.set_xlabel("largest standardised excess of a scan")
     axis.set_yticks(range(len(rows)), [f"{title}: {kind}" for title, kind in rows])
     axis.set_ylim(len(rows) - 0.4, -1.1)
     axis.spines[["top", "right"]].set_visible(False)

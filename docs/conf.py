@@ -26,6 +26,7 @@ extensions = [
 exclude_patterns = ["_build"]
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 nb_merge_streams = True
+smartquotes = False  # they make one dash of "--help"
 suppress_warnings = ["misc.highlighting_failure"]  # their shell lines, "!classpattern ..."
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -214,8 +215,17 @@ def find_by_name(app, env, node, content):
     return python.resolve_xref(env, node["refdoc"], app.builder, kind, name, node, content)
 
 
+def keep_percent(app, doctree):
+    """No line ends between a number and its per cent sign."""
+    code = (nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.raw, nodes.math)
+    for text in list(doctree.findall(nodes.Text)):
+        if not isinstance(text.parent, code):
+            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)))
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", (write_inline, None), (write_block, None))
     app.connect("builder-inited", copy_pages)
     app.connect("source-read", adapt_page)
+    app.connect("doctree-read", keep_percent)
     app.connect("missing-reference", find_by_name)

@@ -67,15 +67,15 @@ def whose(each: Pooled) -> str:
 def summary(found: Found) -> Iterator[str]:
     """How many of the settings (networks, canvas, area) of each statement have which verdict."""
     yield head(
-        *("data", "claim", "statement", "whose", "settings"),
+        *("statement", "claim", "data", "whose", "settings"),
         *(FAILS, OPEN, HOLDS, "estimates"),
     )
     for data, each_of in found.items():
         groups = grouped(((one.claim, words_of(one), whose(one)), one) for one in each_of)
-        for key, group in groups.items():
+        for (claim, words, by), group in groups.items():
             said_of = [one.verdict for one in group]
             counts = map(said_of.count, (FAILS, OPEN, HOLDS))
-            yield line(data, *key, len(group), *counts, ends_of(group))
+            yield line(words, claim, data, by, len(group), *counts, ends_of(group))
 
 
 def ends_of(group: Sequence[Pooled]) -> str:

@@ -24,8 +24,9 @@ def draw_patches(
 ) -> Figure:
     """Draws the patches of clean classes with their powers, and below each drawing that was
     planted what was found. ``patterns`` is the folder of the clean ones, ``out`` of the others."""
-    figure = Figure((13, 5.1), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1), hspace=0.04)
+    figure = Figure((13, 5.4), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)
+    above, below = figure.subfigures(2, 1, height_ratios=(1.18, 1))
     above.suptitle("a clean ImageNet network: six classes, drawn at random", fontsize=15)
     below.suptitle(
         "four trojans: what was planted, and what a search for its class found", fontsize=15
@@ -38,7 +39,7 @@ def draw_patches(
         [row] = having(trojans, trojan=name, seed=SEED)
         show(planted, on_grey(name, DRAWN), name)
         patch = Pattern.load(found_file(out, name, SEED))
-        show(found, on_neutral(patch), f"found: {row['power']:.0%}")
+        show(found, on_neutral(patch), f"its patch  {row['power']:.0%}")
     return figure
 
 

@@ -120,7 +120,7 @@ def of_the_readme():
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    print(f"{alarms} of {clean} clean ones and {hits} of {planted} backdoored ones\n")
+    print(f"{alarms} of {clean} scans of clean networks\n\n{hits} of {planted} of backdoored ones\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
