@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from captum_classpattern.cli import main
-from captum_classpattern.surveys.survey import SurveyTask
+from captum_classpattern.surveys.task import SurveyTask
 
 JSON_PAGE = (Path(__file__).parents[1] / "docs" / "api" / "json.md").read_text()
 

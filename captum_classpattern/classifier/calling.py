@@ -89,7 +89,8 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
     """Runs a block with seeded random generators, the model in eval mode, gradients on and
     deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
     owners, cudnn = modules_of(forward_func), torch.backends.cudnn
-    if any(weight.is_meta for owner in owners for weight in owner.parameters()):
+    weights = [weight.is_meta for owner in owners for weight in owner.parameters()]
+    if weights and all(weights):
         raise ValueError("the model is on the device meta, so it has no weights: load them first")
     modes = {part: part.training for owner in owners for part in owner.modules()}
     kind, devices = _accelerators_in_use()

@@ -206,7 +206,7 @@ class SourceOptions:
         if images.labels is None and (folder := Path(source or self.data)).is_dir():
             warn(
                 f"{folder} has no class folders, so the model's predictions are the classes of its "
-                f"images; if it is the folder of one class, give {folder.parent}",
+                f"images; if it is the folder of one class, give {folder.resolve().parent}",
                 cp.Notice,
             )
         return _number_classes(images, models)
@@ -340,7 +340,7 @@ class CanvasOptions(ClassOptions):
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""
         from captum_classpattern.optimization import Cells
-        from captum_classpattern.surveys.survey import CANVASES
+        from captum_classpattern.surveys.settings import CANVASES
 
         keywords = super().keywords()
         cells = keywords.pop("cells")

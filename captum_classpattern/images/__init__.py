@@ -36,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages is a Dataset
-Labels: TypeAlias = Tensor | Sequence[int] | None
+Labels: TypeAlias = Tensor | Sequence[int] | Sequence[str] | None
 ImagesAndLabels: TypeAlias = "Images | tuple[Images, Labels]"
 
 

@@ -36,10 +36,10 @@ def passes_bar(total: float, shown: bool | None = True, **options: Any) -> "Iter
 
 
 def name_stage(name: str) -> None:
-    """Says at the bar, if there is one, what is searched now."""
+    """Says at the end of the bar, if there is one, what is searched now."""
     bar = _bar.get()
     if bar is not None:
-        bar.set_description_str(name, refresh=False)
+        bar.set_postfix_str(name, refresh=False)
 
 
 def note_half_passes(count: int) -> None:

@@ -20,7 +20,7 @@ from captum_classpattern.surveys.findings import (
     canvas_in_words,
     scores_table,
 )
-from captum_classpattern.surveys.grid import plot_grid
+from captum_classpattern.surveys.grid import MOST_CLASSES, plot_grid
 from captum_classpattern.surveys.sweeps import Sweep
 from captum_classpattern.visualization.formats import percent, percent_area
 
@@ -33,7 +33,8 @@ TO_INDEX = "All classes"
 
 
 def write_site(sweep: Sweep, folder: Path) -> Path:
-    """Writes the index and the pages of all classes; patterns are read one class at a time."""
+    """Writes the index and the pages of all classes. Patterns are read one class at a time, apart
+    from those in the figure of the index."""
     folder.mkdir(parents=True, exist_ok=True)
     by_class: dict[int, dict[str, list[Finding]]] = {}
     for name in sweep.models:
@@ -41,15 +42,26 @@ def write_site(sweep: Sweep, folder: Path) -> Path:
             by_class.setdefault(finding.target, {}).setdefault(name, []).append(finding)
     classes = as_table(_write_class(folder, by_class.pop(target)) for target in sorted(by_class))
     *figure, models = sweep.sections(whole=True)
-    found = {name: sweep.survey(name) for name in sweep.models[:MOST_IN_GRID]}
-    grid = partial(plot_grid, {name: [*survey] for name, survey in found.items() if survey})
-    sections: list[Any] = [grid] * any(found.values())
+    sections: list[Any] = []
+    if grid := _side_by_side(sweep):
+        sections.append(grid)
     sections += [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
         sections += [html.heading("Failed"), failed]
     return html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
+
+
+def _side_by_side(sweep: Sweep) -> partial[Any] | None:
+    """The figure of the patterns of all models, if there are not too many to read and show."""
+    surveys = {name: sweep.survey(name) for name in sweep.models[:MOST_IN_GRID]}
+    found = {name: [*survey] for name, survey in surveys.items() if survey}
+    if not found or len(sweep.classes) > MOST_CLASSES:
+        return None
+    is_part = len(surveys) < len(sweep.models)
+    title = f"The first {len(surveys)} of {len(sweep.models)} models" if is_part else None
+    return partial(plot_grid, found, title=title)
 
 
 def _without_folders(sweep: Sweep, model: str) -> str:

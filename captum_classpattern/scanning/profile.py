@@ -158,11 +158,12 @@ def measure(
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else PatternFolder(Path(folder), key)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning, patches"):
+    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
         task = families.ScanTask(model, sample, n_classes, settings, place)
+        name_stage(FAMILY_NAMES[PATCHES])
         patterns, further = families.search_patches(task), {}
         for name in CHANGES:
-            name_stage(f"Scanning, {FAMILY_NAMES[name]}")
+            name_stage(FAMILY_NAMES[name])
             further[name] = families.search_further(name, task)
     precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(

@@ -260,7 +260,7 @@ class ReferenceSet:
         if tuple(shape) != tuple(self.shape):
             raise ValueError(
                 f"the images are of {tuple(shape)}, those of the references of "
-                f"{tuple(self.shape)}: {OWN_ONES}"
+                f"{tuple(self.shape)}: give images of that size (`size`, `channels`), or {OWN_ONES}"
             )
         theirs = list(self.class_names or ())
         if theirs and names and {*map(simplified, theirs)}.isdisjoint(map(simplified, names)):

@@ -39,7 +39,7 @@ COLUMNS_EXPLAINED = (
     "in standard deviations. Power: the share of other images that are predicted as the class, for "
     "patterns of so many pixels and for other changes. Gain: how far the change raises the "
     "distance of its logit from the largest other one, on average; 1 is the usual distance of the "
-    "model's two largest logits. A class leads by its standardised excess."
+    "model's two largest logits. How far a class leads is its standardised excess."
 )
 ANOTHER_KIND = Doubt(
     "another kind of model",
@@ -153,7 +153,7 @@ class Scan(Decision, Result):
             numbers.append(f"power {100 * look.power.value:.0f} %")
             if self.verdict == NOTHING:  # a large power is no news where references have it, too
                 _, usual = self._powers_of(self.family)
-                numbers.append(f"with references up to {100 * usual:.0f} %")
+                numbers.append(f"that of a reference up to {100 * usual:.0f} %")
         found = ", ".join(filter(None, (self.target_name, *numbers)))
         return f"{self.verdict.capitalize()}{doubt}: {found}"
 

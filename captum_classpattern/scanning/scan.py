@@ -53,8 +53,8 @@ def scan(
         images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
             which 50 per class are used; best not the model's training images. Classes that have
             names are matched with the model's.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
+        labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number or name.
+            Default: None (those that come with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
             a set that comes with the package, ``"demo"`` or ``"cifar10"``. Default: None, for
             models of at least 100 classes.
@@ -136,5 +136,5 @@ def _interrupted(folder: Path | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         resumes = f"the same scan resumes from {folder}"
-        what_next = "to keep finished classes, pass `folder`" if folder is None else resumes
+        what_next = "to keep finished patches, pass `folder`" if folder is None else resumes
         raise KeyboardInterrupt(what_next) from None

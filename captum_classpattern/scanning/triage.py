@@ -238,14 +238,15 @@ def rank_classes(
     on_cpu = device_and_dtype(model, sample.take([0]))[0].type == "cpu"
     together = LONG_TOGETHER if on_cpu else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
-    with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning all"):
+    with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning"):
+        name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before = clean_margins(model, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
         triage = Triage(gains, {}, {}, len(judges), names, key, source)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
-            name_stage(f"Searching the first {FIRST}, seed {seed + n}")
+            name_stage(f"the first {FIRST}, seed {seed + n}")
             own = replace(settings, solver=long, seed=seed + n)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()

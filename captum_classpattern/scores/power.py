@@ -222,8 +222,8 @@ def predictive_power(
         images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
             in [0, 1]. Those of the pattern's class are left out. Classes that have names are
             matched with the classifier's, see :meth:`LabelledImages.for_classifier`.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
+        labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number or name.
+            Default: None (those that come with the images, else the classifier's predictions).
         area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
             the mask unchanged. A moving patch is always scored as it is. Default: 0.05.
         seed (int): Seed of the places of a moving patch, one for each image; for its power at one

@@ -106,7 +106,7 @@ class Finding(Result):
         if self.accuracy is not None:
             parts.append(f"the model's accuracy {100 * self.accuracy:.1f} %")
         if hint := what_to_try(self.on_each_canvas):
-            parts.append(hint.removesuffix("."))
+            parts.append(hint[0].lower() + hint[1:].removesuffix("."))
         return f"Finding({'; '.join(parts)})"
 
     @property
@@ -281,6 +281,8 @@ def what_to_try(findings: Iterable[Finding]) -> str:
         each.power.value < LITTLE or each.scores[each.area].is_weak for each in findings
     ):
         return ""
+    if max(each.power.value for each in findings) >= LITTLE:
+        return "No pattern above its controls was found: try other `canvases`, or another `seed`."
     patch = "a moving patch (`canvases='patch'`), "
     return (
         "No strong pattern was found: try "

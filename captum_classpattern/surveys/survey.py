@@ -1,41 +1,28 @@
 """``explain_class`` and ``survey``: the search of one class of a model, or of many. Of each pool of
 canvases the best is kept, and scored with its controls."""
 
-import itertools
-import math
 import os
 import time
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from captum_classpattern._validation import (
     ArgumentTypeError,
-    check_count,
     check_labels,
     check_options,
     check_seed,
     is_whole,
-    join_names,
 )
-from captum_classpattern.attribution import (
-    ClassPattern,
-    search_patches,
-    search_pools,
-    versions,
-)
+from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
     attribute_of,
     check_classifier,
     device_and_dtype,
-    lacks_memory,
     over_pixels,
     preserve_state,
     warn_if_guessing,
@@ -44,7 +31,6 @@ from captum_classpattern.classifier.class_names import (
     ClassNames,
     known_names,
     label_of,
-    name_of,
     parse_targets,
 )
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
@@ -54,354 +40,19 @@ from captum_classpattern.images import (
     LabelledImages,
     Labels,
     ensure_labels,
-    evenly_spaced,
     hash_of_images,
 )
-from captum_classpattern.optimization import MovingPatch, Swap
-from captum_classpattern.optimization.acceleration import NoRoomForCopy
-from captum_classpattern.optimization.canvases import (
-    BLANK,
-    PATCH,
-    SOLID_COLOURS,
-    STRATEGIES,
-    select_canvases,
-)
+from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
-from captum_classpattern.optimization.pool import (
-    LEAST_BUDGET,
-    SCREENED,
-    STARTS,
-    classes_at_once,
-    most_canvases,
-    passes_of_group,
-)
-from captum_classpattern.optimization.search import name_stage, note_half_passes, passes_bar
-from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
-from captum_classpattern.optimization.solvers.moving import SMALLEST
-from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
-from captum_classpattern.scores.examples import stamp_examples
-from captum_classpattern.scores.power import (
-    SQUARE_IMAGES,
-    SQUARES,
-    Judged,
-    Scorer,
-    Scores,
-    best_square,
-    check_unseen,
-    judge_each,
-    random_pixels,
-)
+from captum_classpattern.optimization.search import note_half_passes, passes_bar
+from captum_classpattern.optimization.settings import SearchOptions
+from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.scores.power import Scorer
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
-
-CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
-AREAS = (0.05, 0.01)
-LARGE = 64  # pixels a side, from which on these are the defaults
-LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
-LARGE_AREAS, LARGE_BUDGET = (0.18,), MovingPatch.steps * MovingPatch.batch_size
-NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
-DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
-
-
-class SurveyOptions(SearchOptions, total=False):
-    """The keywords that :func:`survey` and :func:`sweep` share, see there."""
-
-    areas: Sequence[float] | None
-    canvases: str | Sequence[str] | Mapping[str, int] | None
-    classes_together: int | None
-
-
-@dataclass(frozen=True)
-class SurveySettings(SearchSettings):
-    """How each class is searched: the :class:`SurveyOptions`. ``canvases`` becomes a dict: at most
-    how many canvases of each kind compete."""
-
-    areas: Sequence[float] = AREAS
-    canvases: Any = field(default_factory=lambda: CANVASES)
-    classes_together: int | None = None
-    show_progress: bool | None = None
-    keep: int | None = field(default=1, init=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.classes_together is not None:
-            check_count("classes_together", self.classes_together)
-        if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
-            raise ValueError(
-                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
-                "class and kind of canvas"
-            )
-        given = [self.canvases] if isinstance(self.canvases, str) else self.canvases
-        if isinstance(given, list | tuple):
-            most = CANVASES["positive"]
-            given = {kind: 1 if kind in NO_IMAGES else most for kind in given}
-        if not isinstance(given, Mapping) or not given:
-            error = ValueError if given == {} else ArgumentTypeError
-            raise error(
-                "`canvases` must say how many of each kind, such as {'positive': 32, 'white': 1}, "
-                f"or name kinds, such as 'white', got {self.canvases!r:.80}"
-            )
-        for kind, n in given.items():
-            if kind not in (*STRATEGIES, PATCH):
-                kinds = ", ".join((*STRATEGIES, PATCH))
-                raise ValueError(f"`canvases` has the kind {kind!r}: choose from {kinds}")
-            check_count(f"canvases[{kind!r}]", n)
-            if kind == PATCH and n != 1:
-                raise ValueError(f"`canvases` has {n} of 'patch': it has no canvas, so give 1")
-        object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
-
-    @classmethod
-    def of(
-        cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
-    ) -> "SurveySettings":
-        """The settings, with what suits images (C, H, W) where nothing is given."""
-        large = min(shape[1:]) >= LARGE
-        if canvases is None:
-            canvases = LARGE_CANVASES if large else CANVASES
-            if large and options.get("budget") is None and options.get("n_steps") is None:
-                options["budget"] = LARGE_BUDGET
-        settings = cls(areas=AREAS if areas is None else areas, canvases=canvases, **options)
-        if large and areas is None and PATCH in settings.canvases:
-            return replace(settings, areas=LARGE_AREAS)
-        return settings
-
-    def patches(self, shape: Sequence[int]) -> list[MovingPatch]:
-        """For each area the smallest moving patch that covers it on images (C, H, W)."""
-        sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
-        return [MovingPatch(max(SMALLEST, side)) for side in sides]
-
-    def pool_size(self, kind: str, images: int) -> int:
-        """How many canvases compete: no more than the budget can make use of, and than the class
-        has images."""
-        most: int = self.canvases[kind]
-        if self.n_steps is None:
-            most = min(most, most_canvases(self.budget or Swap.pool_budget))
-        return most if kind in NO_IMAGES else max(1, min(most, images))
-
-    def expected_passes(
-        self, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
-    ) -> float:
-        """About how many passes these classes take, with their scoring; to classify an image takes
-        half of one."""
-        total, even = 0.0, len(search) // max(1, len(targets))
-        for y in targets:
-            own = even if search.labels is None else int((search.labels == y).sum())
-            held = 0 if held_out.labels is None else int((held_out.labels == y).sum())
-            others = len(held_out) - held
-            scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
-            total += len(self.areas) * len(self.canvases) * scored / 2
-            total += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
-            if PATCH in self.canvases:
-                squares = SQUARES * SQUARE_IMAGES + min(others, CONTROL_IMAGES)
-                total += len(self.areas) * squares / 2
-        if PATCH in self.canvases and len(targets) == 1:  # and the patch of the next class
-            total += self._passes_of_pool(PATCH, 0)
-        return total
-
-    def _passes_of_pool(self, kind: str, images: int) -> int:
-        """About how many passes the search of a class with so many images takes, at all areas."""
-
-        def cost(rounds: int) -> int:
-            return passes_of_group(Swap().passes(rounds), candidates)
-
-        if kind == PATCH:
-            steps = self.n_steps or (self.budget or LARGE_BUDGET) // MovingPatch.batch_size
-            return len(self.areas) * steps * MovingPatch.batch_size
-        candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
-        budget = self.budget or Swap.pool_budget
-        rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
-        at_smaller = cost(rounds)
-        if candidates <= SCREENED:  # the best continues for two thirds of the rounds
-            at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
-        return cost(rounds) + (len(self.areas) - 1) * at_smaller
-
-
-@dataclass(frozen=True)
-class SurveyTask:
-    """What finds the classes of a model, one after another.
-
-    ``patches`` has the moving patches that are known of ``classes``, all of the survey: each is a
-    control of the class before it.
-    """
-
-    model: Classifier
-    search: LabelledImages
-    explainer: ClassPattern
-    scorer: Scorer  # with the held-out images, and the model's predictions
-    settings: SurveySettings
-    classes: Sequence[int]
-    class_names: Sequence[str] | None
-    patches: dict[int, Mapping[float, Pattern]] = field(default_factory=dict)
-
-    def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
-        """The findings of each class in turn, one for each kind of canvas."""
-        search, kinds = self.search, self.settings.canvases
-        missing = [y for y in targets if not len(search.of_class(y))]
-        if missing and any(kind not in NO_IMAGES for kind in kinds):
-            listed = join_names([label_of(y, self.class_names) for y in missing])
-            others = self.scorer.images
-            own = ", its own among them" * all(len(others.of_class(y)) for y in missing)
-            raise ValueError(
-                f"none of the {len(search)} search images is of {listed} ({len(others)} others are "
-                f"held out{own}): give more, or choose what is held out (`held_out`); only "
-                "canvases of one colour, such as white, need none"
-            )
-        sample = search.take([0])
-        device, _ = device_and_dtype(self.model, sample)
-        usual = classes_at_once(device, sample.shape[1:])
-        together, done = self.settings.classes_together or usual, 0
-        while group := targets[done : done + together]:
-            names = [label_of(y, self.class_names) for y in group[:: max(1, len(group) - 1)]]
-            name_stage(f"Searching {' to '.join(names)}")
-            try:
-                patterns = self._search_group(group)
-            except RuntimeError as error:
-                if len(group) == 1 or isinstance(error, NoRoomForCopy) or not lacks_memory(error):
-                    raise
-                together = len(group) // 2
-                continue
-            done += len(group)
-            for target in group:
-                yield [
-                    self._finding(target, kind, patterns[target, kind], controls)
-                    for kind, controls in self._other_controls(target, patterns).items()
-                ]
-
-    def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
-        """By class and kind of canvas the patterns of all areas that do best on the validation
-        images.
-
-        Classes with equally many canvases of a kind are searched together, and so are kinds of one
-        colour. They take the same number of rounds as alone, unless some canvases of a class are
-        equal.
-        """
-        search, seed = self.search, self.settings.seed
-        best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
-        by_size: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
-        for kind, target in itertools.product(self.settings.canvases, group):
-            if kind == PATCH:
-                continue
-            size = self.settings.pool_size(kind, len(search.of_class(target)))
-            by_size[shared_search(kind, size)].append((target, kind))
-        for (_, size), pools in by_size.items():
-            canvases = [
-                select_canvases(self.model, search, None, y, size, kind, seed=seed)
-                for y, kind in pools
-            ]
-            by_area = search_pools(
-                self.explainer,
-                torch.cat(canvases),
-                [target for target, _ in pools for _ in range(size)],
-                replace(self.settings, show_progress=False),  # there is a bar over all searches
-                groups=[pool for pool in pools for _ in range(size)],
-            )
-            for area, patterns in by_area.items():
-                for pool, pattern in zip(pools, patterns, strict=True):
-                    best[pool][area] = pattern
-        if PATCH in self.settings.canvases:
-            best |= self._search_patches(group)
-        return best
-
-    def _search_patches(self, group: Sequence[int]) -> dict[tuple[int, str], Any]:
-        """Searches the moving patches of classes, and of the one after each, that are not known."""
-        wanted = {y: None for target in group for y in (target, self._neighbour(target))}
-        missing = [y for y in wanted if y not in self.patches]
-        settings = replace(self.settings, feature_mask=None, show_progress=False)
-        by_area = {
-            area: search_patches(self.explainer, missing, replace(settings, solver=solver))
-            for area, solver in zip(settings.areas, settings.patches(self.search.shape))
-            if missing
-        }
-        for place, target in enumerate(missing):
-            self.patches[target] = {area: found[place] for area, found in by_area.items()}
-        return {(y, PATCH): self.patches[y] for y in group}
-
-    def _neighbour(self, target: int) -> int:
-        """The class whose patch is a control: the next one of the survey; of a class that is
-        searched alone the next one that has images."""
-        if len(self.classes) == 1:
-            return _next_class(self.search, target)
-        return self.classes[(self.classes.index(target) + 1) % len(self.classes)]
-
-    def _other_controls(
-        self, target: int, patterns: Mapping[tuple[int, str], Mapping[float, Pattern]]
-    ) -> dict[str, dict[float, Pattern]]:
-        """By kind of canvas and area what another class shows: the same mask over the positive
-        canvas of the next class, or the patch of the next class."""
-        search, controls = self.search, dict[str, dict[float, Pattern]]()
-        if {*self.settings.canvases} != {PATCH}:
-            other = _next_class(search, target)
-            [next_canvas] = select_canvases(self.model, search, target=other, n=1)
-        for kind in self.settings.canvases:
-            found = patterns[target, kind].items()
-            if kind == PATCH:
-                found = self.patches[self._neighbour(target)].items()
-                controls[kind] = {area: replace(each, target=target) for area, each in found}
-            else:
-                controls[kind] = {a: replace(each.topk(a), canvas=next_canvas) for a, each in found}
-        return controls
-
-    def _finding(
-        self,
-        target: int,
-        kind: str,
-        patterns: Mapping[float, Pattern],
-        others: Mapping[float, Pattern],
-    ) -> Finding:
-        """The patterns of a class on a kind of canvas, with their scores and examples. Others show
-        what another class does."""
-        scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
-        name = name_of(self, target)
-        if name is not None:
-            for pattern in patterns.values():
-                pattern.info["class_name"] = name
-        images, seed = self.scorer.images, self.settings.seed
-        names = self.class_names or images.class_names
-        with preserve_state(self.model, seed):
-            stamped = {
-                area: shown
-                for area, pattern in patterns.items()
-                if (shown := stamp_examples(self.model, pattern.topk(area), images, names, seed))
-            }
-        return Finding(patterns, kind, scores, name, stamped=stamped)
-
-    def _score(self, pattern: Pattern, other: Pattern, area: float) -> Scores:
-        """The power of a pattern at its area, and its controls."""
-        check_unseen(pattern, self.scorer.images)
-        others = self.scorer.others(pattern.target)
-        if len(others) < DRAWS:
-            raise ValueError(
-                f"there are {len(others)} held-out images that are not of class {pattern.target}: "
-                f"give at least {DRAWS}"
-            )
-        images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
-        n = len(images)
-        with preserve_state(self.model, self.settings.seed):
-            seed, target, whole = self.settings.seed, pattern.target, [other]
-            if moving := isinstance(pattern, MovingPattern):
-                square = best_square(self.model, pattern, self.search, seed)
-                whole += [] if square is None else [square]
-            parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
-            drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
-            controls = [*zip(drawn, parts), *((each, images) for each in whole)]
-            judged = [Judged(each.stamper(seed), target, shown) for each, shown in controls]
-            hits = [each.hits for each in judge_each(self.model, judged, pattern.canvas)]
-            scores = Scores(
-                self.scorer.power(pattern.topk(area), seed),
-                random_pixels=sum(hits[:DRAWS]) / n,
-                other_canvas=hits[DRAWS] / n,
-                control_images=n,
-                best_square=hits[-1] / n if len(whole) > 1 else None,
-                moving=moving,
-            )
-        note_half_passes(len(others) + (1 + len(whole)) * n + moving * SQUARES * SQUARE_IMAGES)
-        return scores
-
-
-def shared_search(kind: str, size: int) -> tuple[str, int]:
-    """Which search pools of so many canvases share: those of one colour are searched together."""
-    return ("" if kind in SOLID_COLOURS else kind, size)
+from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings, shared_search
+from captum_classpattern.surveys.task import SurveyTask
 
 
 def search_classes(
@@ -505,16 +156,6 @@ def manifest_of(
     }
 
 
-def _next_class(images: LabelledImages, target: int) -> int:
-    """The class whose canvas serves as the control of a target's mask."""
-    present: list[int] = sorted(set(images.known_labels.tolist()) - {target})
-    if not present:
-        raise ValueError(
-            f"the search images are all of class {target}: give images of other classes too"
-        )
-    return next((label for label in present if label > target), present[0])
-
-
 def find_classes(classes: Sequence[int | str], names: ClassNames | None) -> list[int]:
     """The numbers of classes that are given by numbers or names."""
     if len(classes) == 0:
@@ -601,8 +242,8 @@ def explain_class(
         images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
             [0, 1]. Classes of :class:`LabelledImages` are matched with the model's by name, see
             :meth:`LabelledImages.for_classifier`.
-        labels (Tensor or Sequence[int], optional): Their classes, in the model's numbers.
-            Default: None (those that come with the images).
+        labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by the model's
+            numbers or names. Default: None (those that come with the images).
         target (int or str): The class, by its number or its name. Required.
         held_out (LabelledImages, optional): The images to score on, none of them among
             ``images``. A Dataset or DataLoader with labels will do, or a pair of images and labels.

@@ -27,10 +27,9 @@ from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
 from captum_classpattern.surveys.survey import (
-    SurveyOptions,
-    SurveySettings,
     check_images,
     find_classes,
     manifest_of,

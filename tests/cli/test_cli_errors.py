@@ -97,7 +97,7 @@ LATER = {  # after the command has said what it loaded
 }
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default:.*has no class folders")
 @pytest.mark.parametrize("line", LATER)
 def test_errors_of_a_search(line, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)

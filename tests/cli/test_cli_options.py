@@ -14,7 +14,7 @@ from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.options import CanvasOptions, ComputeOptions, checkpoints_by_name
 from captum_classpattern.comparison.run import CompareSettings
 from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
-from captum_classpattern.surveys.survey import SurveySettings
+from captum_classpattern.surveys.settings import SurveySettings
 
 OWN = "--arch own_models:Net --mean 0 --std 1 --data images"
 SEARCHES = (

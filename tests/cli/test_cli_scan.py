@@ -144,7 +144,7 @@ EARLY = f"scan missing.pt {OWN} --references enough.json"  # before the model is
 ADD = f"{OWN} --out few.json"
 NEW = f"{OWN} --out new.json"
 ERRORS = {  # lines, and what they say
-    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure at least 19",
+    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure",
     f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
     f"{SCAN} --references notes.json": "--references: notes.json is damaged, or holds no",
     f"{EARLY} --references cifar": "or make one from clean models with 'classpattern reference'",
@@ -189,11 +189,11 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert re.match(
-        r"Suspicious: owl, standardised excess [0-9.]+, p = 0.05, power [0-9]+ % \(bad.pt\) owl has a .* unlike "
-        "those of the 19 clean references",
+        r"Suspicious: owl, standardised excess [0-9.]+, p = 0.05, power [0-9]+ % \(bad.pt\) owl "
+        "has a .* unlike those of the 19 clean references",
         printed,
     )
-    assert printed.count("A class leads by its standardised excess. What next") == 1
+    assert printed.count("How far a class leads is its standardised excess. What next") == 1
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
@@ -354,7 +354,7 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default:.*has no class folders")
 @pytest.mark.script
 def test_images_without_labels(tmp_path):
     """Accuracies are not known; the classes are those that each model predicts."""

@@ -15,7 +15,7 @@ from own_models import NAMES, Pair, write_images
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.datasets import load_images
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.survey import CANVASES
+from captum_classpattern.surveys.settings import CANVASES
 
 QUICK = "--canvases 1 --n-steps 2 --area 0.3"
 OWN = f"--arch own_models:Net --mean 0 --std 1 {QUICK}"
@@ -24,7 +24,7 @@ KILLED = """
 import os, signal
 from itertools import islice
 from captum_classpattern.cli import main
-from captum_classpattern.surveys.survey import SurveyTask
+from captum_classpattern.surveys.task import SurveyTask
 
 def killed(self, targets, find=SurveyTask.find):
     yield from islice(find(self, targets), 1)

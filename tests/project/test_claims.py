@@ -137,9 +137,9 @@ def test_the_summary_counts_the_settings_of_each_statement():
     group = [*(a_statement(*each) for each in values), a_statement(1, 1, 1, words="b", ours=True)]
     _, first, second = statements.summary({"CIFAR-10": group, "Fashion-MNIST": []})
     assert first == (
-        "| CIFAR-10 | 1 | above all controls | paper | 5 | 1 | 2 | 2 | -10.0 to +29.0 |"
+        "| above all controls | 1 | CIFAR-10 | paper | 5 | 1 | 2 | 2 | -10.0 to +29.0 |"
     )
-    assert second == "| CIFAR-10 | 1 | b | ours | 1 | 0 | 0 | 1 | +100.0 |"
+    assert second == "| b | 1 | CIFAR-10 | ours | 1 | 0 | 0 | 1 | +100.0 |"
 
 
 def test_a_claim_has_a_row_for_each_setting_and_a_column_for_each_statement():

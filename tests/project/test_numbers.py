@@ -42,6 +42,7 @@ def test_one_page_of_tables_can_be_written(tmp_path):
     assert {path.name for path in tmp_path.glob("*")} == {"gallery.md", "index.md"}
 
 
+SEEN_BEFORE = "verazuo_badnet"  # probably: see benchmarks/zoo/PROTOCOL.md
 QUOTED = {  # how many tables of a page are parts of those in docs/results
     "claims.md": 4,
     "photographs.md": 6,
@@ -117,10 +118,12 @@ def of_the_readme():
     counts = {True: [0, 0], False: [0, 0]}  # clean or not: suspicious ones, scans
     for kind, pairs in scan_evidence.read(RESULTS)["others"].items():
         for network, scan in pairs:
+            if network.row["name"] == SEEN_BEFORE:
+                continue
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    print(f"{alarms} of {clean} scans of clean networks\n\n{hits} of {planted} of backdoored ones\n")
+    print(f"{alarms} of {clean} clean and {hits} of {planted} backdoored ones were suspicious.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,

@@ -77,11 +77,12 @@ def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all(references):
         scan(Net(5), images_of(), references=references, alpha=0.2, seed=seed) for seed in (0, 1)
     )
     assert clean.verdict == "nothing found"
-    size = clean.profile.enough_pixels(clean.target)
-    powers = [each.powers[size][clean.target] for each in references.profiles.values()]
-    power = clean.looks[clean.family].power.value
-    assert f"power {100 * power:.0f} %, with references up to " in clean.headline
-    assert clean.family != "patches" or clean.headline.endswith(f"{100 * max(powers):.0f} %")
+    size, family = clean.profile.enough_pixels(clean.target), clean.family
+    profiles = references.profiles.values()
+    powers = [(p.powers[size] if family == "patches" else p.others[family]) for p in profiles]
+    power, usual = clean.looks[family].power.value, max(each[clean.target] for each in powers)
+    said = f"power {100 * power:.0f} %, that of a reference up to {100 * usual:.0f} %"
+    assert clean.headline.endswith(said)
     assert other.profile.powers != clean.profile.powers
 
 
@@ -90,13 +91,13 @@ def test_an_interrupted_scan_says_what_is_kept(references, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(families, "search_change", interrupt)
-    said = {None: "to keep finished classes, pass `folder`"}
+    said = {None: "to keep finished patches, pass `folder`"}
     said[tmp_path] = f"the same scan resumes from {tmp_path}"
     for place, expected in said.items():
         with pytest.raises(KeyboardInterrupt) as stopped:
             scan(MODEL, images_of(), references=references, folder=place, show_progress=True)
         assert str(stopped.value) == expected
-        assert "Scanning, a small perturbation of all pixels: " in capsys.readouterr().err
+        assert "passes/s, a small perturbation of all pixels]" in capsys.readouterr().err
 
 
 @pytest.mark.script

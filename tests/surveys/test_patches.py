@@ -1,6 +1,5 @@
 """Moving patches in surveys: which defaults large images have, what is found, and its controls."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +12,9 @@ from captum_classpattern import LabelledImages, explain_class, predictive_power,
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import best_square
-from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted
-from captum_classpattern.surveys.survey import SurveySettings, SurveyTask
+from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted, task
+from captum_classpattern.surveys.settings import SurveySettings
+from captum_classpattern.surveys.task import SurveyTask
 
 SIZE, CLASSES = 12, 4
 QUICK = {"canvases": "patch", "n_steps": 40, "show_progress": False}
@@ -243,14 +243,13 @@ def test_large_images_are_explained_by_a_patch_unless_it_is_said_otherwise():
 
 def searches(monkeypatch):
     """The classes and the side of each search of patches."""
-    module, searched = sys.modules[survey.__module__], []
-    original = module.search_patches
+    original, searched = task.search_patches, []
 
     def noting(explainer, targets, settings):
         searched.append((targets, settings.solver.side))
         return original(explainer, targets, settings)
 
-    monkeypatch.setattr(module, "search_patches", noting)
+    monkeypatch.setattr(task, "search_patches", noting)
     return searched
 
 

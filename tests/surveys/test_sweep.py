@@ -23,7 +23,7 @@ from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.optimization import search as searching
 from captum_classpattern.surveys import Survey, Sweep, survey
-from captum_classpattern.surveys.survey import SurveyTask
+from captum_classpattern.surveys.task import SurveyTask
 
 
 def run(folder, models, **more):
@@ -275,7 +275,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from swept import HELD_OUT, QUICK, SEARCH, two
 from captum_classpattern import sweep
-from captum_classpattern.surveys.survey import SurveyTask
+from captum_classpattern.surveys.task import SurveyTask
 
 find = SurveyTask.find
 def slow(self, targets):

@@ -1,0 +1,148 @@
+"""How classes are searched: kinds of canvas, areas, and what suits the size of the images."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from captum_classpattern._validation import ArgumentTypeError, check_count
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization import MovingPatch, Swap
+from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
+from captum_classpattern.optimization.pool import (
+    LEAST_BUDGET,
+    SCREENED,
+    STARTS,
+    most_canvases,
+    passes_of_group,
+)
+from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
+from captum_classpattern.optimization.solvers.moving import SMALLEST
+from captum_classpattern.scores.power import SQUARE_IMAGES, SQUARES
+
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
+AREAS = (0.05, 0.01)
+LARGE = 64  # pixels a side, from which on these are the defaults
+LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
+LARGE_AREAS, LARGE_BUDGET = (0.18,), MovingPatch.steps * MovingPatch.batch_size
+NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
+DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
+
+
+class SurveyOptions(SearchOptions, total=False):
+    """The keywords that :func:`survey` and :func:`sweep` share, see there."""
+
+    areas: Sequence[float] | None
+    canvases: str | Sequence[str] | Mapping[str, int] | None
+    classes_together: int | None
+
+
+@dataclass(frozen=True)
+class SurveySettings(SearchSettings):
+    """How each class is searched: the :class:`SurveyOptions`. ``canvases`` becomes a dict: at most
+    how many canvases of each kind compete."""
+
+    areas: Sequence[float] = AREAS
+    canvases: Any = field(default_factory=lambda: CANVASES)
+    classes_together: int | None = None
+    show_progress: bool | None = None
+    keep: int | None = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes_together is not None:
+            check_count("classes_together", self.classes_together)
+        if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
+            raise ValueError(
+                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
+                "class and kind of canvas"
+            )
+        given = [self.canvases] if isinstance(self.canvases, str) else self.canvases
+        if isinstance(given, list | tuple):
+            most = CANVASES["positive"]
+            given = {kind: 1 if kind in NO_IMAGES else most for kind in given}
+        if not isinstance(given, Mapping) or not given:
+            error = ValueError if given == {} else ArgumentTypeError
+            raise error(
+                "`canvases` must say how many of each kind, such as {'positive': 32, 'white': 1}, "
+                f"or name kinds, such as 'white', got {self.canvases!r:.80}"
+            )
+        for kind, n in given.items():
+            if kind not in (*STRATEGIES, PATCH):
+                kinds = ", ".join((*STRATEGIES, PATCH))
+                raise ValueError(f"`canvases` has the kind {kind!r}: choose from {kinds}")
+            check_count(f"canvases[{kind!r}]", n)
+            if kind == PATCH and n != 1:
+                raise ValueError(f"`canvases` has {n} of 'patch': it has no canvas, so give 1")
+        object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
+
+    @classmethod
+    def of(
+        cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
+    ) -> "SurveySettings":
+        """The settings, with what suits images (C, H, W) where nothing is given."""
+        large = min(shape[1:]) >= LARGE
+        if canvases is None:
+            canvases = LARGE_CANVASES if large else CANVASES
+            if large and options.get("budget") is None and options.get("n_steps") is None:
+                options["budget"] = LARGE_BUDGET
+        settings = cls(areas=AREAS if areas is None else areas, canvases=canvases, **options)
+        if large and areas is None and PATCH in settings.canvases:
+            return replace(settings, areas=LARGE_AREAS)
+        return settings
+
+    def patches(self, shape: Sequence[int]) -> list[MovingPatch]:
+        """For each area the smallest moving patch that covers it on images (C, H, W)."""
+        sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
+        return [MovingPatch(max(SMALLEST, side)) for side in sides]
+
+    def pool_size(self, kind: str, images: int) -> int:
+        """How many canvases compete: no more than the budget can make use of, and than the class
+        has images."""
+        most: int = self.canvases[kind]
+        if self.n_steps is None:
+            most = min(most, most_canvases(self.budget or Swap.pool_budget))
+        return most if kind in NO_IMAGES else max(1, min(most, images))
+
+    def expected_passes(
+        self, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
+    ) -> float:
+        """About how many passes these classes take, with their scoring; to classify an image takes
+        half of one."""
+        total, even = 0.0, len(search) // max(1, len(targets))
+        for y in targets:
+            own = even if search.labels is None else int((search.labels == y).sum())
+            held = 0 if held_out.labels is None else int((held_out.labels == y).sum())
+            others = len(held_out) - held
+            scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
+            total += len(self.areas) * len(self.canvases) * scored / 2
+            total += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
+            if PATCH in self.canvases:
+                squares = SQUARES * SQUARE_IMAGES + min(others, CONTROL_IMAGES)
+                total += len(self.areas) * squares / 2
+        if PATCH in self.canvases and len(targets) == 1:  # and the patch of the next class
+            total += self._passes_of_pool(PATCH, 0)
+        return total
+
+    def _passes_of_pool(self, kind: str, images: int) -> int:
+        """About how many passes the search of a class with so many images takes, at all areas."""
+
+        def cost(rounds: int) -> int:
+            return passes_of_group(Swap().passes(rounds), candidates)
+
+        if kind == PATCH:
+            steps = self.n_steps or (self.budget or LARGE_BUDGET) // MovingPatch.batch_size
+            return len(self.areas) * steps * MovingPatch.batch_size
+        candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
+        budget = self.budget or Swap.pool_budget
+        rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
+        at_smaller = cost(rounds)
+        if candidates <= SCREENED:  # the best continues for two thirds of the rounds
+            at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
+        return cost(rounds) + (len(self.areas) - 1) * at_smaller
+
+
+def shared_search(kind: str, size: int) -> tuple[str, int]:
+    """Which search pools of so many canvases share: those of one colour are searched together."""
+    return ("" if kind in SOLID_COLOURS else kind, size)
