@@ -145,8 +145,8 @@ def parse_labels(labels: Any, count: int, name: str) -> Tensor:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentTypeError(
-            f"the labels of {name} must be integers, or names that the model has for its classes "
-            f"(PixelClassifier(model, class_names=[...])), got {labels!r:.80}"
+            f"the labels of {name} must be integers, or names among the model's `class_names` "
+            f"(PixelClassifier(model, class_names=[...]) gives it some), got {labels!r:.80}"
         ) from error
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ArgumentTypeError(f"the labels of {name} must be integers, got {tensor.dtype}")
