@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from command_line import documented, error_of, run
 from matplotlib.figure import Figure
+from PIL import Image
 from scanned import NAMES, Net, images_of, made_up
 
 import captum_classpattern as cp
@@ -53,7 +53,7 @@ def write_images(folder):
     for i, (image, label) in enumerate(zip(found.images, found.labels)):
         path = folder / NAMES[label] / f"{i:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torchvision.io.write_png((255 * image).byte(), str(path))
+        Image.fromarray((255 * image[0]).byte().numpy()).save(path)
 
 
 @pytest.fixture(scope="module")
