@@ -284,10 +284,10 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
     """The counts of scans that pages quote."""
     yield head("scans", *(TITLES[name] for name in found))
     for words, kinds, verdict in (
-        ("scans of clean networks, suspicious", (CLEAN,), SUSPICIOUS),
-        ("scans of clean networks, inconclusive", (CLEAN,), INCONCLUSIVE),
-        ("of learnt patches, suspicious, right class", (PATCH,), SUSPICIOUS),
-        ("of learnt triggers that change all pixels, the same", WHOLE, SUSPICIOUS),
+        ("clean: suspicious", (CLEAN,), SUSPICIOUS),
+        ("clean: inconclusive", (CLEAN,), INCONCLUSIVE),
+        ("patch: suspicious, right class", (PATCH,), SUSPICIOUS),
+        ("all pixels changed: suspicious, right class", WHOLE, SUSPICIOUS),
     ):
         cells = []
         for groups in found.values():

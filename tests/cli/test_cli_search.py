@@ -212,6 +212,7 @@ def test_as_many_folders_as_classes_are_taken_in_order_with_a_note(tmp_path):
     assert {(row["class"], row["class_name"]) for row in read(tmp_path)["rows"]} == {(1, "dog")}
 
 
+@pytest.mark.filterwarnings("default:.*has no class folders")
 def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path):
     result = search(tmp_path, checkpoint="m.pt", data="flat")
     assert result.exit_code == 0, result.output
