@@ -390,6 +390,14 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600
 
 
+def test_the_docs_are_short():
+    """Without code, tables, links and what describes pictures."""
+    left_out = re.compile(r"```[\s\S]*?```|^(?: *\||    ).*$|!\[[^\]]*\]|\]\([^)]*\)", re.M)
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
+    assert len(pages) <= 16
+    assert sum(len(re.sub(left_out, "", text).split()) for text in pages) <= 15_000
+
+
 def test_the_rows_of_the_figures():
     for row in rows_of("natural_and_robust"):
         assert row["beats_controls"] == two_models.Scores.from_dict(row).beats_controls
