@@ -233,6 +233,7 @@ def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tm
     assert passes[SIZES[0], 0] <= SOLVER.passes()[-1]
     for _ in range(2):  # the second one resumes, and its bar jumps over what is finished
         bar = SimpleNamespace(n=0, total=math.inf, disable=False)
+        bar.set_postfix_str = lambda *_, **__: None
         bar.update = lambda passes, bar=bar: setattr(bar, "n", bar.n + passes)
         with monkeypatch.context() as patch:
             patch.setattr(search, "_bar", ContextVar("bar", default=bar))
