@@ -5,7 +5,6 @@ for each of four seeds.
 FASHION is the folder of Fashion-MNIST. What is in --out already is not made again.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,16 +124,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (out / split).exists():
             write_images(data[split], out / split, count)
     file = out / "own_task.jsonl"
-    rows = read_rows(file) if file.exists() else []
     few = load_images(out / "train", size=28, channels=1).in_one_tensor()
     data["train"] = few.images, few.known_labels
     known = references(out, load_images(out / "test", size=28, channels=1))
-    done = {(row["seed"], row["planted"]) for row in rows}
+    done = {(row["seed"], row["planted"]) for row in read_rows(file)}
     for seed in SEEDS:
         for planted in (None, backdoor(seed)):
             if (seed, planted is not None) not in done:
-                append_rows(file, [measured(seed, planted, out, data, known)])
-                print(json.dumps(read_rows(file)[-1]), flush=True)
+                row = measured(seed, planted, out, data, known)
+                append_rows(file, [row])
+                print(row, flush=True)
     print(*summary(read_rows(file)), sep="\n")
 
 

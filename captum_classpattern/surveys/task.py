@@ -81,7 +81,8 @@ class SurveyTask:
         together, done = self.settings.classes_together or usual, 0
         while group := targets[done : done + together]:
             first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
-            name_stage(f"{first} and {len(further)} more" if further else first)
+            if len(self.classes) > 1:  # a bar begins with the name of a single one
+                name_stage(f"{first} and {len(further)} more" if further else first)
             try:
                 patterns = self._search_group(group)
             except RuntimeError as error:
