@@ -21,12 +21,12 @@ For moving patches, before the protocol was frozen:
 
 By the rules of ``photos/PROTOCOL.md``; not measured yet:
 
-- ``bound``: scans of all classes of five clean networks; a day.
+- ``bound``: rankings of 100 classes of five clean networks; two hours.
 - ``later``: three networks with two trojans each, and two clean ones, are planted with
-  ``--training FOLDER``; three hours.
-- ``confirm``: scans of all classes of these, and of the first network; a day.
-- ``natural``: patches of 50 clean classes, of two sides and from two seeds; ten hours.
-- ``sides``: three of these classes, of seven sides; an hour.
+  ``--training FOLDER``; two hours.
+- ``confirm``: rankings of these, and of the first network; two hours.
+- ``natural``: patches of 50 clean classes, of some from another seed and with other sides; four
+  hours.
 """
 
 from argparse import Namespace
@@ -147,9 +147,8 @@ def classes(run: Run) -> None:
 
 
 def first(run: Run) -> None:
-    known = moving.natural_classes(moving.photo_parts(run.photos)[0])[:FEW]
-    run.file.unlink(missing_ok=True)  # the survey resumes
-    run.add(moving.natural_rows(run.photos, run.out, known, (SIDE,), SEED, classes_together=FEW))
+    known = moving.natural_classes(moving.photo_parts(run.photos)[0])
+    run.add(moving.natural_rows(run.photos, run.out, known[:FEW], (SIDE,), SEED))
 
 
 def trojans(run: Run) -> None:
@@ -190,21 +189,17 @@ def confirm(run: Run) -> None:
 
 def natural(run: Run) -> None:
     known = moving.natural_classes(moving.photo_parts(run.photos)[0])
-    run.file.unlink(missing_ok=True)  # the surveys resume
-    for seed in moving.SEEDS:
-        run.add(moving.natural_rows(run.photos, run.out, known, moving.SIDES, seed))
-
-
-def sides(run: Run) -> None:
-    known = moving.natural_classes(moving.photo_parts(run.photos)[0])[: moving.WITH_ALL]
-    run.file.unlink(missing_ok=True)
-    run.add(moving.natural_rows(run.photos, run.out, known, moving.ALL_SIDES, 0))
+    for count, sides, seed in moving.NATURAL:
+        for start in range(0, count, moving.TOGETHER):
+            classes = known[start : min(start + moving.TOGETHER, count)]
+            if (classes[-1], sides[-1], seed) not in run.done("class", "side", "seed"):
+                run.add(moving.natural_rows(run.photos, run.out, classes, sides, seed))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
     "first": first, "trojans": trojans, "figure": figure, "cells": cells, "time": time,
-    "bound": bound, "later": later, "confirm": confirm, "natural": natural, "sides": sides,
+    "bound": bound, "later": later, "confirm": confirm, "natural": natural,
 }  # fmt: skip
 
 

@@ -1,30 +1,42 @@
 """Moving patches on photographs: rankings of all classes, and patches of clean classes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from findings import Row, kept_survey
-from problems import LITE_SIZES, read_photos
+from problems import IMAGENET_CLASSES, LITE_SIZES, read_photos
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import captum_classpattern
-from captum_classpattern import ClassPattern, LabelledImages, scan
+from captum_classpattern import ClassPattern, LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
-from captum_classpattern.pattern import MovingPattern
+from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.moving import MovingPatch
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
+from captum_classpattern.scanning.families import PATTERNS, PatternFolder
 from captum_classpattern.scores.power import Scorer
 from photos.discovery import features_of
 from photos.drawings import SIXTEEN, on_grey
-from photos.planting import NUMBERS, TROJANS, load
+from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
 
 CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
-SIDES, SEEDS = (64, 96), (0, 1)
-ALL_SIDES, WITH_ALL = (24, 32, 48, 64, 80, 96, 112), 3  # the first classes, which have all sides
+SEEDS = (0, 1)
+OTHERS, FIRST = 96, 6  # classes of a ranking that are nowhere planted; classes searched longer
+NATURAL = (  # how many of the clean classes are searched, with which sides and seed
+    (COUNT, (96,), 0),
+    (10, (96,), 1),
+    (10, (64,), 0),
+    (3, (24, 32, 48, 80, 112), 0),
+)
+TOGETHER = 10  # of these classes in one survey; the next one of them is the control of each
 
 
 def photo_parts(folder: Path, network: str = "plain") -> tuple[LabelledImages, LabelledImages]:
@@ -43,26 +55,46 @@ def about(network: str, model: nn.Module) -> Row:
 
 
 def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
-    """The scan of all classes of a network: gains and deviations of all, powers of the first and
-    which drawings their patches look like, on photos that the search has not seen."""
+    """The ranking of a scan, for a sample of the classes: gains of all; of the first ones, patches
+    of longer searches, their powers on photos that no search has seen, and which drawings they look
+    like. Finished searches are kept in the folder."""
     if (network,) in done:
         return
     model, (search, held_out) = load(network, out), photo_parts(photos, network)
-    found = scan(model, search, folder=out / network, show_progress=True)
-    found.save(out / network)
-    found.to_html(out / network / "scan.html")
-    scorer, first = Scorer(model, held_out), []
-    for row in found.as_dict()["classes"][: len(found.patterns)]:
-        patches = found.patterns[row["class"]]
-        powers = [scorer.power(patch) for patch in patches]
-        unseen = [{"power": power.value, "n": power.n} for power in powers]
-        first.append({**row, "unseen": unseen, "looks_like": [*map(likeness, patches)]})
-    gains = [round(gain, 3) for gain in found.gains]
-    row = {
-        **about(network, model),
-        "seeds": [patch.info["seed"] for patch in found.patterns[found.target]],
+    side = round(triage.SIDE * search.shape[-1] / triage.OF)
+    short, long = (replace(each, side=side) for each in (triage.SHORT, triage.LONG))
+    facts = about(network, model) | {"side": side, "seeds": SEEDS}
+    explainer, store = ClassPattern(model, search), PatternFolder(out / network / PATTERNS, facts)
+
+    def found(classes: Sequence[int], solver: MovingPatch, number: int, seed: int) -> list[Pattern]:
+        together = triage.TOGETHER if solver is short else triage.LONG_TOGETHER
+        settings = SearchSettings(solver=solver, seed=seed)
+        return triage.search_all(explainer, classes, settings, store, number, together)
+
+    _, judges = split_for_validation(search, SEEDS[0])
+    before = triage.clean_margins(model, judges, len(IMAGENET_CLASSES), SEEDS[0])
+    gains = {
+        patch.target: round(float(patch.info["search_margin"]) - before[patch.target], 3)
+        for patch in found(ranked_classes(network), short, 0, SEEDS[0])
     }
-    yield [{**row, "judged": found.judged, "first": first, "gains": gains}]
+    ranked, scorer, first = sorted(gains, key=lambda y: -gains[y]), Scorer(model, held_out), []
+    for patches in zip(*(found(ranked[:FIRST], long, 1 + seed, seed) for seed in SEEDS)):
+        powers = [scorer.power(patch) for patch in patches]
+        row = {"class": patches[0].target, "powers": [power.value for power in powers]}
+        row |= {"n": powers[0].n, "looks_like": [*map(likeness, patches)]}
+        first.append(row)
+    yield [{**facts, "judged": len(judges), "first": first, "gains": gains}]
+
+
+def ranked_classes(network: str) -> list[int]:
+    """The planted classes of a network or of its twin, and others that are nowhere planted, drawn
+    at random, the same for all networks."""
+    known = NETWORKS | LATER
+    planted = {y for settings in known.values() for y in settings.trojans.values()}
+    count = len(IMAGENET_CLASSES)
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(DRAWN_BY)).tolist()
+    own = known.get(network, known["planted"]).trojans.values()
+    return [*own, *[y for y in drawn if y not in planted][:OTHERS]]
 
 
 def trojan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
@@ -110,16 +142,15 @@ def natural_classes(search: LabelledImages) -> list[int]:
 
 
 def natural_rows(
-    photos: Path, out: Path, classes: Sequence[int], sides: Sequence[int], seed: int, **more: object
+    photos: Path, out: Path, classes: Sequence[int], sides: Sequence[int], seed: int
 ) -> Iterator[list[Row]]:
-    """Patches of clean classes of the published network: their power anywhere, with controls, at
+    """Patches of clean classes in the published network: their power anywhere, with controls, at
     nine places, in other networks, and whether another network names the class."""
     model, (search, held_out) = load("plain", out), photo_parts(photos)
     size = LITE_SIZES[0]
-    more |= {"canvases": "patch", "areas": [(side / size) ** 2 for side in sides], "seed": seed}
-    folder = out / f"natural_{'_'.join(map(str, sides))}_{seed}"
-    found = kept_survey(folder, model, search, held_out, classes=classes, **more)
-    found.to_html(folder / "report.html")
+    settings = {"canvases": "patch", "areas": [(side / size) ** 2 for side in sides], "seed": seed}
+    folder = out / f"natural_{'_'.join(map(str, sides))}_{seed}_{classes[0]}"
+    found = kept_survey(folder, model, search, held_out, classes=classes, **settings)
     own = Scorer(model, held_out)
     others = {name: resized(load(name, out), LITE_SIZES[NUMBERS[name]]) for name in NUMBERS}
     scorers = {name: Scorer(other, held_out) for name, other in others.items()}

@@ -71,13 +71,14 @@ def choose_speedups(
     """The rule by which a classifier is made faster on a device.
 
     Batch norms are folded into the convolutions before them. A network with a convolution (also
-    one that only cuts patches) works in bfloat16 and channels_last where the device has matrix
-    products in bfloat16; other networks are too small to gain.
+    one that only cuts patches) works in channels_last on a CPU, and in bfloat16 and channels_last
+    where the device has matrix products in bfloat16; other networks are too small to gain.
     """
     module = find_module(forward_func) or nn.Module()  # a plain function shows no layers
     convolves = any(weight.ndim == 4 for weight in module.parameters())
     low = precision == "bfloat16" or (convolves and has_bfloat16(device))
-    speedups = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
+    last = convolves and (low or device.type == "cpu")
+    speedups = ["bfloat16"] * low + ["channels_last"] * last
     speedups += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     return tuple(speedups)
 

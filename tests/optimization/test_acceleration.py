@@ -114,10 +114,10 @@ def explained(**kwargs):
     ("net", "has", "precision", "ways"),
     [
         (Net(norm()), True, "auto", ALL),
-        (Net(norm()), False, "auto", ("folded",)),
+        (Net(norm()), False, "auto", ("channels_last", "folded")),
         (Net(norm()), False, "bfloat16", ALL),
         (Net(), True, "auto", ("bfloat16", "channels_last")),
-        (Net(), False, "auto", ()),
+        (Net(), False, "auto", ("channels_last",)),
         (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), True, "auto", ()),
         (lambda images: images.mean((2, 3)), True, "auto", ()),
         (lambda images: images.mean((2, 3)), False, "bfloat16", ("bfloat16",)),
@@ -128,13 +128,15 @@ def test_the_speedups_follow_from_the_layers_and_the_device(
 ):
     with_bfloat16(has)
     assert RULE(net, CPU, precision) == ways
+    without = () if has or precision == "bfloat16" else ("channels_last",)
+    assert RULE(net, torch.device("mps"), precision) == tuple(w for w in ways if w not in without)
 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_what_was_chosen_is_recorded(with_bfloat16, has):
     with_bfloat16(has)
     bfloat16 = "bfloat16", list(ALL)
-    assert explained() == (bfloat16 if has else ("float32", ["folded"]))
+    assert explained() == (bfloat16 if has else ("float32", ["channels_last", "folded"]))
     assert explained(precision="bfloat16") == bfloat16
     assert explained(precision="full") == ("float32", [])
 
@@ -200,7 +202,7 @@ def through_twice(net, made):
 
 
 GROUPED = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=False), norm())
-# how many batch norms a copy has, or None for no copy; the way, and the middle
+# how many batch norms a copy has, or None if it can't be folded; the way, and the middle
 FOLDED = {
     "plain": (0, None, norm(eps=0.1), nn.ReLU(inplace=True)),
     "grouped and nested, without bias": (0, None, norm(), nn.ReLU(), GROUPED),
@@ -224,11 +226,10 @@ def test_folded_batch_norms_leave_the_logits_alone(with_bfloat16, case):
     left, way, *middle = FOLDED[case]
     net = Net(*middle, way=way)
     norms, fast = norms_in(net), faster(net)
-    if left is None:
-        assert fast is net
-    else:
-        assert (fast.speedups, norms_in(fast), norms_in(net)) == (("folded",), left, norms)
-        torch.testing.assert_close(fast(BASELINES), net(BASELINES), atol=1e-5, rtol=1e-5)
+    ways = ("channels_last",) if left is None else ("channels_last", "folded")
+    left = norms if left is None else left
+    assert (fast.speedups, norms_in(fast), norms_in(net)) == (ways, left, norms)
+    torch.testing.assert_close(fast(BASELINES), net(BASELINES), atol=1e-5, rtol=1e-5)
 
 
 def state_of(net):
