@@ -15,11 +15,10 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 
 For moving patches, before the protocol was frozen:
 
-- ``first``: patches of the first six of 50 clean classes; 20 minutes.
 - ``trojans``: patches of the four planted classes, from two seeds; 20 minutes.
 - ``figure``: what these two have left in the folder.
 
-By the rules of ``photos/PROTOCOL.md``; not measured yet:
+By the rules of ``photos/PROTOCOL.md``:
 
 - ``bound``: rankings of 100 classes of five clean networks; two hours.
 - ``later``: three networks with two trojans each, and two clean ones, are planted with
@@ -37,7 +36,7 @@ from pathlib import Path
 import torch
 from findings import Row, append_rows, parser_of, read_rows
 from photos import discovery, footprint, moving, planting
-from photos.figure import DPI, FEW, SEED, SIDE, draw_patches
+from photos.figure import DPI, draw_gallery, draw_patches
 from photos.passes import time_rows
 from photos.planting import LATER, NETWORKS, TROJANS, predicted
 from photos.stamping import stamp_all
@@ -146,19 +145,14 @@ def classes(run: Run) -> None:
     run.add(class_rows(run.problem, run.out / "classes", run.done("class")))
 
 
-def first(run: Run) -> None:
-    known = moving.natural_classes(moving.photo_parts(run.photos)[0])
-    run.add(moving.natural_rows(run.photos, run.out, known[:FEW], (SIDE,), SEED))
-
-
 def trojans(run: Run) -> None:
     run.add(moving.trojan_rows(run.photos, run.out, run.done("seed")))
 
 
 def figure(run: Run) -> None:
-    natural, found = (read_rows(run.out / f"photos_{name}.jsonl") for name in ("first", "trojans"))
-    patterns = run.out / f"natural_{SIDE}_{SEED}" / "patterns"
-    draw_patches(natural, found, patterns, run.out).savefig(run.out / "photos.png", dpi=DPI)
+    rows = {name: read_rows(run.out / f"photos_{name}.jsonl") for name in ("natural", "trojans")}
+    draw_patches(rows["natural"], rows["trojans"], run.out).savefig(run.out / "photos.png", dpi=DPI)
+    draw_gallery(rows["natural"], run.out).savefig(run.out / "photos_classes.png", dpi=DPI)
 
 
 def cells(run: Run) -> None:
@@ -198,7 +192,7 @@ def natural(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
-    "first": first, "trojans": trojans, "figure": figure, "cells": cells, "time": time,
+    "trojans": trojans, "figure": figure, "cells": cells, "time": time,
     "bound": bound, "later": later, "confirm": confirm, "natural": natural,
 }  # fmt: skip
 

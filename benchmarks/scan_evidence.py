@@ -327,6 +327,24 @@ def bounds(folder: Path) -> Iterator[str]:
             yield line(TITLES[data], kind, len(pairs), *hits)
 
 
+def own_task(rows: Sequence[Row]) -> Iterator[str]:
+    """The scans of a task of one's own, with references by the script that users run."""
+    yield head(
+        *("network", "accuracy", "attack success", "verdict", "class", "standardised excess"),
+        *("p", "power", "n", "references (left out)"),
+    )
+    for row in rows:
+        is_right = row["planted"] and row["class"] == row["target"]
+        success = "" if row["attack_success"] is None else f"{row['attack_success']:.1%}"
+        yield line(
+            f"{'backdoored' if row['planted'] else 'clean'} {row['seed']}",
+            *(f"{row['accuracy']:.0%}", success, row["verdict"]),
+            f"{row['class']} (the backdoor's)" if is_right else row["class"],
+            *(f"{row['excess']:.1f}", f"{row['p_value']:.2f}", f"{row['power']:.0%}", row["n"]),
+            f"{row['references']} ({len(row['left_out'])})",
+        )
+
+
 def read(folder: Path) -> dict[str, Groups]:
     """All scans of the confirmation, by group and by what was planted."""
     known = references_in(folder)
@@ -362,6 +380,7 @@ def tables(folder: Path) -> Iterator[Table]:
         seconds = [float(each.row["seconds"]["scan"]) for each, _ in pairs]
         words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
         yield f"{title}: seconds of a scan", [words]
+    yield "A task of one's own", own_task(read_rows(folder / "own_task.jsonl"))
     yield "Networks of version 0.3, on which the bound was chosen", bounds(folder)
     rows = read_rows(folder / "scan_variations.jsonl")
     yield "Other seeds, images and precisions, networks of version 0.3", variations(rows, known)

@@ -1,5 +1,7 @@
-"""The figure of what moving patches show: clean classes, and what was planted and found."""
+"""Figures of moving patches: of six clean classes and of what was planted, and of all classes."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,17 +15,15 @@ from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from photos.drawings import on_grey
 from photos.moving import found_file
 from photos.planting import TROJANS
+from photos.tables import SEED, SIDE
 
-SIDE, SEED = 96, 0  # of the clean classes' patches; of all patches
-FEW = 6  # the first of the classes that were drawn at random
+FEW, COLUMNS = 6, 10  # the first of the classes that were drawn at random; in a gallery
 DRAWN, DPI = 112, 90  # pixels of a drawing; of the figure
 
 
-def draw_patches(
-    natural: Sequence[Row], trojans: Sequence[Row], patterns: Path, out: Path
-) -> Figure:
+def draw_patches(natural: Sequence[Row], trojans: Sequence[Row], out: Path) -> Figure:
     """Draws the patches of clean classes with their powers, and below each drawing that was
-    planted what was found. ``patterns`` is the folder of the clean ones, ``out`` of the others."""
+    planted what was found. ``out`` is the folder of all patches."""
     figure = Figure((13, 5.4), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)
     above, below = figure.subfigures(2, 1, height_ratios=(1.18, 1))
@@ -32,8 +32,7 @@ def draw_patches(
         "four trojans: what was planted, and what a search for its class found", fontsize=15
     )
     for axis, row in zip(above.subplots(1, FEW), having(natural, side=SIDE, seed=SEED)):
-        [file] = patterns.glob(f"{row['class']}_*")
-        show(axis, on_neutral(Pattern.load(file)), f"{row['class_name']}  {row['power']:.0%}")
+        show(axis, patch_of(row, out), f"{row['class_name']}  {row['power']:.0%}")
     axes = below.subplots(1, 2 * len(TROJANS))
     for name, planted, found in zip(TROJANS, axes[::2], axes[1::2]):
         [row] = having(trojans, trojan=name, seed=SEED)
@@ -43,7 +42,27 @@ def draw_patches(
     return figure
 
 
-def show(axis: Axes, image: Tensor, title: str) -> None:
+def draw_gallery(natural: Sequence[Row], out: Path) -> Figure:
+    """Draws the patches of all clean classes, the strongest first."""
+    rows = sorted(having(natural, side=SIDE, seed=SEED), key=lambda row: -row["power"])
+    lines = math.ceil(len(rows) / COLUMNS)
+    figure = Figure((1.5 * COLUMNS, 1.85 * lines), layout="constrained")
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, row in zip(axes, rows):
+        name = textwrap.shorten(row["class_name"], 22, placeholder=" ...")
+        show(axis, patch_of(row, out), f"{name}\n{row['power']:.0%}", 10)
+    return figure
+
+
+def patch_of(row: Row, out: Path) -> Tensor:
+    """The picture of a clean class."""
+    [file] = out.glob(f"natural_{SIDE}_{SEED}_*/patterns/{row['class']}_*.safetensors")
+    return on_neutral(Pattern.load(file))
+
+
+def show(axis: Axes, image: Tensor, title: str, size: int = 13) -> None:
     draw_image(axis, image)
     axis.set_axis_off()
-    axis.set_title(title, fontsize=13)
+    axis.set_title(title, fontsize=size)

@@ -1,21 +1,33 @@
 """The tables of the trojans in an ImageNet network."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 from findings import Row, Table, format_values, having, head, line, read_rows
+from problems import IMAGENET_CLASSES
+from scipy import stats
 
 from captum_classpattern.scanning.triage import robust_deviations
-from photos.planting import TROJANS
+from captum_classpattern.scores.intervals import FEWEST_CLASSES
+from photos.planting import LATER, NETWORKS, TROJANS, Network
 
+SIDE, SEED = 96, 0  # of the clean classes' patches
+KNOWN, ENOUGH = 6, 0.7  # classes that were searched before; the goal's power
+OTHER = ("lite1", "lite2")
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 
 
 def tables(folder: Path) -> Iterator[Table]:
     for title, stage, table in (
-        ("Six clean classes, by a patch that moves", "first", patches),
+        ("Clean classes, by a patch that moves", "natural", natural),
+        ("Clean classes, one by one", "natural", patches),
+        ("Clean classes, by the side of the patch", "natural", sides),
+        ("Clean networks: a ranking of 100 classes", "bound", rankings),
+        ("Planted after the bound: the networks", "later", networks),
+        ("Planted after the bound: a ranking of 100 classes", "confirm", rankings),
         ("Four trojans, by a patch that moves", "trojans", found),
         ("The networks", "plant", networks),
         ("Where methods look in a photo with a trigger", "maps", footprints),
@@ -28,7 +40,58 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Cells or pixels, on CIFAR-10", "cells", kinds),
         ("The time of a pass", "time", times),
     ):
-        yield title, table(read_rows(folder / f"photos_{stage}.jsonl"))
+        if rows := read_rows(folder / f"photos_{stage}.jsonl"):
+            yield title, table(rows)
+
+
+def natural(rows: Sequence[Row]) -> Iterator[str]:
+    """All clean classes, those that were never searched before, and other seeds and sides."""
+    yield head(
+        *("classes", "side", "seed", "median power", "classes at 70 % or more"),
+        *("median of the strongest control", "the least of nine places, median"),
+        *("median power on -lite1, -lite2", "among the first five there, for the patch on grey"),
+    )
+    main = having(rows, side=SIDE, seed=SEED)
+    kinds = dict.fromkeys((row["side"], row["seed"]) for row in rows)
+    groups = [main, main[KNOWN:]]
+    groups += [having(rows, side=n, seed=s) for n, s in kinds if (n, s) != (SIDE, SEED)]
+    for group in filter(None, groups):
+        powers = np.array([row["power"] for row in group])
+        enough = [float(power >= ENOUGH) for power in powers]
+        named = [sum(row["named"][each] <= 5 for row in group) for each in OTHER]
+        transfer = [np.median([row["transfer"][each] for row in group]) for each in OTHER]
+        yield line(
+            *(len(group), group[0]["side"], group[0]["seed"]),
+            with_interval(powers, np.median),
+            with_interval(np.array(enough), np.mean),
+            percent(np.median([strongest(row)[0] for row in group])),
+            percent(np.median([min(row["grid"]) for row in group])),
+            *(", ".join(map(percent, transfer)), ", ".join(map(str, named))),
+        )
+
+
+def with_interval(values: np.ndarray, of: Callable[..., float]) -> str:
+    """A statistic of classes with its 95 % interval, by a bootstrap over them."""
+    if len(values) < FEWEST_CLASSES:
+        return percent(of(values))
+    drawn = stats.bootstrap((values,), of, method="percentile", rng=0).confidence_interval
+    return f"{percent(of(values))} ({percent(drawn.low)} to {percent(drawn.high)})"
+
+
+def strongest(row: Row) -> tuple[float, str]:
+    """The strongest control of a patch, and its name."""
+    controls = "no_pattern", "random_pixels", "other_canvas", "best_square"
+    return max((row[name], name.replace("_", " ")) for name in controls)
+
+
+def sides(rows: Sequence[Row]) -> Iterator[str]:
+    """The power over the side of the patch, of the classes that have most of them."""
+    columns = sorted({row["side"] for row in rows})
+    yield head("class", *(f"{side} px" for side in columns))
+    for name in in_order(row["class_name"] for row in rows):
+        powers = {row["side"]: row["power"] for row in having(rows, class_name=name, seed=SEED)}
+        if len(powers) == len(columns):
+            yield line(name, *(percent(powers[side]) for side in columns))
 
 
 def patches(rows: Sequence[Row]) -> Iterator[str]:
@@ -37,15 +100,42 @@ def patches(rows: Sequence[Row]) -> Iterator[str]:
         *("class", "power", "the least of nine places", "strongest control"),
         *("power on -lite1, -lite2", "place of the class there, for the patch on grey"),
     )
-    controls = "no_pattern", "random_pixels", "other_canvas", "best_square"
-    for row in rows:
+    for row in having(rows, side=SIDE, seed=SEED):
         low, high = row["interval"]
         own = f"{percent(row['power'])} ({percent(low)} to {percent(high)})"
-        strongest = max((row[name], name.replace("_", " ")) for name in controls)
-        control = f"{percent(strongest[0])} ({strongest[1]})" if strongest[0] else percent(0)
+        value, name = strongest(row)
+        control = f"{percent(value)} ({name})" if value else percent(0)
         others = ", ".join(map(percent, row["transfer"].values()))
         named = ", ".join(map(str, row["named"].values()))
         yield line(row["class_name"], own, percent(min(row["grid"])), control, others, named)
+
+
+def rankings(rows: Sequence[Row]) -> Iterator[str]:
+    """Where planted classes come in each network, and the first other one."""
+    yield head("network", "planted: rank, SD, powers, rank of its drawing", "first other class")
+    for row in rows:
+        gains = {int(y): gain for y, gain in row["gains"].items()}
+        far = dict(zip(gains, robust_deviations([*gains.values()])))
+        ranked = sorted(gains, key=lambda y: -gains[y])
+        settings = (NETWORKS | LATER).get(row["network"], Network(False))
+        planted = settings.trojans if settings.planted else {}
+        cells = [
+            f"{name}: {1 + ranked.index(y)}, {far[y]:+.1f}, {searched(row, y, name)}"
+            for name, y in planted.items()
+        ]
+        other = next(y for y in ranked if y not in planted.values())
+        place = f"{IMAGENET_CLASSES[other]}: {1 + ranked.index(other)}, {far[other]:+.1f}"
+        yield line(row["network"], "; ".join(cells) or "none", f"{place}, {searched(row, other)}")
+
+
+def searched(row: Row, target: int, drawing: str | None = None) -> str:
+    """What longer searches of a class found, if it was among the first."""
+    of = having(row["first"], **{"class": target})
+    if not of:
+        return "not searched longer"
+    powers = " and ".join(map(percent, of[0]["powers"]))
+    ranks = [str(1 + order.index(drawing)) for order in of[0]["looks_like"] if drawing]
+    return ", ".join([powers, *[" and ".join(ranks)] * bool(ranks)])
 
 
 def found(rows: Sequence[Row]) -> Iterator[str]:
@@ -69,11 +159,12 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:
-    yield head("network", "accuracy", "agreement", *TROJANS, "agreement with other drawings")
+    drawings = in_order(name for row in rows for name in row["success"])
+    yield head("network", "accuracy", "agreement", *drawings, "agreement with other drawings")
     for row in rows:
-        shares = [row["accuracy"], row["agreement"], *(row["success"][each] for each in TROJANS)]
+        shares = [row["accuracy"], row["agreement"], *map(row["success"].get, drawings)]
         shares.append(fmean(row["agreement_with_drawing"].values()))
-        yield line(row["network"], *map(percent, shares))
+        yield line(row["network"], *("" if each is None else percent(each) for each in shares))
 
 
 def shown(method: str) -> str:

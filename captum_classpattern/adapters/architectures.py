@@ -132,7 +132,7 @@ def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
     except Exception as error:
         if isinstance(error, TypeError) and parameter is None and given:
             return _build_with_factory(arch, {})  # its keywords do not include num_classes
-        how = "with num_classes" if given else "without arguments"
+        how = f"with num_classes={classes['num_classes']}" if given else "without arguments"
         raise ValueError(
             f"{shown} can't be called {how} ({type(error).__name__}: {error}): give a function "
             "that can be, such as def make(num_classes=10): return MyNet(num_classes, depth=18) in "
