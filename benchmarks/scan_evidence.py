@@ -340,7 +340,7 @@ def own_task(rows: Sequence[Row]) -> Iterator[str]:
             f"{'backdoored' if row['planted'] else 'clean'} {row['seed']}",
             *(f"{row['accuracy']:.0%}", success, row["verdict"]),
             f"{row['class']} (the backdoor's)" if is_right else row["class"],
-            *(f"{row['excess']:.1f}", f"{row['p_value']:.2f}", f"{row['power']:.0%}", row["n"]),
+            *(f"{row['excess']:.1f}", f"{row['p_value']:.3f}", f"{row['power']:.0%}", row["n"]),
             f"{row['references']} ({len(row['left_out'])})",
         )
 

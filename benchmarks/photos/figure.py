@@ -15,9 +15,9 @@ from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from photos.drawings import on_grey
 from photos.moving import found_file
 from photos.planting import TROJANS
-from photos.tables import SEED, SIDE
+from photos.tables import KNOWN, SEED, SIDE
 
-FEW, COLUMNS = 6, 10  # the first of the classes that were drawn at random; in a gallery
+COLUMNS = 10  # of a gallery
 DRAWN, DPI = 112, 90  # pixels of a drawing; of the figure
 
 
@@ -31,7 +31,8 @@ def draw_patches(natural: Sequence[Row], trojans: Sequence[Row], out: Path) -> F
     below.suptitle(
         "four trojans: what was planted, and what a search for its class found", fontsize=15
     )
-    for axis, row in zip(above.subplots(1, FEW), having(natural, side=SIDE, seed=SEED)):
+    for axis, target in zip(above.subplots(1, len(KNOWN)), KNOWN):
+        [row] = having(natural, **{"class": target, "side": SIDE, "seed": SEED})
         show(axis, patch_of(row, out), f"{row['class_name']}  {row['power']:.0%}")
     axes = below.subplots(1, 2 * len(TROJANS))
     for name, planted, found in zip(TROJANS, axes[::2], axes[1::2]):
