@@ -13,10 +13,10 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
 
-For moving patches, before the protocol was frozen:
+For moving patches:
 
 - ``trojans``: patches of the four planted classes, from two seeds; 20 minutes.
-- ``figure``: what these two have left in the folder.
+- ``figure``: what this and ``natural`` have left in the folder.
 
 By the rules of ``photos/PROTOCOL.md``:
 
@@ -186,8 +186,9 @@ def natural(run: Run) -> None:
     for count, sides, seed in moving.NATURAL:
         for start in range(0, count, moving.TOGETHER):
             classes = known[start : min(start + moving.TOGETHER, count)]
-            if (classes[-1], sides[-1], seed) not in run.done("class", "side", "seed"):
-                run.add(moving.natural_rows(run.photos, run.out, classes, sides, seed))
+            done = run.done("class", "side", "seed")
+            if not done.issuperset((y, side, seed) for y in classes for side in sides):
+                run.add(moving.natural_rows(run.photos, run.out, classes, sides, seed, done))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -208,10 +208,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             seed (int): Seed of the order of the baselines, and of the choice of validation images.
                 Default: 0.
             precision (str): ``"auto"`` lets the swap solver work on a private copy of the model
-                with its batch norms folded, and in bfloat16 and channels_last where a convolutional
-                network is on a device made for bfloat16 (CUDA from compute capability 8.0, CPUs
-                with AMX or AVX-512 bfloat16); ``"bfloat16"`` demands it anywhere; ``"full"`` uses
-                the model as it is. Default: "auto".
+                with its batch norms folded; a convolutional network in channels_last on CPUs, and
+                in bfloat16 on devices made for it (CUDA from compute capability 8.0, CPUs with AMX
+                or AVX-512 bfloat16). ``"bfloat16"`` demands it anywhere; ``"full"`` uses the model
+                as it is. Default: "auto".
             internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
                 changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
                 at 224 pixels; 1,024 on other devices, 160 at 224 pixels; halved if the memory is

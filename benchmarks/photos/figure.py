@@ -48,7 +48,7 @@ def draw_gallery(natural: Sequence[Row], out: Path) -> Figure:
     rows = sorted(having(natural, side=SIDE, seed=SEED), key=lambda row: -row["power"])
     lines = math.ceil(len(rows) / COLUMNS)
     figure = Figure((1.5 * COLUMNS, 1.85 * lines), layout="constrained")
-    axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, row in zip(axes, rows):

@@ -142,7 +142,7 @@ def natural_classes(search: LabelledImages) -> list[int]:
 
 
 def natural_rows(
-    photos: Path, out: Path, classes: Sequence[int], sides: Sequence[int], seed: int
+    photos: Path, out: Path, classes: Sequence[int], sides: Sequence[int], seed: int, done: set
 ) -> Iterator[list[Row]]:
     """Patches of clean classes in the published network: their power anywhere, with controls, at
     nine places, in other networks, and whether another network names the class."""
@@ -155,6 +155,8 @@ def natural_rows(
     others = {name: resized(load(name, out), LITE_SIZES[NUMBERS[name]]) for name in NUMBERS}
     scorers = {name: Scorer(other, held_out) for name, other in others.items()}
     for finding in found:
+        if (finding.target, sides[-1], seed) in done:
+            continue
         yield [
             {
                 **about("plain", model),

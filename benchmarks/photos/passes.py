@@ -18,7 +18,7 @@ def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
     """The milliseconds of a pass, the least of some repeats, with the threads of this process."""
     images = problem.images[:IMAGES]
     faster = accelerated(model, images[:1], (), "auto")
-    for name, network in {"as it is": model, "folded": faster}.items():
+    for name, network in {"as it is": model, "made faster": faster}.items():
 
         @torch.no_grad()
         def forward(network: Callable = network) -> int:

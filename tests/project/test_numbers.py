@@ -45,7 +45,7 @@ def test_one_page_of_tables_can_be_written(tmp_path):
 SEEN_BEFORE = "verazuo_badnet"  # probably: see benchmarks/zoo/PROTOCOL.md
 QUOTED = {  # how many tables of a page are parts of those in docs/results
     "claims.md": 4,
-    "photographs.md": 6,
+    "photographs.md": 5,
     "read_a_pattern.md": 1,
     "results_to_cite.md": 9,
     "scan_evidence.md": 4,
@@ -123,7 +123,7 @@ def of_the_readme():
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    print(f"{alarms} of {clean} clean and {hits} of {planted} backdoored ones were suspicious.\n")
+    print(f"{alarms} of {clean} clean and {hits} of {planted} FTrojan ones were suspicious.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
