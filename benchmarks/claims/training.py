@@ -36,7 +36,7 @@ OPTIMIZERS = {"SGD": train_cifar10.sgd, "AdamW": adamw}
 
 def network_of(data: str) -> nn.Module:
     """An untrained network for a data set."""
-    return train_cifar10.WideResNet() if data == CIFAR10 else SmallResNet()
+    return train_cifar10.WideResNet(blocks=1) if data == CIFAR10 else SmallResNet()
 
 
 @lru_cache(maxsize=2)  # of 150 MB

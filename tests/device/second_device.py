@@ -39,9 +39,15 @@ WHITE = {"canvases": {"white": 1}, "areas": [0.1], **QUICK}
 
 
 @pytest.fixture(autouse=True)
-def _no_bfloat16(monkeypatch):
-    """As on the pretend device."""
+def _same_speedups(monkeypatch):
+    """Those of the pretend device on the CPU, too, so that not even rounding differs."""
+    rule = acceleration.choose_speedups
     monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(
+        acceleration,
+        "choose_speedups",
+        lambda model, device, precision: rule(model, torch.device(pretend.NAME), precision),
+    )
 
 
 class Net(nn.Module):
