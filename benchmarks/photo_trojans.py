@@ -185,7 +185,7 @@ def natural(run: Run) -> None:
     known = moving.natural_classes(moving.photo_parts(run.photos)[0])
     for count, sides, seed in moving.NATURAL:
         for start in range(0, count, moving.TOGETHER):
-            classes = known[start : min(start + moving.TOGETHER, count)]
+            classes = known[:count][start : start + moving.TOGETHER]
             done = run.done("class", "side", "seed")
             if not done.issuperset((y, side, seed) for y in classes for side in sides):
                 run.add(moving.natural_rows(run.photos, run.out, classes, sides, seed, done))

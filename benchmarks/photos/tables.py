@@ -1,8 +1,8 @@
 """The tables of the trojans in an ImageNet network."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 from findings import Row, Table, format_values, having, head, line, read_rows
@@ -11,12 +11,11 @@ from scipy import stats
 
 from captum_classpattern.scanning.triage import robust_deviations
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
-from photos.planting import LATER, NETWORKS, TROJANS, Network
+from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
 
 SIDE, SEED = 96, 0  # of the clean classes' patches
 KNOWN = (943, 460, 863, 330, 833, 113)  # the first that were drawn, and searched before the freeze
 ENOUGH = 0.7  # the goal's power
-OTHER = ("lite1", "lite2")
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 
@@ -57,26 +56,26 @@ def natural(rows: Sequence[Row]) -> Iterator[str]:
     groups = [main, [row for row in main if row["class"] not in KNOWN]]
     groups += [having(rows, side=n, seed=s) for n, s in kinds if (n, s) != (SIDE, SEED)]
     for group in filter(None, groups):
-        powers = np.array([row["power"] for row in group])
-        enough = [float(power >= ENOUGH) for power in powers]
-        named = [sum(row["named"][each] <= 5 for row in group) for each in OTHER]
-        transfer = [np.median([row["transfer"][each] for row in group]) for each in OTHER]
+        powers = [row["power"] for row in group]
+        enough = {row["class"]: [float(row["power"] >= ENOUGH)] for row in group}
+        named = [sum(row["named"][each] <= 5 for row in group) for each in NUMBERS]
+        transfer = [median(row["transfer"][each] for row in group) for each in NUMBERS]
         yield line(
             *(len(group), group[0]["side"], group[0]["seed"]),
-            with_interval(powers, np.median),
-            with_interval(np.array(enough), np.mean),
-            percent(np.median([strongest(row)[0] for row in group])),
-            percent(np.median([min(row["grid"]) for row in group])),
+            median_of(powers),
+            format_values(enough, ".0f", 100, "%"),
+            percent(median(strongest(row)[0] for row in group)),
+            percent(median(min(row["grid"]) for row in group)),
             *(", ".join(map(percent, transfer)), ", ".join(map(str, named))),
         )
 
 
-def with_interval(values: np.ndarray, of: Callable[..., float]) -> str:
-    """A statistic of classes with its 95 % interval, by a bootstrap over them."""
+def median_of(values: Sequence[float]) -> str:
+    """The median of classes with its 95 % interval, by a bootstrap over them."""
     if len(values) < FEWEST_CLASSES:
-        return percent(of(values))
-    drawn = stats.bootstrap((values,), of, method="percentile", rng=0).confidence_interval
-    return f"{percent(of(values))} ({percent(drawn.low)} to {percent(drawn.high)})"
+        return percent(median(values))
+    drawn = stats.bootstrap((values,), np.median, method="percentile", rng=0).confidence_interval
+    return f"{percent(median(values))} ({percent(drawn.low)} to {percent(drawn.high)})"
 
 
 def strongest(row: Row) -> tuple[float, str]:
@@ -115,9 +114,8 @@ def rankings(rows: Sequence[Row]) -> Iterator[str]:
     """Where planted classes come in each network, and the first other one."""
     yield head("network", "planted: rank, SD, powers, rank of its drawing", "first other class")
     for row in rows:
-        gains = {int(y): gain for y, gain in row["gains"].items()}
-        far = dict(zip(gains, robust_deviations([*gains.values()])))
-        ranked = sorted(gains, key=lambda y: -gains[y])
+        far = by_gain({int(y): gain for y, gain in row["gains"].items()})
+        ranked = [*far]
         settings = (NETWORKS | LATER).get(row["network"], Network(False))
         planted = settings.trojans if settings.planted else {}
         cells = [
@@ -127,6 +125,12 @@ def rankings(rows: Sequence[Row]) -> Iterator[str]:
         other = next(y for y in ranked if y not in planted.values())
         place = f"{IMAGENET_CLASSES[other]}: {1 + ranked.index(other)}, {far[other]:+.1f}"
         yield line(row["network"], "; ".join(cells) or "none", f"{place}, {searched(row, other)}")
+
+
+def by_gain(gains: Mapping[int, float]) -> dict[int, float]:
+    """How far each class is above the median, in robust standard deviations, the largest first."""
+    far = dict(zip(gains, robust_deviations([*gains.values()])))
+    return {y: far[y] for y in sorted(gains, key=lambda y: -gains[y])}
 
 
 def searched(row: Row, target: int, drawing: str | None = None) -> str:
@@ -265,8 +269,8 @@ def triage(rows: Sequence[Row]) -> Iterator[str]:
     for network, passes in in_order((row["network"], row["passes"]) for row in rows):
         of = having(rows, network=network, passes=passes)
         gains = {row["class"]: row["margin"] - row["clean_margin"] for row in of}
-        far = dict(zip(gains, robust_deviations([*gains.values()])))
-        ranked = sorted(gains, key=lambda y: -gains[y])
+        far = by_gain(gains)
+        ranked = [*far]
         cells = (f"{1 + ranked.index(y)} ({far[y]:+.1f} SD)" for y in TROJANS.values())
         other = next(y for y in ranked if y not in TROJANS.values())
         place = f"{1 + ranked.index(other)} ({far[other]:+.1f} SD)"
