@@ -5,18 +5,17 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 - ``plant``: how good the networks are: two with four trojans, and two clean twins. Their weights
   are committed; with ``--training FOLDER``, of other photos, they are planted again, half an hour
   each.
-- ``maps``: Captum's methods, edges and class patterns on 12 photos with a trigger; 40 minutes.
-- ``triage``: short searches of 150 classes in five networks; an hour.
-- ``discovery``: long searches of 24 classes in the first network and of four in three others, and
-  Neural Cleanse; 1.5 hours.
+- ``maps``: Captum's methods, edges and class patterns on 40 photos with a trigger; two hours.
+- ``cleanse``: Neural Cleanse on the four planted classes, in the first network and its twin; half
+  an hour.
 - ``classes``: ten clean classes, a photo of each; half an hour.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
 - ``time``: where the time of a pass goes; a minute on an idle machine.
 
 For moving patches:
 
-- ``trojans``: patches of the four planted classes, from two seeds; 20 minutes.
-- ``figure``: what this and ``natural`` have left in the folder.
+- ``trojans``: patches of the four planted classes, from two seeds, and in the twins; half an hour.
+- ``figure``: what this, ``natural`` and ``confirm`` have left in the folder.
 
 By the rules of ``photos/PROTOCOL.md``:
 
@@ -24,6 +23,7 @@ By the rules of ``photos/PROTOCOL.md``:
 - ``later``: three networks with two trojans each, and two clean ones, are planted with
   ``--training FOLDER``; two hours.
 - ``confirm``: rankings of these, and of the first network; two hours.
+- ``names``: which drawings the patches of these look like; a minute.
 - ``natural``: patches of 50 clean classes, of some from another seed and with other sides; four
   hours.
 """
@@ -35,10 +35,10 @@ from pathlib import Path
 
 import torch
 from findings import Row, append_rows, parser_of, read_rows
-from photos import discovery, footprint, moving, planting
-from photos.figure import DPI, draw_gallery, draw_patches
+from photos import cleanse, footprint, moving, planting
+from photos.figure import DPI, draw_gallery, draw_maps, draw_patches
 from photos.passes import time_rows
-from photos.planting import LATER, NETWORKS, TROJANS, predicted
+from photos.planting import LATER, NETWORKS, predicted
 from photos.stamping import stamp_all
 from photos.surveys import cell_rows, class_rows
 from problems import PIXELS, Problem, cifar10_problems, photo_problem
@@ -47,9 +47,6 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
 LARGE = Compose([PIXELS, Resize(256), CenterCrop(256)])
-OTHER = ("twin", "second twin", "plain", "specific")
-CHOSEN = 56  # passes of a triage in the clean networks
-EQUAL = 1_300  # passes of Neural Cleanse
 
 
 class Run:
@@ -117,28 +114,15 @@ def share(hits: Tensor) -> float:
 
 def maps(run: Run) -> None:
     done = run.done("trojan", "photo")
-    run.add(footprint.footprint_rows(run.problem, run.model("planted"), done))
+    given = run.problem, run.model("planted")
+    if not (file := run.out / "photos_maps.png").exists():
+        draw_maps(footprint.example_maps(*given)).savefig(file, dpi=DPI)
+    run.add(footprint.footprint_rows(*given, done))
 
 
-def triage(run: Run) -> None:
-    wanted = [("planted", CHOSEN), *((name, CHOSEN) for name in OTHER)]
-    wanted += [("planted", passes) for passes in discovery.PASSES]
-    for network, passes in wanted:
-        done, model = run.done("network", "passes", "class"), run.model(network)
-        run.add(discovery.triage_rows(run.problem, model, network, passes, done))
-
-
-def discover(run: Run) -> None:
-    done = run.done("network", "class", "seed", "method")
+def cleanse_four(run: Run) -> None:
     for name in ("planted", "twin"):
-        given = (run.problem, run.model(name), name)
-        run.add(discovery.cleanse_rows(*given, EQUAL, run.out, done))
-    planted = [*TROJANS.values()]
-    others = discovery.classes_of(discovery.OTHERS + len(TROJANS))[len(TROJANS) :]
-    networks = [name for name in ("planted", *OTHER) if name != "plain"]
-    for name, classes in (*((network, planted) for network in networks), ("planted", others)):
-        given = (run.problem, run.model(name), name, classes, run.out, done)
-        run.add(discovery.discovery_rows(*given))
+        run.add(cleanse.cleanse_rows(name, run.photos, run.out, run.done("network", "trojan")))
 
 
 def classes(run: Run) -> None:
@@ -146,7 +130,9 @@ def classes(run: Run) -> None:
 
 
 def trojans(run: Run) -> None:
-    run.add(moving.trojan_rows(run.photos, run.out, run.done("seed")))
+    for network, seeds in moving.SEARCHED.items():
+        done = run.done("network", "seed")
+        run.add(moving.trojan_rows(network, seeds, run.photos, run.out, done))
 
 
 def figure(run: Run) -> None:
@@ -181,6 +167,11 @@ def confirm(run: Run) -> None:
         run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network")))
 
 
+def names(run: Run) -> None:
+    rankings = read_rows(run.out / "photos_confirm.jsonl")
+    run.add(moving.name_rows(rankings, run.out, run.done("network")))
+
+
 def natural(run: Run) -> None:
     known = moving.natural_classes(moving.photo_parts(run.photos)[0])
     for count, sides, seed in moving.NATURAL:
@@ -192,9 +183,9 @@ def natural(run: Run) -> None:
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
-    "plant": plant, "maps": maps, "triage": triage, "discovery": discover, "classes": classes,
-    "trojans": trojans, "figure": figure, "cells": cells, "time": time,
-    "bound": bound, "later": later, "confirm": confirm, "natural": natural,
+    "plant": plant, "maps": maps, "cleanse": cleanse_four, "classes": classes, "cells": cells,
+    "time": time, "trojans": trojans, "figure": figure, "bound": bound, "later": later,
+    "confirm": confirm, "names": names, "natural": natural,
 }  # fmt: skip
 
 

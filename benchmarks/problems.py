@@ -25,6 +25,7 @@ SEARCH, HELD_OUT = 2_000, 1_000  # images of the CIFAR-10 test set
 IMAGENET_CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
+MEAN, STD = 127 / 255, 128 / 255  # of EfficientNet-lite
 LITE_SIZES = (224, 240, 260)  # pixels a side of the photos that the three networks take
 
 
@@ -98,7 +99,7 @@ def lite(number: int = 0) -> nn.Module:
 
 def classifier_of(network: nn.Module) -> PixelClassifier:
     """A network like EfficientNet-lite0, over pixels."""
-    return PixelClassifier(network.eval(), 127 / 255, 128 / 255, class_names=IMAGENET_CLASSES)
+    return PixelClassifier(network.eval(), MEAN, STD, class_names=IMAGENET_CLASSES)
 
 
 def photo_problem(folder: Path) -> Problem:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from findings import Row, having
@@ -54,6 +54,22 @@ def draw_gallery(natural: Sequence[Row], out: Path) -> Figure:
     for axis, row in zip(axes, rows):
         name = textwrap.shorten(row["class_name"], 22, placeholder=" ...")
         show(axis, patch_of(row, out), f"{name}\n{row['power']:.0%}", 10)
+    return figure
+
+
+def draw_maps(shown: Mapping[str, Sequence[Tensor]]) -> Figure:
+    """Draws photos with a trigger, and what each method highlights."""
+    lines = len(shown["photo"])
+    figure = Figure((1.62 * len(shown), 1.68 * lines + 0.3), layout="constrained")
+    axes = figure.subplots(lines, len(shown), squeeze=False)
+    for column, (name, pictures) in zip(axes.T, shown.items()):
+        for axis, picture in zip(column, pictures):
+            if name == "photo":
+                draw_image(axis, picture)
+            else:
+                axis.imshow(picture / picture.max(), cmap="magma", vmin=0, vmax=1)
+            axis.set_axis_off()
+        column[0].set_title(textwrap.fill(name, 16), fontsize=10)
     return figure
 
 

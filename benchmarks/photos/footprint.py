@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from captum.attr import NoiseTunnel, Saliency
+from captum.attr import NoiseTunnel, Occlusion, Saliency
 from findings import Row
-from problems import Problem
+from problems import PHOTO, Problem
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -21,17 +21,19 @@ from captum_classpattern import Cells, ClassPattern, Pattern
 from captum_classpattern.comparison.maps import sum_channels
 from captum_classpattern.comparison.methods import known_methods
 from captum_classpattern.scores.power import Scorer
+from photos.moving import about
 from photos.planting import TROJANS, predicted
-from photos.stamping import stamp_all
+from photos.stamping import stamp, stamp_all
 
-PHOTOS = 3  # of each trojan
+PHOTOS = 10  # of each trojan
 EVERY = 2  # other photos that score
 CELL = 7  # pixels a side
 CAPTUM = (
     *("IntegratedGradients", "Saliency", "InputXGradient", "DeepLift", "GradientShap", "LRP"),
     *("GuidedBackprop", "Deconvolution", "GuidedGradCam", "LayerGradCam", "DeepLiftShap"),
-    *("Occlusion", "FeatureAblation", "Lime", "KernelShap"),
+    *("FeatureAblation", "Lime", "KernelShap"),
 )
+WINDOWS = {f"Occlusion, windows of {side} px": side for side in (32, 16)}
 OURS = {  # rounds, and cells a side
     "ClassPattern, pixels": (6, None),
     "ClassPattern, cells of 7 px": (6, 32),
@@ -42,8 +44,14 @@ Map = Callable[[Tensor, int], Tensor]  # from a photo (1, 3, H, W) and a class t
 
 def methods(problem: Problem, model: nn.Module) -> dict[str, Map]:
     """All methods by name, on one model."""
-    known = known_methods(problem.images, problem.labels, names=CAPTUM)
+    known = known_methods(problem.images, problem.labels, names=(*CAPTUM, "Occlusion"))
     found: dict[str, Map] = {name: partial(of_captum, model, *known[name]) for name in CAPTUM}
+    for name, side in WINDOWS.items():
+        keywords = known["Occlusion"][1] | {
+            "sliding_window_shapes": (3, side, side),
+            "strides": (3, side // 2, side // 2),
+        }
+        found[name] = partial(of_captum, model, Occlusion, keywords)
     found[ABSOLUTE] = lambda photo, y: found["IntegratedGradients"](photo, y).abs()
     found["SmoothGrad"] = partial(smooth_gradient, model)
     found["edges"] = edges
@@ -74,19 +82,26 @@ def edges(photo: Tensor, y: int) -> Tensor:
     return torch.from_numpy(sobel(photo[0].mean(0).numpy()))
 
 
-def of_patterns(
-    explainer: ClassPattern, photo: Tensor, y: int, area: float, rounds: int, cells: int | None
-) -> Tensor:
-    features = None if cells is None else Cells(cells)
-    masks = explainer.attribute(photo, y, area=area, n_steps=rounds, feature_mask=features)
-    return masks[0, 0]
+def our_methods(problem: Problem, model: nn.Module) -> dict[str, Callable[..., Tensor]]:
+    """Class patterns whose canvas is the photo; these also take an area."""
+    explainer = ClassPattern(model, problem.images, problem.labels)
+
+    def searched(photo: Tensor, y: int, area: float, rounds: int, cells: int | None) -> Tensor:
+        features = None if cells is None else Cells(cells)
+        masks = explainer.attribute(photo, y, area=area, n_steps=rounds, feature_mask=features)
+        return masks[0, 0]
+
+    return {
+        name: partial(searched, rounds=rounds, cells=cells)
+        for name, (rounds, cells) in OURS.items()
+    }
 
 
 def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[list[Row]]:
     """The rows of each photo with a trigger, unless they are done."""
     torch.manual_seed(0)
-    explainer = ClassPattern(model, problem.images, problem.labels)
-    known = methods(problem, model)
+    known, facts = methods(problem, model), about("planted", model)
+    ours = our_methods(problem, model)
     stamped = {name: stamped_photos(problem, model, name) for name in TROJANS}
     for number in range(PHOTOS):
         for name, target in TROJANS.items():
@@ -98,15 +113,36 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
             area = float(footprint.float().mean())
             others = [i for i in range(len(problem.held_out)) if i != place][::EVERY]
             scorer = Scorer(model, problem.parts[1].subset(others))
-            ours = {
-                each: partial(of_patterns, explainer, area=area, rounds=rounds, cells=cells)
-                for each, (rounds, cells) in OURS.items()
-            }
+            own = {each: partial(search, area=area) for each, search in ours.items()}
             rows = []
-            for method, map_of in {**known, **ours}.items():
-                row = {"trojan": name, "photo": number, "method": method}
+            for method, map_of in {**known, **own}.items():
+                row = {**facts, "trojan": name, "photo": number, "method": method, "n": len(others)}
                 rows.append(row | measured(map_of, photo, target, footprint, area, scorer))
             yield rows
+
+
+def example_maps(problem: Problem, model: nn.Module) -> dict[str, list[Tensor]]:
+    """Maps of the best methods for free photos, a trojan on each: by method, and the photos."""
+    known, ours = methods(problem, model), our_methods(problem, model)
+    shown: dict[str, list[Tensor]] = {}
+    for photo, (name, y) in zip(free_photos(), TROJANS.items()):
+        stamped, footprint = stamp(photo, name, torch.Generator().manual_seed(y))
+        area, one = float(footprint.float().mean()), stamped[None]
+        shown.setdefault("photo", []).append(stamped)
+        shown.setdefault("trigger", []).append(footprint.float())
+        for method, search in ours.items():
+            shown.setdefault(method, []).append(search(one, y, area=area))
+        for method in (*WINDOWS, "SmoothGrad", "GradientShap", ABSOLUTE):
+            shown.setdefault(method, []).append(known[method](one, y).abs())
+    return shown
+
+
+def free_photos() -> list[Tensor]:
+    """Photos that come with scikit-image and are free to publish, as large as the network takes."""
+    from skimage import data
+
+    photos = (data.coffee(), data.astronaut(), data.chelsea(), data.rocket())
+    return [PHOTO(photo) for photo in photos]
 
 
 def stamped_photos(problem: Problem, model: nn.Module, name: str) -> tuple[Tensor, Tensor, list]:

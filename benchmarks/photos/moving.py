@@ -1,8 +1,9 @@
 """Moving patches on photographs: rankings of all classes, and patches of clean classes."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,14 +22,14 @@ from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.families import PATTERNS, PatternFolder
 from captum_classpattern.scores.power import Scorer
-from photos.discovery import features_of
-from photos.drawings import SIXTEEN, on_grey
+from photos.likeness import likeness, picture_of, ranks_of
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
 
 CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
 SEEDS = (0, 1)
+SEARCHED = {"planted": SEEDS, "twin": (0,), "second twin": (0,)}  # for the four planted classes
 OTHERS, FIRST = 96, 6  # classes of a ranking that are nowhere planted; classes searched longer
 NATURAL = (  # how many of the clean classes are searched, with which sides and seed
     (COUNT, (96,), 0),
@@ -81,7 +82,7 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
     for patches in zip(*(found(ranked[:FIRST], long, 1 + seed, seed) for seed in SEEDS)):
         powers = [scorer.power(patch) for patch in patches]
         row = {"class": patches[0].target, "powers": [power.value for power in powers]}
-        row |= {"n": powers[0].n, "looks_like": [*map(likeness, patches)]}
+        row |= {"n": powers[0].n, "looks_like": [likeness(picture_of(patch)) for patch in patches]}
         first.append(row)
     yield [{**facts, "judged": len(judges), "first": first, "gains": gains}]
 
@@ -97,23 +98,27 @@ def ranked_classes(network: str) -> list[int]:
     return [*own, *[y for y in drawn if y not in planted][:OTHERS]]
 
 
-def trojan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
-    """The longer searches of a scan, for the four planted classes alone and with two seeds: the
-    power at random places and at nine fixed ones, and which drawings the patches look like."""
-    model, (search, held_out) = load("planted", out), photo_parts(photos)
+def trojan_rows(
+    network: str, seeds: Sequence[int], photos: Path, out: Path, done: set
+) -> Iterator[list[Row]]:
+    """The longer searches of a scan, for the four planted classes alone: the power at random places
+    and at nine fixed ones, and which drawings the patches look like. Of a twin, which is clean, the
+    patches are not kept."""
+    model, (search, held_out) = load(network, out), photo_parts(photos)
     scorer, explainer = Scorer(model, held_out), ClassPattern(model, search)
-    for seed in SEEDS:
-        if (seed,) in done:
+    for seed in seeds:
+        if (network, seed) in done:
             continue
         patches = explainer.search(target=[*TROJANS.values()], solver=triage.LONG, seed=seed)
         rows = []
         for name, patch in zip(TROJANS, patches):
-            patch.save(found_file(out, name, seed))
+            if network == "planted":
+                patch.save(found_file(out, name, seed))
             power = scorer.power(patch)
-            row = {**about("planted", model), "trojan": name, "class": patch.target, "seed": seed}
+            row = {**about(network, model), "trojan": name, "class": patch.target, "seed": seed}
             row |= {"power": power.value, "n": power.n, "without": power.without}
             row["grid"] = [scorer.power(patch.at(*place)).value for place in patch.grid().tolist()]
-            rows.append({**row, "looks_like": likeness(patch), "passes": patch.info["passes"]})
+            rows.append({**row, "passes": patch.info["passes"]} | ranks_of(picture_of(patch), name))
         yield rows
 
 
@@ -121,17 +126,23 @@ def found_file(out: Path, trojan: str, seed: int) -> Path:
     return out / f"trojan_{trojan}_{seed}.safetensors"
 
 
-def likeness(patch: MovingPattern) -> list[str]:
-    """The sixteen drawings, the one that looks most like a patch first."""
-    shown = patch.mask * patch.canvas + (1 - patch.mask) * 0.5
-    cosines = torch.cosine_similarity(features_of(shown[None]), drawn_features(patch.side))
-    return [SIXTEEN[i] for i in cosines.argsort(descending=True)]
-
-
-@lru_cache
-def drawn_features(side: int) -> Tensor:
-    """What the other network sees in the drawings, at this side."""
-    return features_of(torch.stack([on_grey(name, side) for name in SIXTEEN]))
+def name_rows(rankings: Sequence[Row], out: Path, done: set) -> Iterator[list[Row]]:
+    """The rank of its drawing among sixteen, for the patches of the planted classes that rankings
+    searched longer: by the features of two other clean networks."""
+    for row in rankings:
+        network = (NETWORKS | LATER)[row["network"]]
+        if not network.planted or (row["network"],) in done:
+            continue
+        first = [each["class"] for each in row["first"]]
+        facts = {name: row[name] for name in ("network", "model", "version", "side", "seeds")}
+        store = PatternFolder(out / row["network"] / PATTERNS, facts)
+        rows = []
+        for (name, y), seed in itertools.product(network.trojans.items(), SEEDS):
+            if y in first and (found := store.find([(1 + seed, y)])):
+                [patch] = found.values()
+                ranks = ranks_of(picture_of(patch), name)
+                rows.append({**facts, "trojan": name, "seed": seed, **ranks})
+        yield rows
 
 
 def natural_classes(search: LabelledImages) -> list[int]:

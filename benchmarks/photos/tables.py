@@ -9,7 +9,7 @@ from findings import Row, Table, format_values, having, head, line, read_rows
 from problems import IMAGENET_CLASSES
 from scipy import stats
 
-from captum_classpattern.scanning.triage import robust_deviations
+from captum_classpattern.scanning.triage import FAR, robust_deviations
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
 
@@ -18,6 +18,8 @@ KNOWN = (943, 460, 863, 330, 833, 113)  # the first that were drawn, and searche
 ENOUGH = 0.7  # the goal's power
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
+CLOSEST = ("Occlusion", "SmoothGrad", "ClassPattern, pixels")
+RANKS = [f"rank of its drawing of 16, by -{name}" for name in NUMBERS]
 
 
 def tables(folder: Path) -> Iterator[Table]:
@@ -28,14 +30,14 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Clean networks: a ranking of 100 classes", "bound", rankings),
         ("Planted after the bound: the networks", "later", networks),
         ("Planted after the bound: a ranking of 100 classes", "confirm", rankings),
+        ("Planted after the bound, by side", "confirm", by_side),
+        ("Which drawing?", "names", names),
         ("Four trojans, by a patch that moves", "trojans", found),
+        ("Four trojans, by Neural Cleanse", "cleanse", cleanse),
         ("The networks", "plant", networks),
         ("Where methods look in a photo with a trigger", "maps", footprints),
         ("The class pattern of cells minus the closest methods", "maps", differences),
         ("The distance to the footprint, trojan by trojan", "maps", distances),
-        ("From a grey canvas, knowing nothing", "discovery", discovery),
-        ("What the patterns look like", "discovery", likeness),
-        ("Which of 150 classes?", "triage", triage),
         ("Clean classes", "classes", classes),
         ("Cells or pixels, on CIFAR-10", "cells", kinds),
         ("The time of a pass", "time", times),
@@ -144,15 +146,62 @@ def searched(row: Row, target: int, drawing: str | None = None) -> str:
 
 
 def found(rows: Sequence[Row]) -> Iterator[str]:
-    """Planted classes, with each seed."""
-    yield head("trojan", "power", "the least of nine places", "rank of its drawing of 16")
-    for name in TROJANS:
-        of = having(rows, trojan=name)
-        ranks = (str(1 + row["looks_like"].index(name)) for row in of)
+    """Planted classes, with each seed; and the same classes in clean networks."""
+    yield head("network, trojan", "power", "the least of nine places", *RANKS)
+    for network, name in in_order((row["network"], row["trojan"]) for row in rows):
+        of = having(rows, network=network, trojan=name)
         powers, least = ([row["power"] for row in of], [min(row["grid"]) for row in of])
-        yield line(
-            name, *(", ".join(map(percent, each)) for each in (powers, least)), ", ".join(ranks)
-        )
+        shares = (", ".join(map(percent, each)) for each in (powers, least))
+        yield line(f"{network}, {name}", *shares, *ranks_in(of))
+
+
+def ranks_in(rows: Sequence[Row]) -> list[str]:
+    """The ranks of a drawing, by each network; not in a network where it is not planted."""
+    if not (NETWORKS | LATER)[rows[0]["network"]].planted:
+        return [""] * len(NUMBERS)
+    return [", ".join(str(row[name]) for row in rows) for name in NUMBERS]
+
+
+def cleanse(rows: Sequence[Row]) -> Iterator[str]:
+    """The powers at one place, over the share of the pixels."""
+    shares = [*rows[0]["powers"]]
+    yield head("network, trojan", *(f"{int(n) / 1000:.1%}" for n in shares), *RANKS)
+    for row in rows:
+        powers = (percent(row["powers"][n]) for n in shares)
+        yield line(f"{row['network']}, {row['trojan']}", *powers, *ranks_in([row]))
+
+
+def names(rows: Sequence[Row]) -> Iterator[str]:
+    """Ranks of the drawings that were planted, and how many come first."""
+    yield head("network, trojan, seeds 0 and 1", *RANKS)
+    kinds = in_order((row["network"], row["trojan"]) for row in rows)
+    best = dict.fromkeys(NUMBERS, 0)
+    for network, name in kinds:
+        of = having(rows, network=network, trojan=name)
+        yield line(f"{network}, {name}", *ranks_in(of))
+        for each in best:
+            best[each] += min(row[each] for row in of) == 1
+    yield line(
+        "*first, for the better of the two*", *(f"{n} of {len(kinds)}" for n in best.values())
+    )
+
+
+def by_side(rows: Sequence[Row]) -> Iterator[str]:
+    """Where the trojans of each network come, by the sides of its drawings, and what was missed."""
+    yield head("sides", "trojans", "first or second, and above the bound", "missed")
+    for row in rows:
+        settings = (NETWORKS | LATER)[row["network"]]
+        if settings.planted:
+            far = by_gain({int(y): gain for y, gain in row["gains"].items()})
+            planted, first = settings.trojans, [*far][: len(settings.trojans)]
+            hits = [name for name, y in planted.items() if y in first and far[y] >= FAR]
+            missed = [name for name in planted if name not in hits]
+            also = "" if settings.poisoned is None else f", on {settings.poisoned} photos"
+            sides = "{} to {} px".format(*settings.sides) + also
+            yield line(
+                *(sides, ", ".join(planted), f"{len(hits)} of {len(planted)}"),
+                ", ".join(missed) or "none",
+            )
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -203,7 +252,8 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
     """Points by which the cells are ahead, paired by photo, with intervals over the photos."""
     keys = "inside", "inside_cells", "power"
     yield head("cells minus", "photos", "inside the footprint", "in cells", "power on other photos")
-    for other in ("Occlusion", "SmoothGrad", "ClassPattern, pixels"):
+    others = in_order(row["method"] for row in rows if row["method"].startswith(CLOSEST))
+    for other in others:
         cells, rival = (
             {(row["trojan"], row["photo"]): row for row in having(rows, method=method)}
             for method in ("ClassPattern, cells of 7 px", other)
@@ -228,53 +278,6 @@ def distances(rows: Sequence[Row]) -> Iterator[str]:
     }
     for method, values in sorted(table.items(), key=lambda each: sum(each[1])):
         yield line(shown(method), *(f"{value:.3f}" for value in values))
-
-
-def discovery(rows: Sequence[Row]) -> Iterator[str]:
-    shares = sorted({row["thousandths"] for row in rows}, reverse=True)
-    yield head("network, class, method", *(f"{n / 1000:.1%}" for n in shares), "mean margin")
-    names = {y: name for name, y in TROJANS.items()}
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        also = f", seed {row['seed']}" if row["seed"] else ""
-        if name := names.get(row["class"]):
-            label = f"{row['network']}, {name}, {row['method']}{also}"
-            groups.setdefault(label, []).append(row)
-    others = [row for row in rows if row["class"] not in names]
-    count = len({row["class"] for row in others})
-    groups[f"planted, the strongest of {count} others"] = others
-    for label, group in groups.items():
-        powers = (max(row["power"] for row in having(group, thousandths=n)) for n in shares)
-        margin = max(row["margin"] for row in having(group, thousandths=shares[0]))
-        yield line(label, *map(percent, powers), f"{margin:+.1f}")
-
-
-def likeness(rows: Sequence[Row]) -> Iterator[str]:
-    """How often the drawing that was planted is the most similar of eight."""
-    yield head("method, area", *TROJANS, "first of eight")
-    planted = [row for row in rows if "looks_like" in row and row["network"] == "planted"]
-    for method, share in in_order((row["method"], row["thousandths"]) for row in planted):
-        ranks = [
-            1 + row["looks_like"].index(name)
-            for name, y in TROJANS.items()
-            for row in having(planted, **{"method": method, "thousandths": share, "class": y})
-        ]
-        first = f"{ranks.count(1)} of {len(ranks)}"
-        yield line(f"{method}, {share / 1000:.1%}", *(f"rank {rank}" for rank in ranks), first)
-
-
-def triage(rows: Sequence[Row]) -> Iterator[str]:
-    """Ranks and robust standard deviations of the planted classes."""
-    yield head("network, passes", *TROJANS, "the first other class")
-    for network, passes in in_order((row["network"], row["passes"]) for row in rows):
-        of = having(rows, network=network, passes=passes)
-        gains = {row["class"]: row["margin"] - row["clean_margin"] for row in of}
-        far = by_gain(gains)
-        ranked = [*far]
-        cells = (f"{1 + ranked.index(y)} ({far[y]:+.1f} SD)" for y in TROJANS.values())
-        other = next(y for y in ranked if y not in TROJANS.values())
-        place = f"{1 + ranked.index(other)} ({far[other]:+.1f} SD)"
-        yield line(f"{network}, {passes}", *cells, place)
 
 
 def classes(rows: Sequence[Row]) -> Iterator[str]:

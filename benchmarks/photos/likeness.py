@@ -1,0 +1,50 @@
+"""Which drawing does a pattern look like? Two other clean networks say."""
+
+from functools import lru_cache
+
+import torch
+from problems import LITE_SIZES, MEAN, STD, lite
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from captum_classpattern import Pattern
+from photos.drawings import SIXTEEN, on_grey
+from photos.planting import NUMBERS
+
+
+def picture_of(pattern: Pattern) -> Tensor:
+    """A pattern on grey, (3, h, w)."""
+    return pattern.mask * pattern.canvas + (1 - pattern.mask) * 0.5
+
+
+def likeness(picture: Tensor, network: str = "lite1") -> list[str]:
+    """The sixteen drawings, the one that looks most like a picture (3, s, s) first: by the cosine
+    of a network's features."""
+    drawn = drawn_features(picture.shape[-1], network)
+    cosines = torch.cosine_similarity(features_of(picture[None], network), drawn)
+    return [SIXTEEN[i] for i in cosines.argsort(descending=True)]
+
+
+def ranks_of(picture: Tensor, drawing: str) -> dict[str, int]:
+    """The rank of a drawing among the sixteen, from 1, by each network."""
+    return {name: 1 + likeness(picture, name).index(drawing) for name in NUMBERS}
+
+
+@lru_cache
+def drawn_features(side: int, network: str) -> Tensor:
+    """What a network sees in the drawings, at this side."""
+    return features_of(torch.stack([on_grey(name, side) for name in SIXTEEN]), network)
+
+
+def features_of(pictures: Tensor, network: str) -> Tensor:
+    """What a network sees in pictures (n, 3, h, w): the mean of its last map."""
+    size = LITE_SIZES[NUMBERS[network]]
+    images = interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        found = published(network).extract_features((images - MEAN) / STD)
+    return found.mean((2, 3))
+
+
+@lru_cache
+def published(network: str) -> nn.Module:
+    return lite(NUMBERS[network])
