@@ -24,6 +24,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.pool import (
@@ -75,15 +76,14 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
     together = classes_at_once(device, shape)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for first in range(0, task.n_classes, together):
-        group = list(range(first, min(first + together, task.n_classes)))
+    for group in in_batches(range(task.n_classes), together):
         found = folder and folder.find([(size, y) for y in group for size in SIZES])
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)
         else:
             by_area = explainer.search(
                 torch.full((len(group), *shape), GREY, device=device),
-                group,
+                [*group],
                 area=[*areas.values()],
                 solver=SOLVER,
                 feature_mask=None if grid is None else grid_cells(shape[1], shape[2], *grid),
@@ -202,11 +202,8 @@ class Warping:
         # a share of the bound, in units of half the image
         field = F.interpolate(values, (height, width), mode="bicubic", align_corners=True)
         shifts = field.permute(0, 2, 3, 1) * (2 * SHIFT / SIDE)
-        rows, columns = (
-            torch.linspace(-1, 1, side, device=values.device).to(values.dtype)
-            for side in (height, width)
-        )
-        identity = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
+        sides = (torch.linspace(-1, 1, n, device=values.device) for n in (width, height))
+        identity = torch.stack(torch.meshgrid(*sides, indexing="xy"), 2).to(values.dtype)
         grid = (identity + shifts).repeat_interleave(images.shape[1], 0)
         moved = F.grid_sample(
             images.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=True
@@ -246,7 +243,7 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
         scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
         powers, gains = list[float](), list[float]()
         judged = [
-            Judged(partial(changed, change, value), y, validation.without_class(y))
+            Judged(partial(changed, CHANGES[name], value), y, validation.without_class(y))
             for y, value in changes.items()
         ]
         for (_, y, others, _), (hits, margin, _) in zip(
@@ -260,9 +257,9 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
     return powers, gains, changes
 
 
-def changed(change: Change, value: Tensor, images: Tensor) -> Tensor:
+def changed(kind: type[Change], value: Tensor, images: Tensor) -> Tensor:
     """Images (N, C, H, W), changed by one value."""
-    return change.apply(value.to(images)[None], images[None])[0]
+    return kind(tuple(images.shape[1:])).apply(value.to(images)[None], images[None])[0]
 
 
 def search_change(
@@ -276,8 +273,7 @@ def search_change(
     at_once = task.settings.internal_batch_size or together * BATCH
     if place[0].type != "cpu":
         at_once = min(at_once, images_at_once_in_search(like))
-    for first in range(0, task.n_classes, together):
-        group = range(first, min(first + together, task.n_classes))
+    for group in in_batches(range(task.n_classes), together):
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
         chance = [np.random.default_rng([seed, y]) for y in group]
         wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)
