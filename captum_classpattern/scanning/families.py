@@ -3,7 +3,7 @@ perturbation of all pixels, and one smooth warp."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern.attribution import ClassPattern
+from captum_classpattern.attribution import ClassPattern, search_pools
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
@@ -70,10 +70,12 @@ class ScanTask:
 
 def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     """Patterns of all sizes and classes, by both."""
-    shape, settings, folder = task.sample.shape, task.settings, task.folder
-    grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
+    shape, folder, explainer = task.sample.shape, task.folder, ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
+    grid = grid_of(shape)
+    cells = None if grid is None else grid_cells(shape[1], shape[2], *grid)
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
+    settings = replace(task.settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
     together = classes_at_once(device, shape)
     patterns: dict[tuple[int, int], Pattern] = {}
     for group in in_batches(range(task.n_classes), together):
@@ -81,16 +83,8 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)
         else:
-            by_area = explainer.search(
-                torch.full((len(group), *shape), GREY, device=device),
-                [*group],
-                area=[*areas.values()],
-                solver=SOLVER,
-                feature_mask=None if grid is None else grid_cells(shape[1], shape[2], *grid),
-                seed=settings.seed,
-                precision=settings.precision,
-                internal_batch_size=settings.internal_batch_size,
-            )
+            grey = torch.full((len(group), *shape), GREY, device=device)
+            by_area = search_pools(explainer, grey, [*group], settings)
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if folder:
                 folder.add(found)

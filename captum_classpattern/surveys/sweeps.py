@@ -42,7 +42,7 @@ IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
 RETRIES = 3  # of a survey whose worker or node dies
 MOST_MODELS = 50  # in the table of a notebook
 sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
-OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)  # words suffice
+OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)
 
 
 @dataclass(frozen=True, repr=False)
@@ -336,7 +336,9 @@ class Work:
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
                 search_classes(model, *images, self.settings, self.classes, names, folder)
         except Exception as error:
-            reason = reason_of(error)
+            text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
+            words_suffice = isinstance(error, OUR_ERRORS) and text
+            reason = text if words_suffice else f"{type(error).__name__}: {text}"
         finally:
             torch.set_num_threads(threads)
         return reason, [(str(each.message), each.category) for each in caught]
@@ -349,12 +351,6 @@ class Work:
             if summary["complete"] and {*self.classes} <= {*summary["classes"]}:
                 return all((folder / f"findings/{y}.json").exists() for y in self.classes)
         return False
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a model failed, in words."""
-    text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
-    return text if isinstance(error, OUR_ERRORS) and text else f"{type(error).__name__}: {text}"
 
 
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
