@@ -253,7 +253,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ...  for area, of_area in found.items()}
             {0.2: [13, 13], 0.1: [6, 6]}
         """
-        started = time.perf_counter()
         several = isinstance(area, Sequence) and not isinstance(area, str)
         areas: Any = area if several else [area]
         settings = SearchSettings(
@@ -280,7 +279,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         given: Any = canvases
         check_pixels(given, "canvases")
         targets = parse_targets(target, len(given), self.forward_func)
-        patterns = search_pools(self, given, targets, settings, additional_forward_args, started)
+        patterns = search_pools(self, given, targets, settings, additional_forward_args)
         return patterns if several else patterns[settings.area]
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
@@ -324,7 +323,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :meth:`search`. It takes one area, and no moving patch.
         """
-        started = time.perf_counter()
         settings = SearchSettings(
             solver=solver,
             areas=[area],
@@ -348,7 +346,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         canvases = images.detach().clamp(0, 1)
         with preserve_state(self.forward_func, settings.seed):
             pool = self._search_pool(
-                canvases, targets, settings, additional_forward_args, started, masks_only=True
+                canvases, targets, settings, additional_forward_args, masks_only=True
             )
             self.precision = pool.precision
             result = pool.masks.to(images.dtype).expand_as(images).contiguous()
@@ -368,13 +366,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         targets: list[int],
         settings: SearchSettings,
         additional_forward_args: Any,
-        started: float,
         *,
         groups: Sequence[Hashable] | None = None,
         masks_only: bool = False,
     ) -> PoolSearch:
         """Searches the canvases at the largest area."""
-        arguments = additional_forward_args  # None, one, or a tuple of them
+        started, arguments = time.perf_counter(), additional_forward_args  # None, one, or a tuple
         if not isinstance(arguments, tuple):
             arguments = () if arguments is None else (arguments,)
         features = number_features(settings.feature_mask, canvases, settings.areas)
@@ -423,17 +420,14 @@ def search_pools(
     targets: list[int],
     settings: SearchSettings,
     arguments: Any = None,
-    started: float | None = None,
     *,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[float, list[Pattern]]:
     """What :meth:`ClassPattern.search` returns for settings that are checked, by area. With
     ``groups``, canvases of a group compete and share a budget, instead of those of a class."""
-    started = time.perf_counter() if started is None else started
+    started = time.perf_counter()
     with preserve_state(explainer.forward_func, settings.seed):
-        pool = explainer._search_pool(
-            canvases, targets, settings, arguments, started, groups=groups
-        )
+        pool = explainer._search_pool(canvases, targets, settings, arguments, groups=groups)
         pools = {settings.area: pool}
         for smaller in sorted(settings.areas, reverse=True)[1:]:
             pools[smaller] = pool = pool.at_smaller(smaller)

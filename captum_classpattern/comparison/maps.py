@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
-from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import STAMPED_KIND
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -228,31 +227,14 @@ class BoundMethod:
     model: Classifier
     half_passes: list[int]
     where: tuple[torch.device, torch.dtype]
-
-    @property
-    def searches(self) -> bool:
-        """Whether it takes an area, so that another area needs another map."""
-        return "area" in self._parameters
-
-    @property
-    def takes_seed(self) -> bool:
-        """Whether it takes a seed."""
-        return "seed" in self._parameters
-
-    @property
-    def control(self) -> bool:
-        """Whether it is a control."""
-        return isinstance(self.attribution, Control)
+    searches: bool  # whether it takes an area, so that another area needs another map
+    takes_seed: bool
 
     @property
     def cuts(self) -> bool:
         """Whether pixels are cut from the canvas. A method that chooses their colours has, after
         ``attribute``, the ``patterns`` that it found."""
         return not hasattr(self.attribution, "patterns")
-
-    @property
-    def _parameters(self) -> Mapping[str, Any]:
-        return inspect.signature(self.attribution.attribute).parameters
 
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int
@@ -280,9 +262,8 @@ class BoundMethod:
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
-        given = {"area": area, "seed": seed}
-        taken = {name: value for name, value in given.items() if name in self._parameters}
-        return {**taken, **self.keywords}
+        own = {"area": area} if self.searches else {}
+        return own | ({"seed": seed} if self.takes_seed else {}) | {**self.keywords}
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
@@ -309,7 +290,10 @@ def bind(method: Method, model: Classifier, like: Tensor) -> BoundMethod:
             "a method is a function from a model to an Attribution, but it returned "
             f"{type(attribution).__name__}"
         )
-    return BoundMethod(attribution, moved, private, half_passes, (device, dtype))
+    takes = inspect.signature(attribution.attribute).parameters
+    return BoundMethod(
+        attribution, moved, private, half_passes, (device, dtype), "area" in takes, "seed" in takes
+    )
 
 
 def _counted_copy(model: Classifier) -> tuple[Classifier, list[int]]:

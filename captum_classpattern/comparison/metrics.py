@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, Task, top_pixels
 from captum_classpattern.comparison.records import (
     FIRST_COLUMNS,
@@ -224,7 +225,7 @@ def _record(name: str, method: BoundMethod, result: CanvasResult) -> Record:
         canvas=result.canvas,
         kind=task.kinds[result.canvas],
         target=result.target,
-        control=method.control,
+        control=isinstance(method.attribution, Control),
         map=result.map,
         masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
         powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},

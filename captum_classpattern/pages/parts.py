@@ -226,11 +226,6 @@ def settings(values: Mapping[str, Any]) -> Markup:
     return folded("Images and settings", macro("settings", known)) if known else Markup("")
 
 
-def side_by_side(*captioned: Markup) -> Markup:
-    """Pictures next to each other."""
-    return Markup("<div>{}</div>").format(Markup("\n").join(captioned))
-
-
 def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXELS) -> Markup:
     """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour.
     Small ones are enlarged. The longer side is at most ``most`` pixels."""

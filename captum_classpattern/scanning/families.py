@@ -3,7 +3,7 @@ perturbation of all pixels, and one smooth warp."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern.attribution import ClassPattern
+from captum_classpattern.attribution import ClassPattern, search_pools
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
@@ -24,6 +24,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.pool import (
@@ -69,28 +70,21 @@ class ScanTask:
 
 def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     """Patterns of all sizes and classes, by both."""
-    shape, settings, folder = task.sample.shape, task.settings, task.folder
-    grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
+    shape, folder, explainer = task.sample.shape, task.folder, ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
+    grid = grid_of(shape)
+    cells = None if grid is None else grid_cells(shape[1], shape[2], *grid)
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
+    settings = replace(task.settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
     together = classes_at_once(device, shape)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for first in range(0, task.n_classes, together):
-        group = list(range(first, min(first + together, task.n_classes)))
+    for group in in_batches(range(task.n_classes), together):
         found = folder and folder.find([(size, y) for y in group for size in SIZES])
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)
         else:
-            by_area = explainer.search(
-                torch.full((len(group), *shape), GREY, device=device),
-                group,
-                area=[*areas.values()],
-                solver=SOLVER,
-                feature_mask=None if grid is None else grid_cells(shape[1], shape[2], *grid),
-                seed=settings.seed,
-                precision=settings.precision,
-                internal_batch_size=settings.internal_batch_size,
-            )
+            grey = torch.full((len(group), *shape), GREY, device=device)
+            by_area = search_pools(explainer, grey, [*group], settings)
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if folder:
                 folder.add(found)
@@ -202,11 +196,8 @@ class Warping:
         # a share of the bound, in units of half the image
         field = F.interpolate(values, (height, width), mode="bicubic", align_corners=True)
         shifts = field.permute(0, 2, 3, 1) * (2 * SHIFT / SIDE)
-        rows, columns = (
-            torch.linspace(-1, 1, side, device=values.device).to(values.dtype)
-            for side in (height, width)
-        )
-        identity = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
+        sides = (torch.linspace(-1, 1, n, device=values.device) for n in (width, height))
+        identity = torch.stack(torch.meshgrid(*sides, indexing="xy"), 2).to(values.dtype)
         grid = (identity + shifts).repeat_interleave(images.shape[1], 0)
         moved = F.grid_sample(
             images.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=True
@@ -246,7 +237,7 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
         scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
         powers, gains = list[float](), list[float]()
         judged = [
-            Judged(partial(changed, change, value), y, validation.without_class(y))
+            Judged(partial(changed, CHANGES[name], value), y, validation.without_class(y))
             for y, value in changes.items()
         ]
         for (_, y, others, _), (hits, margin, _) in zip(
@@ -260,9 +251,9 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
     return powers, gains, changes
 
 
-def changed(change: Change, value: Tensor, images: Tensor) -> Tensor:
+def changed(kind: type[Change], value: Tensor, images: Tensor) -> Tensor:
     """Images (N, C, H, W), changed by one value."""
-    return change.apply(value.to(images)[None], images[None])[0]
+    return kind(tuple(images.shape[1:])).apply(value.to(images)[None], images[None])[0]
 
 
 def search_change(
@@ -276,8 +267,7 @@ def search_change(
     at_once = task.settings.internal_batch_size or together * BATCH
     if place[0].type != "cpu":
         at_once = min(at_once, images_at_once_in_search(like))
-    for first in range(0, task.n_classes, together):
-        group = range(first, min(first + together, task.n_classes))
+    for group in in_batches(range(task.n_classes), together):
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
         chance = [np.random.default_rng([seed, y]) for y in group]
         wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)

@@ -4,6 +4,7 @@ predict each class; and a closer look at one class, on images that the search ha
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -120,13 +121,7 @@ class Profile:
         """What changes images (N, C, H, W) as a family has found for a class."""
         if family == PATCHES:
             return self.pattern_of(target).stamp
-        value = self.changes[family][target]
-
-        def apply(images: Tensor) -> Tensor:
-            change = CHANGES[family](tuple(images.shape[1:]))
-            return change.apply(value.to(images)[None], images[None])[0]
-
-        return apply
+        return partial(families.changed, CHANGES[family], self.changes[family][target])
 
     def scores(self) -> dict[str, ClassScores]:
         """Of each family the scores of the classes, (K,): of patches the mean logit of the powers

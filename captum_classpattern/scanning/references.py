@@ -199,7 +199,7 @@ class ReferenceSet:
 
     @classmethod
     def _read(cls, data: Mapping[str, Any]) -> "ReferenceSet":
-        """The set of a file of this version."""
+        """The set of a file of this version; an error unless all numbers are there and possible."""
         channels, height, width = data["shape"]
         models = {model["name"]: model for model in data["models"]}
         if len(models) != len(data["models"]):
@@ -209,8 +209,18 @@ class ReferenceSet:
             profiles={name: Profile.from_dict(model) for name, model in models.items()},
             recipes={name: model.get("recipe", {}) for name, model in models.items()},
         )
-        for name, profile in references.profiles.items():
-            _check_profile(profile, references, name)
+        for name, each in references.profiles.items():
+            held = [set(values) for values in (each.powers, each.others, each.gains)]
+            shares, gains = [*each.powers.values(), *each.others.values()], each.gains.values()
+            accuracy = [] if each.accuracy is None else [each.accuracy]
+            if not (
+                held == [set(SIZES), set(CHANGES), set(CHANGES)]
+                and {len(each.n_validation), *map(len, (*shares, *gains))} == {references.n_classes}
+                and all(0 <= share <= 1 for values in (*shares, accuracy) for share in values)
+                and all(math.isfinite(gain) for values in gains for gain in values)
+                and all(isinstance(count, int) and count > 0 for count in each.n_validation)
+            ):
+                raise ValueError(f"{name} lacks numbers, or has impossible ones")
         return references
 
     def save(self, path: str | Path) -> None:
@@ -392,18 +402,3 @@ def names_of(
     """The names of all classes, see :meth:`LabelledImages.names_for`; None if one is missing."""
     known = images.names_for(model, class_names)
     return None if known is None or len(known.names) < n_classes else [*known.names[:n_classes]]
-
-
-def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
-    """Raises an error unless all numbers of a model are there and possible."""
-    held = [set(values) for values in (profile.powers, profile.others, profile.gains)]
-    shares, gains = [*profile.powers.values(), *profile.others.values()], profile.gains.values()
-    accuracy = [] if profile.accuracy is None else [profile.accuracy]
-    if not (
-        held == [set(SIZES), set(CHANGES), set(CHANGES)]
-        and {len(profile.n_validation), *map(len, (*shares, *gains))} == {references.n_classes}
-        and all(0 <= share <= 1 for values in (*shares, accuracy) for share in values)
-        and all(math.isfinite(gain) for values in gains for gain in values)
-        and all(isinstance(count, int) and count > 0 for count in profile.n_validation)
-    ):
-        raise ValueError(f"{name} lacks numbers, or has impossible ones")

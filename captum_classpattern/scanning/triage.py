@@ -18,6 +18,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import name_stage, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
@@ -268,11 +269,10 @@ def search_all(
 ) -> list[Pattern]:
     """The moving patch of each class. Finished groups are kept, by the number of the search."""
     patches: list[Pattern] = []
-    for start in range(0, len(classes), together):
-        group = [*classes[start : start + together]]
+    for group in in_batches(classes, together):
         found = store and store.find([(number, y) for y in group])
         if not found:
-            searched = search_patches(explainer, group, settings)
+            searched = search_patches(explainer, [*group], settings)
             found = {(number, patch.target): patch for patch in searched}
             if store:
                 store.add(found)

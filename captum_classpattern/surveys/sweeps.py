@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Unpack
@@ -39,16 +40,9 @@ from captum_classpattern.surveys.survey import (
 SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
 RETRIES = 3  # of a survey whose worker or node dies
-MOST_MODELS, LONGEST = 50, 24  # models in the table of a notebook; characters of a label
-OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)  # words suffice
-
-
-@dataclass
-class SweepFolder(Folder):
-    """The folder of a sweep, in which each model has a folder of its own."""
-
-    kind: str = "sweep"
-    format: str | None = "captum_classpattern sweep"
+MOST_MODELS = 50  # in the table of a notebook
+sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
+OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,14 +160,15 @@ class Sweep(Result):
         return write_site(self, Path(path))
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.formats import shortened
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
         best_of_models = [self.survey(name).best_canvases() for name in self.models]
         names = {y: label_of(y) for y in self.classes}
         for best in best_of_models:
-            names |= {each.target: _short(each.class_name) for each in best if each.class_name}
+            names |= {each.target: shortened(each.class_name) for each in best if each.class_name}
         labels = distinct_names(names)
-        models = distinct_names({i: _short(name) for i, name in enumerate(self.models)})
+        models = distinct_names({i: shortened(name) for i, name in enumerate(self.models)})
         values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         for model, best in zip(models.values(), best_of_models):
             if best:
@@ -189,7 +184,7 @@ def _read_models(folder: Path) -> Sweep:
     """The sweep in a folder, without its surveys."""
     if not (folder / SWEEP).exists():
         raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
-    data = SweepFolder(folder).read(SWEEP)
+    data = sweep_folder(folder).read(SWEEP)
     try:
         rows = {row["name"]: row for row in data["models"]}
         check_folders([name for name in rows if folder_of(name)])
@@ -198,11 +193,6 @@ def _read_models(folder: Path) -> Sweep:
         raise ValueError(
             f"{folder / SWEEP} must hold settings, classes and models with names"
         ) from error
-
-
-def _short(name: str) -> str:
-    """A name as a label of a figure."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def sweep(
@@ -346,7 +336,9 @@ class Work:
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
                 search_classes(model, *images, self.settings, self.classes, names, folder)
         except Exception as error:
-            reason = reason_of(error)
+            text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
+            words_suffice = isinstance(error, OUR_ERRORS) and text
+            reason = text if words_suffice else f"{type(error).__name__}: {text}"
         finally:
             torch.set_num_threads(threads)
         return reason, [(str(each.message), each.category) for each in caught]
@@ -361,17 +353,11 @@ class Work:
         return False
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a model failed, in words."""
-    text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
-    return text if isinstance(error, OUR_ERRORS) and text else f"{type(error).__name__}: {text}"
-
-
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
     folder, settings = work.folder, manifest_of(work.settings, work.search, work.held_out)
     settings["threads"] = work.threads
-    if SweepFolder(folder, settings).read(SWEEP):
+    if sweep_folder(folder, settings).read(SWEEP):
         before = _read_models(folder)
     elif (folder / RESULTS).exists():
         raise ValueError(f"{folder} holds a survey of one model: choose another folder")
@@ -397,7 +383,7 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
 
 def _write(sweep: Sweep) -> None:
     data = {"classes": sweep.classes, "failures": sweep.failures, "models": [*sweep.rows.values()]}
-    SweepFolder(sweep.folder, sweep.settings).write(SWEEP, data)
+    sweep_folder(sweep.folder, sweep.settings).write(SWEEP, data)
 
 
 def _run_on_ray(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches, search_pools
@@ -92,9 +93,12 @@ class SurveyTask:
                 continue
             done += len(group)
             for target in group:
+                canvas: Tensor | None = None
+                if {*kinds} != {PATCH}:
+                    other = _next_class(search, target)
+                    [canvas] = select_canvases(self.model, search, target=other, n=1)
                 yield [
-                    self._finding(target, kind, patterns[target, kind], controls)
-                    for kind, controls in self._other_controls(target, patterns).items()
+                    self._finding(target, each, patterns[target, each], canvas) for each in kinds
                 ]
 
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
@@ -153,33 +157,17 @@ class SurveyTask:
             return _next_class(self.search, target)
         return self.classes[(self.classes.index(target) + 1) % len(self.classes)]
 
-    def _other_controls(
-        self, target: int, patterns: Mapping[tuple[int, str], Mapping[float, Pattern]]
-    ) -> dict[str, dict[float, Pattern]]:
-        """By kind of canvas and area what another class shows: the same mask over the positive
-        canvas of the next class, or the patch of the next class."""
-        search, controls = self.search, dict[str, dict[float, Pattern]]()
-        if {*self.settings.canvases} != {PATCH}:
-            other = _next_class(search, target)
-            [next_canvas] = select_canvases(self.model, search, target=other, n=1)
-        for kind in self.settings.canvases:
-            found = patterns[target, kind].items()
-            if kind == PATCH:
-                found = self.patches[self._neighbour(target)].items()
-                controls[kind] = {area: replace(each, target=target) for area, each in found}
-            else:
-                controls[kind] = {a: replace(each.topk(a), canvas=next_canvas) for a, each in found}
-        return controls
-
     def _finding(
-        self,
-        target: int,
-        kind: str,
-        patterns: Mapping[float, Pattern],
-        others: Mapping[float, Pattern],
+        self, target: int, kind: str, patterns: Mapping[float, Pattern], next_canvas: Tensor | None
     ) -> Finding:
-        """The patterns of a class on a kind of canvas, with their scores and examples. Others show
-        what another class does."""
+        """The patterns of a class on a kind of canvas, with their scores and examples. A control
+        shows what another class does: the same mask over the positive canvas of the next class, or
+        the patch of the next class."""
+        if next_canvas is None or kind == PATCH:
+            found = self.patches[self._neighbour(target)].items()
+            others = {area: replace(each, target=target) for area, each in found}
+        else:
+            others = {a: replace(p.topk(a), canvas=next_canvas) for a, p in patterns.items()}
         scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
         name = name_of(self, target)
         if name is not None:

@@ -1,8 +1,14 @@
-"""How numbers are written."""
+"""How numbers and names are written."""
 
 import math
 
 DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
+LONGEST = 24  # characters of a name in a figure
+
+
+def shortened(name: str) -> str:
+    """A name as a label of a figure."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def percent(share: float, digits: int = 1) -> str:

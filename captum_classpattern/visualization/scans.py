@@ -11,10 +11,11 @@ from torch import Tensor
 
 from captum_classpattern.visualization.curves import Line, Panel, draw_panel
 from captum_classpattern.visualization.drawing import Drawing
+from captum_classpattern.visualization.formats import shortened
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT
 
-NAMED, LONGEST_NAME, NOTE_WIDTH = 3, 24, 110  # classes of each family; letters; of a line
+NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters of a line
 WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the dots relative to it
 DOTS = (  # clean models, each by its first class; classes of this model; its first class
     {"color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""},
@@ -76,15 +77,11 @@ def draw_families(
 
 def _panel_of(row: FamilyRow, low: float, high: float, bound: float | None) -> Panel:
     """The excess of the classes and of the clean models, between these ends."""
-    names = [
-        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
-        for name in row.classes[:NAMED]
-    ]
     axes = {
         "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
         "ylim": (-1, 1),
         "yticks": [],
-        "xlabel": f"first: {', '.join(names)}",
+        "xlabel": f"first: {', '.join(map(shortened, row.classes[:NAMED]))}",
     }
     values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS)
     lines = [Line([(each, 0) for each in excess], look) for excess, look in values]

@@ -14,7 +14,7 @@ import torch
 from refusals import refusal
 from scanned import CLASSES, Net, images_of
 
-from captum_classpattern import ClassPattern, Pattern
+from captum_classpattern import Pattern
 from captum_classpattern.optimization import search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import families
@@ -173,13 +173,13 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def searched(monkeypatch):
     """The classes of each search."""
-    find, searched = ClassPattern.search, []
+    find, searched = families.search_pools, []
 
-    def search(self, canvases, targets, **options):
+    def search(explainer, canvases, targets, settings):
         searched.append([*targets])
-        return find(self, canvases, targets, **options)
+        return find(explainer, canvases, targets, settings)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(families, "search_pools", search)
     return searched
 
 

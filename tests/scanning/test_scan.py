@@ -9,7 +9,7 @@ import torch
 from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
 
-from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, families, scan
@@ -407,5 +407,5 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals(case, snapshot, monkeypatch):
-    monkeypatch.setattr(ClassPattern, "search", None)
+    monkeypatch.setattr(families, "search_pools", None)
     assert refusal(REFUSALS[case]) == snapshot
