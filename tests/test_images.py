@@ -540,6 +540,15 @@ def test_halves_are_seeded_and_keep_order_and_names():
     assert whole.description == "pets"
 
 
+def test_names_as_labels_are_those_of_the_model():
+    pets = numbered(range(4), [0, 0, 1, 1], ("cat", "dog"), "pets")
+    model = cp.PixelClassifier(nn.Flatten().eval(), class_names=["dog", "cat"])
+    given = ["cat", "cat", "dog", "dog"]
+    for labels in (None, given):
+        assert LabelledImages.of(pets, labels, model).known_labels.tolist() == [1, 1, 0, 0]
+    assert LabelledImages.of(pets, given).known_labels.tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_copies_are_dropped_by_hand(seed):
     """The only two images of class 0 are copies: one in each half, one is dropped."""

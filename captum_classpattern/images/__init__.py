@@ -137,9 +137,9 @@ class LabelledImages(Dataset[Any]):
         that come with them are matched by the names of their classes, if they have any."""
         if isinstance(images, tuple) and len(images) == 2 and labels is None:
             images, labels = images
+        labels = numbers_of(labels, ClassNames.of(model, None, class_names))
         if not isinstance(images, LabelledImages):
-            names = ClassNames.of(model, None, class_names)
-            return cls(images, numbers_of(labels, names), argument=argument)
+            return cls(images, labels, argument=argument)
         given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
         source = images.source
         if not images.in_memory:  # errors about items name these images

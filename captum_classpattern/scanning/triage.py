@@ -14,13 +14,14 @@ from captum_classpattern.attribution import ClassPattern, search_patches
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
+    logits_of,
     outputs_for,
     preserve_state,
 )
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.search import name_stage, passes_bar
+from captum_classpattern.optimization.search import name_stage, note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
@@ -271,7 +272,9 @@ def search_all(
     patches: list[Pattern] = []
     for group in in_batches(classes, together):
         found = store and store.find([(number, y) for y in group])
-        if not found:
+        if found:
+            note_half_passes(2 * sum(patch.info["passes"] for patch in found.values()))
+        else:
             searched = search_patches(explainer, [*group], settings)
             found = {(number, patch.target): patch for patch in searched}
             if store:
@@ -284,7 +287,9 @@ def clean_margins(
     model: Classifier, judges: LabelledImages, n_classes: int, seed: int
 ) -> list[float]:
     """The mean margin of each class on images of other classes, without a pattern."""
+    first = judges.take([0])
     with preserve_state(model, seed):
-        parts = [outputs_for(model, part) for part in judges.in_order()]
+        classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
+        parts = [outputs_for(classifier, part) for part in judges.in_order()]
     logits, labels = torch.cat(parts).float().cpu(), judges.known_labels
     return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]

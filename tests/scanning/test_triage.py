@@ -194,6 +194,13 @@ class Biased(Net):
 
 
 @pytest.mark.script
+def test_margins_of_probabilities_are_those_of_their_logits(images):
+    net, judges = Net().eval(), LabelledImages(*images)
+    with pytest.warns(UserWarning, match="look like probabilities"):
+        of_probabilities = triage.clean_margins(nn.Sequential(net, nn.Softmax(1)), judges, 100, 0)
+    assert of_probabilities == pytest.approx(triage.clean_margins(net, judges, 100, 0), abs=1e-3)
+
+
 def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     usual = scan(Biased().eval(), *images)
     assert usual.deviations[7] < triage.FAR
