@@ -542,7 +542,8 @@ def test_halves_are_seeded_and_keep_order_and_names():
 
 def test_names_as_labels_are_those_of_the_model():
     pets = numbered(range(4), [0, 0, 1, 1], ("cat", "dog"), "pets")
-    model = cp.PixelClassifier(nn.Flatten().eval(), class_names=["dog", "cat"])
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    model = cp.PixelClassifier(net, class_names=["dog", "cat"])
     given = ["cat", "cat", "dog", "dog"]
     for labels in (None, given):
         assert LabelledImages.of(pets, labels, model).known_labels.tolist() == [1, 1, 0, 0]
