@@ -1,5 +1,6 @@
 """Files that are either complete or not there."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -22,6 +23,12 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def hash_of_file(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -25,7 +25,7 @@ ALLOWED = {
     "triggers": "_validation pattern",
     "demo": "classifier images pattern triggers",
     "datasets": "_validation classifier images",
-    "adapters": "_validation classifier datasets pattern",
+    "adapters": "_files _validation classifier datasets pattern",
     "scores": "_validation classifier images pattern results",
     "optimization": "_validation classifier images pattern scores",
     "attribution": "_validation classifier images optimization pattern",

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_classpattern._files import hash_of_file
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters.architectures import torchvision_names
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
@@ -157,11 +158,12 @@ def _load_file(
     if chosen is None:
         chosen = next(format for format in FORMATS if format.matches(file, options))
     loaded = chosen.load(file, options)
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return loaded, {
-        "format": chosen.name, "source": str(path), "sha256": digest, "opened": file.opened_by,
-    }  # fmt: skip
+        "format": chosen.name,
+        "source": str(path),
+        "sha256": hash_of_file(path),
+        "opened": file.opened_by,
+    }
 
 
 def _possible_size(value: Any) -> tuple[int, int, int] | None:

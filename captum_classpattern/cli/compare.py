@@ -138,7 +138,7 @@ def compare_on_canvases(
 def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
     """Writes comparison.json, the report, and the patterns that were searched, of the first kind of
     canvas."""
-    from captum_classpattern.classifier.class_names import file_safe, label_of
+    from captum_classpattern.classifier.class_names import as_file_name, file_safe, label_of
     from captum_classpattern.comparison.records import search_names
 
     out.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
         folder = out / "patterns" / file_safe(record.model)
         folder.mkdir(parents=True, exist_ok=True)
         number, name = str(record.target), comparison.class_name(record.target)
-        label = number if name == label_of(record.target) else f"{number}_{name}"
+        label = number if name == label_of(record.target) else f"{number}_{as_file_name(name)}"
         for area in record.masks:
             file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
             comparison.pattern_of(record, area).save(folder / file_safe(file))

@@ -49,7 +49,7 @@ def _device(text: str) -> str:
 def _names_in(file: str) -> list[str]:
     """The names of classes in a file: a JSON list, or one per line."""
     try:
-        content = Path(file).read_text(encoding="utf-8").strip()
+        content = Path(file).read_text(encoding="utf-8-sig").strip()
         is_json = content.startswith(("[", "{"))
         return json.loads(content) if is_json else list(map(str.strip, content.splitlines()))
     except (OSError, ValueError) as error:

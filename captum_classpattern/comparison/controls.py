@@ -15,6 +15,7 @@ from captum_classpattern.attribution import ClassPattern, Inputs, log_usage, sin
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
+    logits_of,
     preserve_state,
     uncounted,
 )
@@ -131,7 +132,7 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         targets = parse_targets(target, len(images), self.forward_func)
         k = pixels_kept(area, images.shape[2:])
 
-        def best(baselines: LabelledImages, image: Tensor, label: int) -> Tensor:
+        def best(call: Classifier, baselines: LabelledImages, image: Tensor, label: int) -> Tensor:
             others = baselines.without_class(label)
             if not len(others):
                 raise ValueError(f"all {len(baselines)} baselines are of class {label}")
@@ -147,13 +148,15 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
                     masks.append(random_mask(k, image.shape[1:], generator))
                     yield masks[-1], image
 
-            scores = [*mean_probabilities(self.forward_func, patterns(), stamped, label)]
+            scores = [*mean_probabilities(call, patterns(), stamped, label)]
             return masks[scores.index(max(scores))]
 
         with preserve_state(self.forward_func, 0):
             with uncounted():
                 baselines = ensure_labels(self.forward_func, self._baselines, like=images)
-            best_masks = [best(baselines, *pair) for pair in zip(images, targets)]
+                first = images[:1].to(*device_and_dtype(self.forward_func, images))
+                given = logits_of(self.forward_func, first, targets), baselines
+            best_masks = [best(*given, *pair) for pair in zip(images, targets)]
         return masks_for(torch.stack(best_masks), inputs)
 
 

@@ -112,7 +112,7 @@ def known_methods(
         "internal_batch_size": internal_batch_size,
     }
     SearchSettings(**learning)  # type: ignore[arg-type]  # refuses those out of range
-    passes = Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET
+    passes = Swap().passes(n_steps)[-1] if n_steps else budget or BUDGET
     searches: dict[str, dict[str, Any]] = {
         "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
         "LearnedPattern": learning,

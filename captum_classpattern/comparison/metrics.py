@@ -30,7 +30,8 @@ from captum_classpattern.scores.shape import (
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 
 RESERVED = (  # columns that no metric may be named after
-    *FIRST_COLUMNS, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
+    *FIRST_COLUMNS, "canvas", "canvases", "class", "precision", "failure", "no_pattern", "name",
+    "role",
 )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def render(template: str, **values: Any) -> bytes:
 def write_page(path: Path, text: str, sections: Iterable[Any]) -> Path:
     """Writes the page of a result from its text and its sections; returns its path."""
     title, content = content_of(text, sections)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render("page.html", title=title, content=content))
     return path
 

@@ -64,6 +64,7 @@ def write_report(comparison: Comparison, path: str | Path, *, title: str = TITLE
         fewest_classes=FEWEST_CLASSES,
         settings=comparison.settings,
     )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(path), page)
     return Path(path)
 

@@ -122,7 +122,7 @@ def decide(
             # weaker ones need no caution: they lower the largest excess
             bool(medians[-1] > medians[:-1].max() and medians[-1] >= SHARED * excess[-1].max()),
         )
-    largest = np.max(statistics, axis=0)  # of each model
+    largest = np.max(statistics, axis=0).round(9)  # of each model; equal ones stay equal
     family = max(comparisons, key=lambda name: comparisons[name].largest)
     n, needed = len(largest) - 1, references_needed(alpha)
     p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None

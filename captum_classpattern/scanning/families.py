@@ -2,6 +2,7 @@
 perturbation of all pixels, and one smooth warp."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -129,8 +130,9 @@ class PatternFolder(Folder):
     def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
         """Writes patterns, next to others of the same scan."""
         if not self.read(SEARCH):
-            for path in self.path.glob("[0-9]*.safetensors"):
-                path.unlink()  # of a scan that is not known
+            for path in self.path.glob("*.safetensors"):
+                if re.fullmatch(r"\d+_\d+", path.stem):  # not those of a survey
+                    path.unlink()  # of a scan that is not known
             self.write(SEARCH, {})
         for key, pattern in patterns.items():
             pattern.save(self._file(*key))

@@ -156,8 +156,13 @@ class ReferenceSet:
                 f"{name} has the same weights as {twin}: each reference must be another model"
             )
         count = source.count_outputs(model)
-        self.check(count, source.shape, names_of(model, source, count))
-        self.profiles[name] = measure(model, source, settings)
+        names = names_of(model, source, count)
+        self.check(count, source.shape, names)
+        profile = measure(model, source, settings)
+        if names and self.class_names:
+            own = replace(self, profiles={name: profile}, class_names=[*names])
+            profile = own.in_order(self.class_names).profiles[name]
+        self.profiles[name] = profile
         self.recipes = {**self.recipes, name: trained}
 
     @classmethod
@@ -167,7 +172,7 @@ class ReferenceSet:
         if isinstance(source, ReferenceSet):
             return source
         path = SHIPPED.get(str(source), Path(source))
-        if not path.exists():
+        if not path.is_file():
             raise FileNotFoundError(
                 f"`references`: there is no file {source}; give the name of a set that comes with "
                 f"the package ({', '.join(SHIPPED)}), or make one from clean models with "
@@ -362,11 +367,12 @@ class ReferenceSet:
                 f"The references were measured with other images ({described}). They should be of "
                 "the same task."
             )
-        if self.class_names and sorted(self.class_names) != sorted(names or ()):
+        ours, needed = ({*map(simplified, each or ())} for each in (names, self.class_names))
+        if needed and ours != needed:
             own = "other names" if names else "no names"
             notes.append(
                 f"The classes of the model have {own}. They should be those of the references, in "
-                f"this order: {join_names([*self.class_names])}."
+                f"this order: {join_names([*(self.class_names or ())])}."
             )
         precision = profile.computed.get("precision")
         others = {each.computed.get("precision") for each in self.profiles.values()} - {None}

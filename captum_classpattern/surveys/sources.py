@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from captum_classpattern._files import hash_of_file
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
@@ -51,13 +52,19 @@ class ModelSource:
         return model.to(place) if place and isinstance(model, nn.Module) else model
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for sweep.json. Neither the device nor whether pickle is trusted is among
-        them."""
+        """Plain values, for sweep.json. The hash is that of the file, or of a module's weights.
+        Neither the device nor whether pickle is trusted is among them."""
         row = {"name": self.name, "folder": folder_of(self.name)}
         if self.path is None:
             return {**row, "hash": hash_of_model(self.model)}
+        file = Path(self.path)
         options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
-        return {**row, "path": self.path, **{k: _plain(k, v) for k, v in options.items()}}
+        return {
+            **row,
+            "path": self.path,
+            "hash": hash_of_file(file) if file.is_file() else None,
+            **{k: _plain(k, v) for k, v in options.items()},
+        }
 
 
 def _plain(option: str, value: Any) -> Any:
@@ -124,7 +131,9 @@ def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSou
                 if None in row or None in row.values():
                     raise ValueError("it has other columns than the header")
                 cells = {key.strip(): text.strip() for key, text in row.items()}
-                row = {key: _value(key, text) for key, text in cells.items() if text}
+                row = {k: _value(k, t) for k, t in cells.items() if t and k != "class_names"}
+                if not any(cells.values()):
+                    continue  # an empty row, as spreadsheets write at the end
                 if "trust_pickle" in row:
                     raise ValueError("pickle can't be trusted here: pass `trust_pickle` instead")
                 if "path" not in row:

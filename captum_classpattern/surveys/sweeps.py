@@ -366,7 +366,7 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
         row = source.as_dict()
-        known = rows.setdefault(source.name, row)
+        rows[source.name] = known = {"hash": row["hash"], **rows.get(source.name, row)}
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
                 f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "

@@ -95,7 +95,8 @@ def _recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
             f"not a patch: {100 * share:.0f} % of the pixels are equal in all poisoned test images",
         )
     infos = [entry.get("other_info") for entry in entries]
-    labels = {int(info[0]) for info in infos if isinstance(info, list | tuple) and info}
+    given = [info[0] for info in infos if isinstance(info, list | tuple) and info]
+    labels = {int(label) for label in given if str(label).isdecimal()}
     if len(labels) != 1:
         return None, f"a patch, but for {len(labels)} target classes"
     how = f"the {int(mask.sum())} pixels that are equal in {len(images)} poisoned test images"

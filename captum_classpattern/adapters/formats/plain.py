@@ -1,6 +1,7 @@
 """A state dict, or a training checkpoint around one, or a whole model; from any script."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -36,8 +37,9 @@ class Plain:
 def _class_names(held: Mapping[Any, Any]) -> list[str] | None:
     """The names of the classes, where training checkpoints keep them."""
     indices = held.get("class_to_idx")
-    if isinstance(indices, Mapping) and indices:
-        return [str(name) for name in sorted(indices, key=lambda name: indices[name])]
+    numbered = isinstance(indices, Mapping) and indices or {}
+    if numbered and all(isinstance(number, Integral) for number in numbered.values()):
+        return [str(name) for name in sorted(numbered, key=lambda name: numbered[name])]
     for names in map(held.get, NAME_KEYS):
         if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
             return list(names)
