@@ -239,7 +239,9 @@ def renumber(
     if not problems:
         return torch.tensor([numbers[label] for label in labels.tolist()]), names.names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
-    if not (by_id or images.numbering == "dataset") or len(folders) != count:
+    keeps_order = by_id or images.numbering == "dataset"
+    elsewhere = any(number != meant for number, meant in numbers.items())
+    if not keeps_order or elsewhere or len(folders) != count:
         raise ValueError(
             f"{len(problems)} of {len(present)} classes of {source} can't be matched to the "
             f"model's {count:,} classes ({problems[0]}). Rename the folders, or {REMEDY}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_classpattern._validation import check_labels, parse_labels
+from captum_classpattern._validation import check_labels, check_seed, parse_labels
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -145,9 +145,13 @@ class LabelledImages(Dataset[Any]):
         if not images.in_memory:  # errors about items name these images
             source = replace(source, argument=argument)
         named = replace(images, source=source, argument=argument, labels=given)
-        if labels is not None or model is None or images.class_names is None:
+        if model is None or images.class_names is None:
             return named
-        return named.for_classifier(model, class_names)
+        if labels is None:
+            return named.for_classifier(model, class_names)
+        if (names := ClassNames.of(model, None, class_names)) is None:
+            return named
+        return replace(named, class_names=names.names, numbering="numbers")  # those of its labels
 
     def __len__(self) -> int:
         return len(self.source.places)
@@ -348,7 +352,7 @@ class LabelledImages(Dataset[Any]):
         Each class is split evenly, to within one image. Images of the second half that are also in
         the first are dropped, see :meth:`without`; an error if nothing is left to hold out.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_seed(seed))
         order = torch.randperm(len(self), generator=generator).tolist()
         if self.labels is not None:  # class after class, the classes in a random order
             labels = self.labels.tolist()

@@ -136,7 +136,7 @@ class ImageSource:
         else:
             images, labels = self._collated(places)
             check_pixels(images, self.argument, allow_bytes=True)
-        images, known, shape = as_floats(images), self.memory, tuple(images.shape[1:])
+        images, known, shape = as_floats(images.detach()), self.memory, tuple(images.shape[1:])
         known.shape = known.shape or shape
         if shape != known.shape:
             raise ValueError(f"{self.argument} must be of one shape, got {known.shape} and {shape}")
@@ -177,7 +177,7 @@ def sampled_places(loader: data.DataLoader[Any], argument: str) -> Sequence[int]
     batches: Any = loader.batch_sampler
     sampler: Any = batches.sampler if type(batches) is data.BatchSampler else batches
     if type(sampler) is data.SubsetRandomSampler:
-        return list(sampler.indices)
+        return [int(place) for place in sampler.indices]
     places = range(len(loader.dataset))  # type: ignore[arg-type]
     is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
     if not (is_plain and len(sampler) == len(places)):

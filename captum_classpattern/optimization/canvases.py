@@ -12,7 +12,7 @@ from captum_classpattern.classifier import (
     outputs_for,
     preserve_state,
 )
-from captum_classpattern.classifier.class_names import ClassNames, numbers_of, parse_targets
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
@@ -78,7 +78,8 @@ def select_canvases(
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
     with preserve_state(forward_func, seed):
-        source = LabelledImages.of(images, numbers_of(labels, ClassNames.of(forward_func)))
+        of_model = None if labels is None else forward_func  # blank canvases need no classes
+        source = LabelledImages.of(images, labels, of_model)
         sample = source.take([0])
         device, _ = device_and_dtype(forward_func, sample)
         logits = logits_of(forward_func, sample.to(device), [number])
@@ -89,6 +90,7 @@ def select_canvases(
         if strategy in SOLID_COLOURS:
             return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
         source = LabelledImages.of(source, None, forward_func)
+        source.count_outputs(forward_func)  # or an error about its labels
         candidates = ensure_labels(forward_func, source).of_class(number)
         if len(candidates) < n:
             raise ValueError(

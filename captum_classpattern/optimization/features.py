@@ -199,7 +199,8 @@ class Pixels:
         return strongest(weights, kept)
 
     def swap(self, masks: Tensor, gradients: Tensor, count: int, kept: int) -> Tensor:
-        return swap_pixels(masks, gradients, count)
+        free = masks[0].numel() - kept
+        return swap_pixels(masks, gradients, min(count, kept, free))
 
 
 class Features(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-TINY = torch.finfo().tiny
+TINY = torch.finfo(torch.float32).tiny
 
 
 def norms(gradients: Tensor) -> Tensor:

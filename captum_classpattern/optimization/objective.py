@@ -87,7 +87,7 @@ class Objective:
         squares that move, (n, ..., S, S). Without ``gradient``, there are zeros.
         """
         channels = 2 * self.canvases.shape[1] if colours else 1
-        value = torch.zeros(len(batch.rows), device=masks.device)
+        value = masks.new_zeros(len(batch.rows))
         slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
         start, end = 0, len(batch.places)
         while start < end:

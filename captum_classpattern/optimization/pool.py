@@ -434,7 +434,8 @@ class PoolSearch:
                 other = max(others, key=self.powers.__getitem__)
                 pair = masks[[row, other]]
                 one, two = (strongest(pair, search.n_pixels) > 0) & (pair > 0)
-                info["starts_iou"] = float((one & two).sum() / (one | two).sum())
+                if bool((one | two).any()):
+                    info["starts_iou"] = float((one & two).sum() / (one | two).sum())
             info |= copy.deepcopy(evidence)
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
             if (name := name_of(self.forward_func, target)) is not None:
@@ -542,8 +543,6 @@ def begin_pool(
     search = begin_search(
         forward_func, canvases[chosen], streams, fit, settings, arguments, started=started
     )
-    scored_func = forward_func
-    if getattr(settings.solver, "chosen_by_margin", False):  # by logits
-        first = additional_rows(arguments, slice(1), len(canvases))
-        scored_func = logits_of(forward_func, canvases[:1], [], first)
+    first = additional_rows(arguments, slice(1), len(canvases))
+    scored_func = logits_of(forward_func, canvases[:1], [], first)
     return PoolSearch(pool, canvases[chosen], forward_func, scored_func, search)

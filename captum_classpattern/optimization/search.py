@@ -104,7 +104,8 @@ class Search:
         count, _, height, width = self.objective.canvases.shape
         device = self.objective.canvases.device
         self.units: Pixels | Features = self.features or Pixels((height, width))
-        self.masks = torch.full((count, 1, *self.units.shape), 0.5, device=device)
+        shape = count, 1, *self.units.shape
+        self.masks = torch.full(shape, 0.5, dtype=torch.float32, device=device)
         self.rows = list(range(count))
         self.losses: list[Tensor] = []
         self.trend: Tensor | None = None
@@ -206,7 +207,7 @@ class Search:
 
     def record(self, batch: Batch, losses: Tensor) -> None:
         """Keeps the losses of a step; the search stops with an error where they are not finite."""
-        step = torch.full((len(self.masks),), torch.nan, device=self.masks.device)
+        step = torch.full_like(self.masks[:, 0, 0, 0], torch.nan)
         step[batch.index] = losses
         self.losses.append(step)
         self._unchecked.append((self._steps_done, losses.isfinite().all()))

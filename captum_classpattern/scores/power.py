@@ -16,6 +16,7 @@ from captum_classpattern.classifier import (
     check_classifier,
     device_and_dtype,
     images_at_once,
+    logits_of,
     outputs_for,
     preserve_state,
 )
@@ -274,7 +275,9 @@ class Scorer:
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        self.forward_func = forward_func
+        first = images.take([0])
+        place = device_and_dtype(forward_func, first if like is None else like)
+        self.forward_func = logits_of(forward_func, first.to(*place), [])  # margins are of logits
         self.predicted = predictions(forward_func, images, like=like)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)

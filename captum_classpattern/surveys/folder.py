@@ -141,7 +141,7 @@ class SurveyFolder(Folder):
         return bool(new)
 
     def _read_class(self, path: Path) -> None:
-        """Takes over the class of a file, if all kinds of canvas are there."""
+        """Takes over the class of a file."""
         data = self.read(f"findings/{path.name}")
         try:
             findings = [read_finding(row, self.path / "patterns") for row in data["rows"]]
@@ -150,7 +150,7 @@ class SurveyFolder(Folder):
                 f"{path} is damaged ({type(error).__name__}: {error}): remove it and search its "
                 "classes again, or choose another folder"
             ) from error
-        if findings and len(findings) == len(data["settings"].get("canvases", findings)):
+        if findings:
             self._by_class[findings[0].target] = findings
 
 

@@ -82,7 +82,8 @@ class SurveySettings(SearchSettings):
         cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
     ) -> "SurveySettings":
         """The settings, with what suits images (C, H, W) where nothing is given."""
-        large = min(shape[1:]) >= LARGE
+        square = max(LARGE_AREAS) * math.prod(shape[1:])  # of a patch, which must be able to move
+        large = min(shape[1:]) >= LARGE and square < (min(shape[1:]) - 1) ** 2
         if canvases is None:
             canvases = LARGE_CANVASES if large else CANVASES
             if large and options.get("budget") is None and options.get("n_steps") is None:

@@ -62,7 +62,7 @@ class ModelSource:
         return {
             **row,
             "path": self.path,
-            "hash": hash_of_file(file) if file.is_file() else None,
+            "hash": hash_of_file(file)[:16] if file.is_file() else None,
             **{k: _plain(k, v) for k, v in options.items()},
         }
 

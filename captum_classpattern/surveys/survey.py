@@ -158,9 +158,12 @@ def manifest_of(
 
 def find_classes(classes: Sequence[int | str], names: ClassNames | None) -> list[int]:
     """The numbers of classes that are given by numbers or names."""
+    if isinstance(classes, str):
+        raise ArgumentTypeError(f"`classes` must be a list of classes, got {classes!r}")
     if len(classes) == 0:
         raise ValueError("`classes` is empty: leave it out to search all")
-    given = [names.find(y) if names and isinstance(y, str) else y for y in classes]
+    plain = [y.item() if isinstance(y, Tensor) and y.ndim == 0 else y for y in classes]
+    given = [names.find(y) if names and isinstance(y, str) else y for y in plain]
     return list(dict.fromkeys(parse_targets(given, len(given))))
 
 

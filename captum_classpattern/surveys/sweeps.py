@@ -332,6 +332,7 @@ class Work:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 model = source.open("cuda" if self.on_gpu else None)
+                common_names(model, self.held_out.class_names, self.held_out.labels)
                 names = common_names(model, self.search.class_names, self.search.labels)
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
                 search_classes(model, *images, self.settings, self.classes, names, folder)
@@ -366,7 +367,10 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
         row = source.as_dict()
-        rows[source.name] = known = {"hash": row["hash"], **rows.get(source.name, row)}
+        known = {"hash": row["hash"], **rows.get(source.name, row)}
+        if source.path and source.name in failures:  # its file may be mended
+            known["hash"] = row["hash"]
+        rows[source.name] = known
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
                 f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "

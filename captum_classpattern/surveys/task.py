@@ -197,7 +197,7 @@ class SurveyTask:
         with preserve_state(self.model, self.settings.seed):
             seed, target, whole = self.settings.seed, pattern.target, [other]
             if moving := isinstance(pattern, MovingPattern):
-                square = best_square(self.model, pattern, self.search, seed)
+                square = best_square(self.scorer.forward_func, pattern, self.search, seed)
                 whole += [] if square is None else [square]
             parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
             drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]

@@ -105,7 +105,7 @@ def plot_patterns(
             raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
         check_same_shape(patterns[0].canvas[None], tuple(trigger.canvas.shape), "`trigger`")
     with preserve_state(forward_func, check_seed(seed)):
-        source = LabelledImages.of(images, labels, argument="images")
+        source = LabelledImages.of(images, labels, forward_func, class_names)
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
         if powers is None:
             powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]

@@ -37,7 +37,7 @@ class Plain:
 def _class_names(held: Mapping[Any, Any]) -> list[str] | None:
     """The names of the classes, where training checkpoints keep them."""
     indices = held.get("class_to_idx")
-    numbered = isinstance(indices, Mapping) and indices or {}
+    numbered = indices if isinstance(indices, Mapping) else {}
     if numbered and all(isinstance(number, Integral) for number in numbered.values()):
         return [str(name) for name in sorted(numbered, key=lambda name: numbered[name])]
     for names in map(held.get, NAME_KEYS):
