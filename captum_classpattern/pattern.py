@@ -461,7 +461,7 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
         raise ValueError(
             f"`area` is the share of pixels to keep: {area} of {size[0]}x{size[1]} = {total} "
             f"pixels rounds to {'none or all' if k in (0, total) else 'a number out of range'}; "
-            f"choose at least {1 / total:.2g} and less than 1, such as 0.05 for 5 %"
+            f"choose from {1 / total:.2g} to {1 - 1 / total:.4g}, such as 0.05 for 5 %"
         )
     return k
 

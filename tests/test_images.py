@@ -561,3 +561,22 @@ def test_copies_are_dropped_by_hand(seed):
 @pytest.mark.parametrize("values", [[5], [5, 5], [5, 5, 5, 5]])
 def test_images_that_can_not_be_split(values, snapshot):
     assert refusal(lambda: numbered(values).halves()) == snapshot
+
+
+class Tracked(Dataset):
+    """Its images are part of a graph."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return ALONE[index][0].clone().requires_grad_() * 1, index % 2
+
+
+def test_images_of_a_graph_are_taken_from_it():
+    assert not LabelledImages(Tracked()).images.requires_grad
+
+
+def test_a_sampler_may_hold_its_places_in_a_tensor():
+    sampler = samplers.SubsetRandomSampler(torch.tensor([2, 0]))
+    assert len(LabelledImages(DataLoader(ALONE, sampler=sampler))) == 2

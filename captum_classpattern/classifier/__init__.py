@@ -23,5 +23,6 @@ from captum_classpattern.classifier.calling import seed_generators as seed_gener
 from captum_classpattern.classifier.calling import uncounted as uncounted
 from captum_classpattern.classifier.calling import warn as warn
 from captum_classpattern.classifier.calling import warn_if_guessing as warn_if_guessing
+from captum_classpattern.classifier.calling import with_logits as with_logits
 from captum_classpattern.classifier.pixel_classifier import PixelClassifier as PixelClassifier
 from captum_classpattern.classifier.pixel_classifier import over_pixels as over_pixels

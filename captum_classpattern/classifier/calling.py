@@ -302,7 +302,13 @@ def logits_of(
     outputs = check_classifier(forward_func, sample, targets, additional)
     if images is not None:
         check_labels(images.labels, outputs.shape[1], images.argument)
-    widths = outputs.element_size(), device_and_dtype(forward_func, sample)[1].itemsize
+    return with_logits(forward_func, outputs, device_and_dtype(forward_func, sample)[1])
+
+
+def with_logits(forward_func: Classifier, outputs: Tensor, dtype: torch.dtype) -> Classifier:
+    """The classifier; with a notice, its logarithm if some outputs, for images of this precision,
+    look like probabilities."""
+    widths = outputs.element_size(), dtype.itemsize
     sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
     if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
         return forward_func

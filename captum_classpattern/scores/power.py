@@ -16,9 +16,9 @@ from captum_classpattern.classifier import (
     check_classifier,
     device_and_dtype,
     images_at_once,
-    logits_of,
     outputs_for,
     preserve_state,
+    with_logits,
 )
 from captum_classpattern.images import (
     Images,
@@ -26,7 +26,6 @@ from captum_classpattern.images import (
     Labels,
     ensure_labels,
     evenly_spaced,
-    predictions,
 )
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
@@ -275,10 +274,13 @@ class Scorer:
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        first = images.take([0])
-        place = device_and_dtype(forward_func, first if like is None else like)
-        self.forward_func = logits_of(forward_func, first.to(*place), [])  # margins are of logits
-        self.predicted = predictions(forward_func, images, like=like)
+        place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
+        predicted = list[Tensor]()
+        for batch in images.in_order(None, images_at_once(place[0])):
+            outputs = outputs_for(forward_func, batch.to(*place))
+            predicted.append(outputs.argmax(1))
+        self.predicted = torch.cat(predicted).cpu()
+        self.forward_func = with_logits(forward_func, outputs, place[1])  # margins are of logits
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refusals import refusals, warnings_of
+from refusals import refusal, refusals, warnings_of
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -145,3 +145,9 @@ REFUSALS = {
 
 def test_refusals(snapshot):
     assert refusals(REFUSALS) == snapshot
+
+
+def test_an_order_that_known_names_contradict_is_not_kept():
+    images = data_set(("cat", "dog", "oiseau"), (0, 1, 2))
+    said = refusal(lambda: images.for_classifier(classifier(3, ["dog", "cat", "bird"])))
+    assert "1 of 3 classes of pets can't be matched" in said

@@ -280,3 +280,8 @@ def test_a_method_that_fails_half_way_or_is_not_installed_harms_no_other_method(
         "ImportError: scikit-learn is not installed: pip install 'captum_classpattern[lime]'"
     )
     assert all_facts(comparison) == all_facts(expected)
+
+
+def test_with_n_steps_the_best_random_mask_gets_their_passes_whatever_the_budget():
+    given = {"n_steps": 60}
+    assert keywords("BestRandomMask", **given) == keywords("BestRandomMask", budget=500, **given)

@@ -45,6 +45,15 @@ def test_classes_are_matched_by_their_names():
     assert torch.equal(chosen, select(0, 2, "positive"))
 
 
+def test_labels_that_are_given_are_the_models():
+    names = ["ant", "bee", "cat"]
+    net = PixelClassifier(linear_net(16), class_names=names)
+    turned = LabelledImages(IMAGES, None, names[::-1])
+    for labels in (LABELS, [names[label] for label in LABELS]):
+        chosen = select_canvases(net, turned, labels, target="ant", n=2)
+        assert torch.equal(chosen, select(0, 2, "positive"))
+
+
 def brightness(images):
     """Class 0 where the first pixel is brighter than 0.3."""
     z = 100 * (images[:, 0, 0, 0] - 0.3)
@@ -53,9 +62,10 @@ def brightness(images):
 
 def test_the_most_confident_where_probabilities_saturate():
     """p is 1 in float32 for most, but the log-odds still rank."""
-    images = IMAGES[LABELS == 0]
+    images, labels = IMAGES[LABELS == 0], (LABELS > 0).long()
     brightest = images[images[:, 0, 0, 0].argsort(descending=True)]
-    assert torch.equal(select(0, 3, "confident", net=brightness), brightest[:3])
+    chosen = select(0, 3, "confident", net=brightness, labels=labels)
+    assert torch.equal(chosen, brightest[:3])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from refusals import refusals
 from searched import search_masks
 from small_models import conv_net, linear_net, random_images
 
+from captum_classpattern import ClassPattern, MovingPatch
 from captum_classpattern._validation import Notice
 from captum_classpattern.optimization import SOLVERS, Learned, PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest
@@ -204,3 +205,29 @@ def test_the_logarithm_of_probabilities_is_used():
     expected = search()
     torch.testing.assert_close(found.losses, expected.losses, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.masks > 0, expected.masks > 0)
+
+
+@pytest.mark.parametrize("area", [0.9, 63 / 64])
+@pytest.mark.parametrize("solver", ["learned", "swap"])
+def test_a_pattern_has_all_pixels_that_its_area_allows(area, solver):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+    images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    explainer = ClassPattern(net, images, torch.arange(30) % 3)
+    [found] = explainer.search(torch.ones(1, 1, 8, 8), 1, area=area, solver=solver, n_steps=6)
+    assert int(found.mask.count_nonzero()) == round(64 * area)
+
+
+@pytest.mark.parametrize("solver", ["learned", "swap", "paper", MovingPatch(3, steps=4)])
+def test_the_default_precision_of_torch_changes_nothing(solver):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+    images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    explainer, masks = ClassPattern(net, images, torch.arange(30) % 3), []
+    given = [torch.ones(1, 1, 8, 8)] if isinstance(solver, str) else []
+    area = {"area": 0.1, "n_steps": 4} if given else {}
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            masks.append(explainer.search(*given, target=1, solver=solver, **area)[0].mask)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(*masks)

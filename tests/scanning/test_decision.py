@@ -155,3 +155,12 @@ def test_a_suspicious_model_is_both_rare_and_far_from_its_references(scores, ref
 def test_models_that_cannot_be_compared_are_inconclusive():
     found = decide({"a": ONE}, {"a": CLEAN}, 0.05, comparable=False)
     assert (found.verdict, found.p_value) == ("inconclusive", 1 / 40)
+
+
+@pytest.mark.parametrize("shift", [0.1, 1 / 3, 7.7])
+def test_a_model_that_leads_as_far_as_a_reference_counts_as_equal(shift):
+    references = np.round(CLEAN, 1)
+    given = {"a": references}, 0.05
+    found = decide({"a": references[5] + shift}, *given, comparable=True)
+    same = decide({"a": references[5]}, *given, comparable=True)
+    assert found.p_value == pytest.approx(same.p_value)

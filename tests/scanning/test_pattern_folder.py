@@ -261,3 +261,11 @@ def test_the_grid_of_large_images_is_the_nearest_to_32_of_those_that_fit(height)
         else:
             with pytest.raises(ValueError, match=f"images of {height}x{width} pixels can't be div"):
                 grid_of((1, height, width))
+
+
+def test_patterns_of_a_survey_in_the_same_folder_stay(tmp_path):
+    names = ["0_ant_white_0.05.safetensors", "0_white_0.05.safetensors"]
+    for name in names:
+        pattern().save(tmp_path / name)
+    PatternFolder(tmp_path, KEY).add(patterns())
+    assert {*names} < {path.name for path in tmp_path.iterdir()}

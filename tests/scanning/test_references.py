@@ -158,3 +158,14 @@ def test_classes_are_put_in_the_order_of_their_names():
     twice = replace(known, class_names=["cat", "cat", "dog", "owl"])
     assert twice.in_order(["owl", "cat", "cat", "dog"]) is twice
     assert made_up(2).in_order(NAMES).class_names is None
+
+
+def test_a_model_with_the_classes_in_another_order_is_added_in_that_of_the_set(monkeypatch):
+    profile = replace(next(iter(made_up(1).profiles.values())), n_validation=[1, 2, 3, 4])
+    monkeypatch.setattr(references, "measure", lambda *_, **__: profile)
+    known = with_model()
+    known.class_names = NAMES
+    turned = images_of()
+    turned = LabelledImages(turned.images, turned.labels, NAMES[::-1])
+    known.add("clean 0", Net(), turned)
+    assert known.profiles["clean 0"].n_validation == [4, 3, 2, 1]

@@ -38,6 +38,11 @@ def test_a_manifest_with_all_columns(tmp_path):
     assert second.options == {"arch": "vgg11", "format": "plain", "output": "logits"}
 
 
+def test_other_columns_and_rows_without_text_are_left_alone():
+    [source] = manifest("path,name,class_names\na.pt,old,ant;bee\n,,\n")
+    assert (source.name, source.options) == ("old", {})
+
+
 def test_names_and_folders(tmp_path):
     sources = read_models([tmp_path / "b.pth", "x/a=other.pt", "torchvision:resnet18"])
     assert [s.name for s in sources] == ["b", "x/a", "resnet18"]

@@ -589,3 +589,40 @@ REFUSALS = {
 
 def test_refusals(snapshot):
     assert refusals(REFUSALS) == snapshot
+
+
+def test_a_part_of_a_survey_is_saved_and_loaded(findings, tmp_path):
+    whole = Survey(findings, 3)
+    part = Survey(whole.best_canvases(), 3, {"settings": {"canvases": {"positive": 2, "white": 1}}})
+    part.save(tmp_path)
+    loaded = Survey.load(tmp_path)
+    assert [(f.target, f.canvas) for f in loaded] == [(f.target, f.canvas) for f in part]
+
+
+def test_classes_may_be_a_tensor_but_no_text():
+    found = surveyed(classes=torch.tensor([2, 0]), canvases="white")
+    assert {*found.classes} == {0, 2}
+    said = refusal(lambda: surveyed(classes="dog"))
+    assert said.endswith("`classes` must be a list of classes, got 'dog'")
+
+
+@pytest.mark.filterwarnings("ignore:the model's outputs are all")
+def test_a_model_that_returns_probabilities_has_the_margins_and_captions_of_its_logits():
+    found = [
+        surveyed(net, canvases="white", classes=[1], n_steps=4).findings[0]
+        for net in (NET, nn.Sequential(NET, nn.Softmax(1)).eval())
+    ]
+    margins = [finding.power.mean_margin for finding in found]
+    assert margins[0] == pytest.approx(margins[1], abs=1e-4)
+    margins = [finding.pattern.info["search_margin"] for finding in found]
+    assert margins[0] == pytest.approx(margins[1], abs=1e-4)
+    shares = [finding.stamped[0.2].probabilities for finding in found]
+    assert shares[0] == pytest.approx(shares[1], abs=1e-4)
+
+
+def test_images_that_are_too_long_for_a_square_patch_are_searched_without_it():
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 3)).eval()
+    images = torch.rand(30, 1, 64, 400, generator=torch.Generator().manual_seed(0))
+    long = (images[::2], LABELS[:15]), (images[1::2], LABELS[:15])
+    found = survey(net, *long, classes=[0], n_steps=1)
+    assert {finding.canvas for finding in found} == {"positive", "white", "black"}

@@ -373,3 +373,22 @@ def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):
     [(name, reason)] = found.failures.items()
     assert name == "other"
     assert reason.startswith("the model numbers the classes differently: class 0 of")
+
+
+def test_a_replaced_checkpoint_is_another_model(tmp_path):
+    path = tmp_path / "m.pt"
+    models = {"m": {"path": path, "arch": f"{__name__}:make", "mean": 0, "std": 1}}
+    torch.save(network(0).state_dict(), path)
+    for _ in range(2):
+        assert not run(tmp_path / "out", models).failures
+    torch.save(network(1).state_dict(), path)
+    said = refusal(lambda: run(tmp_path / "out", models))
+    assert "holds another model 'm' (hash" in said
+
+
+def test_the_classes_of_held_out_images_are_matched_as_well(tmp_path):
+    model = cp.PixelClassifier(network(0), class_names=["p", "q", "r"])
+    search = LabelledImages(*SEARCH, ("p", "q", "r"))
+    held_out = LabelledImages(*HELD_OUT, ("q", "p", "r"))
+    found = sweep({"m": model}, search, held_out, folder=tmp_path, **QUICK)
+    assert "numbers the classes differently" in found.failures["m"]
