@@ -175,7 +175,7 @@ def patterns(
     settings = SearchSettings(solver, [AREA], n_steps=steps)
     streams, source = [Stream(target) for _ in canvases], LabelledImages(images, labels)
     with preserve_state(network, settings.seed):
-        fitted = begin_search(network, canvases, streams, source, settings)  # none is judged
+        fitted, _ = begin_search(network, canvases, streams, source, settings)  # none is judged
         fitted.finish()
     masks = fitted.pixel_masks
     return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]

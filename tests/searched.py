@@ -31,6 +31,6 @@ def search_masks(
     with preserve_state(net, settings.seed):
         streams = [Stream(target) for target in targets]
         settings = replace(settings, feature_mask=ids)
-        search = begin_search(net, canvases, streams, source, settings, additional_forward_args)
+        search, _ = begin_search(net, canvases, streams, source, settings, additional_forward_args)
         search.finish()
     return Masks(search.pixel_masks, search.loss_curves, search.passes)

@@ -283,9 +283,10 @@ def begin_search(
     arguments: tuple[Any, ...] = (),
     *,
     started: float = 0.0,
-) -> Search:
-    """A search of canvases that has not begun; to be called and used under ``preserve_state``. The
-    baselines have labels, and the feature mask of the settings is from ``number_features``."""
+) -> tuple[Search, Classifier]:
+    """A search of canvases that has not begun, and the classifier, if need be its logarithm, by
+    which its patterns are scored; to be called and used under ``preserve_state``. The baselines
+    have labels, and the feature mask of the settings is from ``number_features``."""
     check_same_shape(canvases, baselines.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     arguments = tuple(
@@ -295,16 +296,17 @@ def begin_search(
     targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
     first_arguments = additional_rows(arguments, slice(1), len(canvases))
     classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, baselines)
+    fast = classifier
     if settings.solver.accelerates:
-        classifier = accelerated(classifier, canvases, arguments, settings.precision)
+        fast = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None:
         batch_size = images_at_once_in_search(canvases)
     if isinstance(settings.solver, MovingPatch):  # its square alone is searched
         canvases = canvases[..., : settings.solver.side, : settings.solver.side].clone()
     ids = settings.feature_mask
-    return Search(
+    search = Search(
         settings.solver,
-        Objective(classifier, canvases, targets, arguments, batch_size),
+        Objective(fast, canvases, targets, arguments, batch_size),
         Schedule(baselines, streams, settings.seed),
         streams,
         settings.area,
@@ -313,6 +315,7 @@ def begin_search(
         show_progress=bool(settings.show_progress),
         features=Features.of(ids) if isinstance(ids, Tensor) else None,
     )
+    return search, classifier
 
 
 @dataclass(eq=False)
@@ -540,9 +543,7 @@ def begin_pool(
     own_ids = ids[chosen] if isinstance(ids, Tensor) else None
     settings = replace(settings, n_steps=pool.steps(), feature_mask=own_ids)
     streams = [one.stream for one in pool.candidates]
-    search = begin_search(
+    search, scored_func = begin_search(
         forward_func, canvases[chosen], streams, fit, settings, arguments, started=started
     )
-    first = additional_rows(arguments, slice(1), len(canvases))
-    scored_func = logits_of(forward_func, canvases[:1], [], first)
     return PoolSearch(pool, canvases[chosen], forward_func, scored_func, search)
