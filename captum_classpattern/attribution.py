@@ -21,7 +21,7 @@ from captum_classpattern.classifier import (
     uncounted,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import ClassNames, numbers_of, parse_targets
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
@@ -100,8 +100,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_accuracy: bool = True,
     ) -> None:
         super().__init__(forward_func)
-        labels = numbers_of(baseline_labels, ClassNames.of(forward_func))
-        self._baselines = LabelledImages.of(baselines, labels, argument="baselines")
+        own = None if baseline_labels is None else forward_func  # labels are its own
+        self._baselines = LabelledImages.of(baselines, baseline_labels, own, argument="baselines")
         self._multiply_by_inputs = multiply_by_inputs
         self._check_accuracy = check_accuracy
         self.precision: str | None = None

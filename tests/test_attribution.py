@@ -351,3 +351,14 @@ def test_refused_before_the_model_is_called(method, settings, snapshot):
     explainer = ClassPattern(counted(calls), IMAGES[:4], [1, 2, 1, 2])
     assert refusal(lambda: getattr(explainer, method)(CANVASES, 0, **settings)) == snapshot
     assert calls == []
+
+
+def test_classes_of_baselines_are_matched_by_their_names():
+    model = PixelClassifier(NET, class_names=["ant", "bee", "cat"])
+    turned = LabelledImages(IMAGES, 2 - LABELS, ["cat", "bee", "ant"])
+    masks = [
+        ClassPattern(model, *given).attribute(IMAGES[:1], target="ant", area=0.2, n_steps=3)
+        for given in ((IMAGES, LABELS), (turned,), (turned, LABELS))
+    ]
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])

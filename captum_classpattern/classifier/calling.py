@@ -318,8 +318,8 @@ def with_logits(forward_func: Classifier, outputs: Tensor, dtype: torch.dtype) -
             return LogProbabilities(forward_func)
         _noticed.add(owner)
     warn(
-        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
-        "search takes their logarithm; leave out the softmax to avoid this notice",
+        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: "
+        "their logarithm is used; leave out the softmax to avoid this notice",
         Notice,
     )
     return LogProbabilities(forward_func)

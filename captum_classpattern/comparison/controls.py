@@ -88,7 +88,8 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
+        own = None if baseline_labels is None else forward_func  # labels are its own
+        self._baselines = LabelledImages.of(baselines, baseline_labels, own, argument="baselines")
 
     @log_usage()
     def attribute(

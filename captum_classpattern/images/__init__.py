@@ -391,9 +391,12 @@ def ensure_labels(
     additional_forward_args: Any = None,
     batch_size: int | None = None,
 ) -> LabelledImages:
-    """The images with their labels, or else with the classifier's predictions as labels, see
-    :func:`predictions`."""
+    """The images with their labels, matched by the names of their classes if both have names; or
+    else with the classifier's predictions as labels, see :func:`predictions`."""
     if images.labels is not None:
+        named = images.class_names is not None and ClassNames.of(forward_func) is not None
+        if named and images.numbering != "numbers" and additional_forward_args is None:
+            return images.for_classifier(forward_func)
         return images
     if additional_forward_args is not None:
         raise ValueError(

@@ -255,7 +255,7 @@ class Features(NamedTuple):
         """Binary masks of the features with the largest weights per pixel, until the next would
         exceed ``kept`` pixels; of ties (after rounding) the first in reading order. Those of weight
         -inf stay out."""
-        mean = self.ids.shape[1] / (self.sizes > 0).sum(3, keepdim=True)
+        mean = self.ids.shape[1] / (self.sizes > 0).sum(3, keepdim=True).to(weights.dtype)
         weights = (weights / self.sizes.clamp(min=1) * mean * 1e5).round()
         return self._first_that_fit(weights, kept)
 

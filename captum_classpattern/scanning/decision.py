@@ -113,7 +113,7 @@ def decide(
         table = np.vstack([np.asarray(references[name], float), np.asarray(values, float)])
         excess = table - table.mean(0)
         medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
-        standardised = standardise(excess - medians[:, None])
+        standardised = standardise(excess - medians[:, None]).round(9)  # equal leads stay equal
         statistics.append(standardised.max(1))
         comparisons[name] = FamilyComparison(
             excess[-1],
@@ -122,7 +122,7 @@ def decide(
             # weaker ones need no caution: they lower the largest excess
             bool(medians[-1] > medians[:-1].max() and medians[-1] >= SHARED * excess[-1].max()),
         )
-    largest = np.max(statistics, axis=0).round(9)  # of each model; equal ones stay equal
+    largest = np.max(statistics, axis=0)  # of each model
     family = max(comparisons, key=lambda name: comparisons[name].largest)
     n, needed = len(largest) - 1, references_needed(alpha)
     p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None

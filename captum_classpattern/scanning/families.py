@@ -84,7 +84,8 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)
         else:
-            grey = torch.full((len(group), *shape), GREY, device=device)
+            like = task.sample.take([0]).to(device)
+            grey = torch.full_like(like, GREY).expand(len(group), *shape).contiguous()
             by_area = search_pools(explainer, grey, [*group], settings)
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if folder:

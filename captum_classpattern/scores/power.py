@@ -278,9 +278,10 @@ class Scorer:
         predicted = list[Tensor]()
         for batch in images.in_order(None, images_at_once(place[0])):
             outputs = outputs_for(forward_func, batch.to(*place))
+            if not predicted:  # margins are of logits
+                self.forward_func = with_logits(forward_func, outputs, place[1])
             predicted.append(outputs.argmax(1))
         self.predicted = torch.cat(predicted).cpu()
-        self.forward_func = with_logits(forward_func, outputs, place[1])  # margins are of logits
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -57,12 +58,14 @@ class ModelSource:
         row = {"name": self.name, "folder": folder_of(self.name)}
         if self.path is None:
             return {**row, "hash": hash_of_model(self.model)}
-        file = Path(self.path)
+        digest = None
+        with suppress(OSError):  # of no file, or one that only its worker can read
+            digest = hash_of_file(Path(self.path))[:16]
         options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
         return {
             **row,
             "path": self.path,
-            "hash": hash_of_file(file)[:16] if file.is_file() else None,
+            "hash": digest,
             **{k: _plain(k, v) for k, v in options.items()},
         }
 

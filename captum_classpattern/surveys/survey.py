@@ -3,6 +3,7 @@ canvases the best is kept, and scored with its controls."""
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,9 @@ def search_classes(
         if folder is not None:
             store = SurveyFolder(folder, info["settings"])
             store.read(RESULTS)  # or an error
-            findings = store.findings()
+            kinds = Counter(finding.target for finding in store.findings())
+            whole = {y for y, count in kinds.items() if count == len(settings.canvases)}
+            findings = [finding for finding in store.findings() if finding.target in whole]
         done = {finding.target for finding in findings}
         task.patches.update({each.target: each.patterns for each in findings if each.is_patch})
         missing = [y for y in classes if y not in done]

@@ -367,9 +367,11 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
         row = source.as_dict()
-        known = {"hash": row["hash"], **rows.get(source.name, row)}
-        if source.path and source.name in failures:  # its file may be mended
-            known["hash"] = row["hash"]
+        known = dict(rows.get(source.name, row))
+        if source.path and (source.name in failures or known.get("hash") is None):
+            known["hash"] = row["hash"]  # a file may be mended, or was not known
+        if source.path and row["hash"] is None:
+            row["hash"] = known["hash"]  # of a file that is gone, its results stay
         rows[source.name] = known
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(

@@ -9,7 +9,7 @@ from refusals import refusals
 from searched import search_masks
 from small_models import conv_net, linear_net, random_images
 
-from captum_classpattern import ClassPattern, MovingPatch
+from captum_classpattern import Cells, ClassPattern, MovingPatch
 from captum_classpattern._validation import Notice
 from captum_classpattern.optimization import SOLVERS, Learned, PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest
@@ -196,7 +196,7 @@ def test_logits_that_become_nan_half_way(solver, n_steps, call):
 def test_the_logarithm_of_probabilities_is_used():
     """A model that ends in a softmax gives the masks of its logits, with one notice."""
     soft = returns(lambda logits: logits.softmax(1))
-    with pytest.warns(Notice, match="look like probabilities: the search takes their log") as w:
+    with pytest.warns(Notice, match="look like probabilities: their logarithm is used") as w:
         found = search(soft)
     assert len(w) == 1
     with warnings.catch_warnings():
@@ -217,13 +217,14 @@ def test_a_pattern_has_all_pixels_that_its_area_allows(area, solver):
     assert int(found.mask.count_nonzero()) == round(64 * area)
 
 
+@pytest.mark.parametrize("features", [None, Cells(4)], ids=["pixels", "cells"])
 @pytest.mark.parametrize("solver", ["learned", "swap", "paper", MovingPatch(3, steps=4)])
-def test_the_default_precision_of_torch_changes_nothing(solver):
+def test_the_default_precision_of_torch_changes_nothing(solver, features):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
     images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     explainer, masks = ClassPattern(net, images, torch.arange(30) % 3), []
     given = [torch.ones(1, 1, 8, 8)] if isinstance(solver, str) else []
-    area = {"area": 0.1, "n_steps": 4} if given else {}
+    area = {"area": 0.1, "n_steps": 4, "feature_mask": features} if given else {}
     try:
         for dtype in (torch.float32, torch.float64):
             torch.set_default_dtype(dtype)

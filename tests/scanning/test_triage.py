@@ -193,7 +193,6 @@ class Biased(Net):
         return logits + 0.7 * nn.functional.one_hot(torch.tensor(7), CLASSES)
 
 
-@pytest.mark.script
 def test_margins_of_probabilities_are_those_of_their_logits(images):
     net, judges = Net().eval(), LabelledImages(*images)
     with pytest.warns(UserWarning, match="look like probabilities"):
@@ -201,6 +200,7 @@ def test_margins_of_probabilities_are_those_of_their_logits(images):
     assert of_probabilities == pytest.approx(triage.clean_margins(net, judges, 100, 0), abs=1e-3)
 
 
+@pytest.mark.script
 def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     usual = scan(Biased().eval(), *images)
     assert usual.deviations[7] < triage.FAR

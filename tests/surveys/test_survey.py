@@ -626,3 +626,11 @@ def test_images_that_are_too_long_for_a_square_patch_are_searched_without_it():
     long = (images[::2], LABELS[:15]), (images[1::2], LABELS[:15])
     found = survey(net, *long, classes=[0], n_steps=1)
     assert {finding.canvas for finding in found} == {"positive", "white", "black"}
+
+
+def test_a_class_with_fewer_kinds_of_canvas_is_searched_again(tmp_path):
+    whole = surveyed(canvases=["white", "black"], classes=[1], folder=tmp_path)
+    Survey(whole.findings[:1], 3, whole.info).save(tmp_path)
+    assert len(Survey.load(tmp_path)) == 1
+    again = surveyed(canvases=["white", "black"], classes=[1], folder=tmp_path, resume=True)
+    assert [(f.target, f.canvas) for f in again] == [(1, "white"), (1, "black")]

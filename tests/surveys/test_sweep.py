@@ -384,6 +384,8 @@ def test_a_replaced_checkpoint_is_another_model(tmp_path):
     torch.save(network(1).state_dict(), path)
     said = refusal(lambda: run(tmp_path / "out", models))
     assert "holds another model 'm' (hash" in said
+    path.unlink()  # what was found stays
+    assert not run(tmp_path / "out", models).failures
 
 
 def test_the_classes_of_held_out_images_are_matched_as_well(tmp_path):

@@ -65,7 +65,8 @@ class PaperLoop:
     def step(self, search: Search, batch: Batch) -> Tensor:
         """One step of ``search.masks``; returns the losses before it."""
         masks = search.masks[batch.index]
-        half, sizes = search.canvases[0, 0].numel() / 2, search.units.at(batch.index).sizes
+        half = search.canvases[0, 0].numel() / 2
+        sizes: Tensor = search.units.at(batch.index).sizes * masks.new_ones(masks.shape)
         entropy, gradient = search.loss_and_gradient(masks, batch)
         gradient = self.alpha * gradient + (1 - self.alpha) * sizes / half
         search.masks[batch.index] = (masks - self.step_size * gradient.sign()).clamp(0, 1)
