@@ -41,11 +41,7 @@ QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusio
         "--budget 1000": "--budget 500",
     },
     "3_is_this_model_backdoored": {'"n_steps": 5': '"n_steps": 3', "range(10)": "range(8)"},
-    "6_imagenet_class": {
-        "224, limit=2)": "224, limit=2)\nphotos = photos.subset(range(0, len(photos), 3))",
-        '"budget": 500}': '"n_steps": 46}',
-        "n_steps=25": "n_steps=10",
-    },
+    "6_imagenet_class": {'"budget": 500}': '"n_steps": 46}', "n_steps=25": "n_steps=10"},
     "7_imagenet_trojan": {
         "limit=2).halves()": "limit=2).subset(range(0, 300, 2)).halves()",
         "steps=40, batch_size=8": "steps=36, batch_size=6",

@@ -15,7 +15,7 @@ from PIL import Image
 from scanned import NAMES, Net, images_of, made_up
 
 import captum_classpattern as cp
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier
+from captum_classpattern import Pattern, PixelClassifier
 from captum_classpattern.adapters.load import folder_name
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, families, triage
@@ -125,15 +125,15 @@ def read(out):
 
 def record_searches(monkeypatch, *, interrupted=None):
     """The classes of each search from now on; Ctrl+C comes in the search that has one of them."""
-    find, searched = ClassPattern.search, []
+    find, searched = families.search_pools, []
 
-    def search(self, canvases, targets, **options):
+    def search(explainer, canvases, targets, settings):
         searched.append([*targets])
         if interrupted in targets:
             raise KeyboardInterrupt
-        return find(self, canvases, targets, **options)
+        return find(explainer, canvases, targets, settings)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(families, "search_pools", search)
     return searched
 
 
@@ -321,7 +321,7 @@ def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path, monkeypatch, pl
 def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, monkeypatch):
     """Each is kept once it is measured, also before a checkpoint that can't be opened."""
     out = tmp_path / "new" / "references.json"
-    find, searched = ClassPattern.search, []
+    find, searched = families.search_pools, []
 
     def search(self, *arguments, **settings):
         searched.append(out.exists())
@@ -329,7 +329,7 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
             raise KeyboardInterrupt
         return find(self, *arguments, **settings)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(families, "search_pools", search)
     models = "mine=clean_0.pt clean_1.pt"
     result = reference(models, out)
     assert result.exit_code == 130

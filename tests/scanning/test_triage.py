@@ -195,8 +195,9 @@ class Biased(Net):
 
 def test_margins_of_probabilities_are_those_of_their_logits(images):
     net, judges = Net().eval(), LabelledImages(*images)
+    both = nn.Sequential(net, nn.Softmax(1)).eval()
     with pytest.warns(UserWarning, match="look like probabilities"):
-        of_probabilities = triage.clean_margins(nn.Sequential(net, nn.Softmax(1)), judges, 100, 0)
+        of_probabilities = triage.clean_margins(both, judges, 100, 0)
     assert of_probabilities == pytest.approx(triage.clean_margins(net, judges, 100, 0), abs=1e-3)
 
 
