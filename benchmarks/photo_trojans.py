@@ -15,7 +15,7 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 For moving patches:
 
 - ``trojans``: patches of the four planted classes, from two seeds, and in the twins; half an hour.
-- ``figure``: what this, ``natural`` and ``confirm`` have left in the folder.
+- ``figure``: what this and ``natural`` have left in the folder.
 
 By the rules of ``photos/PROTOCOL.md``:
 

@@ -417,10 +417,21 @@ def predictions(
 
     A classifier without parameters gets the images with device and precision of ``like``.
     """
+    batches = outputs_in_order(forward_func, images, like=like, batch_size=batch_size)
+    return torch.cat([outputs.argmax(1) for outputs in batches]).cpu()
+
+
+def outputs_in_order(
+    forward_func: Classifier,
+    images: LabelledImages,
+    *,
+    like: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Tensor]:
+    """The outputs for the images, batch by batch; see :func:`predictions`."""
     place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
-    batches = images.in_order(batch_size, images_at_once(place[0]))
-    predicted = [outputs_for(forward_func, batch.to(*place)).argmax(1) for batch in batches]
-    return torch.cat(predicted).cpu()
+    for batch in images.in_order(batch_size, images_at_once(place[0])):
+        yield outputs_for(forward_func, batch.to(*place))
 
 
 def hash_of_images(images: LabelledImages) -> str:

@@ -84,8 +84,7 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)
         else:
-            like = task.sample.take([0]).to(device)
-            grey = torch.full_like(like, GREY).expand(len(group), *shape).contiguous()
+            grey = torch.full((len(group), *shape), GREY, dtype=torch.float32, device=device)
             by_area = search_pools(explainer, grey, [*group], settings)
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if folder:

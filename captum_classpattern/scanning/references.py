@@ -368,11 +368,11 @@ class ReferenceSet:
                 "the same task."
             )
         ours, needed = ({*map(simplified, each or ())} for each in (names, self.class_names))
-        if needed and ours != needed:
+        if self.class_names and ours != needed:
             own = "other names" if names else "no names"
             notes.append(
                 f"The classes of the model have {own}. They should be those of the references, in "
-                f"this order: {join_names([*(self.class_names or ())])}."
+                f"this order: {join_names([*self.class_names])}."
             )
         precision = profile.computed.get("precision")
         others = {each.computed.get("precision") for each in self.profiles.values()} - {None}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of
+from captum_classpattern.classifier import Classifier, device_and_dtype, with_logits
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
@@ -69,9 +69,11 @@ def with_predictions(
     forward_func: Classifier, images: Tensor, labels: Tensor, names: Sequence[str] | None
 ) -> StampedImages:
     """Images, stamped or not, with what the model predicts for them."""
-    classifier = logits_of(forward_func, images[:1], [])
     with torch.no_grad():
-        probabilities, predicted = classifier(images).float().softmax(1).max(1)
+        outputs = forward_func(images)
+    are_logits = with_logits(forward_func, outputs, images.dtype) is forward_func
+    shares = outputs.float().softmax(1) if are_logits else outputs.float()
+    probabilities, predicted = shares.max(1)
     return StampedImages(
         images=images.cpu(),
         labels=tuple(label_of(label, names) for label in labels.tolist()),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from captum_classpattern.images import (
     Labels,
     ensure_labels,
     evenly_spaced,
+    outputs_in_order,
 )
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
@@ -274,14 +276,11 @@ class Scorer:
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
-        predicted = list[Tensor]()
-        for batch in images.in_order(None, images_at_once(place[0])):
-            outputs = outputs_for(forward_func, batch.to(*place))
-            if not predicted:  # margins are of logits
-                self.forward_func = with_logits(forward_func, outputs, place[1])
-            predicted.append(outputs.argmax(1))
-        self.predicted = torch.cat(predicted).cpu()
+        _, dtype = device_and_dtype(forward_func, images.take([0]) if like is None else like)
+        batches = outputs_in_order(forward_func, images, like=like)
+        first = next(batches)
+        self.forward_func = with_logits(forward_func, first, dtype)  # margins are of logits
+        self.predicted = torch.cat([each.argmax(1) for each in chain([first], batches)]).cpu()
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 

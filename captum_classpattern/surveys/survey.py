@@ -93,9 +93,9 @@ def search_classes(
         if folder is not None:
             store = SurveyFolder(folder, info["settings"])
             store.read(RESULTS)  # or an error
-            kinds = Counter(finding.target for finding in store.findings())
-            whole = {y for y, count in kinds.items() if count == len(settings.canvases)}
-            findings = [finding for finding in store.findings() if finding.target in whole]
+            stored = store.findings()
+            kinds = Counter(finding.target for finding in stored)
+            findings = [each for each in stored if kinds[each.target] == len(settings.canvases)]
         done = {finding.target for finding in findings}
         task.patches.update({each.target: each.patterns for each in findings if each.is_patch})
         missing = [y for y in classes if y not in done]

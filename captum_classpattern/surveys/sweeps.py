@@ -367,11 +367,11 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
         row = source.as_dict()
-        known = dict(rows.get(source.name, row))
-        if source.path and (source.name in failures or known.get("hash") is None):
-            known["hash"] = row["hash"]  # a file may be mended, or was not known
-        if source.path and row["hash"] is None:
-            row["hash"] = known["hash"]  # of a file that is gone, its results stay
+        known = {"hash": None, **rows.get(source.name, row)}
+        # the file of a model that failed may have been replaced; a hash may be unknown: to version
+        # 0.3, or now that the file is gone
+        if source.path and (source.name in failures or None in (known["hash"], row["hash"])):
+            known["hash"] = row["hash"] = row["hash"] or known["hash"]
         rows[source.name] = known
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
