@@ -2,14 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
+from captum_classpattern import __version__
 from captum_classpattern._files import write_atomically
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, Estimate, bootstrap_over_classes
 from captum_classpattern.surveys import Survey, survey
@@ -113,10 +116,24 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Adds rows to a file, which is made if there is none."""
+    """Adds rows of this machine to a file, which is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(as_lines(rows))
+        file.write(as_lines(measured_here(rows)))
+
+
+def measured_here(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows that say with which version and on which processor they were measured."""
+    here = {"version": __version__, "torch": torch.__version__, "processor": processor()}
+    return ({**row, **here} for row in rows)
+
+
+def processor() -> str:
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (each.partition(":")[2].strip() for each in lines if each.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from findings import Row, Table, head, line, parser_of, print_tables, write_rows
+from findings import Row, Table, head, line, measured_here, parser_of, print_tables, write_rows
 from problems import photo_problem
 
 from captum_classpattern import sweep
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     found = search(given.photos, given.out / "sweep", given.threads)
     rows = sorted_rows(found)
-    write_rows(given.out / "rows.jsonl", rows)
+    write_rows(given.out / "rows.jsonl", measured_here(rows))
     print_tables(tables(rows))
     print(found.to_html(given.out / "site"))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cifar10 import CLASS_NAMES
 from compare_methods import AREA, Setting, cifar10_settings, run, variants_of
-from findings import Row, parser_of, write_rows
+from findings import Row, measured_here, parser_of, write_rows
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = setting._replace(canvases=canvases, max_images=IMAGES)
     found = {method: measure(setting, method) for method in METHODS}
     rows = [row for of_method, _, _ in found.values() for row in of_method]
-    write_rows(options.out / "methods.jsonl", rows)
+    write_rows(options.out / "methods.jsonl", measured_here(rows))
     draw(canvases[0].cpu(), found).savefig(options.out / "methods.png", dpi=DPI)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cifar10 import CLASS_NAMES, model, parts
-from findings import Row, parser_of, write_rows
+from findings import Row, measured_here, parser_of, write_rows
 from matplotlib.figure import Figure
 from problems import Parts
 
@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     images = parts(options.data, SEED)
     found = [each for y in range(len(CLASS_NAMES)) for each in search_class(images, y)]
-    write_rows(options.out / "natural_and_robust.jsonl", (row for _, row in found))
+    rows = measured_here(row for _, row in found)
+    write_rows(options.out / "natural_and_robust.jsonl", rows)
     draw(found).savefig(options.out / "natural_and_robust.png", dpi=DPI)
 
 

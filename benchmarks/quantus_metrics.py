@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import Row, Table, format_values, head, line, parser_of_rows, report, write_rows
+from findings import (
+    Row,
+    Table,
+    format_values,
+    head,
+    line,
+    measured_here,
+    parser_of_rows,
+    report,
+    write_rows,
+)
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -152,7 +162,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parser_of_rows(__doc__, "quantus").parse_args(arguments)
     if given.rows is None:
-        write_rows(given.out, measured(demo_problems()[0]))
+        write_rows(given.out, measured_here(measured(demo_problems()[0])))
     report(given, tables)
 
 

@@ -6,7 +6,9 @@
 The tests compare these pages with the rows. To add one, add it to PAGES.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ import stability
 from claims import statements
 from claims import tables as class_patterns
 from claims.models import CIFAR10, FASHION
-from findings import Row, Table, parser_of, read_rows
+from findings import Row, Table, head, line, parser_of, read_rows
 from photos import tables as photo_tables
 
 ROOT = Path(__file__).parents[1]
@@ -209,7 +211,34 @@ def index() -> str:
     """The page that lists the others."""
     about = "Each page is written from the rows in `benchmarks/results` by `write_tables.py`."
     links = [f"- [{page.title}]({name}.md)" for name, page in PAGES.items()]
-    return "\n".join(["# Tables with committed rows", "", about, "", *links, ""])
+    title = "## How the rows came about"
+    return "\n".join(
+        ["# Tables with committed rows", "", about, "", *links, "", title, "", *provenance(), ""]
+    )
+
+
+def provenance() -> Iterator[str]:
+    """For each file of rows: how it was measured, with the hashes of the networks."""
+    yield "Hashes are of the files of weights. *Rows*: each row says it."
+    yield ""
+    known = tomllib.loads((ROWS / "provenance.toml").read_text(encoding="utf-8"))
+    columns = ("script", "version", "seeds", "settings", "n", "processor")
+    yield head("rows", "networks", *columns)
+    for name, facts in known.items():
+        networks = facts["networks"]
+        if isinstance(networks, list):
+            networks = ", ".join(f"{name_of(each)} ({digest(ROOT / each)})" for each in networks)
+        script = f"`{facts['script']}`"
+        yield line(f"`{name}`", networks, script, *(facts[column] for column in columns[1:]))
+
+
+def name_of(weights: str) -> str:
+    return f"{'demo_' * ('/demo/' in weights)}{Path(weights).name.partition('.')[0]}"
+
+
+def digest(path: Path) -> str:
+    """The first digits of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from cifar10 import InBfloat16
 from demo_training import load_split
+from findings import processor
 from problems import train_cifar10
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -134,14 +134,6 @@ def recorded(
 def epochs_in(file: Path) -> list[dict[str, Any]]:
     """What a file says about the epochs that are done."""
     return list(json.loads(file.read_text(encoding="utf-8"))["epochs"]) if file.exists() else []
-
-
-def processor() -> str:
-    """The name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = (each.partition(":")[2].strip() for each in lines if each.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def planted(

@@ -1,14 +1,17 @@
 """The pages of tables, and the numbers that other pages quote, are those of the committed rows."""
 
 import re
+import tomllib
 from collections import Counter, defaultdict
 from functools import cache
 from itertools import combinations
 from statistics import fmean, stdev
 
 import pytest
+import torch
 from scripts import ROOT, imported
 
+import captum_classpattern
 from captum_classpattern.scanning import references
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -22,6 +25,34 @@ LIST = "each network"  # the title of tables that no page has
 @cache
 def rows_of(name):
     return findings.read_rows(RESULTS / f"{name}.jsonl")
+
+
+def test_each_file_of_rows_says_how_it_came_about():
+    known = tomllib.loads((RESULTS / "provenance.toml").read_text(encoding="utf-8"))
+    assert known.keys() == {path.stem for path in RESULTS.glob("*.jsonl")}
+    facts = {"script", "version", "networks", "seeds", "settings", "n", "processor"}
+    columns = {  # that rows have if they are said to
+        "version": {"version", "versions"},
+        "networks": {"model", "weights", "source_weights"},
+        "seeds": {"seed", "seeds", "scan_seed", "varied"},
+        "n": {"n", "images"},
+    }
+    for name, given in known.items():
+        assert given.keys() == facts, name
+        for fact, of_rows in columns.items():
+            if str(given[fact]).partition(";")[0] == "rows":
+                assert all(of_rows & row.keys() for row in rows_of(name)), (name, fact)
+
+
+def test_new_rows_say_where_they_were_measured(tmp_path):
+    findings.append_rows(tmp_path / "rows.jsonl", [{"power": 0.5}])
+    [row] = findings.read_rows(tmp_path / "rows.jsonl")
+    assert row.pop("power") == 0.5
+    assert row == {
+        "version": captum_classpattern.__version__,
+        "torch": torch.__version__,
+        "processor": findings.processor(),
+    }
 
 
 @pytest.mark.script
