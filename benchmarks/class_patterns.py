@@ -3,7 +3,7 @@
     python benchmarks/class_patterns.py measure --fashion FASHION --data CIFAR10 --out FOLDER
     python benchmarks/class_patterns.py transfer --fashion FASHION --data CIFAR10 --out FOLDER
     python benchmarks/class_patterns.py tables benchmarks/results
-    python benchmarks/class_patterns.py figure benchmarks/results --figure claims.png
+    python benchmarks/class_patterns.py figure benchmarks/results --data CIFAR10 --figure claims.png
 
 FASHION is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, CIFAR10 one with
 ``train/<class>/*`` and ``test/<class>/*`` images. ``measure`` trains each model of
@@ -46,10 +46,10 @@ def shared(data: str, folder: Path | None, out: Path) -> tuple[Images, Canvases]
     return images, shared_canvases(out / f"canvases_{data}.json", data, images)
 
 
-def draw_figure(folder: Path, file: Path) -> None:
+def draw_figure(folder: Path, data: Path, file: Path) -> None:
     """Draws patterns of the rows of a folder, with its canvases."""
     rows = {row["model"]: row for row in read_rows(folder / FILE)}
-    draw(rows, shared(FASHION, None, folder)[1]).savefig(file, dpi=DPI)
+    draw(rows, shared(CIFAR10, data, folder)[1]).savefig(file, dpi=DPI)
 
 
 def announce(entry: Entry, out: Path) -> Seconds:
@@ -115,10 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
     figure = commands.add_parser("figure")
     figure.add_argument("rows", type=Path, help="their folder")
+    figure.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10's images")
     figure.add_argument("--figure", type=Path, required=True)
     given = parser.parse_args(arguments)
     if given.command == "figure":
-        return draw_figure(given.rows, given.figure)
+        return draw_figure(given.rows, given.data, given.figure)
     if given.command == "tables":
         print_tables(statements.tables(given.rows))
         print_tables(table for data in (FASHION, CIFAR10) for table in tables(given.rows, data))

@@ -6,22 +6,21 @@ from architecture_rows import POSITIVE, WHITE
 from findings import Row
 from matplotlib.figure import Figure
 
-from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.patterns import NOT_ABOVE
-from claims.images import Canvases
+from claims.images import CLASS_NAMES, Canvases
 from claims.models import entries
 from claims.rows import Measured
 from claims.transfer import patterns_of
 from claims.verdicts import AREA
 
-SHOWN = (  # networks trained on Fashion-MNIST, canvases, and what their rows are called
-    ("fashion_natural_1", POSITIVE, "natural"),
-    ("fashion_robust10_1", POSITIVE, "robust, 0.1"),
-    ("fashion_natural_1", WHITE, "natural, white"),
-    ("fashion_backdoored_white_1", WHITE, "backdoored, white"),
+SHOWN = (  # networks trained on CIFAR-10, canvases, and what their rows are called
+    ("natural_1", POSITIVE, "natural"),
+    ("robust8_1", POSITIVE, "robust, 8/255"),
+    ("natural_1", WHITE, "natural, white"),
+    ("backdoored_white_1", WHITE, "backdoored, white"),
 )
 BACKDOORED = SHOWN[-1][0]
 DPI = 180
