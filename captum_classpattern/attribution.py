@@ -18,6 +18,7 @@ from captum_classpattern.classifier import (
     device_and_dtype,
     guessing_below,
     preserve_state,
+    seed_generators,
     uncounted,
     warn_if_guessing,
 )
@@ -391,6 +392,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )  # fmt: skip
         if not arguments:
             self._warn_if_guessing(canvases, settings.internal_batch_size)
+        seed_generators(settings.seed)  # only a first search has drawn from them
         pool.run()
         return pool
 

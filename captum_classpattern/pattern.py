@@ -31,6 +31,7 @@ from captum_classpattern._validation import (
 from captum_classpattern.results import Result, as_table
 
 PATTERN_FORMAT = "captum_classpattern.Pattern"
+POWERS = ("search_power", "search_margin", "power_curve", "starts_iou")  # of one area
 HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
 
@@ -163,9 +164,12 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         all of them.
 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
-        same on every device.
+        same on every device. At another area than its own, ``info`` lacks the powers of the search.
         """
-        return replace(self, mask=topk_masks(self.mask, pixels_kept(area, self.mask.shape[-2:])))
+        kept = pixels_kept(area, self.mask.shape[-2:])
+        same = kept == round(self.area * self.mask.numel())
+        info = {name: each for name, each in self.info.items() if same or name not in POWERS}
+        return replace(self, mask=topk_masks(self.mask, kept), info=info)
 
     def at_own_area(self) -> "Pattern":
         """The binary pattern at :attr:`area`; unchanged if that is no pixel, or all of them."""

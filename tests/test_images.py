@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 from torch.utils.data import sampler as samplers
 
 import captum_classpattern as cp
-from captum_classpattern.classifier import preserve_state
+from captum_classpattern.classifier import PixelClassifier, preserve_state
 from captum_classpattern.comparison import BestRandomMask
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.images.source import READ_AT_ONCE
@@ -116,6 +116,17 @@ def test_predictions_are_used_only_if_there_are_no_labels():
     for images, labels in ((IMAGES, LABELS), (Plain(labelled=True), None)):
         source = ensure_labels(brightest_channel, LabelledImages(images, labels))
         assert torch.equal(source.labels, LABELS)
+
+
+def test_named_labels_are_matched_also_with_additional_arguments_and_without_names():
+    named = LabelledImages(IMAGES, LABELS % 3, ("cat", "ant", "bee"))
+    model = PixelClassifier(nn.Identity(), class_names=["ant", "bee", "cat"])
+    matched = ensure_labels(model, named, additional_forward_args=torch.ones(10))
+    assert torch.equal(matched.labels, torch.tensor([2, 0, 1])[LABELS % 3])
+    assert ensure_labels(model, matched, additional_forward_args=torch.ones(10)) is matched
+    two = LabelledImages(IMAGES, LABELS % 2, ("cat", "ant"))
+    with pytest.raises(ValueError, match="2 classes"):
+        ensure_labels(brightest_channel, two)
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -381,6 +392,23 @@ def test_listed_labels_make_loading_unnecessary(targets):
 @pytest.mark.parametrize("targets", [(LABELS + 1).tolist(), ["a"] * 10, [1, 2], None, LABELS / 2])
 def test_listed_labels_that_differ_from_the_items(targets):
     assert torch.equal(LabelledImages(Listed(targets)).labels, LABELS)
+
+
+def test_listed_labels_are_transformed_as_those_of_the_items_are():
+    class Transformed(Listed):
+        def target_transform(self, label):
+            return 7 if label == LABELS[4] else int(label)  # at a place that is not tried
+
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, self.target_transform(label)
+
+    data = Transformed(LABELS.tolist())
+    expected = [data[i][1] for i in range(10)]
+    data.loaded.clear()
+    assert LabelledImages(data).labels.tolist() == expected
+    assert len(data.loaded) == 8
+    assert LabelledImages(Subset(data, torch.arange(10))).labels.tolist() == expected
 
 
 def test_neither_an_item_nor_a_repr_loads_other_items():

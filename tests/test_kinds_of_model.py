@@ -1,5 +1,6 @@
 """Each row of the table "Does it work on my model?" in docs/bring_your_own_model.md."""
 
+import functools
 import warnings
 from collections import OrderedDict
 from dataclasses import replace
@@ -139,6 +140,25 @@ class Returning(nn.Module):
         return self.form(self.network(images))
 
 
+class NoLength(Returning):
+    """As a compiled network, which has no truth either."""
+
+    def __len__(self):
+        raise TypeError("no length")
+
+
+class InPlace(nn.Module):
+    """Normalises its images in place."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.training = network, False
+
+    def forward(self, images):
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in MEAN_AND_STD.values())
+        return self.network(images.sub_(mean).div_(std))
+
+
 A_LIST = Returning(lambda logits: [logits.sum(), logits])
 HUGGING_FACE = Returning(lambda logits: ModelOutput(logits=logits))
 SAME = {
@@ -147,6 +167,10 @@ SAME = {
     "DataParallel": lambda: nn.DataParallel(NET).eval(),
     "traced": lambda: torch.jit.trace(NET, some_images()[:2]),
     "scripted": lambda: torch.jit.script(NET),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(NET)),
+    "a partial": lambda: functools.partial(NET),
+    "no length": lambda: NoLength(lambda logits: logits),
+    "normalised in place": lambda: InPlace(of_normalised_images()),
     "a function": lambda: lambda images: NET(images),
     "a method": lambda: NET.forward,
     "a list": lambda: cp.PixelClassifier(A_LIST, output=-1),

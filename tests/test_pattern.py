@@ -113,6 +113,15 @@ def test_stamp_by_hand():
     assert images.eq(0.5).all()
 
 
+def test_the_powers_of_a_search_are_of_its_area_alone():
+    known = {"search_power": 0.9, "search_margin": 2.0, "settings": {"area": 0.5}, "seed": 1}
+    searched = Pattern(CANVAS, torch.linspace(0, 1, MASK.numel()).view_as(MASK), 0, known)
+    assert searched.topk(0.5).info == known
+    smaller = searched.topk(0.25)
+    assert smaller.info == {"settings": {"area": 0.5}, "seed": 1}
+    assert "search_power" not in repr(smaller)
+
+
 def test_a_pattern_is_a_perturbation_that_is_compared_by_identity_and_owns_its_info():
     info = {"seed": 1}
     pattern, twin = (Pattern(CANVAS, MASK, np.int64(2), info) for _ in range(2))

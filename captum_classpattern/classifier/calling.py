@@ -42,11 +42,18 @@ def find_module(forward_func: Classifier) -> nn.Module | None:
 
 
 def modules_of(forward_func: Classifier) -> list[nn.Module]:
-    """The module behind a classifier; of a function, those that it uses by name."""
-    if not inspect.isfunction(forward_func):
-        return [module] if (module := find_module(forward_func)) else []
-    used = inspect.getclosurevars(forward_func)
-    return [v for v in {**used.nonlocals, **used.globals}.values() if isinstance(v, nn.Module)]
+    """The module behind a classifier; of a function, those that it uses by name; of another object,
+    its attributes."""
+    if (module := find_module(forward_func)) is not None:  # the truth of some is their length
+        return [module]
+    if isinstance(forward_func, functools.partial):
+        return modules_of(forward_func.func)
+    if inspect.isfunction(forward_func):
+        used = inspect.getclosurevars(forward_func)
+        known = {**used.nonlocals, **used.globals}
+    else:
+        known = getattr(getattr(forward_func, "__self__", forward_func), "__dict__", {})
+    return [value for value in known.values() if isinstance(value, nn.Module)]
 
 
 def attribute_of(classifier: Any, name: str) -> Any:
@@ -92,7 +99,8 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
     weights = [weight.is_meta for owner in owners for weight in owner.parameters()]
     if weights and all(weights):
         raise ValueError("the model is on the device meta, so it has no weights: load them first")
-    modes = {part: part.training for owner in owners for part in owner.modules()}
+    parts = (part for owner in owners for part in owner.modules())
+    modes = {part: part.training for part in parts if hasattr(part, "training")}  # not if frozen
     kind, devices = _accelerators_in_use()
     python_state, numpy_state = random.getstate(), np.random.get_state()
     kernels = cudnn.benchmark, cudnn.deterministic
@@ -103,7 +111,8 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
                 "after it; call model.eval() to silence this"
             )
             for owner in owners:
-                owner.eval()
+                with suppress(NotImplementedError):  # exported programs have no modes
+                    owner.eval()
         cudnn.benchmark, cudnn.deterministic = False, True
         kept = torch.random.fork_rng(devices, device_type=kind)
         with kept, torch.inference_mode(False), torch.enable_grad():
@@ -170,11 +179,11 @@ def outputs_for(
     forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()
 ) -> Tensor:
     """The classifier's outputs (N, K) for images (N, C, H, W), on its device; half by half where
-    its memory is too small."""
+    its memory is too small. It gets a copy, which it may change."""
     device, dtype = device_and_dtype(forward_func, images)
     try:
         with torch.no_grad():
-            outputs = forward_func(images.to(device, dtype), *additional)
+            outputs = forward_func(images.to(device, dtype, copy=True), *additional)
         _check_logits(outputs, len(images))
         return outputs
     except RuntimeError as error:
@@ -234,7 +243,7 @@ def check_classifier(
         )
     try:
         with torch.no_grad(), uncounted():
-            logits = forward_func(sample.to(dtype), *additional)
+            logits = forward_func(sample.to(dtype, copy=True), *additional)
     except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
         text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
         is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)

@@ -56,7 +56,7 @@ class ClassNames:
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         if given is not None:
             return cls(check_names(given, count), ids)
-        names = check_names(own, count) if own else ()
+        names = check_names(own, count) if own and isinstance(own, list | tuple) else ()
         return cls(names, ids) if [*names] != placeholders(len(names)) else None
 
     def find(self, name: str) -> int:

@@ -394,10 +394,14 @@ def ensure_labels(
     """The images with their labels, matched by the names of their classes if both have names; or
     else with the classifier's predictions as labels, see :func:`predictions`."""
     if images.labels is not None:
-        named = images.class_names is not None and ClassNames.of(forward_func) is not None
-        if named and images.numbering != "numbers" and additional_forward_args is None:
+        if images.class_names is None or images.numbering == "numbers":
+            return images
+        if additional_forward_args is None:
             return images.for_classifier(forward_func)
-        return images
+        if (names := ClassNames.of(forward_func)) is None:
+            return images
+        labels, own = renumber(images, names, len(names.names))
+        return replace(images, labels=labels, class_names=own, numbering="numbers")
     if additional_forward_args is not None:
         raise ValueError(
             f"{images.argument} have no labels, and they can't be predicted by a classifier that "

@@ -193,12 +193,14 @@ def listed_labels(images: Any) -> Tensor | None:
     """The labels that a data set lists separately from its items, if it does."""
     if isinstance(images, data.Subset):
         listed = listed_labels(images.dataset)
-        return None if listed is None else listed[list(images.indices)]
+        return None if listed is None else listed[[int(i) for i in images.indices]]
     if isinstance(images, data.TensorDataset):
         listed = images.tensors[1]
     else:
         lists = (getattr(images, name, None) for name in ("targets", "labels", "_labels"))
         listed = next((one for one in lists if one is not None), None)
+        if listed is not None and (change := getattr(images, "target_transform", None)):
+            listed = [change(label) for label in listed]
     try:
         return parse_labels(listed, len(images), "a data set")
     except (TypeError, ValueError):

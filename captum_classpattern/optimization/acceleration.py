@@ -21,6 +21,7 @@ from captum_classpattern.classifier import (
     find_module,
     lacks_memory,
     preserve_state,
+    seed_generators,
     uncounted,
 )
 
@@ -45,7 +46,9 @@ def accelerated(
         )
     if precision == "full" or dtype != torch.float32:
         return forward_func
-    sample = canvases[:1], additional_rows(additional, slice(1), len(canvases))
+    first = canvases[:1].to(dtype)  # two images: a copy may fail with several alone
+    rows = torch.zeros(2, dtype=torch.int64, device=canvases.device)
+    sample = torch.cat([first, 1 - first]), additional_rows(additional, rows, len(canvases))
     wanted = choose_speedups(forward_func, canvases.device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about speedups that will not be used
@@ -74,7 +77,8 @@ def choose_speedups(
     one that only cuts patches) works in channels_last on a CPU, and in bfloat16 and channels_last
     where the device has matrix products in bfloat16; other networks are too small to gain.
     """
-    module = find_module(forward_func) or nn.Module()  # a plain function shows no layers
+    module = find_module(forward_func)
+    module = nn.Module() if module is None else module  # a plain function shows no layers
     convolves = any(weight.ndim == 4 for weight in module.parameters())
     low = precision == "bfloat16" or (convolves and has_bfloat16(device))
     last = convolves and (low or device.type == "cpu")
@@ -112,10 +116,10 @@ class _Accelerated(nn.Module):
 
 
 def _faster(
-    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+    forward_func: Classifier, speedups: tuple[str, ...], images: Tensor, arguments: tuple[Any, ...]
 ) -> Classifier | Exception:
-    """The classifier with these speedups, or the error that it fails with. Too little memory is
-    raised: it must not choose the precision."""
+    """The classifier with these speedups, or the error that it fails with: a copy must have the
+    same logits, but for rounding. Too little memory is raised: it must not choose the precision."""
     call, owner = forward_func, find_module(forward_func)
     try:
         if speedups != ("bfloat16",):  # autocast alone needs no copy
@@ -127,10 +131,14 @@ def _faster(
             is_method = owner is not forward_func
             call = types.MethodType(forward_func.__func__, copied) if is_method else copied  # type: ignore[attr-defined]
             if "folded" in speedups:
-                _fold(copied, call, image, arguments)
+                _fold(copied, call, images, arguments)
+            own, after = (_exact(each, images, arguments) for each in (forward_func, call))
+            if not torch.allclose(own, after, atol=1e-3 * float(own.abs().max()), rtol=0):
+                raise ValueError("a copy of the model has other logits")
         faster = _Accelerated(call, speedups)
-        leaf = image.detach().clone().requires_grad_()
-        (slope,) = torch.autograd.grad(faster(leaf, *arguments).float().logsumexp(1).sum(), leaf)
+        leaf = images.detach().clone().requires_grad_()
+        logits = faster(leaf.clone(), *arguments).float()
+        (slope,) = torch.autograd.grad(logits.logsumexp(1).sum(), leaf)
         if not bool(slope.isfinite().all()):
             raise ValueError("its gradient is not finite")
     except Exception as error:  # of any kind: this model can't do all of that
@@ -143,10 +151,17 @@ def _faster(
     return faster
 
 
-def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
-    """Folds each batch norm into the convolution directly before it, by watching one pass; an error
-    if that changes the logits, as it does where the convolution's output is also used elsewhere.
-    TF32 is off: its rounding would seem to change them."""
+def _exact(call: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+    """The logits without TF32, whose rounding would seem to change them, from the same seed."""
+    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    with torch.no_grad(), exact:
+        seed_generators(0)
+        return call(images.clone(), *arguments)
+
+
+def _fold(module: nn.Module, call: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> None:
+    """Folds each batch norm into the convolution directly before it, by watching one pass. That
+    changes the logits where the convolution's output is also used elsewhere."""
     outputs: list[tuple[nn.Conv2d, Tensor]] = []
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -157,19 +172,15 @@ def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[A
             pairs.extend((source, part) for source, made in outputs if made is inputs[0])
 
     hooks = [part.register_forward_hook(watch) for part in module.modules()]
-    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
-    with torch.no_grad(), exact:
-        before = call(image, *arguments)
-        for hook in hooks:
-            hook.remove()
-        called = [convolution for convolution, _ in outputs]
-        for convolution, norm in (pair for pair in pairs if called.count(pair[0]) == 1):
-            fused = fuse_conv_bn_eval(convolution, norm)
-            convolution.weight, convolution.bias = fused.weight, fused.bias
-            for parent in module.modules():
-                for name, child in parent.named_children():
-                    if child is norm:
-                        setattr(parent, name, nn.Identity())
-        after = call(image, *arguments)
-    if not torch.allclose(before, after, atol=1e-3 * float(before.abs().max()), rtol=0):
-        raise ValueError("the batch norms can't be folded")
+    with torch.no_grad():
+        call(images.clone(), *arguments)
+    for hook in hooks:
+        hook.remove()
+    called = [convolution for convolution, _ in outputs]
+    for convolution, norm in (pair for pair in pairs if called.count(pair[0]) == 1):
+        fused = fuse_conv_bn_eval(convolution, norm)
+        convolution.weight, convolution.bias = fused.weight, fused.bias
+        for parent in module.modules():
+            for name, child in parent.named_children():
+                if child is norm:
+                    setattr(parent, name, nn.Identity())

@@ -129,7 +129,8 @@ class Objective:
         stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
         with torch.set_grad_enabled(gradient):
-            logits = self.forward_func(stamped, *additional)
+            images = stamped.clone() if gradient else stamped  # a model may change its images
+            logits = self.forward_func(images, *additional)
         target = self._targets[row][:, None]
         log_probabilities = logits.detach().to(stamped.device).float().log_softmax(1)
         entropy = -log_probabilities.gather(1, target).squeeze(1)

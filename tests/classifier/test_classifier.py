@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -185,10 +186,19 @@ def test_preserve_state_restores_everything():
         assert not torch.is_grad_enabled()
 
 
+class Calls:
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, images):
+        return self.net(images)
+
+
 def test_the_networks_of_a_function_are_put_into_eval_mode_too():
     net, unused = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Dropout()), nn.Dropout()
     unused.train()
-    for function in (lambda images: net(images), lambda images: NET(net(images))):
+    ways = lambda images: net(images), lambda images: NET(net(images)), partial(net), Calls(net)
+    for function in ways:
         modes = []
         with pytest.warns(UserWarning, match="train mode"):  # noqa: SIM117 - one statement
             with preserve_state(function, seed=0):

@@ -286,8 +286,8 @@ def watched():
     [
         ({"precision": "full"}, 1 + 25 + 12),
         ({"solver": "paper"}, 1 + 3),
-        ({"solver": "swap"}, 1),
-        ({"solver": "learned"}, 1),
+        ({"solver": "swap"}, 1 + 1),  # with which the copy is compared
+        ({"solver": "learned"}, 1 + 1),
     ],
 )
 def test_who_calls_the_model_itself(with_bfloat16, settings, calls):
@@ -304,6 +304,38 @@ def test_scoring_never_uses_the_copy(with_bfloat16):
     check, signs, rounds = ([(False, True)] * count for count in (1, 25, 4))
     scoring = [(True, False)] * 2  # of each pattern, after the first round and at the end
     assert searched == check + signs + rounds + scoring + rounds + scoring
+
+
+class Merging(Net):
+    """Merges batch and channels, which channels_last allows for a single image alone."""
+
+    def logits_of(self, features):
+        grouped = features.view(2 * len(features), -1, 8, 8)
+        return super().logits_of(grouped.view_as(features))
+
+
+class Remembering(Net):
+    """Its hook writes into the object itself, also when a copy is called."""
+
+    def __init__(self, *middle):
+        super().__init__(*middle)
+        self.conv.register_forward_hook(lambda part, inputs, made: setattr(self, "made", made))
+
+    def logits_of(self, features):
+        return super().logits_of(features if not hasattr(self, "made") else self.made)
+
+
+def test_a_copy_that_fails_with_several_images_or_has_other_logits_is_not_used(with_bfloat16):
+    assert speedups(Merging(norm())) == ("bfloat16", "folded")
+    net = Remembering(norm())
+    assert speedups(net) == ("bfloat16",)
+    found, expected = (search(net, precision=each) for each in ("auto", "full"))
+    torch.testing.assert_close(found.losses, expected.losses, atol=0.05, rtol=0)
+
+
+def test_canvases_of_another_precision_are_searched_as_fast(with_bfloat16):
+    for dtype in (torch.float64, torch.float16):
+        assert speedups(Net(norm()), canvases=CANVASES.to(dtype)) == ALL
 
 
 def test_additional_arguments_reach_the_copy(with_bfloat16):
@@ -341,5 +373,5 @@ def test_batch_norms_are_folded_without_tf32(with_bfloat16):
 
     before = torch.backends.cudnn.allow_tf32
     assert "folded" in speedups(Net(norm(), way=way))
-    assert not any(seen[:2])  # the pass that is watched, and that with which it is compared
+    assert not any(seen[1:3])  # after the one that is watched, those that are compared
     assert torch.backends.cudnn.allow_tf32 is before
