@@ -199,10 +199,11 @@ def listed_labels(images: Any) -> Tensor | None:
     else:
         lists = (getattr(images, name, None) for name in ("targets", "labels", "_labels"))
         listed = next((one for one in lists if one is not None), None)
-        if listed is not None and (change := getattr(images, "target_transform", None)):
-            listed = [change(label) for label in listed]
     try:
-        return parse_labels(listed, len(images), "a data set")
+        labels = parse_labels(listed, len(images), "a data set")
+        if (change := getattr(images, "target_transform", None)) is None:
+            return labels
+        return parse_labels([change(y) for y in labels.tolist()], len(images), "a data set")
     except (TypeError, ValueError):
         return None
 
