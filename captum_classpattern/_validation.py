@@ -185,9 +185,10 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Raises an error unless the value is a number above 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
-        raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
+    """Raises an error unless the value is a finite number above 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        finite = "a finite" if value == math.inf else "a"
+        raise ValueError(f"`{name}` must be {finite} number above 0, got {value!r}")
 
 
 def check_seed(seed: Any) -> int:

@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from captum_classpattern._validation import import_optional
 from captum_classpattern.adapters.architectures import FAMILIES, Arch, arch_name, build
@@ -18,6 +20,12 @@ KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "model_stat
 AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # how the keys of a normalisation inside a model end: mean, then std
 NORMALISERS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
+# keys of older versions of torchvision, and what they are called now
+FORMER_KEYS = (
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
+)
 ITSELF = (0.0,), (1.0,), "the model itself"  # mean and std of a model that normalises its pixels
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 4
@@ -157,7 +165,8 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
     counts = [
         size
         for key, weight in expected.items()
-        if prefix + key in state and state[prefix + key].ndim == weight.ndim
+        if prefix + key in state and not is_lazy(weight)
+        if state[prefix + key].ndim == weight.ndim
         for size, probe in zip(state[prefix + key].shape, weight.shape)
         if probe == PROBE
     ]
@@ -175,8 +184,10 @@ def load_weights(
     Keys of the network that end in ``may_lack`` may be missing."""
     expected, state = network.state_dict(), weights.state
     prefix = _find_prefix(expected, state)
-    fitting = {name: state[prefix + name] for name in expected if prefix + name in state}
-    renamed = {prefix + name: name for name in fitting}
+    prefixed = (key for key in state if key.startswith(prefix))
+    key_of = {_name_now(key.removeprefix(prefix), expected): key for key in prefixed}
+    fitting = {name: state[key_of[name]] for name in expected if name in key_of}
+    renamed = {key_of[name]: name for name in fitting}
     leftover = {key: value for key, value in state.items() if key not in renamed}
     absent = [name for name in expected if name not in fitting]
     loaded = LoadedNetwork(network)
@@ -194,13 +205,15 @@ def load_weights(
                 units = " (in units of 255)" if in_bytes else ""
                 ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
     ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")
+    counters = (key for key in leftover if key.endswith("n_averaged"))
+    ignored |= dict.fromkeys(counters, "how many weights were averaged")
     problems = {
         "missing": [name for name in absent if not name.endswith(may_lack)],
         "unexpected": [key for key in leftover if key not in ignored],
         "of another shape": [
             f"{prefix}{name} {tuple(value.shape)} instead of {tuple(expected[name].shape)}"
             for name, value in fitting.items()
-            if value.shape != expected[name].shape
+            if not is_lazy(expected[name]) and value.shape != expected[name].shape
         ],
     }
     if any(problems.values()):
@@ -218,13 +231,21 @@ def load_weights(
         )
     network.load_state_dict(fitting, strict=False)
     loaded.details = {
-        "renamed": renamed if prefix else {},
+        "renamed": renamed if any(key != name for key, name in renamed.items()) else {},
         "ignored": ignored,
         "missing": absent,
         "weights": weights.key,
         **details,
     }
     return loaded
+
+
+def _name_now(key: str, expected: Mapping[str, Any]) -> str:
+    """A key of the network: this one, or what it is called now."""
+    now = key
+    for former, current in FORMER_KEYS:
+        now = former.sub(current, now)
+    return now if key not in expected and now in expected else key
 
 
 def _find_prefix(expected: Mapping[str, Any], state: Mapping[str, Any]) -> str:

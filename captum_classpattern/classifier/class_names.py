@@ -1,6 +1,7 @@
 """Names of classes: which class a name means, and how images get the class numbers of a model."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,8 +31,8 @@ REMEDY = (
 
 
 def simplified(name: str) -> str:
-    """Without case, and with spaces, underscores and hyphens alike."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    """Without case, with spaces, underscores and hyphens alike, and accents as one character."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
 
 
 def parts_of(name: str) -> list[str]:
@@ -56,7 +57,7 @@ class ClassNames:
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         if given is not None:
             return cls(check_names(given, count), ids)
-        names = check_names(own, count) if own and isinstance(own, list | tuple) else ()
+        names = check_names(own, count) if isinstance(own, list | tuple) and own else ()
         return cls(names, ids) if [*names] != placeholders(len(names)) else None
 
     def find(self, name: str) -> int:
@@ -207,7 +208,11 @@ def renumber(
     may have names; and the names of the classes."""
     labels, source = images.labels, images.description or "the images"
     present, folders = sorted(set(labels.tolist())), images.class_names or ()
-    if images.class_names is None or images.numbering == "numbers":
+    by_name = names is not None and all(  # folders 1 to 10, say, if these are the model's names
+        n < len(folders) and folders[n].isdigit() and names.names.count(folders[n]) == 1
+        for n in present
+    )
+    if images.class_names is None or (images.numbering == "numbers" and not by_name):
         return labels, _keep_numbers(folders, present, names, count, source)
     folders = [*folders, *(str(number) for number in range(len(folders), present[-1] + 1))]
     if names is None:

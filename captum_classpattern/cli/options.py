@@ -76,7 +76,10 @@ def _kinds(text: str) -> list[str]:
     """A number of canvases, or kinds of them."""
     if text.isdigit() and int(text) < 1:
         raise ValueError(f"it must be at least 1, or kinds such as positive,patch, got {text}")
-    return [*map(str.strip, text.split(","))]
+    kinds = [*map(str.strip, text.split(","))]
+    if len(kinds) > 1 and any(kind.isdigit() for kind in kinds):
+        raise ValueError(f"it must be a number or kinds such as positive,patch, not both: {text}")
+    return kinds
 
 
 def _check_folder(_: type, path: Path | None) -> None:

@@ -3,11 +3,13 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+from filelock import FileLock
 
 import captum_classpattern as cp
 from captum_classpattern.cli import options
@@ -96,6 +98,15 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
+def _with_others(known: cp.ReferenceSet, out: Path) -> cp.ReferenceSet:
+    """The set, and the models that another process has added to its file."""
+    there = cp.ReferenceSet.load(out) if out.exists() else known
+    if there.images.get("hash") != known.images.get("hash"):
+        raise ValueError(f"{out} now holds references that were measured with other images")
+    profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
+    return replace(known, profiles=profiles, recipes=recipes)
+
+
 def reference(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
@@ -125,6 +136,7 @@ def reference(
     checkpoints = options.checkpoints_by_name(models)
     known = cp.ReferenceSet.load(out) if out.exists() else None
     trained = read_recipe(recipe or ())
+    out.parent.mkdir(parents=True, exist_ok=True)
     for name, checkpoint in checkpoints.items():
         classifier = model.open(checkpoint)
         if known is not None and name in known.profiles:
@@ -147,8 +159,9 @@ def reference(
             show_progress=sys.stderr.isatty(),
             **compute.keywords(),
         )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        known.save(out)
+        with FileLock(out.with_name(f".{out.name}.lock")):
+            known = _with_others(known, out)
+            known.save(out)
         accuracy = known.profiles[name].accuracy
         print(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %", flush=True)
     assert known is not None

@@ -126,8 +126,9 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         """
         for name, value in (("budget", budget), ("n_images", n_images)):
             check_count(name, value)
+        if max_seconds is not None:
+            check_positive("max_seconds", max_seconds)
         most_seconds = inf if max_seconds is None else max_seconds
-        check_positive("max_seconds", most_seconds)
         check_seed(seed)
         images = single_tensor(inputs).detach()
         targets = parse_targets(target, len(images), self.forward_func)

@@ -26,7 +26,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import known_names, parse_targets
+from captum_classpattern.classifier.class_names import common_names, known_names, parse_targets
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
@@ -177,6 +177,8 @@ def compare(
     _check_models_and_methods(models, methods)
     metrics, first = check_metrics(metrics), next(iter(models.values()))
     task = settings.task_of(canvases, targets, float(area), first)
+    for model in models.values():
+        common_names(model, known_names(first), torch.tensor(task.targets))  # or an error
     triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with _as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:

@@ -59,6 +59,9 @@ def folder_listing(path: Path) -> Listing:
                 f"(looked for {', '.join(EXTENSIONS)}): remove them, or give the folder whose "
                 "folders hold the images"
             )
+        inner = (each for folder in folders for each in sorted(folder.iterdir()) if each.is_dir())
+        if nested := [str(each.relative_to(path)) for each in inner if _images_in(each)]:
+            warn(f"images in folders of class folders are left out: {join_names(nested)}", Notice)
         numbers, names, numbering = _numbered([folder.name for folder in folders], path)
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]

@@ -76,14 +76,15 @@ def numbers_table(comparison: Comparison) -> Table:
     }
     bare: dict[str, Any] = {"name": "no pattern", "role": "control"}
     several = len({record.kind for record in scored}) > 1
-    columns: dict[str, Column] = {}
+    columns, keys = dict[str, Column](), dict[str, str]()
     for row in scored_rows(comparison):
         if "no_pattern" in row:
             place = f"{row['model']}, {row['kind']} canvas" if several else row["model"]
-            columns[place] = Column(place, f"on {place}", percent, interval="bar")
-            power = {f"on {place}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
+            key = keys.setdefault(place, f"power {len(keys)}")  # names may end as intervals do
+            columns[place] = Column(place, key, percent, interval="bar")
+            power = {f"{key}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
             rows[row["name"]] |= {"role": row["role"], **power}
-            bare[f"on {place}"] = row["no_pattern"]
+            bare[key] = row["no_pattern"]
     title = f"Power of {percent_area(comparison.area)} of the pixels"
     shown = [*rows.values(), bare] if rows else []
     return Table([NAME_COLUMNS[0], *columns.values()], shown, "numbers", title)

@@ -246,9 +246,9 @@ class ReferenceSet:
     def training_images(self) -> str:
         """What the models were trained on, as far as their recipes say so: ``JPEG images (30),
         original images (12)``."""
-        kinds = Counter(recipe.get(TRAINED_ON) for recipe in self.recipes.values())
+        kinds = Counter(str(recipe.get(TRAINED_ON) or "") for recipe in self.recipes.values())
         if len(kinds) == 1:
-            return str(next(iter(kinds)) or "")
+            return next(iter(kinds))
         return ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common() if kind)
 
     @property

@@ -372,6 +372,8 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
         # 0.3, or now that the file is gone
         if source.path and (source.name in failures or None in (known["hash"], row["hash"])):
             known["hash"] = row["hash"] = row["hash"] or known["hash"]
+        if source.path and row["hash"] and row["hash"] == known["hash"]:
+            known["path"] = row["path"]  # the file was moved
         rows[source.name] = known
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(

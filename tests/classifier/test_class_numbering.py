@@ -50,6 +50,7 @@ FIVE = ["bird", "Dog, Canis familiaris", "eel", "house cat", "fox"]
 @pytest.mark.parametrize(
     ("names", "model", "numbers", "known"),
     [
+        (("cafe\u0301", "dog"), classifier(2, ["dog", "caf\u00e9"]), [1, 0], ["dog", "caf\u00e9"]),
         (("dog", "House_Cat"), classifier(5, FIVE), [1, 3], FIVE),
         ((IDS[2], IDS[0]), classifier(3, LETTERS[:3], class_ids=IDS), [2, 0], LETTERS[:3]),
         # numbers stay
@@ -64,8 +65,9 @@ FIVE = ["bird", "Dog, Canis familiaris", "eel", "house cat", "fox"]
         (("dog", "cat"), classifier(2, ["class 0", "class 1"]), [1, 0], ["cat", "dog"]),
         (("dog", "cat"), classifier(2).forward, [1, 0], ["cat", "dog"]),
     ],
-    ids=["by name", "by WordNet id", "by number", "by number with names", "by number alone",
-         "by other names", "WordNet ids", "without names", "with placeholders", "a method"],
+    ids=["decomposed accents", "by name", "by WordNet id", "by number", "by number with names",
+         "by number alone", "by other names", "WordNet ids", "without names", "with placeholders",
+         "a method"],
 )  # fmt: skip
 def test_folders_are_matched(names, model, numbers, known, snapshot):
     loaded, found = folders(*names), []
@@ -77,6 +79,14 @@ def test_folders_are_matched(names, model, numbers, known, snapshot):
     assert matched.counts == {(known or "01")[number]: 1 for number in sorted(numbers)}
     assert torch.equal(matched.images, loaded.images)
     assert loaded.class_names == before
+
+
+@pytest.mark.filterwarnings("ignore:the class folders")
+def test_numbered_folders_that_are_the_models_names_are_matched_by_name():
+    names = ["1", "10", "2"]  # as ImageFolder numbers them
+    matched = folders("1", "2", "10").for_classifier(classifier(3, names))
+    assert by_place(matched) == by_place(matched.for_classifier(classifier(3, names))) == [0, 2, 1]
+    assert matched.class_names == tuple(names)
 
 
 def test_names_that_are_passed_in_replace_the_classifiers():

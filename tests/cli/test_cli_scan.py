@@ -17,6 +17,7 @@ from scanned import NAMES, Net, images_of, made_up
 import captum_classpattern as cp
 from captum_classpattern import Pattern, PixelClassifier
 from captum_classpattern.adapters.load import folder_name
+from captum_classpattern.cli import scan as scan_commands
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, families, triage
 from captum_classpattern.scanning.families import SIZES
@@ -352,6 +353,19 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert list(found.recipes.values()) == list(few.recipes.values())
     assert replace(found, profiles={}, recipes={}) == replace(few, profiles={}, recipes={})
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
+
+
+def test_references_that_another_process_adds_are_kept(tmp_path):
+    out, few = tmp_path / "references.json", ReferenceSet.load("few.json")
+    [first, second] = (
+        replace(few, profiles={name: few.profiles[name]}, recipes={})
+        for name in list(few.profiles)[:2]
+    )
+    assert scan_commands._with_others(first, out) == first
+    first.save(out)
+    assert [*scan_commands._with_others(second, out).profiles] == [*few.profiles][:2]
+    with pytest.raises(ValueError, match="other images"):
+        scan_commands._with_others(replace(second, images={"hash": "0"}), out)
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

@@ -174,6 +174,11 @@ REFUSED = {
     "a held-out canvas": {"canvases": torch.stack([SEARCH[0], HELD_OUT[9]]), "targets": [0, 1]},
     "an unknown option": {"class_images": 10},
     "no held-out image": {"max_images": 0},
+    "models that number the classes differently": {
+        "models": {
+            name: PixelClassifier(linear_net(), class_names=[*name]) for name in ("abc", "bac")
+        }
+    },
     "a trigger for an unknown model": {"triggers": {"nobody": Pattern(WHITE, CORNER, 0)}},
     "a trigger of another shape": {"triggers": {"linear": Pattern(WHITE[:, :5], CORNER[:, :5], 0)}},
     "a trigger of no pixel": {"triggers": {"linear": Pattern(WHITE, CORNER * 0, 0)}},

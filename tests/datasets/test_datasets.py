@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from refusals import refusal, warnings_of
 
+from captum_classpattern import Notice
 from captum_classpattern.datasets import load_images
 
 NOISE = np.random.default_rng(0)
@@ -63,6 +64,13 @@ def test_class_folders_as_torchvision_reads_them(pets):
     assert loaded.class_names == ("bird", "cat", "dog")
     assert loaded.counts == {"bird": 4, "cat": 3, "dog": 2}
     assert repr(loaded) == "LabelledImages(9 images 3x8x8, 3 classes, pets)"
+
+
+def test_images_deeper_than_class_folders_are_left_out_with_a_notice(pets):
+    (inner := pets / "cat" / "more").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(inner / "a.png")
+    with pytest.warns(Notice, match="left out: cat/more"):
+        load_images(pets)
 
 
 def test_a_flat_folder_with_other_files_in_it(place):

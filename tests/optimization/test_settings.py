@@ -28,6 +28,7 @@ REFUSALS = {
     "budget of 0": lambda: SearchSettings(budget=0),
     "half a pattern to keep": lambda: SearchSettings(keep=1.5),
     "max_seconds of 0": lambda: SearchSettings(max_seconds=0),
+    "endless max_seconds": lambda: SearchSettings(max_seconds=float("inf")),
     "seed of more than 63 bits": lambda: SearchSettings(seed=2**63),
     "negative alpha": lambda: PaperLoop(alpha=-0.1),
     "steps of 0": lambda: PaperLoop(step_size=0),

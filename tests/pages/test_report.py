@@ -144,6 +144,19 @@ def test_the_numbers_are_a_row_a_method_and_a_column_a_model_and_kind(usual):
             assert cell.startswith(percent(means[key]))
 
 
+def test_a_models_name_may_end_as_an_interval_does():
+    comparison = small_comparison()
+    names = {"clean": "net", "bad": "net_high"}
+    renamed = replace(
+        comparison,
+        models={names[name]: each for name, each in comparison.models.items()},
+        records=[replace(each, model=names[each.model]) for each in comparison.records],
+        failures=[],
+    )
+    before, after = (report_data.numbers_table(each) for each in (comparison, renamed))
+    assert after.rows == before.rows
+
+
 def written_as(key, value):
     """How the page writes a score, worked out independently."""
     if key.startswith(("power_", "no_pattern")):

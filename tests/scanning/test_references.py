@@ -135,6 +135,12 @@ def test_a_set_says_which_images_it_was_measured_with():
     assert (known.n_classes, known.shape, known.class_names) == (4, (1, 8, 8), NAMES)
 
 
+def test_what_the_models_were_trained_on_may_be_anything_that_json_holds():
+    known = with_model()
+    known.recipes = {"clean 0": {references.TRAINED_ON: ["a", "b"]}, "other": {}}
+    assert known.training_images == "['a', 'b'] (1)"
+
+
 def test_a_model_of_the_same_name_is_replaced(monkeypatch):
     monkeypatch.setattr(references, "measure", lambda model, *_, **__: model)
     known, net = with_model(), Net()

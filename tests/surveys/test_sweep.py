@@ -183,7 +183,7 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
         run(tmp_path / "out", {"bad": {**described, "mean": 1}}, classes=[0])
 
 
-def test_a_damaged_summary_fails_its_model_alone_until_it_is_mended(swept, tmp_path):
+def test_a_damaged_summary_fails_its_model_alone_until_it_is_repaired(swept, tmp_path):
     run(tmp_path, {"old": network(0)})
     summary = tmp_path / "old" / "results.json"
     whole = summary.read_text()
@@ -384,7 +384,11 @@ def test_a_replaced_checkpoint_is_another_model(tmp_path):
     torch.save(network(1).state_dict(), path)
     said = refusal(lambda: run(tmp_path / "out", models))
     assert "holds another model 'm' (hash" in said
-    path.unlink()  # what was found stays
+    torch.save(network(0).state_dict(), path)
+    moved = path.rename(tmp_path / "moved.pt")
+    models["m"]["path"] = moved
+    assert run(tmp_path / "out", models).rows["m"]["path"] == str(moved)
+    moved.unlink()  # what was found stays
     assert not run(tmp_path / "out", models).failures
 
 
