@@ -7,10 +7,10 @@ from findings import Table, head, line, read_rows
 
 from captum_classpattern.comparison.records import grouped
 from claims.models import CIFAR10, FASHION
-from claims.pooled import LEAST_SEEDS, NATURAL, Pooled, pooled
-from claims.rows import FILE, TRANSFER, by_kind
+from claims.pooled import LEAST_SEEDS, NATURAL, Pooled, claim_2, pooled
+from claims.rows import FILE, TRANSFER, Measured, by_kind
 from claims.tables import powers
-from claims.verdicts import FAILS, HOLDS, ITSELF, OPEN, Kinds
+from claims.verdicts import FAILS, HOLDS, ITSELF, OPEN, Kinds, backdoored, has_learnt
 
 DATA = (CIFAR10, FASHION)  # the paper's first
 TRIGGER = "works as a trigger on"
@@ -99,6 +99,22 @@ def by_statement(found: Found, claim: str) -> Iterator[str]:
             yield line(data, *key, *(said(columns.get(name)) for name in names))
 
 
+def below_the_bound(folder: Path) -> dict[str, list[Pooled]]:
+    """Claim 2 on the networks whose trigger missed the bound, as if they had learnt it. This is
+    exploratory: by the rule, these networks do not count."""
+    found: dict[str, list[Pooled]] = {}
+    for data, kinds in kinds_in(folder).items():
+        short = {k for k in backdoored(kinds, data) if not has_learnt(*kinds[k].values())}
+        counted = {
+            kind: {seed: Measured({**each.row, "learnt": 1.0}) for seed, each in runs.items()}
+            for kind, runs in kinds.items()
+            if kind in short
+        }
+        if counted:
+            found[data] = [*claim_2({NATURAL: kinds.get(NATURAL, {}), **counted}, data)]
+    return found
+
+
 def classes(found: Found) -> Iterator[str]:
     """In how many classes both patterns beat their controls, so that claim 4 takes them."""
     yield head("data", "networks", "canvas, area", "classes that count, by seed")
@@ -126,5 +142,7 @@ def tables(folder: Path) -> Iterator[Table]:
         **{f"claim {n}": lambda n=n: by_statement(found, n) for n in "1234"},
         "claim 4: classes that count": lambda: classes(found),
     }
+    if short := below_the_bound(folder):
+        made["claim 2: networks below the bound (exploratory)"] = lambda: by_statement(short, "2")
     for title, table in made.items():
         yield title, [*table()]

@@ -1,5 +1,7 @@
 """What the statements about the paper's claims are made of, and their tables, of made-up rows."""
 
+import json
+
 import pytest
 from scripts import imported
 
@@ -153,6 +155,19 @@ def test_a_claim_has_a_row_for_each_setting_and_a_column_for_each_statement():
         f"| CIFAR-10 | natural | black, 5 % | {holds} |  |",
     ]
     assert list(statements.by_statement(found, "2"))[1:] == []
+
+
+def test_networks_below_the_bound_are_shown_apart(tmp_path):
+    kinds = [("natural", 1.0), ("backdoored_white", 0.89), ("backdoored_second", 0.97)]
+    made = [made_up(kind, seed, learnt=value) for kind, value in kinds for seed in (1, 2, 3)]
+    (tmp_path / rows.FILE).write_text("".join(json.dumps(row) + "\n" for row in made))
+    found = dict(statements.tables(tmp_path))
+    white = "| CIFAR-10 | backdoored_white | white, 1 % | "
+    [by_rule] = [line for line in found["claim 2"] if line.startswith(white)]
+    assert by_rule.count("not shown (no seeds)") == 4
+    _, *shown = found["claim 2: networks below the bound (exploratory)"]
+    assert all("backdoored_white" in line and "(no seeds)" not in line for line in shown)
+    assert len(shown) == 6
 
 
 def test_powers_have_the_strongest_control_class_by_class_and_n():
