@@ -41,6 +41,11 @@ from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classe
 from captum_classpattern.scores.power import random_pixels
 
 MODELS = ("natural", "robust8")
+COLUMNS = {  # of the tables: networks that are pooled
+    "natural, three seeds": ("natural_1", "natural_2", "natural_3"),
+    "shipped natural": ("natural",),
+    "shipped robust8": ("robust8",),
+}
 PIXELS_KEPT, N_PIXELS = 50, 1_024  # as the authors: 4.9 %
 AREA = PIXELS_KEPT / N_PIXELS
 CANVASES = 2  # of each class
@@ -206,45 +211,53 @@ def score(
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
     """The powers and their controls, step by step, and what each step changes."""
-    names = list(dict.fromkeys(row["model"] for row in rows))
+    known = {row["model"] for row in rows}
+    columns = {title: names for title, names in COLUMNS.items() if known.issuperset(names)}
     yield head(
         "searched with, scored on",
-        *(f"{name}: {what}" for name in names for what in ("power", "random pixels, no pattern")),
+        *(f"{each}: {what}" for each in columns for what in ("power", "random pixels, no pattern")),
     )
     for step in STEPS:
         cells = []
-        for name in names:
-            power, *controls = (bootstrap_over_classes(shares(rows, name, step, s)) for s in SCORES)
+        for names in columns.values():
+            found = (shares(rows, names, step, score) for score in SCORES)
+            power, *controls = map(bootstrap_over_classes, found)
             cells += [interval(power, "%"), ", ".join(f"{mean.value:.1%}" for mean in controls)]
         yield line(step.title, *cells)
     yield ""
-    yield head("points, paired by class", *names)
+    yield head("points, paired by class", *columns)
     for title, first, second, score in CHANGES:
-        found = (differences(rows, name, first, second, score) for name in names)
-        yield line(title, *(interval(bootstrap_over_classes(change)) for change in found))
+        changes = (differences(rows, each, first, second, score) for each in columns.values())
+        yield line(title, *(interval(bootstrap_over_classes(change)) for change in changes))
 
 
-def shares(rows: Sequence[Row], name: str, step: Step, score: str) -> dict[int, list[float]]:
-    """For each class the share of the step's images that its patterns turn, one per canvas."""
+def shares(
+    rows: Sequence[Row], names: Sequence[str], step: Step, score: str
+) -> dict[int, list[float]]:
+    """For each class the share of the step's images that are predicted as the class, one for each
+    network and canvas."""
 
     def share(row: Row) -> float:
         hits, n = (sum(row[score][group][i] for group in step.groups) for i in (0, 1))
         return hits / n
 
-    chosen = (name, *step.search)
-    wanted = (r for r in rows if (r["model"], r["canvases"], r["solver"]) == chosen)
+    wanted = (
+        row
+        for row in rows
+        if row["model"] in names and (row["canvases"], row["solver"]) == step.search
+    )
     return grouped((row["class"], share(row)) for row in wanted)
 
 
 def differences(
-    rows: Sequence[Row], name: str, first: Step, second: Step, above: str | None
+    rows: Sequence[Row], names: Sequence[str], first: Step, second: Step, above: str | None
 ) -> dict[int, list[float]]:
     """For each class how much larger the power is at one step than at another; or its distance
     from a control."""
     found: list[dict[int, float]] = []
     for step in (first, second):
-        means = {y: fmean(of_class) for y, of_class in shares(rows, name, step, "power").items()}
-        for y, control in shares(rows, name, step, above).items() if above else ():
+        means = {y: fmean(of_class) for y, of_class in shares(rows, names, step, "power").items()}
+        for y, control in shares(rows, names, step, above).items() if above else ():
             means[y] -= fmean(control)
         found.append(means)
     return {y: [value - found[1][y]] for y, value in found[0].items()}

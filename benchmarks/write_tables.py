@@ -43,8 +43,8 @@ PAGES = {
     "claims": Page(
         "The paper's claims: all verdicts",
         "[What they mean](../claims.md), claim by claim, and [the rule](../../benchmarks/claims/"
-        "pooled.py). It was frozen before networks were trained on CIFAR-10, and chosen when the rows "
-        "of Fashion-MNIST were known.",
+        "pooled.py). It was frozen before networks were trained on CIFAR-10, and chosen when the "
+        "rows of Fashion-MNIST were known.",
         "A statement is about a difference: its mean over classes in each training seed, then the "
         "mean of the seeds with a 95 % t-interval. It *holds* if the interval lies on the claim's "
         "side of 0, *does not hold* if it lies on the other, and is *not shown* if it contains 0, "
@@ -54,8 +54,9 @@ PAGES = {
         "epsilon in claim 4. *No seeds*: the canvas cannot show half of the trigger. *Strongest "
         "control*: the mean of the strongest of three, class by class. *n*: classes x training "
         f"seeds x held-out images. In *natural networks*: {BRACKETS} After the means of the seeds, "
-        "they are t-intervals. Rows of Fashion-MNIST are of version 0.3. The last table is exploratory: "
-        "by the rule, networks whose trigger works on fewer than 90 % of the images do not count.",
+        "they are t-intervals. Rows of Fashion-MNIST are of version 0.3. The last table is "
+        "exploratory: by the rule, networks whose trigger works on fewer than 90 % of the images "
+        "do not count.",
         lambda rows: statements.tables(ROWS),
     ),
     "class_patterns": Page(
@@ -76,8 +77,8 @@ PAGES = {
         "Class patterns of networks trained on CIFAR-10",
         "[The paper's claims](../claims.md) on small wide ResNets, four kinds with three training "
         "seeds, and on larger ones, [those of the tutorials](../../tutorials/README.md#models).",
-        "As [those of Fashion-MNIST](class_patterns.md), with 882 to 912 held-out images. No verdict "
-        f"uses the *shipped* networks, which have one training seed. {BRACKETS}",
+        "As [those of Fashion-MNIST](class_patterns.md), with 882 to 912 held-out images. No "
+        f"verdict uses the *shipped* networks, which have one training seed. {BRACKETS}",
         lambda rows: class_patterns.tables(ROWS, CIFAR10),
     ),
     "stability": Page(
