@@ -53,8 +53,9 @@ PAGES = {
         "an area, with one trigger in claim 2, one kind of tested network in claim 3 and one "
         "epsilon in claim 4. *No seeds*: the canvas cannot show half of the trigger. *Strongest "
         "control*: the mean of the strongest of three, class by class. *n*: classes x training "
-        f"seeds x held-out images. In *natural networks*: {BRACKETS} After the means of the seeds, "
-        "they are t-intervals. Rows of Fashion-MNIST are of version 0.3. The last table is "
+        f"seeds x held-out images. {BRACKETS} After the means of the seeds, "
+        "they are t-intervals. Rows of Fashion-MNIST and of *shipped natural* are of version "
+        "0.3. The last table is "
         "exploratory: by the rule, networks whose trigger works on fewer than 90 % of the images "
         "do not count.",
         lambda rows: statements.tables(ROWS),
@@ -183,7 +184,7 @@ PAGES = {
         "The authors' protocol and ours",
         "[The paper's claims](../claims.md): how much of the predictive power comes from the "
         "choice of the images that are counted?",
-        f"CIFAR-10, two canvases per class, 50 of 1,024 pixels, one seed. {BRACKETS}",
+        f"CIFAR-10, two canvases per class, 50 of 1,024 pixels, one search seed. {BRACKETS}",
         lambda rows: [("Step by step", protocol.tables(rows))],
     ),
     "scan_confirmation": Page(

@@ -22,7 +22,7 @@ import captum_classpattern as cp
 from captum_classpattern.classifier import PixelClassifier, preserve_state
 from captum_classpattern.comparison import BestRandomMask
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced
-from captum_classpattern.images.source import READ_AT_ONCE
+from captum_classpattern.images.source import READ_AT_ONCE, listed_labels
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
@@ -409,6 +409,8 @@ def test_listed_labels_are_transformed_as_those_of_the_items_are():
     assert LabelledImages(data).labels.tolist() == expected
     assert len(data.loaded) == 8
     assert LabelledImages(Subset(data, torch.arange(10))).labels.tolist() == expected
+    data.target_transform = lambda label: label.item()  # of other labels than those that are listed
+    assert listed_labels(data) is None
 
 
 def test_neither_an_item_nor_a_repr_loads_other_items():

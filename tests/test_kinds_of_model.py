@@ -76,6 +76,8 @@ def explain(model, channels=3, labels=LABELS, target=1, **settings):
 def assert_same(found, other):
     assert torch.equal(found.pattern.mask > 0, other.pattern.mask > 0)
     assert found.canvas == other.canvas
+    for area, shown in found.stamped.items():
+        assert torch.equal(shown.images, other.stamped[area].images)
     for ours, theirs in zip(found.scores.values(), other.scores.values(), strict=True):
         # margins are those of the outputs, whose form differs
         powers = [replace(each.power, mean_margin=None) for each in (ours, theirs)]

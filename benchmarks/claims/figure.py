@@ -17,10 +17,10 @@ from claims.transfer import patterns_of
 from claims.verdicts import AREA
 
 SHOWN = (  # networks trained on CIFAR-10, canvases, and what their rows are called
-    ("natural_1", POSITIVE, "natural"),
-    ("robust8_1", POSITIVE, "robust, 8/255"),
-    ("natural_1", WHITE, "natural, white"),
-    ("backdoored_white_1", WHITE, "backdoored, white"),
+    ("natural_3", POSITIVE, "natural"),
+    ("robust8_3", POSITIVE, "robust, 8/255"),
+    ("natural_3", WHITE, "natural, white"),
+    ("backdoored_white_3", WHITE, "backdoored, white"),
 )
 BACKDOORED = SHOWN[-1][0]
 DPI = 180

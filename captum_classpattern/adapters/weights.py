@@ -206,7 +206,7 @@ def load_weights(
                 ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
     ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")
     counters = (key for key in leftover if key.endswith("n_averaged"))
-    ignored |= dict.fromkeys(counters, "how many weights were averaged")
+    ignored |= dict.fromkeys(counters, "how often weights were averaged")
     problems = {
         "missing": [name for name in absent if not name.endswith(may_lack)],
         "unexpected": [key for key in leftover if key not in ignored],
@@ -231,7 +231,7 @@ def load_weights(
         )
     network.load_state_dict(fitting, strict=False)
     loaded.details = {
-        "renamed": renamed if any(key != name for key, name in renamed.items()) else {},
+        "renamed": {key: name for key, name in renamed.items() if key != name},
         "ignored": ignored,
         "missing": absent,
         "weights": weights.key,

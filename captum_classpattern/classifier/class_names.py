@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ REMEDY = (
 
 def simplified(name: str) -> str:
     """Without case, with spaces, underscores and hyphens alike, and accents as one character."""
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def parts_of(name: str) -> list[str]:
@@ -55,9 +56,10 @@ class ClassNames:
         """The names of a classifier's classes: those that its user gives, else its own; None if it
         has none, or only placeholders. An error unless there are ``count``, if that is known."""
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
+        own = own.tolist() if isinstance(own, np.ndarray) else own
         if given is not None:
             return cls(check_names(given, count), ids)
-        names = check_names(own, count) if isinstance(own, list | tuple) and own else ()
+        names = check_names(own, count) if own and not isinstance(own, Mapping) else ()
         return cls(names, ids) if [*names] != placeholders(len(names)) else None
 
     def find(self, name: str) -> int:

@@ -177,8 +177,11 @@ def compare(
     _check_models_and_methods(models, methods)
     metrics, first = check_metrics(metrics), next(iter(models.values()))
     task = settings.task_of(canvases, targets, float(area), first)
-    for model in models.values():
-        common_names(model, known_names(first), torch.tensor(task.targets))  # or an error
+    for name, model in models.items():
+        try:
+            common_names(model, known_names(first), torch.tensor(task.targets))
+        except ValueError as error:
+            raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
     triggers = _triggers_of(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with _as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:

@@ -1,6 +1,7 @@
 """Sources of images: folders, ``.npz`` files and the data sets of torchvision."""
 
 import inspect
+import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
@@ -59,8 +60,9 @@ def folder_listing(path: Path) -> Listing:
                 f"(looked for {', '.join(EXTENSIONS)}): remove them, or give the folder whose "
                 "folders hold the images"
             )
-        inner = (each for folder in folders for each in sorted(folder.iterdir()) if each.is_dir())
-        if nested := [str(each.relative_to(path)) for each in inner if _images_in(each)]:
+        inner = (each for folder in folders for each in os.scandir(folder) if each.is_dir())
+        visible = (Path(each.path) for each in inner if each.name[0] != ".")
+        if nested := sorted(str(each.relative_to(path)) for each in visible if _images_in(each)):
             warn(f"images in folders of class folders are left out: {join_names(nested)}", Notice)
         numbers, names, numbering = _numbered([folder.name for folder in folders], path)
         files = [file for folder in folders for file in filled[folder]]

@@ -204,7 +204,7 @@ def listed_labels(images: Any) -> Tensor | None:
         if (change := getattr(images, "target_transform", None)) is None:
             return labels
         return parse_labels([change(y) for y in labels.tolist()], len(images), "a data set")
-    except (TypeError, ValueError):
+    except Exception:  # of any kind: the items are read instead
         return None
 
 

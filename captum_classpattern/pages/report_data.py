@@ -76,7 +76,8 @@ def numbers_table(comparison: Comparison) -> Table:
     }
     bare: dict[str, Any] = {"name": "no pattern", "role": "control"}
     several = len({record.kind for record in scored}) > 1
-    columns, keys = dict[str, Column](), dict[str, str]()
+    columns: dict[str, Column] = {}
+    keys: dict[str, str] = {}
     for row in scored_rows(comparison):
         if "no_pattern" in row:
             place = f"{row['model']}, {row['kind']} canvas" if several else row["model"]

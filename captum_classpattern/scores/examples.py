@@ -70,7 +70,7 @@ def with_predictions(
 ) -> StampedImages:
     """Images, stamped or not, with what the model predicts for them."""
     with torch.no_grad():
-        outputs = forward_func(images)
+        outputs = forward_func(images.clone())  # it may change them
     are_logits = with_logits(forward_func, outputs, images.dtype) is forward_func
     shares = outputs.float().softmax(1) if are_logits else outputs.float()
     probabilities, predicted = shares.max(1)

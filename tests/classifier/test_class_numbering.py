@@ -10,7 +10,7 @@ from PIL import Image
 from refusals import refusal, refusals, warnings_of
 from torch import nn
 
-from captum_classpattern import PixelClassifier
+from captum_classpattern import Notice, PixelClassifier
 from captum_classpattern.datasets import LabelledImages, load_images
 
 LETTERS = list("abcde")
@@ -79,6 +79,15 @@ def test_folders_are_matched(names, model, numbers, known, snapshot):
     assert matched.counts == {(known or "01")[number]: 1 for number in sorted(numbers)}
     assert torch.equal(matched.images, loaded.images)
     assert loaded.class_names == before
+
+
+def test_a_models_own_names_may_be_an_array_and_nothing_else_than_names_counts():
+    model = classifier(2)
+    model.class_names = np.array(["dog", "cat"])
+    assert by_place(folders("dog", "cat").for_classifier(model)) == [0, 1]
+    model.class_names = {0: "dog", 1: "cat"}
+    with pytest.warns(Notice, match="does not name its classes"):
+        assert by_place(folders("dog", "cat").for_classifier(model)) == [1, 0]
 
 
 @pytest.mark.filterwarnings("ignore:the class folders")
