@@ -114,7 +114,7 @@ def test_patterns_that_share_calls_get_the_hits_of_each_alone(most, sizes, monke
     alone = [judge_each(net, [each], IMAGES, 25)[0] for each in judged]
     assert given == [25, 5, 20, 25, 25, 11]
     given.clear()
-    monkeypatch.setattr(Tensor, "to", lambda images, *place: images)
+    monkeypatch.setattr(Tensor, "to", lambda images, *place, **how: images)
     monkeypatch.setattr(power_module, "_calls", shared)
     monkeypatch.setattr(power_module, "images_at_once", lambda device: most)
     monkeypatch.setattr(LabelledImages, "in_order", lambda each, *_: each.images.split(25))
