@@ -98,7 +98,7 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
-def _with_others(known: cp.ReferenceSet, out: Path) -> cp.ReferenceSet:
+def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
     """The set, and the models that another process has added to its file."""
     there = cp.ReferenceSet.load(out) if out.exists() else known
     if there.images.get("hash") != known.images.get("hash"):

@@ -52,6 +52,7 @@ class Objective:
     """The mean loss of each canvas's mask over a batch, and its gradients.
 
     ``internal_batch_size`` is halved, with a warning, where the device's memory is too small.
+    ``copies`` says that a model changes its images in place, so that it needs a copy of them.
     """
 
     forward_func: Classifier
@@ -59,6 +60,7 @@ class Objective:
     targets: list[int]
     additional: tuple[Any, ...]
     internal_batch_size: int | None
+    copies: bool = False
 
     def __post_init__(self) -> None:
         self._targets = torch.tensor(self.targets, device=self.canvases.device)
@@ -95,6 +97,9 @@ class Objective:
             try:
                 loss, slope = self._pairs(masks, batch, part, bounded, gradient, colours)
             except RuntimeError as error:
+                if gradient and not self.copies and "in-place" in str(error):
+                    self.copies = True
+                    continue
                 size = min(part.stop, end) - start
                 if size == 1 or not lacks_memory(error):
                     raise
@@ -129,7 +134,7 @@ class Objective:
         stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
         with torch.set_grad_enabled(gradient):
-            images = stamped.clone() if gradient else stamped  # a model may change its images
+            images = stamped.clone() if gradient and self.copies else stamped
             logits = self.forward_func(images, *additional)
         target = self._targets[row][:, None]
         log_probabilities = logits.detach().to(stamped.device).float().log_softmax(1)
