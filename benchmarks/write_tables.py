@@ -6,7 +6,6 @@
 The tests compare these pages with the rows. To add one, add it to PAGES.
 """
 
-import hashlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,10 @@ from claims.models import CIFAR10, FASHION
 from findings import Row, Table, head, line, parser_of, read_rows
 from photos import tables as photo_tables
 
+from captum_classpattern._files import hash_of_file
+
 ROOT = Path(__file__).parents[1]
+DIGITS = 12  # of a hash that is shown
 ROWS, OUT = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
 BRACKETS = "Brackets are 95 % intervals over the classes ([bootstrap](../glossary.md#evidence))."
 
@@ -230,18 +232,14 @@ def provenance() -> Iterator[str]:
     for name, facts in known.items():
         networks = facts["networks"]
         if isinstance(networks, list):
-            networks = ", ".join(f"{name_of(each)} ({digest(ROOT / each)})" for each in networks)
+            hashes = (hash_of_file(ROOT / each)[:DIGITS] for each in networks)
+            networks = ", ".join(f"{name_of(w)} ({short})" for w, short in zip(networks, hashes))
         script = f"`{facts['script']}`"
         yield line(f"`{name}`", networks, script, *(facts[column] for column in columns[1:]))
 
 
 def name_of(weights: str) -> str:
     return f"{'demo_' * ('/demo/' in weights)}{Path(weights).name.partition('.')[0]}"
-
-
-def digest(path: Path) -> str:
-    """The first digits of a file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -177,9 +177,10 @@ def compare(
     _check_models_and_methods(models, methods)
     metrics, first = check_metrics(metrics), next(iter(models.values()))
     task = settings.task_of(canvases, targets, float(area), first)
+    class_names, of_canvases = known_names(first), torch.tensor(task.targets)
     for name, model in models.items():
         try:
-            common_names(model, known_names(first), torch.tensor(task.targets))
+            common_names(model, class_names, of_canvases)
         except ValueError as error:
             raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
     triggers = _triggers_of(models, triggers)
@@ -194,7 +195,6 @@ def compare(
         records, failures, complete = _run_methods(
             models, tasks, methods, metrics, settings.show_progress
         )
-    class_names = known_names(first)
     comparison = Comparison(
         models=accuracies,
         canvases=task.canvases.cpu(),

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, device_and_dtype, with_logits
+from captum_classpattern.classifier import Classifier, device_and_dtype, outputs_for, with_logits
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
@@ -69,8 +68,7 @@ def with_predictions(
     forward_func: Classifier, images: Tensor, labels: Tensor, names: Sequence[str] | None
 ) -> StampedImages:
     """Images, stamped or not, with what the model predicts for them."""
-    with torch.no_grad():
-        outputs = forward_func(images.clone())  # it may change them
+    outputs = outputs_for(forward_func, images)
     are_logits = with_logits(forward_func, outputs, images.dtype) is forward_func
     shares = outputs.float().softmax(1) if are_logits else outputs.float()
     probabilities, predicted = shares.max(1)
