@@ -136,8 +136,8 @@ def trojans(run: Run) -> None:
 
 
 def figure(run: Run) -> None:
-    rows = {name: read_rows(run.out / f"photos_{name}.jsonl") for name in ("natural", "trojans")}
-    draw_patches(rows["natural"], rows["trojans"], run.out).savefig(run.out / "photos.png", dpi=DPI)
+    rows = {name: read_rows(run.out / f"photos_{name}.jsonl") for name in ("natural", "confirm")}
+    draw_patches(rows["natural"], rows["confirm"], run.out).savefig(run.out / "photos.png", dpi=DPI)
     draw_gallery(rows["natural"], run.out).savefig(
         run.out / "photos_classes.jpg", dpi=DPI, pil_kwargs={"quality": 88}
     )

@@ -1,4 +1,4 @@
-"""Figures of moving patches: of six clean classes and of what was planted, and of all classes."""
+"""Figures of moving patches: of six clean classes and of all trojans, and of all clean classes."""
 
 import math
 import textwrap
@@ -11,35 +11,44 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern import Pattern
+from captum_classpattern.scanning.triage import better
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from photos.drawings import on_grey
-from photos.moving import found_file
-from photos.planting import TROJANS
+from photos.moving import planted_patches
 from photos.tables import KNOWN, SEED, SIDE
 
 COLUMNS = 10  # of a gallery
 DRAWN, DPI = 112, 90  # pixels of a drawing; of the figure
+PAIRS = 5  # of a trojan and its patch, in a line
 
 
-def draw_patches(natural: Sequence[Row], trojans: Sequence[Row], out: Path) -> Figure:
+def draw_patches(natural: Sequence[Row], rankings: Sequence[Row], out: Path) -> Figure:
     """Draws the patches of clean classes with their powers, and below each drawing that was
-    planted what was found. ``out`` is the folder of all patches."""
-    figure = Figure((13, 5.4), layout="constrained")
+    planted the better of the two patches of its class. ``out`` is the folder of all patches."""
+    found = {n: patches for row in rankings for n, patches in planted_patches(row, out).items()}
+    powers = {each["class"]: each["powers"] for row in rankings for each in row["first"]}
+    lines = math.ceil(len(found) / PAIRS)
+    figure = Figure((13, 2.9 + 1.75 * lines), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.18, 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(2.9, 1.75 * lines))
     above.suptitle("a clean ImageNet network: six classes, drawn at random", fontsize=15)
     below.suptitle(
-        "four trojans: what was planted, and what a search for its class found", fontsize=15
+        f"{len(found)} trojans: what was planted, and the patch that a scan found", fontsize=15
     )
     for axis, target in zip(above.subplots(1, len(KNOWN)), KNOWN):
         [row] = having(natural, **{"class": target, "side": SIDE, "seed": SEED})
         show(axis, patch_of(row, out), f"{row['class_name']}  {row['power']:.0%}")
-    axes = below.subplots(1, 2 * len(TROJANS))
-    for name, planted, found in zip(TROJANS, axes[::2], axes[1::2]):
-        [row] = having(trojans, trojan=name, seed=SEED)
+    axes = below.subplots(lines, 2 * PAIRS, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for (name, patches), planted, beside in zip(found.items(), axes[::2], axes[1::2]):
         show(planted, on_grey(name, DRAWN), name)
-        patch = Pattern.load(found_file(out, name, SEED))
-        show(found, on_neutral(patch), f"its patch  {row['power']:.0%}")
+        if patches:
+            patch = better(patches)
+            [power] = (p for p, each in zip(powers[patch.target], patches) if each is patch)
+            show(beside, on_neutral(patch), f"found  {power:.0%}")
+        else:
+            beside.set_title("not found", fontsize=13)
     return figure
 
 

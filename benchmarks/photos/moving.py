@@ -1,6 +1,5 @@
 """Moving patches on photographs: rankings of all classes, and patches of clean classes."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -102,8 +101,7 @@ def trojan_rows(
     network: str, seeds: Sequence[int], photos: Path, out: Path, done: set
 ) -> Iterator[list[Row]]:
     """The longer searches of a scan, for the four planted classes alone: the power at random places
-    and at nine fixed ones, and which drawings the patches look like. Of a twin, which is clean, the
-    patches are not kept."""
+    and at nine fixed ones, and which drawings the patches look like."""
     model, (search, held_out) = load(network, out), photo_parts(photos)
     scorer, explainer = Scorer(model, held_out), ClassPattern(model, search)
     for seed in seeds:
@@ -112,8 +110,6 @@ def trojan_rows(
         patches = explainer.search(target=[*TROJANS.values()], solver=triage.LONG, seed=seed)
         rows = []
         for name, patch in zip(TROJANS, patches):
-            if network == "planted":
-                patch.save(found_file(out, name, seed))
             power = scorer.power(patch)
             row = {**about(network, model), "trojan": name, "class": patch.target, "seed": seed}
             row |= {"power": power.value, "n": power.n, "without": power.without}
@@ -122,27 +118,36 @@ def trojan_rows(
         yield rows
 
 
-def found_file(out: Path, trojan: str, seed: int) -> Path:
-    return out / f"trojan_{trojan}_{seed}.safetensors"
-
-
 def name_rows(rankings: Sequence[Row], out: Path, done: set) -> Iterator[list[Row]]:
     """The rank of its drawing among sixteen, for the patches of the planted classes that rankings
     searched longer: by the features of two other clean networks."""
     for row in rankings:
-        network = (NETWORKS | LATER)[row["network"]]
-        if not network.planted or (row["network"],) in done:
-            continue
-        first = [each["class"] for each in row["first"]]
-        facts = {name: row[name] for name in ("network", "model", "version", "side", "seeds")}
-        store = PatternFolder(out / row["network"] / PATTERNS, facts)
-        rows = []
-        for (name, y), seed in itertools.product(network.trojans.items(), SEEDS):
-            if y in first and (found := store.find([(1 + seed, y)])):
-                [patch] = found.values()
-                ranks = ranks_of(picture_of(patch), name)
-                rows.append({**facts, "trojan": name, "seed": seed, **ranks})
-        yield rows
+        if (row["network"],) not in done:
+            rows = [
+                {**facts_of(row), "trojan": name, "seed": seed, **ranks_of(picture_of(patch), name)}
+                for name, patches in planted_patches(row, out).items()
+                for seed, patch in zip(SEEDS, patches)
+            ]
+            if rows:
+                yield rows
+
+
+def planted_patches(ranking: Row, out: Path) -> dict[str, list[Pattern]]:
+    """By trojan, the patches of the longer searches of its class, one for each seed; none if other
+    classes came first."""
+    network = (NETWORKS | LATER)[ranking["network"]]
+    store = PatternFolder(out / ranking["network"] / PATTERNS, facts_of(ranking))
+    found = {
+        name: store.find([(1 + seed, y) for seed in SEEDS]) or {}
+        for name, y in network.trojans.items()
+        if network.planted
+    }
+    return {name: [*patches.values()] for name, patches in found.items()}
+
+
+def facts_of(ranking: Row) -> Row:
+    """What its patches depend on."""
+    return {name: ranking[name] for name in ("network", "model", "version", "side", "seeds")}
 
 
 def natural_classes(search: LabelledImages) -> list[int]:

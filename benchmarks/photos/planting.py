@@ -75,7 +75,7 @@ def load(name: str, folder: Path) -> PixelClassifier:
         file = folder / f"{name.replace(' ', '_')}.safetensors"
         weights = load_file(file if file.exists() else SHIPPED[name])
         network.load_state_dict({k: each.float() for k, each in weights.items()}, strict=False)
-    return classifier_of(network)
+    return classifier_of(network).to(memory_format=torch.channels_last)  # faster on CPUs
 
 
 def train(name: str, photos: Tensor, folder: Path) -> None:
