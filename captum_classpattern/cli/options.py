@@ -298,7 +298,7 @@ class ClassOptions(ComputeOptions):
         classes: Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have
             images.
         budget: Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500;
-            960 for the default canvases of images from 64 pixels a side).
+            960 for images of at least 64 pixels a side).
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
         max_seconds: Stop each search after this time, with what was found. For small images, ten
             classes are one search (32 on a GPU). By default, never.
@@ -328,11 +328,11 @@ class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:
-        area: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01;
-            with a patch on images of at least 64 pixels a side, 0.18.
+        area: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01; for
+            images of at least 64 pixels a side, 0.18.
         canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
-            images per class compete to be its canvas, next to a white and a black one. By default,
-            32; for images of at least 64 pixels a side, positive,patch.
+            images per class compete to be its canvas, next to a white and a black one, from 64
+            pixels a side next to a patch. By default, 32.
         cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 
@@ -343,12 +343,11 @@ class CanvasOptions(ClassOptions):
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""
         from captum_classpattern.optimization import Cells
-        from captum_classpattern.surveys.settings import CANVASES
 
         keywords = super().keywords()
         cells = keywords.pop("cells")
         keywords["feature_mask"] = None if cells is None else Cells(cells)
         given = {"areas": keywords.pop("area"), "canvases": keywords.pop("canvases")}
         if self.canvases is not None and self.canvases[0].isdigit():
-            given["canvases"] = {**CANVASES, "positive": int(self.canvases[0])}
+            given["canvases"] = int(self.canvases[0])
         return keywords | {name: value for name, value in given.items() if value is not None}

@@ -411,10 +411,14 @@ class Scan(Decision, Result):
 
 
 def write_scan(
-    found: Any, folder: Path, key: Mapping[str, Any], patterns: Mapping[tuple[int, int], Pattern]
+    found: Any,
+    folder: Path,
+    key: Mapping[str, Any],
+    patterns: Mapping[tuple[int, int], Pattern],
+    figure: bool = True,
 ) -> None:
     """Writes the files of a scan, with or without references."""
     PatternFolder(folder / PATTERNS, key).replace(patterns)
     write_json(found.as_dict(), folder / "scan.json")
-    figure, _ = found.plot(use_pyplot=False)
-    write_figure(figure, folder / "scan.png")
+    if figure:
+        write_figure(found.plot(use_pyplot=False)[0], folder / "scan.png")

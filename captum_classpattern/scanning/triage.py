@@ -17,6 +17,7 @@ from captum_classpattern.classifier import (
     logits_of,
     outputs_for,
     preserve_state,
+    warn_if_guessing,
 )
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.images.source import in_batches
@@ -70,6 +71,8 @@ class Triage(Result):
             each of two seeds.
         stamped (dict): By class, three of its validation images with the patch that is shown.
         judged (int): How many images judged.
+        accuracy (float or None): The model's accuracy on the images of the scan, if they are
+            labelled.
         class_names (list[str]): The name of each class.
         key (dict): All that the search depends on.
         source (str or None): Where the model comes from, if it says so.
@@ -80,6 +83,7 @@ class Triage(Result):
     patterns: Mapping[int, Sequence[Pattern]]
     stamped: Mapping[int, StampedImages | None]
     judged: int
+    accuracy: float | None
     class_names: list[str]
     key: Mapping[str, Any]
     source: str | None = None
@@ -116,9 +120,15 @@ class Triage(Result):
         return better(self.patterns[self.target])
 
     @property
+    def can_be_drawn(self) -> bool:
+        """Whether its images have as many channels as a figure can show."""
+        return self.pattern.canvas.shape[0] in (1, 3)
+
+    @property
     def reason(self) -> str:
         """The verdict in words."""
         *_, others, far = sorted(self.deviations)
+        powers = " and ".join(f"{power:.0%}" for power in self._powers(self.target))
         so = (
             "Without clean models to compare with, this is evidence neither for a backdoor nor "
             "against one."
@@ -130,7 +140,8 @@ class Triage(Result):
             )
         return (
             f"{self.target_name} is {far:.1f} robust standard deviations above the median class, "
-            f"the next one {others:.1f}. {so}"
+            f"the next one {others:.1f}. Its patches work on {powers} of the validation images, "
+            f"those of a trojan on nearly all. {so}"
         )
 
     @property
@@ -155,7 +166,9 @@ class Triage(Result):
     def text(self) -> str:
         """The verdict, and how far the first class is above the others."""
         source = "" if self.source is None else f": {self.source}"
-        return f"{self.verdict.capitalize()}{source}\n{self.reason}"
+        known = self.accuracy is not None
+        accuracy = f"\nThe model's accuracy on these images: {self.accuracy:.0%}." if known else ""
+        return f"{self.verdict.capitalize()}{source}\n{self.reason}{accuracy}"
 
     def shown_table(self) -> Any:
         forms = {"name": "", "gain": "+.2f", "deviations": "+.1f", **dict.fromkeys(POWERS, ".0%")}
@@ -171,12 +184,14 @@ class Triage(Result):
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
             rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
         title = f"{self.verdict.capitalize()}: {self.target_name} comes first"
-        return draw_patterns(rows, area=self.pattern.area, title=title, use_pyplot=use_pyplot)
+        area, shown = self.pattern.area, "validation images"
+        return draw_patterns(rows, area=area, images=shown, title=title, use_pyplot=use_pyplot)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
 
-        yield self.plot
+        if self.can_be_drawn:
+            yield self.plot
         yield html.heading("What next")
         yield self.next_steps
         yield html.heading(f"The first {FIRST} of {len(self.gains):,} classes")
@@ -188,7 +203,7 @@ class Triage(Result):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        names = ("verdict", "target", "target_name", "reason", "next_steps", "judged")
+        names = ("verdict", "target", "target_name", "reason", "next_steps", "judged", "accuracy")
         return {
             **{name: getattr(self, name) for name in names},
             "search": dict(self.key),
@@ -196,9 +211,9 @@ class Triage(Result):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes scan.json, scan.png and the patches."""
+        """Writes scan.json and the patches; and scan.png, if images have 1 or 3 channels."""
         patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
-        write_scan(self, Path(folder), self.key, patches)
+        write_scan(self, Path(folder), self.key, patches, self.can_be_drawn)
 
 
 def robust_deviations(margins: Sequence[float]) -> list[float]:
@@ -231,6 +246,14 @@ def rank_classes(
             f"a scan without references needs at least {FEWEST_JUDGES} images that judge, a fifth "
             f"of all, got {len(judges)}: give more images"
         )
+    if len({*judges.known_labels.tolist()}) == 1:
+        raise ValueError(
+            f"the {len(judges)} images that judge, a fifth of all, are of one class: give more "
+            "images of other classes"
+        )
+    accuracy = None if images.labels is None else sample.accuracy_of(predicted)
+    if accuracy is not None:
+        warn_if_guessing(accuracy, sample.known_labels, count, "images")
     side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
     short, long = replace(SHORT, side=side), replace(LONG, side=side)
     key = key_of(model, sample, predicted, settings)
@@ -246,11 +269,11 @@ def rank_classes(
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before = clean_margins(model, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        triage = Triage(gains, {}, {}, len(judges), names, key, source)
+        triage = Triage(gains, {}, {}, len(judges), accuracy, names, key, source)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
-            name_stage(f"the first {FIRST}, seed {seed + n}")
-            own = replace(settings, solver=long, seed=seed + n)
+            name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
+            own = replace(settings, solver=long, seed=SEEDS * seed + n)  # none of another scan's
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
         with preserve_state(model, seed):

@@ -162,10 +162,10 @@ class Finding(Result):
         """The name of the class, or "class 3" if it has none."""
         return self.class_name or label_of(self.target)
 
-    def stamp(self, images: Tensor) -> Tensor:
+    def stamp(self, images: Tensor, **places: Any) -> Tensor:
         """Puts the binary pattern of the first area on images (N, C, H, W) or (C, H, W), as
-        :meth:`Pattern.stamp`."""
-        return self.pattern.topk(self.area).stamp(images)
+        :meth:`Pattern.stamp`; a patch also takes ``places`` and ``seed``."""
+        return self.pattern.topk(self.area).stamp(images, **places)
 
     def text(self) -> str:
         """The power at the first area, next to the strongest control."""
@@ -283,11 +283,12 @@ def what_to_try(findings: Iterable[Finding]) -> str:
         return ""
     if max(each.power.value for each in findings) >= LITTLE:
         return "No pattern above its controls was found: try other `canvases`, or another `seed`."
-    patch = "a moving patch (`canvases='patch'`), "
+    patch = (
+        "" if any(each.is_patch for each in findings) else "a moving patch (`canvases='patch'`), "
+    )
     return (
-        "No strong pattern was found: try "
-        f"{'' if any(each.is_patch for each in findings) else patch}a larger `area`, a larger "
-        "`budget`, or another `seed`."
+        f"No strong pattern was found: try {patch}a larger `area`, a larger `budget`, or another "
+        "`seed`."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from captum_classpattern._validation import ArgumentTypeError, check_count
+from captum_classpattern._validation import ArgumentTypeError, check_count, is_whole
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
@@ -23,7 +23,7 @@ from captum_classpattern.scores.power import SQUARE_IMAGES, SQUARES
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
-LARGE = 64  # pixels a side, from which on these are the defaults
+LARGE = 64  # pixels a side, from which on these are the defaults; blank canvases show little
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
 LARGE_AREAS, LARGE_BUDGET = (0.18,), MovingPatch.steps * MovingPatch.batch_size
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
@@ -34,7 +34,7 @@ class SurveyOptions(SearchOptions, total=False):
     """The keywords that :func:`survey` and :func:`sweep` share, see there."""
 
     areas: Sequence[float] | None
-    canvases: str | Sequence[str] | Mapping[str, int] | None
+    canvases: str | Sequence[str] | Mapping[str, int] | int | None
     classes_together: int | None
 
 
@@ -53,11 +53,6 @@ class SurveySettings(SearchSettings):
         super().__post_init__()
         if self.classes_together is not None:
             check_count("classes_together", self.classes_together)
-        if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
-            raise ValueError(
-                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
-                "class and kind of canvas"
-            )
         given = [self.canvases] if isinstance(self.canvases, str) else self.canvases
         if isinstance(given, list | tuple):
             most = CANVASES["positive"]
@@ -76,27 +71,49 @@ class SurveySettings(SearchSettings):
             if kind == PATCH and n != 1:
                 raise ValueError(f"`canvases` has {n} of 'patch': it has no canvas, so give 1")
         object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
+        too_few = self.budget is not None and self.budget < LEAST_BUDGET
+        if self.n_steps is None and too_few and {*self.canvases} != {PATCH}:
+            raise ValueError(
+                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
+                "class and kind of canvas"
+            )
 
     @classmethod
     def of(
         cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
     ) -> "SurveySettings":
-        """The settings, with what suits images (C, H, W) where nothing is given."""
-        square = max(LARGE_AREAS) * math.prod(shape[1:])  # of a patch, which must be able to move
-        large = min(shape[1:]) >= LARGE and square < (min(shape[1:]) - 1) ** 2
-        if canvases is None:
-            canvases = LARGE_CANVASES if large else CANVASES
-            if large and options.get("budget") is None and options.get("n_steps") is None:
-                options["budget"] = LARGE_BUDGET
-        settings = cls(areas=AREAS if areas is None else areas, canvases=canvases, **options)
-        if large and areas is None and PATCH in settings.canvases:
-            return replace(settings, areas=LARGE_AREAS)
-        return settings
+        """The settings, with what suits images (C, H, W) where nothing is given. A number is that
+        of positive canvases, next to the usual other kinds. A patch is none of these if it can't
+        move, or if features are asked for, which it has none of."""
+        large = min(shape[1:]) >= LARGE
+        if areas is None:
+            areas = LARGE_AREAS if large else AREAS
+        if large and options.get("budget") is None and options.get("n_steps") is None:
+            options["budget"] = LARGE_BUDGET
+        usual = dict(LARGE_CANVASES if large else CANVASES)
+        if is_whole(canvases):
+            usual["positive"], canvases = canvases, None
+        given = cls(areas=areas, canvases=usual if canvases is None else canvases, **options)
+        square = max(given.areas) * math.prod(shape[1:])
+        can_move = square <= (min(shape[1:]) - 1) ** 2
+        if canvases is None and not (can_move and given.feature_mask is None):
+            usual.pop(PATCH, None)
+            return replace(given, canvases=usual)
+        return given
 
     def patches(self, shape: Sequence[int]) -> list[MovingPatch]:
         """For each area the smallest moving patch that covers it on images (C, H, W)."""
         sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
         return [MovingPatch(max(SMALLEST, side)) for side in sides]
+
+    @property
+    def of_patches(self) -> "SurveySettings":
+        """The settings of its moving patches. ``n_steps`` is meant for canvases if there are any,
+        and the areas share the time, since each is a search."""
+        steps = self.n_steps if {*self.canvases} == {PATCH} else None
+        seconds = self.max_seconds and self.max_seconds / len(self.areas)
+        options = {"n_steps": steps, "max_seconds": seconds, "feature_mask": None}
+        return replace(self, **options, show_progress=False)
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
@@ -133,7 +150,8 @@ class SurveySettings(SearchSettings):
             return passes_of_group(Swap().passes(rounds), candidates)
 
         if kind == PATCH:
-            steps = self.n_steps or (self.budget or LARGE_BUDGET) // MovingPatch.batch_size
+            budget = self.budget or LARGE_BUDGET
+            steps = self.of_patches.n_steps or budget // MovingPatch.batch_size
             return len(self.areas) * steps * MovingPatch.batch_size
         candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
         budget = self.budget or Swap.pool_budget

@@ -197,8 +197,8 @@ def _survey(
     folder: Path | None = None,
     needs_labels: bool = False,
 ) -> Survey:
-    """The survey of classes by their numbers or names (None: all). Half of the images are held out,
-    unless others are given."""
+    """The survey of classes by their numbers or names (None: all that have images). Half of the
+    images are held out, unless others are given."""
     matched = images.names_for(model, class_names)
     names = matched.names if matched else None
     if held_out is None:
@@ -209,7 +209,8 @@ def _survey(
     if needs_labels:
         _ = search.known_labels, unseen.known_labels  # or an error
     if classes is None:
-        targets = [*range(search.count_outputs(model))]
+        search.count_outputs(model)  # or an error about its labels
+        targets = sorted({*ensure_labels(model, search).known_labels.tolist()})
     else:
         targets = find_classes(classes, matched)
     return search_classes(model, search, unseen, settings, targets, names, folder)
@@ -225,7 +226,7 @@ def explain_class(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
-    canvases: str | Sequence[str] | Mapping[str, int] | None = None,
+    canvases: str | Sequence[str] | Mapping[str, int] | int | None = None,
     area: float | None = None,
     **options: Unpack[SearchOptions],
 ) -> Finding:
@@ -259,24 +260,26 @@ def explain_class(
         std (float or Sequence[float], optional): Standard deviation, likewise. Default: None.
         class_names (Sequence[str], optional): The name of each class of the model, in their order.
             Default: None (the model's, else those of the images).
-        canvases (str, Sequence[str] or Mapping[str, int], optional): The kinds of canvas, or at
-            most how many canvases of each kind, see :func:`select_canvases`; or ``"patch"``, a
-            moving patch. Default: None ({"positive": 32, "white": 1, "black": 1}; from 64 pixels a
-            side {"positive": 32, "patch": 1}).
+        canvases (str, Sequence[str], Mapping[str, int] or int, optional): The kinds of canvas, or
+            at most how many canvases of each kind, see :func:`select_canvases`; or ``"patch"``, a
+            moving patch; or how many positive ones, next to the other usual kinds. Default: None
+            ({"positive": 32, "white": 1, "black": 1}; from 64 pixels a side {"positive": 32,
+            "patch": 1}, without the patch if it can't move or a ``feature_mask`` is given).
         area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
-            Default: None (0.05; with a patch, from 64 pixels a side, 0.18: 96 x 96 pixels of 224 x
-            224).
+            Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
         budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
-            weaker, and vary from seed to seed. Default: None (7,000; of a patch 960;
-            from 64 pixels a side 960 of each of the default kinds).
+            weaker, and vary from seed to seed. Default: None (7,000; of a patch, and from 64 pixels
+            a side, 960).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
-        n_steps, feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
-            The control of random pixels keeps single pixels, whatever the ``feature_mask``.
+        n_steps (int, optional): Rounds on each canvas; without canvases, steps of the patch.
+            Default: None.
+        feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`. The
+            control of random pixels keeps single pixels, whatever the ``feature_mask``.
 
     Returns:
         *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
@@ -364,7 +367,8 @@ def survey(
         held_out (LabelledImages, optional): The images that patterns are scored on, likewise.
             Default: None (half of ``search``).
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
-            in the classifier's ``class_names``, or else the images'. Default: None (all).
+            in the classifier's ``class_names``, or else the images'. Default: None (all that have
+            search images).
         mean, std, class_names (optional): As in :func:`explain_class`.
         folder (str or PathLike, optional): Where classes are written as soon as they are finished,
             so that an interrupt loses no finished class. Default: None (nowhere).
@@ -373,12 +377,12 @@ def survey(
             pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
             folder that holds findings is an error).
         areas (Sequence[float], optional): Areas to search and score at. Default: None ((0.05,
-            0.01); with patches, from 64 pixels a side, (0.18,)).
-        canvases (str, Sequence[str] or Mapping[str, int], optional): The kinds of canvas, or at
-            most how many of each kind and class, see :func:`select_canvases`; also at most one for
-            each 215 passes of the budget. White canvases are all the same: each beyond the second
-            is one more start of the search. ``"patch"`` is a :class:`MovingPatch` that covers the
-            area. Default: None, as in :func:`explain_class`.
+            0.01); from 64 pixels a side (0.18,)).
+        canvases (str, Sequence[str], Mapping[str, int] or int, optional): The kinds of canvas, or
+            at most how many of each kind and class, see :func:`select_canvases`; also at most one
+            for each 215 passes of the budget. White canvases are all the same: each beyond the
+            second is one more start of the search. ``"patch"`` is a :class:`MovingPatch` that
+            covers the area. Default: None, as in :func:`explain_class`.
         classes_together (int, optional): Number of classes that are searched together. It changes
             masks by rounding at most, but for a class with copies among its canvases, which takes
             fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of more than 64
@@ -388,12 +392,12 @@ def survey(
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None, as in
             :func:`explain_class`.
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
-            are searched together, after that time, with what was found. A patch and the patch that
-            is its control share this time. Default: None.
+            are searched together, after that time, with what was found. All areas share it, and
+            so do a patch and the patch that is its control. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
-        n_steps, feature_mask, seed, precision, internal_batch_size: As in
-            :meth:`ClassPattern.search`.
+        n_steps (int, optional): As in :func:`explain_class`. Default: None.
+        feature_mask, seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
 
     Returns:
         *Survey*: One :class:`Finding` for each class and kind of canvas, class by class.

@@ -140,7 +140,7 @@ class SurveyTask:
         """Searches the moving patches of classes, and of the one after each, that are not known."""
         wanted = {y: None for target in group for y in (target, self._neighbour(target))}
         missing = [y for y in wanted if y not in self.patches]
-        settings = replace(self.settings, feature_mask=None, show_progress=False)
+        settings = self.settings.of_patches
         by_area = {
             area: search_patches(self.explainer, missing, replace(settings, solver=solver))
             for area, solver in zip(settings.areas, settings.patches(self.search.shape))

@@ -29,7 +29,7 @@ CELL_WIDTH = 1.3  # inches
 NOT_ABOVE = "grey: not above its controls"
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
 MASK_SCALE = ("magma", 0.0, 1.0)
-EXAMPLES_TITLE = "held-out images with the pattern,\nand the model's predictions"
+EXAMPLES_TITLE = "{} with the pattern,\nand the model's predictions"
 POWER = "predictive power\n(line: 95 % interval,\ndotted: control)"
 
 
@@ -62,7 +62,8 @@ def plot_patterns(
             [0, 1].
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
             labels, else the classifier's predictions).
-        area (float): Share of the pixels in the binary patterns. Default: 0.05.
+        area (float): Share of the pixels in the binary patterns; a moving patch has its own.
+            Default: 0.05.
         powers (Sequence[PredictivePower or Scores], optional): The patterns' powers at this area,
             if they are known already. Scores come with their controls: the strongest is named
             below the power, and a power that is not above them is grey. Default: None (measured
@@ -103,7 +104,8 @@ def plot_patterns(
     if trigger is not None:
         if not isinstance(trigger, Pattern):
             raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
-        check_same_shape(patterns[0].canvas[None], tuple(trigger.canvas.shape), "`trigger`")
+        whole = trigger.canvas.new_empty((1, *patterns[0].image_shape))
+        check_same_shape(whole, tuple(trigger.canvas.shape), "`trigger`")
     with preserve_state(forward_func, check_seed(seed)):
         source = LabelledImages.of(images, labels, forward_func, class_names)
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
@@ -123,7 +125,9 @@ def plot_patterns(
                     trigger.mask if trigger is not None and trigger.target == target else None,
                 )
             )
-    return draw_patterns(rows, area=area, title=title, use_pyplot=use_pyplot)
+    covered = {pattern.area for pattern in patterns if isinstance(pattern, MovingPattern)}
+    shown = covered.pop() if len(covered) == 1 else area  # a patch is stamped as it is
+    return draw_patterns(rows, area=shown, title=title, use_pyplot=use_pyplot)
 
 
 class PatternRow(NamedTuple):
@@ -142,6 +146,7 @@ def draw_patterns(
     rows: Sequence[PatternRow],
     *,
     area: float,
+    images: str = "held-out images",
     masks: bool = False,
     title: str | None = None,
     use_pyplot: bool = True,
@@ -153,7 +158,9 @@ def draw_patterns(
     moving = all(isinstance(row.pattern, MovingPattern) for row in rows)
     first, second = ("colours", "opacity") if moving else ("canvas", "mask")
     titles = [first, *[second] * masks, f"pattern\n({percent_area(area)} of pixels)"]
-    titles += [EXAMPLES_TITLE if i == (columns - 1) // 2 else "" for i in range(columns)]
+    titles += [
+        EXAMPLES_TITLE.format(images) if i == (columns - 1) // 2 else "" for i in range(columns)
+    ]
     grid = []
     for row in rows:
         cells: list[Drawn] = [Cell(row.pattern.canvas)]
@@ -161,7 +168,8 @@ def draw_patterns(
             mask = row.pattern.mask[0].detach().float().cpu().numpy()
             strip = "0 to 1" if row is rows[-1] else None
             cells.append(Cell(values=mask, scale=MASK_SCALE, range=strip))
-        cells.append(Cell(on_neutral(row.binary), boxed=row.boxed))
+        boxed = None if isinstance(row.pattern, MovingPattern) else row.boxed
+        cells.append(Cell(on_neutral(row.binary), boxed=boxed))
         if (stamped := row.stamped) is not None:
             for image, label, caption in zip(stamped.images, stamped.predicted, stamped.captions):
                 cells.append(Cell(image, caption, label == row.binary.target, HIT, boxed=row.boxed))

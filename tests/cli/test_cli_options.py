@@ -25,7 +25,7 @@ SURVEYS = f"{SEARCHES} --area 0.1 --area 0.2 --canvases 4 --out new"
 SEARCHED = {"seed": 3, "precision": "full", "internal_batch_size": 5, "budget": 900}
 SEARCHED |= {"n_steps": 7, "max_seconds": 60.0}
 SURVEYED = {**SEARCHED, "classes": [1, 2], "areas": [0.1, 0.2], "folder": Path("new")}
-SURVEYED["canvases"] = {"positive": 4, "white": 1, "black": 1}
+SURVEYED["canvases"] = 4
 ARRIVE = {  # the function, the line, and what arrives
     "of the model": (
         "load_model",

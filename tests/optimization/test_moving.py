@@ -229,6 +229,7 @@ REFUSED = {
     "a side that is no whole number": lambda: MovingPatch(side=4.5),
     "a negative weight": lambda: MovingPatch(4, tv=-1),
     "a scale that is too large": lambda: MovingPatch(4, scale=(1, 2)),
+    "a scale of one number": lambda: MovingPatch(4, scale=1.0),
     "a scale from above": lambda: MovingPatch(4, scale=(1.1, 1)),
     "an angle that is too large": lambda: MovingPatch(4, angle=90),
     "no steps": lambda: MovingPatch(4, steps=0),

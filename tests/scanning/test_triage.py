@@ -208,6 +208,35 @@ def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     assert usual.verdict == "inconclusive"
 
 
+@pytest.mark.script
+def test_another_seed_shares_no_search_with_the_first(images, monkeypatch):
+    calls = searched_by(monkeypatch)
+    for seed in (0, 1):
+        scan(Net().eval(), *images, seed=seed)
+    assert [seed for _, seed, solver in calls if solver.steps == triage.LONG.steps] == [0, 1, 2, 3]
+
+
+def test_the_accuracy_is_stated_and_a_model_that_guesses_is_named(images):
+    torch.manual_seed(0)
+    many = torch.rand(200, 1, SIDE, SIDE) * 0.75, torch.arange(200) % CLASSES
+    with pytest.warns(UserWarning, match=r"only [0-2]\.\d % of 200 images correctly"):
+        guessing = scan(Net().eval(), *many)
+    assert guessing.accuracy < 0.03
+    assert f"accuracy on these images: {guessing.accuracy:.0%}." in guessing.text()
+    assert guessing.as_dict()["accuracy"] == guessing.accuracy
+    unlabelled = scan(Net().eval(), images[0])
+    assert unlabelled.accuracy is None
+    assert "accuracy" not in unlabelled.text()
+
+
+def test_images_that_cannot_be_drawn_are_scanned_and_saved(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, CLASSES)).eval()
+    found = scan(net, torch.rand(40, 2, 8, 8))
+    found.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["patterns", "scan.json"]
+    assert "What next" in found.to_html(tmp_path / "scan.html").read_text()
+
+
 def test_refusals(images):
     constant = nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, CLASSES)).eval()
     constant[1].bias.data[5] = 1000
@@ -215,6 +244,11 @@ def test_refusals(images):
         scan(constant, *images)
     with pytest.raises(ValueError, match="needs at least 5 images that judge"):
         scan(Net().eval(), images[0][:10], images[1][:10])
+    one = torch.tensor(30 * [3] + 3 * [7])
+    with pytest.raises(
+        ValueError, match="the 6 images that judge, a fifth of all, are of one clas"
+    ):
+        scan(Net().eval(), images[0][:33], one)
     small = nn.Sequential(nn.Flatten(), nn.Linear(49, 100)).eval()
     with pytest.raises(ValueError, match="images of at least 8 x 8, got 7 x 7"):
         scan(small, torch.rand(60, 1, 7, 7), torch.arange(60))

@@ -8,7 +8,7 @@ import torch
 from surveyed import finding as made_up
 from torch import nn
 
-from captum_classpattern import LabelledImages, explain_class, predictive_power, survey
+from captum_classpattern import Cells, LabelledImages, explain_class, predictive_power, survey
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import best_square
@@ -145,6 +145,9 @@ def test_explain_class_has_the_better_of_patch_and_photo():
     assert [each.canvas for each in found.on_each_canvas] == ["positive", "patch"]
     assert ", patch 100.0 %, controls" in repr(found)
     assert found.stamp(HELD_OUT.images[:3]).shape == (3, 1, SIZE, SIZE)
+    [patch] = (each for each in found.on_each_canvas if each.is_patch)
+    fixed = patch.stamp(HELD_OUT.images[:3], places=(0, 2))
+    assert torch.equal(fixed, patch.pattern.stamp(HELD_OUT.images[:3], places=(0, 2)))
 
 
 def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
@@ -196,11 +199,40 @@ def test_large_images_have_other_defaults(size, areas, kinds):
     assert SurveySettings.of(shape, n_steps=5).budget is None
     assert SurveySettings.of(shape, budget=500).budget == 500
     given = SurveySettings.of(shape, [0.3], "white")
-    assert (given.areas, given.canvases, given.budget) == ((0.3,), {"white": 1}, None)
-    white = SurveySettings.of(shape, canvases="white")
-    assert (white.areas, white.canvases) == ((0.05, 0.01), {"white": 1})
-    assert SurveySettings.of(shape, canvases="patch").areas == areas
+    assert (given.areas, given.canvases, given.budget) == ((0.3,), {"white": 1}, settings.budget)
+    for named in ("white", ["positive", "patch"]):  # the size decides, whatever the canvases
+        same = SurveySettings.of(shape, canvases=named)
+        assert (same.areas, same.budget) == (areas, settings.budget)
     assert SurveySettings.of(shape, [0.3]).canvases == kinds
+    assert SurveySettings.of(shape, canvases=4).canvases == {**kinds, "positive": 4}
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((65, 300), {"areas": [0.3]}),
+        ((64, 400), {}),
+        ((64, 64), {"areas": [0.97]}),
+        ((64, 64), {"feature_mask": Cells(8)}),
+    ],
+)
+def test_a_patch_that_cannot_move_or_has_no_features_is_none_of_the_defaults(size, options):
+    shape = (3, *size)
+    assert SurveySettings.of(shape, **options).canvases == {"positive": 32}
+    assert "patch" in SurveySettings.of(shape, canvases="patch", **options).canvases
+
+
+def test_steps_are_those_of_canvases_if_there_are_any():
+    both = SurveySettings.of((3, 64, 64), n_steps=3, max_seconds=6, areas=[0.1, 0.2])
+    assert (both.of_patches.n_steps, both.of_patches.max_seconds) == (None, 3)
+    assert replace(both, canvases="patch").of_patches.n_steps == 3
+
+
+def test_a_patch_may_have_a_small_budget():
+    found = survey(NET, SEARCH, HELD_OUT, canvases="patch", budget=80, show_progress=False)
+    assert {finding.pattern.info["passes"] for finding in found} == {80}
+    with pytest.raises(ValueError, match="give at least 430 passes"):
+        survey(NET, SEARCH, HELD_OUT, canvases=["patch", "white"], budget=80)
 
 
 @pytest.mark.parametrize("find", [survey, explain_class])

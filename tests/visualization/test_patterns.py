@@ -8,6 +8,7 @@ from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import Scores, power_of
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import NO_PIXEL
@@ -135,3 +136,13 @@ REFUSALS = {
 
 def test_refusals(snapshot):
     assert refused(REFUSALS) == snapshot
+
+
+def test_a_moving_patch_is_drawn_with_its_own_area_and_a_trigger_on_the_images_alone():
+    trigger = pattern_of()
+    shape = trigger.image_shape
+    patch = MovingPattern(torch.rand(shape[0], 3, 3), torch.ones(1, 3, 3), 0, size=shape[1:])
+    _, axes = drawn(patch, trigger=trigger, area=0.25)
+    assert axes[0, 1].get_title() == "pattern\n(14.1\u00a0% of pixels)"
+    assert patch.area == 9 / 64
+    assert [len(axis.patches) for axis in axes[0, :5]] == [0, 0, 1, 1, 1]

@@ -71,7 +71,7 @@ class MovingPatch:
         check_numbers(self, counts=("side", "steps", "batch_size"), positive=("rate",))
         if not self.tv >= 0:
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
-        least, largest = self.scale
+        least, largest = self.scale if np.shape(self.scale) == (2,) else (0, 0)
         if not (0 < least <= largest <= LARGEST_SCALE and 0 <= self.angle <= LARGEST_ANGLE):
             raise ValueError(
                 f"`scale` must be two numbers above 0 and up to {LARGEST_SCALE}, such as (0.9, "
