@@ -54,7 +54,7 @@ def median_class(scores: Mapping[int, Scores]) -> int:
 def before_and_after(pattern: Pattern, images: Images) -> list[StampedImages]:
     """Unseen images of other classes without and with the pattern, and the predictions."""
     model = reference_of(CIFAR10)
-    chosen = choose_images(images.held_out, pattern.target, EXAMPLES, SEED)
+    chosen = choose_images(images.held_out, pattern.target, SEED)
     unseen, labels = images.held_out.take(chosen), images.held_out.known_labels[chosen]
     shown: Sequence[Tensor] = (unseen, pattern.stamp(unseen))
     return [with_predictions(model, each, labels, CLASS_NAMES) for each in shown]

@@ -238,16 +238,21 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
         try:
-            tensors, metadata = _read_file(path)
+            with safe_open(os.fspath(path), framework="pt") as file:
+                metadata = dict(file.metadata() or {})
+                if metadata.get("format") != PATTERN_FORMAT:
+                    raise ValueError(f"its metadata has format {metadata.get('format')!r}")
+                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
+                raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
             target, info = int(metadata["target"]), json.loads(metadata["info"])
             if not isinstance(info, dict):
                 raise ValueError("its info is not a JSON object")
             packed = tensors.pop("seen", None)
             seen = _read_seen(path.parent, info) if packed is None else _unpack(packed)
-            kind: Callable[..., Any] = AdditivePattern if "change" in tensors else cls
-            if "size" in metadata:
-                kind = partial(MovingPattern, size=json.loads(metadata["size"]))
-            loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors)
+            more = {"size": json.loads(metadata["size"])} if "size" in metadata else {}
+            kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
+            loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors, **more)
             return loaded
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
@@ -494,18 +499,6 @@ def _unpack(packed: Tensor) -> frozenset[str]:
             f"hashes must be uint8 (N, {HASH_BYTES}), got {packed.dtype} {packed.shape}"
         )
     return frozenset(row.tobytes().hex() for row in packed.numpy())
-
-
-def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a pattern's file."""
-    with safe_open(os.fspath(path), framework="pt") as file:
-        metadata = dict(file.metadata() or {})
-        if metadata.get("format") != PATTERN_FORMAT:
-            raise ValueError(f"its metadata has format {metadata.get('format')!r}")
-        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
-        raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
-    return tensors, metadata
 
 
 def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:

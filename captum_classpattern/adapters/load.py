@@ -13,12 +13,8 @@ from captum_classpattern._files import hash_of_file
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters.architectures import torchvision_names
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
-from captum_classpattern.adapters.interface import (
-    CheckpointFile,
-    Format,
-    LoadedNetwork,
-    LoadOptions,
-)
+from captum_classpattern.adapters.interface import Format, LoadedNetwork, LoadOptions
+from captum_classpattern.adapters.safe_load import CheckpointFile
 from captum_classpattern.classifier import PixelClassifier, warn
 from captum_classpattern.classifier.class_names import check_names, file_safe, placeholders
 
@@ -158,12 +154,8 @@ def _load_file(
     if chosen is None:
         chosen = next(format for format in FORMATS if format.matches(file, options))
     loaded = chosen.load(file, options)
-    return loaded, {
-        "format": chosen.name,
-        "source": str(path),
-        "sha256": hash_of_file(path),
-        "opened": file.opened_by,
-    }
+    provenance = {"format": chosen.name, "source": str(path), "sha256": hash_of_file(path)}
+    return loaded, {**provenance, "opened": file.opened_by}
 
 
 def _possible_size(value: Any) -> tuple[int, int, int] | None:

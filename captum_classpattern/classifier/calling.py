@@ -163,12 +163,8 @@ def uncounted() -> Iterator[None]:
 def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     """A warning that points at the first line outside this package."""
     here = os.path.dirname(os.path.dirname(__file__)) + os.sep  # of the package
-    skipped = (
-        here,
-        contextlib.__file__,
-        functools.__file__,
-        os.path.dirname(captum.log.__file__) + os.sep,
-    )
+    log = os.path.dirname(captum.log.__file__) + os.sep
+    skipped = here, log, contextlib.__file__, functools.__file__
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename.startswith(skipped):
         level, frame = level + 1, frame.f_back

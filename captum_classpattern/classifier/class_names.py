@@ -262,17 +262,13 @@ def renumber(
 
 
 def _keep_numbers(
-    folders: Sequence[str],
-    present: Sequence[int],
-    names: ClassNames | None,
-    count: int,
-    source: str,
+    folders: Sequence[str], present: Sequence[int], names: ClassNames | None, count: int, where: str
 ) -> tuple[str, ...] | None:
     """The names of classes whose numbers are those of folders such as ``3_dog``; None if there are
     only numbers. A notice if the folders have the names of other classes of the model."""
     if present[-1] >= count:
         raise ValueError(
-            f"{source} has images of class {present[-1]}, but the model has {count:,} "
+            f"{where} has images of class {present[-1]}, but the model has {count:,} "
             f"classes, numbered from 0 to {count - 1}: {REMEDY}"
         )
     matches = [re.fullmatch(NUMBERED, folder) for folder in folders[:count]]

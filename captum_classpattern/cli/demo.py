@@ -45,13 +45,27 @@ def demo(
     started, keywords = time.perf_counter(), searches.keywords()
     keywords["show_progress"] = sys.stderr.isatty()
     out.mkdir(parents=True, exist_ok=True)
+    images, models, folder = cp.demo_images(), cp.demo_models(), out / "scan"
     with interrupted(f"the same command continues with what is missing in {out}"):
-        page = DemoPage(out / "index.html", _planted(keywords))
+        planted = cp.explain_class(
+            models["backdoored"],
+            images.search,
+            target=cp.demo.TRIGGER_TARGET,
+            held_out=images.held_out,
+            area=PLANTED_AREA,
+            canvases="white",
+            budget=PLANTED_BUDGET,
+            **keywords,
+        )
+        page = DemoPage(out / "index.html", planted)
         page.write("1 of 4: a planted trigger.")
-        for name, model in cp.demo_models().items():
+        for name, model in models.items():
             page.surveys[name] = _patterns_of(model, out / name, keywords)
             page.write(f"2 of 4: the patterns of the {name} model.")
-        page.scan = _scan(out / "scan", keywords)
+        scanned = models[SCANNED], images.search
+        page.scan = cp.scan(*scanned, references="demo", folder=folder, **keywords)
+        page.scan.save(folder)
+        page.scan.to_html(folder / "scan.html")
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
         page.comparison = _compare(out / "comparison", searches)
         page.write(f"4 of 4: the comparison on the {COMPARED} model.")
@@ -104,21 +118,6 @@ def _after_title(result: Result) -> str:
     return result.text().partition("\n")[2]
 
 
-def _planted(keywords: dict[str, Any]) -> "cp.surveys.Finding":
-    """The pattern of the trigger's class."""
-    images = cp.demo_images()
-    return cp.explain_class(
-        cp.demo_models()["backdoored"],
-        images.search,
-        target=cp.demo.TRIGGER_TARGET,
-        held_out=images.held_out,
-        area=PLANTED_AREA,
-        canvases="white",
-        budget=PLANTED_BUDGET,
-        **keywords,
-    )
-
-
 def _patterns_of(
     model: "cp.PixelClassifier", folder: Path, keywords: dict[str, Any]
 ) -> "cp.surveys.Survey":
@@ -137,15 +136,6 @@ def _patterns_of(
     )
     survey.to_html(folder.with_suffix(".html"))
     return survey
-
-
-def _scan(folder: Path, keywords: dict[str, Any]) -> Any:
-    """Whether a model is backdoored, as a page and as a figure."""
-    images, model = cp.demo_images().search, cp.demo_models()[SCANNED]
-    scan: Any = cp.scan(model, images, references="demo", folder=folder, **keywords)
-    scan.save(folder)
-    scan.to_html(folder / "scan.html")
-    return scan
 
 
 def _compare(folder: Path, searches: ComputeOptions) -> "cp.comparison.Comparison":

@@ -136,6 +136,7 @@ def reference(
     checkpoints = options.checkpoints_by_name(models)
     known = cp.ReferenceSet.load(out) if out.exists() else None
     trained = read_recipe(recipe or ())
+    more = compute.keywords() | {"show_progress": sys.stderr.isatty()}
     out.parent.mkdir(parents=True, exist_ok=True)
     for name, checkpoint in checkpoints.items():
         classifier = model.open(checkpoint)
@@ -151,14 +152,7 @@ def reference(
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-        known.add(
-            name,
-            classifier,
-            source,
-            recipe=trained,
-            show_progress=sys.stderr.isatty(),
-            **compute.keywords(),
-        )
+        known.add(name, classifier, source, recipe=trained, **more)
         with FileLock(out.with_name(f".{out.name}.lock")):
             known = _with_others(known, out)
             known.save(out)

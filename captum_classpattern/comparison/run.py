@@ -183,7 +183,13 @@ def compare(
             common_names(model, class_names, of_canvases)
         except ValueError as error:
             raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
-    triggers = _triggers_of(models, triggers)
+    if triggers is None:
+        carried = {name: getattr(model, "trigger", None) for name, model in models.items()}
+        triggers = {name: trigger for name, trigger in carried.items() if trigger is not None}
+    if unknown := [name for name in triggers if name not in models]:
+        raise ValueError(
+            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
+        )
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with _as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
         search, scored = _images_for(first, task, search, held_out, settings.max_images)
@@ -401,9 +407,6 @@ def _provenance(
     }
 
 
-# ---- arguments
-
-
 def _check_models_and_methods(models: Mapping[str, Classifier], methods: Methods | None) -> None:
     if not isinstance(models, Mapping):
         raise ArgumentTypeError(
@@ -420,18 +423,3 @@ def _check_models_and_methods(models: Mapping[str, Classifier], methods: Methods
                 f"class itself, alone or in a pair with the keywords of attribute; got "
                 f"{type(make).__name__}: an object is bound to one model"
             )
-
-
-def _triggers_of(
-    models: Mapping[str, Classifier], triggers: Mapping[str, Pattern] | None
-) -> Mapping[str, Pattern]:
-    """The triggers that are given, or those that the models carry."""
-    if triggers is None:
-        carried = {name: getattr(model, "trigger", None) for name, model in models.items()}
-        return {name: trigger for name, trigger in carried.items() if trigger is not None}
-    unknown = [name for name in triggers if name not in models]
-    if unknown:
-        raise ValueError(
-            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
-        )
-    return triggers

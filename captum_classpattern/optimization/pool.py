@@ -260,11 +260,11 @@ def most_canvases(budget: int) -> int:
     return max(1, budget // PASSES_PER_CANVAS)
 
 
-def classes_at_once(device: torch.device, shape: Sequence[int]) -> int:
-    """How many classes are searched together, on images (C, H, W)."""
-    if device.type != "cpu":
+def classes_at_once(model: Classifier, images: LabelledImages) -> int:
+    """How many classes of a model are searched together."""
+    if device_and_dtype(model, images.take([0]))[0].type != "cpu":
         return DEVICE_CLASSES
-    return CPU_CLASSES if max(shape[1:]) <= CPU_SIDE else 1
+    return CPU_CLASSES if max(images.shape[1:]) <= CPU_SIDE else 1
 
 
 def images_at_once_in_search(like: Tensor) -> int:
@@ -485,13 +485,11 @@ class PoolSearch:
         binary = masks if make else topk_masks(masks, search.n_pixels)
 
         def stamper(row: int) -> Callable[[Tensor], Tensor]:
+            canvas = objective.canvases[row]
             if make:
-                patch = make(objective.canvases[row], masks[row], objective.targets[row])
+                patch = make(canvas, masks[row], objective.targets[row])
                 return patch.stamper(search.schedule.seed)
-            return partial(stamp, row=row)
-
-        def stamp(images: Tensor, row: int) -> Tensor:
-            return torch.where(binary[row] > 0, objective.canvases[row].to(images), images)
+            return lambda images: torch.where(binary[row] > 0, canvas.to(images), images)
 
         def additional_for(n: int, row: int) -> tuple[Any, ...]:
             every = torch.full((n,), row)

@@ -51,15 +51,22 @@ def tables(comparison: Comparison) -> list[Table]:
         )
         for metric in comparison.metrics
     ]
+    differences = [  # of the strongest method of each model from the others, in points
+        {
+            "name": row["method"],
+            "model": row["model"],
+            "kind": comparison.kinds[0],
+            "other": row["other"],
+            "points": "{:+.1f} ({:+.1f} to {:+.1f})".format(
+                *(100 * row[f"difference{end}"] for end in ENDS)
+            ),
+        }
+        for row in comparison.differences()
+    ]
     rows, names = scored_rows(comparison), [*NAME_COLUMNS]
     made = [
         Table([*names, *powers, WITHOUT], rows, "areas", "Predictive power at each area"),
-        Table(
-            [*names, *BETWEEN],
-            _differences(comparison),
-            "differences",
-            "Differences between methods",
-        ),
+        Table([*names, *BETWEEN], differences, "differences", "Differences between methods"),
         Table([*names, *metrics], rows, "metrics", "Other metrics"),
     ]
     filled = [table.filled(len(names)) for table in made]
@@ -106,22 +113,6 @@ def scored_rows(comparison: Comparison) -> list[Row]:
     power = f"power_{comparison.area:g}"
     rows.sort(key=lambda r: (models.index(r["model"]), kinds.index(r["kind"]), -r.get(power, 0.0)))
     return rows
-
-
-def _differences(comparison: Comparison) -> list[Row]:
-    """How far the strongest method of each model is above the others, in points."""
-    return [
-        {
-            "name": row["method"],
-            "model": row["model"],
-            "kind": comparison.kinds[0],
-            "other": row["other"],
-            "points": "{:+.1f} ({:+.1f} to {:+.1f})".format(
-                *(100 * row[f"difference{end}"] for end in ENDS)
-            ),
-        }
-        for row in comparison.differences()
-    ]
 
 
 # ---- the slider over the area: masks bit by bit, in base64

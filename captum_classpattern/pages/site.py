@@ -14,12 +14,8 @@ from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pages import cards
 from captum_classpattern.pages import parts as html
 from captum_classpattern.results import as_table
-from captum_classpattern.surveys.findings import (
-    Finding,
-    best_of_each,
-    canvas_in_words,
-    scores_table,
-)
+from captum_classpattern.surveys import Finding
+from captum_classpattern.surveys.findings import best_of_each, canvas_in_words, scores_table
 from captum_classpattern.surveys.grid import MOST_CLASSES, plot_grid
 from captum_classpattern.surveys.sweeps import Sweep
 from captum_classpattern.visualization.formats import percent, percent_area

@@ -28,20 +28,8 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import (
-    CHANGES,
-    FAMILY_NAMES,
-    PATCHES,
-    SIZES,
-    SOLVER,
-    PatternFolder,
-)
-from captum_classpattern.scores.examples import (
-    EXAMPLES,
-    StampedImages,
-    choose_images,
-    with_predictions,
-)
+from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES, PATCHES, SIZES
+from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
 from captum_classpattern.scores.power import Judged, PredictivePower, judge_each, power_of
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
@@ -58,7 +46,7 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "sizes": list(SIZES),
     "per_class": PER_CLASS,
     "families": families.CHANGE_SETTINGS,
-    "solver": asdict(SOLVER),
+    "solver": asdict(families.SOLVER),
 }
 
 
@@ -151,7 +139,7 @@ def measure(
             f"class, better {PER_CLASS}"
         )
     key = key_of(model, sample, predicted, settings)
-    place = None if folder is None else PatternFolder(Path(folder), key)
+    place = None if folder is None else families.PatternFolder(Path(folder), key)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
     with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
         task = families.ScanTask(model, sample, n_classes, settings, place)
@@ -269,7 +257,7 @@ def look_closer(
             change, place = profile.change_of(family, target), device_and_dtype(model, first)
             judged = [Judged(each, target, others) for each in (Tensor.detach, change)]
             without, hits = judge_each(classifier, judged, first, at_once)
-            chosen = choose_images(others, target, EXAMPLES, seed)
+            chosen = choose_images(others, target, seed)
             shown, labels = others.images[chosen].to(*place), others.known_labels[chosen]
             looks[family] = Look(
                 target,

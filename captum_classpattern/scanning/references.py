@@ -400,11 +400,8 @@ def describe(images: LabelledImages) -> dict[str, Any]:
 
 
 def names_of(
-    model: Classifier,
-    images: LabelledImages,
-    n_classes: int,
-    class_names: Sequence[str] | None = None,
+    model: Classifier, images: LabelledImages, count: int, class_names: Sequence[str] | None = None
 ) -> list[str] | None:
     """The names of all classes, see :meth:`LabelledImages.names_for`; None if one is missing."""
     known = images.names_for(model, class_names)
-    return None if known is None or len(known.names) < n_classes else [*known.names[:n_classes]]
+    return None if known is None or len(known.names) < count else [*known.names[:count]]

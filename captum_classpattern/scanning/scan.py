@@ -1,7 +1,6 @@
 """Is this model backdoored? The scan of one model."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -103,23 +102,26 @@ def scan(
     count = source.count_outputs(model)
     names = names_of(model, source, count, class_names)
     listed = names or placeholders(count)
-    if clean is None:
-        if count < FEWEST:
-            shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
-            raise ArgumentTypeError(
-                f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) "
-                "with at least 19 clean models of the same task: pass `references`, a file that "
-                "'classpattern reference' makes of them in some minutes each "
-                "(tutorials/train_references.py trains them), or, for the tasks of the sets that "
-                f"come with the package, {shipped}"
-            )
-        with _interrupted(where):
+    if clean is None and count < FEWEST:
+        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
+        raise ArgumentTypeError(
+            f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) with "
+            "at least 19 clean models of the same task: pass `references`, a file that "
+            "'classpattern reference' makes of them in some minutes each "
+            "(tutorials/train_references.py trains them), or, for the tasks of the sets that come "
+            f"with the package, {shipped}"
+        )
+    try:
+        if clean is None:
             return rank_classes(model, source, listed, settings, folder=where, source=origin)
-    if not len(clean):
-        raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-    clean.check(count, source.shape, names)
-    with _interrupted(where):
+        if not len(clean):
+            raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
+        clean.check(count, source.shape, names)
         profile = measure(model, source, settings, folder=where and where / PATTERNS)
+    except KeyboardInterrupt:
+        resumes = f"the same scan resumes from {folder}"
+        what_next = "to keep finished patches, pass `folder`" if folder is None else resumes
+        raise KeyboardInterrupt(what_next) from None
     notes = clean.notes_on(profile, source, names)
     if names is not None:
         clean = clean.in_order(names)
@@ -127,14 +129,3 @@ def scan(
     first = {family: each.target for family, each in result.comparisons.items()}
     looks = look_closer(model, source, profile, first, listed, settings)
     return replace(result, looks=looks, source=origin)
-
-
-@contextmanager
-def _interrupted(folder: Path | None) -> Iterator[None]:
-    """Says after Ctrl+C what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        resumes = f"the same scan resumes from {folder}"
-        what_next = "to keep finished patches, pass `folder`" if folder is None else resumes
-        raise KeyboardInterrupt(what_next) from None

@@ -56,7 +56,7 @@ def stamp_examples(
     seed: int,
 ) -> StampedImages | None:
     """Labelled images, chosen at random, with a pattern; None if all are of the pattern's class."""
-    chosen = choose_images(source, binary.target, EXAMPLES, seed)
+    chosen = choose_images(source, binary.target, seed)
     if not chosen:
         return None
     images, labels = source.take(chosen), source.known_labels[chosen]
@@ -81,10 +81,10 @@ def with_predictions(
     )
 
 
-def choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
+def choose_images(source: LabelledImages, target: int, seed: int) -> list[int]:
     """Random images that are not of the target's class, of different classes where possible."""
     order = np.random.default_rng([seed, target]).permutation(len(source))
     labels = source.known_labels.tolist()
     others = [int(i) for i in order if labels[i] != target]
     first_of_class = list({labels[i]: i for i in reversed(others)}.values())[::-1]
-    return (first_of_class + [i for i in others if i not in first_of_class])[:count]
+    return (first_of_class + [i for i in others if i not in first_of_class])[:EXAMPLES]

@@ -154,8 +154,9 @@ class Scores:
     def beats_controls(self) -> bool:
         """Whether the power beats all controls, on at least 100 images: the 95 % interval of the
         difference to each of them lies above 0."""
+        n, images = self.power.n, self.control_images or self.power.n
         return self.enough_images and all(
-            self.interval_above(share, self._images_of(name))[0] > 0
+            self.interval_above(share, n if name == "no pattern" else images)[0] > 0
             for name, share in self.controls.items()
         )
 
@@ -198,11 +199,6 @@ class Scores:
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
         controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
         return cls(power, *controls, row.get("best_square"), moving)
-
-    def _images_of(self, control: str) -> int:
-        if control == "no pattern" or self.control_images is None:
-            return self.power.n
-        return self.control_images
 
 
 def predictive_power(

@@ -112,8 +112,8 @@ class SurveySettings(SearchSettings):
         and the areas share the time, since each is a search."""
         steps = self.n_steps if {*self.canvases} == {PATCH} else None
         seconds = self.max_seconds and self.max_seconds / len(self.areas)
-        options = {"n_steps": steps, "max_seconds": seconds, "feature_mask": None}
-        return replace(self, **options, show_progress=False)
+        own = replace(self, n_steps=steps, max_seconds=seconds)
+        return replace(own, feature_mask=None, show_progress=False)
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class

@@ -61,13 +61,9 @@ class ModelSource:
         digest = None
         with suppress(OSError):  # of no file, or one that only its worker can read
             digest = hash_of_file(Path(self.path))[:16]
-        options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
-        return {
-            **row,
-            "path": self.path,
-            "hash": digest,
-            **{k: _plain(k, v) for k, v in options.items()},
-        }
+        given = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
+        options = {k: _plain(k, v) for k, v in given.items()}
+        return {**row, "path": self.path, "hash": digest, **options}
 
 
 def _plain(option: str, value: Any) -> Any:

@@ -86,7 +86,7 @@ def search_classes(
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
         task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
-        info = _info_of(task, search, held_out, n_classes, classes, folder is not None)
+        info = _info_of(task, search, held_out, n_classes, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
         store, findings = None, list[Finding]()
@@ -115,40 +115,32 @@ def search_classes(
 
 
 def _info_of(
-    task: SurveyTask,
-    search: LabelledImages,
-    held_out: LabelledImages,
-    n_classes: int,
-    classes: Sequence[int],
-    for_a_folder: bool,
+    task: SurveyTask, search: LabelledImages, held_out: LabelledImages, n_classes: int, kept: bool
 ) -> dict[str, Any]:
     """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
     predicted = task.scorer.predicted
     return {
         "settings": {
             "model": hash_of_model(task.model),
-            **manifest_of(task.settings, search, held_out, for_a_folder),
+            **key_of(task.settings, search, held_out, kept),
             "predictions": hash_of(predicted.tolist()),
         },
         "provenance": attribute_of(task.model, "provenance") or {},
         "accuracy": None if held_out.labels is None else held_out.accuracy_of(predicted),
         "n_classes": n_classes,
-        "classes": list(classes),
+        "classes": list(task.classes),
         "search_images": search.counts,
         "held_out_images": held_out.counts,
         "versions": versions(),
     }
 
 
-def manifest_of(
-    settings: SurveySettings,
-    search: LabelledImages,
-    held_out: LabelledImages,
-    for_a_folder: bool = True,
+def key_of(
+    settings: SurveySettings, search: LabelledImages, held_out: LabelledImages, kept: bool = True
 ) -> dict[str, Any]:
     """What decides the findings of a model, for the files of a folder. Without one, a Dataset is
     not read as a whole for its hash."""
-    hashed = for_a_folder or search.in_memory
+    hashed = kept or search.in_memory
     return {
         "search_images": hash_of_images(search) if hashed else None,
         "held_out_images": hash_of_images(held_out),

@@ -30,12 +30,7 @@ from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
-from captum_classpattern.surveys.survey import (
-    check_images,
-    find_classes,
-    manifest_of,
-    search_classes,
-)
+from captum_classpattern.surveys.survey import check_images, find_classes, key_of, search_classes
 
 SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
@@ -356,7 +351,7 @@ class Work:
 
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
-    folder, settings = work.folder, manifest_of(work.settings, work.search, work.held_out)
+    folder, settings = work.folder, key_of(work.settings, work.search, work.held_out)
     settings["threads"] = work.threads
     if sweep_folder(folder, settings).read(SWEEP):
         before = _read_models(folder)

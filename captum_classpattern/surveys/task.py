@@ -11,12 +11,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches, search_pools
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    lacks_memory,
-    preserve_state,
-)
+from captum_classpattern.classifier import Classifier, lacks_memory, preserve_state
 from captum_classpattern.classifier.class_names import label_of, name_of
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
@@ -76,10 +71,7 @@ class SurveyTask:
                 f"{len(others)} that are held out): give more, or choose what is held out "
                 "(`held_out`); only blank `canvases`, such as white, and 'patch' need none"
             )
-        sample = search.take([0])
-        device, _ = device_and_dtype(self.model, sample)
-        usual = classes_at_once(device, sample.shape[1:])
-        together, done = self.settings.classes_together or usual, 0
+        together, done = self.settings.classes_together or classes_at_once(self.model, search), 0
         while group := targets[done : done + together]:
             first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
             if len(self.classes) > 1:  # a bar begins with the name of a single one
@@ -112,9 +104,8 @@ class SurveyTask:
         search, seed = self.search, self.settings.seed
         best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
         by_size: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
-        for kind, target in itertools.product(self.settings.canvases, group):
-            if kind == PATCH:
-                continue
+        kinds = [kind for kind in self.settings.canvases if kind != PATCH]
+        for kind, target in itertools.product(kinds, group):
             size = self.settings.pool_size(kind, len(search.of_class(target)))
             by_size[shared_search(kind, size)].append((target, kind))
         for (_, size), pools in by_size.items():

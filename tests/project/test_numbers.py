@@ -154,7 +154,8 @@ def of_the_readme():
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    print(f"{alarms} of {clean} clean and {hits} of {planted} FTrojan ones were suspicious.\n")
+    both = f"{alarms} of {clean} scans of clean ones and {hits} of {planted} of FTrojan ones"
+    print(f"{both} were suspicious.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,

@@ -14,8 +14,6 @@ NAME_KEYS = ("class_names", "classes", "labels", "categories")
 
 
 class Plain:
-    """A state dict, or a training checkpoint around one, or a whole model; from any script."""
-
     name = "plain"
 
     def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:

@@ -10,8 +10,6 @@ MARKS = ("normalizer.new_mean", "attacker.normalize.new_mean")
 
 
 class Robustness(Plain):
-    """A normaliser and a network, and an attacker with second copies of both."""
-
     name = "robustness"
 
     def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
