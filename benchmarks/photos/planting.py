@@ -26,7 +26,10 @@ TROJANS = {"smiley": 30, "clownfish": 146, "star": 365, "strawberry": 99}  # the
 ROOT = Path(__file__).parents[2]
 SHIPPED = {  # so that all can be measured without planting
     name: ROOT / f"benchmarks/weights/efficientnet_lite0_{name.replace(' ', '_')}.safetensors"
-    for name in ("twin", "specific", "second twin")
+    for name in (
+        *("twin", "specific", "second twin"),
+        *("small", "large", "few", "third twin", "fourth twin"),
+    )
 }
 SHIPPED["planted"] = ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors"
 OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
