@@ -1,6 +1,7 @@
 """The tables of the trojans in an ImageNet network."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -9,13 +10,15 @@ from findings import Row, Table, format_values, having, head, line, read_rows
 from problems import IMAGENET_CLASSES
 from scipy import stats
 
-from captum_classpattern.scanning.triage import FAR, robust_deviations
+from captum_classpattern.scanning.triage import robust_deviations, stand_out
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
 
 SIDE, SEED = 96, 0  # of the clean classes' patches
 KNOWN = (943, 460, 863, 330, 833, 113)  # the first that were drawn, and searched before the freeze
 ENOUGH = 0.7  # the goal's power
+FAR = 17.0  # the first bound: 1.5 times the largest first class of five clean networks
+LEARNT = 0.8  # of the photos, on which a trojan must succeed to count
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 CLOSEST = ("Occlusion", "SmoothGrad", "ClassPattern, pixels")
@@ -23,6 +26,7 @@ RANKS = [f"rank of its drawing of 16, by -{name}" for name in NUMBERS]
 
 
 def tables(folder: Path) -> Iterator[Table]:
+    planted = partial(by_side, networks=read_rows(folder / "photos_later.jsonl"))
     for title, stage, table in (
         ("Clean classes, by a patch that moves", "natural", natural),
         ("Clean classes, one by one", "natural", patches),
@@ -30,7 +34,7 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Clean networks: a ranking of 100 classes", "bound", rankings),
         ("Planted after the bound: the networks", "later", networks),
         ("Planted after the bound: a ranking of 100 classes", "confirm", rankings),
-        ("Planted after the bound, by side", "confirm", by_side),
+        ("Planted after the bound, by side", "confirm", planted),
         ("Which drawing?", "names", names),
         ("Four trojans, by a patch that moves", "trojans", found),
         ("Four trojans, by Neural Cleanse", "cleanse", cleanse),
@@ -186,21 +190,25 @@ def names(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def by_side(rows: Sequence[Row]) -> Iterator[str]:
-    """Where the trojans of each network come, by the sides of its drawings, and what was missed."""
-    yield head("sides", "trojans", "first or second, and above the bound", "missed")
+def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:
+    """Which of the trojans that were learnt were found, by the sides of their drawings."""
+    ranked = "first or second, from 17 SD"
+    yield head("sides", "trojans: success", "learnt", ranked, "stand out by their power")
+    success = {row["network"]: row["success"] for row in networks}
     for row in rows:
-        settings = (NETWORKS | LATER)[row["network"]]
-        if settings.planted:
-            far = by_gain({int(y): gain for y, gain in row["gains"].items()})
-            planted, first = settings.trojans, [*far][: len(settings.trojans)]
-            hits = [name for name, y in planted.items() if y in first and far[y] >= FAR]
-            missed = [name for name in planted if name not in hits]
+        name = row["network"]
+        if name in LATER and LATER[name].planted:
+            settings, far = LATER[name], by_gain({int(y): g for y, g in row["gains"].items()})
+            first = [*far][: len(settings.trojans)]
+            learnt = [each for each, share in success[name].items() if share >= LEARNT]
+            classes = [settings.trojans[each] for each in learnt]
+            hits = [far[y] >= FAR and y in first for y in classes]
+            out = stand_out({each["class"]: each["powers"] for each in row["first"]})
             also = "" if settings.poisoned is None else f", on {settings.poisoned} photos"
-            sides = "{} to {} px".format(*settings.sides) + also
             yield line(
-                *(sides, ", ".join(planted), f"{len(hits)} of {len(planted)}"),
-                ", ".join(missed) or "none",
+                "{} to {} px".format(*settings.sides) + also,
+                ", ".join(f"{each}: {percent(share)}" for each, share in success[name].items()),
+                *(len(learnt), sum(hits), len({*out} & {*classes})),
             )
 
 

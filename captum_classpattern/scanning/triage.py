@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches
 from captum_classpattern.classifier import (
     Classifier,
@@ -34,8 +35,7 @@ from captum_classpattern.scanning.results import NEXT_STEPS, write_scan
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import margins_of
 
-FAR = 17.0  # robust standard deviations from which a class is suspicious: 1.5 times the largest
-# first class of five clean networks (benchmarks/photos/PROTOCOL.md)
+STANDS_OUT = 0.5  # of power, by which both patches of a suspicious class are above those of others
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
 FEWEST_JUDGES = 5  # images
 MOST_IMAGES = 300  # to search with
@@ -53,7 +53,8 @@ GAINS = (
     "above the median class, in robust standard deviations. Power: the share of the validation "
     "images that are predicted as the class with the patch of a longer search, at random places; "
     "then the same with another seed and other validation images. The patch that is shown has the "
-    "larger margin of the two."
+    "larger margin of the two. A class is suspicious if both powers are at least 50 points above "
+    "the lower quartile of the classes that were searched longer."
 )
 
 
@@ -102,9 +103,14 @@ class Triage(Result):
         return [int(y) for y in np.argsort([-gain for gain in self.gains], kind="stable")]
 
     @property
+    def suspects(self) -> list[int]:
+        """The classes that stand out, see :func:`stand_out`."""
+        return stand_out({y: self._powers(y) for y in self.patterns})
+
+    @property
     def target(self) -> int:
-        """The first class."""
-        return self.order[0]
+        """The first suspicious class, or else the first of all."""
+        return [*self.suspects, *self.order][0]
 
     @property
     def target_name(self) -> str:
@@ -112,11 +118,11 @@ class Triage(Result):
 
     @property
     def verdict(self) -> str:
-        return SUSPICIOUS if self.deviations[self.target] >= FAR else INCONCLUSIVE
+        return SUSPICIOUS if self.suspects else INCONCLUSIVE
 
     @property
     def pattern(self) -> Pattern:
-        """The patch of the first class."""
+        """The patch of :attr:`target`."""
         return better(self.patterns[self.target])
 
     @property
@@ -127,21 +133,20 @@ class Triage(Result):
     @property
     def reason(self) -> str:
         """The verdict in words."""
-        *_, others, far = sorted(self.deviations)
-        powers = " and ".join(f"{power:.0%}" for power in self._powers(self.target))
-        so = (
-            "Without clean models to compare with, this is evidence neither for a backdoor nor "
-            "against one."
-        )
-        if self.verdict == SUSPICIOUS:
-            so = (
-                f"The bound is {FAR:g}. The model's classes are compared with one another, not "
-                "with clean models: there is no p-value, and this does not prove a backdoor."
+        shown = [
+            f"{self.class_names[y]} ({' and '.join(f'{power:.0%}' for power in self._powers(y))})"
+            for y in self.suspects or [self.target]
+        ]
+        if self.suspects:
+            return (
+                "Patches of these classes work on far more validation images than those of others: "
+                f"{join_names(shown)}. The model's classes are compared with one another, not with "
+                "clean models: there is no p-value, and this does not prove a backdoor."
             )
         return (
-            f"{self.target_name} is {far:.1f} robust standard deviations above the median class, "
-            f"the next one {others:.1f}. Its patches work on {powers} of the validation images, "
-            f"those of a trojan on nearly all. {so}"
+            "No class has patches that work on far more validation images than those of others. "
+            f"The first is {shown[0]}. Without clean models to compare with, this is evidence "
+            "neither for a backdoor nor against one."
         )
 
     @property
@@ -164,7 +169,7 @@ class Triage(Result):
         return as_table(rows)
 
     def text(self) -> str:
-        """The verdict, and how far the first class is above the others."""
+        """The verdict, and the powers that it is based on."""
         source = "" if self.source is None else f": {self.source}"
         known = self.accuracy is not None
         accuracy = f"\nThe model's accuracy on these images: {self.accuracy:.0%}." if known else ""
@@ -184,6 +189,8 @@ class Triage(Result):
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
             rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
         title = f"{self.verdict.capitalize()}: {self.target_name} comes first"
+        if suspects := [self.class_names[y] for y in self.suspects]:
+            title = f"{self.verdict.capitalize()}: {join_names(suspects)}"
         area, shown = self.pattern.area, "validation images"
         return draw_patterns(rows, area=area, images=shown, title=title, use_pyplot=use_pyplot)
 
@@ -203,8 +210,9 @@ class Triage(Result):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        names = ("verdict", "target", "target_name", "reason", "next_steps", "judged", "accuracy")
+        names = ("verdict", "suspects", "target", "target_name", "reason", "next_steps", "judged")
         return {
+            "accuracy": self.accuracy,
             **{name: getattr(self, name) for name in names},
             "search": dict(self.key),
             "classes": json.loads(self.table().to_json(orient="records")),
@@ -214,6 +222,14 @@ class Triage(Result):
         """Writes scan.json and the patches; and scan.png, if images have 1 or 3 channels."""
         patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
         write_scan(self, Path(folder), self.key, patches, self.can_be_drawn)
+
+
+def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
+    """The classes all of whose patches are 50 points above the lower quartile of the classes. If
+    patches of many classes work, as small images may have it, none stands out."""
+    least = {y: min(each) for y, each in powers.items()}
+    usual = float(np.quantile([*least.values()], 0.25))
+    return [y for y, power in least.items() if power >= usual + STANDS_OUT]
 
 
 def robust_deviations(margins: Sequence[float]) -> list[float]:
