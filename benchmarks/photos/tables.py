@@ -33,7 +33,7 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Clean classes, by the side of the patch", "natural", sides),
         ("Clean networks: a ranking of 100 classes", "bound", rankings),
         ("Planted after the bound: the networks", "later", networks),
-        ("Planted after the bound: a ranking of 100 classes", "confirm", rankings),
+        ("Trojans, and new clean networks: a ranking of 100 classes", "confirm", rankings),
         ("Planted after the bound, by side", "confirm", planted),
         ("Which drawing?", "names", names),
         ("Four trojans, by a patch that moves", "trojans", found),
@@ -118,35 +118,24 @@ def patches(rows: Sequence[Row]) -> Iterator[str]:
 
 def rankings(rows: Sequence[Row]) -> Iterator[str]:
     """Where planted classes come in each network, and the first other one."""
-    yield head("network", "planted: rank, SD, powers, rank of its drawing", "first other class")
+    yield head("network", "planted, or first other class", "rank", "SD", "power, with two seeds")
     for row in rows:
         far = by_gain({int(y): gain for y, gain in row["gains"].items()})
         ranked = [*far]
         settings = (NETWORKS | LATER).get(row["network"], Network(False))
         planted = settings.trojans if settings.planted else {}
-        cells = [
-            f"{name}: {1 + ranked.index(y)}, {far[y]:+.1f}, {searched(row, y, name)}"
-            for name, y in planted.items()
-        ]
         other = next(y for y in ranked if y not in planted.values())
-        place = f"{IMAGENET_CLASSES[other]}: {1 + ranked.index(other)}, {far[other]:+.1f}"
-        yield line(row["network"], "; ".join(cells) or "none", f"{place}, {searched(row, other)}")
+        shown = {y: f"**{name}**" for name, y in planted.items()} | {other: IMAGENET_CLASSES[other]}
+        powers = {each["class"]: each["powers"] for each in row["first"]}
+        for y, name in sorted(shown.items(), key=lambda each: ranked.index(each[0])):
+            found = ", ".join(map(percent, powers[y])) if y in powers else "not searched longer"
+            yield line(row["network"], name, 1 + ranked.index(y), f"{far[y]:+.1f}", found)
 
 
 def by_gain(gains: Mapping[int, float]) -> dict[int, float]:
     """How far each class is above the median, in robust standard deviations, the largest first."""
     far = dict(zip(gains, robust_deviations([*gains.values()])))
     return {y: far[y] for y in sorted(gains, key=lambda y: -gains[y])}
-
-
-def searched(row: Row, target: int, drawing: str | None = None) -> str:
-    """What longer searches of a class found, if it was among the first."""
-    of = having(row["first"], **{"class": target})
-    if not of:
-        return "not searched longer"
-    powers = " and ".join(map(percent, of[0]["powers"]))
-    ranks = [str(1 + order.index(drawing)) for order in of[0]["looks_like"] if drawing]
-    return ", ".join([powers, *[" and ".join(ranks)] * bool(ranks)])
 
 
 def found(rows: Sequence[Row]) -> Iterator[str]:
