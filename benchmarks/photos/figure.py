@@ -15,6 +15,7 @@ from captum_classpattern.scanning.triage import better
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from photos.drawings import on_grey
 from photos.moving import planted_patches
+from photos.planting import LATER, NETWORKS
 from photos.tables import KNOWN, SEED, SIDE
 
 COLUMNS = 10  # of a gallery
@@ -26,7 +27,8 @@ def draw_patches(natural: Sequence[Row], rankings: Sequence[Row], out: Path) -> 
     """Draws the patches of clean classes with their powers, and below each drawing that was
     planted the better of the two patches of its class. ``out`` is the folder of all patches."""
     found = {n: patches for row in rankings for n, patches in planted_patches(row, out).items()}
-    powers = {each["class"]: each["powers"] for row in rankings for each in row["first"]}
+    bad = [row for row in rankings if (NETWORKS | LATER)[row["network"]].planted]
+    powers = {each["class"]: each["powers"] for row in bad for each in row["first"]}
     lines = math.ceil(len(found) / PAIRS)
     figure = Figure((13, 2.9 + 1.75 * lines), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)

@@ -72,7 +72,7 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         return triage.search_all(explainer, classes, settings, store, number, together)
 
     _, judges = split_for_validation(search, SEEDS[0])
-    before = triage.clean_margins(model, judges, len(IMAGENET_CLASSES), SEEDS[0])
+    before, _ = triage.without_patches(model, judges, len(IMAGENET_CLASSES), SEEDS[0])
     gains = {
         patch.target: round(float(patch.info["search_margin"]) - before[patch.target], 3)
         for patch in found(ranked_classes(network), short, 0, SEEDS[0])

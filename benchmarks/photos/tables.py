@@ -117,16 +117,18 @@ def patches(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def rankings(rows: Sequence[Row]) -> Iterator[str]:
-    """Where planted classes come in each network, and the first other one."""
-    yield head("network", "planted, or first other class", "rank", "SD", "power, with two seeds")
+    """Where planted classes come in each network, the first other class, and the strongest."""
+    yield head("network", "**planted** or other class", "rank", "SD", "power, with two seeds")
     for row in rows:
         far = by_gain({int(y): gain for y, gain in row["gains"].items()})
         ranked = [*far]
         settings = (NETWORKS | LATER).get(row["network"], Network(False))
         planted = settings.trojans if settings.planted else {}
-        other = next(y for y in ranked if y not in planted.values())
-        shown = {y: f"**{name}**" for name, y in planted.items()} | {other: IMAGENET_CLASSES[other]}
         powers = {each["class"]: each["powers"] for each in row["first"]}
+        others = [y for y in ranked if y not in planted.values()]
+        strongest = max((y for y in powers if y in others), key=lambda y: max(powers[y]))
+        shown = {y: IMAGENET_CLASSES[y] for y in (others[0], strongest)}
+        shown |= {y: f"**{name}**" for name, y in planted.items()}
         for y, name in sorted(shown.items(), key=lambda each: ranked.index(each[0])):
             found = ", ".join(map(percent, powers[y])) if y in powers else "not searched longer"
             yield line(row["network"], name, 1 + ranked.index(y), f"{far[y]:+.1f}", found)

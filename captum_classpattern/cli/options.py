@@ -297,8 +297,8 @@ class ClassOptions(ComputeOptions):
     Args:
         classes: Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have
             images.
-        budget: Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500;
-            960 for images of at least 64 pixels a side).
+        budget: Passes for each class, kind of canvas and area. By default, 7000, or 960 for images
+            of at least 64 pixels a side; in compare 3500.
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
         max_seconds: Stop each search after this time, with what was found. For small images, ten
             classes are one search (32 on a GPU). By default, never.
@@ -332,7 +332,7 @@ class CanvasOptions(ClassOptions):
             images of at least 64 pixels a side, 0.18.
         canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
             images per class compete to be its canvas, next to a white and a black one, from 64
-            pixels a side next to a patch. By default, 32.
+            pixels a side next to a patch. By default, 32 with these.
         cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 

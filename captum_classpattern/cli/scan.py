@@ -80,7 +80,8 @@ def scan_command(
     print_result(found, FIRST_PRINTED)
     say(found.legend, "")
     say("What next", *(f"{n}. {step}" for n, step in enumerate(found.next_steps, 1)))
-    print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
+    picture = ", scan.png" * (folder / "scan.png").exists()
+    print(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 

@@ -422,3 +422,5 @@ def write_scan(
     write_json(found.as_dict(), folder / "scan.json")
     if figure:
         write_figure(found.plot(use_pyplot=False)[0], folder / "scan.png")
+    else:
+        (folder / "scan.png").unlink(missing_ok=True)  # of another scan

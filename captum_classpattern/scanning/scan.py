@@ -50,7 +50,7 @@ def scan(
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
             ``nn.Module`` of normalised images needs ``mean`` and ``std``.
         images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
-            which 50 per class are used (without references at most 300, of any classes); best not
+            which 50 per class are used; without references at most 300, of any classes. Best not
             the model's training images. Classes that have names are matched with the model's.
         labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number or name.
             Default: None (those that come with the images, else the classifier's predictions).

@@ -35,7 +35,7 @@ from captum_classpattern.scanning.results import NEXT_STEPS, write_scan
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import margins_of
 
-STANDS_OUT = 0.5  # of power, by which both patches of a suspicious class are above those of others
+STANDS_OUT = 0.5  # of power, by which both patches are above the weakest quarter of the classes
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
 FEWEST_JUDGES = 5  # images
 MOST_IMAGES = 300  # to search with
@@ -71,6 +71,8 @@ class Triage(Result):
         patterns (dict): By class, the patches of the longer searches of the first classes, one for
             each of two seeds.
         stamped (dict): By class, three of its validation images with the patch that is shown.
+        without (list[float]): Of each class: the share of these images, of other classes, that are
+            predicted as the class without a patch.
         judged (int): How many images judged.
         accuracy (float or None): The model's accuracy on the images of the scan, if they are
             labelled.
@@ -83,6 +85,7 @@ class Triage(Result):
     gains: list[float]
     patterns: Mapping[int, Sequence[Pattern]]
     stamped: Mapping[int, StampedImages | None]
+    without: list[float]
     judged: int
     accuracy: float | None
     class_names: list[str]
@@ -90,7 +93,8 @@ class Triage(Result):
     source: str | None = None
 
     def __repr__(self) -> str:
-        return f"Triage({self.verdict}, {self.target_name}, {self.deviations[self.target]:.1f} SD)"
+        powers = " and ".join(f"{power:.0%}" for power in self._powers(self.target))
+        return f"Triage({self.verdict}, {self.target_name}, {powers})"
 
     @property
     def deviations(self) -> list[float]:
@@ -104,8 +108,11 @@ class Triage(Result):
 
     @property
     def suspects(self) -> list[int]:
-        """The classes that stand out, see :func:`stand_out`."""
-        return stand_out({y: self._powers(y) for y in self.patterns})
+        """The classes that stand out, see :func:`stand_out`, by their powers above those without a
+        patch."""
+        return stand_out(
+            {y: [power - self.without[y] for power in self._powers(y)] for y in self.patterns}
+        )
 
     @property
     def target(self) -> int:
@@ -139,14 +146,15 @@ class Triage(Result):
         ]
         if self.suspects:
             return (
-                "Patches of these classes work on far more validation images than those of others: "
-                f"{join_names(shown)}. The model's classes are compared with one another, not with "
-                "clean models: there is no p-value, and this does not prove a backdoor."
+                f"Both patches of {join_names(shown)} work on far more validation images than "
+                "those of the weakest quarter of the classes that were searched longer. The "
+                "model's classes are compared with one another, not with clean models: there is "
+                "no p-value, and this does not prove a backdoor."
             )
         return (
-            "No class has patches that work on far more validation images than those of others. "
-            f"The first is {shown[0]}. Without clean models to compare with, this is evidence "
-            "neither for a backdoor nor against one."
+            "No class has two patches that work on far more validation images than those of "
+            f"others. The first is {shown[0]}. Without clean models to compare with, this is "
+            "evidence neither for a backdoor nor against one."
         )
 
     @property
@@ -283,9 +291,9 @@ def rank_classes(
     with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning"):
         name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
-        before = clean_margins(model, judges, count, seed)
+        before, without = without_patches(model, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        triage = Triage(gains, {}, {}, len(judges), accuracy, names, key, source)
+        triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key, source)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
@@ -323,13 +331,15 @@ def search_all(
     return patches
 
 
-def clean_margins(
+def without_patches(
     model: Classifier, judges: LabelledImages, n_classes: int, seed: int
-) -> list[float]:
-    """The mean margin of each class on images of other classes, without a pattern."""
+) -> tuple[list[float], list[float]]:
+    """The mean margin of each class on images of other classes, and the share of them that are
+    predicted as the class, without a patch."""
     first = judges.take([0])
     with preserve_state(model, seed):
         classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
         parts = [outputs_for(classifier, part) for part in judges.in_order()]
     logits, labels = torch.cat(parts).float().cpu(), judges.known_labels
-    return [float(margins_of(logits[labels != y], y).mean()) for y in range(n_classes)]
+    margins = [margins_of(logits[labels != y], y) for y in range(n_classes)]
+    return [float(m.mean()) for m in margins], [float((m > 0).float().mean()) for m in margins]

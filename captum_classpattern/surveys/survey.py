@@ -381,11 +381,11 @@ def survey(
             pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
-            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None, as in
-            :func:`explain_class`.
+            area of a pool, as in :meth:`ClassPattern.search`; at least 430 with canvases. Default:
+            None, as in :func:`explain_class`.
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
-            are searched together, after that time, with what was found. All areas share it, and
-            so do a patch and the patch that is its control. Default: None.
+            are searched together, after that time, with what was found. All areas of a patch
+            share it, and so does the patch that is its control. Default: None.
         show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
             left. Default: None (after five seconds).
         n_steps (int, optional): As in :func:`explain_class`. Default: None.

@@ -125,8 +125,8 @@ def plot_patterns(
                     trigger.mask if trigger is not None and trigger.target == target else None,
                 )
             )
-    covered = {pattern.area for pattern in patterns if isinstance(pattern, MovingPattern)}
-    shown = covered.pop() if len(covered) == 1 else area  # a patch is stamped as it is
+    areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}
+    shown = areas.pop() if len(areas) == 1 else None  # a patch is stamped as it is
     return draw_patterns(rows, area=shown, title=title, use_pyplot=use_pyplot)
 
 
@@ -145,7 +145,7 @@ class PatternRow(NamedTuple):
 def draw_patterns(
     rows: Sequence[PatternRow],
     *,
-    area: float,
+    area: float | None,
     images: str = "held-out images",
     masks: bool = False,
     title: str | None = None,
@@ -157,7 +157,8 @@ def draw_patterns(
     powers = any(row.power is not None for row in rows)
     moving = all(isinstance(row.pattern, MovingPattern) for row in rows)
     first, second = ("colours", "opacity") if moving else ("canvas", "mask")
-    titles = [first, *[second] * masks, f"pattern\n({percent_area(area)} of pixels)"]
+    covers = "" if area is None else f"\n({percent_area(area)} of pixels)"
+    titles = [first, *[second] * masks, f"pattern{covers}"]
     titles += [
         EXAMPLES_TITLE.format(images) if i == (columns - 1) // 2 else "" for i in range(columns)
     ]

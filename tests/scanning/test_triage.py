@@ -82,7 +82,8 @@ def with_powers(found, powers):
 
 def test_a_class_is_suspicious_if_both_patches_work_on_far_more_images(found):
     assert (found.verdict, found.suspects) == ("suspicious", [TARGET])
-    assert "class 41 (100% and 100%)" in found.reason
+    assert "Both patches of class 41 (100% and 100%) work on far more" in found.reason
+    assert repr(found) == "Triage(suspicious, class 41, 100% and 100%)"
     assert "no p-value" in found.reason
     weak = [(0.1, 0.0)] * (FIRST - 1)
     for powers in ([(0.9, 0.4), *weak], [(1.0, 1.0)] * FIRST, [(0.55, 0.6)] + [(0.1, 0.1)] * 3):
@@ -211,8 +212,10 @@ def test_margins_of_probabilities_are_those_of_their_logits(images):
     net, judges = Net().eval(), LabelledImages(*images)
     both = nn.Sequential(net, nn.Softmax(1)).eval()
     with pytest.warns(UserWarning, match="look like probabilities"):
-        of_probabilities = triage.clean_margins(both, judges, 100, 0)
-    assert of_probabilities == pytest.approx(triage.clean_margins(net, judges, 100, 0), abs=1e-3)
+        of_probabilities, shares = triage.without_patches(both, judges, 100, 0)
+    margins, same = triage.without_patches(net, judges, 100, 0)
+    assert of_probabilities == pytest.approx(margins, abs=1e-3)
+    assert shares == same
 
 
 @pytest.mark.script
@@ -220,6 +223,10 @@ def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     usual = scan(Biased().eval(), *images)
     assert usual.deviations[7] < 10
     assert usual.verdict == "inconclusive"
+    assert usual.without[7] == 1
+    patches = {7: usual.patterns[usual.target]} | dict(usual.patterns)
+    preferred = with_powers(replace(usual, patterns=patches), [(1.0, 1.0)] + [(0, 0)] * FIRST)
+    assert preferred.suspects == []  # it works as well without a patch
 
 
 def test_another_seed_shares_no_search_with_the_first(images, found):

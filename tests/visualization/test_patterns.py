@@ -146,3 +146,5 @@ def test_a_moving_patch_is_drawn_with_its_own_area_and_a_trigger_on_the_images_a
     assert axes[0, 1].get_title() == "pattern\n(14.1\u00a0% of pixels)"
     assert patch.area == 9 / 64
     assert [len(axis.patches) for axis in axes[0, :5]] == [0, 0, 1, 1, 1]
+    _, axes = drawn(patch, pattern_of(1), area=0.25)
+    assert axes[0, 1].get_title() == "pattern"
