@@ -223,7 +223,7 @@ def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     usual = scan(Biased().eval(), *images)
     assert usual.deviations[7] < 10
     assert usual.verdict == "inconclusive"
-    assert usual.without[7] == 1
+    assert usual.without[7] > 0.5
     patches = {7: usual.patterns[usual.target]} | dict(usual.patterns)
     preferred = with_powers(replace(usual, patterns=patches), [(1.0, 1.0)] + [(0, 0)] * FIRST)
     assert preferred.suspects == []  # it works as well without a patch
