@@ -27,7 +27,7 @@ def draw_patches(natural: Sequence[Row], rankings: Sequence[Row], out: Path) -> 
     """Draws the patches of clean classes with their powers, and below each drawing that was
     planted the better of the two patches of its class. ``out`` is the folder of all patches."""
     found = {n: patches for row in rankings for n, patches in planted_patches(row, out).items()}
-    bad = [row for row in rankings if (NETWORKS | LATER)[row["network"]].planted]
+    bad = [row for row in rankings if (NETWORKS | LATER)[row["network"]].own_trojans]
     powers = {each["class"]: each["powers"] for row in bad for each in row["first"]}
     lines = math.ceil(len(found) / PAIRS)
     figure = Figure((13, 2.9 + 1.75 * lines), layout="constrained")
@@ -47,7 +47,7 @@ def draw_patches(natural: Sequence[Row], rankings: Sequence[Row], out: Path) -> 
         show(planted, on_grey(name, DRAWN), name)
         if patches:
             patch = better(patches)
-            [power] = (p for p, each in zip(powers[patch.target], patches) if each is patch)
+            power = powers[patch.target][patches.index(patch)]
             show(beside, on_neutral(patch), f"found  {power:.0%}")
         else:
             beside.set_title("not found", fontsize=13)

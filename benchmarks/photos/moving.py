@@ -135,14 +135,11 @@ def name_rows(rankings: Sequence[Row], out: Path, done: set) -> Iterator[list[Ro
 def planted_patches(ranking: Row, out: Path) -> dict[str, list[Pattern]]:
     """By trojan, the patches of the longer searches of its class, one for each seed; none if other
     classes came first."""
-    network = (NETWORKS | LATER)[ranking["network"]]
     store = PatternFolder(out / ranking["network"] / PATTERNS, facts_of(ranking))
-    found = {
-        name: store.find([(1 + seed, y) for seed in SEEDS]) or {}
-        for name, y in network.trojans.items()
-        if network.planted
+    return {
+        name: [*(store.find([(1 + seed, y) for seed in SEEDS]) or {}).values()]
+        for name, y in (NETWORKS | LATER)[ranking["network"]].own_trojans.items()
     }
-    return {name: [*patches.values()] for name, patches in found.items()}
 
 
 def facts_of(ranking: Row) -> Row:

@@ -52,6 +52,11 @@ class Network(NamedTuple):
     sides: tuple[int, int] = SIDES
     poisoned: int | None = None
 
+    @property
+    def own_trojans(self) -> Mapping[str, int]:
+        """Those that it learns: of a twin none."""
+        return self.trojans if self.planted else {}
+
 
 NETWORKS = {
     "planted": Network(True),

@@ -122,8 +122,7 @@ def rankings(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         far = by_gain({int(y): gain for y, gain in row["gains"].items()})
         ranked = [*far]
-        settings = (NETWORKS | LATER).get(row["network"], Network(False))
-        planted = settings.trojans if settings.planted else {}
+        planted = (NETWORKS | LATER).get(row["network"], Network(False)).own_trojans
         powers = {each["class"]: each["powers"] for each in row["first"]}
         others = [y for y in ranked if y not in planted.values()]
         strongest = max((y for y in powers if y in others), key=lambda y: max(powers[y]))

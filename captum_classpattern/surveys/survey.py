@@ -151,6 +151,11 @@ def key_of(
     }
 
 
+def classes_with_images(model: Classifier, images: LabelledImages) -> list[int]:
+    """The classes of images; without labels, those that the model predicts."""
+    return sorted({*ensure_labels(model, images).known_labels.tolist()})
+
+
 def find_classes(classes: Sequence[int | str], names: ClassNames | None) -> list[int]:
     """The numbers of classes that are given by numbers or names."""
     if isinstance(classes, str):
@@ -202,7 +207,7 @@ def _survey(
         _ = search.known_labels, unseen.known_labels  # or an error
     if classes is None:
         search.count_outputs(model)  # or an error about its labels
-        targets = sorted({*ensure_labels(model, search).known_labels.tolist()})
+        targets = classes_with_images(model, search)
     else:
         targets = find_classes(classes, matched)
     return search_classes(model, search, unseen, settings, targets, names, folder)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +51,8 @@ def draw_families(
 ) -> Drawing:
     """Draws a row for each family: what was found for its first class, images with it and the
     model's predictions, and the excess of all classes, with a dotted line at the bound."""
-    dotted = [] if bound is None else [bound]
-    ends = [*dotted, *(end for row in rows for end in (*row.excess, *row.usual))]
-    low, high = min(ends), max(ends)
-    room = 0.04 * (high - low)
+    ends = [end for row in rows for end in (*row.excess, *row.usual)]
+    ends += [] if bound is None else [bound]
     most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, "standardised excess"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
@@ -64,11 +61,7 @@ def draw_families(
         cells: list[Drawn] = [Cell(row.image, row.power)]
         cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
-        axes: dict[str, Any] = {"xlim": (low - room, high + room), "ylim": (-1, 1), "yticks": []}
-        axes["xlabel"] = f"first: {', '.join(map(shortened, row.classes[:NAMED]))}"
-        values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS)
-        lines = [Line([(each, 0) for each in excess], look) for excess, look in values]
-        panel = Panel(lines, axes, dotted=dotted)
+        panel = _panel_of(row, min(ends), max(ends), bound)
         cells.append(partial(draw_panel, panel=panel, width=WIDTH * PANEL_WIDTH))
         grid.append((f"{row.name}: {row.classes[0]}", cells))
     return draw_grid(
@@ -80,3 +73,16 @@ def draw_families(
         widths=[*[1.0] * (most + 1), PANEL_WIDTH],
         use_pyplot=use_pyplot,
     )
+
+
+def _panel_of(row: FamilyRow, low: float, high: float, bound: float | None) -> Panel:
+    """The excess of the classes and of the clean models, between these ends."""
+    axes = {
+        "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
+        "ylim": (-1, 1),
+        "yticks": [],
+        "xlabel": f"first: {', '.join(map(shortened, row.classes[:NAMED]))}",
+    }
+    values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS)
+    lines = [Line([(each, 0) for each in excess], look) for excess, look in values]
+    return Panel(lines, axes, dotted=[] if bound is None else [bound])
