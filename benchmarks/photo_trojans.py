@@ -26,6 +26,7 @@ By the rules of ``photos/PROTOCOL.md``:
 - ``names``: which drawings the patches of these look like; a minute.
 - ``natural``: patches of 50 clean classes, of some from another seed and with other sides; four
   hours.
+- ``scan``: a scan of all 1,000 classes of the network *specific*; an hour of two threads.
 """
 
 from argparse import Namespace
@@ -46,6 +47,7 @@ from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
+JPEG = {"quality": 88}
 LARGE = Compose([PIXELS, Resize(256), CenterCrop(256)])
 
 
@@ -115,8 +117,8 @@ def share(hits: Tensor) -> float:
 def maps(run: Run) -> None:
     done = run.done("trojan", "photo")
     given = run.problem, run.model("planted")
-    if not (file := run.out / "photos_maps.png").exists():
-        draw_maps(footprint.example_maps(*given)).savefig(file, dpi=DPI)
+    if not (file := run.out / "photos_maps.jpg").exists():
+        draw_maps(footprint.example_maps(*given)).savefig(file, dpi=DPI, pil_kwargs=JPEG)
     run.add(footprint.footprint_rows(*given, done))
 
 
@@ -138,9 +140,8 @@ def trojans(run: Run) -> None:
 def figure(run: Run) -> None:
     rows = {name: read_rows(run.out / f"photos_{name}.jsonl") for name in ("natural", "confirm")}
     draw_patches(rows["natural"], rows["confirm"], run.out).savefig(run.out / "photos.png", dpi=DPI)
-    draw_gallery(rows["natural"], run.out).savefig(
-        run.out / "photos_classes.jpg", dpi=DPI, pil_kwargs={"quality": 88}
-    )
+    gallery = draw_gallery(rows["natural"], run.out)
+    gallery.savefig(run.out / "photos_classes.jpg", dpi=DPI, pil_kwargs=JPEG)
 
 
 def cells(run: Run) -> None:
@@ -184,10 +185,14 @@ def natural(run: Run) -> None:
                 run.add(moving.natural_rows(run.photos, run.out, classes, sides, seed, done))
 
 
+def whole_scan(run: Run) -> None:
+    run.add(moving.scan_rows(run.photos, run.out, run.done("network")))
+
+
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "cleanse": cleanse_four, "classes": classes, "cells": cells,
     "time": time, "trojans": trojans, "figure": figure, "bound": bound, "later": later,
-    "confirm": confirm, "names": names, "natural": natural,
+    "confirm": confirm, "names": names, "natural": natural, "scan": whole_scan,
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def draw_maps(shown: Mapping[str, Sequence[Tensor]]) -> Figure:
             else:
                 axis.imshow(picture / picture.max(), cmap="magma", vmin=0, vmax=1)
             axis.set_axis_off()
-        column[0].set_title(textwrap.fill(name, 16), fontsize=10)
+        column[0].set_title(textwrap.fill(name, 20), fontsize=9)
     return figure
 
 

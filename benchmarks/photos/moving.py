@@ -1,5 +1,6 @@
-"""Moving patches on photographs: rankings of all classes, and patches of clean classes."""
+"""Moving patches on photographs: rankings of classes, and patches of clean classes."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import captum_classpattern
-from captum_classpattern import ClassPattern, LabelledImages
+from captum_classpattern import ClassPattern, LabelledImages, scan
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
@@ -28,6 +29,7 @@ CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on the
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
 SEEDS = (0, 1)
+SCANNED = "specific"  # all of its classes, as users scan a network
 SEARCHED = {"planted": SEEDS, "twin": (0,), "second twin": (0,)}  # for the four planted classes
 OTHERS, FIRST = 96, 6  # classes of a ranking that are nowhere planted; classes searched longer
 NATURAL = (  # how many of the clean classes are searched, with which sides and seed
@@ -84,6 +86,25 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         row |= {"n": powers[0].n, "looks_like": [likeness(picture_of(patch)) for patch in patches]}
         first.append(row)
     yield [{**facts, "judged": len(judges), "first": first, "gains": gains}]
+
+
+def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
+    """A scan of all classes, in the form of a ranking, with its verdict and its time."""
+    if (SCANNED,) in done:
+        return
+    model, images = load(SCANNED, out), LabelledImages(*read_photos(photos))
+    started = time.perf_counter()
+    found = scan(model, images, folder=out / SCANNED)
+    row = about(SCANNED, model) | {"threads": torch.get_num_threads(), "judged": found.judged}
+    row |= {"seconds": round(time.perf_counter() - started), "verdict": found.verdict}
+    found.save(out / SCANNED)
+    classes = found.table().to_dict("records")
+    row |= {"suspects": found.suspects}
+    row["first"] = [
+        {"class": each["class"], "powers": [each[name] for name in triage.POWERS]}
+        for each in classes[: triage.FIRST]
+    ]
+    yield [row | {"gains": {each["class"]: round(each["gain"], 3) for each in classes}}]
 
 
 def ranked_classes(network: str) -> list[int]:

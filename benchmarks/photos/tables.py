@@ -35,6 +35,8 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Planted after the bound: the networks", "later", networks),
         ("Trojans, and new clean networks: a ranking of 100 classes", "confirm", rankings),
         ("Planted after the bound, by side", "confirm", planted),
+        ("A scan of all 1,000 classes", "scan", scans),
+        ("A scan of all 1,000 classes: ranks", "scan", rankings),
         ("Which drawing?", "names", names),
         ("Four trojans, by a patch that moves", "trojans", found),
         ("Four trojans, by Neural Cleanse", "cleanse", cleanse),
@@ -131,6 +133,15 @@ def rankings(rows: Sequence[Row]) -> Iterator[str]:
         for y, name in sorted(shown.items(), key=lambda each: ranked.index(each[0])):
             found = ", ".join(map(percent, powers[y])) if y in powers else "not searched longer"
             yield line(row["network"], name, 1 + ranked.index(y), f"{far[y]:+.1f}", found)
+
+
+def scans(rows: Sequence[Row]) -> Iterator[str]:
+    """Verdicts and times."""
+    yield head("network", "verdict", "suspicious", "photos that judge", "threads", "minutes")
+    for row in rows:
+        suspects = ", ".join(IMAGENET_CLASSES[y] for y in row["suspects"])
+        facts = row["judged"], row["threads"], round(row["seconds"] / 60)
+        yield line(row["network"], row["verdict"], suspects, *facts)
 
 
 def by_gain(gains: Mapping[int, float]) -> dict[int, float]:
