@@ -5,7 +5,7 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 - ``plant``: how good the networks are: two with four trojans, and two clean twins. Their weights
   are committed; with ``--training FOLDER``, of other photos, they are planted again, half an hour
   each.
-- ``maps``: Captum's methods, edges and class patterns on 40 photos with a trigger; two hours.
+- ``maps``: Captum's methods, edges and class patterns on 40 photos with a trigger; an hour.
 - ``cleanse``: Neural Cleanse on the four planted classes, in the first network and its twin; half
   an hour.
 - ``classes``: ten clean classes, a photo of each; half an hour.

@@ -168,8 +168,9 @@ PAGES = {
         "Captum's methods.",
         "A patch that moves: 200 photos to search with, 100 to score on, at random places; "
         "about 955 (clean classes) and 690 passes; brackets are Wilson intervals. Methods: on 75 "
-        "other photos; their seconds beside another process. A scan uses all 300. The last three tables are "
-        "of version 0.3: 150 photos to search with, 149 or 150 to score on. 224 pixels. *Planted*: "
+        "other photos; their seconds beside another process. "
+        "A scan uses all 300. Fixed pixels: version 0.3, 150 photos to search with, 149 or 150 to "
+        "score on. 224 pixels. *Planted*: "
         "four trojans. "
         "*Specific*: the same, and trained to ignore four other drawings; settings were chosen on "
         "it. *Twin*: that of the specific network, without trojans. *Second twin*: that of the "

@@ -133,7 +133,7 @@ def example_maps(problem: Problem, model: nn.Module) -> dict[str, list[Tensor]]:
         for method, search in ours.items():
             shown.setdefault(method, []).append(search(one, y, area=area))
         for method in (*WINDOWS, "SmoothGrad", "GradientShap", ABSOLUTE):
-            shown.setdefault(method, []).append(known[method](one, y).abs())
+            shown.setdefault(method, []).append(known[method](one, y).clamp(min=0))
     return shown
 
 

@@ -89,17 +89,18 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
 
 
 def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
-    """A scan of all classes, in the form of a ranking, with its verdict and its time."""
+    """A scan of all classes, in the form of a ranking, with its verdict, and the time that it took
+    since the last interruption."""
     if (SCANNED,) in done:
         return
     model, images = load(SCANNED, out), LabelledImages(*read_photos(photos))
     started = time.perf_counter()
     found = scan(model, images, folder=out / SCANNED)
     row = about(SCANNED, model) | {"threads": torch.get_num_threads(), "judged": found.judged}
-    row |= {"seconds": round(time.perf_counter() - started), "verdict": found.verdict}
+    row |= {"seconds": round(time.perf_counter() - started)}
     found.save(out / SCANNED)
     classes = found.table().to_dict("records")
-    row |= {"suspects": found.suspects}
+    row |= {"verdict": found.verdict, "suspects": found.suspects}
     row["first"] = [
         {"class": each["class"], "powers": [each[name] for name in triage.POWERS]}
         for each in classes[: triage.FIRST]

@@ -44,7 +44,7 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Where methods look in a photo with a trigger", "maps", footprints),
         ("The class pattern of cells minus the closest methods", "maps", differences),
         ("The distance to the footprint, trojan by trojan", "maps", distances),
-        ("Clean classes", "classes", classes),
+        ("Clean classes, with fixed pixels", "classes", classes),
         ("Cells or pixels, on CIFAR-10", "cells", kinds),
         ("The time of a pass", "time", times),
     ):
@@ -93,7 +93,7 @@ def strongest(row: Row) -> tuple[float, str]:
 
 
 def sides(rows: Sequence[Row]) -> Iterator[str]:
-    """The power over the side of the patch, of the classes that have most of them."""
+    """The power over the side of the patch, of the classes that have all of them."""
     columns = sorted({row["side"] for row in rows})
     yield head("class", *(f"{side} px" for side in columns))
     for name in in_order(row["class_name"] for row in rows):
@@ -139,7 +139,7 @@ def scans(rows: Sequence[Row]) -> Iterator[str]:
     """Verdicts and times."""
     yield head("network", "verdict", "suspicious", "photos that judge", "threads", "minutes")
     for row in rows:
-        suspects = ", ".join(IMAGENET_CLASSES[y] for y in row["suspects"])
+        suspects = ", ".join(IMAGENET_CLASSES[y] for y in row["suspects"]) or "none"
         facts = row["judged"], row["threads"], round(row["seconds"] / 60)
         yield line(row["network"], row["verdict"], suspects, *facts)
 
@@ -275,7 +275,7 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def distances(rows: Sequence[Row]) -> Iterator[str]:
-    """The paper's figure, and how many methods are better than edges."""
+    """The paper's figure."""
     ran = [row for row in rows if "error" not in row]
     yield head("method", *TROJANS)
     table = {
