@@ -28,7 +28,7 @@ SHIPPED = {  # so that all can be measured without planting
     name: ROOT / f"benchmarks/weights/efficientnet_lite0_{name.replace(' ', '_')}.safetensors"
     for name in (
         *("twin", "specific", "second twin"),
-        *("small", "large", "few", "third twin", "fourth twin"),
+        *("small", "large", "few", "four", "third twin", "fourth twin"),
     )
 }
 SHIPPED["planted"] = ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors"
