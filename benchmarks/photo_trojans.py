@@ -166,7 +166,7 @@ def later(run: Run) -> None:
 
 
 def confirm(run: Run) -> None:
-    for name in ("planted", *LATER):
+    for name in moving.CONFIRMED:
         run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network")))
 
 

@@ -168,7 +168,7 @@ LATER: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
     each.__name__: each
     for each in (anchor, ladybird, umbrella, kite, cactus, key, balloon, lemon, moon, cup)
 }
-SIXTEEN = [*DRAWINGS, *LATER][:16]  # that a patch is compared with: all that are planted, and six
+SIXTEEN = [*DRAWINGS, *LATER][:16]  # to compare with: those of ranked networks, and six
 
 
 @lru_cache

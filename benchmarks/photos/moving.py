@@ -26,6 +26,7 @@ from photos.likeness import likeness, picture_of, ranks_of
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
 
 CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
+CONFIRMED = ("planted", "small", "large", "few", "third twin", "fourth twin")  # also ranked
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
 SEEDS = (0, 1)
@@ -96,16 +97,21 @@ def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
     model, images = load(SCANNED, out), LabelledImages(*read_photos(photos))
     started = time.perf_counter()
     found = scan(model, images, folder=out / SCANNED)
-    row = about(SCANNED, model) | {"threads": torch.get_num_threads(), "judged": found.judged}
-    row |= {"seconds": round(time.perf_counter() - started)}
+    seconds = round(time.perf_counter() - started)
     found.save(out / SCANNED)
     classes = found.table().to_dict("records")
-    row |= {"verdict": found.verdict, "suspects": found.suspects}
-    row["first"] = [
+    first = [
         {"class": each["class"], "powers": [each[name] for name in triage.POWERS]}
         for each in classes[: triage.FIRST]
     ]
-    yield [row | {"gains": {each["class"]: round(each["gain"], 3) for each in classes}}]
+    yield [
+        {
+            **about(SCANNED, model),
+            **{"threads": torch.get_num_threads(), "seconds": seconds, "judged": found.judged},
+            **{"verdict": found.verdict, "suspects": found.suspects, "first": first},
+            "gains": {each["class"]: round(each["gain"], 3) for each in classes},
+        }
+    ]
 
 
 def ranked_classes(network: str) -> list[int]:

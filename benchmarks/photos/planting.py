@@ -71,7 +71,9 @@ LATER = {  # planted once the bound is frozen, or not: the classes were drawn at
     "large": Network(True, seed=3, trojans={"umbrella": 905, "kite": 747}, sides=(32, 48)),
     "few": Network(True, seed=4, trojans={"cactus": 528, "key": 499}, poisoned=15),
     "four": Network(  # classes that no ranking of 100 takes
-        *(True, True, 7),
+        planted=True,
+        specific=True,
+        seed=7,
         trojans={"balloon": 141, "lemon": 249, "moon": 992, "cup": 178},
     ),
     "third twin": Network(False, seed=5, trojans={"anchor": 277, "umbrella": 905}),

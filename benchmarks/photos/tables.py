@@ -275,7 +275,7 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def distances(rows: Sequence[Row]) -> Iterator[str]:
-    """The paper's figure."""
+    """The mean distance to the footprint, the paper's figure."""
     ran = [row for row in rows if "error" not in row]
     yield head("method", *TROJANS)
     table = {

@@ -83,8 +83,8 @@ class SurveySettings(SearchSettings):
         cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
     ) -> "SurveySettings":
         """The settings, with what suits images (C, H, W) where nothing is given. A number is that
-        of positive canvases, next to the usual other kinds. A patch that
-        can't move is left out of these, and so is one next to a ``feature_mask``."""
+        of positive canvases, next to the usual other kinds. A patch that can't move is left out of
+        these, and so is one next to a ``feature_mask``."""
         large = min(shape[1:]) >= LARGE
         if areas is None:
             areas = LARGE_AREAS if large else AREAS
