@@ -26,7 +26,7 @@ By the rules of ``photos/PROTOCOL.md``:
 - ``names``: which drawings the patches of these look like; a minute.
 - ``natural``: patches of 50 clean classes, of some from another seed and with other sides; four
   hours.
-- ``scan``: a scan of all 1,000 classes of the network *specific*; an hour of two threads.
+- ``scan``: a scan of all 1,000 classes of the network *four*; an hour of two threads.
 """
 
 from argparse import Namespace
@@ -158,7 +158,7 @@ def time(run: Run) -> None:
 
 def bound(run: Run) -> None:
     for name in moving.CLEAN:
-        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network")))
+        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network", "passes")))
 
 
 def later(run: Run) -> None:
@@ -167,12 +167,12 @@ def later(run: Run) -> None:
 
 def confirm(run: Run) -> None:
     for name in moving.CONFIRMED:
-        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network")))
+        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network", "passes")))
 
 
 def names(run: Run) -> None:
     rankings = read_rows(run.out / "photos_confirm.jsonl")
-    run.add(moving.name_rows(rankings, run.out, run.done("network")))
+    run.add(moving.name_rows(rankings, run.out, run.done("network", "passes")))
 
 
 def natural(run: Run) -> None:
@@ -186,7 +186,7 @@ def natural(run: Run) -> None:
 
 
 def whole_scan(run: Run) -> None:
-    run.add(moving.scan_rows(run.photos, run.out, run.done("network")))
+    run.add(moving.scan_rows(run.photos, run.out, run.done("network", "passes")))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -30,8 +30,9 @@ CONFIRMED = ("planted", "small", "large", "few", "third twin", "fourth twin")  #
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 52  # clean classes, and the seed that draws them
 SEEDS = (0, 1)
-SCANNED = "specific"  # all of its classes, as users scan a network
+SCANNED = "four"  # all of its classes, as users scan a network
 SEARCHED = {"planted": SEEDS, "twin": (0,), "second twin": (0,)}  # for the four planted classes
+PASSES = triage.SHORT.passes()[-1]  # that rank a class
 OTHERS, FIRST = 96, 6  # classes of a ranking that are nowhere planted; classes searched longer
 NATURAL = (  # how many of the clean classes are searched, with which sides and seed
     (COUNT, (96,), 0),
@@ -61,12 +62,12 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
     """The ranking of a scan, for a sample of the classes: gains of all; of the first ones, patches
     of longer searches, their powers on photos that no search has seen, and which drawings they look
     like. Finished searches are kept in the folder."""
-    if (network,) in done:
+    if (network, PASSES) in done:
         return
     model, (search, held_out) = load(network, out), photo_parts(photos, network)
     side = round(triage.SIDE * search.shape[-1] / triage.OF)
     short, long = (replace(each, side=side) for each in (triage.SHORT, triage.LONG))
-    facts = about(network, model) | {"side": side, "seeds": SEEDS}
+    facts = about(network, model) | {"side": side, "seeds": SEEDS, "passes": PASSES}
     explainer, store = ClassPattern(model, search), PatternFolder(out / network / PATTERNS, facts)
 
     def found(classes: Sequence[int], solver: MovingPatch, number: int, seed: int) -> list[Pattern]:
@@ -92,7 +93,7 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
 def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
     """A scan of all classes, in the form of a ranking, with its verdict, and the time that it took
     since the last interruption."""
-    if (SCANNED,) in done:
+    if (SCANNED, PASSES) in done:
         return
     model, images = load(SCANNED, out), LabelledImages(*read_photos(photos))
     started = time.perf_counter()
@@ -107,6 +108,7 @@ def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
     yield [
         {
             **about(SCANNED, model),
+            "passes": PASSES,
             **{"threads": torch.get_num_threads(), "seconds": seconds, "judged": found.judged},
             **{"verdict": found.verdict, "suspects": found.suspects, "first": first},
             "gains": {each["class"]: round(each["gain"], 3) for each in classes},
@@ -150,7 +152,7 @@ def name_rows(rankings: Sequence[Row], out: Path, done: set) -> Iterator[list[Ro
     """The rank of its drawing among sixteen, for the patches of the planted classes that rankings
     searched longer: by the features of two other clean networks."""
     for row in rankings:
-        if (row["network"],) not in done:
+        if (row["network"], row["passes"]) not in done:
             rows = [
                 {**facts_of(row), "trojan": name, "seed": seed, **ranks_of(picture_of(patch), name)}
                 for name, patches in planted_patches(row, out).items()
@@ -172,7 +174,9 @@ def planted_patches(ranking: Row, out: Path) -> dict[str, list[Pattern]]:
 
 def facts_of(ranking: Row) -> Row:
     """What its patches depend on."""
-    return {name: ranking[name] for name in ("network", "model", "version", "side", "seeds")}
+    return {
+        name: ranking[name] for name in ("network", "model", "version", "side", "seeds", "passes")
+    }
 
 
 def natural_classes(search: LabelledImages) -> list[int]:

@@ -41,7 +41,7 @@ FEWEST_JUDGES = 5  # images
 MOST_IMAGES = 300  # to search with
 SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
 ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
-SHORT = MovingPatch(SIDE, steps=20, batch_size=4, **ANYWHERE)  # 80 passes
+SHORT = MovingPatch(SIDE, steps=40, batch_size=4, **ANYWHERE)  # 160 passes
 LONG = MovingPatch(SIDE, steps=60, batch_size=12, rate=0.1, tv=2.0, **ANYWHERE)
 FIRST, SEEDS = 20, 2  # classes that are searched longer; how often, each with another seed
 TOGETHER, LONG_TOGETHER = 16, 4  # classes in one search; in a long one on a CPU
