@@ -176,7 +176,7 @@ def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
     yield "Neural Cleanse", "images", neural_cleanse
     yield "MM-BD", "nothing", mm_bd
     if known:
-        yield "CBD", "an image a class, references", cbd
+        yield "CBD", "an image per class, references", cbd
 
 
 def rivals(groups: Groups, references: Networks) -> Iterator[str]:
@@ -272,7 +272,7 @@ def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Itera
         name: Counter(outcomes).most_common(1)[0][0]
         for name, outcomes in grouped(found["seed"]).items()
     }
-    yield head("varied", "scans, as most seeds", "networks, always as most seeds")
+    yield head("varied", "scans with the usual verdict", "networks that always have it")
     for varied, scans in found.items():
         same = [(name, usual[name] == outcome) for name, outcome in scans]
         always = [all(each) for each in grouped(same).values()]

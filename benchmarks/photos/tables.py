@@ -17,8 +17,9 @@ from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
 SIDE, SEED = 96, 0  # of the clean classes' patches
 KNOWN = (943, 460, 863, 330, 833, 113)  # the first that were drawn, and searched before the freeze
 ENOUGH = 0.7  # the goal's power
-FAR = 17.0  # the first bound: 1.5 times the largest first class of five clean networks
+FAR = {80: 17.0}  # the bound, by passes: 1.5 times the largest first class of clean networks
 LEARNT = 0.8  # of the photos, on which a trojan must succeed to count
+RANKED = ("bound", "confirm", "scan", "names")  # by short searches, of so many passes
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 CLOSEST = ("Occlusion", "SmoothGrad", "ClassPattern, pixels")
@@ -48,7 +49,11 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Cells or pixels, on CIFAR-10", "cells", kinds),
         ("The time of a pass", "time", times),
     ):
-        if rows := read_rows(folder / f"photos_{stage}.jsonl"):
+        rows = read_rows(folder / f"photos_{stage}.jsonl")
+        if stage in RANKED:
+            for passes in sorted({row["passes"] for row in rows}, reverse=True):
+                yield f"{title} ({passes} passes)", table(having(rows, passes=passes))
+        elif rows:
             yield title, table(rows)
 
 
@@ -193,7 +198,8 @@ def names(rows: Sequence[Row]) -> Iterator[str]:
 
 def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:
     """Which of the trojans that were learnt were found, by the sides of their drawings."""
-    ranked = "first or second, from 17 SD"
+    bound = FAR[rows[0]["passes"]]
+    ranked = f"first or second, from {bound:.0f} SD"
     yield head("sides", "trojans: success", "learnt", ranked, "stand out by their power")
     success = {row["network"]: row["success"] for row in networks}
     for row in rows:
@@ -203,7 +209,7 @@ def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:
             first = [*far][: len(settings.trojans)]
             learnt = [each for each, share in success[name].items() if share >= LEARNT]
             classes = [settings.trojans[each] for each in learnt]
-            hits = [far[y] >= FAR and y in first for y in classes]
+            hits = [far[y] >= bound and y in first for y in classes]
             out = stand_out({each["class"]: each["powers"] for each in row["first"]})
             also = "" if settings.poisoned is None else f", on {settings.poisoned} photos"
             yield line(
