@@ -31,6 +31,7 @@ from captum_classpattern._validation import (
 from captum_classpattern.results import Result, as_table
 
 PATTERN_FORMAT = "captum_classpattern.Pattern"
+UNKNOWN = "unknown"  # search images, in a file
 POWERS = ("search_power", "search_margin", "power_curve", "starts_iou")  # of one area
 HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
@@ -215,7 +216,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         The file is replaced in one step: a save that fails leaves the old file as it was.
         """
         # unknown search images stay unknown
-        unknown = {"seen_file": "unknown"} if self.seen is None else {}
+        unknown = {"seen_file": UNKNOWN} if self.seen is None else {}
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self._tensors().items()
@@ -431,8 +432,9 @@ class MovingPattern(Pattern):
         if places is None:
             chances = np.random.default_rng(seed).random((len(stamped), 2))
             places = np.floor(chances * [room + 1 for room in self._room])
-        where = torch.as_tensor(places).long().cpu()
+        where = torch.as_tensor(places).cpu()
         self._check_places(where, len(stamped))
+        where = where.long()
         height, width = mask.shape[1:]
         colours = mask * self.canvas.to(images)
         for i, (y, x) in enumerate(where.expand(len(stamped), 2).tolist()):
@@ -448,7 +450,9 @@ class MovingPattern(Pattern):
     def _check_places(self, places: Tensor, count: int = 1) -> None:
         """Raises an error unless the patch lies inside so many images at these rows and columns."""
         room = torch.tensor(self._room)
-        fits = places.shape in ((2,), (count, 2)) and bool(((places >= 0) & (places <= room)).all())
+        fits = places.shape in ((2,), (count, 2)) and bool(
+            ((places >= 0) & (places <= room) & (places % 1 == 0)).all()
+        )
         if not fits:
             raise ValueError(
                 f"`places` must be a row from 0 to {room[0]} and a column from 0 to {room[1]}, so "
@@ -507,6 +511,9 @@ def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
     if "seen_file" not in info:
         return None if "search_images_hash" in info else frozenset()
     name = str(info["seen_file"])
+    if name == UNKNOWN:
+        del info["seen_file"]
+        return None
     if Path(name).name != name:  # a file from a stranger must not choose another folder
         raise ValueError(f"it names {name!r} as the file of its search images")
     if not (folder / name).is_file():

@@ -156,6 +156,7 @@ REFUSED = {
     "a size that is no height and width": lambda: replace(patch(), size=(9, 12, 3)),
     "a place outside": lambda: patch().at(6, 0),
     "places outside": lambda: patch().stamp(random(2, 3, HEIGHT, WIDTH), [(0, 0), (-1, 9)]),
+    "a place between pixels": lambda: patch().stamp(random(1, 3, HEIGHT, WIDTH), (0.5, 1.9)),
     "too few places": lambda: patch().stamp(random(3, 3, HEIGHT, WIDTH), [(0, 0), (1, 1)]),
     "other images": lambda: patch().stamp(random(3, 3, 8, 8)),
     "a negative seed": lambda: predictive_power(

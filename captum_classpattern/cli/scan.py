@@ -104,6 +104,8 @@ def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
     there = cp.ReferenceSet.load(out) if out.exists() else known
     if there.images.get("hash") != known.images.get("hash"):
         raise ValueError(f"{out} now holds references that were measured with other images")
+    there.check(known.n_classes, known.shape, known.class_names)
+    there = there.in_order(known.class_names or ())
     profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
     return replace(known, profiles=profiles, recipes=recipes)
 

@@ -159,7 +159,10 @@ class Pool:
 
     @property
     def places(self) -> int:
-        """How many candidates pass the screening for each pattern that is kept."""
+        """How many candidates pass the screening, which chooses pixels, for each pattern that is
+        kept."""
+        if isinstance(self.settings.solver, MovingPatch):
+            return len(self.candidates)
         return max(SCREENED, getattr(self.settings.solver, "starts", STARTS))
 
     def steps(self) -> int | None:
@@ -452,7 +455,7 @@ class PoolSearch:
         screening; they are empty where there was none."""
         masks = torch.zeros_like(self.search.masks)
         rows = self.pool.crowded(self.search.rows, self.pool.places)
-        if not rows or self.make_patch:  # the screening chooses pixels
+        if not rows:
             return masks
         self.was_screened = True
         quick = self.search.anew(SCREENING, rows)

@@ -265,6 +265,7 @@ def search_change(
     together = TOGETHER if place[0].type == "cpu" else DEVICE_CLASSES
     images, found = fit.to(*place), dict[int, Tensor]()
     like, labels = images.take([0]).to(*place), images.known_labels
+    at_least_float32 = torch.promote_types(like.dtype, torch.float32)
     at_once = task.settings.internal_batch_size or together * BATCH
     if place[0].type != "cpu":
         at_once = min(at_once, images_at_once_in_search(like))
@@ -272,10 +273,10 @@ def search_change(
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
         chance = [np.random.default_rng([seed, y]) for y in group]
         wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)
-        values = change.start(len(group)).to(like)
+        values = change.start(len(group)).to(like.device, at_least_float32)  # halves underflow
         for number in range(STEPS):
             chosen = [each.choice(places, BATCH) for each, places in zip(chance, others)]
-            batch = images.take(np.concatenate(chosen).tolist()).to(like)
+            batch = images.take(np.concatenate(chosen).tolist()).to(values)
             batch = batch.view(len(group), BATCH, *batch.shape[1:])
             values.requires_grad_()
             gradient = torch.zeros_like(values)
@@ -283,7 +284,8 @@ def search_change(
             while start < len(wanted):
                 part = slice(start, start + at_once)
                 try:
-                    logits = forward_func(change.apply(values, batch).flatten(0, 1)[part])
+                    stamped = change.apply(values, batch).flatten(0, 1)[part].to(like)
+                    logits = forward_func(stamped)
                     logits = logits.to(values.device).float()
                     loss = F.cross_entropy(logits, wanted[part], reduction="sum")
                     gradient += torch.autograd.grad(loss, values)[0]

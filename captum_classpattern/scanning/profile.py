@@ -130,7 +130,7 @@ def measure(
     """Searches all families and classes on a sample of the images. Groups of classes whose patterns
     are finished are kept in the folder, if there is one."""
     settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
-    sample, predicted = draw_sample(model, images, n_classes, settings.seed)
+    sample, predicted = draw_sample(model, images, settings.seed)
     _, validation = split_for_validation(sample, settings.seed)
     n_validation = [len(validation.without_class(y)) for y in range(n_classes)]
     if not all(n_validation):
@@ -170,7 +170,6 @@ def measure(
 def draw_sample(
     model: Classifier,
     images: LabelledImages,
-    n_classes: int,
     seed: int,
     most: int | None = None,
 ) -> tuple[LabelledImages, Tensor]:
@@ -183,7 +182,7 @@ def draw_sample(
         if len({len(each) for each in places}) > 1:
             chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
             labelled = labelled.subset(torch.cat(chosen))
-        sample = labelled.stratified_sample(most or PER_CLASS * n_classes)
+        sample = labelled.stratified_sample(most or PER_CLASS * len(places))
         if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
             sample = sample.in_one_tensor()
         predicted = predictions(model, sample)
@@ -240,7 +239,7 @@ def look_closer(
 ) -> dict[str, Look]:
     """A look at one class of each family."""
     seed, at_once = settings.seed, settings.internal_batch_size
-    sample, _ = draw_sample(model, images, len(names), seed)
+    sample, _ = draw_sample(model, images, seed)
     _, validation = split_for_validation(sample, seed)
     with preserve_state(model, seed):
         first = sample.take([0])

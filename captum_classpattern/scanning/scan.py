@@ -60,8 +60,8 @@ def scan(
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
-        folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
-            same scan can resume after an interrupt. Default: None.
+        folder (str or Path, optional): Where finished classes are kept, group by group, so that
+            the same scan can resume after an interrupt. Default: None.
         seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
         show_progress (bool, optional): Draws a progress bar. Default: None (after five seconds).
 

@@ -37,7 +37,7 @@ from captum_classpattern.scores.power import margins_of
 
 STANDS_OUT = 0.5  # of power, by which both patches are above the weakest quarter of the classes
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
-FEWEST_JUDGES = 5  # images
+FEWEST_JUDGES = 5  # images of other classes
 MOST_IMAGES = 300  # to search with
 SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
 ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
@@ -263,17 +263,14 @@ def rank_classes(
 ) -> Triage:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
     seed, count = settings.seed, len(names)
-    sample, predicted = draw_sample(model, images, count, seed, MOST_IMAGES)
+    sample, predicted = draw_sample(model, images, seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, seed)
-    if len(judges) < FEWEST_JUDGES:
+    fewest = len(judges) - int(judges.known_labels.bincount().max())
+    if fewest < FEWEST_JUDGES:
         raise ValueError(
-            f"a scan without references needs at least {FEWEST_JUDGES} images that judge, a fifth "
-            f"of all, got {len(judges)}: give more images"
-        )
-    if len({*judges.known_labels.tolist()}) == 1:
-        raise ValueError(
-            f"the {len(judges)} images that judge, a fifth of all, are of one class: give more "
-            "images of other classes"
+            f"a scan without references needs at least {FEWEST_JUDGES} images of other classes to "
+            f"judge each class, but of the {len(judges)} that judge, a fifth of all, there are "
+            f"{fewest} for the most frequent class: give more images, of more classes"
         )
     accuracy = None if images.labels is None else sample.accuracy_of(predicted)
     if accuracy is not None:
@@ -297,7 +294,8 @@ def rank_classes(
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
-            own = replace(settings, solver=long, seed=SEEDS * seed + n)  # none of another scan's
+            own_seed = (SEEDS * seed + n) % 2**63  # not another scan's
+            own = replace(settings, solver=long, seed=own_seed)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
         with preserve_state(model, seed):

@@ -112,7 +112,7 @@ class SurveySettings(SearchSettings):
         and the areas share the time, since each is a search."""
         steps = self.n_steps if {*self.canvases} == {PATCH} else None
         seconds = self.max_seconds and self.max_seconds / len(self.areas)
-        own = replace(self, n_steps=steps, max_seconds=seconds)
+        own = replace(self, canvases={PATCH: 1}, n_steps=steps, max_seconds=seconds)
         return replace(own, feature_mask=None, show_progress=False)
 
     def pool_size(self, kind: str, images: int) -> int:

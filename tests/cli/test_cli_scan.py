@@ -366,6 +366,14 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
     assert [*scan_commands._with_others(second, out).profiles] == [*few.profiles][:2]
     with pytest.raises(ValueError, match="other images"):
         scan_commands._with_others(replace(second, images={"hash": "0"}), out)
+    names = [*reversed(first.class_names)]
+    [there, _] = scan_commands._with_others(
+        replace(second, class_names=names), out
+    ).profiles.values()
+    [own] = first.profiles.values()
+    assert {size: each[::-1] for size, each in there.powers.items()} == own.powers
+    with pytest.raises(ValueError, match="the model has 3 classes, the references have 4"):
+        scan_commands._with_others(replace(second, n_classes=3), out)
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

@@ -151,6 +151,12 @@ def search(target=1, images=IMAGES, labels=LABELS, net=None, side=SIDE, **option
     return explainer.search(target=target, solver=solver, **options)
 
 
+def test_numpy_numbers_become_pythons_own(tmp_path):
+    of_numpy = MovingPatch(np.int64(SIDE), steps=2, scale=np.array([0.9, 1.0]), tv=np.float32(2))
+    assert of_numpy == MovingPatch(SIDE, steps=2, scale=(0.9, 1.0), tv=2.0)
+    search(solver=of_numpy)[0].save(tmp_path / "patch.safetensors")
+
+
 def assert_alike(one, other, atol=1e-4):
     torch.testing.assert_close(one.canvas, other.canvas, atol=atol, rtol=0)
     torch.testing.assert_close(one.mask, other.mask, atol=atol, rtol=0)
@@ -178,6 +184,8 @@ def test_classes_together_are_as_alone_and_a_seed_decides():
 def test_budget_steps_and_time_decide_the_length():
     assert search(n_steps=2)[0].info["passes"] == 16
     assert search(budget=30)[0].info["passes"] == 24  # whole steps of 8
+    [best] = search([1] * 10, budget=250, keep=1)
+    assert best.info["passes_together"] == 240  # all ten run to the end
     [short] = search(max_seconds=1e-9, solver=MovingPatch(SIDE, steps=50))
     assert short.info["stopped_early"]
     assert short.info["passes"] == 8
@@ -228,6 +236,9 @@ REFUSED = {
     "a side below 3": lambda: MovingPatch(side=2),
     "a side that is no whole number": lambda: MovingPatch(side=4.5),
     "a negative weight": lambda: MovingPatch(4, tv=-1),
+    "an infinite weight": lambda: MovingPatch(4, tv=math.inf),
+    "a weight that is no number": lambda: MovingPatch(4, tv="1"),
+    "an angle that is no number": lambda: MovingPatch(4, angle="8"),
     "a scale that is too large": lambda: MovingPatch(4, scale=(1, 2)),
     "a scale of one number": lambda: MovingPatch(4, scale=1.0),
     "a scale from above": lambda: MovingPatch(4, scale=(1.1, 1)),

@@ -1,6 +1,7 @@
 """Small perturbations and warps stay in their bounds, and are found as by a plain, slow search."""
 
 import math
+from copy import deepcopy
 from statistics import fmean
 
 import numpy as np
@@ -222,6 +223,18 @@ def test_a_step_is_taken_in_parts_where_the_memory_is_too_small():
     assert 8 in sizes  # half of a half of 32
     assert parts[0] == whole[0]
     torch.testing.assert_close(parts[2], whole[2])
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_gradients_that_vanish_in_half_precision_are_no_error(name):
+    net = net_of(1, 5)
+    net[3].bias.data[2] += 1000  # all images of a step are of the class
+    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
+    (half, _, found), (power, *_) = (
+        search_further(name, ScanTask(each, sample, 5)) for each in (deepcopy(net).half(), net)
+    )
+    assert all(bool(each.isfinite().all()) for each in found.values())
+    assert half == pytest.approx(power, abs=0.2)
 
 
 @pytest.mark.parametrize("name", CHANGES)

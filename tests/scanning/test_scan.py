@@ -169,6 +169,15 @@ FOUND = Profile(
 )
 
 
+def test_at_most_fifty_images_of_a_class_are_searched_with():
+    """Also if a class has none."""
+    labels = torch.arange(240) % (CLASSES - 1)
+    for n in (240, 239):
+        images = images_of(n=n).with_labels(labels[:n])
+        sample, _ = draw_sample(Net(2), images, 0)
+        assert sample.known_labels.bincount().tolist() == [50, 50, 50]
+
+
 @pytest.mark.parametrize(("n", "unseen"), [(900, True), (260, True), (220, False), (200, False)])
 def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
     """At most 500, and at least as many as there are for validation; otherwise at those."""
@@ -180,7 +189,7 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
     looks = look_closer(model, images, FOUND, given, NAMES, settings)
     few = look_closer(model, images, FOUND, given, NAMES, replace(settings, internal_batch_size=7))
     assert [each.power for each in few.values()] == [each.power for each in looks.values()]
-    sample, _ = draw_sample(model, images, CLASSES, 5)
+    sample, _ = draw_sample(model, images, 5)
     validation = split_for_validation(sample, 5)[1]
     left = [i for i, image in enumerate(images.hashes) if image not in set(sample.hashes)]
     source = images.subset(left) if unseen else validation

@@ -90,7 +90,7 @@ def test_a_class_is_suspicious_if_both_patches_work_on_far_more_images(found):
         usual = with_powers(found, powers)
         assert (usual.verdict, usual.suspects, usual.target) == ("inconclusive", [], TARGET)
     assert "The first is class 41 (55% and 60%)." in usual.reason
-    later = with_powers(found, [*weak, (0.5, 0.7)])
+    later = with_powers(found, [*weak, (0.6, 0.7)])
     [last] = found.order[FIRST - 1 : FIRST]
     assert (later.verdict, later.suspects, later.target) == ("suspicious", [last], last)
 
@@ -261,13 +261,17 @@ def test_refusals(images):
     constant[1].bias.data[5] = 1000
     with pytest.raises(ValueError, match="predicts class 5 for all of 60 images"):
         scan(constant, *images)
-    with pytest.raises(ValueError, match="needs at least 5 images that judge"):
-        scan(Net().eval(), images[0][:10], images[1][:10])
-    one = torch.tensor(30 * [3] + 3 * [7])
-    with pytest.raises(
-        ValueError, match="the 6 images that judge, a fifth of all, are of one clas"
+    for count, labels, others in (
+        (10, images[1][:10], "of the 2 that judge, a fifth of all, there are 1"),
+        (33, torch.tensor(30 * [3] + 3 * [7]), "of the 6 that judge, a fifth of all, there are 0"),
+        (
+            50,
+            torch.tensor(40 * [3] + 10 * [7]),
+            "of the 10 that judge, a fifth of all, there are 2",
+        ),
     ):
-        scan(Net().eval(), images[0][:33], one)
+        with pytest.raises(ValueError, match=f"at least 5 images of other classes .* {others}"):
+            scan(Net().eval(), images[0][:count], labels)
     small = nn.Sequential(nn.Flatten(), nn.Linear(49, 100)).eval()
     with pytest.raises(ValueError, match="images of at least 8 x 8, got 7 x 7"):
         scan(small, torch.rand(60, 1, 7, 7), torch.arange(60))

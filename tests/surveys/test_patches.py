@@ -226,6 +226,7 @@ def test_steps_are_those_of_canvases_if_there_are_any():
     both = SurveySettings.of((3, 64, 64), n_steps=3, max_seconds=6, areas=[0.1, 0.2])
     assert (both.of_patches.n_steps, both.of_patches.max_seconds) == (None, 3)
     assert replace(both, canvases="patch").of_patches.n_steps == 3
+    assert replace(both, budget=100).of_patches.budget == 100
 
 
 def test_a_patch_may_have_a_small_budget():

@@ -1,7 +1,9 @@
 """A patch that works anywhere, since it is moved while it is searched."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -69,22 +71,25 @@ class MovingPatch:
     def __post_init__(self) -> None:
         check_count("side", self.side, SMALLEST)
         check_numbers(self, counts=("side", "steps", "batch_size"), positive=("rate",))
-        if not self.tv >= 0:
+        if not (isinstance(self.tv, Real) and 0 <= self.tv < math.inf):
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
-        least, largest = self.scale if np.shape(self.scale) == (2,) else (0, 0)
-        if not (0 < least <= largest <= LARGEST_SCALE and 0 <= self.angle <= LARGEST_ANGLE):
+        pair = tuple(map(float, self.scale)) if np.shape(self.scale) == (2,) else (0.0, 0.0)
+        angle = self.angle if isinstance(self.angle, Real) else -1
+        if not (0 < pair[0] <= pair[1] <= LARGEST_SCALE and 0 <= angle <= LARGEST_ANGLE):
             raise ValueError(
                 f"`scale` must be two numbers above 0 and up to {LARGEST_SCALE}, such as (0.9, "
                 f"1.05), and `angle` from 0 to {LARGEST_ANGLE:g}, got {self.scale} and {self.angle}"
             )
+        object.__setattr__(self, "scale", pair)  # Python's own numbers
 
     def check_images(self, shape: Sequence[int], advice: str = "a smaller `side`") -> None:
         """Raises an error if the patch cannot move on images (C, H, W)."""
         least = max(SMALLEST_IMAGE, self.side + 1)
         if min(shape[1:]) < least:
+            smaller = f"{advice}, or " * (least > SMALLEST_IMAGE)
             raise ValueError(
                 f"a patch of {self.side} x {self.side} pixels can only move on images of at least "
-                f"{least} x {least}, got {shape[1]} x {shape[2]}: choose {advice}, or larger images"
+                f"{least} x {least}, got {shape[1]} x {shape[2]}: choose {smaller}larger images"
             )
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
