@@ -15,7 +15,7 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 For moving patches:
 
 - ``trojans``: patches of the four planted classes, from two seeds, and in the twins; half an hour.
-- ``figure``: what this and ``natural`` have left in the folder.
+- ``figure``: what ``natural``, ``confirm`` and ``scan`` have left in the folder.
 
 By the rules of ``photos/PROTOCOL.md``:
 
@@ -138,9 +138,11 @@ def trojans(run: Run) -> None:
 
 
 def figure(run: Run) -> None:
-    rows = {name: read_rows(run.out / f"photos_{name}.jsonl") for name in ("natural", "confirm")}
-    draw_patches(rows["natural"], rows["confirm"], run.out).savefig(run.out / "photos.png", dpi=DPI)
-    gallery = draw_gallery(rows["natural"], run.out)
+    names = "natural", "confirm", "scan"
+    natural, rankings, scans = (read_rows(run.out / f"photos_{name}.jsonl") for name in names)
+    drawn = draw_patches(natural, rankings, scans, run.out)
+    drawn.savefig(run.out / "photos.png", dpi=DPI)
+    gallery = draw_gallery(natural, run.out)
     gallery.savefig(run.out / "photos_classes.jpg", dpi=DPI, pil_kwargs=JPEG)
 
 

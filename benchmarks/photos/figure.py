@@ -14,7 +14,7 @@ from captum_classpattern import Pattern
 from captum_classpattern.scanning.triage import better
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from photos.drawings import on_grey
-from photos.moving import planted_patches
+from photos.moving import planted_patches, scanned_patches
 from photos.planting import LATER, NETWORKS
 from photos.tables import KNOWN, SEED, SIDE
 
@@ -23,11 +23,14 @@ DRAWN, DPI = 112, 90  # pixels of a drawing; of the figure
 PAIRS = 5  # of a trojan and its patch, in a line
 
 
-def draw_patches(natural: Sequence[Row], rankings: Sequence[Row], out: Path) -> Figure:
+def draw_patches(
+    natural: Sequence[Row], rankings: Sequence[Row], scans: Sequence[Row], out: Path
+) -> Figure:
     """Draws the patches of clean classes with their powers, and below each drawing that was
     planted the better of the two patches of its class. ``out`` is the folder of all patches."""
     found = {n: patches for row in rankings for n, patches in planted_patches(row, out).items()}
-    bad = [row for row in rankings if (NETWORKS | LATER)[row["network"]].own_trojans]
+    found |= {n: patches for row in scans for n, patches in scanned_patches(row, out).items()}
+    bad = [row for row in (*rankings, *scans) if (NETWORKS | LATER)[row["network"]].own_trojans]
     powers = {each["class"]: each["powers"] for row in bad for each in row["first"]}
     lines = math.ceil(len(found) / PAIRS)
     figure = Figure((13, 2.9 + 1.75 * lines), layout="constrained")

@@ -172,6 +172,15 @@ def planted_patches(ranking: Row, out: Path) -> dict[str, list[Pattern]]:
     }
 
 
+def scanned_patches(scan: Row, out: Path) -> dict[str, list[Pattern]]:
+    """The same, of a scan of all classes."""
+    folder = out / scan["network"] / PATTERNS
+    return {
+        name: [Pattern.load(file) for file in sorted(folder.glob(f"{y}_[12].safetensors"))]
+        for name, y in (NETWORKS | LATER)[scan["network"]].own_trojans.items()
+    }
+
+
 def facts_of(ranking: Row) -> Row:
     """What its patches depend on."""
     return {
