@@ -1,5 +1,6 @@
 """The tables of the trojans in an ImageNet network."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -198,8 +199,8 @@ def names(rows: Sequence[Row]) -> Iterator[str]:
 
 def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:
     """Which of the trojans that were learnt were found, by the sides of their drawings."""
-    bound = FAR[rows[0]["passes"]]
-    ranked = f"first or second, from {bound:.0f} SD"
+    bound = FAR.get(rows[0]["passes"], -math.inf)
+    ranked = "first or second" + f", from {bound:.0f} SD" * (bound > 0)
     yield head("sides", "trojans: success", "learnt", ranked, "stand out by their power")
     success = {row["network"]: row["success"] for row in networks}
     for row in rows:
