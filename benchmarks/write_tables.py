@@ -164,14 +164,14 @@ PAGES = {
     ),
     "photos": Page(
         "Trojans in an ImageNet network",
-        "[Four trojans, planted and looked for](../photographs.md) in EfficientNet-lite0, next to "
+        "[Trojans, planted and looked for](../photographs.md) in EfficientNet-lite0, next to "
         "Captum's methods.",
         "A patch that moves: 200 photos to search with, 100 to score on, at random places; about "
         "955 (clean classes) and 690 passes; brackets are Wilson intervals. Methods: on 75 other "
         "photos; their seconds beside another process. A scan uses all 300. Fixed pixels: version"
         " 0.3, 150 photos to search with, 149 or 150 to score on. 224 pixels. *Planted*: four "
         "trojans. *Specific*: the same, and trained to ignore four other drawings; settings were "
-        "chosen on it. *Four*: four other trojans, and trained to ignore four more drawings; "
+        "chosen on it. *Four*: four other trojans, and trained to ignore the same drawings; "
         "planted after the choice of 160 passes. *Twin*: that of the specific network, without "
         "trojans. *Second twin*: that of the planted one, with another seed. *Plain*: as "
         "published. *Inside*: the share of the highest pixels, at most as many as the trigger "

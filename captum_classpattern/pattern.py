@@ -455,8 +455,9 @@ class MovingPattern(Pattern):
         )
         if not fits:
             raise ValueError(
-                f"`places` must be a row from 0 to {room[0]} and a column from 0 to {room[1]}, so "
-                f"that the patch lies inside, or {count} of them, got {places.tolist()!s:.80}"
+                f"`places` must be whole numbers, a row from 0 to {room[0]} and a column from 0 to "
+                f"{room[1]}, so that the patch lies inside, or {count} of them, got "
+                f"{places.tolist()!s:.80}"
             )
 
     def _size_in_words(self) -> list[str]:

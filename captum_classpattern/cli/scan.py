@@ -101,11 +101,15 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
 
 def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
     """The set, and the models that another process has added to its file."""
+    from captum_classpattern.classifier.class_names import simplified
+
     there = cp.ReferenceSet.load(out) if out.exists() else known
     if there.images.get("hash") != known.images.get("hash"):
         raise ValueError(f"{out} now holds references that were measured with other images")
-    there.check(known.n_classes, known.shape, known.class_names)
     there = there.in_order(known.class_names or ())
+    names, theirs = ([*map(simplified, each.class_names or ())] for each in (known, there))
+    if there.n_classes != known.n_classes or (names and theirs and names != theirs):
+        raise ValueError(f"{out} now holds references of other classes: give another --out")
     profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
     return replace(known, profiles=profiles, recipes=recipes)
 

@@ -159,8 +159,8 @@ class Pool:
 
     @property
     def places(self) -> int:
-        """How many candidates pass the screening, which chooses pixels, for each pattern that is
-        kept."""
+        """How many candidates go on after the screening for each pattern that is kept: of moving
+        patches all, since the screening chooses pixels."""
         if isinstance(self.settings.solver, MovingPatch):
             return len(self.candidates)
         return max(SCREENED, getattr(self.settings.solver, "starts", STARTS))

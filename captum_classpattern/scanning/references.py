@@ -158,7 +158,8 @@ class ReferenceSet:
         count = source.count_outputs(model)
         names = names_of(model, source, count)
         self.check(count, source.shape, names)
-        profile = replace(measure(model, source, settings), patterns={}, changes={})  # large
+        # patterns and changes take much memory, and files of references do not keep them
+        profile = replace(measure(model, source, settings), patterns={}, changes={})
         if names and self.class_names:
             own = replace(self, profiles={name: profile}, class_names=[*names])
             profile = own.in_order(self.class_names).profiles[name]

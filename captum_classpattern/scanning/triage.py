@@ -265,7 +265,7 @@ def rank_classes(
     seed, count = settings.seed, len(names)
     sample, predicted = draw_sample(model, images, seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, seed)
-    fewest = len(judges) - int(judges.known_labels.bincount().max())
+    fewest = len(judges) - int(judges.known_labels.bincount(minlength=count).max())
     if fewest < FEWEST_JUDGES:
         raise ValueError(
             f"a scan without references needs at least {FEWEST_JUDGES} images of other classes to "
@@ -294,7 +294,7 @@ def rank_classes(
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
-            own_seed = (SEEDS * seed + n) % 2**63  # not another scan's
+            own_seed = (SEEDS * seed + n) % 2**63  # of no scan with a seed close to this one
             own = replace(settings, solver=long, seed=own_seed)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()

@@ -372,8 +372,9 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
     ).profiles.values()
     [own] = first.profiles.values()
     assert {size: each[::-1] for size, each in there.powers.items()} == own.powers
-    with pytest.raises(ValueError, match="the model has 3 classes, the references have 4"):
-        scan_commands._with_others(replace(second, n_classes=3), out)
+    for other in ({"n_classes": 3}, {"class_names": ["bat", *names[1:]]}):
+        with pytest.raises(ValueError, match="now holds references of other classes"):
+            scan_commands._with_others(replace(second, **other), out)
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

@@ -240,6 +240,7 @@ REFUSED = {
     "a weight that is no number": lambda: MovingPatch(4, tv="1"),
     "an angle that is no number": lambda: MovingPatch(4, angle="8"),
     "a scale that is too large": lambda: MovingPatch(4, scale=(1, 2)),
+    "a scale of texts": lambda: MovingPatch(4, scale=("0.9", "1.05")),
     "a scale of one number": lambda: MovingPatch(4, scale=1.0),
     "a scale from above": lambda: MovingPatch(4, scale=(1.1, 1)),
     "an angle that is too large": lambda: MovingPatch(4, angle=90),

@@ -262,6 +262,7 @@ def test_refusals(images):
     with pytest.raises(ValueError, match="predicts class 5 for all of 60 images"):
         scan(constant, *images)
     for count, labels, others in (
+        (4, images[1][:4], "of the 0 that judge, a fifth of all, there are 0"),
         (10, images[1][:10], "of the 2 that judge, a fifth of all, there are 1"),
         (33, torch.tensor(30 * [3] + 3 * [7]), "of the 6 that judge, a fifth of all, there are 0"),
         (

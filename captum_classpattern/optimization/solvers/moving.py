@@ -73,7 +73,8 @@ class MovingPatch:
         check_numbers(self, counts=("side", "steps", "batch_size"), positive=("rate",))
         if not (isinstance(self.tv, Real) and 0 <= self.tv < math.inf):
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
-        pair = tuple(map(float, self.scale)) if np.shape(self.scale) == (2,) else (0.0, 0.0)
+        is_pair = np.shape(self.scale) == (2,) and all(isinstance(x, Real) for x in self.scale)
+        pair = tuple(map(float, self.scale)) if is_pair else (0.0, 0.0)
         angle = self.angle if isinstance(self.angle, Real) else -1
         if not (0 < pair[0] <= pair[1] <= LARGEST_SCALE and 0 <= angle <= LARGEST_ANGLE):
             raise ValueError(
