@@ -154,7 +154,7 @@ def of_the_readme():
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    both = f"{alarms} of {clean} scans of clean ones and {hits} of {planted} of FTrojan ones"
+    both = f"{alarms} of {clean} scans of clean ones and {hits} of {planted} of backdoored ones (FTrojan)"
     print(f"{both} were suspicious.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
