@@ -154,8 +154,9 @@ def of_the_readme():
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    both = f"{alarms} of {clean} scans of clean ones and {hits} of {planted} of backdoored ones (FTrojan)"
-    print(f"{both} were suspicious.\n")
+    accused = f"{alarms} of {clean} scans of clean ones"
+    found = f"{hits} of {planted} of backdoored ones (FTrojan)"
+    print(f"{accused} and {found} were suspicious.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
