@@ -142,10 +142,14 @@ def test_what_the_models_were_trained_on_may_be_anything_that_json_holds():
 
 
 def test_a_model_of_the_same_name_is_replaced(monkeypatch):
-    monkeypatch.setattr(references, "measure", lambda model, *_, **__: model)
     known, net = with_model(), Net()
+    measured = replace(known.profiles["clean 0"], accuracy=0.5)
+    large = {net: replace(measured, patterns={(3, 0): None}, changes={"warp": {}})}
+    monkeypatch.setattr(references, "measure", lambda model, *_, **__: large[model])
     known.add("clean 0", net, images_of(), recipe={"sizes": (3, 6)})
-    assert known.profiles == {"clean 0": net}
+    assert known.profiles == {"clean 0": measured}
+    [own] = known.profiles.values()
+    assert (own.patterns, own.changes) == ({}, {})  # a reference needs none
     assert known.recipes == {"clean 0": {"sizes": [3, 6]}}  # as it is read back
 
 
