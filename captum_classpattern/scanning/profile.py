@@ -168,10 +168,7 @@ def measure(
 
 
 def draw_sample(
-    model: Classifier,
-    images: LabelledImages,
-    seed: int,
-    most: int | None = None,
+    model: Classifier, images: LabelledImages, seed: int, most: int | None = None
 ) -> tuple[LabelledImages, Tensor]:
     """The images that are searched with, of classes that are equally many or at most 50 of each, or
     ``most`` in all, in memory; and the model's predictions."""

@@ -90,7 +90,8 @@ def test_a_class_is_suspicious_if_both_patches_work_on_far_more_images(found):
         usual = with_powers(found, powers)
         assert (usual.verdict, usual.suspects, usual.target) == ("inconclusive", [], TARGET)
     assert "The first is class 41 (55% and 60%)." in usual.reason
-    later = with_powers(found, [*weak, (0.6, 0.7)])
+    nothing = replace(found, without=[0.0] * CLASSES)
+    later = with_powers(nothing, [*weak, (0.5, 0.7)])
     [last] = found.order[FIRST - 1 : FIRST]
     assert (later.verdict, later.suspects, later.target) == ("suspicious", [last], last)
 
