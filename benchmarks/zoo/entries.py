@@ -140,11 +140,11 @@ NEW: dict[str, list[Recipe]] = {
         Recipe("plain", 16, 2, 4, 1.0, smoothing=0.2),
     ],
     "cifar10": [
-        Recipe("pooled", 14, 1, 7, 1.0, smoothing=0.05, shifts=3, flips=True),
-        Recipe("plain", 20, 1, 8, 1.0, shifts=2, flips=True, cutout=7),
-        Recipe("pooled", 10, 2, 7, 1.0, "nadam", shifts=2, flips=True),
-        Recipe("resnet", 20, 1, 7, 1.0, shifts=2, flips=True, noise=0.02),
-        Recipe("pooled", 12, 1, 8, 1.0, shifts=2, flips=True, mixup=0.2),
+        Recipe("pairs", 32, 1, 12, 1.0, smoothing=0.2, shifts=2, flips=True),
+        Recipe("pairs", 32, 1, 12, 1.0, smoothing=0.1, shifts=1, flips=True, cutout=6),
+        Recipe("pairs", 32, 2, 11, 1.0, smoothing=0.1, shifts=2, flips=True),
+        Recipe("pairs", 40, 1, 10, 1.0, smoothing=0.1, shifts=2, flips=True, noise=0.01),
+        Recipe("pairs", 32, 2, 11, 1.0, shifts=2, flips=True, mixup=0.1),
     ],
 }
 

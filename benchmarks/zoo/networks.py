@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from captum_classpattern.demo.network import Block, SmallResNet
 
 N_CLASSES, PATCH = 10, 4  # pixels a side of what a transformer and a mixer see as one
+FIRST = 24  # channels of the first convolution of ``pairs``
 
 
 def resnet(channels: int, width: int, blocks: int) -> nn.Module:
@@ -46,6 +47,26 @@ def pooled(channels: int, width: int, blocks: int) -> nn.Module:
         layers += [convolution(wide, 2 * wide), nn.MaxPool2d(2), *inner]
     head = nn.Linear(8 * width, N_CLASSES)
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), head)
+
+
+def pairs(channels: int, width: int, blocks: int) -> nn.Module:
+    """Convolutions in pairs, with pooling after the first of each, as in networks that learn
+    CIFAR-10 fast (Jordan 2024, arXiv 2404.00498); further ones have shortcuts."""
+    layers, before = [nn.Conv2d(channels, FIRST, 2), nn.GELU()], FIRST
+    for wide in (width, 4 * width, 4 * width):
+        layers += smooth(before, wide, nn.MaxPool2d(2))
+        layers += smooth(wide, wide)
+        for _ in range(blocks - 1):
+            layers.append(Shortcut(nn.Sequential(*smooth(wide, wide))))
+        before = wide
+    head = nn.Linear(before, N_CLASSES)
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), head)
+
+
+def smooth(channels_in: int, channels_out: int, *pooling: nn.Module) -> list[nn.Module]:
+    """A convolution with GELU."""
+    layer = nn.Conv2d(channels_in, channels_out, 3, 1, 1, bias=False)
+    return [layer, *pooling, nn.BatchNorm2d(channels_out), nn.GELU()]
 
 
 def wide_resnet(channels: int, width: int, blocks: int) -> nn.Module:
@@ -187,6 +208,7 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet": resnet,
     "plain": plain,
     "pooled": pooled,
+    "pairs": pairs,
     "wide": wide_resnet,
     "depthwise": depthwise,
     "transformer": transformer,
