@@ -191,13 +191,14 @@ PAGES = {
     ),
     "scan_confirmation": Page(
         "Scans of new networks",
-        "[How good is a scan?](../scan_evidence.md) Networks that were scanned after rule and "
-        "references were fixed.",
+        "[How good is a scan?](../scan_evidence.md) Networks that were scanned after the "
+        "rule was fixed; in the last two tables, those of version 0.3.",
         "A backdoor is *learnt* if its trigger makes the network predict its class for at least 90 "
         "% of the test images of other classes. *Excess*: the largest standardised excess. *In "
-        "place*: at least half of the shown pixels, or of the trigger, lie where the trigger is, "
-        "for scans that the patch family decided. *AUC*: of each detector's statistic. Brackets "
-        "are 95 % intervals.",
+        "place*: at least half of the shown pixels, or of the trigger's if those are fewer, lie "
+        "where the trigger is; only scans that patches decided. *Best shift*: after moving the "
+        "pattern to where it agrees most. *AUC*: the area under the curve of each detector's "
+        "statistic. Brackets are 95 % intervals over scans; networks are half as many.",
         lambda rows: scan_evidence.tables(ROWS),
     ),
 }

@@ -170,7 +170,8 @@ class SourceOptions:
     Args:
         data: A folder of class folders or images, an .npz file, or torchvision:NAME.
         size: The side in pixels to resize to. By default, the model's if it is known.
-        limit: At most this many images per class, chosen at random. By default, all.
+        limit: At most this many images per class, or in all if they have no class folders, chosen
+            at random. By default, all.
         root: The folder of torchvision's data sets. By default, data.
         download: Download torchvision's data set if it is not in its folder.
         on_error: Whether images that can't be read are an error.

@@ -36,26 +36,28 @@ def scan_command(
 
     For example:
 
-        classpattern scan model.pt --data my_images --references my.json
-        classpattern scan model.pt --data my_images --references my.json --seed 1 --out scan-1
+        classpattern scan model.pt --arch my_net:MyNet --data my_images --references my.json
+        classpattern scan torchvision:resnet50 --data my_photos
 
-    For each class, three changes are searched: a few pixels with their colours, a small
-    perturbation of all pixels, and a smooth warp. Each makes the model predict the class for images
-    of other classes. A backdoored class is easier to reach than the same class of clean models.
+    For each class, the scan searches for changes that make the model predict it: a few pixels with
+    their colours, a small perturbation of all pixels, and a smooth warp. A backdoored class is
+    easier to reach than the same class of clean models.
 
     A model of at least 100 classes needs no references: then a short search ranks its classes, and
     the first are searched longer.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
-    inconclusive, and 2 after an error. The same command resumes an interrupted scan.
+    inconclusive, and 2 after an error. The same command resumes an interrupted scan, with the
+    groups of classes that are finished.
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
         references: The clean models: a file of classpattern reference, or demo, or cifar10. By
             default none, for models of at least 100 classes.
-        alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references.
+        alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
+            must also lead by 4.5 standard deviations. Not used without references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,
-            classpattern-scan/CHECKPOINT.
+            classpattern-scan/CHECKPOINT- and six digits of a hash of its path.
         exit_zero: Exit with 0 whatever the verdict is.
     """
     from captum_classpattern.adapters.load import folder_name
@@ -110,8 +112,14 @@ def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
     names, theirs = ([*map(simplified, each.class_names or ())] for each in (known, there))
     if there.n_classes != known.n_classes or (names and theirs and names != theirs):
         raise ValueError(f"{out} now holds references of other classes: give another --out")
+    for name, each in known.profiles.items():
+        if there.profiles.get(name, each).model != each.model:
+            raise ValueError(f"{out} now holds another model of the name {name}")
+        if (twin := there.name_of(each.model)) not in (None, name):
+            raise ValueError(f"{out} now holds {twin}, which has the same weights as {name}")
     profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
-    return replace(known, profiles=profiles, recipes=recipes)
+    named = known.class_names or there.class_names
+    return replace(known, profiles=profiles, recipes=recipes, class_names=named)
 
 
 def reference(
@@ -122,14 +130,15 @@ def reference(
     out: Annotated[Path, Parameter(metavar="FILE")],
     recipe: Annotated[list[str] | None, Parameter(metavar="KEY=VALUE")] = None,
 ) -> None:
-    """Measure clean models, for scans to compare others with.
+    """Measure clean models as references for scans.
 
     For example:
 
         classpattern reference clean/*.pt --data my_images --out my.json
 
     The file is written after each model. If it is there already, models are added to it, and those
-    that it holds are skipped. tutorials/train_references.py trains clean models.
+    that it holds are skipped. All must be measured with the same images. Models of another --arch,
+    --mean or --std need a call of their own. tutorials/train_references.py trains clean models.
 
     Args:
         models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name

@@ -22,6 +22,7 @@ from captum_classpattern.images import (
     hash_of_images,
     predictions,
 )
+from captum_classpattern.optimization.acceleration import has_bfloat16
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import name_stage, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
@@ -80,6 +81,12 @@ class Profile:
         """The numbers as plain values; :meth:`from_dict` reads them."""
         return {name: getattr(self, own) for name, own in NUMBERS.items()}
 
+    @property
+    def absent(self) -> set[int]:
+        """Classes without images: all validation images are of other classes."""
+        total = sum(self.n_validation) / (len(self.n_validation) - 1)
+        return {y for y, count in enumerate(self.n_validation) if count >= total}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Profile":
         """The profile of what :meth:`as_dict` wrote, without patterns."""
@@ -111,10 +118,10 @@ class Profile:
             return self.pattern_of(target).stamp
         return partial(families.changed, CHANGES[family], self.changes[family][target])
 
-    def scores(self) -> dict[str, ClassScores]:
+    def scores(self, n: ClassScores) -> dict[str, ClassScores]:
         """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
-        at all sizes, of others the gains."""
-        powers, n = np.array([self.powers[size] for size in SIZES]), np.array(self.n_validation)
+        at all sizes, as if each were of n images of other classes, (K,); of others the gains."""
+        powers = np.array([self.powers[size] for size in SIZES])
         smoothed = (powers * n + 0.5) / (n + 1)
         patches = np.log(smoothed / (1 - smoothed)).mean(0)
         return {PATCHES: patches} | {name: np.array(each) for name, each in self.gains.items()}
@@ -205,6 +212,7 @@ def key_of(
         "images": hash_of_images(sample),
         "seed": settings.seed,
         "precision": settings.precision,
+        "bfloat16": has_bfloat16(device_and_dtype(model, first)[0]),  # what "auto" takes
         "captum_classpattern": PACKAGE_VERSION,
         **SETTINGS,
     }

@@ -238,9 +238,9 @@ class ReferenceSet:
         ]
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
-    def scores(self) -> dict[str, ClassScores]:
-        """The scores of the models' classes in each family, (n, K)."""
-        each = [profile.scores() for profile in self.profiles.values()]
+    def scores(self, n: ClassScores) -> dict[str, ClassScores]:
+        """The scores of the models' classes in each family, (n, K), see :meth:`Profile.scores`."""
+        each = [profile.scores(n) for profile in self.profiles.values()]
         return {family: np.array([one[family] for one in each]) for family in each[0]}
 
     @property
@@ -285,6 +285,14 @@ class ReferenceSet:
                 f"({join_names(theirs)}): {OWN_ONES}; "
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
+        ours, needed = ([*map(simplified, each or ())] for each in (names, theirs))
+        for name in {*ours} & {*needed} if {*ours} != {*needed} else ():
+            if ours.index(name) != needed.index(name):
+                raise ValueError(
+                    f"the class {name} is number {ours.index(name)} of the model, and number "
+                    f"{needed.index(name)} of the references: give all classes the names of the "
+                    f"references (`class_names`): {join_names(theirs)}"
+                )
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
         """The set with the classes in this order, if its names are the same, and all different."""
@@ -334,6 +342,15 @@ class ReferenceSet:
                 f"{usual:.0f}, so the scores cannot be compared.",
                 "Give as many images of each class as for the references, "
                 f"{PER_CLASS} if possible.",
+            )
+        always = set.intersection(*(each.absent for each in self.profiles.values()))
+        if absent := sorted(profile.absent - always):
+            listed = [self.class_names[y] if self.class_names else f"class {y}" for y in absent]
+            return Doubt(
+                "classes without images",
+                f"There are no images of {join_names(listed)}, and there were for the references, "
+                "so the scores cannot be compared.",
+                f"Give images of all classes, {PER_CLASS} of each if possible.",
             )
         if profile.accuracy is None:
             return None

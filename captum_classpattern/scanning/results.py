@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from captum_classpattern._files import write_figure, write_json
@@ -34,12 +35,12 @@ from captum_classpattern.scanning.references import Doubt, ReferenceSet
 
 ROWS = 10  # classes on a page
 COLUMNS_EXPLAINED = (
-    "Excess: how far the score of the class is above its mean over all models. Standardised: how "
-    "far that is above the excess of the median class, next to the same class of the clean models, "
-    "in standard deviations. Power: the share of other images that are predicted as the class, for "
-    "patterns of so many pixels and for other changes. Gain: how far the change raises the "
-    "distance of its logit from the largest other one, on average; 1 is the usual distance of the "
-    "model's two largest logits. How far a class leads is its standardised excess."
+    "Excess: how far the score of the class is above its mean over all models. Standardised, or "
+    "lead: how far the class is ahead of the median class, compared with the same class of clean "
+    "models, in standard deviations. Power: the share of other images that are predicted as the "
+    "class, for patterns of so many pixels and for other changes. Gain: how far the change raises "
+    "the distance of its logit from the largest other one, on average; 1 is the usual distance of "
+    "the model's two largest logits."
 )
 ANOTHER_KIND = Doubt(
     "another kind of model",
@@ -59,9 +60,9 @@ NEXT_STEPS = {
     ),
     NOTHING: (
         f"{AGAIN} A search can miss a trigger. But each scan is a further chance of a false alarm.",
-        "Still possible: triggers that differ from image to image, patches of far more than 25 "
-        "pixels, triggers that few training images had, and attackers who knew this scan. If much "
-        "depends on the model, look at its training images, or train it again.",
+        "Still possible: triggers that are blended into all pixels or differ from image to image, "
+        "some patches, and attackers who knew this scan. If much depends on the model, look at its "
+        "training images, or train it again.",
     ),
     INCONCLUSIVE: (
         "{remedy}",
@@ -69,6 +70,15 @@ NEXT_STEPS = {
         "Scan again. Until then, the scan neither accuses nor clears the model.",
     ),
 }
+
+
+class StrongPattern(NamedTuple):
+    """The power of a pattern, and that of the strongest reference for its class and size."""
+
+    power: float
+    usual: float
+    size: int
+    target: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,12 +124,15 @@ class Scan(Decision, Result):
         notes: Sequence[str] = (),
     ) -> "Scan":
         """The verdict on what was measured, without a closer look at images."""
+        alpha = round(alpha, 9)  # 1 - 0.9 is less than 0.1
         like = references.without_weak(profile.accuracy)
         enough = len(like) >= references_needed(alpha)
         known = like if enough else references  # else too few are left to compare with
         comparable = enough and known.doubt_about(profile) is None
+        counts = [each.n_validation for each in (profile, *known.profiles.values())]
+        scores, usual = (each.scores(np.min(counts, 0)) for each in (profile, known))
         found = cls(
-            **vars(decide(profile.scores(), known.scores(), alpha, comparable=comparable)),
+            **vars(decide(scores, usual, alpha, comparable=comparable)),
             alpha=alpha,
             notes=list(notes),
             profile=profile,
@@ -129,10 +142,8 @@ class Scan(Decision, Result):
         )
         if not enough:
             return replace(found, p_value=None, bound=None)
-        if found.verdict == NOTHING:
-            power, usual = found._powers_of(PATCHES)
-            if power >= max(STRONG, usual + AHEAD):
-                return replace(found, verdict=INCONCLUSIVE)
+        if found.verdict == NOTHING and found.strong_pattern:
+            return replace(found, verdict=INCONCLUSIVE)
         return found
 
     def __repr__(self) -> str:
@@ -181,6 +192,19 @@ class Scan(Decision, Result):
         return power(self.profile), max(map(power, self.references.profiles.values()))
 
     @property
+    def strong_pattern(self) -> StrongPattern | None:
+        """The pattern whose power on the validation images is furthest above that of every
+        reference, if both are large enough."""
+        others = self.references.profiles.values()
+        far = [
+            StrongPattern(power, max(each.powers[size][target] for each in others), size, target)
+            for size, powers in self.profile.powers.items()
+            for target, power in enumerate(powers)
+        ]
+        far = [each for each in far if each.power >= max(STRONG, each.usual + AHEAD)]
+        return max(far, key=lambda each: each.power - each.usual, default=None)
+
+    @property
     def doubt(self) -> Doubt | None:
         """Why the scan is inconclusive; None if it is not."""
         if self.verdict != INCONCLUSIVE:
@@ -220,15 +244,16 @@ class Scan(Decision, Result):
                 "Look at the references that lead furthest in the figure. Are they clean, and as "
                 "accurate as the model? Replace those that are not.",
             )
-        first = self.class_names[self.comparisons[PATCHES].target]
-        power, usual = (100 * share for share in self._powers_of(PATCHES))
+        assert self.strong_pattern is not None
+        power, usual, size, target = self.strong_pattern
+        strong, lead = self.class_names[target], self.comparisons[PATCHES].standardised[target]
         return Doubt(
             "a strong pattern",
-            f"The best pattern of {first} makes the model predict it for {power:.0f} % of the "
-            f"validation images, that of any reference for at most {usual:.0f} %. But over all "
-            f"sizes, {first} leads by {self.comparisons[PATCHES].largest:.1f} standard deviations "
-            f"only ({self.p_text}).",
-            f"Look at the pattern of {first}: is it a trigger?",
+            f"With {size} {unit_of(self.references.shape)}, the model predicts {strong} for "
+            f"{100 * power:.0f} % of the validation images, and any reference for at most "
+            f"{100 * usual:.0f} %. But over all sizes, {strong} leads by {lead:.1f} standard "
+            f"deviations only ({self.p_text}).",
+            f"Look at the pattern of {strong}: is it a trigger?",
         )
 
     @property

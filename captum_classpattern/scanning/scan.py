@@ -37,9 +37,9 @@ def scan(
     :class:`~captum_classpattern.optimization.Learned`, one small perturbation of all pixels, and
     one smooth warp. Each makes the model predict the class for images of other classes. A
     backdoored class is easier to reach than the same class of clean models. The search costs the
-    same for every model, and the model and its references are treated alike. So a model that is
-    like the references has a p-value of at most alpha in at most that share of cases. It says
-    nothing about other models.
+    same for every model, and the model and its references are treated alike, except that weak
+    references are left out. So a model that is like the references has a p-value of at most alpha
+    in about that share of cases at most. It says nothing about other models.
 
     A model of at least 100 classes can be scanned without references: a short search of a patch
     that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
@@ -60,8 +60,9 @@ def scan(
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
-        folder (str or Path, optional): Where finished classes are kept, group by group, so that
-            the same scan can resume after an interrupt. Default: None.
+        folder (str or Path, optional): Where patterns are kept, so that the same scan can resume
+            after an interrupt: with references after each group of classes, ten on a CPU.
+            Default: None.
         seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
         show_progress (bool, optional): Draws a progress bar. Default: None (after five seconds).
 

@@ -194,7 +194,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
         "has a .* unlike those of the 19 clean references",
         printed,
     )
-    assert printed.count("How far a class leads is its standardised excess. What next") == 1
+    assert printed.count("the distance of the model's two largest logits. What next") == 1
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
@@ -375,6 +375,14 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
     for other in ({"n_classes": 3}, {"class_names": ["bat", *names[1:]]}):
         with pytest.raises(ValueError, match="now holds references of other classes"):
             scan_commands._with_others(replace(second, **other), out)
+    [name], [measured] = first.profiles, first.profiles.values()
+    another = replace(first, profiles={name: replace(measured, model="0")})
+    with pytest.raises(ValueError, match=f"another model of the name {name}"):
+        scan_commands._with_others(another, out)
+    with pytest.raises(ValueError, match=f"now holds {name}, which has the same weights as copy"):
+        scan_commands._with_others(replace(first, profiles={"copy": measured}), out)
+    unnamed = replace(second, class_names=None)
+    assert scan_commands._with_others(unnamed, out).class_names == first.class_names
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

@@ -48,8 +48,8 @@ def test_models_far_less_accurate_than_a_scanned_one_are_left_out():
 def test_the_sets_of_the_package_were_made_with_the_settings_of_this_version(name, shape):
     found = ReferenceSet.load(name)
     found.check(10, shape)
-    assert list(found.scores()) == list(FAMILY_NAMES)
-    for scores in found.scores().values():
+    assert list(found.scores(np.full(10, 90))) == list(FAMILY_NAMES)
+    for scores in found.scores(np.full(10, 90)).values():
         assert scores.shape == (len(found), 10)
         assert np.isfinite(scores).all()
     assert all(0 < one.accuracy <= 1 for one in found.profiles.values())
@@ -116,6 +116,9 @@ ADDED = {
         images={"hash": "0", "description": "data/cats"}
     ).add("new", Net(1), images_of()),
     "other classes": lambda: with_model(n_classes=3).add("new", Net(1), images_of()),
+    "a class at another place": lambda: with_model(class_names=["cat", "bird", "dog", "owl"]).add(
+        "new", Net(1), images_of()
+    ),
     "a recipe that no file can hold": lambda: with_model().add(
         "new", Net(1), images_of(), recipe={"network": {1}}
     ),

@@ -1,5 +1,6 @@
 """A scan from end to end, on small networks: verdicts in words, and what is refused."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -114,7 +115,7 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
 
 
 def test_every_family_is_searched_and_the_largest_decides(found):
-    assert list(found.comparisons) == list(found.profile.scores()) == list(FAMILY_NAMES)
+    assert list(found.comparisons) == list(FAMILY_NAMES)
     assert found.family == max(FAMILY_NAMES, key=lambda name: found.comparisons[name].largest)
     for name in CHANGES:
         assert found.profile.changes[name].keys() == set(range(CLASSES))
@@ -279,6 +280,9 @@ OTHERS_LEAD = {
     )
     for y in (0, 1, 3)
 }
+NOT_BY_SIZE = {25: [0.2, 0.2, 0.9, 0.2], 16: [0.2, 0.2, 0.75, 0.2]} | {
+    size: [0.2, 0.2, 0.5, 0.2] for size in (10, 6, 3)
+}
 VERDICTS = {
     "patches": (measured(patches=1.0), made_up(19)),
     "nothing": (measured(), made_up(19)),
@@ -312,6 +316,14 @@ VERDICTS = {
     "as far as some references": (
         measured(additive=9.0),
         replace(made_up(36), profiles=made_up(36).profiles | OTHERS_LEAD),
+    ),
+    "more pixels than the best pattern needs": (
+        replace(measured(patches=0.6), powers=NOT_BY_SIZE),
+        replace(made_up(24), profiles=made_up(24).profiles | WILD),
+    ),
+    "a class without images": (
+        replace(measured(patches=1.0), n_validation=[32, 48, 32, 32]),
+        made_up(19),
     ),
     "half of the images": (measured(patches=1.0, n_validation=32), made_up(19)),
     "more images": (measured(patches=1.0, n_validation=129), made_up(19)),
@@ -349,10 +361,42 @@ def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():
     powers = {25: [1.0, 1.0], 16: [1.0, 1.0], 10: [0.25, 1.0], 6: [0.25, 1.0], 3: [0.0, 1.0]}
     logits = [2 * np.log(40.5 / 0.5) + 2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5)]
     logits.append(5 * np.log(20.5 / 0.5))
-    profile = Profile(powers, [40, 20], gains={"warp": [0.25, -1.0]})
-    assert list(profile.scores()) == ["patches", "warp"]
-    np.testing.assert_allclose(profile.scores()["patches"], np.array(logits) / 5)
-    assert profile.scores()["warp"].tolist() == [0.25, -1.0]
+    scores = Profile(powers, [90, 90], gains={"warp": [0.25, -1.0]}).scores(np.array([40, 20]))
+    assert list(scores) == ["patches", "warp"]
+    np.testing.assert_allclose(scores["patches"], np.array(logits) / 5)
+    assert scores["warp"].tolist() == [0.25, -1.0]
+
+
+def test_the_number_of_images_does_not_move_the_scores_of_a_model_like_its_references():
+    """Of powers of 0, fewer images say less: so all powers are taken as of the fewest."""
+    known = with_profiles(made_up(19), powers={size: [0.0, 0.2, 0.3, 0.4] for size in SIZES})
+    like = replace(known.profiles["clean 0"], n_validation=[30] * CLASSES)
+    found = Scan.of_profile(like, known, 0.05, NAMES)
+    assert found.verdict == "nothing found"
+    np.testing.assert_allclose(found.comparisons["patches"].excess, 0, atol=1e-9)
+
+
+def test_a_strong_pattern_may_be_of_any_class_and_size():
+    generator = np.random.default_rng(1)
+    found = Scan.of_profile(measured(), made_up(19), 0.05, NAMES)
+    assert found.verdict == "nothing found"
+    assert found.strong_pattern is None
+    for _ in range(20):
+        own = {size: generator.uniform(0.3, 0.6, CLASSES).tolist() for size in SIZES}
+        profile = replace(found.profile, powers=own)
+        leads = {}
+        for size, y in itertools.product(SIZES, range(CLASSES)):
+            usual = max(each.powers[size][y] for each in found.references.profiles.values())
+            if own[size][y] >= 0.5 and own[size][y] - usual >= 0.25:
+                leads[own[size][y] - usual] = (own[size][y], usual, size, y)
+        strongest = replace(found, profile=profile).strong_pattern
+        assert strongest == leads[max(leads)]
+
+
+def test_alpha_may_be_rounded():
+    found = Scan.of_profile(measured(patches=1.0), made_up(9), 1 - 0.9, NAMES)
+    assert found.p_value == 0.1
+    assert (found.verdict, found.doubt) == ("suspicious", None)
 
 
 def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
