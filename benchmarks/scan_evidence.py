@@ -263,10 +263,9 @@ def every(groups: Groups) -> Iterator[str]:
 def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Iterator[str]:
     """How often a scan of version 0.3's networks says the same as most scans with other seeds."""
     known = {data: reference_set([r.row for r in each]) for data, each in references.items()}
-    found = dict[str, list[tuple[str, tuple[object, ...]]]]()  # network, outcome
+    found = dict[str, list[tuple[str, tuple[str, int | None]]]]()  # network, outcome
     for row in rows:
-        scan = scan_of(Network(row), known[row["data"]])
-        outcome = scan.verdict, scan.verdict == SUSPICIOUS and scan.target
+        outcome = outcome_of(scan_of(Network(row), known[row["data"]]))
         found.setdefault(row["varied"], []).append((f"{row['data']}/{row['name']}", outcome))
     usual = {
         name: Counter(outcomes).most_common(1)[0][0]
@@ -295,6 +294,17 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
             hits = sum(scan.verdict == verdict and n.is_class(scan.target) for n, scan in pairs)
             cells.append(f"{hits} of {len(pairs)}" if pairs else "")
         yield line(words, *cells)
+    steady = []
+    for groups in found.values():
+        pairs = [pair for each in groups.values() for pair in each]
+        outcomes = grouped((each.row["name"], outcome_of(scan)) for each, scan in pairs)
+        steady.append(f"{sum(len({*each}) == 1 for each in outcomes.values())} of {len(outcomes)}")
+    yield line("networks with the same verdict in both scans", *steady)
+
+
+def outcome_of(scan: Scan) -> tuple[str, int | None]:
+    """A verdict, and the class if it is suspicious."""
+    return scan.verdict, scan.target if scan.verdict == SUSPICIOUS else None
 
 
 def bounds(folder: Path) -> Iterator[str]:

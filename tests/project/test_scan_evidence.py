@@ -65,7 +65,7 @@ def test_right_and_wrong_verdicts_are_counted_by_kind():
     assert [row.split("|")[2].strip() for row in scan_evidence.summary({"fashion": groups})][
         1:
     ] == [
-        *("1 of 2", "0 of 2", "2 of 3", "1 of 2"),
+        *("1 of 2", "0 of 2", "2 of 3", "1 of 2", "6 of 7"),
     ]
     cells = [[*map(str.strip, row.split("|")[1:-1])] for row in scan_evidence.detections(groups)]
     patch = next(row for row in cells if row[0] == "patch")
