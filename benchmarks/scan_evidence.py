@@ -298,7 +298,8 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
     for groups in found.values():
         pairs = [pair for each in groups.values() for pair in each]
         outcomes = grouped((each.row["name"], outcome_of(scan)) for each, scan in pairs)
-        steady.append(f"{sum(len({*each}) == 1 for each in outcomes.values())} of {len(outcomes)}")
+        twice = [{*each} for each in outcomes.values() if len(each) > 1]
+        steady.append(f"{sum(len(each) == 1 for each in twice)} of {len(twice)}")
     yield line("networks with the same verdict in both scans", *steady)
 
 

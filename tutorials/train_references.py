@@ -21,7 +21,6 @@ p-value of 5 % needs at least 19, and one of 1 % needs 99.
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -34,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import replace_file, write_json
+from captum_classpattern._files import replace_file
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.datasets import load_images
 from captum_classpattern.images import predictions
@@ -43,7 +42,7 @@ from captum_classpattern.optimization.acceleration import has_bfloat16
 BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
 IN_AN_EPOCH = 32  # batches, at least: of few images they are small
 HELD_OUT = 10  # every tenth image measures the accuracy
-KEPT = ("images", "arch", "output", "size", "channels", "limit", "class_names", "no_flips")
+KEPT = ("images", "output", "size", "channels", "limit", "class_names", "no_flips")  # options
 
 
 class Recipe(NamedTuple):
@@ -125,21 +124,19 @@ def augmented(images: Tensor, flips: bool, crops: bool) -> Tensor:
     )
 
 
-def save(network: nn.Module, class_names: Sequence[str], path: Path) -> None:
+def save(
+    network: nn.Module, class_names: Sequence[str], settings: dict[str, str], path: Path
+) -> None:
     """Writes a checkpoint beside, then renames it: what has its name is whole."""
+    weights = network.cpu().state_dict()
     with replace_file(path) as file:
-        torch.save({"net": network.cpu().state_dict(), "classes": list(class_names)}, file)
+        torch.save({"net": weights, "classes": list(class_names), "settings": settings}, file)
 
 
-def other_settings(options: argparse.Namespace) -> list[str]:
-    """The options that differ from those of the models in the folder; notes those of the first."""
-    file = options.out / "settings.json"
-    settings = {name: str(getattr(options, name)) for name in KEPT}
-    settings["images"] = str(options.images.resolve())
-    if not file.exists():
-        write_json(settings, file)
-    known = json.loads(file.read_text())
-    return [f"--{name.replace('_', '-')}" for name in KEPT if settings[name] != known.get(name)]
+def differing(path: Path, settings: dict[str, str]) -> str:
+    """The first option by which a checkpoint was trained otherwise, with its value; or nothing."""
+    known = torch.load(path, weights_only=True).get("settings", settings)
+    return next((f"{key} {known[key]}" for key in settings if known[key] != settings[key]), "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -161,9 +158,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--recipes", nargs="+", choices=RECIPES, default=[*RECIPES], help="used in turn")
     add("--out", type=Path, default=Path("clean_models"), help="folder for the checkpoints")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if differing := other_settings(options):
-        parser.error(f"--out: models in {options.out} have another {', '.join(differing)}")
 
     loaded = load_images(
         options.images, size=options.size, channels=options.channels, limit=options.limit
@@ -179,6 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loaded = loaded.for_classifier(first, names)
     held_out = torch.arange(len(loaded)) % HELD_OUT == HELD_OUT - 1
     fit, test = (loaded.subset(torch.nonzero(each).flatten()) for each in (~held_out, held_out))
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = {f"--{name.replace('_', '-')}": str(getattr(options, name)) for name in KEPT}
+    settings["--images"] = str(options.images.resolve())
     started, trained = time.perf_counter(), 0
     for number in range(options.models):
         name = options.recipes[number % len(options.recipes)]
@@ -187,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = Recipe(options.epochs * epochs, options.epochs * least, *rest)
         path = options.out / f"{options.arch.rpartition(':')[2]}_{label}_{number}.pt"
         if path.exists():
+            if given := differing(path, settings):
+                parser.error(f"{path} was trained with {given}: give another --out")
             print(f"{path} is there already", flush=True)
             continue
         torch.manual_seed(number)
@@ -198,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             flips=not options.no_flips,
         )
         correct = test.accuracy_of(predictions(pixels, test))
-        save(network, names, path)
+        save(network, names, settings, path)
         trained += 1
         left = (time.perf_counter() - started) / trained * (options.models - number - 1) / 60
         print(f"{path}: accuracy {100 * correct:.1f} %, {left:.0f} min left", flush=True)

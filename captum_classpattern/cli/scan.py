@@ -55,7 +55,7 @@ def scan_command(
         references: The clean models: a file of classpattern reference, or demo, or cifar10. By
             default none, for models of at least 100 classes.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
-            must also lead by 4.5 standard deviations. Not used without references.
+            must also lead by more than 4.5 standard deviations. Not used without references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,
             classpattern-scan/CHECKPOINT- and six digits of a hash of its path.
         exit_zero: Exit with 0 whatever the verdict is.
@@ -101,8 +101,8 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
-def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
-    """The set, and the models that another process has added to its file."""
+def _with_others(known: "cp.ReferenceSet", out: Path, name: str) -> "cp.ReferenceSet":
+    """The set with a new model, and the models that another process has added to its file."""
     from captum_classpattern.classifier.class_names import simplified
 
     there = cp.ReferenceSet.load(out) if out.exists() else known
@@ -112,11 +112,11 @@ def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
     names, theirs = ([*map(simplified, each.class_names or ())] for each in (known, there))
     if there.n_classes != known.n_classes or (names and theirs and names != theirs):
         raise ValueError(f"{out} now holds references of other classes: give another --out")
-    for name, each in known.profiles.items():
-        if there.profiles.get(name, each).model != each.model:
-            raise ValueError(f"{out} now holds another model of the name {name}")
-        if (twin := there.name_of(each.model)) not in (None, name):
-            raise ValueError(f"{out} now holds {twin}, which has the same weights as {name}")
+    new = known.profiles[name]
+    if there.profiles.get(name, new).model != new.model:
+        raise ValueError(f"{out} now holds another model of the name {name}")
+    if (twin := there.name_of(new.model)) not in (None, name):
+        raise ValueError(f"{out} now holds {twin}, which has the same weights as {name}")
     profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
     named = known.class_names or there.class_names
     return replace(known, profiles=profiles, recipes=recipes, class_names=named)
@@ -150,11 +150,11 @@ def reference(
     from captum_classpattern.scanning.decision import references_needed
 
     checkpoints = options.checkpoints_by_name(models)
-    known = cp.ReferenceSet.load(out) if out.exists() else None
     trained = read_recipe(recipe or ())
     more = compute.keywords() | {"show_progress": sys.stderr.isatty()}
     out.parent.mkdir(parents=True, exist_ok=True)
     for name, checkpoint in checkpoints.items():
+        known = cp.ReferenceSet.load(out) if out.exists() else None
         classifier = model.open(checkpoint)
         if known is not None and name in known.profiles:
             if known.profiles[name].model != hash_of_model(classifier):
@@ -170,7 +170,7 @@ def reference(
             known = cp.ReferenceSet.for_models(classifier, source)
         known.add(name, classifier, source, recipe=trained, **more)
         with FileLock(out.with_name(f".{out.name}.lock")):
-            known = _with_others(known, out)
+            known = _with_others(known, out, name)
             known.save(out)
         accuracy = known.profiles[name].accuracy
         print(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %", flush=True)

@@ -81,12 +81,6 @@ class Profile:
         """The numbers as plain values; :meth:`from_dict` reads them."""
         return {name: getattr(self, own) for name, own in NUMBERS.items()}
 
-    @property
-    def absent(self) -> set[int]:
-        """Classes without images: all validation images are of other classes."""
-        total = sum(self.n_validation) / (len(self.n_validation) - 1)
-        return {y for y, count in enumerate(self.n_validation) if count >= total}
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Profile":
         """The profile of what :meth:`as_dict` wrote, without patterns."""
@@ -204,7 +198,8 @@ def key_of(
     """All that the patterns of a model depend on."""
     with preserve_state(model, settings.seed):
         first = sample.take([0])
-        [outputs] = model(first.to(*device_and_dtype(model, first))).tolist()
+        device, dtype = device_and_dtype(model, first)
+        [outputs] = model(first.to(device, dtype)).tolist()
     logits = [round(value, 2) for value in outputs]
     return {
         "model": hash_of_model(model),
@@ -212,7 +207,7 @@ def key_of(
         "images": hash_of_images(sample),
         "seed": settings.seed,
         "precision": settings.precision,
-        "bfloat16": has_bfloat16(device_and_dtype(model, first)[0]),  # what "auto" takes
+        "bfloat16": settings.precision == "auto" and has_bfloat16(device),  # no mixture of both
         "captum_classpattern": PACKAGE_VERSION,
         **SETTINGS,
     }

@@ -267,7 +267,8 @@ class ReferenceSet:
         self, n_classes: int, shape: Sequence[int], names: Sequence[str] | None = None
     ) -> None:
         """Raises an error unless a model of this many classes, with images of this shape, can be
-        compared with these; also if its classes have names, and none is a name of theirs."""
+        compared with these; also if its classes have names, and none is a name of theirs, or only
+        some are, at other places."""
         if n_classes != self.n_classes:
             raise ValueError(
                 f"the model has {n_classes} classes, the references have {self.n_classes}: "
@@ -286,7 +287,9 @@ class ReferenceSet:
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
         ours, needed = ([*map(simplified, each or ())] for each in (names, theirs))
-        for name in {*ours} & {*needed} if {*ours} != {*needed} else ():
+        if sorted(ours) == sorted(needed) and len({*ours}) == len(ours):
+            return  # they can be put into the same order
+        for name in filter(ours.__contains__, needed):
             if ours.index(name) != needed.index(name):
                 raise ValueError(
                     f"the class {name} is number {ours.index(name)} of the model, and number "
@@ -343,15 +346,6 @@ class ReferenceSet:
                 "Give as many images of each class as for the references, "
                 f"{PER_CLASS} if possible.",
             )
-        always = set.intersection(*(each.absent for each in self.profiles.values()))
-        if absent := sorted(profile.absent - always):
-            listed = [self.class_names[y] if self.class_names else f"class {y}" for y in absent]
-            return Doubt(
-                "classes without images",
-                f"There are no images of {join_names(listed)}, and there were for the references, "
-                "so the scores cannot be compared.",
-                f"Give images of all classes, {PER_CLASS} of each if possible.",
-            )
         if profile.accuracy is None:
             return None
         correct = f"The model classifies {100 * profile.accuracy:.1f} % of the images correctly"
@@ -384,6 +378,15 @@ class ReferenceSet:
             notes.append(
                 f"The references were measured with other images ({described}). They should be of "
                 "the same task."
+            )
+        seen = (
+            {*range(self.n_classes)} if images.labels is None else {*images.known_labels.tolist()}
+        )
+        if absent := sorted({*range(self.n_classes)} - seen):
+            unseen = join_names([names[y] if names else f"class {y}" for y in absent])
+            notes.append(
+                f"There are no images of {unseen}. Give images of all classes, as for the "
+                "references."
             )
         ours, needed = ({*map(simplified, each or ())} for each in (names, self.class_names))
         if self.class_names and ours != needed:

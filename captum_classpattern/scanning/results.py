@@ -48,6 +48,7 @@ ANOTHER_KIND = Doubt(
     "of the median class is larger than that of any reference.",
     "Add references with the architecture and the training of the model.",
 )
+STRONG_PATTERN = "a strong pattern"  # a doubt
 STRONG, AHEAD = 0.5, 0.25  # a power, and how far it is above those of all references
 AGAIN = "Scan again with another seed and other images, into another folder."
 NEXT_STEPS = {
@@ -61,8 +62,8 @@ NEXT_STEPS = {
     NOTHING: (
         f"{AGAIN} A search can miss a trigger. But each scan is a further chance of a false alarm.",
         "Still possible: triggers that are blended into all pixels or differ from image to image, "
-        "some patches, and attackers who knew this scan. If much depends on the model, look at its "
-        "training images, or train it again.",
+        "patches that the search missed, and attackers who knew this scan. If much depends on the "
+        "model, look at its training images, or train it again.",
     ),
     INCONCLUSIVE: (
         "{remedy}",
@@ -99,7 +100,7 @@ class Scan(Decision, Result):
             don't count. If too few others are left, the scan is inconclusive, and its figure shows
             all of them.
         class_names (list[str]): The name of each class.
-        looks (dict[str, Look]): A closer look at the first class of each family.
+        looks (dict[str, Look]): A closer look at the class that is shown of each family.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
             provenance.
     """
@@ -124,7 +125,6 @@ class Scan(Decision, Result):
         notes: Sequence[str] = (),
     ) -> "Scan":
         """The verdict on what was measured, without a closer look at images."""
-        alpha = round(alpha, 9)  # 1 - 0.9 is less than 0.1
         like = references.without_weak(profile.accuracy)
         enough = len(like) >= references_needed(alpha)
         known = like if enough else references  # else too few are left to compare with
@@ -157,6 +157,11 @@ class Scan(Decision, Result):
     @property
     def headline(self) -> str:
         """``Suspicious: cat, standardised excess 8.3, p = 0.02, power 97 %``."""
+        if self.doubted_pattern:
+            power, usual, _, target = self.doubted_pattern
+            shares = f"power {100 * power:.0f} %, that of a reference up to {100 * usual:.0f} %"
+            found = f"{self.class_names[target]}, {shares}, {self.p_text}"
+            return f"{self.verdict.capitalize()} ({STRONG_PATTERN}): {found}"
         doubt = "" if self.doubt is None else f" ({self.doubt.name})"
         doubt += "; the first class" if self.verdict == NOTHING else ""
         numbers = [f"standardised excess {self.comparison.largest:.1f}", self.p_text]
@@ -178,6 +183,12 @@ class Scan(Decision, Result):
         """The pattern of the first class, with the fewest pixels that have most of its best power.
         What another family has found is in ``profile.changes``."""
         return self.profile.pattern_of(self.target)
+
+    def shown_class(self, family: str) -> int:
+        """The first class of a family; of patches that of the pattern that is the doubt."""
+        if family == PATCHES and self.doubted_pattern:
+            return self.doubted_pattern.target
+        return self.comparisons[family].target
 
     def _powers_of(self, family: str) -> tuple[float, float]:
         """On the validation images: the power of what a family found for its first class, and that
@@ -203,6 +214,11 @@ class Scan(Decision, Result):
         ]
         far = [each for each in far if each.power >= max(STRONG, each.usual + AHEAD)]
         return max(far, key=lambda each: each.power - each.usual, default=None)
+
+    @property
+    def doubted_pattern(self) -> StrongPattern | None:
+        """The strong pattern, if it is why the scan is inconclusive."""
+        return self.strong_pattern if self.doubt and self.doubt.name == STRONG_PATTERN else None
 
     @property
     def doubt(self) -> Doubt | None:
@@ -248,12 +264,12 @@ class Scan(Decision, Result):
         power, usual, size, target = self.strong_pattern
         strong, lead = self.class_names[target], self.comparisons[PATCHES].standardised[target]
         return Doubt(
-            "a strong pattern",
+            STRONG_PATTERN,
             f"With {size} {unit_of(self.references.shape)}, the model predicts {strong} for "
             f"{100 * power:.0f} % of the validation images, and any reference for at most "
             f"{100 * usual:.0f} %. But over all sizes, {strong} leads by {lead:.1f} standard "
             f"deviations only ({self.p_text}).",
-            f"Look at the pattern of {strong}: is it a trigger?",
+            "Add references with the architecture and the training of the model.",
         )
 
     @property
@@ -314,10 +330,10 @@ class Scan(Decision, Result):
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        remedy = self.doubt.remedy if self.doubt else ""
-        return [
-            step.format(name=self.target_name, remedy=remedy) for step in NEXT_STEPS[self.verdict]
-        ]
+        remedy, name = self.doubt.remedy if self.doubt else "", self.target_name
+        if self.doubted_pattern:
+            name = self.class_names[self.doubted_pattern.target]
+        return [step.format(name=name, remedy=remedy) for step in NEXT_STEPS[self.verdict]]
 
     def text(self) -> str:
         """The verdict, why, and how the references differ from the model."""
@@ -376,10 +392,10 @@ class Scan(Decision, Result):
         )
 
     def picture_of(self, family: str) -> Tensor:
-        """An image of what a family has found for its first class."""
+        """An image of what a family has found for the class that is shown."""
         from captum_classpattern.visualization.drawing import on_neutral
 
-        target = self.comparisons[family].target
+        target = self.shown_class(family)
         if family == PATCHES:
             return on_neutral(self.profile.pattern_of(target))
         return CHANGES[family](self.references.shape).picture(self.profile.changes[family][target])

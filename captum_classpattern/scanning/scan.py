@@ -39,7 +39,7 @@ def scan(
     backdoored class is easier to reach than the same class of clean models. The search costs the
     same for every model, and the model and its references are treated alike, except that weak
     references are left out. So a model that is like the references has a p-value of at most alpha
-    in about that share of cases at most. It says nothing about other models.
+    in at most about that share of cases. It says nothing about other models.
 
     A model of at least 100 classes can be scanned without references: a short search of a patch
     that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
@@ -127,6 +127,6 @@ def scan(
     if names is not None:
         clean = clean.in_order(names)
     result = Scan.of_profile(profile, clean, alpha, listed, notes)
-    first = {family: each.target for family, each in result.comparisons.items()}
+    first = {family: result.shown_class(family) for family in result.comparisons}
     looks = look_closer(model, source, profile, first, listed, settings)
     return replace(result, looks=looks, source=origin)

@@ -194,7 +194,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
         "has a .* unlike those of the 19 clean references",
         printed,
     )
-    assert printed.count("the distance of the model's two largest logits. What next") == 1
+    assert printed.count("the usual distance of the model's two largest logits. What next") == 1
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
@@ -361,28 +361,29 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
         replace(few, profiles={name: few.profiles[name]}, recipes={})
         for name in list(few.profiles)[:2]
     )
-    assert scan_commands._with_others(first, out) == first
+    assert scan_commands._with_others(first, out, *first.profiles) == first
     first.save(out)
-    assert [*scan_commands._with_others(second, out).profiles] == [*few.profiles][:2]
+    [new] = second.profiles
+    assert [*scan_commands._with_others(second, out, new).profiles] == [*few.profiles][:2]
     with pytest.raises(ValueError, match="other images"):
-        scan_commands._with_others(replace(second, images={"hash": "0"}), out)
+        scan_commands._with_others(replace(second, images={"hash": "0"}), out, new)
     names = [*reversed(first.class_names)]
     [there, _] = scan_commands._with_others(
-        replace(second, class_names=names), out
+        replace(second, class_names=names), out, new
     ).profiles.values()
     [own] = first.profiles.values()
     assert {size: each[::-1] for size, each in there.powers.items()} == own.powers
     for other in ({"n_classes": 3}, {"class_names": ["bat", *names[1:]]}):
         with pytest.raises(ValueError, match="now holds references of other classes"):
-            scan_commands._with_others(replace(second, **other), out)
+            scan_commands._with_others(replace(second, **other), out, new)
     [name], [measured] = first.profiles, first.profiles.values()
     another = replace(first, profiles={name: replace(measured, model="0")})
     with pytest.raises(ValueError, match=f"another model of the name {name}"):
-        scan_commands._with_others(another, out)
+        scan_commands._with_others(another, out, name)
     with pytest.raises(ValueError, match=f"now holds {name}, which has the same weights as copy"):
-        scan_commands._with_others(replace(first, profiles={"copy": measured}), out)
+        scan_commands._with_others(replace(first, profiles={"copy": measured}), out, "copy")
     unnamed = replace(second, class_names=None)
-    assert scan_commands._with_others(unnamed, out).class_names == first.class_names
+    assert scan_commands._with_others(unnamed, out, new).class_names == first.class_names
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

@@ -57,6 +57,7 @@ def test_right_and_wrong_verdicts_are_counted_by_kind():
         made_up("backdoored_03", None, corner(6, "blended"), 1.0, gains={6: 5.0}),
         made_up("backdoored_04", None, corner(0, "ftrojan"), 1.0, gains={5: 5.0}),
         made_up("clean_00_width"),
+        made_up("clean_00_width", seed=1),
         made_up("clean_01_transformer", zoo.Recipe("transformer"), powers={1: 1.0}),
     ]
     references, found = ([scan_evidence.Network(row) for row in part] for part in (known, rows))
@@ -65,7 +66,7 @@ def test_right_and_wrong_verdicts_are_counted_by_kind():
     assert [row.split("|")[2].strip() for row in scan_evidence.summary({"fashion": groups})][
         1:
     ] == [
-        *("1 of 2", "0 of 2", "2 of 3", "1 of 2", "6 of 7"),
+        *("1 of 3", "0 of 3", "2 of 3", "1 of 2", "1 of 2"),
     ]
     cells = [[*map(str.strip, row.split("|")[1:-1])] for row in scan_evidence.detections(groups)]
     patch = next(row for row in cells if row[0] == "patch")

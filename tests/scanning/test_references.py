@@ -170,6 +170,9 @@ def test_classes_are_put_in_the_order_of_their_names():
     assert known.in_order([*"abcd"]) is known
     twice = replace(known, class_names=["cat", "cat", "dog", "owl"])
     assert twice.in_order(["owl", "cat", "cat", "dog"]) is twice
+    twice.check(4, twice.shape, ["cat", "cat", "dog", "owl"])
+    with pytest.raises(ValueError, match="the class cat is number 1 of the model, and number 0 of"):
+        twice.check(4, twice.shape, ["owl", "cat", "cat", "dog"])
     assert made_up(2).in_order(NAMES).class_names is None
 
 

@@ -14,6 +14,7 @@ from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, families, scan
+from captum_classpattern.scanning import profile as profiles
 from captum_classpattern.scanning.families import (
     CHANGES,
     FAMILY_NAMES,
@@ -153,9 +154,24 @@ def test_notes_on_what_differs(references, folder, snapshot):
         "The references were measured with other images (80 images). They should be of the same "
         "task."
     ]
+    without_foxes = images_of().subset([i for i in range(80) if i % CLASSES != 2])
+    assert scan(model, without_foxes, references=references).notes[1:] == [
+        "There are no images of fox. Give images of all classes, as for the references."
+    ]
     assert scan(Net(), images_of(), references=references).notes == [
         "This model is one of the references, clean."
     ]
+
+
+def test_a_scan_does_not_go_on_in_another_precision(monkeypatch):
+    def key(precision, has):
+        monkeypatch.setattr(profiles, "has_bfloat16", lambda device: has)
+        sample, predicted = draw_sample(Net(), images_of(), 0)
+        return profiles.key_of(Net(), sample, predicted, SearchSettings(precision=precision))
+
+    assert key("auto", True) != key("auto", False)
+    for precision in ("full", "bfloat16"):
+        assert key(precision, True) == key(precision, False)
 
 
 # ---- a closer look
@@ -321,10 +337,6 @@ VERDICTS = {
         replace(measured(patches=0.6), powers=NOT_BY_SIZE),
         replace(made_up(24), profiles=made_up(24).profiles | WILD),
     ),
-    "a class without images": (
-        replace(measured(patches=1.0), n_validation=[32, 48, 32, 32]),
-        made_up(19),
-    ),
     "half of the images": (measured(patches=1.0, n_validation=32), made_up(19)),
     "more images": (measured(patches=1.0, n_validation=129), made_up(19)),
 }
@@ -393,10 +405,22 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
         assert strongest == leads[max(leads)]
 
 
-def test_alpha_may_be_rounded():
-    found = Scan.of_profile(measured(patches=1.0), made_up(9), 1 - 0.9, NAMES)
-    assert found.p_value == 0.1
-    assert (found.verdict, found.doubt) == ("suspicious", None)
+def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
+    found = Scan.of_profile(*VERDICTS["more pixels than the best pattern needs"], 0.05, NAMES)
+    gains = found.profile.gains | {"warp": [0.0, 0.3, 0.0, 0.0]}
+    found = Scan.of_profile(
+        replace(found.profile, gains=gains), found.references, found.alpha, NAMES
+    )
+    assert (found.verdict, found.family, found.target_name) == ("inconclusive", "warp", "dog")
+    assert {family: found.shown_class(family) for family in FAMILY_NAMES} == {
+        "patches": 2,
+        "additive": found.comparisons["additive"].target,
+        "warp": 1,
+    }
+    assert found.headline.startswith(
+        "Inconclusive (a strong pattern): fox, power 90 %, that of a reference up to 60 %, p = "
+    )
+    assert "what was found for fox" in found.next_steps[1]
 
 
 def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
