@@ -23,7 +23,8 @@ class Entry:
 
 def references(data: str) -> list[Entry]:
     """Clean networks. Their recipes are drawn at random, each value of a setting equally often; on
-    Fashion-MNIST the last third is trained longer instead, on all images."""
+    Fashion-MNIST the last third is trained longer instead, on all images, and on CIFAR-10 ten
+    more are."""
     found: list[Entry] = []
     for given in itertools.chain(*map(_drawn, DRAWN[data])):
         number = len(found)
@@ -40,6 +41,9 @@ def references(data: str) -> list[Entry]:
             given = {"smoothing": 0.1 * (number % 3 == 0), "shifts": 2 * (number % 4 == 0)}
             recipe = Recipe(network, width, blocks, epochs, 1.0, optimizer, **given)
         found.append(Entry(f"reference_{number:02}_{network}", recipe, 1000 + number))
+    for recipe in STRONG if data == "cifar10" else ():
+        number = len(found)
+        found.append(Entry(f"reference_{number:02}_{recipe.network}", recipe, 1000 + number))
     return found
 
 
@@ -57,6 +61,19 @@ def _drawn(values: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 LONG_FROM = 40  # of Fashion-MNIST's
 LONG = ("resnet", 16, 1), ("pooled", 6, 1), ("resnet", 12, 1), ("plain", 12, 1), ("resnet", 8, 2)
 
+
+STRONG = [  # of CIFAR-10
+    Recipe("pairs", 28, 1, 14, 1.0, smoothing=0.1, shifts=3, flips=True),
+    Recipe("pooled", 18, 1, 14, 1.0, smoothing=0.1, shifts=2, flips=True),
+    Recipe("pairs", 48, 2, 16, 1.0, smoothing=0.1, shifts=3, flips=True, cutout=8),
+    Recipe("resnet", 24, 1, 12, 1.0, shifts=2, flips=True),
+    Recipe("pairs", 36, 2, 12, 1.0, smoothing=0.05, shifts=3, flips=True),
+    Recipe("plain", 24, 1, 14, 1.0, smoothing=0.1, shifts=2, flips=True),
+    Recipe("pairs", 48, 1, 16, 1.0, smoothing=0.2, shifts=3, flips=True),
+    Recipe("wide", 2, 2, 10, 1.0, smoothing=0.1, shifts=2, flips=True),
+    Recipe("pairs", 36, 1, 14, 1.0, shifts=2, flips=True, cutout=8),
+    Recipe("pooled", 24, 1, 12, 1.0, smoothing=0.2, shifts=2, flips=True),
+]
 
 _FASHION: dict[str, Sequence[Any]] = {
     "network": 6
