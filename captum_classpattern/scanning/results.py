@@ -204,8 +204,8 @@ class Scan(Decision, Result):
 
     @property
     def strong_pattern(self) -> StrongPattern | None:
-        """The pattern whose power on the validation images is furthest above that of every
-        reference, if both are large enough."""
+        """A pattern whose power on the validation images is large, and far above that of every
+        reference: of the first class if it has one, else that which is furthest above."""
         others = self.references.profiles.values()
         far = [
             StrongPattern(power, max(each.powers[size][target] for each in others), size, target)
@@ -213,7 +213,11 @@ class Scan(Decision, Result):
             for target, power in enumerate(powers)
         ]
         far = [each for each in far if each.power >= max(STRONG, each.usual + AHEAD)]
-        return max(far, key=lambda each: each.power - each.usual, default=None)
+        return max(
+            far,
+            key=lambda each: (each.target == self.target, each.power - each.usual),
+            default=None,
+        )
 
     @property
     def doubted_pattern(self) -> StrongPattern | None:

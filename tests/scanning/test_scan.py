@@ -400,7 +400,7 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
         for size, y in itertools.product(SIZES, range(CLASSES)):
             usual = max(each.powers[size][y] for each in found.references.profiles.values())
             if own[size][y] >= 0.5 and own[size][y] - usual >= 0.25:
-                leads[own[size][y] - usual] = (own[size][y], usual, size, y)
+                leads[y == found.target, own[size][y] - usual] = (own[size][y], usual, size, y)
         strongest = replace(found, profile=profile).strong_pattern
         assert strongest == leads[max(leads)]
 
