@@ -36,7 +36,7 @@ def scan_command(
 
     For example:
 
-        classpattern scan model.pt --arch my_net:MyNet --data my_images --references my.json
+        classpattern scan net.pt --arch my:Net --data my_images --references my.json
         classpattern scan torchvision:resnet50 --data my_photos
 
     For each class, the scan searches for changes that make the model predict it: a few pixels with
