@@ -42,16 +42,8 @@ from captum_classpattern.optimization.acceleration import has_bfloat16
 BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
 IN_AN_EPOCH = 32  # batches, at least: of few images they are small
 HELD_OUT = 10  # every tenth image measures the accuracy
-KEPT = (
-    "images",
-    "arch",
-    "output",
-    "size",
-    "channels",
-    "limit",
-    "class_names",
-    "no_flips",
-)  # options
+# options that all models of a folder share
+KEPT = ("images", "arch", "output", "size", "channels", "limit", "class_names", "no_flips")
 
 
 class Recipe(NamedTuple):

@@ -109,12 +109,8 @@ def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
         {
             **about(SCANNED, model),
             **{"passes": PASSES, "threads": torch.get_num_threads(), "seconds": seconds},
-            **{
-                "judged": found.judged,
-                "verdict": found.verdict,
-                "suspects": found.suspects,
-                "first": first,
-            },
+            **{"judged": found.judged, "verdict": found.verdict},
+            **{"suspects": found.suspects, "first": first},
             "gains": {each["class"]: round(each["gain"], 3) for each in classes},
         }
     ]

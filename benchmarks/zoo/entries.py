@@ -25,9 +25,9 @@ def references(data: str) -> list[Entry]:
     """Clean networks. Their recipes are drawn at random, each value of a setting equally often; on
     Fashion-MNIST the last third is trained longer instead, on all images, and on CIFAR-10 ten
     more are."""
-    found: list[Entry] = []
+    recipes: list[Recipe] = []
     for given in itertools.chain(*map(_drawn, DRAWN[data])):
-        number = len(found)
+        number = len(recipes)
         network, width, blocks = given.pop("network")
         (share, epochs), tokens = given.pop("length"), network in ("transformer", "mixer")
         if tokens:
@@ -40,11 +40,12 @@ def references(data: str) -> list[Entry]:
             epochs, optimizer = 6 + 2 * (number // len(LONG) % 2), ("sgd", "adam")[number % 2]
             given = {"smoothing": 0.1 * (number % 3 == 0), "shifts": 2 * (number % 4 == 0)}
             recipe = Recipe(network, width, blocks, epochs, 1.0, optimizer, **given)
-        found.append(Entry(f"reference_{number:02}_{network}", recipe, 1000 + number))
-    for recipe in STRONG if data == "cifar10" else ():
-        number = len(found)
-        found.append(Entry(f"reference_{number:02}_{recipe.network}", recipe, 1000 + number))
-    return found
+        recipes.append(recipe)
+    recipes += STRONG if data == "cifar10" else []
+    return [
+        Entry(f"reference_{number:02}_{recipe.network}", recipe, 1000 + number)
+        for number, recipe in enumerate(recipes)
+    ]
 
 
 def _drawn(values: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
