@@ -287,7 +287,7 @@ class ReferenceSet:
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
         ours, needed = ([*map(simplified, each or ())] for each in (names, theirs))
-        if sorted(ours) == sorted(needed) and len({*ours}) == len(ours):
+        if have_same_names(ours, needed):
             return  # they can be put into the same order
         for name in filter(ours.__contains__, needed):
             if ours.index(name) != needed.index(name):
@@ -300,7 +300,7 @@ class ReferenceSet:
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
         """The set with the classes in this order, if its names are the same, and all different."""
         names, wanted = ([*map(simplified, each)] for each in (self.class_names or (), class_names))
-        if sorted(names) != sorted(wanted) or names == wanted or len({*names}) < len(names):
+        if names == wanted or not have_same_names(names, wanted):
             return self
         order = [names.index(name) for name in wanted]
 
@@ -408,6 +408,11 @@ class ReferenceSet:
         if twin := self.name_of(profile.model):
             notes.append(f"This model is one of the references, {twin}.")
         return notes
+
+
+def have_same_names(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether these are the same names in some order, all different."""
+    return sorted(names) == sorted(others) and len({*names}) == len(names)
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
