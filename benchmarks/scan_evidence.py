@@ -5,7 +5,7 @@ docs/scan_evidence.md are drawn.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from rivals import cbd_alarm, mm_bd_p_value
 from scan_zoo import reference_set
 from scipy import stats
-from zoo import DATA_SETS, Backdoor
+from zoo import DATA_SETS, Backdoor, references
 from zoo.backdoors import COLOURS
+from zoo.entries import STRONG
 
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.scanning.decision import (
@@ -52,6 +53,7 @@ WHOLE = tuple(KINDS.values())  # triggers that change all pixels
 LEARNT_KINDS = {*COLOURS, "blended", "sig", "wanet"}
 BOUNDS = (4.0, LEAST, 5.0)
 BACKDOOR = {field.name for field in fields(Backdoor)}
+LATER = {("cifar10", each.name) for each in references("cifar10") if each.recipe in STRONG}
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,13 +250,12 @@ def every(groups: Groups) -> Iterator[str]:
     for each, scan in (pair for pairs in groups.values() for pair in pairs):
         success, target = each.row["attack_success"], each.backdoor and each.backdoor.target
         p_value = "-" if scan.p_value is None else f"{scan.p_value:.2g}"
-        doubt = f" ({scan.doubt.name})" if scan.doubt else ""
         yield line(
             each.row["name"],
             each.row["scan_seed"],
             f"{100 * each.profile.accuracy:.0f}",
             "" if success is None else f"{100 * success:.0f}",
-            f"{scan.verdict}{doubt}",
+            words_of(scan),
             *(scan.target, "" if target is None else target),
             *(f"{scan.comparison.largest:.1f}", p_value, scan.family),
         )
@@ -303,6 +304,26 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
     yield line("networks with the same verdict in both scans", *steady)
 
 
+def changes(before: Mapping[str, Groups], after: Mapping[str, Groups]) -> Iterator[str]:
+    """The scans whose verdict differs with other references."""
+    yield head("network", "seed", "verdict", "excess", "later verdict", "later excess")
+    for name, groups in after.items():
+        for kind, pairs in groups.items():
+            for (each, new), (_, old) in zip(pairs, before[name][kind], strict=True):
+                if outcome_of(new) != outcome_of(old):
+                    scans = (
+                        cell
+                        for scan in (old, new)
+                        for cell in (words_of(scan), f"{scan.comparison.largest:.1f}")
+                    )
+                    yield line(each.row["name"], each.row["scan_seed"], *scans)
+
+
+def words_of(scan: Scan) -> str:
+    """A verdict, and the reason if it is inconclusive."""
+    return f"{scan.verdict}{f' ({scan.doubt.name})' if scan.doubt else ''}"
+
+
 def outcome_of(scan: Scan) -> tuple[str, int | None]:
     """A verdict, and the class if it is suspicious."""
     return scan.verdict, scan.target if scan.verdict == SUSPICIOUS else None
@@ -318,11 +339,11 @@ def bounds(folder: Path) -> Iterator[str]:
         if row["attack_success"] >= LEARNT and row["backdoor"]["kind"] in LEARNT_KINDS
         if not row["backdoor"].get("all_to_all")
     )
-    for data, references in references_in(folder).items():
-        clean = [each for each in references if each.row["name"].startswith(CLEAN)]
-        groups = by_kind(planted[data], references)
+    for data, known in references_in(folder, LATER).items():
+        clean = [each for each in known if each.row["name"].startswith(CLEAN)]
+        groups = by_kind(planted[data], known)
         groups[CLEAN] = [
-            by_kind([each], [r for r in references if r is not each])[CLEAN][0] for each in clean
+            by_kind([each], [r for r in known if r is not each])[CLEAN][0] for each in clean
         ]
         for kind, pairs in groups.items():
             hits = [
@@ -356,9 +377,10 @@ def own_task(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def read(folder: Path) -> dict[str, Groups]:
-    """All scans of the confirmation, by group and by what was planted."""
-    known = references_in(folder)
+def read(folder: Path, without: Collection[tuple[str, str]] = LATER) -> dict[str, Groups]:
+    """All scans of the confirmation, by group and by what was planted, with the references of the
+    freeze unless others are left out."""
+    known = references_in(folder, without)
     networks = [Network(row) for row in read_rows(folder / "scan_confirmation.jsonl")]
     groups = grouped((each.group, each) for each in networks)
     return {
@@ -368,15 +390,19 @@ def read(folder: Path) -> dict[str, Groups]:
     }
 
 
-def references_in(folder: Path) -> dict[str, Networks]:
-    rows = read_rows(folder / "scan_references.jsonl")
-    return grouped((row["data"], Network(row)) for row in rows)
+def references_in(folder: Path, without: Collection[tuple[str, str]] = ()) -> dict[str, Networks]:
+    """All references but some, by data set."""
+    named = {(r["data"], r["name"]): r for r in read_rows(folder / "scan_references.jsonl")}
+    return grouped((key[0], Network(row)) for key, row in named.items() if key not in without)
 
 
 def tables(folder: Path) -> Iterator[Table]:
     """All tables with their titles."""
-    known, found = references_in(folder), read(folder)
+    known, found = references_in(folder, LATER), read(folder)
     yield "In short", summary(found)
+    with_later = {name: read(folder, ())[name] for name in found if name != "fashion"}
+    yield "In short, with the ten references trained later", summary(with_later)
+    yield "Verdicts that the ten later references change", changes(found, with_later)
     for name, groups in found.items():
         title = TITLES[name]
         yield f"{title}: what is found", detections(groups)

@@ -52,8 +52,8 @@ def scan_command(
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
-        references: The clean models: a file of classpattern reference, or demo, or cifar10. By
-            default none, for models of at least 100 classes.
+        references: The clean models: a file that classpattern reference wrote, or demo, or
+            cifar10. By default none, for models of at least 100 classes.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
             must also lead by more than 4.5 standard deviations. Not used without references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,
@@ -88,7 +88,7 @@ def scan_command(
 
 
 def read_recipe(given: Sequence[str]) -> dict[str, Any]:
-    """The settings of KEY=VALUE, numbers where they are."""
+    """The settings of KEY=VALUE; values are read as JSON if they are that, such as numbers."""
     recipe: dict[str, Any] = {}
     for text in given:
         key, _, value = text.partition("=")
@@ -103,15 +103,11 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
 
 def _with_others(known: "cp.ReferenceSet", out: Path, name: str) -> "cp.ReferenceSet":
     """The set with a new model, and the models that another process has added to its file."""
-    from captum_classpattern.classifier.class_names import simplified
-
     there = cp.ReferenceSet.load(out) if out.exists() else known
     if there.images.get("hash") != known.images.get("hash"):
         raise ValueError(f"{out} now holds references that were measured with other images")
     there = there.in_order(known.class_names or ())
-    names, theirs = ([*map(simplified, each.class_names or ())] for each in (known, there))
-    if there.n_classes != known.n_classes or (names and theirs and names != theirs):
-        raise ValueError(f"{out} now holds references of other classes: give another --out")
+    there.check(known.n_classes, known.shape, known.class_names)
     new = known.profiles[name]
     if there.profiles.get(name, new).model != new.model:
         raise ValueError(f"{out} now holds another model of the name {name}")

@@ -48,13 +48,12 @@ class Decision:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
         p_value (float or None): How often a clean model like the references would look at least as
             suspicious; None if there are too few references for ``alpha``.
-        needed (int): How many references ``alpha`` takes.
+        needed (int): How many references ``alpha`` needs.
         bound (float or None): The standardised excess above which a model is suspicious; None if
             there are too few references for ``alpha``.
         family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
             ``"warp"``.
-        comparisons (dict[str, FamilyComparison]): For each family, the excess of each class over
-            the references, and the same standardised.
+        comparisons (dict[str, FamilyComparison]): Of each family.
     """
 
     verdict: str
@@ -125,16 +124,16 @@ def decide(
     largest = np.max(statistics, axis=0)  # of each model
     family = max(comparisons, key=lambda name: comparisons[name].largest)
     n, needed = len(largest) - 1, references_needed(alpha)
-    p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None
-    if p_value is None:
+    if n < needed:
         return Decision(INCONCLUSIVE, None, needed, None, family, comparisons)
+    p_value = float(np.mean(largest >= largest[-1]))
     as_far = int(np.floor(round(alpha * (n + 1), 9)))  # models that may be so, with this one
-    bound = max(LEAST, float(np.sort(largest[:-1])[-as_far]))
-    rare, far = p_value <= alpha, bool(largest[-1] > LEAST)
+    passed = float(np.sort(largest[:-1])[-as_far])  # by models whose p-value is at most alpha
+    rare, far = bool(largest[-1] > passed), bool(largest[-1] > LEAST)
     verdict = SUSPICIOUS if rare else NOTHING
     if not comparable or comparisons[family].of_another_kind or rare != far:
         verdict = INCONCLUSIVE
-    return Decision(verdict, p_value, needed, bound, family, comparisons)
+    return Decision(verdict, p_value, needed, max(LEAST, passed), family, comparisons)
 
 
 def standardise(values: ClassScores) -> ClassScores:
@@ -152,7 +151,7 @@ def standardise(values: ClassScores) -> ClassScores:
 
 def references_needed(alpha: float) -> int:
     r"""
-    How many references p <= alpha takes.
+    How many references p <= alpha needs.
 
     Examples::
 

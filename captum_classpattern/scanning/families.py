@@ -18,13 +18,11 @@ from captum_classpattern.attribution import ClassPattern, search_pools
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
-    images_at_once,
     lacks_memory,
     logits_of,
-    outputs_for,
     preserve_state,
 )
-from captum_classpattern.images import LabelledImages
+from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.masks import norms, unit
@@ -93,8 +91,8 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
-    """The rows and columns of cells that are searched on large images, (C, H, W), as near to 32 as
-    divides them; None if pixels are searched."""
+    """The rows and columns of cells that are searched on large images, (C, H, W), the divisors of
+    the sides that are closest to 32; None if pixels are searched."""
     if max(shape[1:]) <= LARGE:
         return None
     fitting = [[n for n in range(CELLS // 2, 2 * CELLS + 1) if side % n == 0] for side in shape[1:]]
@@ -228,12 +226,11 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
     fit, validation = split_for_validation(task.sample, seed)
     first = task.sample.take([0])
     with preserve_state(task.model, seed):
-        device, _ = device_and_dtype(task.model, first)
-        classifier = logits_of(task.model, first.to(device), [])
+        classifier = logits_of(task.model, first.to(device_and_dtype(task.model, first)[0]), [])
         change = CHANGES[name](task.sample.shape)
         changes = search_change(change, classifier, fit, task)
-        batches = validation.in_order(at_once, images_at_once(device))
-        clean = torch.cat([outputs_for(classifier, batch).float() for batch in batches])
+        outputs = outputs_in_order(classifier, validation, batch_size=at_once)
+        clean = torch.cat([batch.float() for batch in outputs])
         high, next_one = clean.topk(2).values.mean(0).tolist()
         scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
         powers, gains = list[float](), list[float]()
@@ -247,7 +244,7 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
             note_half_passes(len(others))
             is_other = (validation.known_labels != y).to(clean.device)
             before = float(margins_of(clean[is_other], y).mean())
-            powers.append(hits / max(1, len(others)))
+            powers.append(hits / len(others))
             gains.append((margin - before) / scale)
     return powers, gains, changes
 

@@ -88,14 +88,10 @@ class Profile:
         numbers["powers"] = {int(size): powers for size, powers in values["powers"].items()}
         return cls(**numbers)
 
-    def values_of(self, target: int) -> dict[str, float]:
-        """All powers of a class, by number of pixels and by further family, and the gains of
-        these."""
-        return (
-            {f"power_{size}": self.powers[size][target] for size in sorted(self.powers)}
-            | {f"power_{name}": values[target] for name, values in self.others.items()}
-            | {f"gain_{name}": values[target] for name, values in self.gains.items()}
-        )
+    @property
+    def all_powers(self) -> dict[str, list[float]]:
+        """The powers of all classes, by number of pixels and by further family."""
+        return {str(size): self.powers[size] for size in sorted(self.powers)} | dict(self.others)
 
     def enough_pixels(self, target: int) -> int:
         """The fewest pixels that have most of a class's best power."""
@@ -243,7 +239,8 @@ def look_closer(
     _, validation = split_for_validation(sample, seed)
     with preserve_state(model, seed):
         first = sample.take([0])
-        classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
+        place = device_and_dtype(model, first)
+        classifier = logits_of(model, first.to(place[0]), [])
         seen, looks = set(sample.hashes), dict[str, Look]()
         left = [i for i, image in enumerate(images.hashes) if image not in seen]
         rest = validation
@@ -253,11 +250,11 @@ def look_closer(
             others, fewest = rest.without_class(target), validation.without_class(target)
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
-            change, place = profile.change_of(family, target), device_and_dtype(model, first)
+            change = profile.change_of(family, target)
             judged = [Judged(each, target, others) for each in (Tensor.detach, change)]
             without, hits = judge_each(classifier, judged, first, at_once)
             chosen = choose_images(others, target, seed)
-            shown, labels = others.images[chosen].to(*place), others.known_labels[chosen]
+            shown, labels = others.take(chosen).to(*place), others.known_labels[chosen]
             looks[family] = Look(
                 target,
                 power_of(hits.hits, len(others), without.hits),

@@ -13,7 +13,7 @@ import numpy as np
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import check_options, join_names
 from captum_classpattern.classifier import MIN_GAIN, Classifier
-from captum_classpattern.classifier.class_names import simplified
+from captum_classpattern.classifier.class_names import label_of, simplified
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
@@ -61,7 +61,7 @@ class ReferenceSet:
     What a scan measured on clean models, for comparison with other models of the same task.
 
     The models should be like those that will be scanned: the same classes and images, and
-    accuracies that span those of the models that people have for the task. Models that are far
+    accuracies that cover those of the models in use for the task. Models that are far
     weaker than a scanned one are left out of the comparison.
 
     Args:
@@ -70,7 +70,7 @@ class ReferenceSet:
         profiles (Mapping[str, Profile]): What was measured of each model, by its name.
         images (Mapping): How many images there were, where they are from, and one hash of them.
             Other images of the same task may be used for a scan.
-        settings (Mapping, optional): Of the searches. Default: None (those of this version).
+        settings (Mapping): Of the searches. Default: those of this version.
         recipes (Mapping[str, Mapping]): How each model was trained, by its name, as far as it is
             known: settings and their values. Default: {}.
         class_names (Sequence[str], optional): The names of the classes, in the order of the models'
@@ -172,7 +172,7 @@ class ReferenceSet:
         ``"demo"`` or ``"cifar10"``. A set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
-        path = SHIPPED.get(str(source), Path(source))
+        path = Path(source) if isinstance(source, Path) else SHIPPED.get(source, Path(source))
         if not path.is_file():
             raise FileNotFoundError(
                 f"`references`: there is no file {source}; give the name of a set that comes with "
@@ -248,9 +248,8 @@ class ReferenceSet:
         """What the models were trained on, as far as their recipes say so: ``JPEG images (30),
         original images (12)``."""
         kinds = Counter(str(recipe.get(TRAINED_ON) or "") for recipe in self.recipes.values())
-        if len(kinds) == 1:
-            return next(iter(kinds))
-        return ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common() if kind)
+        shown = (f"{k} ({n})" if len(kinds) > 1 else k for k, n in kinds.most_common() if k)
+        return ", ".join(shown)
 
     @property
     def accuracies(self) -> list[float]:
@@ -267,8 +266,8 @@ class ReferenceSet:
         self, n_classes: int, shape: Sequence[int], names: Sequence[str] | None = None
     ) -> None:
         """Raises an error unless a model of this many classes, with images of this shape, can be
-        compared with these; also if its classes have names, and none is a name of theirs, or only
-        some are, at other places."""
+        compared with these; also if its classes have names of which none is theirs, or some are
+        at other positions."""
         if n_classes != self.n_classes:
             raise ValueError(
                 f"the model has {n_classes} classes, the references have {self.n_classes}: "
@@ -362,8 +361,8 @@ class ReferenceSet:
                 "better than all references",
                 f"{correct}, the best reference {100 * max(self.accuracies):.1f} %. A better model "
                 "can look suspicious without a backdoor.",
-                "Add references that are as accurate: train them longer, or measure models of "
-                "people whom you trust.",
+                "Add references that are as accurate: train them longer, or measure models "
+                "from people you trust.",
             )
         return None
 
@@ -379,15 +378,10 @@ class ReferenceSet:
                 f"The references were measured with other images ({described}). They should be of "
                 "the same task."
             )
-        seen = (
-            {*range(self.n_classes)} if images.labels is None else {*images.known_labels.tolist()}
-        )
-        if absent := sorted({*range(self.n_classes)} - seen):
-            unseen = join_names([names[y] if names else f"class {y}" for y in absent])
-            notes.append(
-                f"There are no images of {unseen}. Give images of all classes, as for the "
-                "references."
-            )
+        seen = range(self.n_classes) if images.labels is None else images.labels.tolist()
+        if absent := sorted({*range(self.n_classes)}.difference(seen)):
+            unseen = join_names([label_of(y, names) for y in absent])
+            notes.append(f"There are no images of {unseen}. Give images of all classes.")
         ours, needed = ({*map(simplified, each or ())} for each in (names, self.class_names))
         if self.class_names and ours != needed:
             own = "other names" if names else "no names"

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from captum_classpattern._files import write_figure, write_json
 from captum_classpattern._validation import join_names
@@ -97,12 +97,13 @@ class Scan(Decision, Result):
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
         left_out (list[str]): References that are far less accurate than the model, so that they
-            don't count. If too few others are left, the scan is inconclusive, and its figure shows
-            all of them.
+            don't count. If too few others are left, the figure shows all of them.
         class_names (list[str]): The name of each class.
         looks (dict[str, Look]): A closer look at the class that is shown of each family.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
             provenance.
+        doubted_pattern (StrongPattern or None): The strong pattern for which the scan is
+            inconclusive.
     """
 
     legend = COLUMNS_EXPLAINED  # of its table
@@ -114,6 +115,7 @@ class Scan(Decision, Result):
     left_out: list[str] = field(default_factory=list)
     looks: Mapping[str, Look] = field(default_factory=dict)
     source: str | None = None
+    doubted_pattern: StrongPattern | None = None
 
     @classmethod
     def of_profile(
@@ -142,8 +144,8 @@ class Scan(Decision, Result):
         )
         if not enough:
             return replace(found, p_value=None, bound=None)
-        if found.verdict == NOTHING and found.strong_pattern:
-            return replace(found, verdict=INCONCLUSIVE)
+        if found.verdict == NOTHING and (strong := found.strong_pattern):
+            return replace(found, verdict=INCONCLUSIVE, doubted_pattern=strong)
         return found
 
     def __repr__(self) -> str:
@@ -167,8 +169,11 @@ class Scan(Decision, Result):
         numbers = [f"standardised excess {self.comparison.largest:.1f}", self.p_text]
         if look := self.looks.get(self.family):
             numbers.append(f"power {100 * look.power.value:.0f} %")
-            if self.verdict == NOTHING:  # a large power is no news where references have it, too
-                _, usual = self._powers_of(self.family)
+            if self.verdict == NOTHING:  # a large power says little where they have it as well
+                size = str(self.profile.enough_pixels(self.target))
+                of = size if self.family == PATCHES else self.family
+                others = self.references.profiles.values()
+                usual = max(each.all_powers[of][self.target] for each in others)
                 numbers.append(f"that of a reference up to {100 * usual:.0f} %")
         found = ", ".join(filter(None, (self.target_name, *numbers)))
         return f"{self.verdict.capitalize()}{doubt}: {found}"
@@ -184,24 +189,6 @@ class Scan(Decision, Result):
         What another family has found is in ``profile.changes``."""
         return self.profile.pattern_of(self.target)
 
-    def shown_class(self, family: str) -> int:
-        """The first class of a family; of patches that of the pattern that is the doubt."""
-        if family == PATCHES and self.doubted_pattern:
-            return self.doubted_pattern.target
-        return self.comparisons[family].target
-
-    def _powers_of(self, family: str) -> tuple[float, float]:
-        """On the validation images: the power of what a family found for its first class, and that
-        of the strongest reference for the same class and number of pixels."""
-        target = self.comparisons[family].target
-        size = self.profile.enough_pixels(target)
-
-        def power(profile: Profile) -> float:
-            powers = profile.powers[size] if family == PATCHES else profile.others[family]
-            return powers[target]
-
-        return power(self.profile), max(map(power, self.references.profiles.values()))
-
     @property
     def strong_pattern(self) -> StrongPattern | None:
         """A pattern whose power on the validation images is large, and far above that of every
@@ -213,27 +200,29 @@ class Scan(Decision, Result):
             for target, power in enumerate(powers)
         ]
         far = [each for each in far if each.power >= max(STRONG, each.usual + AHEAD)]
-        return max(
-            far,
-            key=lambda each: (each.target == self.target, each.power - each.usual),
-            default=None,
-        )
+        return max(far, key=lambda p: (p.target == self.target, p.power - p.usual), default=None)
 
-    @property
-    def doubted_pattern(self) -> StrongPattern | None:
-        """The strong pattern, if it is why the scan is inconclusive."""
-        return self.strong_pattern if self.doubt and self.doubt.name == STRONG_PATTERN else None
-
-    @property
+    @cached_property
     def doubt(self) -> Doubt | None:
         """Why the scan is inconclusive; None if it is not."""
         if self.verdict != INCONCLUSIVE:
             return None
         if known := self.references.doubt_about(self.profile):
             return known
+        if self.doubted_pattern:
+            power, usual, size, target = self.doubted_pattern
+            excess = self.comparisons[PATCHES].standardised[target]
+            return Doubt(
+                STRONG_PATTERN,
+                f"With {size} {unit_of(self.references.shape)}, the model predicts "
+                f"{self.class_names[target]} for {100 * power:.0f} % of the validation images, and "
+                f"no reference for more than {100 * usual:.0f} %. But over all sizes, its "
+                f"standardised excess is only {excess:.1f} ({self.p_text}).",
+                ANOTHER_KIND.remedy,
+            )
         name, n = self.target_name, len(self.references)
         if self.p_value is None:
-            n = sum(each not in self.left_out for each in self.references.profiles)
+            n -= len(self.left_out)
             as_accurate = " that are not far less accurate than the model" if self.left_out else ""
             return Doubt(
                 "too few references",
@@ -247,15 +236,6 @@ class Scan(Decision, Result):
             return ANOTHER_KIND
         excess = self.comparison.largest
         as_far = round(self.p_value * (n + 1)) - 1  # references
-        if self.p_value <= self.alpha:
-            return Doubt(
-                "a small lead",
-                f"{name} leads by more than the classes of {n - as_far} of the {n} references "
-                f"({self.p_text}), but by {excess:.1f} standard deviations only. Classes of clean "
-                f"networks of other kinds lead as far; above {LEAST:g}, a model is suspicious.",
-                "Add clean models with the architecture and the training data of this one to the "
-                "references.",
-            )
         if excess > LEAST:
             return Doubt(
                 "the references differ too much",
@@ -264,16 +244,12 @@ class Scan(Decision, Result):
                 "Look at the references that lead furthest in the figure. Are they clean, and as "
                 "accurate as the model? Replace those that are not.",
             )
-        assert self.strong_pattern is not None
-        power, usual, size, target = self.strong_pattern
-        strong, lead = self.class_names[target], self.comparisons[PATCHES].standardised[target]
         return Doubt(
-            STRONG_PATTERN,
-            f"With {size} {unit_of(self.references.shape)}, the model predicts {strong} for "
-            f"{100 * power:.0f} % of the validation images, and any reference for at most "
-            f"{100 * usual:.0f} %. But over all sizes, {strong} leads by {lead:.1f} standard "
-            f"deviations only ({self.p_text}).",
-            "Add references with the architecture and the training of the model.",
+            "a small lead",
+            f"{name} leads by more than the classes of {n - as_far} of the {n} references "
+            f"({self.p_text}), but only by {excess:.2f} standard deviations. Classes of clean "
+            f"networks of other kinds lead as far; above {LEAST:g}, a model is suspicious.",
+            ANOTHER_KIND.remedy,
         )
 
     @property
@@ -283,13 +259,11 @@ class Scan(Decision, Result):
         if self.doubt:
             return self.doubt.reason
         if self.verdict == NOTHING:
-            *first, last = (
-                f"patterns of {min(SIZES)} to {max(SIZES)} {unit}",
-                *(FAMILY_NAMES[name] for name in CHANGES),
-            )
+            additive, warp = (FAMILY_NAMES[family] for family in CHANGES)
             return (
-                f"No class differs from the clean references by {', '.join(first)} or {last} "
-                f"({self.p_text}). This does not show that the model is clean."
+                f"No class differs from the clean references by patterns of {min(SIZES)} to "
+                f"{max(SIZES)} {unit}, {additive} or {warp} ({self.p_text}). This does not show "
+                "that the model is clean."
             )
         effect = ""
         if look := self.looks.get(self.family):
@@ -314,15 +288,13 @@ class Scan(Decision, Result):
     def likeness(self) -> str:
         """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
-        said = []
+        said = [f"It was compared with {count} references; accuracies can't be compared."]
         if own is not None and usual:
             said = [
                 f"The model classifies {100 * own:.1f} % of {self.profile.images} images "
                 f"correctly, the {count} references {100 * min(usual):.1f} to "
                 f"{100 * max(usual):.1f} %."
             ]
-        elif count:
-            said = [f"It was compared with {count} references; accuracies can't be compared."]
         if trained_on := self.references.training_images:
             said.append(f"These were trained on {trained_on}.")
         if measured_on := self.references.images.get("description"):
@@ -355,7 +327,8 @@ class Scan(Decision, Result):
                 "name": self.class_names[target],
                 "excess": float(self.comparison.excess[target]),
                 "standardised": float(self.comparison.standardised[target]),
-                **self.profile.values_of(target),
+                **{f"power_{of}": each[target] for of, each in self.profile.all_powers.items()},
+                **{f"gain_{of}": each[target] for of, each in self.profile.gains.items()},
             }
             for target in self.comparison.order
         )
@@ -366,21 +339,30 @@ class Scan(Decision, Result):
         return as_texts(table, {"name": "", **forms})
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.drawing import on_neutral
         from captum_classpattern.visualization.formats import percent, percent_range
         from captum_classpattern.visualization.scans import FamilyRow, draw_families
 
         rows = []
         for family, each in self.comparisons.items():
             names, excess = [self.class_names[y] for y in each.order], each.standardised[each.order]
-            row = FamilyRow(FAMILY_NAMES[family], names, excess, each.usual_standardised)
-            if (look := self.looks.get(family)) and self.references.shape[0] in (1, 3):
+            look = self.looks.get(family)
+            shown = self.class_names[look.target if look else each.target]
+            title = f"{FAMILY_NAMES[family]}: {shown}"
+            row = FamilyRow(title, names, excess, each.usual_standardised)
+            if look and self.references.shape[0] in (1, 3):
                 power = f"{percent(look.power.value)} ({percent_range(*look.power.interval)})"
                 captions = map(
                     "{} \N{RIGHTWARDS ARROW} {}".format, look.before.names, look.after.captions
                 )
                 hits = [predicted == look.target for predicted in look.after.predicted]
                 examples = [*zip(look.after.images, captions, hits)]
-                row = replace(row, image=self.picture_of(family), power=power, examples=examples)
+                if family == PATCHES:
+                    image = on_neutral(self.profile.pattern_of(look.target))
+                else:
+                    change = self.profile.changes[family][look.target]
+                    image = CHANGES[family](self.references.shape).picture(change)
+                row = replace(row, image=image, power=power, examples=examples)
             rows.append(row)
         note = (
             f"Dots: all classes, the first in orange. Grey lines: {len(self.references)} clean "
@@ -395,27 +377,18 @@ class Scan(Decision, Result):
             rows, self.bound, title=self.headline, note=note, images=images, use_pyplot=use_pyplot
         )
 
-    def picture_of(self, family: str) -> Tensor:
-        """An image of what a family has found for the class that is shown."""
-        from captum_classpattern.visualization.drawing import on_neutral
-
-        target = self.shown_class(family)
-        if family == PATCHES:
-            return on_neutral(self.profile.pattern_of(target))
-        return CHANGES[family](self.references.shape).picture(self.profile.changes[family][target])
-
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
 
         yield self.plot
         yield html.heading("What next")
         yield self.next_steps
-        yield html.folded(f"The first {ROWS} classes", COLUMNS_EXPLAINED, self.shown_table())
+        count = min(ROWS, len(self.class_names))
+        yield html.folded(f"The first {count} classes", self.legend, self.shown_table())
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
         profile, families = self.profile, dict[str, dict[str, Any]]()
-        powers = {**{str(size): each for size, each in profile.powers.items()}, **profile.others}
         for family, each in self.comparisons.items():
             families[family] = {
                 "target": each.target,
@@ -425,7 +398,8 @@ class Scan(Decision, Result):
                 "reference_leads": each.usual_standardised.tolist(),
             }
             if look := self.looks.get(family):
-                families[family] |= {**look.power.as_columns(), "unseen_images": look.unseen}
+                families[family] |= {"shown": look.target, **look.power.as_columns()}
+                families[family]["unseen_images"] = look.unseen
         first = ("verdict", "target", "target_name", "p_value", "alpha", "bound", "family")
         return {
             **{name: getattr(self, name) for name in (*first, "reason", "next_steps")},
@@ -441,7 +415,7 @@ class Scan(Decision, Result):
                 {
                     "class": target,
                     "name": name,
-                    "powers": {of: each[target] for of, each in powers.items()},
+                    "powers": {of: each[target] for of, each in profile.all_powers.items()},
                     "gains": {of: each[target] for of, each in profile.gains.items()},
                     "excess": float(self.comparison.excess[target]),
                 }

@@ -10,7 +10,7 @@ from captum_classpattern.classifier import Classifier, attribute_of, over_pixels
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning.families import PATTERNS
+from captum_classpattern.scanning.families import PATCHES, PATTERNS
 from captum_classpattern.scanning.profile import ScanOptions, look_closer, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
 from captum_classpattern.scanning.results import Scan
@@ -36,10 +36,8 @@ def scan(
     For each class it searches three changes: a few pixels with their places and colours, see
     :class:`~captum_classpattern.optimization.Learned`, one small perturbation of all pixels, and
     one smooth warp. Each makes the model predict the class for images of other classes. A
-    backdoored class is easier to reach than the same class of clean models. The search costs the
-    same for every model, and the model and its references are treated alike, except that weak
-    references are left out. So a model that is like the references has a p-value of at most alpha
-    in at most about that share of cases. It says nothing about other models.
+    backdoored class is easier to reach than the same class of clean models. What the p-value says:
+    :func:`~captum_classpattern.scanning.decision.decide`.
 
     A model of at least 100 classes can be scanned without references: a short search of a patch
     that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
@@ -127,6 +125,8 @@ def scan(
     if names is not None:
         clean = clean.in_order(names)
     result = Scan.of_profile(profile, clean, alpha, listed, notes)
-    first = {family: result.shown_class(family) for family in result.comparisons}
+    first = {family: each.target for family, each in result.comparisons.items()}
+    if result.doubted_pattern:
+        first[PATCHES] = result.doubted_pattern.target
     looks = look_closer(model, source, profile, first, listed, settings)
     return replace(result, looks=looks, source=origin)

@@ -16,11 +16,10 @@ from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
     logits_of,
-    outputs_for,
     preserve_state,
     warn_if_guessing,
 )
-from captum_classpattern.images import LabelledImages
+from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.search import name_stage, note_half_passes, passes_bar
@@ -73,7 +72,7 @@ class Triage(Result):
         stamped (dict): By class, three of its validation images with the patch that is shown.
         without (list[float]): Of each class: the share of these images, of other classes, that are
             predicted as the class without a patch.
-        judged (int): How many images judged.
+        judged (int): How many validation images there were.
         accuracy (float or None): The model's accuracy on the images of the scan, if they are
             labelled.
         class_names (list[str]): The name of each class.
@@ -196,9 +195,8 @@ class Triage(Result):
             powers = " and ".join(f"{100 * power:.0f}" for power in self._powers(y))
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
             rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
-        title = f"{self.verdict.capitalize()}: {self.target_name} comes first"
-        if suspects := [self.class_names[y] for y in self.suspects]:
-            title = f"{self.verdict.capitalize()}: {join_names(suspects)}"
+        named = join_names([self.class_names[y] for y in self.suspects])
+        title = f"{self.verdict.capitalize()}: {named or f'{self.target_name} comes first'}"
         area, shown = self.pattern.area, "validation images"
         return draw_patterns(rows, area=area, images=shown, title=title, use_pyplot=use_pyplot)
 
@@ -234,7 +232,7 @@ class Triage(Result):
 
 def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
     """The classes all of whose patches are 50 points above the lower quartile of the classes. If
-    patches of many classes work, as small images may have it, none stands out."""
+    patches of many classes work, as can happen with small images, none stands out."""
     least = {y: min(each) for y, each in powers.items()}
     usual = float(np.quantile([*least.values()], 0.25))
     return [y for y, power in least.items() if power >= usual + STANDS_OUT]
@@ -337,7 +335,7 @@ def without_patches(
     first = judges.take([0])
     with preserve_state(model, seed):
         classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
-        parts = [outputs_for(classifier, part) for part in judges.in_order()]
-    logits, labels = torch.cat(parts).float().cpu(), judges.known_labels
+        logits = torch.cat([part.float().cpu() for part in outputs_in_order(classifier, judges)])
+    labels = judges.known_labels
     margins = [margins_of(logits[labels != y], y) for y in range(n_classes)]
     return [float(m.mean()) for m in margins], [float((m > 0).float().mean()) for m in margins]

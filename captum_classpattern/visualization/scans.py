@@ -26,10 +26,11 @@ DOTS = (  # clean models, each by its first class; classes of this model; its fi
 
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
-    """A family of changes: the names of the classes and their standardised excess, the first class
-    first, and the largest of each clean model. If they are known, also an image of what was found
-    for the first class with its power, and images with it: each with the predictions before and
-    after, and whether it is now predicted as the class."""
+    """A family of changes: its name with the class that is shown, the names of the classes and
+    their standardised excess, the first class first, and the largest of each clean model. If they
+    are known, also an image of what was found for the class that is shown with its power, and
+    images with it: each with the predictions before and after, and whether it is now predicted as
+    the class."""
 
     name: str
     classes: Sequence[str]
@@ -49,7 +50,7 @@ def draw_families(
     images: str = "images",
     use_pyplot: bool = True,
 ) -> Drawing:
-    """Draws a row for each family: what was found for its first class, images with it and the
+    """Draws a row for each family: what was found for the class shown, images with it and the
     model's predictions, and the excess of all classes, with a dotted line at the bound."""
     ends = [end for row in rows for end in (*row.excess, *row.usual)]
     ends += [] if bound is None else [bound]
@@ -63,7 +64,7 @@ def draw_families(
         cells += [None] * (most + 1 - len(cells))
         panel = _panel_of(row, min(ends), max(ends), bound)
         cells.append(partial(draw_panel, panel=panel, width=WIDTH * PANEL_WIDTH))
-        grid.append((f"{row.name}: {row.classes[0]}", cells))
+        grid.append((row.name, cells))
     return draw_grid(
         grid,
         titles,

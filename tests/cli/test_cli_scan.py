@@ -373,8 +373,12 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
     ).profiles.values()
     [own] = first.profiles.values()
     assert {size: each[::-1] for size, each in there.powers.items()} == own.powers
-    for other in ({"n_classes": 3}, {"class_names": ["bat", *names[1:]]}):
-        with pytest.raises(ValueError, match="now holds references of other classes"):
+    swapped = [names[1], names[0], "bat", *names[3:]]
+    for other, text in (
+        ({"n_classes": 3}, "the model has 3 classes"),
+        ({"class_names": swapped}, "give all classes the names of the references"),
+    ):
+        with pytest.raises(ValueError, match=text):
             scan_commands._with_others(replace(second, **other), out, new)
     [name], [measured] = first.profiles, first.profiles.values()
     another = replace(first, profiles={name: replace(measured, model="0")})

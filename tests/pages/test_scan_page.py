@@ -132,6 +132,12 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
         assert row[4].get_xlabel().replace("\n", " ") == f"first: {first}"
         low, high = row[4].get_xlim()
         assert low < min(map(min, drawn)) <= max(map(max, drawn)) < high
+    doubted = replace(found.looks["patches"], target=2)  # a strong pattern of another class
+    other = replace(found, looks=found.looks | {"patches": doubted})
+    words = other.plot(use_pyplot=False)[1][0, 0].get_ylabel().replace("\n", " ")
+    assert words == f"{FAMILY_NAMES['patches']}: {NAMES[2]}"
+    of_patches = other.as_dict()["families"]["patches"]
+    assert (of_patches["target"], of_patches["shown"]) == (found.target, 2)
     few = scan_of(n=200).plot(use_pyplot=False)[1]
     assert few[0, 2].get_title().startswith("images")
 

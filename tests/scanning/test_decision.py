@@ -152,6 +152,12 @@ def test_a_suspicious_model_is_both_rare_and_far_from_its_references(scores, ref
     assert found.bound >= 4.5
 
 
+def test_a_level_that_is_rounded_is_the_level_that_was_meant():
+    given = {"a": ONE}, {"a": CLEAN[:9]}
+    found = [decide(*given, alpha, comparable=True) for alpha in (0.1, 1 - 0.9)]
+    assert [(each.verdict, each.p_value) for each in found] == [("suspicious", 0.1)] * 2
+
+
 def test_models_that_cannot_be_compared_are_inconclusive():
     found = decide({"a": ONE}, {"a": CLEAN}, 0.05, comparable=False)
     assert (found.verdict, found.p_value) == ("inconclusive", 1 / 40)

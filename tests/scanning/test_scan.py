@@ -156,7 +156,7 @@ def test_notes_on_what_differs(references, folder, snapshot):
     ]
     without_foxes = images_of().subset([i for i in range(80) if i % CLASSES != 2])
     assert scan(model, without_foxes, references=references).notes[1:] == [
-        "There are no images of fox. Give images of all classes, as for the references."
+        "There are no images of fox. Give images of all classes."
     ]
     assert scan(Net(), images_of(), references=references).notes == [
         "This model is one of the references, clean."
@@ -412,11 +412,7 @@ def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
         replace(found.profile, gains=gains), found.references, found.alpha, NAMES
     )
     assert (found.verdict, found.family, found.target_name) == ("inconclusive", "warp", "dog")
-    assert {family: found.shown_class(family) for family in FAMILY_NAMES} == {
-        "patches": 2,
-        "additive": found.comparisons["additive"].target,
-        "warp": 1,
-    }
+    assert found.doubted_pattern.target == 2
     assert found.headline.startswith(
         "Inconclusive (a strong pattern): fox, power 90 %, that of a reference up to 60 %, p = "
     )
