@@ -4,6 +4,7 @@ All verdicts are made again, of what scan_zoo.py has measured. With --figure, th
 docs/scan_evidence.md are drawn.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -241,13 +242,15 @@ def sizes(groups: Groups) -> Iterator[str]:
         yield line(pixels, share(sum(found), len(found)))
 
 
-def every(groups: Groups) -> Iterator[str]:
-    """Each scan with its verdict."""
+def every(groups: Groups, later: Groups | None = None) -> Iterator[str]:
+    """Each scan with its verdict, and that with other references."""
     yield head(
         *("network", "seed", "accuracy (%)", "attack success (%)", "verdict", "class", "target"),
         *("excess", "p", "family"),
+        *(("verdict with the later ones", "excess with them") if later else ()),
     )
-    for each, scan in (pair for pairs in groups.values() for pair in pairs):
+    again = itertools.chain.from_iterable((later or groups).values())
+    for (each, scan), (_, other) in zip(itertools.chain.from_iterable(groups.values()), again):
         success, target = each.row["attack_success"], each.backdoor and each.backdoor.target
         p_value = "-" if scan.p_value is None else f"{scan.p_value:.2g}"
         yield line(
@@ -258,6 +261,7 @@ def every(groups: Groups) -> Iterator[str]:
             words_of(scan),
             *(scan.target, "" if target is None else target),
             *(f"{scan.comparison.largest:.1f}", p_value, scan.family),
+            *((words_of(other), f"{other.comparison.largest:.1f}") if later else ()),
         )
 
 
@@ -302,21 +306,6 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
         twice = [{*each} for each in outcomes.values() if len(each) > 1]
         steady.append(f"{sum(len(each) == 1 for each in twice)} of {len(twice)}")
     yield line("networks with the same verdict in both scans", *steady)
-
-
-def changes(before: Mapping[str, Groups], after: Mapping[str, Groups]) -> Iterator[str]:
-    """The scans whose verdict differs with other references."""
-    yield head("network", "seed", "verdict", "excess", "later verdict", "later excess")
-    for name, groups in after.items():
-        for kind, pairs in groups.items():
-            for (each, new), (_, old) in zip(pairs, before[name][kind], strict=True):
-                if outcome_of(new) != outcome_of(old):
-                    scans = (
-                        cell
-                        for scan in (old, new)
-                        for cell in (words_of(scan), f"{scan.comparison.largest:.1f}")
-                    )
-                    yield line(each.row["name"], each.row["scan_seed"], *scans)
 
 
 def words_of(scan: Scan) -> str:
@@ -400,9 +389,8 @@ def tables(folder: Path) -> Iterator[Table]:
     """All tables with their titles."""
     known, found = references_in(folder, LATER), read(folder)
     yield "In short", summary(found)
-    with_later = {name: read(folder, ())[name] for name in found if name != "fashion"}
-    yield "In short, with the ten references trained later", summary(with_later)
-    yield "Verdicts that the ten later references change", changes(found, with_later)
+    with_later = {name: each for name, each in read(folder, ()).items() if name != "fashion"}
+    yield "In short, with the ten references that were trained later", summary(with_later)
     for name, groups in found.items():
         title = TITLES[name]
         yield f"{title}: what is found", detections(groups)
@@ -412,7 +400,7 @@ def tables(folder: Path) -> Iterator[Table]:
         if all(each.row["rivals"] for pairs in groups.values() for each, _ in first_seed(pairs)):
             data = groups[CLEAN][0][0].row["data"]
             yield f"{title}: other detectors", rivals(groups, known[data])
-        yield f"{title}: each scan", every(groups)
+        yield f"{title}: each scan", every(groups, with_later.get(name))
         pairs = [pair for each in groups.values() for pair in each]
         seconds = [float(each.row["seconds"]["scan"]) for each, _ in pairs]
         words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"

@@ -147,9 +147,12 @@ def of_the_readme():
     of_ship = f"{100 * hits / images:.1f} % of {images} unseen photos are predicted as ship"
     print(f"{of_ship}; {100 * control / images:.1f} % with the strongest control.\n")
     groups = scan_evidence.read(RESULTS)
-    own = [pair for name in ("cifar10", "fashion") for pair in groups[name]["clean"]]
-    alarms = sum(network.right(scan) for network, scan in own)
-    print(f"Ours: {alarms} of {len(own)} scans of clean ones.\n")
+    said = []
+    for kinds in (["clean"], ["patch"], ["Blended", "SIG", "WaNet"]):
+        own = [p for name in ("cifar10", "fashion") for kind in kinds for p in groups[name][kind]]
+        said.append(f"{sum(network.right(scan) for network, scan in own)} of {len(own)}")
+    clean, patches, others = said
+    print(f"Ours: {clean} clean ones, {patches} patches, {others} other triggers;\n")
     counts = {True: [0, 0], False: [0, 0]}  # clean or not: suspicious ones, scans
     for kind, pairs in groups["others"].items():
         for network, scan in pairs:
@@ -159,7 +162,7 @@ def of_the_readme():
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
     accused = f"{alarms} of {clean} scans of clean ones"
-    found = f"{hits} of {planted} of backdoored ones (FTrojan)"
+    found = f"{hits} of {planted} backdoored ones (FTrojan)"
     print(f"{accused} and {found} were suspicious.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
