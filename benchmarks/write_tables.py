@@ -199,7 +199,8 @@ PAGES = {
         "where the trigger is; only scans that patches decided. *Best shift*: after moving the "
         "pattern to where it agrees most. *AUC*: the area under the curve of each detector's "
         "statistic. *Later ones*: with ten references of CIFAR-10 that were trained after the "
-        "freeze; the package has them. Brackets are 95 % intervals; over scans, each network counts twice.",
+        "freeze; the package has them. Brackets are 95 % intervals; over scans, each network "
+        "counts twice.",
         lambda rows: scan_evidence.tables(ROWS),
     ),
 }
