@@ -243,7 +243,7 @@ def sizes(groups: Groups) -> Iterator[str]:
 
 
 def every(groups: Groups, later: Groups | None = None) -> Iterator[str]:
-    """Each scan with its verdict, and that with other references."""
+    """Each scan with its verdict, and with that which later references give."""
     yield head(
         *("network", "seed", "accuracy (%)", "attack success (%)", "verdict", "class", "target"),
         *("excess", "p", "family"),
@@ -381,8 +381,9 @@ def read(folder: Path, without: Collection[tuple[str, str]] = LATER) -> dict[str
 
 def references_in(folder: Path, without: Collection[tuple[str, str]] = ()) -> dict[str, Networks]:
     """All references but some, by data set."""
-    named = {(r["data"], r["name"]): r for r in read_rows(folder / "scan_references.jsonl")}
-    return grouped((key[0], Network(row)) for key, row in named.items() if key not in without)
+    rows = read_rows(folder / "scan_references.jsonl")
+    kept = (row for row in rows if (row["data"], row["name"]) not in without)
+    return grouped((row["data"], Network(row)) for row in kept)
 
 
 def tables(folder: Path) -> Iterator[Table]:

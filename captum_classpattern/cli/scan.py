@@ -88,7 +88,7 @@ def scan_command(
 
 
 def read_recipe(given: Sequence[str]) -> dict[str, Any]:
-    """The settings of KEY=VALUE; values are read as JSON if they are that, such as numbers."""
+    """The settings of KEY=VALUE. A value that is valid JSON, such as a number, is read as JSON."""
     recipe: dict[str, Any] = {}
     for text in given:
         key, _, value = text.partition("=")
@@ -114,7 +114,7 @@ def _with_others(known: "cp.ReferenceSet", out: Path, name: str) -> "cp.Referenc
     if (twin := there.name_of(new.model)) not in (None, name):
         raise ValueError(f"{out} now holds {twin}, which has the same weights as {name}")
     profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
-    named = known.class_names or there.class_names
+    named = there.class_names or known.class_names
     return replace(known, profiles=profiles, recipes=recipes, class_names=named)
 
 

@@ -53,7 +53,7 @@ class Decision:
             there are too few references for ``alpha``.
         family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
             ``"warp"``.
-        comparisons (dict[str, FamilyComparison]): Of each family.
+        comparisons (dict[str, FamilyComparison]): How the classes compare, for each family.
     """
 
     verdict: str
@@ -129,7 +129,7 @@ def decide(
     p_value = float(np.mean(largest >= largest[-1]))
     as_far = int(np.floor(round(alpha * (n + 1), 9)))  # models that may be so, with this one
     passed = float(np.sort(largest[:-1])[-as_far])  # by models whose p-value is at most alpha
-    rare, far = bool(largest[-1] > passed), bool(largest[-1] > LEAST)
+    rare, far = not largest[-1] <= passed, bool(largest[-1] > LEAST)  # NaN clears no model
     verdict = SUSPICIOUS if rare else NOTHING
     if not comparable or comparisons[family].of_another_kind or rare != far:
         verdict = INCONCLUSIVE

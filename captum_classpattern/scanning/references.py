@@ -169,7 +169,7 @@ class ReferenceSet:
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
         """Reads a file that :meth:`save` wrote, or a set that comes with the package, by its name:
-        ``"demo"`` or ``"cifar10"``. A set is returned as it is."""
+        ``"demo"`` or ``"cifar10"``. A path is always a file; a set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
         path = Path(source) if isinstance(source, Path) else SHIPPED.get(source, Path(source))

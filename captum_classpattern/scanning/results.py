@@ -211,13 +211,13 @@ class Scan(Decision, Result):
             return known
         if self.doubted_pattern:
             power, usual, size, target = self.doubted_pattern
-            excess = self.comparisons[PATCHES].standardised[target]
+            name, excess = self.class_names[target], self.comparisons[PATCHES].standardised[target]
             return Doubt(
                 STRONG_PATTERN,
                 f"With {size} {unit_of(self.references.shape)}, the model predicts "
-                f"{self.class_names[target]} for {100 * power:.0f} % of the validation images, and "
-                f"no reference for more than {100 * usual:.0f} %. But over all sizes, its "
-                f"standardised excess is only {excess:.1f} ({self.p_text}).",
+                f"{name} for {100 * power:.0f} % of the validation images, and "
+                f"no reference for more than {100 * usual:.0f} %. But over all sizes, the "
+                f"standardised excess of {name} is only {excess:.1f} ({self.p_text}).",
                 ANOTHER_KIND.remedy,
             )
         name, n = self.target_name, len(self.references)

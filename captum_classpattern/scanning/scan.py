@@ -37,7 +37,8 @@ def scan(
     :class:`~captum_classpattern.optimization.Learned`, one small perturbation of all pixels, and
     one smooth warp. Each makes the model predict the class for images of other classes. A
     backdoored class is easier to reach than the same class of clean models. What the p-value says:
-    :func:`~captum_classpattern.scanning.decision.decide`.
+    :func:`~captum_classpattern.scanning.decision.decide`; this holds nearly, since references that
+    are far less accurate than the model are left out.
 
     A model of at least 100 classes can be scanned without references: a short search of a patch
     that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
@@ -56,7 +57,7 @@ def scan(
             a set that comes with the package, ``"demo"`` or ``"cifar10"``. Default: None, for
             models of at least 100 classes.
         mean, std, class_names (optional): As in :func:`explain_class`.
-        alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
+        alpha (float): The largest p-value that is suspicious. It needs at least 1 / alpha - 1
             references. Default: 0.05.
         folder (str or Path, optional): Where patterns are kept, so that the same scan can resume
             after an interrupt: with references after each group of classes, ten on a CPU.

@@ -386,6 +386,8 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
         scan_commands._with_others(another, out, name)
     with pytest.raises(ValueError, match=f"now holds {name}, which has the same weights as copy"):
         scan_commands._with_others(replace(first, profiles={"copy": measured}), out, "copy")
+    renamed = replace(second, class_names=["bat", *first.class_names[1:]])
+    assert scan_commands._with_others(renamed, out, new).class_names == first.class_names
     unnamed = replace(second, class_names=None)
     assert scan_commands._with_others(unnamed, out, new).class_names == first.class_names
 

@@ -152,7 +152,9 @@ def of_the_readme():
         own = [p for name in ("cifar10", "fashion") for kind in kinds for p in groups[name][kind]]
         said.append(f"{sum(network.right(scan) for network, scan in own)} of {len(own)}")
     clean, patches, others = said
-    print(f"Ours: {clean} clean ones, {patches} patches, {others} other triggers;\n")
+    print(f"Ours: {clean} if clean, {patches} with patches, {others} with other triggers;\n")
+    count = len(references.ReferenceSet.load("cifar10"))
+    print(f"This compares it with {count} small clean models;\n")
     counts = {True: [0, 0], False: [0, 0]}  # clean or not: suspicious ones, scans
     for kind, pairs in groups["others"].items():
         for network, scan in pairs:
@@ -161,9 +163,8 @@ def of_the_readme():
             counts[kind == "clean"][0] += network.right(scan)
             counts[kind == "clean"][1] += 1
     (alarms, clean), (hits, planted) = counts[True], counts[False]
-    accused = f"{alarms} of {clean} scans of clean ones"
-    found = f"{hits} of {planted} backdoored ones (FTrojan)"
-    print(f"{accused} and {found} were suspicious.\n")
+    accused = f"suspicious in {alarms} of {clean} scans if clean"
+    print(f"{accused}, {hits} of {planted} if backdoored (FTrojan).\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
@@ -450,6 +451,12 @@ def test_the_docs_are_short():
 def test_the_rows_of_the_figures():
     for row in rows_of("natural_and_robust"):
         assert row["beats_controls"] == two_models.Scores.from_dict(row).beats_controls
+
+
+def test_the_references_of_the_freeze_are_all_but_ten():
+    known = scan_evidence.references_in(RESULTS, scan_evidence.LATER)["cifar10"]
+    made = scan_evidence.reference_set([each.row for each in known])
+    assert (len(scan_evidence.LATER), len(made)) == (10, 50)
 
 
 def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):

@@ -158,6 +158,12 @@ def test_a_level_that_is_rounded_is_the_level_that_was_meant():
     assert [(each.verdict, each.p_value) for each in found] == [("suspicious", 0.1)] * 2
 
 
+def test_numbers_that_are_not_known_clear_no_model():
+    references = CLEAN[:19].copy()
+    references[3, 4] = np.nan
+    assert decide({"a": ONE}, {"a": references}, 0.05, comparable=True).verdict == "inconclusive"
+
+
 def test_models_that_cannot_be_compared_are_inconclusive():
     found = decide({"a": ONE}, {"a": CLEAN}, 0.05, comparable=False)
     assert (found.verdict, found.p_value) == ("inconclusive", 1 / 40)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,13 @@ def test_a_set_is_loaded_as_it_was_saved(tmp_path):
     assert (found, found.settings) == (known, SETTINGS)
     assert found.recipes["clean 1"] == {"network": "Net", "epochs": 1}
     assert ReferenceSet.load(found) is found
+
+
+def test_a_path_is_a_file_also_if_a_set_of_the_package_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made_up(3).save("demo")
+    assert ReferenceSet.load(Path("demo")) == ReferenceSet.load("./demo") == made_up(3)
+    assert len(ReferenceSet.load("demo")) > 3
 
 
 def test_a_file_of_version_03_holds_all_that_counts(tmp_path):

@@ -1,5 +1,6 @@
 """A scan from end to end, on small networks: verdicts in words, and what is refused."""
 
+import importlib
 import itertools
 import json
 from dataclasses import replace
@@ -417,6 +418,16 @@ def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
         "Inconclusive (a strong pattern): fox, power 90 %, that of a reference up to 60 %, p = "
     )
     assert "what was found for fox" in found.next_steps[1]
+
+
+def test_a_scan_looks_at_the_strong_pattern(monkeypatch):
+    module = importlib.import_module("captum_classpattern.scanning.scan")  # not the function
+    profile, known = VERDICTS["more pixels than the best pattern needs"]
+    profile = replace(profile, gains=profile.gains | {"warp": [0.0, 0.3, 0.0, 0.0]})
+    monkeypatch.setattr(module, "measure", lambda *given, **options: profile)
+    monkeypatch.setattr(module, "look_closer", lambda m, i, p, targets, *more: targets)
+    looks = scan(MODEL, images_of(), references=known).looks
+    assert (looks["patches"], looks["warp"]) == (2, 1)
 
 
 def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
