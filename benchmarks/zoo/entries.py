@@ -23,7 +23,7 @@ class Entry:
 
 def references(data: str) -> list[Entry]:
     """Clean networks. Their recipes are drawn at random, each value of a setting equally often; on
-    Fashion-MNIST the last third is trained longer instead, on all images, and on CIFAR-10 ten
+    Fashion-MNIST the last third is trained longer instead, on all images, and on CIFAR-10 some
     more are."""
     recipes: list[Recipe] = []
     for given in itertools.chain(*map(_drawn, DRAWN[data])):
@@ -74,6 +74,9 @@ STRONG = [  # of CIFAR-10
     Recipe("wide", 2, 2, 10, 1.0, smoothing=0.1, shifts=2, flips=True),
     Recipe("pairs", 36, 1, 14, 1.0, shifts=2, flips=True, cutout=8),
     Recipe("pooled", 24, 1, 12, 1.0, smoothing=0.2, shifts=2, flips=True),
+    Recipe("pairs", 44, 2, 16, 1.0, smoothing=0.15, shifts=2, flips=True),
+    Recipe("wide", 2, 2, 11, 1.0, smoothing=0.05, shifts=3, flips=True),
+    Recipe("pairs", 36, 2, 13, 1.0, smoothing=0.2, shifts=2, flips=True, noise=0.01),
 ]
 
 _FASHION: dict[str, Sequence[Any]] = {
