@@ -391,7 +391,7 @@ def tables(folder: Path) -> Iterator[Table]:
     known, found = references_in(folder, LATER), read(folder)
     yield "In short", summary(found)
     with_later = {name: each for name, each in read(folder, ()).items() if name != "fashion"}
-    yield "In short, with the ten references that were trained later", summary(with_later)
+    yield "In short, with the references that were trained later", summary(with_later)
     for name, groups in found.items():
         title = TITLES[name]
         yield f"{title}: what is found", detections(groups)

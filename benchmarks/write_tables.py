@@ -198,7 +198,7 @@ PAGES = {
         "place*: at least half of the shown pixels, or of the trigger's if those are fewer, lie "
         "where the trigger is; only scans that patches decided. *Best shift*: after moving the "
         "pattern to where it agrees most. *AUC*: the area under the curve of each detector's "
-        "statistic. *Later ones*: with ten more references, trained on CIFAR-10 after the freeze; "
+        "statistic. *Later ones*: with more references, trained on CIFAR-10 after the freeze; "
         "they come with the package. Brackets are 95 % intervals; over scans, each network "
         "counts twice.",
         lambda rows: scan_evidence.tables(ROWS),
