@@ -154,7 +154,7 @@ def of_the_readme():
     clean, patches, others = said
     print(f"Ours: {clean} if clean, {patches} with patches, {others} with other triggers;\n")
     count = len(references.ReferenceSet.load("cifar10"))
-    print(f"This compares it with {count} small clean models;\n")
+    print(f"The set `cifar10` has {count} small clean models;\n")
     counts = {True: [0, 0], False: [0, 0]}  # clean or not: suspicious ones, scans
     for kind, pairs in groups["others"].items():
         for network, scan in pairs:
