@@ -321,14 +321,15 @@ class Scan(Decision, Result):
         """A pandas DataFrame with a row for each class, the most suspicious first: its excess over
         the references and the same standardised, in the family of the largest one; its powers and
         gains."""
+        powers, gains = self.profile.all_powers, self.profile.gains
         return as_table(
             {
                 "class": target,
                 "name": self.class_names[target],
                 "excess": float(self.comparison.excess[target]),
                 "standardised": float(self.comparison.standardised[target]),
-                **{f"power_{of}": each[target] for of, each in self.profile.all_powers.items()},
-                **{f"gain_{of}": each[target] for of, each in self.profile.gains.items()},
+                **{f"power_{of}": each[target] for of, each in powers.items()},
+                **{f"gain_{of}": each[target] for of, each in gains.items()},
             }
             for target in self.comparison.order
         )
@@ -389,6 +390,7 @@ class Scan(Decision, Result):
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
         profile, families = self.profile, dict[str, dict[str, Any]]()
+        powers = profile.all_powers
         for family, each in self.comparisons.items():
             families[family] = {
                 "target": each.target,
@@ -415,7 +417,7 @@ class Scan(Decision, Result):
                 {
                     "class": target,
                     "name": name,
-                    "powers": {of: each[target] for of, each in profile.all_powers.items()},
+                    "powers": {of: each[target] for of, each in powers.items()},
                     "gains": {of: each[target] for of, each in profile.gains.items()},
                     "excess": float(self.comparison.excess[target]),
                 }
