@@ -16,8 +16,8 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
+    enter_model,
     guessing_below,
-    preserve_state,
     seed_generators,
     uncounted,
     warn_if_guessing,
@@ -345,10 +345,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
-        with preserve_state(self.forward_func, settings.seed):
-            pool = self._search_pool(
-                canvases, targets, settings, additional_forward_args, masks_only=True
-            )
+        arguments = as_arguments(additional_forward_args)
+        with enter_model(self.forward_func, canvases, settings.seed, additional=arguments):
+            pool = self._search_pool(canvases, targets, settings, arguments, masks_only=True)
             self.precision = pool.precision
             result = pool.masks.to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
@@ -366,15 +365,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         canvases: Tensor,
         targets: list[int],
         settings: SearchSettings,
-        additional_forward_args: Any,
+        arguments: tuple[Any, ...],
         *,
         groups: Sequence[Hashable] | None = None,
         masks_only: bool = False,
     ) -> PoolSearch:
         """Searches the canvases at the largest area."""
-        started, arguments = time.perf_counter(), additional_forward_args  # None, one, or a tuple
-        if not isinstance(arguments, tuple):
-            arguments = () if arguments is None else (arguments,)
+        started = time.perf_counter()
         features = number_features(settings.feature_mask, canvases, settings.areas)
         if self._baselines.labels is None:
             self._check_accuracy = False  # the labels will be the model's predictions
@@ -421,14 +418,14 @@ def search_pools(
     canvases: Tensor,
     targets: list[int],
     settings: SearchSettings,
-    arguments: Any = None,
+    additional_forward_args: Any = None,
     *,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[float, list[Pattern]]:
     """What :meth:`ClassPattern.search` returns for settings that are checked, by area. With
     ``groups``, canvases of a group compete and share a budget, instead of those of a class."""
-    started = time.perf_counter()
-    with preserve_state(explainer.forward_func, settings.seed):
+    started, arguments = time.perf_counter(), as_arguments(additional_forward_args)
+    with enter_model(explainer.forward_func, canvases, settings.seed, additional=arguments):
         pool = explainer._search_pool(canvases, targets, settings, arguments, groups=groups)
         pools = {settings.area: pool}
         for smaller in sorted(settings.areas, reverse=True)[1:]:
@@ -460,6 +457,13 @@ def search_patches(
     grey = sample.new_full(shape, colour, device=device)
     settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
     return search_pools(explainer, grey, targets, settings, arguments)[settings.area]
+
+
+def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
+    """Captum's additional arguments, None, one or a tuple, as a tuple."""
+    if isinstance(additional_forward_args, tuple):
+        return additional_forward_args
+    return () if additional_forward_args is None else (additional_forward_args,)
 
 
 def single_tensor(inputs: Any) -> Any:

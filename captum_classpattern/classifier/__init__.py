@@ -10,6 +10,7 @@ from captum_classpattern.classifier.calling import additional_rows as additional
 from captum_classpattern.classifier.calling import attribute_of as attribute_of
 from captum_classpattern.classifier.calling import check_callable as check_callable
 from captum_classpattern.classifier.calling import check_classifier as check_classifier
+from captum_classpattern.classifier.calling import check_targets as check_targets
 from captum_classpattern.classifier.calling import device_and_dtype as device_and_dtype
 from captum_classpattern.classifier.calling import find_module as find_module
 from captum_classpattern.classifier.calling import guessing_below as guessing_below
@@ -24,5 +25,7 @@ from captum_classpattern.classifier.calling import uncounted as uncounted
 from captum_classpattern.classifier.calling import warn as warn
 from captum_classpattern.classifier.calling import warn_if_guessing as warn_if_guessing
 from captum_classpattern.classifier.calling import with_logits as with_logits
+from captum_classpattern.classifier.checked import CheckedModel as CheckedModel
+from captum_classpattern.classifier.checked import enter_model as enter_model
+from captum_classpattern.classifier.fingerprints import difference as difference
 from captum_classpattern.classifier.pixel_classifier import PixelClassifier as PixelClassifier
-from captum_classpattern.classifier.pixel_classifier import over_pixels as over_pixels

@@ -2,15 +2,15 @@
 
 import contextlib
 import functools
-import inspect
 import itertools
 import os
 import random
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,6 +33,7 @@ CPU_IMAGES, DEVICE_IMAGES = 32, 512  # classified in one call
 WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
 COUNTED = ContextVar("COUNTED", default=True)  # whether passes count as passes of a method
 _noticed: WeakSet[Any] = WeakSet()  # models whose softmax was reported
+_one_thread = threading.RLock()  # holds what preserve_state changes
 
 
 def find_module(forward_func: Classifier) -> nn.Module | None:
@@ -41,26 +42,12 @@ def find_module(forward_func: Classifier) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def modules_of(forward_func: Classifier) -> list[nn.Module]:
-    """The module behind a classifier; of a function, those that it uses by name; of another object,
-    its attributes."""
-    if (module := find_module(forward_func)) is not None:  # the truth of some is their length
-        return [module]
-    if isinstance(forward_func, functools.partial):
-        return modules_of(forward_func.func)
-    if inspect.isfunction(forward_func):
-        used = inspect.getclosurevars(forward_func)
-        known = {**used.nonlocals, **used.globals}
-    else:
-        known = getattr(getattr(forward_func, "__self__", forward_func), "__dict__", {})
-    return [value for value in known.values() if isinstance(value, nn.Module)]
-
-
 def attribute_of(classifier: Any, name: str) -> Any:
-    """An attribute of a classifier, or of the model behind a bound method or a DataParallel; None
-    without it."""
+    """An attribute of a classifier, or of the model behind a bound method, a wrapper or a
+    DataParallel; None without it."""
     owner = getattr(classifier, "__self__", classifier)
-    return getattr(owner, name, getattr(getattr(owner, "module", None), name, None))
+    inner = (getattr(owner, wrapped, None) for wrapped in ("module", "model"))
+    return next((getattr(each, name) for each in (owner, *inner) if hasattr(each, name)), None)
 
 
 def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
@@ -93,37 +80,68 @@ def lacks_memory(error: BaseException) -> bool:
 
 @contextmanager
 def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
-    """Runs a block with seeded random generators, the model in eval mode, gradients on and
-    deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
-    owners, cudnn = modules_of(forward_func), torch.backends.cudnn
-    weights = [weight.is_meta for owner in owners for weight in owner.parameters()]
-    if weights and all(weights):
-        raise ValueError("the model is on the device meta, so it has no weights: load them first")
-    parts = (part for owner in owners for part in owner.modules())
+    """Runs a block with seeded random generators, the model in eval mode, gradients on,
+    deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
+    as before. One thread at a time does so: all of these belong to the process."""
+    module, cudnn = find_module(forward_func), torch.backends.cudnn
+    with _one_thread:
+        kind, devices = _accelerators_in_use()
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        kernels = cudnn.benchmark, cudnn.deterministic
+        try:
+            cudnn.benchmark, cudnn.deterministic = False, True
+            with ExitStack() as stack:
+                for device in filter(torch.is_autocast_enabled, {"cpu", kind or "cpu"}):
+                    stack.enter_context(torch.autocast(device, enabled=False))
+                stack.enter_context(in_eval_mode([] if module is None else [module]))
+                stack.enter_context(torch.random.fork_rng(devices, device_type=kind))
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.enable_grad())
+                seed_generators(seed)
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+            cudnn.benchmark, cudnn.deterministic = kernels
+
+
+@contextmanager
+def in_eval_mode(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Runs a block with networks in eval mode. Afterwards each part has its own mode again, and
+    parts whose ``train`` does more than that, as those of LoRA, have their weights bit for bit."""
+    check_has_weights(networks)
+    parts = (part for network in networks for part in network.modules())
     modes = {part: part.training for part in parts if hasattr(part, "training")}  # not if frozen
-    kind, devices = _accelerators_in_use()
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    kernels = cudnn.benchmark, cudnn.deterministic
+    if not any(modes.values()):
+        yield
+        return
+    warn(
+        "the model is in train mode: it is put into eval mode for this call and back after it; "
+        "call model.eval() to silence this"
+    )
+    special = [part for part in modes if type(part).train is not nn.Module.train]
+    tensors = (each for part in special for each in (*part.parameters(), *part.buffers()))
+    kept = {tensor: tensor.detach().clone() for tensor in tensors}
     try:
-        if any(modes.values()):
-            warn(
-                "the model is in train mode: it is put into eval mode for this call and back "
-                "after it; call model.eval() to silence this"
-            )
-            for owner in owners:
-                with suppress(NotImplementedError):  # exported programs have no modes
-                    owner.eval()
-        cudnn.benchmark, cudnn.deterministic = False, True
-        kept = torch.random.fork_rng(devices, device_type=kind)
-        with kept, torch.inference_mode(False), torch.enable_grad():
-            seed_generators(seed)
-            yield
+        for network in networks:
+            with suppress(NotImplementedError):  # exported programs have no modes
+                network.eval()
+        yield
     finally:
+        for part in special:
+            with suppress(NotImplementedError):
+                part.train(modes[part])
         for part, mode in modes.items():
             part.training = mode
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        cudnn.benchmark, cudnn.deterministic = kernels
+        for tensor, values in kept.items():
+            tensor.data.copy_(values)
+
+
+def check_has_weights(networks: Sequence[nn.Module]) -> None:
+    """Raises an error if all weights are on the device meta."""
+    weights = [weight.is_meta for network in networks for weight in network.parameters()]
+    if weights and all(weights):
+        raise ValueError("the model is on the device meta, so it has no weights: load them first")
 
 
 def seed_generators(seed: int) -> None:
@@ -253,13 +271,17 @@ def check_classifier(
             f"the model failed on images of shape {tuple(sample.shape[1:])} ({text}){hint}"
         ) from error
     _check_logits(logits, len(sample))
-    classes = logits.shape[1]
+    check_targets(targets, logits.shape[1])
+    return logits
+
+
+def check_targets(targets: Sequence[int], classes: int) -> None:
+    """Raises an error if a model with so many classes has none of these numbers."""
     if too_large := [target for target in targets if target >= classes]:
         raise ValueError(
             f"target {min(too_large)} is out of range: the model has {classes} classes, so targets "
             f"go from 0 to {classes - 1}"
         )
-    return logits
 
 
 def hint_about_channels(shape: Sequence[int], wanted: int | None) -> str:

@@ -1,20 +1,26 @@
 """A wrapper that turns a model of normalised images into a classifier over [0, 1] pixels."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, Notice
 from captum_classpattern.classifier.calling import (
     Classifier,
     check_callable,
     hint_about_channels,
+    warn,
 )
 from captum_classpattern.pattern import Pattern
+
+NORMALISES = re.compile("normali[sz]", re.IGNORECASE)  # in the name of a layer
+_noticed: WeakSet[nn.Module] = WeakSet()  # networks that were said to have no mean and std
 
 
 class PixelClassifier(nn.Module):
@@ -126,7 +132,7 @@ def over_pixels(
     class_names: Sequence[str] | None = None,
 ) -> Classifier:
     """The model that a user gives, with the ``mean`` and ``std`` of its images if it needs them, as
-    a classifier over [0, 1] pixels."""
+    a classifier over [0, 1] pixels. A notice, once, if a network may need them."""
     check_callable(model)
     plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
     if not plain and (mean is not None or std is not None):
@@ -137,13 +143,29 @@ def over_pixels(
     if (mean is None) != (std is None):
         given, missing = ("mean", "std") if std is None else ("std", "mean")
         raise ValueError(f"there is a `{given}` but no `{missing}`: give both, or neither")
-    if not plain or (mean is None and class_names is None):
+    if not plain:
         return model
-    return PixelClassifier(cast(nn.Module, model), mean, std, class_names=class_names)
+    network = cast(nn.Module, model)
+    if mean is None and network not in _noticed and not any(map(_normalises, network.modules())):
+        _noticed.add(network)
+        warn(
+            "the network gets pixels in [0, 1] as they are: if it was trained on normalised "
+            "images, give their `mean` and `std`, or PixelClassifier(model, mean, std); "
+            "`mean=0, std=1` says that it was not, without this notice",
+            Notice,
+        )
+    if mean is None and class_names is None:
+        return model
+    return PixelClassifier(network, mean, std, class_names=class_names)
+
+
+def _normalises(part: nn.Module) -> bool:
+    """Whether a layer seems to normalise images: by its name, or by a mean that it holds."""
+    return bool(NORMALISES.search(type(part).__name__)) or hasattr(part, "mean")
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:
-    tensor = torch.as_tensor(default if value is None else value, dtype=torch.float64)
+    tensor = torch.as_tensor(default if value is None else value, dtype=torch.float64).clone()
     if tensor.ndim > 1 or not bool(tensor.isfinite().all()):
         raise ValueError(f"`{name}` must be a number, or one per channel, got {value}")
     if bool((tensor.abs() > 1).any()):

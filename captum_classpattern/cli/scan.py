@@ -103,16 +103,18 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
 
 def _with_others(known: "cp.ReferenceSet", out: Path, name: str) -> "cp.ReferenceSet":
     """The set with a new model, and the models that another process has added to its file."""
+    from captum_classpattern.classifier import difference
+
     there = cp.ReferenceSet.load(out) if out.exists() else known
     if there.images.get("hash") != known.images.get("hash"):
         raise ValueError(f"{out} now holds references that were measured with other images")
     there = there.in_order(known.class_names or ())
     there.check(known.n_classes, known.shape, known.class_names)
     new = known.profiles[name]
-    if there.profiles.get(name, new).model != new.model:
+    if difference(there.profiles.get(name, new).model, new.model):
         raise ValueError(f"{out} now holds another model of the name {name}")
     if (twin := there.name_of(new.model)) not in (None, name):
-        raise ValueError(f"{out} now holds {twin}, which has the same weights as {name}")
+        raise ValueError(f"{out} now holds {twin}, which is the same model as {name}")
     profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
     named = there.class_names or known.class_names
     return replace(known, profiles=profiles, recipes=recipes, class_names=named)
@@ -142,7 +144,6 @@ def reference(
         out: The file for the references, such as my_references.json.
         recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """
-    from captum_classpattern.classifier.fingerprints import hash_of_model
     from captum_classpattern.scanning.decision import references_needed
 
     checkpoints = options.checkpoints_by_name(models)
@@ -152,16 +153,16 @@ def reference(
     for name, checkpoint in checkpoints.items():
         known = cp.ReferenceSet.load(out) if out.exists() else None
         classifier = model.open(checkpoint)
+        shape = None if known is None else known.shape
+        source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is not None and name in known.profiles:
-            if known.profiles[name].model != hash_of_model(classifier):
+            if known.differs(name, classifier, source):
                 raise ValueError(
                     f"{out} has another model of the name {name}: give this one another name, as "
                     f"in other={checkpoint}"
                 )
             print(f"{name} is in {out} already.")
             continue
-        shape = None if known is None else known.shape
-        source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
         known.add(name, classifier, source, recipe=trained, **more)

@@ -15,8 +15,8 @@ from captum_classpattern.attribution import ClassPattern, Inputs, log_usage, sin
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
+    enter_model,
     logits_of,
-    preserve_state,
     uncounted,
 )
 from captum_classpattern.classifier.class_names import parse_targets
@@ -153,7 +153,7 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
             scores = [*mean_probabilities(call, patterns(), stamped, label)]
             return masks[scores.index(max(scores))]
 
-        with preserve_state(self.forward_func, 0):
+        with enter_model(self.forward_func, images):
             with uncounted():
                 baselines = ensure_labels(self.forward_func, self._baselines, like=images)
                 first = images[:1].to(*device_and_dtype(self.forward_func, images))

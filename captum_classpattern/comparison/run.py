@@ -1,7 +1,7 @@
 """Many methods on the same canvases, areas and held-out images."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypedDict, Unpack
@@ -21,9 +21,10 @@ from captum_classpattern._validation import (
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import (
     Classifier,
-    check_classifier,
+    attribute_of,
+    check_targets,
     device_and_dtype,
-    preserve_state,
+    enter_model,
     warn_if_guessing,
 )
 from captum_classpattern.classifier.class_names import common_names, known_names, parse_targets
@@ -184,14 +185,20 @@ def compare(
         except ValueError as error:
             raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
     if triggers is None:
-        carried = {name: getattr(model, "trigger", None) for name, model in models.items()}
+        carried = {name: attribute_of(model, "trigger") for name, model in models.items()}
         triggers = {name: trigger for name, trigger in carried.items() if trigger is not None}
     if unknown := [name for name in triggers if name not in models]:
         raise ValueError(
             f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
         )
     held_out = LabelledImages.of(held_out, argument="held-out images")
-    with _as_they_were(models.values(), task.canvases, task.targets, task.seed) as n_classes:
+    with ExitStack() as stack:
+        checked = [
+            stack.enter_context(enter_model(model, task.canvases, task.seed))
+            for model in models.values()
+        ]
+        n_classes = [model.n_classes for model in checked]
+        check_targets(task.targets, min(n_classes))
         search, scored = _images_for(first, task, search, held_out, settings.max_images)
         tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
         known = held_out.labels is not None
@@ -223,21 +230,6 @@ def compare(
     if not complete:
         raise Interrupted(comparison)
     return comparison
-
-
-@contextmanager
-def _as_they_were(
-    models: Iterable[Classifier], canvases: Tensor, targets: Sequence[int], seed: int
-) -> Iterator[list[int]]:
-    """Checks models and gives their numbers of classes. Until the end they are in eval mode, and
-    their state and the generators' are kept."""
-    with ExitStack() as stack:
-        n_classes = []
-        for model in models:
-            stack.enter_context(preserve_state(model, seed))
-            sample = canvases[:1].to(*device_and_dtype(model, canvases))
-            n_classes.append(check_classifier(model, sample, targets).shape[1])
-        yield n_classes
 
 
 def _images_for(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_classpattern._validation import check_labels, check_seed, parse_labels
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
     check_classifier,
     device_and_dtype,
@@ -32,7 +33,7 @@ from captum_classpattern.images.source import READ_AT_ONCE, ImageSource, evenly_
 
 __all__ = [
     "Images", "ImagesAndLabels", "LabelledImages", "Labels",
-    "ensure_labels", "evenly_spaced", "hash_of_images", "predictions",
+    "ensure_labels", "evenly_spaced", "first_of", "hash_of_images", "identity_of", "predictions",
 ]  # fmt: skip
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages is a Dataset
@@ -325,13 +326,11 @@ class LabelledImages(Dataset[Any]):
             labels, own_names = renumber(self, names, count)
         return replace(self, labels=labels, class_names=own_names, numbering="numbers")
 
-    def names_for(
-        self, classifier: Classifier, class_names: Sequence[str] | None = None
-    ) -> ClassNames | None:
-        """The names of a classifier's classes: those of the user, else its own, else those of the
-        images."""
-        names = ClassNames.of(classifier, self.count_outputs(classifier), class_names)
-        return ClassNames(self.class_names) if names is None and self.class_names else names
+    def names_for(self, model: CheckedModel) -> ClassNames | None:
+        """The names of a model's classes: those of the user, else its own, else those of the
+        images; an error if it does not have the classes of their labels."""
+        check_labels(self.labels, model.n_classes, self.argument)
+        return model.names or (ClassNames(self.class_names) if self.class_names else None)
 
     def count_outputs(self, classifier: Classifier) -> int:
         """How many classes a classifier of these images has; an error if it can't classify them, or
@@ -381,6 +380,13 @@ class LabelledImages(Dataset[Any]):
             )
         dropped = self.duplicates_dropped + len(self) - len(left)
         return replace(self.subset(left), duplicates_dropped=dropped)
+
+
+def first_of(images: ImagesAndLabels, argument: str = "images") -> Tensor:
+    """The first of the images that a function is given in any form, (1, C, H, W)."""
+    given: Any = images[0] if isinstance(images, tuple) and len(images) == 2 else images
+    given = given[:1] if isinstance(given, Tensor) and given.ndim == 4 else given
+    return LabelledImages.of(given, argument=argument).take([0])
 
 
 def ensure_labels(
@@ -436,6 +442,11 @@ def outputs_in_order(
     place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
     for batch in images.in_order(batch_size, images_at_once(place[0])):
         yield outputs_for(forward_func, batch.to(*place))
+
+
+def identity_of(model: CheckedModel, images: LabelledImages) -> dict[str, Any]:
+    """What a model is, by two of the images that it is searched with."""
+    return model.identity(images.take(evenly_spaced(len(images), 2)))
 
 
 def hash_of_images(images: LabelledImages) -> str:

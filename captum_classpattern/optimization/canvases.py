@@ -7,13 +7,13 @@ from captum_classpattern._validation import check_count, check_seed
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
+    enter_model,
     images_at_once,
     logits_of,
     outputs_for,
-    preserve_state,
 )
 from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
 BLANK = (*SOLID_COLOURS, "noise")  # these need no image of the class
@@ -77,7 +77,7 @@ def select_canvases(
     check_count("n", n)
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
-    with preserve_state(forward_func, seed):
+    with enter_model(forward_func, first_of(images), seed):
         of_model = None if labels is None else forward_func  # blank canvases need no classes
         source = LabelledImages.of(images, labels, of_model)
         sample = source.take([0])

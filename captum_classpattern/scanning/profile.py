@@ -13,13 +13,19 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
-from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
+from captum_classpattern.classifier import (
+    CheckedModel,
+    Classifier,
+    device_and_dtype,
+    logits_of,
+    preserve_state,
+)
 from captum_classpattern.images import (
     LabelledImages,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
+    identity_of,
     predictions,
 )
 from captum_classpattern.optimization.acceleration import has_bfloat16
@@ -71,7 +77,7 @@ class Profile:
     images: int = 0
     others: Mapping[str, list[float]] = field(default_factory=dict)  # powers of further families
     gains: Mapping[str, list[float]] = field(default_factory=dict)
-    model: str | None = None  # a hash of its weights
+    model: Any = None  # what it is, see :meth:`CheckedModel.identity`
     computed: Mapping[str, Any] = field(default_factory=dict)  # seed, precision and version
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
     changes: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict, compare=False)
@@ -118,7 +124,7 @@ class Profile:
 
 
 def measure(
-    model: Classifier,
+    model: CheckedModel,
     images: LabelledImages,
     settings: SearchSettings | None = None,
     *,
@@ -126,8 +132,8 @@ def measure(
 ) -> Profile:
     """Searches all families and classes on a sample of the images. Groups of classes whose patterns
     are finished are kept in the folder, if there is one."""
-    settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
-    sample, predicted = draw_sample(model, images, settings.seed)
+    settings, n_classes = settings or SearchSettings(), model.n_classes
+    sample, predicted = draw_sample(model.call, images, settings.seed)
     _, validation = split_for_validation(sample, settings.seed)
     n_validation = [len(validation.without_class(y)) for y in range(n_classes)]
     if not all(n_validation):
@@ -135,11 +141,11 @@ def measure(
             f"{len(sample)} images are too few to score patterns on: give at least 10 of each "
             f"class, better {PER_CLASS}"
         )
-    key = key_of(model, sample, predicted, settings)
+    key = key_of(model, sample, settings)
     place = None if folder is None else families.PatternFolder(Path(folder), key)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
     with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
-        task = families.ScanTask(model, sample, n_classes, settings, place)
+        task = families.ScanTask(model.call, sample, n_classes, settings, place)
         name_stage(FAMILY_NAMES[PATCHES])
         patterns, further = families.search_patches(task), {}
         for name in CHANGES:
@@ -156,7 +162,7 @@ def measure(
         images=len(sample),
         others={name: powers for name, (powers, _, _) in further.items()},
         gains={name: gains for name, (_, gains, _) in further.items()},
-        model=key["model"],
+        model=identity_of(model, images),
         computed={"seed": settings.seed, "precision": precision, "version": PACKAGE_VERSION},
         patterns=patterns,
         changes={name: changes for name, (_, _, changes) in further.items()},
@@ -188,22 +194,15 @@ def draw_sample(
     return sample, predicted
 
 
-def key_of(
-    model: Classifier, sample: LabelledImages, predicted: Tensor, settings: SearchSettings
-) -> dict[str, Any]:
+def key_of(model: CheckedModel, sample: LabelledImages, settings: SearchSettings) -> dict[str, Any]:
     """All that the patterns of a model depend on."""
-    with preserve_state(model, settings.seed):
-        first = sample.take([0])
-        device, dtype = device_and_dtype(model, first)
-        [outputs] = model(first.to(device, dtype)).tolist()
-    logits = [round(value, 2) for value in outputs]
     return {
-        "model": hash_of_model(model),
-        "outputs": hash_of((predicted.tolist(), logits)),  # functions have no weights
+        "model": identity_of(model, sample),
         "images": hash_of_images(sample),
         "seed": settings.seed,
         "precision": settings.precision,
-        "bfloat16": settings.precision == "auto" and has_bfloat16(device),  # no mixture of both
+        # no mixture of both
+        "bfloat16": settings.precision == "auto" and has_bfloat16(model.device),
         "captum_classpattern": PACKAGE_VERSION,
         **SETTINGS,
     }

@@ -12,10 +12,15 @@ import numpy as np
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import check_options, join_names
-from captum_classpattern.classifier import MIN_GAIN, Classifier
+from captum_classpattern.classifier import (
+    MIN_GAIN,
+    CheckedModel,
+    Classifier,
+    difference,
+    enter_model,
+)
 from captum_classpattern.classifier.class_names import label_of, simplified
-from captum_classpattern.classifier.fingerprints import hash_of_model
-from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.images import Images, LabelledImages, Labels, first_of, identity_of
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
@@ -104,15 +109,15 @@ class ReferenceSet:
     @classmethod
     def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
-        source = LabelledImages.of(images, labels, model)
-        n_classes = source.count_outputs(model)
-        channels, height, width = source.shape
-        return cls(
-            n_classes,
-            (channels, height, width),
-            images=describe(source),
-            class_names=names_of(model, source, n_classes),
-        )
+        with enter_model(model, first_of(images)) as checked:
+            source = LabelledImages.of(images, labels, model)
+            channels, height, width = source.shape
+            return cls(
+                checked.n_classes,
+                (channels, height, width),
+                images=describe(source),
+                class_names=names_of(checked, source),
+            )
 
     def add(
         self,
@@ -143,28 +148,34 @@ class ReferenceSet:
         options.setdefault("show_progress", None)
         settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
-        source = LabelledImages.of(images, labels, model)
+        with enter_model(model, first_of(images), settings.seed) as checked:
+            source = LabelledImages.of(images, labels, model)
+            self.profiles[name] = self._measure(name, checked, source, settings)
+        self.recipes = {**self.recipes, name: trained}
+
+    def _measure(
+        self, name: str, model: CheckedModel, source: LabelledImages, settings: SearchSettings
+    ) -> Profile:
+        """The profile of a model that fits the others, its classes in their order."""
         if self.images and describe(source)["hash"] != self.images.get("hash"):
             description = self.images.get("description")
             raise ValueError(
                 "the models of the set were measured with other images"
                 f"{f' (of {description})' if description else ''}: give the same images for all"
             )
-        twin = self.name_of(hash_of_model(model))
+        twin = self.name_of(identity_of(model, source))
         if twin not in (None, name):
             raise ValueError(
-                f"{name} has the same weights as {twin}: each reference must be another model"
+                f"{name} is the same model as {twin}: each reference must be another one"
             )
-        count = source.count_outputs(model)
-        names = names_of(model, source, count)
-        self.check(count, source.shape, names)
+        names = names_of(model, source)
+        self.check(model.n_classes, source.shape, names)
         # patterns and changes take much memory, and files of references do not keep them
         profile = replace(measure(model, source, settings), patterns={}, changes={})
         if names and self.class_names:
             own = replace(self, profiles={name: profile}, class_names=[*names])
             profile = own.in_order(self.class_names).profiles[name]
-        self.profiles[name] = profile
-        self.recipes = {**self.recipes, name: trained}
+        return profile
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -257,10 +268,16 @@ class ReferenceSet:
         known = (profile.accuracy for profile in self.profiles.values())
         return [accuracy for accuracy in known if accuracy is not None]
 
-    def name_of(self, weights: str | None) -> str | None:
-        """The name of the reference with the weights of this hash, or None."""
-        same = (name for name, each in self.profiles.items() if each.model == weights)
-        return None if weights is None else next(same, None)
+    def differs(self, name: str, model: Classifier, images: LabelledImages) -> bool:
+        """Whether the reference of this name is another model than this one."""
+        with enter_model(model, images.take([0])) as checked:
+            return bool(difference(self.profiles[name].model, identity_of(checked, images)))
+
+    def name_of(self, model: Any) -> str | None:
+        """The name of the reference that is this model, by its :attr:`CheckedModel.identity`, or
+        None."""
+        same = (name for name, each in self.profiles.items() if not difference(each.model, model))
+        return next(same, None)
 
     def check(
         self, n_classes: int, shape: Sequence[int], names: Sequence[str] | None = None
@@ -419,9 +436,7 @@ def describe(images: LabelledImages) -> dict[str, Any]:
     }
 
 
-def names_of(
-    model: Classifier, images: LabelledImages, count: int, class_names: Sequence[str] | None = None
-) -> list[str] | None:
+def names_of(model: CheckedModel, images: LabelledImages) -> list[str] | None:
     """The names of all classes, see :meth:`LabelledImages.names_for`; None if one is missing."""
-    known = images.names_for(model, class_names)
+    known, count = images.names_for(model), model.n_classes
     return None if known is None or len(known.names) < count else [*known.names[:count]]

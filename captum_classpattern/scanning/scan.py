@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Unpack
 
 from captum_classpattern._validation import ArgumentTypeError, check_options
-from captum_classpattern.classifier import Classifier, attribute_of, over_pixels
+from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
-from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.images import Images, LabelledImages, Labels, first_of
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning.families import PATCHES, PATTERNS
 from captum_classpattern.scanning.profile import ScanOptions, look_closer, measure
@@ -91,16 +91,29 @@ def scan(
     """
     check_options("scan", options, ScanOptions)
     options.setdefault("show_progress", None)
-    settings = SearchSettings(**options)
-    model = over_pixels(model, mean, std, class_names)
+    settings, sample = SearchSettings(**options), first_of(images)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
-    source = LabelledImages.of(images, labels, model, class_names)
-    origin = (attribute_of(model, "provenance") or {}).get("source")
-    where = None if folder is None else Path(folder)
     clean = None if references is None else ReferenceSet.load(references)
-    count = source.count_outputs(model)
-    names = names_of(model, source, count, class_names)
+    with enter_model(
+        model, sample, settings.seed, mean=mean, std=std, class_names=class_names
+    ) as checked:
+        source = LabelledImages.of(images, labels, checked.call, class_names)
+        place = None if folder is None else Path(folder)
+        return _scan(checked, source, clean, alpha, place, settings)
+
+
+def _scan(
+    model: CheckedModel,
+    source: LabelledImages,
+    clean: ReferenceSet | None,
+    alpha: float,
+    folder: Path | None,
+    settings: SearchSettings,
+) -> Scan | Triage:
+    """The scan of a model with images that have its class numbers."""
+    count, origin = model.n_classes, model.provenance.get("source")
+    names = names_of(model, source)
     listed = names or placeholders(count)
     if clean is None and count < FEWEST:
         shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
@@ -113,11 +126,11 @@ def scan(
         )
     try:
         if clean is None:
-            return rank_classes(model, source, listed, settings, folder=where, source=origin)
+            return rank_classes(model, source, listed, settings, folder=folder, source=origin)
         if not len(clean):
             raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
         clean.check(count, source.shape, names)
-        profile = measure(model, source, settings, folder=where and where / PATTERNS)
+        profile = measure(model, source, settings, folder=folder and folder / PATTERNS)
     except KeyboardInterrupt:
         resumes = f"the same scan resumes from {folder}"
         what_next = "to keep finished patches, pass `folder`" if folder is None else resumes
@@ -129,5 +142,5 @@ def scan(
     first = {family: each.target for family, each in result.comparisons.items()}
     if result.doubted_pattern:
         first[PATCHES] = result.doubted_pattern.target
-    looks = look_closer(model, source, profile, first, listed, settings)
+    looks = look_closer(model.call, source, profile, first, listed, settings)
     return replace(result, looks=looks, source=origin)

@@ -13,6 +13,7 @@ import torch
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
     device_and_dtype,
     logits_of,
@@ -251,7 +252,7 @@ def better(patches: Sequence[Pattern]) -> Pattern:
 
 
 def rank_classes(
-    model: Classifier,
+    model: CheckedModel,
     images: LabelledImages,
     names: list[str],
     settings: SearchSettings,
@@ -260,8 +261,8 @@ def rank_classes(
     source: str | None = None,
 ) -> Triage:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
-    seed, count = settings.seed, len(names)
-    sample, predicted = draw_sample(model, images, seed, MOST_IMAGES)
+    seed, count, call = settings.seed, len(names), model.call
+    sample, predicted = draw_sample(call, images, seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, seed)
     fewest = len(judges) - int(judges.known_labels.bincount(minlength=count).max())
     if fewest < FEWEST_JUDGES:
@@ -275,18 +276,17 @@ def rank_classes(
         warn_if_guessing(accuracy, sample.known_labels, count, "images")
     side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
     short, long = replace(SHORT, side=side), replace(LONG, side=side)
-    key = key_of(model, sample, predicted, settings)
+    key = key_of(model, sample, settings)
     key |= {"short": asdict(short), "long": asdict(long)}
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
-    explainer = ClassPattern(model, sample, check_accuracy=False)
+    explainer = ClassPattern(call, sample, check_accuracy=False)
     shown, settings = settings.show_progress, replace(settings, show_progress=False, solver=short)
-    on_cpu = device_and_dtype(model, sample.take([0]))[0].type == "cpu"
-    together = LONG_TOGETHER if on_cpu else FIRST
+    together = LONG_TOGETHER if model.device.type == "cpu" else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
     with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning"):
         name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
-        before, without = without_patches(model, judges, count, seed)
+        before, without = without_patches(call, judges, count, seed)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
         triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key, source)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
@@ -296,11 +296,11 @@ def rank_classes(
             own = replace(settings, solver=long, seed=own_seed)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
-        with preserve_state(model, seed):
+        with preserve_state(call, seed):
             for y, patches in patterns.items():
                 patch = better(patches)
                 _, unseen = split_for_validation(sample, patch.info["seed"])
-                stamped[y] = stamp_examples(model, patch, unseen, names, seed)
+                stamped[y] = stamp_examples(call, patch, unseen, names, seed)
     return replace(triage, patterns=patterns, stamped=stamped)
 
 

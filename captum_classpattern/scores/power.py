@@ -16,9 +16,9 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
+    enter_model,
     images_at_once,
     outputs_for,
-    preserve_state,
     with_logits,
 )
 from captum_classpattern.images import (
@@ -27,6 +27,7 @@ from captum_classpattern.images import (
     Labels,
     ensure_labels,
     evenly_spaced,
+    first_of,
     outputs_in_order,
 )
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
@@ -243,7 +244,7 @@ def predictive_power(
         >>> power.n, power.interval[0] <= power.value <= power.interval[1]
         (40, True)
     """
-    with preserve_state(forward_func, seed=0):
+    with enter_model(forward_func, first_of(images).to(pattern.canvas)):
         source = LabelledImages.of(images, labels, forward_func)
         pattern = pattern.to(device_and_dtype(forward_func, pattern.canvas)[0])
         sample = pattern.stamp(source.take([0]).to(pattern.canvas))

@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from captum_classpattern._files import write_atomically, write_json
 from captum_classpattern._validation import Notice, is_whole
-from captum_classpattern.classifier import warn
+from captum_classpattern.classifier import difference, warn
 from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.pattern import Pattern
@@ -25,6 +25,7 @@ from captum_classpattern.surveys.findings import Finding
 
 RESULTS = "results.json"
 OUR_VERSION = "captum_classpattern"  # the setting that has it
+MODEL = "model"  # the setting that says which model it is
 PREDICTED = ("labels", "predicted", "names", "probabilities")  # of images with a pattern
 
 
@@ -78,12 +79,25 @@ class Folder:
     def _check_same(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless a file has our settings."""
         ours = json.loads(json.dumps(self.settings))
-        differing = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
-        if differing == [OUR_VERSION] and self.any_version:
+        if MODEL in ours and not isinstance(theirs.get(MODEL), dict):
+            raise ValueError(
+                f"{path} is of version {theirs.get(OUR_VERSION)}, which did not write down what "
+                "tells one model from another: choose another folder"
+            )
+        both = {key: (theirs.get(key), ours.get(key)) for key in {**ours, **theirs}}
+        if other := difference(*both.pop(MODEL, (None, None))) if MODEL in both else "":
+            raise ValueError(
+                f"{path} is of another model: {other} then and now differ; pass the same model, "
+                "with the same settings of its own, or choose another folder"
+            )
+        differing = {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+        if [*differing] == [OUR_VERSION] and self.any_version:
             version = theirs.get(OUR_VERSION)
             warn(f"what the folder holds was found by version {version} of {OUR_VERSION}", Notice)
         elif differing:
-            listed = "; ".join(f"{k} {theirs.get(k)} then, {ours.get(k)} now" for k in differing)
+            listed = "; ".join(
+                f"{k} {then} then, {now} now" for k, (then, now) in differing.items()
+            )
             raise ValueError(
                 f"{path} is of another {self.kind} ({listed:.500}): pass the same settings and "
                 "files, or choose another folder"
@@ -102,7 +116,9 @@ class SurveyFolder(Folder):
     _files: set[Path] = field(default_factory=set, init=False)  # that were read, or written here
 
     def findings(self) -> list[Finding]:
-        """All findings in the folder, class by class, on each kind of canvas."""
+        """All findings in the folder, class by class, on each kind of canvas; an error if any file
+        has other settings."""
+        self.read(RESULTS)
         self._read_new()
         return [finding for target in sorted(self._by_class) for finding in self._by_class[target]]
 
@@ -127,8 +143,9 @@ class SurveyFolder(Folder):
         while True:
             classes.update(self.read(RESULTS).get("classes", ()))
             rows = [finding.as_dict() for finding in self.findings()]
-            summary = {"complete": classes <= self._by_class.keys(), **info}
-            self.write(RESULTS, {**summary, "classes": sorted(classes), "rows": rows})
+            complete = classes <= self._by_class.keys()
+            summary = {**info, "complete": complete, "classes": sorted(classes), "rows": rows}
+            self.write(RESULTS, summary)
             if not self._read_new():  # else the summary of another process may be lost
                 return
 

@@ -188,8 +188,9 @@ class Survey(Result):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes all findings into a folder, as ``survey(..., folder=...)`` does. Findings of other
         classes stay; an error if they were made with other settings."""
-        info = {"settings": {}, "n_classes": self.n_classes, "classes": self.classes, **self.info}
+        info = {"settings": {}, **self.info, "n_classes": self.n_classes, "classes": self.classes}
         store = SurveyFolder(Path(folder), info["settings"])
+        store.findings()  # or an error, before any is replaced
         for target in self.classes:
             store.add([finding for finding in self if finding.target == target])
         store.write_summary(info)

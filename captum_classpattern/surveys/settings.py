@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -139,8 +139,10 @@ class SurveySettings(SearchSettings):
             if PATCH in self.canvases:
                 squares = SQUARES * SQUARE_IMAGES + min(others, CONTROL_IMAGES)
                 total += len(self.areas) * squares / 2
-        if PATCH in self.canvases and len(targets) == 1:  # and the patch of the next class
-            total += self._passes_of_pool(PATCH, 0)
+        if PATCH in self.canvases:  # and the patches of the next classes
+            known = targets if search.labels is None else {*search.labels.tolist()}
+            further = {next_class(known, y) for y in targets} - {*targets}
+            total += len(further) * self._passes_of_pool(PATCH, 0)
         return total
 
     def _passes_of_pool(self, kind: str, images: int) -> int:
@@ -160,6 +162,13 @@ class SurveySettings(SearchSettings):
         if candidates <= SCREENED:  # the best continues for two thirds of the rounds
             at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
         return cost(rounds) + (len(self.areas) - 1) * at_smaller
+
+
+def next_class(classes: Collection[int], target: int) -> int:
+    """The class whose canvas and patch are controls of a target's: the next of those that have
+    images, whatever other classes are searched; the target itself if there is no other."""
+    others = sorted({*classes} - {target}) or [target]
+    return next((y for y in others if y > target), others[0])
 
 
 def shared_search(kind: str, size: int) -> tuple[str, int]:

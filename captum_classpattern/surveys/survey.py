@@ -15,17 +15,14 @@ from captum_classpattern._validation import (
     ArgumentTypeError,
     check_labels,
     check_options,
-    check_seed,
     is_whole,
 )
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
-    attribute_of,
-    check_classifier,
-    device_and_dtype,
-    over_pixels,
-    preserve_state,
+    check_targets,
+    enter_model,
     warn_if_guessing,
 )
 from captum_classpattern.classifier.class_names import (
@@ -34,14 +31,15 @@ from captum_classpattern.classifier.class_names import (
     label_of,
     parse_targets,
 )
-from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     Images,
     ImagesAndLabels,
     LabelledImages,
     Labels,
     ensure_labels,
+    first_of,
     hash_of_images,
+    identity_of,
 )
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
@@ -50,14 +48,14 @@ from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import Scorer
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
+from captum_classpattern.surveys.folder import MODEL, OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings, shared_search
 from captum_classpattern.surveys.task import SurveyTask
 
 
 def search_classes(
-    model: Classifier,
+    model: CheckedModel,
     search: LabelledImages,
     held_out: LabelledImages,
     settings: SurveySettings,
@@ -70,29 +68,24 @@ def search_classes(
     started = time.perf_counter()
     name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
-    with (
-        preserve_state(model, settings.seed),
-        passes_bar(total, settings.show_progress, desc=f"Searching{name}"),
-    ):
+    with passes_bar(total, settings.show_progress, desc=f"Searching{name}"):
         check_images(search, held_out, settings)
-        sample = search.take([0])
-        device, dtype = device_and_dtype(model, sample)
-        n_classes = check_classifier(model, sample.to(device), classes).shape[1]
+        n_classes, call = model.n_classes, model.call
+        check_targets(classes, n_classes)
         check_labels(held_out.labels, n_classes, "the held-out images")
-        labelled = ensure_labels(model, search)
+        labelled = ensure_labels(call, search)
         check_labels(labelled.labels, n_classes, "the search images")
-        scorer = Scorer(model, held_out.to(device, dtype))
+        scorer = Scorer(call, held_out.to(model.device, model.dtype))
         note_half_passes(len(held_out))
-        explainer = ClassPattern(model, labelled, check_accuracy=False)
-        names = class_names or known_names(model)
-        task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
-        info = _info_of(task, search, held_out, n_classes, folder is not None)
+        explainer = ClassPattern(call, labelled, check_accuracy=False)
+        names = class_names or known_names(call)
+        task = SurveyTask(call, labelled, explainer, scorer, settings, classes, names)
+        info = _info_of(model, task, search, held_out, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
         store, findings = None, list[Finding]()
         if folder is not None:
             store = SurveyFolder(folder, info["settings"])
-            store.read(RESULTS)  # or an error
             stored = store.findings()
             kinds = Counter(finding.target for finding in stored)
             findings = [each for each in stored if kinds[each.target] == len(settings.canvases)]
@@ -115,19 +108,22 @@ def search_classes(
 
 
 def _info_of(
-    task: SurveyTask, search: LabelledImages, held_out: LabelledImages, n_classes: int, kept: bool
+    model: CheckedModel,
+    task: SurveyTask,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    kept: bool,
 ) -> dict[str, Any]:
     """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
     predicted = task.scorer.predicted
     return {
         "settings": {
-            "model": hash_of_model(task.model),
+            MODEL: identity_of(model, search),
             **key_of(task.settings, search, held_out, kept),
-            "predictions": hash_of(predicted.tolist()),
         },
-        "provenance": attribute_of(task.model, "provenance") or {},
+        "provenance": model.provenance,
         "accuracy": None if held_out.labels is None else held_out.accuracy_of(predicted),
-        "n_classes": n_classes,
+        "n_classes": model.n_classes,
         "classes": list(task.classes),
         "search_images": search.counts,
         "held_out_images": held_out.counts,
@@ -184,10 +180,9 @@ def check_images(
 
 
 def _survey(
-    model: Classifier,
+    model: CheckedModel,
     images: LabelledImages,
     held_out: "ImagesAndLabels | None",
-    class_names: Sequence[str] | None,
     settings: SurveySettings,
     classes: Sequence[Any] | None,
     *,
@@ -196,18 +191,17 @@ def _survey(
 ) -> Survey:
     """The survey of classes by their numbers or names (None: all that have images). Half of the
     images are held out, unless others are given."""
-    matched = images.names_for(model, class_names)
+    matched = images.names_for(model)
     names = matched.names if matched else None
     if held_out is None:
         search, unseen = images.halves(settings.seed)
     else:
-        unseen = LabelledImages.of(held_out, None, model, names, argument="held-out images")
+        unseen = LabelledImages.of(held_out, None, model.call, names, argument="held-out images")
         search = images
     if needs_labels:
         _ = search.known_labels, unseen.known_labels  # or an error
     if classes is None:
-        search.count_outputs(model)  # or an error about its labels
-        targets = classes_with_images(model, search)
+        targets = classes_with_images(model.call, search)
     else:
         targets = find_classes(classes, matched)
     return search_classes(model, search, unseen, settings, targets, names, folder)
@@ -302,9 +296,9 @@ def explain_class(
     """
     _check_target(target, labels)
     check_options("explain_class", options, SearchOptions)
-    classifier, seed = over_pixels(model, mean, std, class_names), options.get("seed", 0)
-    with preserve_state(classifier, check_seed(seed)):  # says once that a model is in train mode
-        given = LabelledImages.of(images, labels, classifier, class_names)
+    sample, seed = first_of(images), options.get("seed", 0)
+    with enter_model(model, sample, seed, mean=mean, std=std, class_names=class_names) as checked:
+        given = LabelledImages.of(images, labels, checked.call, class_names)
         areas = None if area is None else [area]
         settings = SurveySettings.of(given.shape, areas, canvases, **options)
         settings = replace(settings, areas=settings.areas[:1])
@@ -312,9 +306,7 @@ def explain_class(
             kinds = settings.canvases
             searches = {shared_search(kind, settings.pool_size(kind, 1)) for kind in kinds}
             settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
-        survey = _survey(
-            classifier, given, held_out, class_names, settings, [target], needs_labels=True
-        )
+        survey = _survey(checked, given, held_out, settings, [target], needs_labels=True)
     explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     [best] = best_of_each(explained)
     return replace(best, others=tuple(each for each in explained if each is not best))
@@ -423,11 +415,12 @@ def survey(
         raise ValueError(
             f"{place} holds results already: pass `resume=True` to continue, or another folder"
         )
-    model = over_pixels(forward_func, mean, std, class_names)
-    seed = check_seed(options.get("seed", 0))
-    with preserve_state(model, seed):  # says once that a model is in train mode
-        images = LabelledImages.of(search, None, model, class_names, argument="search images")
+    sample, seed = first_of(search, "search images"), options.get("seed", 0)
+    with enter_model(
+        forward_func, sample, seed, mean=mean, std=std, class_names=class_names
+    ) as model:
+        images = LabelledImages.of(search, None, model.call, class_names, argument="search images")
         settings = SurveySettings.of(images.shape, **options)
         if place is not None:
             check_can_resume(settings.feature_mask)
-        return _survey(model, images, held_out, class_names, settings, classes, folder=place)
+        return _survey(model, images, held_out, settings, classes, folder=place)

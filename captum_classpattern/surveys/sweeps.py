@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
 from captum_classpattern.adapters.load import check_folders
-from captum_classpattern.classifier import warn
+from captum_classpattern.classifier import difference, enter_model, warn
 from captum_classpattern.classifier.class_names import (
     ClassNames,
     common_names,
@@ -326,11 +326,12 @@ class Work:
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
             with warnings.catch_warnings(record=True) as caught:
-                model = source.open("cuda" if self.on_gpu else None)
+                model, sample = source.open("cuda" if self.on_gpu else None), self.search.take([0])
                 common_names(model, self.held_out.class_names, self.held_out.labels)
                 names = common_names(model, self.search.class_names, self.search.labels)
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
-                search_classes(model, *images, self.settings, self.classes, names, folder)
+                with enter_model(model, sample, self.settings.seed) as checked:
+                    search_classes(checked, *images, self.settings, self.classes, names, folder)
         except Exception as error:
             text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
             words_suffice = isinstance(error, OUR_ERRORS) and text
@@ -352,7 +353,6 @@ class Work:
 def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     """Writes sweep.json: models and classes are added to those that are there, if these fit."""
     folder, settings = work.folder, key_of(work.settings, work.search, work.held_out)
-    settings["threads"] = work.threads
     if sweep_folder(folder, settings).read(SWEEP):
         before = _read_models(folder)
     elif (folder / RESULTS).exists():
@@ -361,7 +361,7 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
         before = Sweep(folder, settings, [], {}, {})
     rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
-        row = source.as_dict()
+        row = source.as_dict(work.search)
         known = {"hash": None, **rows.get(source.name, row)}
         # the file of a model that failed may have been replaced; a hash may be unknown: to version
         # 0.3, or now that the file is gone
@@ -370,6 +370,11 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
         if source.path and row["hash"] and row["hash"] == known["hash"]:
             known["path"] = row["path"]  # the file was moved
         rows[source.name] = known
+        if other := difference(known.get("model"), row.get("model")) if "model" in row else "":
+            raise ValueError(
+                f"{folder} holds another model {source.name!r}: {other} then and now differ; give "
+                "this one another name, or choose another folder"
+            )
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
                 f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "

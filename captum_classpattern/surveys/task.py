@@ -37,6 +37,7 @@ from captum_classpattern.surveys.settings import (
     DRAWS,
     NO_IMAGES,
     SurveySettings,
+    next_class,
     shared_search,
 )
 
@@ -45,8 +46,7 @@ from captum_classpattern.surveys.settings import (
 class SurveyTask:
     """What finds the classes of a model, one after another.
 
-    ``patches`` has the moving patches that are known of ``classes``, all of the survey: each is a
-    control of the class before it.
+    ``patches`` has the moving patches that are known: each is a control of the class before it.
     """
 
     model: Classifier
@@ -87,7 +87,7 @@ class SurveyTask:
             for target in group:
                 canvas: Tensor | None = None
                 if {*kinds} != {PATCH}:
-                    other = _next_class(search, target)
+                    other = self._next_class(target)
                     [canvas] = select_canvases(self.model, search, target=other, n=1)
                 yield [
                     self._finding(target, each, patterns[target, each], canvas) for each in kinds
@@ -129,7 +129,7 @@ class SurveyTask:
 
     def _search_patches(self, group: Sequence[int]) -> dict[tuple[int, str], Any]:
         """Searches the moving patches of classes, and of the one after each, that are not known."""
-        wanted = {y: None for target in group for y in (target, self._neighbour(target))}
+        wanted = {y: None for target in group for y in (target, self._next_class(target))}
         missing = [y for y in wanted if y not in self.patches]
         settings = self.settings.of_patches
         by_area = {
@@ -141,12 +141,13 @@ class SurveyTask:
             self.patches[target] = {area: found[place] for area, found in by_area.items()}
         return {(y, PATCH): self.patches[y] for y in group}
 
-    def _neighbour(self, target: int) -> int:
-        """The class whose patch is a control: the next one of the survey; of a class that is
-        searched alone the next one that has images."""
-        if len(self.classes) == 1:
-            return _next_class(self.search, target)
-        return self.classes[(self.classes.index(target) + 1) % len(self.classes)]
+    def _next_class(self, target: int) -> int:
+        """The class whose canvas and patch are controls."""
+        if (other := next_class(self.search.known_labels.tolist(), target)) == target:
+            raise ValueError(
+                f"the search images are all of class {target}: give images of other classes too"
+            )
+        return other
 
     def _finding(
         self, target: int, kind: str, patterns: Mapping[float, Pattern], next_canvas: Tensor | None
@@ -155,7 +156,7 @@ class SurveyTask:
         shows what another class does: the same mask over the positive canvas of the next class, or
         the patch of the next class."""
         if next_canvas is None or kind == PATCH:
-            found = self.patches[self._neighbour(target)].items()
+            found = self.patches[self._next_class(target)].items()
             others = {area: replace(each, target=target) for area, each in found}
         else:
             others = {a: replace(p.topk(a), canvas=next_canvas) for a, p in patterns.items()}
@@ -205,13 +206,3 @@ class SurveyTask:
             )
         note_half_passes(len(others) + (1 + len(whole)) * n + moving * SQUARES * SQUARE_IMAGES)
         return scores
-
-
-def _next_class(images: LabelledImages, target: int) -> int:
-    """The class whose canvas serves as the control of a target's mask."""
-    present: list[int] = sorted(set(images.known_labels.tolist()) - {target})
-    if not present:
-        raise ValueError(
-            f"the search images are all of class {target}: give images of other classes too"
-        )
-    return next((label for label in present if label > target), present[0])

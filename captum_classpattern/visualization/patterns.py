@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
-from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern._validation import ArgumentTypeError, check_same_shape
+from captum_classpattern.classifier import Classifier, enter_model
 from captum_classpattern.classifier.class_names import known_names, label_of
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
@@ -106,7 +106,7 @@ def plot_patterns(
             raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
         whole = trigger.canvas.new_empty((1, *patterns[0].image_shape))
         check_same_shape(whole, tuple(trigger.canvas.shape), "`trigger`")
-    with preserve_state(forward_func, check_seed(seed)):
+    with enter_model(forward_func, first_of(images).to(patterns[0].canvas), seed):
         source = LabelledImages.of(images, labels, forward_func, class_names)
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
         if powers is None:
