@@ -322,6 +322,7 @@ def scaled(images, scale):
 UNLABELLED = ClassPattern(scaled, IMAGES)
 REFUSALS = {
     "keep 0": lambda: search(keep=0),
+    "no validation images": lambda: search(images=IMAGES[:4], labels=[1, 2, 1, 2], keep=1),
     "a canvas (C, H, W)": lambda: search(CANVASES[0]),
     "labels of other images": lambda: search(labels=LABELS[:5]),
     "labels from 1": lambda: search(labels=LABELS + 1),
@@ -341,7 +342,6 @@ def test_refusals(snapshot):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("search", {"keep": 1}),  # with no validation images
         ("search", {"internal_batch_size": -1}),
         ("attribute", {"internal_batch_size": -1}),
     ],

@@ -21,7 +21,8 @@ LABELS = torch.arange(15) % 3
 LOOP = PaperLoop(alpha=0.9, step_size=0.1)
 FAST = {"n_steps": 5, "area": 0.25, "precision": "full"}
 START, ROUND = 25, 4  # calls of the model: all steps of the start, and each round
-CHECKPOINT = 1 + START + 3 * ROUND  # calls before any mask is scored; the first call is a check
+CHECKS = 5  # calls before the search
+CHECKPOINT = CHECKS + START + 3 * ROUND  # calls before any mask is scored
 PAPER = {**FAST, "solver": LOOP}
 both_solvers = pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])
 TRAIN_MODE = "the model is in train mode"
@@ -535,7 +536,7 @@ class Failing(nn.Module):
     [
         ("attribute", "tensors", 1, "nan"),
         ("attribute", "tensors", 2, "error"),
-        ("attribute", "tensors", 1 + START + 5 * ROUND, "nan"),  # the last swap
+        ("attribute", "tensors", CHECKS + START + 5 * ROUND, "nan"),  # the last swap
         ("search", "shuffled loader", 4, "interrupt"),
         ("search", "shuffled loader", CHECKPOINT, "nan"),  # the last swap before validation
         ("search", "shuffled loader", CHECKPOINT + 1, "error"),  # while scoring
@@ -554,7 +555,7 @@ def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call
     }[how]
     with pytest.raises(error, match=message):
         getattr(explainer, call)(images, target=1, **FAST)
-    slow = how == "nan" and 1 < k < CHECKPOINT  # losses are not looked at after each step
+    slow = how == "nan" and CHECKS < k < CHECKPOINT  # losses are not looked at after each step
     assert k < failing.calls <= k + 16 if slow else failing.calls == k
     assert state_of_caller(failing, images, baselines) == before
 

@@ -123,7 +123,9 @@ def enter_model(
 def _networks_run(module: nn.Module | None) -> Iterator[dict[nn.Module, bool]]:
     """This network, and those that run in this block and thread, whatever hides them; and whether
     they were in train mode, which none of them runs in here."""
-    modes: dict[nn.Module, bool] = {} if module is None else {module: module.training}
+    modes: dict[nn.Module, bool] = (
+        {} if module is None else {module: getattr(module, "training", False)}
+    )
     thread = threading.get_ident()
     if module is not None and any(hasattr(part, "_orig_mod") for part in module.modules()):
         yield modes  # hooks would compile it again

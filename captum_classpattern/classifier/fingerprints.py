@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_classpattern._validation import join_names
 from captum_classpattern.pattern import image_hash
 
 TOLERANCE = 0.02  # of the range of the logits: more than processors, or their precisions, differ
@@ -30,17 +31,17 @@ def hash_of_model(networks: nn.Module | Iterable[nn.Module]) -> str | None:
 
 def probe(logits_of: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, str]:
     """What a model answers where patterns look: up to ten of its logits and the largest, as text,
-    for some images as they are, with noise and with half of the pixels of the next image, and for
-    a white and a black image. Images (N, C, H, W) are called by their hashes."""
+    for some images as they are, with noise and with half of their pixels inverted, and for a white
+    and a black image. Images (N, C, H, W) are called by their hashes."""
     images, generator = images.detach().cpu().float(), torch.Generator().manual_seed(0)
-    noise = torch.randn(images.shape, generator=generator)
-    half = torch.rand((len(images), 1, *images.shape[2:]), generator=generator) < 0.5
+    noise = 0.25 * torch.randn(images.shape[1:], generator=generator)
+    half = torch.rand(images.shape[2:], generator=generator) < 0.5
     probes = {"white": torch.ones_like(images[0]), "black": torch.zeros_like(images[0])}
-    for number, image in enumerate(images):
-        name, other = f"image {image_hash(image)[:6]}", images[number - 1]
+    for image in images:
+        name = f"image {image_hash(image)[:6]}"
         probes[name] = image
-        probes[f"{name} with noise"] = (image + 0.25 * noise[number]).clamp(0, 1)
-        probes[f"{name} with half of another"] = torch.where(half[number], 1 - other, image)
+        probes[f"{name} with noise"] = (image + noise).clamp(0, 1)
+        probes[f"{name}, half inverted"] = torch.where(half, 1 - image, image)
     logits = logits_of(torch.stack([*probes.values()])).detach().double().cpu()
     chosen = torch.linspace(0, logits.shape[1] - 1, min(COMPARED, logits.shape[1])).long()
     rows = torch.cat([logits[:, chosen], logits.amax(1, keepdim=True)], 1)
@@ -62,7 +63,7 @@ def difference(one: Any, other: Any) -> str:
     values = [value for pair in pairs.values() for value in (*pair[0], *pair[1])]
     most = TOLERANCE * (max(values, default=0.0) - min(values, default=0.0))
     far = [n for n, pair in pairs.items() if any(abs(a - b) > most for a, b in zip(*pair))]
-    return f"its logits for {', '.join(far)}" if far else ""
+    return f"its logits for {join_names(far, 3)}" if far else ""
 
 
 def _numbers(text: str) -> list[float]:

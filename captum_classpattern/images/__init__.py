@@ -384,8 +384,7 @@ class LabelledImages(Dataset[Any]):
 
 def first_of(images: ImagesAndLabels, argument: str = "images") -> Tensor:
     """The first of the images that a function is given in any form, (1, C, H, W)."""
-    given: Any = images[0] if isinstance(images, tuple) and len(images) == 2 else images
-    given = given[:1] if isinstance(given, Tensor) and given.ndim == 4 else given
+    given = images[0] if isinstance(images, tuple) and len(images) == 2 else images
     return LabelledImages.of(given, argument=argument).take([0])
 
 

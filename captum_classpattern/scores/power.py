@@ -244,7 +244,7 @@ def predictive_power(
         >>> power.n, power.interval[0] <= power.value <= power.interval[1]
         (40, True)
     """
-    with enter_model(forward_func, first_of(images).to(pattern.canvas)):
+    with enter_model(forward_func, pattern.stamp(first_of(images).to(pattern.canvas))):
         source = LabelledImages.of(images, labels, forward_func)
         pattern = pattern.to(device_and_dtype(forward_func, pattern.canvas)[0])
         sample = pattern.stamp(source.take([0]).to(pattern.canvas))

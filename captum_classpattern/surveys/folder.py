@@ -79,29 +79,28 @@ class Folder:
     def _check_same(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless a file has our settings."""
         ours = json.loads(json.dumps(self.settings))
-        if MODEL in ours and not isinstance(theirs.get(MODEL), dict):
+        models = theirs.get(MODEL), ours.get(MODEL)
+        if isinstance(models[1], dict) and not isinstance(models[0], dict):
             raise ValueError(
                 f"{path} is of version {theirs.get(OUR_VERSION)}, which did not write down what "
                 "tells one model from another: choose another folder"
             )
         both = {key: (theirs.get(key), ours.get(key)) for key in {**ours, **theirs}}
-        if other := difference(*both.pop(MODEL, (None, None))) if MODEL in both else "":
-            raise ValueError(
-                f"{path} is of another model: {other} then and now differ; pass the same model, "
-                "with the same settings of its own, or choose another folder"
-            )
-        differing = {key: pair for key, pair in both.items() if pair[0] != pair[1]}
-        if [*differing] == [OUR_VERSION] and self.any_version:
-            version = theirs.get(OUR_VERSION)
-            warn(f"what the folder holds was found by version {version} of {OUR_VERSION}", Notice)
-        elif differing:
-            listed = "; ".join(
-                f"{k} {then} then, {now} now" for k, (then, now) in differing.items()
-            )
+        differing = {k: pair for k, pair in both.items() if k != MODEL and pair[0] != pair[1]}
+        if differing.keys() - ({OUR_VERSION} if self.any_version else set()):
+            listed = "; ".join(f"{k} {a} then, {b} now" for k, (a, b) in differing.items())
             raise ValueError(
                 f"{path} is of another {self.kind} ({listed:.500}): pass the same settings and "
                 "files, or choose another folder"
             )
+        if MODEL in ours and (other := difference(*models)):
+            raise ValueError(
+                f"{path} is of another model ({other} differ): pass the same model, with the same "
+                "settings of its own, or choose another folder"
+            )
+        if differing:
+            version = theirs.get(OUR_VERSION)
+            warn(f"what the folder holds was found by version {version} of {OUR_VERSION}", Notice)
 
 
 @dataclass

@@ -16,9 +16,8 @@ from captum_classpattern._files import hash_of_file
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
-from captum_classpattern.classifier import device_and_dtype, enter_model
+from captum_classpattern.classifier import device_and_dtype
 from captum_classpattern.classifier.class_names import file_safe
-from captum_classpattern.images import LabelledImages, identity_of
 
 Models: TypeAlias = "Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
@@ -52,14 +51,11 @@ class ModelSource:
         model = load_model(self.path, **options) if self.path else self.model
         return model.to(place) if place and isinstance(model, nn.Module) else model
 
-    def as_dict(self, images: LabelledImages) -> dict[str, Any]:
-        """Plain values, for sweep.json. The hash is that of the file; a model without a file is
-        known by its weights, and what it answers to some of these images. Neither the device nor
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for sweep.json. The hash is that of the file. Neither the device nor
         whether pickle is trusted is among them."""
-        row: dict[str, Any] = {"name": self.name, "folder": folder_of(self.name)}
+        row = {"name": self.name, "folder": folder_of(self.name)}
         if self.path is None:
-            with suppress(Exception), enter_model(self.model, images.take([0])) as checked:
-                row["model"] = identity_of(checked, images)
             return row
         digest = None
         with suppress(OSError):  # of no file, or one that only its worker can read

@@ -22,7 +22,7 @@ from captum_classpattern.classifier.class_names import (
     distinct_names,
     label_of,
 )
-from captum_classpattern.images import ImagesAndLabels, LabelledImages
+from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.results import Result, as_table, as_texts
@@ -37,6 +37,7 @@ IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
 RETRIES = 3  # of a survey whose worker or node dies
 MOST_MODELS = 50  # in the table of a notebook
 sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
+Warned = tuple[str, type[Warning]]  # the text of a warning, and its category
 OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)
 
 
@@ -270,7 +271,7 @@ def sweep(
         words = f"another sweep is writing into {folder}: wait for it or stop it"
         raise ValueError(words) from None
     with lock:
-        begun = _begin(work, sources)
+        begun, noticed = _begin(work, sources)
         left = [source for source in sources if not work.is_complete(source.name)]
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
@@ -281,7 +282,7 @@ def sweep(
                 begun = replace(begun, failures={m: why for m, why in failures.items() if why})
                 _write(begun)
                 bar.update(done * passes - bar.n)
-                for text, category in dict.fromkeys(warned):
+                for text, category in dict.fromkeys([*noticed.get(source.name, ()), *warned]):
                     warn(f"{text} (model {source.name!r})", category)
     return Sweep.load(work.folder)
 
@@ -320,7 +321,7 @@ class Work:
     threads: int
     on_gpu: bool
 
-    def run(self, source: ModelSource) -> tuple[str | None, list[tuple[str, Any]]]:
+    def run(self, source: ModelSource) -> tuple[str | None, list[Warned]]:
         """The survey of a model's missing classes; returns why it failed, and its warnings."""
         threads, reason = torch.get_num_threads(), None
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
@@ -338,7 +339,18 @@ class Work:
             reason = text if words_suffice else f"{type(error).__name__}: {text}"
         finally:
             torch.set_num_threads(threads)
-        return reason, [(str(each.message), each.category) for each in caught]
+        return reason, as_pairs(caught)
+
+    def identity_of(self, source: ModelSource) -> tuple[Any, list[Warned]]:
+        """What a model is that has no file, None if it can't be called, and its warnings."""
+        sample = self.search.take([0])
+        with (
+            suppress(Exception),
+            warnings.catch_warnings(record=True) as caught,
+            enter_model(source.model, sample) as checked,
+        ):
+            return identity_of(checked, self.search), as_pairs(caught)
+        return None, []
 
     def is_complete(self, model: str) -> bool:
         """Whether all classes of a model are there, and in its summary."""
@@ -350,8 +362,9 @@ class Work:
         return False
 
 
-def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
-    """Writes sweep.json: models and classes are added to those that are there, if these fit."""
+def _begin(work: Work, sources: Sequence[ModelSource]) -> tuple[Sweep, dict[str, list[Warned]]]:
+    """Writes sweep.json: models and classes are added to those that are there, if these fit. Also
+    gives the warnings about models that had to be called for that."""
     folder, settings = work.folder, key_of(work.settings, work.search, work.held_out)
     if sweep_folder(folder, settings).read(SWEEP):
         before = _read_models(folder)
@@ -359,9 +372,11 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
         raise ValueError(f"{folder} holds a survey of one model: choose another folder")
     else:
         before = Sweep(folder, settings, [], {}, {})
-    rows, failures = dict(before.rows), dict(before.failures)
+    rows, failures, noticed = dict(before.rows), dict(before.failures), {}
     for source in sources:
-        row = source.as_dict(work.search)
+        row = source.as_dict()
+        if source.model is not None:
+            row["model"], noticed[source.name] = work.identity_of(source)
         known = {"hash": None, **rows.get(source.name, row)}
         # the file of a model that failed may have been replaced; a hash may be unknown: to version
         # 0.3, or now that the file is gone
@@ -369,12 +384,13 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
             known["hash"] = row["hash"] = row["hash"] or known["hash"]
         if source.path and row["hash"] and row["hash"] == known["hash"]:
             known["path"] = row["path"]  # the file was moved
-        rows[source.name] = known
-        if other := difference(known.get("model"), row.get("model")) if "model" in row else "":
+        then, now = (each.get("model") for each in (known, row))
+        if other := then and now and difference(then, now):
             raise ValueError(
-                f"{folder} holds another model {source.name!r}: {other} then and now differ; give "
-                "this one another name, or choose another folder"
+                f"{folder} holds another model {source.name!r} ({other} differ): give this one "
+                "another name, or choose another folder"
             )
+        rows[source.name] = known | ({"model": now} if now else {})
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
                 f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
@@ -386,7 +402,12 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
     classes = sorted({*before.classes, *work.classes})
     begun = replace(before, classes=classes, rows=rows, failures=failures)
     _write(begun)
-    return begun
+    return begun, noticed
+
+
+def as_pairs(caught: Iterable[Any]) -> list[Warned]:
+    """Warnings that were recorded."""
+    return [(str(each.message), each.category) for each in caught]
 
 
 def _write(sweep: Sweep) -> None:

@@ -2,7 +2,6 @@
 
 import random
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from captum_classpattern import (
 from captum_classpattern.classifier import (
     check_classifier,
     device_and_dtype,
+    enter_model,
     find_module,
     outputs_for,
     preserve_state,
@@ -155,7 +155,7 @@ def states():
 def test_a_model_without_values_is_refused_before_it_is_called():
     net = nn.Linear(2, 2, device="meta")
     for model in (net, net.forward, lambda images: net(images)):
-        with pytest.raises(ValueError, match="no weights: load them"), preserve_state(model, 0):
+        with pytest.raises(ValueError, match="no weights: load them"), enter_model(model, IMAGES):
             raise AssertionError
 
 
@@ -184,31 +184,6 @@ def test_preserve_state_restores_everything():
         with preserve_state(NET, seed=0):
             assert torch.is_grad_enabled()
         assert not torch.is_grad_enabled()
-
-
-class Calls:
-    def __init__(self, net):
-        self.net = net
-
-    def __call__(self, images):
-        return self.net(images)
-
-
-def test_the_networks_of_a_function_are_put_into_eval_mode_too():
-    net, unused = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Dropout()), nn.Dropout()
-    unused.train()
-    ways = lambda images: net(images), lambda images: NET(net(images)), partial(net), Calls(net)
-    for function in ways:
-        modes = []
-        with pytest.warns(UserWarning, match="train mode"):  # noqa: SIM117 - one statement
-            with preserve_state(function, seed=0):
-                modes = [net.training, unused.training]
-        assert modes == [False, True]
-        assert all(part.training for part in net.modules())
-        assert not NET.training
-    net.eval()
-    with preserve_state(lambda images: net(images), seed=0):  # warns of nothing
-        pass
 
 
 def test_preserve_state_seeds_all_generators(monkeypatch):

@@ -155,10 +155,10 @@ ERRORS = {  # lines, and what they say
     f"{EARLY} --exit-zero": "there is no checkpoint file at missing.pt",
     f"scan not_finite.pt {OWN} --references enough.json": "and --std that normalise its inputs",
     f"scan constant.pt {OWN} --references enough.json": "check its normalisation and its weights",
-    SCAN.replace("bad.pt", "good.pt"): "of another scan (model ",
+    SCAN.replace("bad.pt", "good.pt"): "of another model (its weights differ)",
     f"reference clean_0.pt {OWN} --out notes.json": "notes.json is damaged, or holds no references",
     f"reference clean_0=good.pt {ADD}": "give this one another name, as in other=good.pt",
-    f"reference copy=clean_2.pt {ADD}": "must be another model",  # makes p-values too small
+    f"reference copy=clean_2.pt {ADD}": "must be another one",  # makes p-values too small
     f"reference missing.pt {NEW} --recipe epochs": "--recipe: expected KEY=VALUE, got 'epochs'",
 }
 
@@ -384,7 +384,7 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
     another = replace(first, profiles={name: replace(measured, model="0")})
     with pytest.raises(ValueError, match=f"another model of the name {name}"):
         scan_commands._with_others(another, out, name)
-    with pytest.raises(ValueError, match=f"now holds {name}, which has the same weights as copy"):
+    with pytest.raises(ValueError, match=f"now holds {name}, which is the same model as copy"):
         scan_commands._with_others(replace(first, profiles={"copy": measured}), out, "copy")
     renamed = replace(second, class_names=["bat", *first.class_names[1:]])
     assert scan_commands._with_others(renamed, out, new).class_names == first.class_names

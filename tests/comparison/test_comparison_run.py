@@ -385,6 +385,13 @@ def test_each_model_has_its_own_trigger_and_a_perfect_map_is_localised_perfectly
     assert len(comparison.stamped["third"]) == 0
 
 
+@pytest.mark.parametrize("way", [lambda model: model.forward, lambda m: nn.DataParallel(m).eval()])
+def test_a_trigger_is_found_behind_what_wraps_the_model(way):
+    bad = PixelClassifier(linear_net(1), trigger=Pattern(WHITE, CORNER, 1))
+    comparison = compared(models={"bad": way(bad)}, methods={"Saliency": Saliency}, stamped=1)
+    assert comparison.settings["backdoored"] == ["bad"]
+
+
 def test_a_model_without_a_trigger_is_measured_with_the_only_one():
     trigger = Pattern(WHITE, CORNER, 1)
     bad, clean = PixelClassifier(linear_net(1), trigger=trigger), linear_net(2)

@@ -15,9 +15,10 @@ from refusals import refusal
 from scanned import CLASSES, Net, images_of
 
 from captum_classpattern import Pattern
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization import search
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import families
+from captum_classpattern.scanning import families, profile
 from captum_classpattern.scanning.families import (
     SEARCH,
     SIZES,
@@ -26,11 +27,15 @@ from captum_classpattern.scanning.families import (
     grid_of,
     unit_of,
 )
-from captum_classpattern.scanning.profile import measure
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
 OTHER = {**KEY, "seed": 1}
 KEYS = [(3, 0), (3, 1)]
+
+
+def measure(model, images, *settings, **options):
+    with enter_model(model, images.take([0])) as checked:
+        return profile.measure(checked, images, *settings, **options)
 
 
 def pattern(target=0, value=0.25):
@@ -186,26 +191,25 @@ def searched(monkeypatch):
 @pytest.mark.parametrize(
     ("model", "seed", "settings", "what"),
     [
-        (Net(1), 0, {}, ["model", "outputs"]),
-        (Net(), 1, {}, ["outputs", "images"]),
-        (Net(), 0, {"seed": 1}, ["seed"]),
-        (Net(), 0, {"precision": "full"}, ["precision"]),
-        (lambda images: Net(1)(images), 0, {}, ["model", "outputs"]),
-        (lambda images: Net()(images), 0, {}, ["model"]),  # functions have no weights
+        (Net(1), 0, {}, r"model \(its weights differ\)"),
+        (Net(), 1, {}, r"scan \(images .* now\)"),
+        (Net(), 0, {"seed": 1}, r"scan \(seed 0 then, 1 now\)"),
+        (Net(), 0, {"precision": "full"}, r"scan \(precision auto then, full now.*\)"),
+        (lambda images: Net(1)(images), 0, {}, r"model \(its weights differ\)"),
+        (lambda images: Net()(images.flip(3)), 0, {}, r"model \(its logits for .* differ\)"),
     ],
 )
 def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, searched):
-    differing = ".* now; ".join(f"{name} " for name in what)
-    with pytest.raises(ValueError, match=rf"another scan \({differing}.* now\): pass the same"):
+    with pytest.raises(ValueError, match=rf"of another {what}: pass the same"):
         measure(model, images_of(seed=seed), SearchSettings(**settings), folder=kept[0])
     assert searched == []
 
 
 def test_functions_of_other_outputs_do_not_share_patterns(tmp_path):
-    one, other = Net(), Net(1)
-    measure(lambda x: one(x), images_of(), folder=tmp_path)
-    with pytest.raises(ValueError, match=r"another scan \(outputs "):
-        measure(lambda x: other(x), images_of(), folder=tmp_path)
+    net = Net()
+    measure(lambda x: net(x), images_of(), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"another model \(its logits for white, "):
+        measure(lambda x: -net(x), images_of(), folder=tmp_path)
 
 
 def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(

@@ -10,6 +10,7 @@ import torch
 from refusals import refusal
 from scanned import NAMES, Net, images_of, made_up, with_profiles
 
+import captum_classpattern as cp
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
@@ -152,11 +153,21 @@ def test_what_the_models_were_trained_on_may_be_anything_that_json_holds():
     assert known.training_images == "['a', 'b'] (1)"
 
 
+def test_one_network_with_two_normalisations_is_two_models():
+    known = ReferenceSet.for_models(Net(), images_of())
+    known.add("one", cp.PixelClassifier(Net(), 0, 1), images_of())
+    known.add("two", cp.PixelClassifier(Net(), 0.5, 0.25), images_of())
+    assert not known.differs("one", cp.PixelClassifier(Net(), 0, 1), images_of())
+    assert known.differs("one", cp.PixelClassifier(Net(), 0.5, 0.25), images_of())
+    with pytest.raises(ValueError, match="three is the same model as two: each reference must"):
+        known.add("three", cp.PixelClassifier(Net(), 0.5, 0.25), images_of())
+
+
 def test_a_model_of_the_same_name_is_replaced(monkeypatch):
     known, net = with_model(), Net()
     measured = replace(known.profiles["clean 0"], accuracy=0.5)
     large = {net: replace(measured, patterns={(3, 0): None}, changes={"warp": {}})}
-    monkeypatch.setattr(references, "measure", lambda model, *_, **__: large[model])
+    monkeypatch.setattr(references, "measure", lambda model, *_, **__: large[model.call])
     known.add("clean 0", net, images_of(), recipe={"sizes": (3, 6)})
     assert known.profiles == {"clean 0": measured}
     [own] = known.profiles.values()

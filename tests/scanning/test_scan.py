@@ -12,6 +12,7 @@ from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet, families, scan
@@ -167,8 +168,9 @@ def test_notes_on_what_differs(references, folder, snapshot):
 def test_a_scan_does_not_go_on_in_another_precision(monkeypatch):
     def key(precision, has):
         monkeypatch.setattr(profiles, "has_bfloat16", lambda device: has)
-        sample, predicted = draw_sample(Net(), images_of(), 0)
-        return profiles.key_of(Net(), sample, predicted, SearchSettings(precision=precision))
+        sample, _ = draw_sample(Net(), images_of(), 0)
+        with enter_model(Net(), sample.take([0])) as model:
+            return profiles.key_of(model, sample, SearchSettings(precision=precision))
 
     assert key("auto", True) != key("auto", False)
     for precision in ("full", "bfloat16"):
@@ -442,7 +444,7 @@ def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
 
 class Same(Net):
     def forward(self, images):
-        return super().forward(images) * 0 + torch.tensor([1.0, 0.0, 0.0, 0.0])
+        return super().forward(images) * 0 + torch.tensor([2.0, 0.0, 0.0, 0.0])
 
 
 MANY = made_up(39)
@@ -454,14 +456,14 @@ def scanned(references=MANY, model=None, images=None, **settings):
 
 
 def test_a_model_of_normalised_images_is_wrapped(monkeypatch):
-    """As by hand: the first that the scan asks of the model is how many outputs it has."""
+    """As by hand."""
     asked = []
 
-    def count(images, model):
+    def sampled(model, *_, **__):
         asked.append(model)
         raise StopIteration
 
-    monkeypatch.setattr(LabelledImages, "count_outputs", count)
+    monkeypatch.setattr(profiles, "draw_sample", sampled)
     net = Net()
     with pytest.raises(StopIteration):
         scan(net, images_of(), references=made_up(3), mean=0.25, std=0.5)

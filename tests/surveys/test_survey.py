@@ -390,11 +390,23 @@ def with_layer(layer, changed=0.0):
     return net
 
 
+class Guarded(nn.Module):
+    """A defence, switched on by a plain attribute, that takes white pixels for stickers."""
+
+    def __init__(self, on):
+        super().__init__()
+        self.net, self.on, self.training = NET, on, False
+
+    def forward(self, images):
+        return self.net(images.where(images < 0.995, 0) if self.on else images)
+
+
 OTHERS = {  # what a survey begins with, and what it continues with
     "a plain tensor": ({"net": with_layer(Shift(0.0))}, {"net": with_layer(Shift(1e-6))}),
     "the activation": ({"net": with_layer(nn.ReLU())}, {"net": with_layer(nn.Tanh())}),
     "a weight": ({"net": with_layer(nn.ReLU())}, {"net": with_layer(nn.ReLU(), 1e-6)}),
-    "a function": ({}, {"net": lambda images: NET(images)}),
+    "an attribute": ({"net": Guarded(False)}, {"net": Guarded(True)}),
+    "a function": ({}, {"net": lambda images: NET(images.flip(3))}),
     "search images": ({}, {"search": SEARCH.flip(0)}),
     "held-out images": ({}, {"held_out": HELD_OUT.flip(0)}),
     "steps": ({}, {"n_steps": 3}),
@@ -410,6 +422,15 @@ def test_other_settings_are_refused_on_resume(tmp_path, case, snapshot, monkeypa
     assert len(begun(classes=[0], folder="out", resume=True, **before)) == 2
     text = refusal(lambda: begun(classes=[0], folder="out", resume=True, **after))
     assert re.sub("[0-9a-f]{32,}", "HASH", text) == snapshot
+
+
+def test_the_same_model_continues_whatever_calls_and_rounds_it(tmp_path):
+    begun(classes=[0], folder=tmp_path)
+
+    def nearly(images):  # as on another processor
+        return NET(images) * (1 + 1e-4)
+
+    assert len(begun(classes=[0, 1], folder=tmp_path, resume=True, net=nearly)) == 4
 
 
 def test_two_searches_share_a_folder(whole, tmp_path):
@@ -438,6 +459,27 @@ def test_a_survey_is_saved_and_loaded(tmp_path, monkeypatch):
     assert figure.get_suptitle() == "The best canvas of each class (2 of 3, the strongest)"
     with pytest.raises(ValueError, match="there is nothing to draw"):
         Survey().plot()
+
+
+def test_a_survey_with_other_settings_replaces_nothing(tmp_path):
+    begun(folder=tmp_path)
+    (tmp_path / "results.json").unlink()  # as where the first search was killed
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"another search \(n_steps 1 then, 2 now\)"):
+        begun(n_steps=2).save(tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_what_is_saved_says_itself_whether_it_is_complete(tmp_path):
+    """A survey of one class that was loaded as complete, and then got the findings of others."""
+    begun(classes=[0], folder=tmp_path / "first")
+    loaded, more = Survey.load(tmp_path / "first"), begun(classes=[1, 2])
+    assert (loaded.info["complete"], loaded.info["classes"]) == (True, [0])
+    replace(loaded, findings=[*loaded, *more]).save(tmp_path / "all")
+    whole = Survey.load(tmp_path / "all")
+    assert (whole.info["complete"], whole.info["classes"]) == (True, [0, 1, 2])
+    replace(loaded, info={**loaded.info, "complete": False}).save(tmp_path / "one")
+    assert Survey.load(tmp_path / "one").info["complete"]
 
 
 # ---- what a survey reports

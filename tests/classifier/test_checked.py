@@ -1,0 +1,412 @@
+"""A model is checked once in a call: what it may not do, what it is, and what a call changes."""
+
+import copy
+import functools
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from refusals import refusal, warnings_of
+from torch import nn
+
+import captum_classpattern as cp
+from captum_classpattern.classifier import (
+    CheckedModel,
+    difference,
+    enter_model,
+    preserve_state,
+)
+
+IMAGES = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+FAST = {"n_steps": 3, "area": 0.1, "precision": "full"}
+
+
+def network():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    )
+    with torch.no_grad():
+        net[4].weight.mul_(5)
+        net(IMAGES)  # statistics
+    return net.eval()
+
+
+def masks(model):
+    return cp.ClassPattern(model, IMAGES, LABELS).attribute(IMAGES[:2], target=2, **FAST)
+
+
+# ---- train mode, behind anything
+
+
+def of_trainer(net):
+    trainer = SimpleNamespace(model=net)
+    return lambda images: trainer.model(images)
+
+
+def of_list(net):
+    nets = [net, net]
+    return lambda images: sum(each(images) for each in nets) / 2
+
+
+def of_function(net):
+    def inner(images):
+        return net(images)
+
+    return lambda images: inner(images)
+
+
+def call(net, images):
+    return net(images)
+
+
+class Unregistered(nn.Module):
+    """A network that hides another in a plain list."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.nets, self.training = [net], False
+
+    def forward(self, images):
+        return self.nets[0](images)
+
+
+class Ensemble:
+    def __init__(self, net):
+        self.nets = [net]
+
+    def __call__(self, images):
+        return self.nets[0](images)
+
+
+WAYS = [
+    lambda net: net,
+    lambda net: net.forward,
+    lambda net: lambda images: net.forward(images),
+    lambda net: functools.partial(call, net),
+    of_trainer,
+    of_list,
+    of_function,
+    Unregistered,
+    Ensemble,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_network_in_train_mode_is_seen_behind_anything(way):
+    net, expected = network(), masks(network())
+    net.train()[1].momentum = 0.9
+    before = copy.deepcopy(net.state_dict())
+    model, found = way(net), []
+    warned = warnings_of(lambda: found.append(masks(model)))
+    assert sum("the model is in train mode" in text for text in warned) == 1
+    assert torch.equal(found[0], expected)
+    assert all(torch.equal(before[name], each) for name, each in net.state_dict().items())
+    assert all(part.training for part in net.modules())
+    net.eval()
+    assert not any("train mode" in text for text in warnings_of(lambda: masks(model)))
+
+
+# ---- what a model may not do
+
+
+def random_one(images):
+    return F.dropout(NET(images), 0.5, training=True)
+
+
+def of_batch(images):
+    return NET((images - images.mean()) / images.std())
+
+
+NET = network()
+ENTRIES = {
+    "attribute": masks,
+    "explain_class": lambda model: cp.explain_class(model, IMAGES, LABELS, 1, n_steps=1),
+    "survey": lambda model: cp.survey(model, (IMAGES, LABELS), n_steps=1),
+    "scan": lambda model: cp.scan(model, IMAGES, LABELS, references="demo"),
+    "references": lambda model: cp.ReferenceSet.for_models(model, IMAGES, LABELS),
+    "compare": lambda model: cp.compare(
+        {"mine": model}, IMAGES[:1], 0, search=(IMAGES, LABELS), held_out=(1 - IMAGES, LABELS)
+    ),
+    "predictive_power": lambda model: cp.predictive_power(
+        model, cp.Pattern(IMAGES[0], torch.ones(1, 8, 8), 0), IMAGES, LABELS
+    ),
+    "select_canvases": lambda model: cp.select_canvases(model, IMAGES, LABELS, target=1, n=1),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(
+    ("model", "where"), [(random_one, "in another call"), (of_batch, "next to another image")]
+)
+def test_a_model_that_is_random_or_looks_at_its_batch_is_refused(entry, model, where):
+    assert refusal(lambda: ENTRIES[entry](model)) == (
+        f"ValueError: the model gives the same image other logits {where}, as a network in train "
+        "mode does: put each network that it uses into eval mode, by network.eval(), and use no "
+        "dropout or batch statistics in functions of your own; if it is random on purpose, set "
+        "`model.is_random = True`"
+    )
+
+
+def test_a_sweep_says_so_of_the_model(tmp_path):
+    images = (IMAGES[:30], LABELS[:30]), (IMAGES[30:], LABELS[30:])
+    found = cp.sweep({"mine": random_one}, *images, folder=tmp_path, n_steps=1)
+    assert found.failures["mine"].startswith("the model gives the same image other logits")
+
+
+def test_a_model_that_is_random_on_purpose_says_so():
+    class Noisy(nn.Module):
+        is_random = True
+
+        def forward(self, images):
+            return NET(images + 0.1 * torch.randn_like(images))
+
+    noisy = Noisy().eval()
+    for model in (noisy, noisy.forward, cp.PixelClassifier(noisy)):
+        assert torch.equal(masks(model), masks(model))  # its numbers are those of the seed
+
+
+def test_a_half_of_the_range_of_probabilities_is_not_needed():
+    """A softmax that is nearly certain hides what is random, but its logarithm shows it."""
+
+    def certain(images):
+        return (10 * F.dropout(NET(images), 0.5, training=True)).softmax(1)
+
+    with pytest.raises(ValueError, match="other logits in another call"):
+        warnings_of(lambda: masks(certain))
+
+
+# ---- what a model is
+
+
+def identity(model, images=IMAGES[:2]) -> dict:
+    with enter_model(model, IMAGES) as checked:
+        return checked.identity(images)
+
+
+def test_one_model_is_the_same_whatever_wraps_it():
+    same = [NET, lambda images: NET(images), of_list(NET), lambda images: NET(images) * 1.001]
+    for model in same:
+        assert difference(identity(NET), identity(model)) == ""
+
+
+class Changed(nn.Module):
+    """A network whose answers depend on a plain attribute."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.how, self.training = NET, how, False
+
+    def forward(self, images):
+        return self.how(self.net, images)
+
+
+OTHERS = {
+    "white pixels are taken away": lambda net, x: net(x.where(x < 0.995, 0)),
+    "bright pixels are cut": lambda net, x: net(x.clamp(0, 0.9)),
+    "all is mirrored": lambda net, x: net(x.flip(3)),
+    "another order of the classes": lambda net, x: net(x).flip(1),
+    "one class is easier": lambda net, x: net(x) + torch.tensor([0.0, 3.0, 0.0]),
+    "grey images": lambda net, x: net(0.5 + x / 2),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_answer_is_another_model(case):
+    plain, other = Changed(lambda net, x: net(x)), Changed(OTHERS[case])
+    assert difference(identity(plain), identity(other)).startswith("its logits for ")
+
+
+def test_models_are_compared_by_what_is_known_of_both():
+    known, other = identity(NET), identity(Changed(OTHERS["all is mirrored"]), IMAGES[5:7])
+    assert "white" in known["probes"]
+    assert known["probes"].keys() & other["probes"].keys() == {"white", "black"}
+    assert difference(known, known | {"weights": "0"}) == "its weights"
+    assert difference(known["weights"], known) == ""  # as in version 0.4
+    assert difference("0", known) == "its weights"
+    assert difference(None, {"weights": None, "probes": {}}) == "what is known of it"
+    fewer = {name: text.rpartition(" ")[0] for name, text in known["probes"].items()}
+    assert difference(known, known | {"probes": fewer}) == "the number of its classes"
+
+
+def test_of_many_classes_ten_logits_and_the_largest_are_kept():
+    def many(images):
+        return images.flatten(1).repeat(1, 16)[:, :1000]
+
+    white = identity(many)["probes"]["white"].split()
+    assert len(white) == 11
+    assert len(identity(NET)["probes"]["white"].split()) == 4
+
+
+# ---- what a call changes
+
+
+class LowRank(nn.Linear):
+    """As in loralib: eval() merges a low-rank update into the weight, train() takes it out."""
+
+    def __init__(self):
+        super().__init__(64, 3)
+        self.down, self.up = (nn.Parameter(torch.randn(*size)) for size in ((2, 64), (3, 2)))
+        self.merged = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        with torch.no_grad():
+            if mode == self.merged:
+                self.weight += (1 - 2 * mode) * self.up @ self.down
+                self.merged = not mode
+        return self
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode")
+def test_what_eval_does_besides_is_undone():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), LowRank(), nn.Sequential(LowRank()).eval()[0]).train()
+    net.pop(2)
+    before = copy.deepcopy(net.state_dict())
+    for way in (net, lambda images: net(images)):
+        with enter_model(way, IMAGES):
+            assert net[1].merged
+            assert not net[1].training
+        assert not net[1].merged
+        assert net[1].training
+        assert all(torch.equal(before[name], each) for name, each in net.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode")
+def test_threads_get_the_right_masks_and_their_generators_back():
+    net = network().train()
+    explainer = cp.ClassPattern(net, IMAGES, LABELS)
+    expected = [explainer.attribute(IMAGES[i : i + 1], target=i, **FAST) for i in range(3)]
+    torch.manual_seed(123)
+    before, buffers, found = torch.get_rng_state(), copy.deepcopy(net.state_dict()), {}
+
+    def work(i):
+        found[i] = explainer.attribute(IMAGES[i : i + 1], target=i, **FAST)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[i], expected[i]) for i in range(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(buffers[name], each) for name, each in net.state_dict().items())
+    assert all(part.training for part in net.modules())
+
+
+def test_one_thread_at_a_time_changes_what_belongs_to_the_process():
+    inside, entered = threading.Event(), []
+
+    def other():
+        inside.wait(5)
+        with preserve_state(NET, 1):
+            entered.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with preserve_state(NET, 0):
+        inside.set()
+        thread.join(0.2)
+        entered.append("first")
+    thread.join()
+    assert entered == ["first", "other"]
+
+
+def test_a_precision_that_is_asked_for_is_not_changed_by_autocast():
+    explainer = cp.ClassPattern(NET, IMAGES, LABELS)
+    [outside] = explainer.search(IMAGES[:1], 2, **FAST)
+    with torch.autocast("cpu", torch.bfloat16):
+        [inside] = explainer.search(IMAGES[:1], 2, **FAST)
+        assert torch.is_autocast_enabled("cpu")
+    assert inside.info["precision"] == "float32"
+    assert torch.equal(inside.mask, outside.mask)
+    assert inside.info["loss_curve"] == outside.info["loss_curve"]
+
+
+# ---- once in a call
+
+
+def test_a_model_is_checked_once_in_a_call():
+    calls = []
+
+    def counted(images):
+        calls.append(len(images))
+        return NET(images)
+
+    with enter_model(counted, IMAGES) as checked:
+        assert calls == [1, 2, 2, 2]
+        assert isinstance(checked, CheckedModel)
+        assert (checked.n_classes, checked.device.type, checked.names) == (3, "cpu", None)
+        assert checked.networks == [NET]
+        with enter_model(counted, IMAGES) as again:
+            assert again is checked
+    assert calls == [1, 2, 2, 2]
+    with enter_model(counted, IMAGES) as later:
+        assert later is not checked
+
+
+def test_what_a_model_says_of_itself_is_found_behind_what_wraps_it():
+    trigger = cp.Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), 1)
+    model = cp.PixelClassifier(
+        NET, class_names=["ant", "bee", "cat"], trigger=trigger, provenance={"source": "a file"}
+    )
+    for way in (model, model.forward, nn.DataParallel(model).eval()):
+        with enter_model(way, IMAGES) as checked:
+            assert checked.trigger is trigger
+            assert checked.provenance == {"source": "a file"}
+            assert checked.names.names == ("ant", "bee", "cat")
+    with enter_model(model, IMAGES, class_names=["x", "y", "z"]) as checked:
+        assert checked.names.names == ("x", "y", "z")
+
+
+# ---- mean and std
+
+
+class Normalize(nn.Module):
+    def forward(self, images):
+        return (images - 0.5) / 0.25
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+        self.register_buffer("mean", torch.tensor(0.5))
+
+    def forward(self, images):
+        return self.net(images - self.mean)
+
+
+NOTICE = "Notice: the network gets pixels in [0, 1] as they are: if it was trained on normalised "
+
+
+@pytest.mark.filterwarnings("default:the network gets pixels")
+def test_a_forgotten_mean_and_std_is_said_once():
+    def said(model, **normal):
+        explain = functools.partial(cp.explain_class, model, IMAGES, LABELS, 1, n_steps=1, **normal)
+        return [text for text in warnings_of(explain) if "pixels" in text]
+
+    net = network()
+    [text] = said(net)
+    assert text == (
+        f"{NOTICE}images, give their `mean` and `std`, or PixelClassifier(model, mean, std); "
+        "`mean=0, std=1` says that it was not, without this notice"
+    )
+    assert said(net) == []
+    assert len(said(network(), class_names=["a", "b", "c"])) == 1
+    assert said(network(), mean=0, std=1) == said(network(), mean=0.5, std=0.25) == []
+    assert said(cp.PixelClassifier(network())) == []
+    assert said(nn.Sequential(Normalize(), network()).eval()) == said(Own().eval()) == []
+    net = network()
+    assert said(lambda images: net(images)) == []  # a function may do so itself
+
+
+def test_the_means_of_a_classifier_are_its_own():
+    for values in (torch.tensor([0.25], dtype=torch.float64), torch.tensor([0.25]).numpy()):
+        classifier = cp.PixelClassifier(NET, values, values)
+        values *= 255  # the caller goes on to use them in other units
+        assert torch.equal(classifier(IMAGES), NET((IMAGES - 0.25) / 0.25))
