@@ -240,12 +240,12 @@ def test_internal_batch_size_bounds_the_forward_pass_and_changes_nothing(images,
     assert max(recorder.sizes) == 5
 
 
-@pytest.mark.parametrize(("fast", "end"), [(FAST, "30/30"), (PAPER, "5/5")], ids=["swap", "paper"])
-def test_progress_is_drawn_only_when_asked_for(explainer, images, capsys, fast, end):
+@pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])
+def test_progress_is_drawn_only_when_asked_for(explainer, images, terminal, fast):
     explainer.attribute(images, target=1, **fast)
-    assert capsys.readouterr() == ("", "")
+    assert terminal.readouterr() == ("", "")
     explainer.attribute(images, target=1, show_progress=True, **fast)
-    assert f" {end} " in capsys.readouterr().err
+    assert "\rsearch: 100%|" in terminal.readouterr().err
 
 
 # ---- targets

@@ -80,7 +80,7 @@ class ClassNames:
         spellings = dict.fromkeys((name, imagenet_names().get(name, name)))
         for spelling, level in itertools.product(spellings, range(3)):
             key = simplified(spelling) if level else spelling
-            fitting = self._numbers_by_name[level].get(key, [])
+            fitting: list[int] = self._numbers_by_name[level].get(key, [])
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:

@@ -1,7 +1,6 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +73,6 @@ def scan_command(
             references=known,
             alpha=alpha,
             folder=folder,
-            show_progress=sys.stderr.isatty(),
             **compute.keywords(),
         )
     found.save(folder)
@@ -147,7 +145,7 @@ def reference(
 
     checkpoints = options.checkpoints_by_name(models)
     trained = read_recipe(recipe or ())
-    more = compute.keywords() | {"show_progress": sys.stderr.isatty()}
+    more = compute.keywords()
     out.parent.mkdir(parents=True, exist_ok=True)
     for name, checkpoint in checkpoints.items():
         known = cp.ReferenceSet.load(out) if out.exists() else None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from captum_classpattern._progress import note_half_passes
 from captum_classpattern._validation import check_count, check_seed
 from captum_classpattern.classifier import (
     Classifier,
@@ -103,6 +104,7 @@ def select_canvases(
             log_odds, is_right = [], []
             for batch in candidates.in_order(None, images_at_once(device)):
                 own = outputs_for(logits, batch).cpu().double()
+                note_half_passes(len(batch))
                 others = torch.cat([own[:, :number], own[:, number + 1 :]], dim=1)
                 log_odds.append(own[:, number] - others.logsumexp(1))
                 is_right.append(own[:, number] > others.amax(1))

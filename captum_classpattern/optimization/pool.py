@@ -28,7 +28,7 @@ from captum_classpattern.optimization.features import Features
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
-from captum_classpattern.optimization.search import Search, note_half_passes
+from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.optimization.solvers.shrink import Shrink
@@ -512,7 +512,6 @@ class PoolSearch:
         )
         passes = search.passes.tolist()
         for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):
-            note_half_passes(len(images))
             self.powers[row], self.margins[row] = of_row.hits / len(images), of_row.margin
             self.curves[row].append([passes[row], self.powers[row]])
             self.scored_early += len(images) * early

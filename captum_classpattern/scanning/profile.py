@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_classpattern._progress import name_stage, passes_bar
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
@@ -24,7 +25,6 @@ from captum_classpattern.images import (
 )
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.search import name_stage, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
@@ -138,7 +138,7 @@ def measure(
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else families.PatternFolder(Path(folder), key)
     shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
+    with passes_bar("Scanning", n_classes * families.PASSES, shown):
         task = families.ScanTask(model, sample, n_classes, settings, place)
         name_stage(FAMILY_NAMES[PATCHES])
         patterns, further = families.search_patches(task), {}
@@ -237,7 +237,9 @@ def look_closer(
     seed, at_once = settings.seed, settings.internal_batch_size
     sample, _ = draw_sample(model, images, seed)
     _, validation = split_for_validation(sample, seed)
-    with preserve_state(model, seed):
+    total = len(targets) * LOOKED_AT  # each image is classified as it is, and changed
+    bar = passes_bar("Looking closer", total, settings.show_progress)
+    with preserve_state(model, seed), bar:
         first = sample.take([0])
         place = device_and_dtype(model, first)
         classifier = logits_of(model, first.to(place[0]), [])

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from captum_classpattern._progress import note_half_passes, passes_bar
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_labels,
@@ -45,7 +46,6 @@ from captum_classpattern.images import (
 )
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
-from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import Scorer
@@ -72,7 +72,7 @@ def search_classes(
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
     with (
         preserve_state(model, settings.seed),
-        passes_bar(total, settings.show_progress, desc=f"Searching{name}"),
+        passes_bar(f"Searching{name}", total, settings.show_progress),
     ):
         check_images(search, held_out, settings)
         sample = search.take([0])
@@ -82,7 +82,6 @@ def search_classes(
         labelled = ensure_labels(model, search)
         check_labels(labelled.labels, n_classes, "the search images")
         scorer = Scorer(model, held_out.to(device, dtype))
-        note_half_passes(len(held_out))
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
         task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)

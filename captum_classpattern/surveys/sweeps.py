@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
+from captum_classpattern._progress import passes_bar
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import (
@@ -24,7 +25,6 @@ from captum_classpattern.classifier.class_names import (
 )
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
-from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
@@ -275,7 +275,7 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, needs)
-        with passes_bar(passes * len(left), shown, desc="Sweep") as bar, closing(outcomes):
+        with passes_bar("Sweep", passes * len(left), shown) as bar, closing(outcomes):
             for done, (source, error, warned) in enumerate(outcomes, 1):
                 failures = {**begun.failures, source.name: error}
                 begun = replace(begun, failures={m: why for m, why in failures.items() if why})

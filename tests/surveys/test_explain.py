@@ -13,8 +13,14 @@ from refusals import refusals, warnings_of
 from surveyed import NET, network
 from torch.utils.data import TensorDataset
 
-from captum_classpattern import LabelledImages, Pattern, PixelClassifier, explain_class, survey
-from captum_classpattern.optimization import search as searching
+from captum_classpattern import (
+    LabelledImages,
+    Pattern,
+    PixelClassifier,
+    _progress,
+    explain_class,
+    survey,
+)
 from captum_classpattern.visualization.formats import percent
 
 NAMES = ["ant", "bee", "cat"]
@@ -204,28 +210,39 @@ def test_a_finding_stamps_and_plots(found, tmp_path):
 # ---- time
 
 
-def test_progress_is_drawn_if_it_takes_long(found, capsys, monkeypatch):
+def test_progress_is_drawn_if_it_takes_long(found, terminal, monkeypatch):
     explained()
-    monkeypatch.setattr(searching, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
     explained(show_progress=False)
-    assert capsys.readouterr() == ("", "")
+    assert terminal.readouterr() == ("", "")
     assert same(explained(), found)  # only the bar depends on it
-    out, err = capsys.readouterr()
+    out, err = terminal.readouterr()
     assert out == ""
-    assert re.search(r"Searching class 1: +0%.* 0\.00/[\d.]+k? \[.*passes", err)
-    assert "100%" in err
+    assert "\rSearching class 1:   0%|" in err
+    assert "\rSearching class 1: 100%|" in err
+
+
+def test_a_log_says_what_is_searched_and_how_long_it_takes(found, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "LINE_EVERY", 1e-9)
+    assert same(explained(), found)
+    lines = capsys.readouterr().err.splitlines()
+    line = re.compile(r"Searching class 1: (\d+) %, 00:\d\d so far, about 00:\d\d left")
+    shares = [int(line.fullmatch(one)[1]) for one in lines]
+    *steps, rest = [b - a for a, b in itertools.pairwise(shares)]
+    assert 0 <= min(steps) <= max(steps) < 5  # also while it scores
+    assert (shares[-1], rest < 20) == (100, True)
 
 
 def test_the_bar_shows_what_is_spent(monkeypatch):
     noted = []
 
-    class Bar(searching.tqdm):
+    class Bar(_progress.tqdm):
         def update(self, n=1):
             nonlocal noted
             noted += [] if self.disable else [n]
             super().update(n)
 
-    monkeypatch.setattr(searching, "tqdm", Bar)
+    monkeypatch.setattr(_progress, "tqdm", Bar)
     found = explained(show_progress=True, n_steps=None, budget=3_000)
     *searched, rest = noted
     # white and black canvases are in one search

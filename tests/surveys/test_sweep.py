@@ -17,11 +17,10 @@ from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_
 from torch import nn
 
 import captum_classpattern as cp
-from captum_classpattern import LabelledImages, sweep
+from captum_classpattern import LabelledImages, _progress, sweep
 from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
-from captum_classpattern.optimization import search as searching
 from captum_classpattern.surveys import Survey, Sweep, survey
 from captum_classpattern.surveys.task import SurveyTask
 
@@ -52,12 +51,12 @@ def test_each_model_is_a_survey_as_survey_finds_it(swept):
     assert swept.survey("old").table().equals(loaded.table())
 
 
-def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(searching, "BAR_AFTER", 0.0)
+def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, terminal):
+    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
     run(tmp_path / "no", two(), show_progress=False)
-    assert capsys.readouterr().err == ""
+    assert terminal.readouterr().err == ""
     run(tmp_path / "after", two())
-    shown = capsys.readouterr().err
+    shown = terminal.readouterr().err
     assert "Sweep: 100%" in shown
     assert "Searching" not in shown
 
