@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import IO, Any
 
 
+def check_folder(path: str | os.PathLike[str] | None) -> None:
+    """Raises an error unless a folder can be made and written, before hours of work are lost."""
+    places = [] if path is None else [Path(path), *Path(path).absolute().parents]
+    existing = next((place for place in places if place.exists()), Path())
+    if places and not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ValueError(f"{existing} is not a folder that can be written: give another one")
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file in the same folder, which is renamed once it is on the disk, so that

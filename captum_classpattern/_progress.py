@@ -27,12 +27,13 @@ class _Lines:
         sys.stderr.flush()
 
 
-def new_bar(desc: str, total: float, shown: bool | None = True, **more: Any) -> Any:
+def new_bar(desc: str, total: float, shown: bool | None) -> Any:
     """A bar, drawn at once or, if ``shown`` is None, after five seconds. Where stderr is neither a
     terminal nor a notebook, it is a line every half minute. It tells shares and times, and no
-    number of passes: most users have asked for another number, since scoring counts here. There may
-    be ``more`` options of tqdm."""
-    options = {"desc": desc, "total": total, "disable": shown is False, "miniters": 0, **more}
+    number of passes, since a user's budget has another one: scoring counts here. There is one bar
+    at a time."""
+    hidden = shown is False or _bar.get()[0] is not None
+    options = {"desc": desc, "total": total, "disable": hidden, "miniters": 0}
     if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
         return tqdm(bar_format=BAR, delay=0 if shown else BAR_AFTER, **options)
     lines = {"file": _Lines(), "position": 0, "bar_format": LINE, "leave": False}
@@ -40,11 +41,9 @@ def new_bar(desc: str, total: float, shown: bool | None = True, **more: Any) -> 
 
 
 @contextmanager
-def passes_bar(
-    desc: str, total: float, shown: bool | None = True, a_pass: float = 1.0
-) -> Iterator[Any]:
-    """A bar over the passes of all work in this block, see :func:`new_bar`. It leaves an outer one
-    alone if it is disabled. With an ``a_pass`` of 0, passes only show that time goes on."""
+def passes_bar(desc: str, total: float, shown: bool | None, a_pass: float = 1.0) -> Iterator[Any]:
+    """A bar over the passes of all work in this block, see :func:`new_bar`; within another bar's
+    block, that one goes on. With an ``a_pass`` of 0, passes only show that time passes."""
     with new_bar(desc, total, shown) as bar:
         token = _bar.set(_bar.get() if bar.disable else (bar, a_pass))
         try:

@@ -2,15 +2,15 @@
 
 import platform
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, Unpack, overload
 
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import check_pixels
+from captum_classpattern._validation import ArgumentTypeError, check_pixels
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
@@ -151,6 +151,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool | None = False,
+        **other: Never,
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and scores
@@ -254,6 +255,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ...  for area, of_area in found.items()}
             {0.2: [13, 13], 0.1: [6, 6]}
         """
+        _refuse("search", other)
         several = isinstance(area, Sequence) and not isinstance(area, str)
         areas: Any = area if several else [area]
         settings = SearchSettings(
@@ -300,6 +302,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        **other: Never,
     ) -> Inputs:
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
@@ -324,6 +327,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :meth:`search`. It takes one area, and no moving patch.
         """
+        _refuse("attribute", other)
         settings = SearchSettings(
             solver=solver,
             areas=[area],
@@ -414,6 +418,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if len(baselines) == len(self._baselines):  # there are no others
                 break
         warn_if_guessing(accuracy, baselines.known_labels, n_classes, "baselines")
+
+
+def _refuse(method: str, other: Mapping[str, Any]) -> None:
+    """Raises an error about keywords that a method does not have, as most of Captum's do."""
+    for name in other:
+        its_own = ": ClassPattern takes it in its constructor, as in ClassPattern(model, baselines)"
+        hint = its_own if name.startswith("baseline") else ""
+        raise ArgumentTypeError(f"{method} has no argument `{name}`{hint}")
 
 
 def search_pools(

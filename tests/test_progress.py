@@ -10,7 +10,7 @@ from torch import nn
 
 from captum_classpattern import LabelledImages, select_canvases
 from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
-from captum_classpattern.datasets.pixels import decode_all
+from captum_classpattern.datasets import load_images, sources
 from captum_classpattern.images import predictions
 from captum_classpattern.scores.power import Judged, judge_each
 
@@ -73,16 +73,18 @@ def test_a_notebook_gets_a_bar(clock, monkeypatch):
     assert "\rSearching dog: 100%" in stream.getvalue()
 
 
-def test_a_bar_that_is_not_shown_leaves_an_outer_one_alone(terminal):
-    with passes_bar("outer", 10) as bar:
-        with passes_bar("inner", 10, shown=False):
-            note_half_passes(4)
-        assert bar.n == 2
+def test_there_is_one_bar_at_a_time(terminal):
+    with passes_bar("outer", 10, True) as bar:
+        for shown in (True, False):
+            with passes_bar("inner", 10, shown):
+                note_half_passes(4)
+        assert bar.n == 4
         note_half_passes(100)
         assert bar.n == 10  # its end
-    with passes_bar("methods", 3, a_pass=0) as bar:
+    with passes_bar("methods", 3, True, a_pass=0) as bar:
         note_half_passes(4)
         assert bar.n == 0
+    assert "inner" not in terminal.readouterr().err
     note_half_passes(4)  # there is none
     name_stage("no bar")
 
@@ -97,20 +99,23 @@ SCORING = {
 @pytest.mark.parametrize("kind", SCORING)
 def test_a_bar_moves_while_images_are_classified(kind, monkeypatch):
     noted = []
-    with passes_bar("", 100) as bar:
+    with passes_bar("", 100, True) as bar:
         monkeypatch.setattr(bar, "update", noted.append)
         SCORING[kind]()
         bar.n = bar.total
     assert noted[:-1] == [16, 16, 13]  # half a pass for each image, and the rest
 
 
-def test_the_reading_of_images_is_seen_in_a_log(clock, capsys):
-    def slow(place):
+def test_the_reading_of_images_is_seen_in_a_log(clock, capsys, monkeypatch, tmp_path):
+    def slow(image):
         clock[0] += 10
         return torch.zeros(1, 2, 2)
 
-    decode_all(slow, [*"abcdef"], "here")
+    for name in "abcdef":
+        (tmp_path / f"{name}.png").touch()
+    monkeypatch.setattr(sources, "decode", slow)
+    load_images(tmp_path)
     assert capsys.readouterr().err == (
-        "Reading images: 50 %, 00:30 so far, about 00:30 left\n"
+        "Reading images: 67 %, 00:30 so far, about 00:15 left\n"
         "Reading images: 100 %, 01:00 so far, about 00:00 left\n"
     )

@@ -148,8 +148,7 @@ def compare(
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
         seed (int): Seed of all methods and random choices. Default: 0.
-        show_progress (bool, optional): Draws a progress bar, with the method, the model and the
-            time that is left. Default: None (after five seconds).
+        show_progress (bool, optional): As in :func:`explain_class`. Default: None.
 
     Returns:
         *Comparison*: Records, tables and figures.

@@ -541,9 +541,10 @@ def begin_pool(
     )  # fmt: skip
     chosen, ids = [one.canvas for one in pool.candidates], settings.feature_mask
     own_ids = ids[chosen] if isinstance(ids, Tensor) else None
-    settings = replace(settings, n_steps=pool.steps(), feature_mask=own_ids)
+    settings = replace(settings, feature_mask=own_ids)
     streams = [one.stream for one in pool.candidates]
     search, scored_func = begin_search(
         forward_func, canvases[chosen], streams, fit, settings, arguments, started=started
     )
+    search.n_steps = pool.steps()  # or an error: what was typed was checked before what it costs
     return PoolSearch(pool, canvases[chosen], forward_func, scored_func, search)

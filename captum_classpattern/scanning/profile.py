@@ -3,10 +3,10 @@ predict each class; and a closer look at one class, on images that the search ha
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,15 +49,6 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "families": families.CHANGE_SETTINGS,
     "solver": asdict(families.SOLVER),
 }
-
-
-class ScanOptions(TypedDict, total=False):
-    """The keywords of a scan that all searches have, see :meth:`ClassPattern.search`."""
-
-    seed: int
-    precision: str
-    internal_batch_size: int | None
-    show_progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -137,8 +128,7 @@ def measure(
         )
     key = key_of(model, sample, predicted, settings)
     place = None if folder is None else families.PatternFolder(Path(folder), key)
-    shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar("Scanning", n_classes * families.PASSES, shown):
+    with passes_bar("Scanning", n_classes * families.PASSES, settings.show_progress):
         task = families.ScanTask(model, sample, n_classes, settings, place)
         name_stage(FAMILY_NAMES[PATCHES])
         patterns, further = families.search_patches(task), {}

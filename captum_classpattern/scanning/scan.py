@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from captum_classpattern._files import check_folder
 from captum_classpattern._validation import ArgumentTypeError, check_options
 from captum_classpattern.classifier import Classifier, attribute_of, over_pixels
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
 from captum_classpattern.scanning.families import PATCHES, PATTERNS
-from captum_classpattern.scanning.profile import ScanOptions, look_closer, measure
+from captum_classpattern.scanning.profile import look_closer, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
 from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
@@ -28,7 +29,7 @@ def scan(
     class_names: Sequence[str] | None = None,
     alpha: float = 0.05,
     folder: str | Path | None = None,
-    **options: Unpack[ScanOptions],
+    **options: Unpack[ComputeOptions],
 ) -> Scan | Triage:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
@@ -63,7 +64,7 @@ def scan(
             after an interrupt: with references after each group of classes, ten on a CPU.
             Default: None.
         seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
-        show_progress (bool, optional): Draws a progress bar. Default: None (after five seconds).
+        show_progress (bool, optional): As in :func:`explain_class`. Default: None.
 
     Returns:
         *Scan*: The verdict, the p-value, the class, what makes the model predict it, and what to
@@ -89,8 +90,8 @@ def scan(
         >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
         'inconclusive'
     """
-    check_options("scan", options, ScanOptions)
-    options.setdefault("show_progress", None)
+    check_options("scan", options, ComputeOptions)
+    check_folder(folder)
     settings = SearchSettings(**options)
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:

@@ -279,11 +279,11 @@ def rank_classes(
     key |= {"short": asdict(short), "long": asdict(long)}
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
     explainer = ClassPattern(model, sample, check_accuracy=False)
-    shown, settings = settings.show_progress, replace(settings, show_progress=False, solver=short)
+    settings = replace(settings, solver=short)
     on_cpu = device_and_dtype(model, sample.take([0]))[0].type == "cpu"
     together = LONG_TOGETHER if on_cpu else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
-    with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, shown):
+    with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before, without = without_patches(model, judges, count, seed)

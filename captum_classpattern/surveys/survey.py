@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from captum_classpattern._files import check_folder
 from captum_classpattern._progress import note_half_passes, passes_bar
 from captum_classpattern._validation import (
     ArgumentTypeError,
@@ -29,12 +30,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import (
-    ClassNames,
-    known_names,
-    label_of,
-    parse_targets,
-)
+from captum_classpattern.classifier.class_names import ClassNames, known_names, parse_targets
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     Images,
@@ -53,7 +49,7 @@ from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings, shared_search
-from captum_classpattern.surveys.task import SurveyTask
+from captum_classpattern.surveys.task import SurveyTask, check_classes
 
 
 def search_classes(
@@ -68,11 +64,10 @@ def search_classes(
     """Finds all classes that are not in the folder, and writes each when it is finished. The
     held-out images are classified once; it warns if the model is close to guessing."""
     started = time.perf_counter()
-    name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
     with (
         preserve_state(model, settings.seed),
-        passes_bar(f"Searching{name}", total, settings.show_progress),
+        passes_bar("Searching", total, settings.show_progress),
     ):
         check_images(search, held_out, settings)
         sample = search.take([0])
@@ -81,6 +76,8 @@ def search_classes(
         check_labels(held_out.labels, n_classes, "the held-out images")
         labelled = ensure_labels(model, search)
         check_labels(labelled.labels, n_classes, "the search images")
+        check_classes(classes, labelled, held_out, settings, class_names)
+        settings.check_budget()
         scorer = Scorer(model, held_out.to(device, dtype))
         explainer = ClassPattern(model, labelled, check_accuracy=False)
         names = class_names or known_names(model)
@@ -270,8 +267,8 @@ def explain_class(
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
-        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
-            left. Default: None (after five seconds).
+        show_progress (bool, optional): Shows how far it is: as a bar or, where stderr is a log,
+            a line every half minute. Default: None (after five seconds).
         n_steps (int, optional): Rounds on each canvas; without canvases, steps of the patch.
             Default: None.
         feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`. The
@@ -390,9 +387,7 @@ def survey(
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
             are searched together, after that time, with what was found. All areas of a patch
             share it, and so does the patch that is its control. Default: None.
-        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
-            left. Default: None (after five seconds).
-        n_steps (int, optional): As in :func:`explain_class`. Default: None.
+        n_steps, show_progress (optional): As in :func:`explain_class`. Default: None.
         feature_mask, seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
 
     Returns:
@@ -417,6 +412,7 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     check_options("survey", options, SurveyOptions)
+    check_folder(folder)
     place = None if folder is None else Path(folder)
     if place is not None and not resume and (place / RESULTS).exists():
         raise ValueError(

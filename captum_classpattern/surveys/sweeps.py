@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
+from captum_classpattern._files import check_folder
 from captum_classpattern._progress import passes_bar
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
@@ -251,6 +252,7 @@ def sweep(
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
     _validation.check_options("sweep", options, SurveyOptions)
     _check_engine(engine, address, workers, needs, sources)
+    check_folder(folder)
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
     settings = SurveySettings.of(images.shape, **options)
@@ -259,6 +261,7 @@ def sweep(
     if classes is None:
         classes = sorted(set(images.known_labels.tolist()))
     targets = find_classes(classes, ClassNames.of(images))
+    settings.check_budget()
     passes = len(unseen) / 2 + settings.expected_passes(images, unseen, targets)  # of a model
     on_gpu = engine == "ray" and bool(needs.get("num_gpus"))
     threads = max(1, int(needs["num_cpus"]))
