@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def check_folder(path: str | os.PathLike[str] | None) -> None:
-    """Raises an error unless a folder can be made and written, before hours of work are lost."""
-    places = [] if path is None else [Path(path), *Path(path).absolute().parents]
-    existing = next((place for place in places if place.exists()), Path())
-    if places and not (existing.is_dir() and os.access(existing, os.W_OK)):
+def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
+    """The folder, if one is given; an error, before hours of work are lost, unless it can be made
+    and written."""
+    if path is None:
+        return None
+    existing = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise ValueError(f"{existing} is not a folder that can be written: give another one")
+    return Path(path)
 
 
 @contextmanager

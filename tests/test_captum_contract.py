@@ -642,6 +642,10 @@ REFUSALS = {
     "baselines above 1": lambda: ClassPattern(make_net(), with_pixel(1.01)),
     "search, area []": lambda: search(SOME, 1, area=[]),
     "attribute, area [0.1]": lambda: attribute(SOME, 1, area=[0.1]),
+    "baselines of attribute": lambda: attribute(SOME, 1, baselines=SOME),
+    "baselines of search": lambda: search(SOME, 1, baselines=SOME),
+    "keep of attribute": lambda: attribute(SOME, 1, keep=1),
+    "a misspelled argument of search": lambda: search(SOME, 1, n_step=1),
     "attribute_future": lambda: EXPLAINER.attribute_future(SOME, 0),
 }
 

@@ -42,6 +42,8 @@ def search(
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
         out: The folder for report.html, results.json, the figure and the patterns.
     """
+    from captum_classpattern.images import predictions
+
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     provenance = classifier.provenance
@@ -52,6 +54,9 @@ def search(
         f"{len(search_images)} images to search with, {len(held_out)} held out "
         f"({held_out.duplicates_dropped} copies dropped)."
     )
+    if held_out.labels is not None:
+        right = held_out.accuracy_of(predictions(classifier, held_out))
+        print(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
     with interrupted(f"the same command continues the search in {out}"):
         survey = cp.survey(
             classifier,

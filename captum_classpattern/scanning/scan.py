@@ -91,14 +91,13 @@ def scan(
         'inconclusive'
     """
     check_options("scan", options, ComputeOptions)
-    check_folder(folder)
+    where = check_folder(folder)
     settings = SearchSettings(**options)
     model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels, model, class_names)
     origin = (attribute_of(model, "provenance") or {}).get("source")
-    where = None if folder is None else Path(folder)
     clean = None if references is None else ReferenceSet.load(references)
     count = source.count_outputs(model)
     names = names_of(model, source, count, class_names)

@@ -100,8 +100,7 @@ class SurveySettings(SearchSettings):
         return [MovingPatch(max(SMALLEST, side)) for side in sides]
 
     def check_budget(self) -> None:
-        """Raises an error if no canvas can be searched with it: the last of all checks, since it is
-        no mistake in what is searched."""
+        """Raises an error if no canvas can be searched with it; after all checks of what is."""
         too_few = self.budget is not None and self.budget < LEAST_BUDGET
         if self.n_steps is None and too_few and {*self.canvases} != {PATCH}:
             raise ValueError(

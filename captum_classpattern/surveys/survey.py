@@ -49,7 +49,7 @@ from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings, shared_search
-from captum_classpattern.surveys.task import SurveyTask, check_classes
+from captum_classpattern.surveys.task import SurveyTask
 
 
 def search_classes(
@@ -76,7 +76,11 @@ def search_classes(
         check_labels(held_out.labels, n_classes, "the held-out images")
         labelled = ensure_labels(model, search)
         check_labels(labelled.labels, n_classes, "the search images")
-        check_classes(classes, labelled, held_out, settings, class_names)
+        if search.labels is not None and not labelled.known_labels.equal(search.labels):
+            raise ValueError(
+                "the search images have other class numbers than the model: number both sets by "
+                "images.for_classifier(model)"
+            )
         settings.check_budget()
         scorer = Scorer(model, held_out.to(device, dtype))
         explainer = ClassPattern(model, labelled, check_accuracy=False)
@@ -260,9 +264,9 @@ def explain_class(
             "patch": 1}, without the patch if it can't move or a ``feature_mask`` is given).
         area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
             Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
-        budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
-            weaker, and vary from seed to seed. Default: None (7,000; of a patch, and from 64 pixels
-            a side, 960).
+        budget (int, optional): Passes per kind of canvas. Scoring, and the search of the patch that
+            is a control, come on top. With fewer than 2,000 patterns are weaker, and vary from seed
+            to seed. Default: None (7,000; of a patch, and from 64 pixels a side, 960).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.
@@ -412,8 +416,7 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     check_options("survey", options, SurveyOptions)
-    check_folder(folder)
-    place = None if folder is None else Path(folder)
+    place = check_folder(folder)
     if place is not None and not resume and (place / RESULTS).exists():
         raise ValueError(
             f"{place} holds results already: pass `resume=True` to continue, or another folder"

@@ -59,6 +59,16 @@ class SurveyTask:
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
         search, kinds = self.search, self.settings.canvases
+        missing = [y for y in targets if not len(search.of_class(y))]
+        if missing and any(kind not in NO_IMAGES for kind in kinds):
+            listed = join_names([label_of(y, self.class_names) for y in missing])
+            others = self.scorer.images
+            own = sum(len(others.of_class(y)) for y in missing)
+            raise ValueError(
+                f"none of the {len(search)} search images is of {listed} ({own} of the "
+                f"{len(others)} that are held out): give more, or choose what is held out "
+                "(`held_out`); only blank `canvases`, such as white, and 'patch' need none"
+            )
         together, done = self.settings.classes_together or classes_at_once(self.model, search), 0
         while group := targets[done : done + together]:
             first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
@@ -191,28 +201,6 @@ class SurveyTask:
                 moving=moving,
             )
         return scores
-
-
-def check_classes(
-    targets: Sequence[int],
-    search: LabelledImages,
-    held_out: LabelledImages,
-    settings: SurveySettings,
-    names: Sequence[str] | None,
-) -> None:
-    """Raises an error if canvases need images of classes that have none."""
-    missing = [y for y in targets if not len(search.of_class(y))]
-    if missing and any(kind not in NO_IMAGES for kind in settings.canvases):
-        listed = join_names([label_of(y, names) for y in missing])
-        own = ""
-        if (known := held_out.labels) is not None:
-            unseen = sum(known.tolist().count(y) for y in missing)
-            own = f" ({unseen} of the {len(held_out)} that are held out)"
-        raise ValueError(
-            f"none of the {len(search)} search images is of {listed}{own}: give more, or choose "
-            "what is held out (`held_out`); only blank `canvases`, such as white, and 'patch' need "
-            "none"
-        )
 
 
 def _next_class(images: LabelledImages, target: int) -> int:

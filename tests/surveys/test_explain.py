@@ -78,6 +78,18 @@ def test_no_held_out_image_is_searched(found):
 # ---- models, images and names
 
 
+def test_a_class_of_imagenet_is_named_by_the_id_of_its_folder(tmp_path):
+    """The model has no names; the images have two of its 1,000 classes."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 1000)).eval()
+    ids = LabelledImages(IMAGES, LABELS % 2, ["n01440764", "n07873807"])
+    for target in ("pizza", "n07873807", 963):
+        found = explained(net, ids, target=target, canvases="white", n_steps=1)
+        assert (found.target, found.label) == (963, "pizza")
+    page = found.to_html(tmp_path / "page.html").read_text()
+    assert re.search("<title>.*pizza.*</title>", page)
+    assert "n07873807" not in page
+
+
 def under_no_grad():
     with torch.no_grad():
         return explained()
@@ -286,7 +298,22 @@ META = network().to("meta")
 ONE = torch.where(LABELS == 1, 2, LABELS)
 ONE[HELD_OUT_PLACE] = 1
 
+TYPED = {"budget": 60, "n_steps": None}  # too small, which is said last
 REFUSALS = {
+    "a class that is misspelled, and a small budget": lambda: explained(
+        PixelClassifier(NET, class_names=NAMES), target="bed", **TYPED
+    ),
+    "channels last, and a small budget": lambda: explained(
+        torch.nn.Sequential(
+            torch.nn.Conv2d(1, 3, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ).eval(),
+        IMAGES.permute(0, 2, 3, 1),
+        LABELS,
+        **TYPED,
+    ),
+    "labels from 1, and a small budget": lambda: explained(images=FROM_1, **TYPED),
+    "a kind of canvas, and a small budget": lambda: explained(**TYPED | {"canvases": "postive"}),
+    "a small budget": lambda: explained(**TYPED),
     "the only image of the class is held out": lambda: explained(images=(IMAGES, ONE)),
     "labels that are names without a list": lambda: explained(images=(IMAGES, ["bee"] * 120)),
     "labels with a mistake": lambda: explained(

@@ -22,7 +22,9 @@ from captum_classpattern import (
     PixelClassifier,
     explain_class,
     predictive_power,
+    scan,
     select_canvases,
+    sweep,
 )
 from captum_classpattern.attribution import search_pools
 from captum_classpattern.pattern import Pattern
@@ -575,6 +577,23 @@ REFUSED_AT_ONCE = {
 def test_refusals_before_anything_is_searched(case, snapshot, tmp_path):
     assert refusal(lambda: begun(folder=tmp_path, **REFUSED_AT_ONCE[case])) == snapshot
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_noticed_before_any_pass(tmp_path):
+    """By survey, sweep and scan, also where a file is in the way."""
+
+    def unused(pixels):
+        raise AssertionError("it was called")
+
+    (tmp_path / "file").touch()
+    data, place = ((SEARCH, LABELS), (HELD_OUT, LABELS)), tmp_path / "file" / "new"
+    calls = [
+        lambda: survey(unused, *data, folder=place),
+        lambda: sweep({"a": unused}, *data, folder=place),
+        lambda: scan(unused, SEARCH, LABELS, references="demo", folder=place),
+    ]
+    said = f"ValueError: {tmp_path / 'file'} is not a folder that can be written: give another one"
+    assert [refusal(call) for call in calls] == [said] * 3
 
 
 REFUSALS = {

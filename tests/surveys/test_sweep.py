@@ -324,6 +324,10 @@ AT_ONCE = {
     "names of unnamed classes": lambda: run("out", two(), classes=["cat"]),
     "an area of no pixel": lambda: run("out", two(), areas=(0.001,)),
     "images without labels": unlabelled,
+    "a small budget": lambda: run("out", two(), budget=60, n_steps=None),
+    "names of unnamed classes, and a small budget": lambda: run(
+        "out", two(), classes=["cat"], budget=60, n_steps=None
+    ),
 }
 
 
@@ -331,6 +335,14 @@ AT_ONCE = {
 def test_refusals_before_anything_runs(case, snapshot, elsewhere):
     assert refusal(AT_ONCE[case]) == snapshot
     assert not Path("out").exists()
+
+
+def test_images_with_other_numbers_than_imagenets_are_no_models_failure_without_a_word(tmp_path):
+    """Folders of two of ImageNet's classes, whose models have 1,000 classes and no names."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 1000)).eval()
+    few = [LabelledImages(x, y % 2, ["n01440764", "n07873807"]) for x, y in (SEARCH, HELD_OUT)]
+    failures = sweep({"a": net}, *few, folder=tmp_path, **QUICK | {"canvases": "white"}).failures
+    assert failures["a"].startswith("the search images have other class numbers than the model")
 
 
 def copied(swept, old, new=""):
