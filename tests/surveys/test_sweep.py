@@ -337,9 +337,9 @@ def test_refusals_before_anything_runs(case, snapshot, elsewhere):
     assert not Path("out").exists()
 
 
-def test_images_with_other_numbers_than_imagenets_are_no_models_failure_without_a_word(tmp_path):
+def test_images_whose_numbers_are_not_those_of_the_models_are_refused(tmp_path):
     """Folders of two of ImageNet's classes, whose models have 1,000 classes and no names."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 1000)).eval()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 1000)).eval()
     few = [LabelledImages(x, y % 2, ["n01440764", "n07873807"]) for x, y in (SEARCH, HELD_OUT)]
     failures = sweep({"a": net}, *few, folder=tmp_path, **QUICK | {"canvases": "white"}).failures
     assert failures["a"].startswith("the search images have other class numbers than the model")
