@@ -10,6 +10,17 @@ from pathlib import Path
 from typing import IO, Any
 
 
+def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
+    """The folder, if one is given; an error, before hours of work are lost, unless it can be made
+    and written."""
+    if path is None:
+        return None
+    existing = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ValueError(f"{existing} is not a folder that can be written: give another one")
+    return Path(path)
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file in the same folder, which is renamed once it is on the disk, so that

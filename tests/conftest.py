@@ -1,6 +1,7 @@
 """What all tests have in common."""
 
 import pytest
+from _pytest.capture import CaptureIO
 
 from captum_classpattern.optimization import acceleration
 
@@ -22,3 +23,10 @@ def _searches_use_the_model_as_it_is(monkeypatch, request):
     faster copies ask for the rule itself."""
     if not {request.path.parent.name, request.path.stem} & AS_USERS_DO:
         monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ())
+
+
+@pytest.fixture
+def terminal(capsys, monkeypatch):
+    """What is captured is written to a terminal, where bars are drawn."""
+    monkeypatch.setattr(CaptureIO, "isatty", lambda _: True, raising=False)
+    return capsys

@@ -18,25 +18,29 @@ NAME = "captum_classpattern"
 ALLOWED = {
     "_validation": "",
     "_files": "",
+    "_progress": "",
     "results": "",
     "pattern": "_files _validation results",
     "classifier": "_validation pattern",
-    "images": "_validation classifier pattern",
+    "images": "_progress _validation classifier pattern",
     "triggers": "_validation pattern",
     "demo": "classifier images pattern triggers",
-    "datasets": "_validation classifier images",
+    "datasets": "_progress _validation classifier images",
     "adapters": "_files _validation classifier datasets pattern",
-    "scores": "_validation classifier images pattern results",
-    "optimization": "_validation classifier images pattern scores",
+    "scores": "_progress _validation classifier images pattern results",
+    "optimization": "_progress _validation classifier images pattern scores",
     "attribution": "_validation classifier images optimization pattern",
     "surveys": """
-        _files _validation adapters attribution classifier images optimization pattern results
-        scores
+        _files _progress _validation adapters attribution classifier images optimization pattern
+        results scores
     """,
     "scanning": """
-        _files _validation attribution classifier images optimization pattern results scores surveys
+        _files _progress _validation attribution classifier images optimization pattern results
+        scores surveys
     """,
-    "comparison": "_validation attribution classifier images optimization pattern results scores",
+    "comparison": """
+        _progress _validation attribution classifier images optimization pattern results scores
+    """,
     "visualization": "_validation classifier images pattern scores",
     "pages": "_files classifier comparison images pattern results scores surveys visualization",
 }
@@ -139,7 +143,16 @@ def test_a_pattern_knows_no_model_and_demo_and_triggers_know_no_search():
         assert not parts & {"optimization", "attribution", "surveys", "scores"}
 
 
-CORE = {"_validation", "_files", "pattern", "classifier", "images", "results", "triggers"}
+CORE = {
+    "_validation",
+    "_files",
+    "_progress",
+    "pattern",
+    "classifier",
+    "images",
+    "results",
+    "triggers",
+}
 CORE |= {"scores", "optimization", "attribution"}
 CORE_LIBRARIES = {"torch", "captum", "numpy", "scipy", "safetensors", "tqdm"}
 PLACES = {

@@ -1,11 +1,13 @@
 """Names of classes: which class a name means, and how images get the class numbers of a model."""
 
+import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,13 +43,22 @@ def parts_of(name: str) -> list[str]:
     return [part.strip() for part in name.split(",") if part.strip()]
 
 
+@cache
+def imagenet_names() -> dict[str, str]:
+    """The names of ImageNet's 1,000 classes, by their WordNet ids, in the order of the classes."""
+    lines = (Path(__file__).parent / "data/imagenet.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
 class ClassNames:
     """The names of a classifier's classes in the order of their numbers, which may be descriptions
-    with commas, such as "tench, Tinca tinca"; and other names, such as WordNet ids."""
+    with commas, such as "tench, Tinca tinca"; and other names, such as WordNet ids. Where these are
+    all there is, the classes get ImageNet's names."""
 
     def __init__(self, names: Sequence[str], ids: Sequence[str] | None = None) -> None:
-        self.names = tuple(str(name) for name in names)
-        self.ids = tuple(ids) if ids is not None and len(ids) == len(self.names) else ()
+        given = tuple(str(name) for name in names)
+        self.names = tuple(imagenet_names().get(name, name) for name in given)
+        self.ids = tuple(ids) if ids is not None and len(ids) == len(given) else given
 
     @classmethod
     def of(
@@ -66,9 +77,10 @@ class ClassNames:
         """The number of the class that has this name or id; else, of that which has it apart from
         case, spaces, underscores and hyphens; else, of that which has it among the parts of its
         description. An error if several have it, or none."""
-        simple = simplified(name)
-        for numbers, key in zip(self._numbers_by_name, (name, simple, simple)):
-            fitting = numbers.get(key, [])
+        spellings = dict.fromkeys((name, imagenet_names().get(name, name)))
+        for spelling, level in itertools.product(spellings, range(3)):
+            key = simplified(spelling) if level else spelling
+            fitting: list[int] = self._numbers_by_name[level].get(key, [])
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:
@@ -91,7 +103,7 @@ class ClassNames:
         """The classes by their exact names, by their simplified names, and by parts of these."""
         levels: list[Mapping[str, list[int]]] = [defaultdict(list) for _ in range(3)]
         for number, name in enumerate(self.names):
-            exact = [name, *self.ids[number : number + 1]]
+            exact = [name, self.ids[number]]
             spellings = exact, map(simplified, exact), map(simplified, parts_of(name))
             for numbers, names in zip(levels, spellings):
                 for spelling in set(names):
@@ -210,6 +222,8 @@ def renumber(
     may have names; and the names of the classes."""
     labels, source = images.labels, images.description or "the images"
     present, folders = sorted(set(labels.tolist())), images.class_names or ()
+    if names is None and count == len(imagenet_names()) and present[-1] < min(count, len(folders)):
+        names = _imagenet_of({n: folders[n] for n in present})
     by_name = names is not None and all(  # folders 1 to 10, say, if these are the model's names
         n < len(folders) and folders[n].isdigit() and names.names.count(folders[n]) == 1
         for n in present
@@ -230,7 +244,7 @@ def renumber(
                 f"the folders ({join_names(folders)}); if that is wrong, pass `class_names`",
                 Notice,
             )
-        return labels, tuple(folders)
+        return labels, ClassNames(folders).names
     numbers: dict[int, int] = {}  # the classifier's, by those of the images
     problems = []
     for number in present:
@@ -261,6 +275,14 @@ def renumber(
     return labels, names.names
 
 
+def _imagenet_of(folders: Mapping[int, str]) -> ClassNames | None:
+    """ImageNet's classes, if these folders, by their numbers, have the WordNet ids of some: alone,
+    or after the number of that class."""
+    ids = [*imagenet_names()]
+    in_place = all(folder.rpartition("_")[2] == ids[n] for n, folder in folders.items())
+    return ClassNames(ids) if in_place or {*folders.values()} <= {*ids} else None
+
+
 def _keep_numbers(
     folders: Sequence[str], present: Sequence[int], names: ClassNames | None, count: int, where: str
 ) -> tuple[str, ...] | None:
@@ -275,7 +297,8 @@ def _keep_numbers(
     if names is None:
         own = [match[2] if match else folder for folder, match in zip(folders, matches)]
         own += [""] * (count - len(own))
-        return tuple(n or label_of(i) for i, n in enumerate(own)) if any(own) else None
+        own = [n or label_of(i) for i, n in enumerate(own)] if any(own) else []
+        return ClassNames(own).names or None
     named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
     others = [
         f"{folders[number]} (the model's class {number} is {names.names[number]})"
@@ -296,7 +319,7 @@ def common_names(
     """The names of a model's classes, or else those of the images, which must not differ."""
     names = ClassNames.of(model)
     if names is None or given is None:
-        return given
+        return given and ClassNames(given).names
     present = [] if labels is None else sorted(set(labels.tolist()))
     for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
         which = f"class {target} of the images, {given[target]}, is its class {meant}"

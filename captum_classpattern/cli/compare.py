@@ -1,7 +1,6 @@
 """``classpattern compare``: class patterns and Captum's methods on a user's models. The demo runs
 such a comparison as well."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack
@@ -120,7 +119,6 @@ def compare_on_canvases(
         **more,
         "canvas_kinds": ["positive"] * len(positive) + ["white"] * len(blank),
         "seed": seed,
-        "show_progress": sys.stderr.isatty(),
     }
     return cp.compare(
         models,

@@ -1,6 +1,5 @@
 """``classpattern demo``: what there is to find in the embedded models, as a page."""
 
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +42,6 @@ def demo(
         out: The folder for index.html, which links everything else in it.
     """
     started, keywords = time.perf_counter(), searches.keywords()
-    keywords["show_progress"] = sys.stderr.isatty()
     out.mkdir(parents=True, exist_ok=True)
     images, models, folder = cp.demo_images(), cp.demo_models(), out / "scan"
     with interrupted(f"the same command continues with what is missing in {out}"):

@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
+from captum_classpattern._files import check_folder
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)
@@ -82,14 +83,6 @@ def _kinds(text: str) -> list[str]:
     return kinds
 
 
-def _check_folder(_: type, path: Path | None) -> None:
-    """Before hours of work are lost."""
-    places = [] if path is None else [path, *path.absolute().parents]
-    existing = next((place for place in places if place.exists()), Path())
-    if places and not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise ValueError(f"{existing} is not a folder that can be written: give another one")
-
-
 IN_MAIN, IN_SEARCH = Parameter(group=MAIN), Parameter(group=MORE_SEARCH)
 Count: TypeAlias = Annotated[int, at_least(1)]
 Numbers: TypeAlias = Annotated[
@@ -97,7 +90,9 @@ Numbers: TypeAlias = Annotated[
 ]
 Source: TypeAlias = Annotated[str, Parameter(metavar="IMAGES")]
 Area: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="SHARE")]
-OutputFolder: TypeAlias = Annotated[Path, Parameter(validator=_check_folder, metavar="FOLDER")]
+OutputFolder: TypeAlias = Annotated[
+    Path, Parameter(validator=lambda _, path: check_folder(path), metavar="FOLDER")
+]
 
 
 @Parameter(name="*", group=MORE_MODEL)

@@ -1,7 +1,6 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from cyclopts.validators import Number
 from filelock import FileLock
 
 import captum_classpattern as cp
+from captum_classpattern._files import check_folder
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
@@ -74,7 +74,6 @@ def scan_command(
             references=known,
             alpha=alpha,
             folder=folder,
-            show_progress=sys.stderr.isatty(),
             **compute.keywords(),
         )
     found.save(folder)
@@ -148,7 +147,7 @@ def reference(
 
     checkpoints = options.checkpoints_by_name(models)
     trained = read_recipe(recipe or ())
-    more = compute.keywords() | {"show_progress": sys.stderr.isatty()}
+    check_folder(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     for name, checkpoint in checkpoints.items():
         known = cp.ReferenceSet.load(out) if out.exists() else None
@@ -165,7 +164,7 @@ def reference(
             continue
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-        known.add(name, classifier, source, recipe=trained, **more)
+        known.add(name, classifier, source, recipe=trained, **compute.keywords())
         with FileLock(out.with_name(f".{out.name}.lock")):
             known = _with_others(known, out, name)
             known.save(out)

@@ -1,6 +1,5 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
-import sys
 from pathlib import Path
 
 import captum_classpattern as cp
@@ -66,7 +65,6 @@ def search(
             classes=searches.find_classes(classifier, search_images),
             folder=out,
             resume=True,
-            show_progress=sys.stderr.isatty(),
             **searches.keywords(),
         )
     figure, _ = survey.plot(use_pyplot=False)

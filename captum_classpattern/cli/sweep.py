@@ -76,7 +76,6 @@ def sweep_command(
             address=ray if isinstance(ray, str) else None,
             workers=workers,
             ray_options=ray_options,
-            show_progress=True,
             **searches.keywords(),
         )
     table = sweep.table().to_csv(index=False)

@@ -8,8 +8,8 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from captum_classpattern._progress import passes_bar
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_numbers,
@@ -34,13 +34,11 @@ from captum_classpattern.comparison.metrics import METRICS, Metric, check_metric
 from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
-from captum_classpattern.optimization.search import BAR_AFTER
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 
 SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 USUAL_AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 Methods = Mapping[str, Method] | Sequence[str] | str
@@ -151,8 +149,7 @@ def compare(
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
         seed (int): Seed of all methods and random choices. Default: 0.
-        show_progress (bool, optional): Draws a progress bar, with the method, the model and the
-            time that is left. Default: None (after five seconds).
+        show_progress (bool, optional): As in :func:`explain_class`. Default: None.
 
     Returns:
         *Comparison*: Records, tables and figures.
@@ -337,9 +334,8 @@ def _run_methods(
     fails becomes a failure, and does not stop the others. Also gives whether all methods were
     finished: an interrupt ends the loop."""
     records, failures, pairs = list[Record](), list[Failure](), [*product(tasks, methods.items())]
-    total, delay = len(pairs), 0 if show_progress else BAR_AFTER
-    with tqdm(total=total, bar_format=BAR, delay=delay, disable=show_progress is False) as bar:
-        try:
+    try:
+        with passes_bar("Comparing", len(pairs), show_progress, a_pass=0) as bar:
             for done, (task, (name, method)) in enumerate(pairs):
                 bar.set_description_str(f"{name}, {task.model}", refresh=False)
                 bar.update(done - bar.n)
@@ -351,9 +347,8 @@ def _run_methods(
                     measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
                 records += measured
                 failures += failed
-            bar.update(total - bar.n)
-        except KeyboardInterrupt:
-            return records, failures, False
+    except KeyboardInterrupt:
+        return records, failures, False
     return records, failures, True
 
 

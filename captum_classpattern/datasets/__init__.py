@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from captum_classpattern._progress import passes_bar
 from captum_classpattern._validation import (
     Notice,
     check_count,
@@ -122,9 +123,10 @@ def load_images(
         )
     chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
-    pixels, errors = decode_all(
-        lambda place: fit(listing.load(chosen[place]), sides, channels), names, description
-    )
+    with passes_bar("Reading images", len(names), None):
+        pixels, errors = decode_all(
+            lambda place: fit(listing.load(chosen[place]), sides, channels), names, description
+        )
     if errors and (on_error == "raise" or len(errors) == len(names)):
         listed = join_names([f"{names[place]} ({error})" for place, error in errors.items()])
         raise ValueError(

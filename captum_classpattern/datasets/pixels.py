@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
-from tqdm import tqdm
 
+from captum_classpattern._progress import note_half_passes
 from captum_classpattern.images.source import as_floats as as_floats
 
 DECODE_ERRORS = (  # about a file that can't be read
@@ -84,7 +84,8 @@ def decode_all(
     """The images of a source by their places, (len(names), C, H, W): uint8, or float32 if any is.
     Those that can't be read are blank, and their errors are returned by place."""
     images, errors, first = torch.empty(0), dict[int, str](), ""
-    for place in tqdm(range(len(names)), "Reading images", delay=5, disable=None, leave=False):
+    for place in range(len(names)):
+        note_half_passes(2)
         try:
             image = load(place)
         except DECODE_ERRORS as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from captum_classpattern._progress import note_half_passes
 from captum_classpattern._validation import check_labels, check_seed, parse_labels
 from captum_classpattern.classifier import (
     CheckedModel,
@@ -441,6 +442,7 @@ def outputs_in_order(
     place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
     for batch in images.in_order(batch_size, images_at_once(place[0])):
         yield outputs_for(forward_func, batch.to(*place))
+        note_half_passes(len(batch))
 
 
 def identity_of(model: CheckedModel, images: LabelledImages) -> dict[str, Any]:

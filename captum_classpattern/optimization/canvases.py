@@ -4,16 +4,16 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_seed
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    enter_model,
-    images_at_once,
-    logits_of,
-    outputs_for,
-)
+from captum_classpattern.classifier import Classifier, device_and_dtype, enter_model, logits_of
 from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
+from captum_classpattern.images import (
+    Images,
+    LabelledImages,
+    Labels,
+    ensure_labels,
+    first_of,
+    outputs_in_order,
+)
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
 BLANK = (*SOLID_COLOURS, "noise")  # these need no image of the class
@@ -101,8 +101,8 @@ def select_canvases(
             order = torch.randperm(len(candidates), generator=generator)
         else:  # by log p / (1 - p) of the target, which does not saturate, unlike p
             log_odds, is_right = [], []
-            for batch in candidates.in_order(None, images_at_once(device)):
-                own = outputs_for(logits, batch).cpu().double()
+            for outputs in outputs_in_order(logits, candidates):
+                own = outputs.cpu().double()
                 others = torch.cat([own[:, :number], own[:, number + 1 :]], dim=1)
                 log_odds.append(own[:, number] - others.logsumexp(1))
                 is_right.append(own[:, number] > others.amax(1))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_classpattern._progress import note_half_passes
 from captum_classpattern.classifier import (
     Classifier,
     additional_rows,
@@ -112,6 +113,7 @@ class Objective:
             _add_runs(value, loss, batch.places[part])
             if slope is not None:
                 _add_runs(slopes, slope, batch.places[part])
+            note_half_passes((1 + gradient) * len(batch.places[part]))
             start = part.stop
         return value / batch.counts, slopes / batch.counts.view(-1, 1, 1, 1)
 

@@ -28,7 +28,7 @@ from captum_classpattern.optimization.features import Features
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
-from captum_classpattern.optimization.search import Search, note_half_passes
+from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.optimization.solvers.shrink import Shrink
@@ -512,7 +512,6 @@ class PoolSearch:
         )
         passes = search.passes.tolist()
         for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):
-            note_half_passes(len(images))
             self.powers[row], self.margins[row] = of_row.hits / len(images), of_row.margin
             self.curves[row].append([passes[row], self.powers[row]])
             self.scored_early += len(images) * early
@@ -542,9 +541,10 @@ def begin_pool(
     )  # fmt: skip
     chosen, ids = [one.canvas for one in pool.candidates], settings.feature_mask
     own_ids = ids[chosen] if isinstance(ids, Tensor) else None
-    settings = replace(settings, n_steps=pool.steps(), feature_mask=own_ids)
+    settings = replace(settings, feature_mask=own_ids)
     streams = [one.stream for one in pool.candidates]
     search, scored_func = begin_search(
         forward_func, canvases[chosen], streams, fit, settings, arguments, started=started
     )
+    search.n_steps = pool.steps()  # or an error: what was typed was checked before what it costs
     return PoolSearch(pool, canvases[chosen], forward_func, scored_func, search)

@@ -2,51 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from captum_classpattern._progress import new_bar
 from captum_classpattern.optimization.features import Features, Pixels
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.pattern import pixels_kept
 
-BAR_AFTER = 5.0  # seconds: then there is a progress bar
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
-_bar: ContextVar[Any] = ContextVar("bar", default=None)  # of the passes of all searches in a block
-
-
-@contextmanager
-def passes_bar(total: float, shown: bool | None = True, **options: Any) -> "Iterator[tqdm[Any]]":
-    """A bar over the passes of all searches in this block (None: after five seconds), with more
-    options of tqdm. It leaves an outer one alone if it is disabled."""
-    usual = {"unit": " passes", "unit_scale": True, "mininterval": 1.0, "disable": shown is False}
-    with tqdm(total=total, **{**usual, "delay": 0 if shown else BAR_AFTER, **options}) as bar:
-        token = _bar.set(_bar.get() if bar.disable else bar)
-        try:
-            yield bar
-        finally:
-            _bar.reset(token)
-        bar.update(bar.total - bar.n)
-
-
-def name_stage(name: str) -> None:
-    """Says at the end of the bar, if there is one, what is searched now."""
-    bar = _bar.get()
-    if bar is not None:
-        bar.set_postfix_str(name, refresh=False)
-
-
-def note_half_passes(count: int) -> None:
-    """Moves the bar, if there is one, but not beyond its end."""
-    bar = _bar.get()
-    if bar is not None:
-        bar.update(min(count / 2, bar.total - bar.n))
 
 
 class Solver(Protocol):
@@ -115,7 +83,7 @@ class Search:
         self._counts: dict[Stream, int] = {}  # how many batches each stream still may have
         self._steps_done = 0
         self._unchecked: list[tuple[int, Tensor]] = []  # steps, and whether losses are finite
-        self._bar = tqdm(desc="search", total=0, disable=not self.show_progress)
+        self._bar = new_bar("search", 0, self.show_progress)
 
     @property
     def canvases(self) -> Tensor:
@@ -282,7 +250,6 @@ class Search:
         each = 2 if gradient else 1  # half passes
         for row, pick in zip(batch.rows, batch.picks):
             self.half_passes[row] += each * len(pick)
-        note_half_passes(each * len(batch.places))
         self._unchecked.append((self._steps_done, losses.isfinite().all()))
         return losses, slopes
 

@@ -14,17 +14,22 @@ PRECISIONS = ("auto", "full", "bfloat16")
 PARTS = ("name", "accelerates", "run")  # of a solver
 
 
-class SearchOptions(TypedDict, total=False):
-    """The keywords that all searches share, see :meth:`ClassPattern.search`."""
+class ComputeOptions(TypedDict, total=False):
+    """The keywords that all searches and scans share, see :meth:`ClassPattern.search`."""
+
+    seed: int
+    precision: str
+    internal_batch_size: int | None
+    show_progress: bool | None
+
+
+class SearchOptions(ComputeOptions, total=False):
+    """Those that all searches share."""
 
     budget: int | None
     n_steps: int | None
     max_seconds: float | None
     feature_mask: Tensor | Callable[[Tensor], Tensor] | None
-    seed: int
-    precision: str
-    internal_batch_size: int | None
-    show_progress: bool | None
 
 
 class PatternOptions(SearchOptions, total=False):
@@ -48,7 +53,7 @@ class SearchSettings:
     seed: int = 0
     precision: str = "auto"
     internal_batch_size: int | None = None
-    show_progress: bool | None = False
+    show_progress: bool | None = None
     budget: int | None = None
     max_seconds: float | None = None
     keep: int | None = None

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_classpattern._progress import note_half_passes
 from captum_classpattern.attribution import ClassPattern, search_pools
 from captum_classpattern.classifier import (
     Classifier,
@@ -32,7 +33,6 @@ from captum_classpattern.optimization.pool import (
     images_at_once_in_search,
     split_for_validation,
 )
-from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
@@ -241,7 +241,6 @@ def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float],
         for (_, y, others, _), (hits, margin, _) in zip(
             judged, judge_each(classifier, judged, changes[0], at_once)
         ):
-            note_half_passes(len(others))
             is_other = (validation.known_labels != y).to(clean.device)
             before = float(margins_of(clean[is_other], y).mean())
             powers.append(hits / len(others))

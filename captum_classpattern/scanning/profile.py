@@ -3,15 +3,16 @@ predict each class; and a closer look at one class, on images that the search ha
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from captum_classpattern._progress import name_stage, passes_bar
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import (
     CheckedModel,
@@ -30,7 +31,6 @@ from captum_classpattern.images import (
 )
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.search import name_stage, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
@@ -55,15 +55,6 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "families": families.CHANGE_SETTINGS,
     "solver": asdict(families.SOLVER),
 }
-
-
-class ScanOptions(TypedDict, total=False):
-    """The keywords of a scan that all searches have, see :meth:`ClassPattern.search`."""
-
-    seed: int
-    precision: str
-    internal_batch_size: int | None
-    show_progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -143,8 +134,7 @@ def measure(
         )
     key = key_of(model, sample, settings)
     place = None if folder is None else families.PatternFolder(Path(folder), key)
-    shown, settings = settings.show_progress, replace(settings, show_progress=False)
-    with passes_bar(n_classes * families.PASSES, shown, desc="Scanning"):
+    with passes_bar("Scanning", n_classes * families.PASSES, settings.show_progress):
         task = families.ScanTask(model.call, sample, n_classes, settings, place)
         name_stage(FAMILY_NAMES[PATCHES])
         patterns, further = families.search_patches(task), {}
@@ -236,7 +226,9 @@ def look_closer(
     seed, at_once = settings.seed, settings.internal_batch_size
     sample, _ = draw_sample(model, images, seed)
     _, validation = split_for_validation(sample, seed)
-    with preserve_state(model, seed):
+    total = len(targets) * LOOKED_AT  # each image is classified as it is, and changed
+    bar = passes_bar("Looking closer", total, settings.show_progress)
+    with preserve_state(model, seed), bar:
         first = sample.take([0])
         place = device_and_dtype(model, first)
         classifier = logits_of(model, first.to(place[0]), [])

@@ -21,17 +21,11 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import label_of, simplified
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of, identity_of
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import (
-    PER_CLASS,
-    SETTINGS,
-    Profile,
-    ScanOptions,
-    measure,
-)
+from captum_classpattern.scanning.profile import PER_CLASS, SETTINGS, Profile, measure
 from captum_classpattern.scores.intervals import wilson
 
 FORMAT = "captum_classpattern references"
@@ -127,7 +121,7 @@ class ReferenceSet:
         labels: Labels = None,
         *,
         recipe: Mapping[str, Any] | None = None,
-        **options: Unpack[ScanOptions],
+        **options: Unpack[ComputeOptions],
     ) -> None:
         r"""
         Measures a clean model.
@@ -144,8 +138,7 @@ class ReferenceSet:
             TypeError, ValueError: If the recipe has other values; if the model has another number
                 of classes than the set, or the same weights as another one, or the images differ.
         """
-        check_options("ReferenceSet.add", options, ScanOptions)
-        options.setdefault("show_progress", None)
+        check_options("ReferenceSet.add", options, ComputeOptions)
         settings = SearchSettings(**options)
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from captum_classpattern._files import check_folder
 from captum_classpattern._validation import ArgumentTypeError, check_options
 from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
 from captum_classpattern.scanning.families import PATCHES, PATTERNS
-from captum_classpattern.scanning.profile import ScanOptions, look_closer, measure
+from captum_classpattern.scanning.profile import look_closer, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
 from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
@@ -28,7 +29,7 @@ def scan(
     class_names: Sequence[str] | None = None,
     alpha: float = 0.05,
     folder: str | Path | None = None,
-    **options: Unpack[ScanOptions],
+    **options: Unpack[ComputeOptions],
 ) -> Scan | Triage:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
@@ -63,7 +64,7 @@ def scan(
             after an interrupt: with references after each group of classes, ten on a CPU.
             Default: None.
         seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
-        show_progress (bool, optional): Draws a progress bar. Default: None (after five seconds).
+        show_progress (bool, optional): As in :func:`explain_class`. Default: None.
 
     Returns:
         *Scan*: The verdict, the p-value, the class, what makes the model predict it, and what to
@@ -89,8 +90,8 @@ def scan(
         >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
         'inconclusive'
     """
-    check_options("scan", options, ScanOptions)
-    options.setdefault("show_progress", None)
+    check_options("scan", options, ComputeOptions)
+    where = check_folder(folder)
     settings, sample = SearchSettings(**options), first_of(images)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
@@ -99,8 +100,7 @@ def scan(
         model, sample, settings.seed, mean=mean, std=std, class_names=class_names
     ) as checked:
         source = LabelledImages.of(images, labels, checked.call, class_names)
-        place = None if folder is None else Path(folder)
-        return _scan(checked, source, clean, alpha, place, settings)
+        return _scan(checked, source, clean, alpha, where, settings)
 
 
 def _scan(

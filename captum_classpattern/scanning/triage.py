@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches
 from captum_classpattern.classifier import (
@@ -23,7 +24,6 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.search import name_stage, note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
@@ -280,10 +280,10 @@ def rank_classes(
     key |= {"short": asdict(short), "long": asdict(long)}
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
     explainer = ClassPattern(call, sample, check_accuracy=False)
-    shown, settings = settings.show_progress, replace(settings, show_progress=False, solver=short)
+    settings = replace(settings, solver=short)
     together = LONG_TOGETHER if model.device.type == "cpu" else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
-    with passes_bar(count * once + FIRST * SEEDS * longer, shown, desc="Scanning"):
+    with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
         before, without = without_patches(call, judges, count, seed)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_classpattern._progress import note_half_passes
 from captum_classpattern._validation import check_labels, check_seed, join_names
 from captum_classpattern.classifier import (
     Classifier,
@@ -337,6 +338,7 @@ def judge_each(
         parts = [images for _, images, _ in group]
         images = torch.cat(parts) if len(parts) > 1 else parts[0]
         outputs = outputs_for(forward_func, images, group[0][2])
+        note_half_passes(len(images))
         n_classes, lengths = outputs.shape[1], [len(part) for part in parts]
         for (number, _, _), logits in zip(group, torch.split(outputs, lengths)):
             target, sizes[number] = judged[number].target, sizes[number] + len(logits)

@@ -46,7 +46,6 @@ class SurveySettings(SearchSettings):
     areas: Sequence[float] = AREAS
     canvases: Any = field(default_factory=lambda: CANVASES)
     classes_together: int | None = None
-    show_progress: bool | None = None
     keep: int | None = field(default=1, init=False)
 
     def __post_init__(self) -> None:
@@ -71,12 +70,6 @@ class SurveySettings(SearchSettings):
             if kind == PATCH and n != 1:
                 raise ValueError(f"`canvases` has {n} of 'patch': it has no canvas, so give 1")
         object.__setattr__(self, "canvases", {kind: int(n) for kind, n in given.items()})
-        too_few = self.budget is not None and self.budget < LEAST_BUDGET
-        if self.n_steps is None and too_few and {*self.canvases} != {PATCH}:
-            raise ValueError(
-                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
-                "class and kind of canvas"
-            )
 
     @classmethod
     def of(
@@ -106,6 +99,15 @@ class SurveySettings(SearchSettings):
         sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
         return [MovingPatch(max(SMALLEST, side)) for side in sides]
 
+    def check_budget(self) -> None:
+        """Raises an error if no canvas can be searched with it; after all checks of what is."""
+        too_few = self.budget is not None and self.budget < LEAST_BUDGET
+        if self.n_steps is None and too_few and {*self.canvases} != {PATCH}:
+            raise ValueError(
+                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
+                "class and kind of canvas"
+            )
+
     @property
     def of_patches(self) -> "SurveySettings":
         """The settings of its moving patches. ``n_steps`` is meant for canvases if there are any,
@@ -113,7 +115,7 @@ class SurveySettings(SearchSettings):
         steps = self.n_steps if {*self.canvases} == {PATCH} else None
         seconds = self.max_seconds and self.max_seconds / len(self.areas)
         own = replace(self, canvases={PATCH: 1}, n_steps=steps, max_seconds=seconds)
-        return replace(own, feature_mask=None, show_progress=False)
+        return replace(own, feature_mask=None)
 
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
@@ -128,17 +130,15 @@ class SurveySettings(SearchSettings):
     ) -> float:
         """About how many passes these classes take, with their scoring; to classify an image takes
         half of one."""
-        total, even = 0.0, len(search) // max(1, len(targets))
-        for y in targets:
-            own = even if search.labels is None else int((search.labels == y).sum())
-            held = 0 if held_out.labels is None else int((held_out.labels == y).sum())
-            others = len(held_out) - held
-            scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
-            total += len(self.areas) * len(self.canvases) * scored / 2
-            total += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
-            if PATCH in self.canvases:
-                squares = SQUARES * SQUARE_IMAGES + min(others, CONTROL_IMAGES)
-                total += len(self.areas) * squares / 2
+        present = max(2, len(search.counts))  # they have about as many images
+        own, others = len(search) // present, len(held_out) * (present - 1) // present
+        controls = min(others, CONTROL_IMAGES)
+        scored = len(self.canvases) * (others + 2 * controls)
+        if PATCH in self.canvases:
+            scored += SQUARES * SQUARE_IMAGES + controls
+        each = len(self.areas) * scored / 2
+        each += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
+        total = len(targets) * each
         if PATCH in self.canvases:  # and the patches of the next classes
             known = targets if search.labels is None else {*search.labels.tolist()}
             further = {next_class(known, y) for y in targets} - {*targets}

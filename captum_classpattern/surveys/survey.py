@@ -11,6 +11,8 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from captum_classpattern._files import check_folder
+from captum_classpattern._progress import note_half_passes, passes_bar
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_labels,
@@ -25,12 +27,7 @@ from captum_classpattern.classifier import (
     enter_model,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import (
-    ClassNames,
-    known_names,
-    label_of,
-    parse_targets,
-)
+from captum_classpattern.classifier.class_names import ClassNames, known_names, parse_targets
 from captum_classpattern.images import (
     Images,
     ImagesAndLabels,
@@ -43,7 +40,6 @@ from captum_classpattern.images import (
 )
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
-from captum_classpattern.optimization.search import note_half_passes, passes_bar
 from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import Scorer
@@ -66,17 +62,21 @@ def search_classes(
     """Finds all classes that are not in the folder, and writes each when it is finished. The
     held-out images are classified once; it warns if the model is close to guessing."""
     started = time.perf_counter()
-    name = f" {label_of(classes[0], class_names)}" if len(classes) == 1 else ""
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
-    with passes_bar(total, settings.show_progress, desc=f"Searching{name}"):
+    with passes_bar("Searching", total, settings.show_progress):
         check_images(search, held_out, settings)
         n_classes, call = model.n_classes, model.call
         check_targets(classes, n_classes)
         check_labels(held_out.labels, n_classes, "the held-out images")
         labelled = ensure_labels(call, search)
         check_labels(labelled.labels, n_classes, "the search images")
+        if search.labels is not None and not labelled.known_labels.equal(search.labels):
+            raise ValueError(
+                "the search images have other class numbers than the model: number both sets by "
+                "images.for_classifier(model)"
+            )
+        settings.check_budget()
         scorer = Scorer(call, held_out.to(model.device, model.dtype))
-        note_half_passes(len(held_out))
         explainer = ClassPattern(call, labelled, check_accuracy=False)
         names = class_names or known_names(call)
         task = SurveyTask(call, labelled, explainer, scorer, settings, classes, names)
@@ -258,15 +258,15 @@ def explain_class(
             "patch": 1}, without the patch if it can't move or a ``feature_mask`` is given).
         area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
             Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
-        budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
-            weaker, and vary from seed to seed. Default: None (7,000; of a patch, and from 64 pixels
-            a side, 960).
+        budget (int, optional): Passes per kind of canvas. Scoring, and the search of the patch that
+            is a control, come on top. With fewer than 2,000 patterns are weaker, and vary from seed
+            to seed. Default: None (7,000; of a patch, and from 64 pixels a side, 960).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
-        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
-            left. Default: None (after five seconds).
+        show_progress (bool, optional): Shows how far it is: as a bar or, where stderr is a log,
+            a line every half minute. Default: None (after five seconds).
         n_steps (int, optional): Rounds on each canvas; without canvases, steps of the patch.
             Default: None.
         feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`. The
@@ -383,9 +383,7 @@ def survey(
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
             are searched together, after that time, with what was found. All areas of a patch
             share it, and so does the patch that is its control. Default: None.
-        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
-            left. Default: None (after five seconds).
-        n_steps (int, optional): As in :func:`explain_class`. Default: None.
+        n_steps, show_progress (optional): As in :func:`explain_class`. Default: None.
         feature_mask, seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
 
     Returns:
@@ -410,7 +408,7 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     check_options("survey", options, SurveyOptions)
-    place = None if folder is None else Path(folder)
+    place = check_folder(folder)
     if place is not None and not resume and (place / RESULTS).exists():
         raise ValueError(
             f"{place} holds results already: pass `resume=True` to continue, or another folder"

@@ -14,6 +14,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
+from captum_classpattern._files import check_folder
+from captum_classpattern._progress import passes_bar
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import difference, enter_model, warn
 from captum_classpattern.classifier.class_names import (
@@ -24,7 +26,6 @@ from captum_classpattern.classifier.class_names import (
 )
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
-from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.surveys.folder import RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
@@ -252,6 +253,7 @@ def sweep(
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
     _validation.check_options("sweep", options, SurveyOptions)
     _check_engine(engine, address, workers, needs, sources)
+    check_folder(folder)
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
     settings = SurveySettings.of(images.shape, **options)
@@ -260,6 +262,7 @@ def sweep(
     if classes is None:
         classes = sorted(set(images.known_labels.tolist()))
     targets = find_classes(classes, ClassNames.of(images))
+    settings.check_budget()
     passes = len(unseen) / 2 + settings.expected_passes(images, unseen, targets)  # of a model
     on_gpu = engine == "ray" and bool(needs.get("num_gpus"))
     threads = max(1, int(needs["num_cpus"]))
@@ -276,7 +279,7 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = _run_on_ray(work, left, address, workers, needs)
-        with passes_bar(passes * len(left), shown, desc="Sweep") as bar, closing(outcomes):
+        with passes_bar("Sweep", passes * len(left), shown) as bar, closing(outcomes):
             for done, (source, error, warned) in enumerate(outcomes, 1):
                 failures = {**begun.failures, source.name: error}
                 begun = replace(begun, failures={m: why for m, why in failures.items() if why})

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_classpattern._progress import name_stage
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches, search_pools
 from captum_classpattern.classifier import Classifier, lacks_memory, preserve_state
@@ -17,12 +18,9 @@ from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
 from captum_classpattern.optimization.canvases import PATCH, select_canvases
 from captum_classpattern.optimization.pool import classes_at_once
-from captum_classpattern.optimization.search import name_stage, note_half_passes
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import (
-    SQUARE_IMAGES,
-    SQUARES,
     Judged,
     Scorer,
     Scores,
@@ -74,8 +72,7 @@ class SurveyTask:
         together, done = self.settings.classes_together or classes_at_once(self.model, search), 0
         while group := targets[done : done + together]:
             first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
-            if len(self.classes) > 1:  # a bar begins with the name of a single one
-                name_stage(f"{first} and {len(further)} more" if further else first)
+            name_stage(f"{first} and {len(further)} more" if further else first)
             try:
                 patterns = self._search_group(group)
             except RuntimeError as error:
@@ -117,7 +114,7 @@ class SurveyTask:
                 self.explainer,
                 torch.cat(canvases),
                 [target for target, _ in pools for _ in range(size)],
-                replace(self.settings, show_progress=False),  # there is a bar over all searches
+                self.settings,
                 groups=[pool for pool in pools for _ in range(size)],
             )
             for area, patterns in by_area.items():
@@ -204,5 +201,4 @@ class SurveyTask:
                 best_square=hits[-1] / n if len(whole) > 1 else None,
                 moving=moving,
             )
-        note_half_passes(len(others) + (1 + len(whole)) * n + moving * SQUARES * SQUARE_IMAGES)
         return scores

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from refusals import refusals
 from torch import nn
 
@@ -15,6 +16,7 @@ from captum_classpattern.classifier.class_names import (
     ClassNames,
     as_file_name,
     check_names,
+    imagenet_names,
     name_of,
     placeholders,
 )
@@ -58,7 +60,23 @@ def test_names_are_found_whatever_their_spelling(names, name, number):
 def test_ids_are_names():
     names = ClassNames(["tench", "goldfish"], ["n01440764", "n01443537"])
     assert names.find("n01443537") == names.find("N01443537") == names.find("Goldfish") == 1
-    assert ClassNames(["tench", "goldfish"], ["n01440764"]).ids == ()  # of other classes
+    others = ClassNames(["tench", "goldfish"], ["n01440765"])  # of other classes
+    assert others.ids == others.names
+
+
+def test_imagenets_classes_are_those_of_timm_by_id_and_of_torchvision_by_name():
+    assert [*imagenet_names()] == pytest.importorskip("timm").data.ImageNetInfo().label_names()
+    categories = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+    assert [*imagenet_names().values()] == categories
+
+
+def test_ids_alone_are_shown_as_imagenets_names():
+    names = ClassNames(["n01440764", "pizza", "n99999999"])
+    assert names.names == ("tench", "pizza", "n99999999")
+    assert names.find("n01440764") == names.find("Tench") == 0
+    assert ClassNames(["goldfish", "tench"]).find("n01440764") == 1
+    own = ClassNames(["fish"], ["n01440764"])
+    assert (own.names, own.find("n01440764")) == (("fish",), 0)
 
 
 def named(names):

@@ -11,6 +11,7 @@ from refusals import refusal, refusals, warnings_of
 from torch import nn
 
 from captum_classpattern import Notice, PixelClassifier
+from captum_classpattern.classifier.class_names import imagenet_names
 from captum_classpattern.datasets import LabelledImages, load_images
 
 LETTERS = list("abcde")
@@ -79,6 +80,34 @@ def test_folders_are_matched(names, model, numbers, known, snapshot):
     assert matched.counts == {(known or "01")[number]: 1 for number in sorted(numbers)}
     assert torch.equal(matched.images, loaded.images)
     assert loaded.class_names == before
+
+
+SAMPLE = {"n07873807": 963, "n01440764": 0, "n03126707": 517}  # of ImageNet's classes
+
+
+@pytest.mark.parametrize(
+    "names", [[*SAMPLE], [f"{number:04}_{name}" for name, number in SAMPLE.items()]]
+)
+def test_folders_of_some_of_imagenets_classes_need_no_names(names):
+    """The model has as many classes as ImageNet."""
+    matched = folders(*names).for_classifier(classifier(1000))
+    assert by_place(matched) == [*SAMPLE.values()]
+    assert matched.counts == {"tench": 1, "crane": 1, "pizza": 1}
+    assert matched.class_names == tuple(imagenet_names().values())
+    known = matched.names_for(classifier(1000))
+    assert known.find("pizza") == known.find("n07873807") == 963
+
+
+@pytest.mark.filterwarnings("ignore::captum_classpattern.Notice")
+def test_folders_with_wordnet_ids_are_named_whatever_the_model_has():
+    few = folders(*SAMPLE).for_classifier(classifier(3))
+    assert (by_place(few), few.class_names) == ([2, 0, 1], ("tench", "crane", "pizza"))
+    renumbered = folders("0_n07873807", "2_n01440764").for_classifier(classifier(3))
+    assert renumbered.class_names == ("pizza", "class 1", "tench")
+    others = folders("0_n07873807", "2_n01440764").for_classifier(classifier(1000))  # not its order
+    assert others.class_names[:3] == ("pizza", "class 1", "tench")
+    own = folders(*SAMPLE).for_classifier(classifier(3, ["Pizza", "tench", "crane"]))
+    assert (by_place(own), own.class_names) == ([0, 1, 2], ("Pizza", "tench", "crane"))
 
 
 def test_a_models_own_names_may_be_an_array_and_nothing_else_than_names_counts():

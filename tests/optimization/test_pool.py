@@ -164,6 +164,9 @@ def attribute(canvases, **kwargs):
 REFUSALS = {
     "too small a budget": lambda: search(keep=1, budget=500),
     "too small a budget of attribute": lambda: attribute(CANVASES[:3], budget=10),
+    "a class of no number, and too small a budget": lambda: ClassPattern(
+        Counter(), IMAGES, LABELS
+    ).search(CANVASES, 7, budget=10),
     "budget for unknown passes": lambda: search(solver=Fixed(), budget=500),
     "area of no pixel": lambda: search(area=[0.2, 0.001]),
 }

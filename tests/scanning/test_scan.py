@@ -90,7 +90,7 @@ def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all(references):
     assert other.profile.powers != clean.profile.powers
 
 
-def test_an_interrupted_scan_says_what_is_kept(references, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_scan_says_what_is_kept(references, tmp_path, monkeypatch, terminal):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -101,7 +101,8 @@ def test_an_interrupted_scan_says_what_is_kept(references, tmp_path, monkeypatch
         with pytest.raises(KeyboardInterrupt) as stopped:
             scan(MODEL, images_of(), references=references, folder=place, show_progress=True)
         assert str(stopped.value) == expected
-        assert "passes/s, a small perturbation of all pixels]" in capsys.readouterr().err
+        assert "%|" in (shown := terminal.readouterr().err)
+        assert ", a small perturbation of all pixels" in shown
 
 
 @pytest.mark.script

@@ -147,9 +147,9 @@ def test_the_passes_that_are_expected_are_taken(images, monkeypatch):
         spent.append(len(pixels) * (1 if pixels.requires_grad else 0.5))
         return net(pixels)
 
-    def noting(total, shown, **options):
+    def noting(desc, total, shown):
         noted.append(total)
-        return bar(total, shown, **options)
+        return bar(desc, total, shown)
 
     monkeypatch.setattr(triage, "passes_bar", noting)
     scan(counted, *images, show_progress=False)

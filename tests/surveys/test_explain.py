@@ -13,8 +13,14 @@ from refusals import refusals, warnings_of
 from surveyed import NET, network
 from torch.utils.data import TensorDataset
 
-from captum_classpattern import LabelledImages, Pattern, PixelClassifier, explain_class, survey
-from captum_classpattern.optimization import search as searching
+from captum_classpattern import (
+    LabelledImages,
+    Pattern,
+    PixelClassifier,
+    _progress,
+    explain_class,
+    survey,
+)
 from captum_classpattern.visualization.formats import percent
 
 NAMES = ["ant", "bee", "cat"]
@@ -70,6 +76,18 @@ def test_no_held_out_image_is_searched(found):
 
 
 # ---- models, images and names
+
+
+def test_a_class_of_imagenet_is_named_by_the_id_of_its_folder(tmp_path):
+    """The model has no names; the images have two of its 1,000 classes."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 1000)).eval()
+    ids = LabelledImages(IMAGES, LABELS % 2, ["n01440764", "n07873807"])
+    for target in ("pizza", "n07873807", 963):
+        found = explained(net, ids, target=target, canvases="white", n_steps=1)
+        assert (found.target, found.label) == (963, "pizza")
+    page = found.to_html(tmp_path / "page.html").read_text()
+    assert re.search("<title>.*pizza.*</title>", page)
+    assert "n07873807" not in page
 
 
 def under_no_grad():
@@ -204,28 +222,40 @@ def test_a_finding_stamps_and_plots(found, tmp_path):
 # ---- time
 
 
-def test_progress_is_drawn_if_it_takes_long(found, capsys, monkeypatch):
+def test_progress_is_drawn_if_it_takes_long(found, terminal, monkeypatch):
     explained()
-    monkeypatch.setattr(searching, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
     explained(show_progress=False)
-    assert capsys.readouterr() == ("", "")
+    assert terminal.readouterr() == ("", "")
     assert same(explained(), found)  # only the bar depends on it
-    out, err = capsys.readouterr()
+    out, err = terminal.readouterr()
     assert out == ""
-    assert re.search(r"Searching class 1: +0%.* 0\.00/[\d.]+k? \[.*passes", err)
-    assert "100%" in err
+    assert "\rSearching:   0%|" in err
+    assert re.search(r"\rSearching: 100%\|.*, class 1 *\n$", err)
+
+
+def test_a_log_says_what_is_searched_and_how_long_it_takes(found, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "LINE_EVERY", 1e-9)
+    assert same(explained(), found)
+    lines = capsys.readouterr().err.splitlines()
+    line = re.compile(r"Searching: (\d+) %, 00:\d\d so far, about 00:\d\d left(, class 1)?")
+    shares = [int(line.fullmatch(one)[1]) for one in lines]
+    assert lines[-1].endswith("class 1")
+    *steps, rest = [b - a for a, b in itertools.pairwise(shares)]
+    assert 0 <= min(steps) <= max(steps) < 5  # also while it scores
+    assert (shares[-1], rest < 20) == (100, True)
 
 
 def test_the_bar_shows_what_is_spent(monkeypatch):
     noted = []
 
-    class Bar(searching.tqdm):
+    class Bar(_progress.tqdm):
         def update(self, n=1):
             nonlocal noted
             noted += [] if self.disable else [n]
             super().update(n)
 
-    monkeypatch.setattr(searching, "tqdm", Bar)
+    monkeypatch.setattr(_progress, "tqdm", Bar)
     found = explained(show_progress=True, n_steps=None, budget=3_000)
     *searched, rest = noted
     # white and black canvases are in one search
@@ -268,7 +298,22 @@ META = network().to("meta")
 ONE = torch.where(LABELS == 1, 2, LABELS)
 ONE[HELD_OUT_PLACE] = 1
 
+TYPED = {"budget": 60, "n_steps": None}  # too small, which is said last
 REFUSALS = {
+    "a class that is misspelled, and a small budget": lambda: explained(
+        PixelClassifier(NET, class_names=NAMES), target="bed", **TYPED
+    ),
+    "channels last, and a small budget": lambda: explained(
+        torch.nn.Sequential(
+            torch.nn.Conv2d(1, 3, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ).eval(),
+        IMAGES.permute(0, 2, 3, 1),
+        LABELS,
+        **TYPED,
+    ),
+    "labels from 1, and a small budget": lambda: explained(images=FROM_1, **TYPED),
+    "a kind of canvas, and a small budget": lambda: explained(**TYPED | {"canvases": "postive"}),
+    "a small budget": lambda: explained(**TYPED),
     "the only image of the class is held out": lambda: explained(images=(IMAGES, ONE)),
     "labels that are names without a list": lambda: explained(images=(IMAGES, ["bee"] * 120)),
     "labels with a mistake": lambda: explained(

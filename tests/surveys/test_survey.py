@@ -22,7 +22,9 @@ from captum_classpattern import (
     PixelClassifier,
     explain_class,
     predictive_power,
+    scan,
     select_canvases,
+    sweep,
 )
 from captum_classpattern.attribution import search_pools
 from captum_classpattern.pattern import Pattern
@@ -319,11 +321,11 @@ def test_a_survey_is_its_findings(searched, whole):
     assert same(found, whole)
 
 
-def test_the_bar_says_which_class_is_searched(capsys):
+def test_the_bar_says_which_class_is_searched(terminal):
     begun(show_progress=True, classes_together=1)
-    assert re.findall(r"\rSearching: 100%.* passes/s, class 2]", capsys.readouterr().err)
+    assert re.findall(r"\rSearching: 100%.*, class 2 *\n", terminal.readouterr().err)
     begun(show_progress=True, classes_together=3)
-    assert ", class 0 and 2 more]" in capsys.readouterr().err
+    assert re.findall(r", class 0 and 2 more *\n", terminal.readouterr().err)
 
 
 @pytest.mark.parametrize("at", [0, 6])  # of 12 patterns, 4 per class
@@ -591,7 +593,7 @@ def test_the_total_of_the_bar_is_spent_within_a_fifth(settings, monkeypatch):
 
     noted = []
     monkeypatch.setattr(
-        module, "passes_bar", lambda total, *_, **__: noted.append(total) or nullcontext()
+        module, "passes_bar", lambda _, total, *__: noted.append(total) or nullcontext()
     )
     images = torch.rand(300, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     survey(counted, (images, torch.arange(300) % 3), **{"areas": (0.2, 0.1), **settings})
@@ -617,6 +619,23 @@ REFUSED_AT_ONCE = {
 def test_refusals_before_anything_is_searched(case, snapshot, tmp_path):
     assert refusal(lambda: begun(folder=tmp_path, **REFUSED_AT_ONCE[case])) == snapshot
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_noticed_before_any_pass(tmp_path):
+    """By survey, sweep and scan, also where a file is in the way."""
+
+    def unused(pixels):
+        raise AssertionError("it was called")
+
+    (tmp_path / "file").touch()
+    data, place = ((SEARCH, LABELS), (HELD_OUT, LABELS)), tmp_path / "file" / "new"
+    calls = [
+        lambda: survey(unused, *data, folder=place),
+        lambda: sweep({"a": unused}, *data, folder=place),
+        lambda: scan(unused, SEARCH, LABELS, references="demo", folder=place),
+    ]
+    said = f"ValueError: {tmp_path / 'file'} is not a folder that can be written: give another one"
+    assert [refusal(call) for call in calls] == [said] * 3
 
 
 REFUSALS = {

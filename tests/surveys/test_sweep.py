@@ -17,11 +17,10 @@ from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_
 from torch import nn
 
 import captum_classpattern as cp
-from captum_classpattern import LabelledImages, sweep
+from captum_classpattern import LabelledImages, _progress, sweep
 from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
-from captum_classpattern.optimization import search as searching
 from captum_classpattern.surveys import Survey, Sweep, survey
 from captum_classpattern.surveys.task import SurveyTask
 
@@ -52,12 +51,12 @@ def test_each_model_is_a_survey_as_survey_finds_it(swept):
     assert swept.survey("old").table().equals(loaded.table())
 
 
-def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(searching, "BAR_AFTER", 0.0)
+def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, terminal):
+    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
     run(tmp_path / "no", two(), show_progress=False)
-    assert capsys.readouterr().err == ""
+    assert terminal.readouterr().err == ""
     run(tmp_path / "after", two())
-    shown = capsys.readouterr().err
+    shown = terminal.readouterr().err
     assert "Sweep: 100%" in shown
     assert "Searching" not in shown
 
@@ -325,6 +324,10 @@ AT_ONCE = {
     "names of unnamed classes": lambda: run("out", two(), classes=["cat"]),
     "an area of no pixel": lambda: run("out", two(), areas=(0.001,)),
     "images without labels": unlabelled,
+    "a small budget": lambda: run("out", two(), budget=60, n_steps=None),
+    "names of unnamed classes, and a small budget": lambda: run(
+        "out", two(), classes=["cat"], budget=60, n_steps=None
+    ),
 }
 
 
@@ -332,6 +335,14 @@ AT_ONCE = {
 def test_refusals_before_anything_runs(case, snapshot, elsewhere):
     assert refusal(AT_ONCE[case]) == snapshot
     assert not Path("out").exists()
+
+
+def test_images_whose_numbers_are_not_those_of_the_models_are_refused(tmp_path):
+    """Folders of two of ImageNet's classes, whose models have 1,000 classes and no names."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 1000)).eval()
+    few = [LabelledImages(x, y % 2, ["n01440764", "n07873807"]) for x, y in (SEARCH, HELD_OUT)]
+    failures = sweep({"a": net}, *few, folder=tmp_path, **QUICK | {"canvases": "white"}).failures
+    assert failures["a"].startswith("the search images have other class numbers than the model")
 
 
 def copied(swept, old, new=""):

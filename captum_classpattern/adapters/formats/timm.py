@@ -67,9 +67,3 @@ def _with_config(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetw
     loaded.normalised_by = "timm's configuration of the network"
     loaded.input_size = config.get("input_size")
     return loaded
-
-
-def imagenet_ids() -> list[str] | None:
-    """The WordNet ids of ImageNet's 1,000 classes; None if timm, which lists them, is missing."""
-    timm = import_optional("timm", required=False)
-    return None if timm is None else timm.data.ImageNetInfo().label_names()

@@ -3,8 +3,8 @@
 from typing import Any
 
 from captum_classpattern.adapters.architectures import torchvision_names, unknown_network
-from captum_classpattern.adapters.formats.timm import imagenet_ids
 from captum_classpattern.adapters.interface import LoadedNetwork
+from captum_classpattern.classifier.class_names import imagenet_names
 
 
 def load_from_torchvision(name: str) -> LoadedNetwork:
@@ -25,7 +25,7 @@ def load_from_torchvision(name: str) -> LoadedNetwork:
     [side] = set(transforms.crop_size)
     loaded = LoadedNetwork(network, transforms.mean, transforms.std, "the weights' transforms")
     loaded.class_names, loaded.input_size = names, (3, side, side)
-    loaded.class_ids = imagenet_ids() if len(names) == 1000 else None
+    loaded.class_ids = [*imagenet_names()] if len(names) == 1000 else None
     loaded.details = {
         "arch": f"torchvision:{arch}", "weights": weights.name, "num_classes": len(names),
     }  # fmt: skip
