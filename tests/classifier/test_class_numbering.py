@@ -11,6 +11,7 @@ from refusals import refusal, refusals, warnings_of
 from torch import nn
 
 from captum_classpattern import Notice, PixelClassifier
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.class_names import imagenet_names
 from captum_classpattern.datasets import LabelledImages, load_images
 
@@ -94,7 +95,8 @@ def test_folders_of_some_of_imagenets_classes_need_no_names(names):
     assert by_place(matched) == [*SAMPLE.values()]
     assert matched.counts == {"tench": 1, "crane": 1, "pizza": 1}
     assert matched.class_names == tuple(imagenet_names().values())
-    known = matched.names_for(classifier(1000))
+    with enter_model(classifier(1000), matched.take([0])) as model:
+        known = matched.names_for(model)
     assert known.find("pizza") == known.find("n07873807") == 963
 
 
