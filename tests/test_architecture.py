@@ -24,10 +24,10 @@ ALLOWED = {
     "images": "_validation classifier pattern",
     "triggers": "_validation pattern",
     "demo": "classifier images pattern triggers",
-    "datasets": "_validation classifier images",
+    "datasets": "_files _validation classifier images",
     "adapters": "_files _validation classifier datasets pattern",
     "scores": "_validation classifier images pattern results",
-    "optimization": "_validation classifier images pattern scores",
+    "optimization": "_files _validation classifier images pattern scores",
     "attribution": "_validation classifier images optimization pattern",
     "surveys": """
         _files _validation adapters attribution classifier images optimization pattern results
@@ -36,7 +36,7 @@ ALLOWED = {
     "scanning": """
         _files _validation attribution classifier images optimization pattern results scores surveys
     """,
-    "comparison": "_validation attribution classifier images optimization pattern results scores",
+    "comparison": "_files _validation attribution classifier images optimization pattern results scores",
     "visualization": "_validation classifier images pattern scores",
     "pages": "_files classifier comparison images pattern results scores surveys visualization",
 }

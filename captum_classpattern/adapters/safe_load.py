@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from captum_classpattern._files import printable
 from captum_classpattern._validation import join_names
 
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
@@ -316,4 +317,4 @@ class CheckpointFile:
 
 def shown_names(names: list[str]) -> str:
     """A list of names, shortened, and without characters that could control a terminal."""
-    return join_names([re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names], MOST_NAMES)
+    return join_names([printable(name[:80]) for name in names], MOST_NAMES)

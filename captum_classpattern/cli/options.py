@@ -1,7 +1,6 @@
 """The options that commands share, one class per panel of the help: what each option means, how it
 is checked, and what the options of a panel open."""
 
-import json
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
+from captum_classpattern._files import parse_json, read_text, reading
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)
@@ -48,14 +48,10 @@ def _device(text: str) -> str:
 
 def _names_in(file: str) -> list[str]:
     """The names of classes in a file: a JSON list, or one per line."""
-    try:
-        content = Path(file).read_text(encoding="utf-8-sig").strip()
+    with reading(file, "has no names", "give a file with a JSON list of names, or one per line"):
+        content = read_text(Path(file)).strip()
         is_json = content.startswith(("[", "{"))
-        return json.loads(content) if is_json else list(map(str.strip, content.splitlines()))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{file} must hold a JSON list of names, or one per line: {error}"
-        ) from error
+        return parse_json(content) if is_json else list(map(str.strip, content.splitlines()))
 
 
 def _classes(text: str) -> list[int | str]:
@@ -82,12 +78,14 @@ def _kinds(text: str) -> list[str]:
     return kinds
 
 
-def _check_folder(_: type, path: Path | None) -> None:
-    """Before hours of work are lost."""
-    places = [] if path is None else [path, *path.absolute().parents]
-    existing = next((place for place in places if place.exists()), Path())
-    if places and not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise ValueError(f"{existing} is not a folder that can be written: give another one")
+def _folder(text: str) -> Path:
+    """A folder that can be written, before hours of work are lost."""
+    places = [Path(text), *Path(text).absolute().parents]
+    existing = next(place for place in places if place.exists())
+    if not (text and existing.is_dir() and os.access(existing, os.W_OK)):
+        shown = existing if text else "an empty name"
+        raise ValueError(f"{shown} is not a folder that can be written: give another one")
+    return Path(text)
 
 
 IN_MAIN, IN_SEARCH = Parameter(group=MAIN), Parameter(group=MORE_SEARCH)
@@ -97,7 +95,7 @@ Numbers: TypeAlias = Annotated[
 ]
 Source: TypeAlias = Annotated[str, Parameter(metavar="IMAGES")]
 Area: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="SHARE")]
-OutputFolder: TypeAlias = Annotated[Path, Parameter(validator=_check_folder, metavar="FOLDER")]
+OutputFolder: TypeAlias = Annotated[Path, read_as(_folder, "FOLDER")]
 
 
 @Parameter(name="*", group=MORE_MODEL)

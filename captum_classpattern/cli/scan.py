@@ -1,6 +1,5 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from cyclopts.validators import Number
 from filelock import FileLock
 
 import captum_classpattern as cp
+from captum_classpattern._files import parse_json
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
@@ -95,7 +95,7 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
         if not (key and value):
             raise ValueError(f"--recipe: expected KEY=VALUE, got {text!r}")
         try:
-            recipe[key] = json.loads(value)
+            recipe[key] = parse_json(value)
         except ValueError:
             recipe[key] = value
     return recipe

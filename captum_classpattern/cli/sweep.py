@@ -1,6 +1,5 @@
 """``classpattern sweep``: the class patterns of many models, scored on held-out images."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
@@ -8,13 +7,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_atomically
+from captum_classpattern._files import parse_json, write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.printing import print_result, say
 
 IN_RAY = Parameter(group=options.RAY)
-OBJECT = options.read_as(lambda text: dict(json.loads(text)), "JSON")
+OBJECT = options.read_as(lambda text: dict(parse_json(text)), "JSON")
 SHOWN = 20  # models, and reasons of failures
 
 

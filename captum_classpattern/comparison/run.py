@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from captum_classpattern._files import printable
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_numbers,
@@ -349,7 +350,7 @@ def _run_methods(
     with tqdm(total=total, bar_format=BAR, delay=delay, disable=show_progress is False) as bar:
         try:
             for done, (task, (name, method)) in enumerate(pairs):
-                bar.set_description_str(f"{name}, {task.model}", refresh=False)
+                bar.set_description_str(printable(f"{name}, {task.model}"), refresh=False)
                 bar.update(done - bar.n)
                 try:
                     bound = bind(method, models[task.model], task.canvases)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from captum_classpattern._files import printable
 from captum_classpattern.optimization.features import Features, Pixels
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
@@ -22,11 +23,11 @@ _bar: ContextVar[Any] = ContextVar("bar", default=None)  # of the passes of all 
 
 
 @contextmanager
-def passes_bar(total: float, shown: bool | None = True, **options: Any) -> "Iterator[tqdm[Any]]":
-    """A bar over the passes of all searches in this block (None: after five seconds), with more
-    options of tqdm. It leaves an outer one alone if it is disabled."""
+def passes_bar(total: float, shown: bool | None = True, desc: str = "") -> "Iterator[tqdm[Any]]":
+    """A bar over the passes of all searches in this block (None: after five seconds). It leaves an
+    outer one alone if it is disabled."""
     usual = {"unit": " passes", "unit_scale": True, "mininterval": 1.0, "disable": shown is False}
-    with tqdm(total=total, **{**usual, "delay": 0 if shown else BAR_AFTER, **options}) as bar:
+    with tqdm(desc=printable(desc), total=total, delay=0 if shown else BAR_AFTER, **usual) as bar:
         token = _bar.set(_bar.get() if bar.disable else bar)
         try:
             yield bar
@@ -39,7 +40,7 @@ def name_stage(name: str) -> None:
     """Says at the end of the bar, if there is one, what is searched now."""
     bar = _bar.get()
     if bar is not None:
-        bar.set_postfix_str(name, refresh=False)
+        bar.set_postfix_str(printable(name), refresh=False)
 
 
 def note_half_passes(count: int) -> None:

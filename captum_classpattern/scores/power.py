@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_labels, check_seed, join_names
+from captum_classpattern._validation import check_labels, check_seed, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -198,7 +199,16 @@ class Scores:
         near = row.get("top5"), row.get("mean_margin")
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
         controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
-        return cls(power, *controls, row.get("best_square"), moving)
+        scores = cls(power, *controls, row.get("best_square"), moving)
+        shares = [power.value, low, high, power.top5 or 0.0, *scores.controls.values()]
+        counts = [power.n, scores.control_images or power.n]
+        if not (
+            all(0 <= share <= 1 for share in shares)
+            and all(is_whole(n) and 0 < n < 2**31 for n in counts)
+            and isinstance(power.mean_margin, Real | None)
+        ):
+            raise ValueError("it lacks scores, or has impossible ones")
+        return scores
 
 
 def predictive_power(

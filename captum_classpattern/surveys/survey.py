@@ -92,7 +92,7 @@ def search_classes(
         store, findings = None, list[Finding]()
         if folder is not None:
             store = SurveyFolder(folder, info["settings"])
-            store.read(RESULTS)  # or an error
+            store.summary()  # or an error
             stored = store.findings()
             kinds = Counter(finding.target for finding in stored)
             findings = [each for each in stored if kinds[each.target] == len(settings.canvases)]

@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
+from captum_classpattern._files import check_kinds, reading
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import (
@@ -26,7 +27,7 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.optimization.search import passes_bar
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.surveys.folder import RESULTS, Folder
+from captum_classpattern.surveys.folder import REMEDY, RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -180,14 +181,13 @@ def _read_models(folder: Path) -> Sweep:
     if not (folder / SWEEP).exists():
         raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
     data = sweep_folder(folder).read(SWEEP)
-    try:
+    with reading(folder / SWEEP, "is not from a sweep", REMEDY):
         rows = {row["name"]: row for row in data["models"]}
         check_folders([name for name in rows if folder_of(name)])
-        return Sweep(folder, data["settings"], data["classes"], rows, data.get("failures", {}))
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder / SWEEP} must hold settings, classes and models with names"
-        ) from error
+        check_kinds(data, {"classes": list, "failures": dict})
+        _validation.check_area(data["settings"]["areas"][0])
+        classes = [*map(int, data["classes"])]
+        return Sweep(folder, data["settings"], classes, rows, data.get("failures", {}))
 
 
 def sweep(
