@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from captum_classpattern._files import printable
 
-WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
+WRONG_INPUT, INTERRUPTED, NO_READER = 2, 130, 141  # exit codes
 IN_PYTHON = re.compile(r" \(in Python: (?:[^()]|\([^()]*\))*\)")  # what the shell does not have
 OPTIONS: ContextVar[Collection[str]] = ContextVar("options", default=())  # of the command line
 ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name one
@@ -43,7 +43,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
     except (CycloptsError, ImportError, OSError, ValueError, TypeError) as error:
         missing = str(error.name) if isinstance(error, ImportError) else ""
         # wrong input raises ArgumentTypeError, a subclass of TypeError
-        if type(error) is TypeError or missing.startswith("captum_classpattern"):
+        if type(error) in (TypeError, BrokenPipeError) or missing.startswith("captum_classpattern"):
             raise
         if debug:
             print(printable(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
@@ -63,7 +63,7 @@ def interrupted(what_next: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\nInterrupted: {what_next}.", file=sys.stderr)
+        print(f"\nInterrupted: {printable(what_next)}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -14,7 +14,8 @@ def say(*sentences: str) -> None:
     width = shutil.get_terminal_size().columns
     for text in sentences:
         shown = printable(with_options(text, OPTIONS.get()), keep="\n")
-        print(textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False))
+        lines = textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False)
+        print(lines, flush=True)
 
 
 def print_result(result: Result, most: int | None = None) -> None:

@@ -83,7 +83,7 @@ def scan_command(
     say(found.legend, "")
     say("What next", *(f"{n}. {step}" for n, step in enumerate(found.next_steps, 1)))
     picture = ", scan.png" * (folder / "scan.png").exists()
-    print(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
+    say(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 
@@ -158,18 +158,18 @@ def reference(
                     f"{out} has another model of the name {name}: give this one another name, as "
                     f"in other={checkpoint}"
                 )
-            print(f"{name} is in {out} already.")
+            say(f"{name} is in {out} already.")
             continue
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
         known.add(name, classifier, source, recipe=trained, **more)
-        with FileLock(out.with_name(f".{out.name}.lock")):
+        with FileLock(out.with_name(f".{out.name[:50]}.lock")):
             known = _with_others(known, out, name)
             known.save(out)
         accuracy = known.profiles[name].accuracy
-        print(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %", flush=True)
+        say(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %")
     assert known is not None
     needed = references_needed(0.05)
-    print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
+    say(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")

@@ -48,16 +48,16 @@ def search(
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     provenance = classifier.provenance
-    print(
+    say(
         f"{provenance['source']}: {provenance['format']}, "
         f"{provenance.get('arch') or 'the network in it'}; "
-        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"normalised by {provenance['normalisation']['from']}.",
         f"{len(search_images)} images to search with, {len(held_out)} held out "
-        f"({held_out.duplicates_dropped} copies dropped)."
+        f"({held_out.duplicates_dropped} copies dropped).",
     )
     if held_out.labels is not None:
         right = held_out.accuracy_of(predictions(classifier, held_out))
-        print(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
+        say(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
     with interrupted(f"the same command continues the search in {out}"):
         survey = cp.survey(
             classifier,
@@ -75,4 +75,4 @@ def search(
     print_result(survey)
     best = max(survey, key=lambda each: each.search_powers[each.area])
     say(LEGEND, survey.strongest(best.canvas, survey.areas[0]), CAUTION)
-    print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
+    say(f"report.html, patterns.png, patterns/ and results.json are in {out}.")

@@ -59,10 +59,9 @@ def sweep_command(
     classifier = _open_first(sources)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     classes = searches.find_classes(classifier, search_images)
-    print(
+    say(
         f"{len(sources)} models, {len(classes)} classes; {len(search_images)} images to search "
-        f"with, {len(held_out)} held out.",
-        flush=True,
+        f"with, {len(held_out)} held out."
     )
     with interrupted(f"the same command resumes the sweep in {out}"):
         sweep = cp.sweep(
@@ -83,11 +82,11 @@ def sweep_command(
     print_result(sweep, SHOWN)
     say(*(f"Failed: {name}: {why}" for name, why in [*sweep.failures.items()][:SHOWN]))
     if max(len(sweep.models), len(sweep.failures)) > SHOWN:
-        print(f"The first {SHOWN} are shown; table.csv has all.")
+        say(f"The first {SHOWN} are shown; table.csv has all.")
     if not any(map(len, sweep.surveys.values())):
         return 1
     index = sweep.to_html(out / SITE)
-    print(f"table.csv and a folder for each model are in {out}; the site is {index}.")
+    say(f"table.csv and a folder for each model are in {out}; the site is {index}.")
     return 0
 
 
