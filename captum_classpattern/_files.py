@@ -76,12 +76,11 @@ def read_text(path: Path) -> str:
     return path.read_bytes().decode("utf-8-sig")
 
 
-def check_kinds(values: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+def check_kinds(values: Mapping[str, Any], **kinds: Any) -> None:
     """Raises an error unless these values of a stranger's JSON are of these kinds, null or not
     there."""
     for name, kind in kinds.items():
-        value = values.get(name)
-        if value is not None and not isinstance(value, kind):
+        if not isinstance(value := values.get(name), kind | None):
             raise ValueError(f"{name} is {value!r:.80}")
 
 

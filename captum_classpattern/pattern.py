@@ -95,7 +95,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     def __repr__(self) -> str:
         shape, power = tuple(self.canvas.shape), self.info.get("search_power")
-        score = f", search_power={power:.3}" if isinstance(power, Real) else ""
+        score = f", search_power={float(power):.3}" if isinstance(power, Real) else ""
         return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{score})"
 
     @property

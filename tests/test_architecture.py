@@ -36,7 +36,9 @@ ALLOWED = {
     "scanning": """
         _files _validation attribution classifier images optimization pattern results scores surveys
     """,
-    "comparison": "_files _validation attribution classifier images optimization pattern results scores",
+    "comparison": """
+        _files _validation attribution classifier images optimization pattern results scores
+    """,
     "visualization": "_validation classifier images pattern scores",
     "pages": "_files classifier comparison images pattern results scores surveys visualization",
 }

@@ -211,12 +211,12 @@ class ReferenceSet:
             profiles={name: Profile.from_dict(model) for name, model in models.items()},
             recipes={name: model.get("recipe", {}) for name, model in models.items()},
         )
-        _files.check_kinds(data, {"images": dict, "class_names": list})
+        _files.check_kinds(data, images=dict, class_names=list)
         if not all(map(is_whole, references.shape)):
             raise ValueError(f"its shape is {data['shape']}")
         for name, each in references.profiles.items():
-            _files.check_kinds(models[name], {"name": str, "recipe": dict, "images": int})
-            _files.check_kinds(models[name], {"computed": dict, "model": str})
+            kinds = {"name": str, "recipe": dict, "images": int, "computed": dict, "model": str}
+            _files.check_kinds(models[name], **kinds)
             held = [set(values) for values in (each.powers, each.others, each.gains)]
             shares, gains = [*each.powers.values(), *each.others.values()], each.gains.values()
             accuracy = [] if each.accuracy is None else [each.accuracy]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,19 +194,18 @@ class Scores:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], *, moving: bool = False) -> "Scores":
         """The scores that :meth:`as_dict` wrote, of a moving patch or not."""
-        low, high = row["interval"]
-        near = row.get("top5"), row.get("mean_margin")
+        (low, high), margin = row["interval"], row.get("mean_margin")
+        near = row.get("top5"), None if margin is None else float(margin)
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
         controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
         scores = cls(power, *controls, row.get("best_square"), moving)
         shares = [power.value, low, high, power.top5 or 0.0, *scores.controls.values()]
         counts = [power.n, scores.control_images or power.n]
-        if not (
-            all(0 <= share <= 1 for share in shares)
-            and all(is_whole(n) and 0 < n < 2**31 for n in counts)
-            and isinstance(power.mean_margin, Real | None)
-        ):
-            raise ValueError("it lacks scores, or has impossible ones")
+        possible = (
+            all(0 <= share <= 1 for share in shares) and 0 < min(counts) <= max(counts) < 2**31
+        )
+        if not possible or not all(map(is_whole, counts)):
+            raise ValueError("it has impossible scores")
         return scores
 
 

@@ -132,9 +132,11 @@ class SurveyFolder(Folder):
 
     def summary(self) -> dict[str, Any]:
         """What results.json holds, or nothing."""
-        values, kinds = self.read(RESULTS), {"n_classes": int, "classes": list, "provenance": dict}
+        values = self.read(RESULTS)
         with _files.reading(self.path / RESULTS, "is not from a survey", REMEDY):
-            _files.check_kinds(values, {**kinds, "accuracy": Real})
+            _files.check_kinds(values, n_classes=int, provenance=dict, accuracy=Real)
+            if "classes" in values:
+                values["classes"] = [*map(int, values["classes"])]
         return values
 
     def _read_new(self) -> bool:
@@ -164,16 +166,15 @@ def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     """The finding of a row, or an error of some kind. Its patterns are read from the folder when
     they are used."""
-    _files.check_kinds(row, {"class_name": str, "areas": dict})
+    _files.check_kinds(row, class_name=str, areas=dict)
     target, canvas, name = row["class"], row["canvas"], row["class_name"]
     plain = isinstance(canvas, str) and Path(canvas).name == canvas  # a part of names of files
-    if not is_whole(target) or target < 0 or not plain or not row["areas"]:
+    if not is_whole(target) or not 0 <= target < 2**31 or not plain or not row["areas"]:
         raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
     moving, areas = canvas == PATCH, row["areas"].items()
     scores = {float(area): Scores.from_dict(values, moving=moving) for area, values in areas}
     for area, values in row["areas"].items():
-        power = values.get("search_power")
-        if not 0 < float(area) < 1 or not isinstance(power, Real):
+        if not 0 < float(area) < 1 or not 0 <= values["search_power"] <= 1:
             raise ValueError(f"it has an area {area!r} without its search power")
     file = partial(pattern_file, folder.absolute(), target, canvas, name=name)
     patterns = Saved(scores, lambda area: Pattern.load(file(area)))

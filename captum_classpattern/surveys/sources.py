@@ -99,7 +99,9 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
             else:
                 sources.append(_source_of(*split_name(name), defaults))
     if not sources:
-        raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
+        raise ValueError(
+            f"there are no models in {models!r:.300}: give checkpoints, a manifest, or a dict"
+        )
     check_folders([source.name for source in sources if folder_of(source.name)])
     return sources
 

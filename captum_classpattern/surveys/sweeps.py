@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
-from captum_classpattern._files import check_kinds, reading
+from captum_classpattern._files import reading
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import (
@@ -184,10 +184,9 @@ def _read_models(folder: Path) -> Sweep:
     with reading(folder / SWEEP, "is not from a sweep", REMEDY):
         rows = {row["name"]: row for row in data["models"]}
         check_folders([name for name in rows if folder_of(name)])
-        check_kinds(data, {"classes": list, "failures": dict})
         _validation.check_area(data["settings"]["areas"][0])
-        classes = [*map(int, data["classes"])]
-        return Sweep(folder, data["settings"], classes, rows, data.get("failures", {}))
+        failures = {name: str(why) for name, why in data.get("failures", {}).items()}
+        return Sweep(folder, data["settings"], [*map(int, data["classes"])], rows, failures)
 
 
 def sweep(

@@ -62,8 +62,8 @@ ERRORS = {  # lines, and what they say
     f"{EARLY} --area 3": 'Invalid value "3.0" for --area. Must be < 1.',
     f"{EARLY} --mean a": "Invalid value for --mean: could not convert string to float: 'a'",
     f"{EARLY} --precision half": 'Choose from: "auto", "full", "bfloat16".',
-    f"{EARLY} --class-names no.txt": "Invalid value for --class-names: no.txt is damaged, or has no",
-    f"{EARLY} --class-names open.txt": "char 4): give a file with a JSON list of names, or one per line",
+    f"{EARLY} --class-names no.txt": "Invalid value for --class-names: no.txt is damaged, or",
+    f"{EARLY} --class-names open.txt": ": give a file with a JSON list of names, or one per",
     # compare
     f"compare named.pt {COMPARE},Magic": "there is no method 'Magic': choose from ClassPattern",
     f"compare named.pt turned.pt {COMPARE}": "the names with --class-names FILE if they are wrong",
