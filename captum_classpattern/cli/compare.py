@@ -12,7 +12,7 @@ import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import INTERRUPTED
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 if TYPE_CHECKING:
     from captum_classpattern.comparison import Metric
@@ -84,9 +84,9 @@ def compare(
     if comparison.records or comparison.failures:
         write_comparison(comparison, out)
         written = "report.html, patterns" if comparison.records else "report.html"
-        say(f"{written} and comparison.json are in {out}.")
+        say_line(f"{written} and comparison.json are in {out}.")
     if not comparison.settings["complete"]:
-        say("Interrupted. The methods that had finished are reported.")
+        say_line("Interrupted. The methods that had finished are reported.")
         return INTERRUPTED
     return 0 if comparison.records else 1
 

@@ -18,6 +18,11 @@ def say(*sentences: str) -> None:
         print(lines, flush=True)
 
 
+def say_line(text: str) -> None:
+    """Prints a line as it is, such as one with a path. It may hold anything."""
+    print(printable(text), flush=True)
+
+
 def print_result(result: Result, most: int | None = None) -> None:
     """Prints the text of a result, and at most so many rows of its table."""
     say(*result.text().split("\n"), "")

@@ -14,7 +14,7 @@ import captum_classpattern as cp
 from captum_classpattern._files import parse_json
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 FIRST_PRINTED = 10  # classes of a scan without references
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
@@ -83,7 +83,7 @@ def scan_command(
     say(found.legend, "")
     say("What next", *(f"{n}. {step}" for n, step in enumerate(found.next_steps, 1)))
     picture = ", scan.png" * (folder / "scan.png").exists()
-    say(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
+    say_line(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 
@@ -158,7 +158,7 @@ def reference(
                     f"{out} has another model of the name {name}: give this one another name, as "
                     f"in other={checkpoint}"
                 )
-            say(f"{name} is in {out} already.")
+            say_line(f"{name} is in {out} already.")
             continue
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
@@ -169,7 +169,7 @@ def reference(
             known = _with_others(known, out, name)
             known.save(out)
         accuracy = known.profiles[name].accuracy
-        say(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %")
+        say_line(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %")
     assert known is not None
     needed = references_needed(0.05)
-    say(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
+    say_line(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")

@@ -10,7 +10,7 @@ import captum_classpattern as cp
 from captum_classpattern._files import parse_json, write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 IN_RAY = Parameter(group=options.RAY)
 OBJECT = options.read_as(lambda text: dict(parse_json(text)), "JSON")
@@ -59,7 +59,7 @@ def sweep_command(
     classifier = _open_first(sources)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     classes = searches.find_classes(classifier, search_images)
-    say(
+    say_line(
         f"{len(sources)} models, {len(classes)} classes; {len(search_images)} images to search "
         f"with, {len(held_out)} held out."
     )
@@ -82,11 +82,11 @@ def sweep_command(
     print_result(sweep, SHOWN)
     say(*(f"Failed: {name}: {why}" for name, why in [*sweep.failures.items()][:SHOWN]))
     if max(len(sweep.models), len(sweep.failures)) > SHOWN:
-        say(f"The first {SHOWN} are shown; table.csv has all.")
+        say_line(f"The first {SHOWN} are shown; table.csv has all.")
     if not any(map(len, sweep.surveys.values())):
         return 1
     index = sweep.to_html(out / SITE)
-    say(f"table.csv and a folder for each model are in {out}; the site is {index}.")
+    say_line(f"table.csv and a folder for each model are in {out}; the site is {index}.")
     return 0
 
 
