@@ -65,6 +65,8 @@ def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """What an error says, in a few words, with its kind unless the words suffice."""
+    if isinstance(error, RecursionError):
+        return "it nests too deeply"
     words = isinstance(error, ValueError | OSError) and str(error)
     return words or f"{type(error).__name__}: {error}"
 

@@ -19,6 +19,7 @@ from captum_classpattern._validation import (
     join_names,
     parse_labels,
     suggest_names,
+    values_from,
 )
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import NUMBERED
@@ -118,8 +119,8 @@ def npz_listing(path: Path) -> Listing:
         )
     if x.dtype.kind == "f" and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(
-            f"floats of x in {path} must be in [0, 1], got values from {x.min():g} to "
-            f"{x.max():g}: divide them by 255, or undo their normalisation"
+            f"floats of x in {path} must be in [0, 1], got "
+            f"{values_from(x.min(), x.max())}: divide them by 255, or undo their normalisation"
         )
     pixels = torch.from_numpy(x.astype(np.uint8 if x.dtype == np.uint8 else np.float32, copy=False))
     pixels = pixels[:, None] if axis is None else pixels.movedim(axis, 1)

@@ -34,6 +34,8 @@ ERRORS = {  # lines, and what they say
     "search": 'Command "search" parameter CHECKPOINT requires an argument.',
     "search a.pt --data": 'Command "search" parameter --data requires an argument.',
     "search a.pt b.pt --data .": "Unused Tokens: ['b.pt'].",
+    'demo --out ""': "Invalid value for --out: an empty name is not a folder that can be written",
+    f"{UNNAMED} --size 1000000000": "--size must be a whole number from 1 to 16384",
     "demo --out m.pt": "m.pt is not a folder that can be written: give another",
     # the checkpoint and its network
     EARLY: "there is no checkpoint file at missing.pt",
