@@ -207,6 +207,7 @@ def changed(path, random):
     ways[random.integers(len(ways))](path, random)
 
 
+@pytest.mark.script
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_wrong_with_a_file_is_an_error_that_names_it(kind, tmp_path):
     write, read = KINDS[kind]
