@@ -64,11 +64,15 @@ def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in a few words, with its kind unless the words suffice."""
+    """What an error says, with its kind unless the words suffice."""
     if isinstance(error, RecursionError):
         return "it nests too deeply"
-    words = isinstance(error, ValueError | OSError) and str(error)
-    return words or f"{type(error).__name__}: {error}"
+    text, is_ours = (
+        str(error).strip(),
+        isinstance(error, TypeError) and type(error) is not TypeError,
+    )
+    words_suffice = text and (is_ours or isinstance(error, ValueError | OSError | ImportError))
+    return text if words_suffice else f"{type(error).__name__}: {text}"
 
 
 def read_text(path: Path) -> str:
@@ -88,18 +92,16 @@ def check_kinds(values: Mapping[str, Any], **kinds: Any) -> None:
 
 def parse_json(text: str) -> Any:
     """What a stranger's JSON holds, without NaN, infinity and numbers that are too large."""
-    return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
 
+    def finite(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):
+            raise ValueError(f"it has the number {digits:.20}")
+        return number
 
-def _finite(digits: str) -> float:
-    if not math.isfinite(number := float(digits)):
-        raise ValueError(f"it has the number {digits:.20}")
-    return number
+    def whole(digits: str) -> int:
+        return int(digits) if finite(digits) else 0
 
-
-def _whole(digits: str) -> int:
-    _finite(digits)
-    return int(digits)
+    return json.loads(text, parse_int=whole, parse_float=finite, parse_constant=finite)
 
 
 def to_json(data: Any, indent: int | None = None) -> str:

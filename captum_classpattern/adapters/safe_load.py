@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from captum_classpattern._files import printable
+from captum_classpattern._files import printable, reading
 from captum_classpattern._validation import join_names
 
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
@@ -301,18 +301,12 @@ class CheckpointFile:
 
     @contextmanager
     def _trusted(self, kind: str) -> Iterator[None]:
-        """For code that runs what is in a file: refused unless the file is trusted; any error
-        becomes one that names the file."""
+        """For code that runs what is in a file: refused unless the file is trusted."""
         if not self.trust_pickle:
             raise ValueError(REFUSAL.format(path=self.path, kind=kind))
         self.opened_by = "pickle"
-        try:
+        with reading(self.path, "needs code that can't be imported here", "run this where it can"):
             yield
-        except Exception as error:
-            raise ValueError(
-                f"{self.path} can't be opened, though it was trusted ({type(error).__name__}: "
-                f"{error}): either it is damaged, or the code that it needs can't be imported here"
-            ) from error
 
 
 def shown_names(names: list[str]) -> str:

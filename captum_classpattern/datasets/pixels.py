@@ -81,16 +81,18 @@ def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> T
 
 
 def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
-    """An array in NumPy's format, without pickle, from a stranger's file of so many bytes: memory
-    is asked for only if these can hold it."""
-    first = np.lib.format.read_magic(file) == (1, 0)
-    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    if math.prod(shape) * dtype.itemsize > size:
-        raise ValueError(f"its header promises more than it holds, {dtype} {shape}")
-    file.seek(0)
-    array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
+    """An array in NumPy's format, without pickle, from a stranger's open file of so many bytes,
+    which it closes. Memory is asked for only if these can hold it."""
+    npy = np.lib.format
+    with file:
+        first = npy.read_magic(file) == (1, 0)
+        read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize > size:
+            raise ValueError(f"its header promises more than it holds, {dtype} {shape}")
+        file.seek(0)
+        array: np.ndarray[Any, Any] = npy.read_array(file, allow_pickle=False)
+        return array
 
 
 def decode_all(

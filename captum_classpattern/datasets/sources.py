@@ -110,7 +110,9 @@ def npz_listing(path: Path) -> Listing:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if "x" not in names:
             raise ValueError(f"it has no array x, only {join_names(names) or 'nothing'}")
-        x, y = _array_in(archive, "x"), _array_in(archive, "y") if "y" in names else None
+        entries = {name: archive.getinfo(f"{name}.npy") for name in ("x", "y") if name in names}
+        arrays = {n: read_array(archive.open(e), e.file_size) for n, e in entries.items()}
+    x, y = arrays["x"], arrays.get("y")
     axis = _channel_axis(x.shape, path)
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(
@@ -127,13 +129,6 @@ def npz_listing(path: Path) -> Listing:
     names = [f"image {i}" for i in range(len(x))]
     labels = None if y is None else parse_labels(y.tolist(), len(x), str(path)).tolist()
     return Listing(str(path), names, labels, None, pixels.__getitem__, "numbers")
-
-
-def _array_in(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
-    """An array of an ``.npz`` file."""
-    entry = archive.getinfo(f"{name}.npy")
-    with archive.open(entry) as file:
-        return read_array(file, entry.file_size)
 
 
 def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:

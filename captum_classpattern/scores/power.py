@@ -201,10 +201,8 @@ class Scores:
         scores = cls(power, *controls, row.get("best_square"), moving)
         shares = [power.value, low, high, power.top5 or 0.0, *scores.controls.values()]
         counts = [power.n, scores.control_images or power.n]
-        possible = (
-            all(0 <= share <= 1 for share in shares) and 0 < min(counts) <= max(counts) < 2**31
-        )
-        if not possible or not all(map(is_whole, counts)):
+        possible = all(0 <= share <= 1 for share in shares) and all(map(is_whole, counts))
+        if not possible or not 0 < min(counts) <= max(counts) < 2**31:
             raise ValueError("it has impossible scores")
         return scores
 

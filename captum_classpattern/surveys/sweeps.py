@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
-from captum_classpattern._files import reading
+from captum_classpattern._files import reading, reason_of
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import (
@@ -38,7 +38,6 @@ IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
 RETRIES = 3  # of a survey whose worker or node dies
 MOST_MODELS = 50  # in the table of a notebook
 sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
-OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)
 
 
 @dataclass(frozen=True, repr=False)
@@ -331,9 +330,7 @@ class Work:
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
                 search_classes(model, *images, self.settings, self.classes, names, folder)
         except Exception as error:
-            text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
-            words_suffice = isinstance(error, OUR_ERRORS) and text
-            reason = text if words_suffice else f"{type(error).__name__}: {text}"
+            reason = reason_of(error).partition("\n\n")[0]  # after which long lists may follow
         finally:
             torch.set_num_threads(threads)
         return reason, [(str(each.message), each.category) for each in caught]

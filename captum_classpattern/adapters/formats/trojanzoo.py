@@ -117,8 +117,7 @@ def _load_trigger(file: Path, size: tuple[int, int, int]) -> Pattern | None:
         return None
     target, height, width = map(int, mark_of_name.groups())
     try:
-        with file.open("rb") as opened:
-            array = read_array(opened, file.stat().st_size)
+        array = read_array(file.open("rb"), file.stat().st_size)
         mark = torch.from_numpy(array).float().clamp(0, 1)
     except Exception:  # not an array of numbers
         return None
