@@ -64,15 +64,14 @@ def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, with its kind unless the words suffice."""
+    """What an error says in a line, with its kind unless the words suffice; without the long lists
+    that may follow."""
     if isinstance(error, RecursionError):
         return "it nests too deeply"
-    text, is_ours = (
-        str(error).strip(),
-        isinstance(error, TypeError) and type(error) is not TypeError,
-    )
+    text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    is_ours = isinstance(error, TypeError) and type(error) is not TypeError
     words_suffice = text and (is_ours or isinstance(error, ValueError | OSError | ImportError))
-    return text if words_suffice else f"{type(error).__name__}: {text}"
+    return text if words_suffice else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern._files import printable
+from captum_classpattern._files import printable, reason_of
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_numbers,
@@ -31,7 +31,7 @@ from captum_classpattern.classifier.class_names import common_names, known_names
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
-from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record, format_error
+from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.optimization.search import BAR_AFTER
@@ -357,7 +357,7 @@ def _run_methods(
                     explained = explain(bound, task, bar.update)
                     measured, failed = measure_results(name, bound, explained, metrics)
                 except Exception as error:
-                    measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
+                    measured, failed = [], [Failure(task.model, name, "maps", reason_of(error))]
                 records += measured
                 failures += failed
             bar.update(total - bar.n)

@@ -330,7 +330,7 @@ class Work:
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
                 search_classes(model, *images, self.settings, self.classes, names, folder)
         except Exception as error:
-            reason = reason_of(error).partition("\n\n")[0]  # after which long lists may follow
+            reason = reason_of(error)
         finally:
             torch.set_num_threads(threads)
         return reason, [(str(each.message), each.category) for each in caught]
