@@ -40,6 +40,7 @@ REFUSAL = (
     "safetensors.torch.save_model(model, path)). Only if you trust the file as you would trust a "
     "program, pass `trust_pickle=True`."
 )
+NOT_SAVED, AGAIN = "was not written by torch.save", "download it again"  # if a file is damaged
 ARCHIVE = "an archive: unpack it, and give the checkpoint inside"
 OTHER_FILES = {  # by their first bytes
     b"<": "a web page, as a failed or blocked download leaves it",
@@ -189,7 +190,7 @@ class CheckpointFile:
         with path.open("rb") as file:
             head = file.read(512)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SIZE_LIMIT:
-            with self._whole("looks like a safetensors file"), safe_open(path, "pt") as tensors:
+            with reading(path, "is no safetensors file", AGAIN), safe_open(path, "pt") as tensors:
                 self.opened_by = "safetensors"
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
         if head.startswith(ZIP):
@@ -215,8 +216,7 @@ class CheckpointFile:
 
     def _open_zip(self) -> Any:
         """A zip file: torch.save's, an archive that holds a program, or neither."""
-        begins = "begins like a checkpoint of torch.save"
-        with self._whole(begins), zipfile.ZipFile(self.path) as archive:
+        with reading(self.path, NOT_SAVED, AGAIN), zipfile.ZipFile(self.path) as archive:
             entries, directory = archive.infolist(), archive.start_dir
         self._check_size(sum(entry.file_size for entry in entries), "would unpack to")
         names = sorted(entry.filename for entry in entries)
@@ -265,16 +265,16 @@ class CheckpointFile:
         trusted."""
         # as an open file: torch would treat a name that ends in .safetensors differently
         with self.path.open("rb") as file:
-            try:
-                allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
-                with self._whole("was written by torch.save"), allowed:
+            allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
+            with reading(self.path, NOT_SAVED, AGAIN), allowed:
+                try:
                     self.opened_by = "weights_only"
                     return torch.load(file, map_location="cpu", weights_only=True)
-            except UnsafeValueError as error:
-                kind += f" (with {error})"
-            except pickle.UnpicklingError as error:  # more than weights and harmless values
-                if refused := re.search(r"GLOBAL (\S+)", str(error)):  # as torch names it
-                    kind += f" (that imports {shown_names([refused[1]])})"
+                except UnsafeValueError as error:
+                    kind += f" (with {error})"
+                except pickle.UnpicklingError as error:  # more than weights and harmless values
+                    if refused := re.search(r"GLOBAL (\S+)", str(error)):  # as torch names it
+                        kind += f" (that imports {shown_names([refused[1]])})"
             file.seek(0)
             with self._trusted(kind):
                 return torch.load(file, map_location="cpu", weights_only=False)
@@ -285,19 +285,6 @@ class CheckpointFile:
                 f"{self.path} {verb} {size / 2**30:.1f} GiB, more than the limit of "
                 f"{SIZE_LIMIT / 2**30:.1f} GiB for a checkpoint"
             )
-
-    @contextmanager
-    def _whole(self, looks: str) -> Iterator[None]:
-        """For code that reads a file and runs nothing in it: a damaged one can fail in any way."""
-        try:
-            yield
-        except (pickle.UnpicklingError, UnsafeValueError):  # whole, but more than weights
-            raise
-        except Exception as error:
-            reason = str(error).partition("\n")[0][:200] or type(error).__name__
-            raise ValueError(
-                f"{self.path} {looks}, but is truncated or damaged ({reason}): download it again"
-            ) from error
 
     @contextmanager
     def _trusted(self, kind: str) -> Iterator[None]:
