@@ -29,19 +29,16 @@ GREY_MODES = ("1", "L", "LA", "La")
 
 def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
-    pixels have more than 8 bits. If a file can't be read, the error is a ValueError."""
+    pixels have more than 8 bits. If a file can't be read, the error may be of any kind."""
     if not isinstance(image, Image.Image):
         if isinstance(image, Path) and not image.is_file():
             raise ValueError("it is no file, or a link to none")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            try:
-                with Image.open(image, formats=PILLOW_FORMATS) as file:
-                    file.load()  # turns a TIFF upright
-                    turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-                    return decode(file if turn is None else file.transpose(turn))
-            except Exception as error:
-                raise ValueError(reason_of(error)) from error
+            with Image.open(image, formats=PILLOW_FORMATS) as file:
+                file.load()  # turns a TIFF upright
+                turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+                return decode(file if turn is None else file.transpose(turn))
     if image.mode == "F" or image.mode.startswith("I"):
         largest = 1 if image.mode == "F" else 65535  # 16 bits
         pixels = torch.from_numpy(np.array(image, np.float32))[None] / largest

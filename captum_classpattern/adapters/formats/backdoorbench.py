@@ -108,7 +108,7 @@ def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:
     for entry in entries[:: max(1, -(-len(entries) // MAX_IMAGES))]:
         parts = PurePosixPath(str(entry.get("path", ""))).parts[-MAX_FOLDERS:]
         files = [folder.joinpath(*parts[start:]) for start in range(len(parts))]
-        with suppress(ValueError, OSError):  # not an image, or not a path
+        with suppress(Exception):  # not an image, or not a path
             below = [file for file in files if file.is_relative_to(folder)]
             if ".." not in parts and (file := next(filter(Path.is_file, below), None)):
                 yield as_floats(decode(file))
