@@ -237,7 +237,7 @@ class ReferenceSet:
             {"name": name, "recipe": self.recipes.get(name, {}), **each.as_dict()}
             for name, each in self.profiles.items()
         ]
-        _files.write_json(data, Path(path))
+        _files.write_atomically(Path(path), (_files.to_json(data, indent=1) + "\n").encode())
 
     def scores(self, n: ClassScores) -> dict[str, ClassScores]:
         """The scores of the models' classes in each family, (n, K), see :meth:`Profile.scores`."""
