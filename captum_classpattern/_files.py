@@ -1,13 +1,16 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, and what strangers wrote into files."""
 
 import hashlib
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+LARGEST_TEXT = 2**30  # bytes
 
 
 def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
@@ -25,7 +28,8 @@ def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file in the same folder, which is renamed once it is on the disk, so that
     ``path`` never holds half a file, even after a power failure. An error leaves no file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    start = path.name[:50]  # a name may have 255 bytes, and a character four
+    temporary = path.with_name(f".{start}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -50,10 +54,73 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(data: Any, path: Path) -> None:
     """Writes JSON; a file that is there already is replaced whole or not at all."""
-    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
+    write_atomically(path, (to_json(data, indent=2) + "\n").encode())
 
 
 def write_figure(figure: Any, path: Path) -> None:
     """Writes a matplotlib figure as PNG, see :func:`replace_file`."""
     with replace_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
+
+
+@contextmanager
+def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong with a stranger's file in this block is one ValueError, which names the
+    file, says what it is if it isn't damaged, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of(error)
+        raise ValueError(f"{path} is damaged, or {otherwise} ({reason:.500}): {remedy}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says in a line, with its kind unless the words suffice; without the long lists
+    that may follow."""
+    if isinstance(error, RecursionError):
+        return "it nests too deeply"
+    text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    is_ours = isinstance(error, TypeError) and type(error) is not TypeError
+    words_suffice = text and (is_ours or isinstance(error, ValueError | OSError | ImportError))
+    return text if words_suffice else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def read_text(path: Path) -> str:
+    """A stranger's text in UTF-8."""
+    if (size := path.stat().st_size) > LARGEST_TEXT:
+        raise ValueError(f"it has {size:,} bytes")
+    return path.read_bytes().decode("utf-8-sig")
+
+
+def check_kinds(values: Mapping[str, Any], **kinds: Any) -> None:
+    """Raises an error unless these values of a stranger's JSON are of these kinds, null or not
+    there."""
+    for name, kind in kinds.items():
+        if not isinstance(value := values.get(name), kind | None):
+            raise ValueError(f"{name} is {value!r:.80}")
+
+
+def parse_json(text: str) -> Any:
+    """What a stranger's JSON holds, without NaN, infinity and numbers that are too large."""
+
+    def finite(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):
+            raise ValueError(f"it has the number {digits:.20}")
+        return number
+
+    def whole(digits: str) -> int:
+        return int(digits) if finite(digits) else 0
+
+    return json.loads(text, parse_int=whole, parse_float=finite, parse_constant=finite)
+
+
+def to_json(data: Any, indent: int | None = None) -> str:
+    """Data as :func:`parse_json` reads it: numbers that are not finite become null."""
+    plain = json.loads(json.dumps(data), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=indent)
+
+
+def printable(text: object, keep: str = "") -> str:
+    """A text that is safe to print: without line breaks and what else controls a terminal or can't
+    be encoded, which names in files may hold. Some characters may be kept."""
+    return "".join(c if c.isprintable() or c in keep else "?" for c in str(text))

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from captum_classpattern._files import printable
+
 BAR_AFTER = 5.0  # seconds, after which long work has a bar
 LINE_EVERY = 30.0  # seconds, in a log
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -33,7 +35,7 @@ def new_bar(desc: str, total: float, shown: bool | None) -> Any:
     number of passes, since a user's budget has another one: scoring counts here. There is one bar
     at a time."""
     hidden = shown is False or _bar.get()[0] is not None
-    options = {"desc": desc, "total": total, "disable": hidden, "miniters": 0}
+    options = {"desc": printable(desc), "total": total, "disable": hidden, "miniters": 0}
     if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
         return tqdm(bar_format=BAR, delay=0 if shown else BAR_AFTER, **options)
     lines = {"file": _Lines(), "position": 0, "bar_format": LINE, "leave": False}
@@ -57,7 +59,7 @@ def name_stage(name: str) -> None:
     """Says at the end of the bar, if there is one, what is searched now."""
     bar, _ = _bar.get()
     if bar is not None:
-        bar.set_postfix_str(name, refresh=False)
+        bar.set_postfix_str(printable(name), refresh=False)
 
 
 def note_half_passes(count: int) -> None:

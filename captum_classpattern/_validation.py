@@ -89,7 +89,7 @@ def check_unit_range(tensor: Any, name: str, form: str = "in [0, 1]") -> None:
     check_float_tensor(tensor, name, form)
     low, high = map(float, tensor.detach().aminmax()) if tensor.numel() else (0, 1)
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
+        raise ValueError(f"{name} must lie in [0, 1], got {values_from(low, high)}")
 
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: bool = False) -> None:
@@ -110,13 +110,17 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: boo
     if low < -slack or high > 1 + slack:
         hint = "these look like normalised images: give plain pixels, and let the model normalise "
         hint += "them: pass `mean` and `std`, or wrap it in PixelClassifier(model, mean, std)"
-        if low >= 0:
+        if low > -1e-4:
             hint = "divide by 255" if high > 10 else "scale or clamp them"
         elif slack:
             hint += "; with captum's NoiseTunnel, pass stdevs=0.05 or less"
-        raise ValueError(
-            f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}: {hint}"
-        )
+        raise ValueError(f"{name} must have pixels in [0, 1], got {values_from(low, high)}: {hint}")
+
+
+def values_from(low: float, high: float) -> str:
+    """Such as "values from 0 to 255", also of a largest value that 1 hardly differs from."""
+    shown = f"1 + {high - 1:.1g}" if 1 < high < 1.0005 else f"{high:.4g}"
+    return f"values from {low:.4g} to {shown}"
 
 
 def check_fits(images: Any, shape: Sequence[int], name: str, owner: str) -> None:

@@ -1,7 +1,6 @@
 """The pattern: some pixels of one canvas image that stand for one class."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -15,11 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.robust import Perturbation
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from captum_classpattern._files import write_atomically
+from captum_classpattern._files import parse_json, reading, to_json, write_atomically
 from captum_classpattern._validation import (
     ArgumentTypeError,
     check_area,
@@ -82,7 +81,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     def __post_init__(self) -> None:
         check_unit_range(self.canvas, "canvas")
         check_unit_range(self.mask, "mask")
-        if self.canvas.ndim != 3:
+        if self.canvas.ndim != 3 or not self.canvas.numel():
             raise ValueError(f"canvas must be (C, H, W), got {tuple(self.canvas.shape)}")
         if self.mask.shape != (1, *self.canvas.shape[1:]):
             raise ValueError(
@@ -96,7 +95,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     def __repr__(self) -> str:
         shape, power = tuple(self.canvas.shape), self.info.get("search_power")
-        score = f", search_power={power:.3}" if isinstance(power, Real) else ""
+        score = f", search_power={float(power):.3}" if isinstance(power, Real) else ""
         return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{score})"
 
     @property
@@ -106,7 +105,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         settings = self.info.get("settings")
         searched_at = settings.get("area") if isinstance(settings, dict) else None
         is_binary = bool(((self.mask == 0) | (self.mask == 1)).all())
-        if is_binary or not isinstance(searched_at, Real):
+        if is_binary or not isinstance(searched_at, Real) or not 0 < float(searched_at) < 1:
             return float(self.mask.detach().cpu().double().mean())
         return float(searched_at)
 
@@ -211,7 +210,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the pattern as a safetensors file with JSON metadata, without pickle. It holds the
-        hashes of the search images, six bytes each. An error if JSON can't represent ``info``.
+        hashes of the search images, six bytes each. An error if JSON can't represent ``info``;
+        NaN and infinity become None.
 
         The file is replaced in one step: a save that fails leaves the old file as it was.
         """
@@ -224,10 +224,10 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         if self.seen:
             data = bytearray.fromhex("".join(sorted(self.seen)))  # uint8 (N, 6), in order
             tensors["seen"] = torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
-        info = json.dumps({**unknown, **self.info})
+        info = to_json({**unknown, **self.info})
         metadata = {"format": PATTERN_FORMAT, "target": str(self.target), "info": info}
         if isinstance(self, MovingPattern):
-            metadata["size"] = json.dumps(self.size)
+            metadata["size"] = to_json(self.size)
         write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
@@ -238,7 +238,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
-        try:
+        with reading(path, "was not written by Pattern.save", "save the pattern again"):
             with safe_open(os.fspath(path), framework="pt") as file:
                 metadata = dict(file.metadata() or {})
                 if metadata.get("format") != PATTERN_FORMAT:
@@ -246,20 +246,15 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
                 tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
                 raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
-            target, info = int(metadata["target"]), json.loads(metadata["info"])
+            target, info = int(metadata["target"]), parse_json(metadata["info"])
             if not isinstance(info, dict):
                 raise ValueError("its info is not a JSON object")
             packed = tensors.pop("seen", None)
             seen = _read_seen(path.parent, info) if packed is None else _unpack(packed)
-            more = {"size": json.loads(metadata["size"])} if "size" in metadata else {}
+            more = {"size": parse_json(metadata["size"])} if "size" in metadata else {}
             kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
             loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors, **more)
-            return loaded
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{path} is not a pattern written by Pattern.save (a safetensors file "
-                f"whose metadata has format {PATTERN_FORMAT!r}): {error}"
-            ) from error
+        return loaded
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -341,11 +336,12 @@ class MovingPattern(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "size", tuple(map(int, self.size)))  # a list in files
+        given = self.size  # a list in files
+        object.__setattr__(self, "size", tuple(int(n) if is_whole(n) else -1 for n in given))
         if len(self.size) != 2 or min(self._room) < 0:
             raise ValueError(
                 f"`size` must be a height and a width of at least {tuple(self.mask.shape[1:])}, "
-                f"those of the patch, got {self.size}"
+                f"those of the patch, got {given}"
             )
 
     @property
@@ -472,10 +468,11 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
     total = size[0] * size[1]
     k = round(area * total) if 0 <= area <= 1 else -1
     if not 0 < k < total:
+        choose = f"choose from {1 / total:.2g} to {1 - 1 / total:.4g}, such as 0.05 for 5 %"
         raise ValueError(
             f"`area` is the share of pixels to keep: {area} of {size[0]}x{size[1]} = {total} "
             f"pixels rounds to {'none or all' if k in (0, total) else 'a number out of range'}; "
-            f"choose from {1 / total:.2g} to {1 - 1 / total:.4g}, such as 0.05 for 5 %"
+            f"{choose if total > 1 else 'give larger images'}"
         )
     return k
 

@@ -18,14 +18,14 @@ NAME = "captum_classpattern"
 ALLOWED = {
     "_validation": "",
     "_files": "",
-    "_progress": "",
+    "_progress": "_files",
     "results": "",
     "pattern": "_files _validation results",
     "classifier": "_validation pattern",
     "images": "_progress _validation classifier pattern",
     "triggers": "_validation pattern",
     "demo": "classifier images pattern triggers",
-    "datasets": "_progress _validation classifier images",
+    "datasets": "_files _progress _validation classifier images",
     "adapters": "_files _validation classifier datasets pattern",
     "scores": "_progress _validation classifier images pattern results",
     "optimization": "_progress _validation classifier images pattern scores",
@@ -39,7 +39,8 @@ ALLOWED = {
         scores surveys
     """,
     "comparison": """
-        _progress _validation attribution classifier images optimization pattern results scores
+        _files _progress _validation attribution classifier images optimization pattern results
+        scores
     """,
     "visualization": "_validation classifier images pattern scores",
     "pages": "_files classifier comparison images pattern results scores surveys visualization",

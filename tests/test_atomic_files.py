@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from captum_classpattern._files import replace_file, write_atomically, write_json
+from captum_classpattern import _files
+from captum_classpattern._files import (
+    parse_json,
+    printable,
+    read_text,
+    replace_file,
+    write_atomically,
+    write_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +44,44 @@ def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeyp
     write(path)
     assert done == [("on the disk", 8, b"old"), ("renamed", tmp_path, path)]
     assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "\N{KISS MARK}" * 63])
+def test_a_file_may_have_the_longest_name_that_the_system_allows(tmp_path, name):
+    write_atomically(tmp_path / name, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_no_json_can_hold_is_written_as_null_and_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    write_json({"a": [float("nan"), 1.5], "b": float("-inf")}, path)
+    assert parse_json(read_text(path)) == {"a": [None, 1.5], "b": None}
+    for number in ("NaN", "[-Infinity]", "1e999", "-1e999", "9" * 400):
+        with pytest.raises(ValueError, match="it has the number "):
+            parse_json(number)
+    assert parse_json("[0, -7, 1e-400, 18446744073709551616]") == [0, -7, 0.0, 2**64]
+
+
+def test_a_text_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "LARGEST_TEXT", 3)
+    (tmp_path / "a").write_text("abcd")
+    with pytest.raises(ValueError, match="it has 4 bytes"):
+        read_text(tmp_path / "a")
+
+
+NAMES = {
+    "\x1b]0;title\x07\x1b[2J": "?]0;title??[2J",
+    "a\nb\r\tc": "a?b??c",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe\N{LEFT-TO-RIGHT ISOLATE}": "?gpj.exe?",
+    "caf\udce9 \N{ZERO WIDTH SPACE}\x9b": "caf? ??",
+    "Köter 犬 50 %": "Köter 犬 50 %",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_safe_to_print(name):
+    assert printable(name) == NAMES[name]
+    assert printable(f"{name}\n", keep="\n") == NAMES[name].replace("a?b", "a\nb") + "\n"
 
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):

@@ -336,6 +336,8 @@ REFUSALS = {
     "several sizes": lambda: read(Ragged()),
     "NaN among the pixels": lambda: read(torch.full((2, 1, 2, 2), float("nan"))),
     "pixels up to 255": lambda: read([torch.full((1, 2, 2), 255.0)]),
+    "pixels that are rounded up": lambda: read(torch.full((2, 1, 2, 2), 1.0000001)),
+    "pixels that are rounded down": lambda: read(torch.full((2, 1, 2, 2), -1e-8)),
     "items that are dicts": lambda: read([{"pixels": IMAGES[0]}]),
     "labels with a fraction": lambda: read([(IMAGES[0], 0.5)]),
     "too few labels": lambda: read(IMAGES, [0, 1]),

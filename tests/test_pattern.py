@@ -228,6 +228,7 @@ REFUSALS = {
     "change above 1": lambda: additive_pattern(change=CANVAS + 1),
     "change with NaN": lambda: additive_pattern(change=with_value(CANVAS, torch.nan)),
     "change of integers": lambda: additive_pattern(change=CANVAS.long()),
+    "area of one pixel": lambda: Pattern(CANVAS[:, :1, :1], MASK[:, :1, :1], 0).topk(0.05),
     "no file": lambda: Pattern.load("absent.safetensors"),
 }
 
@@ -343,8 +344,18 @@ def write(path, tensors, info="{}", **changes):
         ({}, {"target": None}, "target"),
         ({}, {"info": "{"}, "Expecting"),
         ({}, {"info": "[]"}, "its info is not a JSON object"),
+        ({"canvas": torch.zeros(1, 0, 2), "mask": torch.zeros(1, 0, 2)}, {}, r"got \(1, 0, 2\)"),
+        *(
+            ({}, {"size": size}, "at least .* got")
+            for size in ("[2.5, 8]", '"88"', "[1, 8]", "[8]")
+        ),
+        ({}, {"size": "8"}, "not iterable"),
+        ({}, {"size": "[Infinity, 8]"}, "it has the number Infinity"),
+        ({}, {"size": "[1e999, 8]"}, "it has the number 1e999"),
+        ({}, {"info": '{"settings": {"area": NaN}}'}, "it has the number NaN"),
+        ({}, {"info": f'{{"settings": {{"area": {"9" * 400}}}}}'}, "it has the number 9999"),
         ({}, {"info": "null"}, "its info is not a JSON object"),
-        ({}, {"info": "[" * 5_000 + "]" * 5_000}, "recursion"),
+        ({}, {"info": "[" * 5_000 + "]" * 5_000}, "it nests too deeply"),
         ({}, {"info": '{"seen_file": "../seen_1.safetensors"}'}, "as the file of its search"),
         ({}, {"info": '{"seen_file": "/etc/passwd"}'}, "as the file of its search images"),
         ({}, {"info": '{"seen_file": "a/b"}'}, "as the file of its search images"),
@@ -352,14 +363,18 @@ def write(path, tensors, info="{}", **changes):
 )
 def test_an_untrusted_file_is_an_error_and_not_a_crash(tmp_path, tensors, metadata, reason):
     write(tmp_path / "p.safetensors", tensors, **metadata)
-    with pytest.raises(ValueError, match=rf"p\.safetensors is not a pattern written by .*{reason}"):
+    with pytest.raises(
+        ValueError, match=rf"p\.safetensors is damaged, or was not .*{reason}.*: save"
+    ):
         Pattern.load(tmp_path / "p.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"just some text, longer than a header", b"\x80\x04N."])
 def test_a_file_of_another_format(tmp_path, content):
     (tmp_path / "notes.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"notes\.txt is not a pattern written by Pattern\.save"):
+    with pytest.raises(
+        ValueError, match=r"notes\.txt is damaged, or was not written by Pattern\.save"
+    ):
         Pattern.load(tmp_path / "notes.txt")
 
 

@@ -170,7 +170,7 @@ def _possible_size(value: Any) -> tuple[int, int, int] | None:
 def is_pretrained(source: str) -> bool:
     """Whether a source names a pretrained model, such as timm:resnet18; a file of this name comes
     first."""
-    return source.partition(":")[0] in PRETRAINED and not Path(source).exists()
+    return source.partition(":")[0] in PRETRAINED and not os.path.exists(source)
 
 
 def model_name(source: str) -> str:
@@ -186,7 +186,7 @@ def split_name(given: str) -> tuple[str, str]:
     """A model's name and its source, as in ``name=source``. A file whose name holds an equals sign
     is a source."""
     name, equals, source = given.partition("=")
-    if not name or not equals or is_pretrained(given) or Path(given).exists():
+    if not name or not equals or is_pretrained(given) or os.path.exists(given):
         return model_name(given), given
     return name, source
 
@@ -208,5 +208,5 @@ def folder_name(source: str) -> str:
     """A name for the folder of what was found of a model: its name, and a hash of where it is,
     since many files are called model.pt."""
     place = source if is_pretrained(source) else os.path.abspath(source)
-    digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()
+    digest = hashlib.blake2b(os.fsencode(place), digest_size=3).hexdigest()
     return f"{file_safe(model_name(source)).strip('._')[:MAX_NAME]}-{digest}"

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from captum_classpattern._files import printable, reading
 from captum_classpattern._validation import join_names
 
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
@@ -39,6 +40,7 @@ REFUSAL = (
     "safetensors.torch.save_model(model, path)). Only if you trust the file as you would trust a "
     "program, pass `trust_pickle=True`."
 )
+NOT_SAVED, AGAIN = "was not written by torch.save", "download it again"  # if a file is damaged
 ARCHIVE = "an archive: unpack it, and give the checkpoint inside"
 OTHER_FILES = {  # by their first bytes
     b"<": "a web page, as a failed or blocked download leaves it",
@@ -188,7 +190,7 @@ class CheckpointFile:
         with path.open("rb") as file:
             head = file.read(512)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SIZE_LIMIT:
-            with self._whole("looks like a safetensors file"), safe_open(path, "pt") as tensors:
+            with reading(path, "is no safetensors file", AGAIN), safe_open(path, "pt") as tensors:
                 self.opened_by = "safetensors"
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
         if head.startswith(ZIP):
@@ -214,8 +216,7 @@ class CheckpointFile:
 
     def _open_zip(self) -> Any:
         """A zip file: torch.save's, an archive that holds a program, or neither."""
-        begins = "begins like a checkpoint of torch.save"
-        with self._whole(begins), zipfile.ZipFile(self.path) as archive:
+        with reading(self.path, NOT_SAVED, AGAIN), zipfile.ZipFile(self.path) as archive:
             entries, directory = archive.infolist(), archive.start_dir
         self._check_size(sum(entry.file_size for entry in entries), "would unpack to")
         names = sorted(entry.filename for entry in entries)
@@ -264,16 +265,16 @@ class CheckpointFile:
         trusted."""
         # as an open file: torch would treat a name that ends in .safetensors differently
         with self.path.open("rb") as file:
-            try:
-                allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
-                with self._whole("was written by torch.save"), allowed:
+            allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
+            with reading(self.path, NOT_SAVED, AGAIN), allowed:
+                try:
                     self.opened_by = "weights_only"
                     return torch.load(file, map_location="cpu", weights_only=True)
-            except UnsafeValueError as error:
-                kind += f" (with {error})"
-            except pickle.UnpicklingError as error:  # more than weights and harmless values
-                if refused := re.search(r"GLOBAL (\S+)", str(error)):  # as torch names it
-                    kind += f" (that imports {shown_names([refused[1]])})"
+                except UnsafeValueError as error:
+                    kind += f" (with {error})"
+                except pickle.UnpicklingError as error:  # more than weights and harmless values
+                    if refused := re.search(r"GLOBAL (\S+)", str(error)):  # as torch names it
+                        kind += f" (that imports {shown_names([refused[1]])})"
             file.seek(0)
             with self._trusted(kind):
                 return torch.load(file, map_location="cpu", weights_only=False)
@@ -286,34 +287,15 @@ class CheckpointFile:
             )
 
     @contextmanager
-    def _whole(self, looks: str) -> Iterator[None]:
-        """For code that reads a file and runs nothing in it: a damaged one can fail in any way."""
-        try:
-            yield
-        except (pickle.UnpicklingError, UnsafeValueError):  # whole, but more than weights
-            raise
-        except Exception as error:
-            reason = str(error).partition("\n")[0][:200] or type(error).__name__
-            raise ValueError(
-                f"{self.path} {looks}, but is truncated or damaged ({reason}): download it again"
-            ) from error
-
-    @contextmanager
     def _trusted(self, kind: str) -> Iterator[None]:
-        """For code that runs what is in a file: refused unless the file is trusted; any error
-        becomes one that names the file."""
+        """For code that runs what is in a file: refused unless the file is trusted."""
         if not self.trust_pickle:
             raise ValueError(REFUSAL.format(path=self.path, kind=kind))
         self.opened_by = "pickle"
-        try:
+        with reading(self.path, "needs code that can't be imported here", "run this where it can"):
             yield
-        except Exception as error:
-            raise ValueError(
-                f"{self.path} can't be opened, though it was trusted ({type(error).__name__}: "
-                f"{error}): either it is damaged, or the code that it needs can't be imported here"
-            ) from error
 
 
 def shown_names(names: list[str]) -> str:
     """A list of names, shortened, and without characters that could control a terminal."""
-    return join_names([re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names], MOST_NAMES)
+    return join_names([printable(name[:80]) for name in names], MOST_NAMES)

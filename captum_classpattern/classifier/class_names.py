@@ -1,5 +1,6 @@
 """Names of classes: which class a name means, and how images get the class numbers of a model."""
 
+import hashlib
 import itertools
 import re
 import unicodedata
@@ -24,6 +25,9 @@ from captum_classpattern._validation import (
 from captum_classpattern.classifier.calling import Classifier, attribute_of, warn
 
 MAX_LENGTH = 40  # characters of a class's name in a file name
+MAX_BYTES = 240  # of a name of a file or folder: with an ending at most 255
+UNSAFE = r"[^\w.-]"  # in the name of a file
+DEVICE = r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)"  # these are no files in Windows
 NUMBERINGS = ("alphabetical", "numbers", "dataset")  # see LabelledImages
 NUMBERED = r"([0-9]{1,5})(?:_(.*))?"  # a class folder: a number, and perhaps a name
 WORDNET_ID = "n[0-9]{8}"  # ImageNet's classes are numbered in the alphabetical order of these
@@ -166,12 +170,18 @@ def name_of(classifier: Any, number: int) -> str | None:
 
 def as_file_name(name: str) -> str:
     """A class's name as a part of a file name: the first part of a description, shortened."""
-    return file_safe(next(iter(parts_of(name)), name))[:MAX_LENGTH]
+    return re.sub(UNSAFE, "_", next(iter(parts_of(name)), name))[:MAX_LENGTH]
 
 
 def file_safe(text: str) -> str:
-    """A text as a part of a file name, with "_" for characters that a file name can't hold."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)
+    """A text as the name of a file or folder that all systems allow, with "_" for other
+    characters. One that is too long ends with a hash."""
+    safe = re.sub(rf"{UNSAFE}|\.$", "_", text)
+    safe = f"_{safe}" if re.match(DEVICE, safe, re.IGNORECASE) else safe
+    if len(whole := safe.encode()) <= MAX_BYTES:
+        return safe
+    digest = hashlib.blake2b(whole, digest_size=6).hexdigest()
+    return f"{whole[: MAX_BYTES - 13].decode(errors='ignore')}-{digest}"
 
 
 def parse_targets(

@@ -1,6 +1,9 @@
 """The command line."""
 
+import io
+import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -9,7 +12,7 @@ from cyclopts import App, Group, Parameter
 
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
-from captum_classpattern.cli.errors import plain_errors
+from captum_classpattern.cli.errors import NO_READER, plain_errors
 from captum_classpattern.cli.options import MAIN, MORE
 from captum_classpattern.cli.scan import reference, scan_command
 from captum_classpattern.cli.search import search
@@ -95,4 +98,11 @@ def _options() -> set[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; ``arguments`` are those of the process unless they are given."""
-    app.meta(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not all consoles know all characters
+    try:
+        app.meta(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in: classpattern ... | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        raise SystemExit(NO_READER) from None

@@ -11,7 +11,7 @@ import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import INTERRUPTED
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 if TYPE_CHECKING:
     from captum_classpattern.comparison import Metric
@@ -83,9 +83,9 @@ def compare(
     if comparison.records or comparison.failures:
         write_comparison(comparison, out)
         written = "report.html, patterns" if comparison.records else "report.html"
-        print(f"{written} and comparison.json are in {out}.")
+        say_line(f"{written} and comparison.json are in {out}.")
     if not comparison.settings["complete"]:
-        print("Interrupted. The methods that had finished are reported.")
+        say_line("Interrupted. The methods that had finished are reported.")
         return INTERRUPTED
     return 0 if comparison.records else 1
 
@@ -150,5 +150,5 @@ def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
         number, name = str(record.target), comparison.class_name(record.target)
         label = number if name == label_of(record.target) else f"{number}_{as_file_name(name)}"
         for area in record.masks:
-            file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
-            comparison.pattern_of(record, area).save(folder / file_safe(file))
+            file = file_safe(f"{record.method}_{record.canvas}_{label}_{area:g}")
+            comparison.pattern_of(record, area).save(folder / f"{file}.safetensors")

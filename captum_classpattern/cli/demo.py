@@ -10,6 +10,7 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.compare import compare_on_canvases, write_comparison
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ClassOptions, ComputeOptions, OutputFolder
+from captum_classpattern.cli.printing import say_line
 from captum_classpattern.cli.search import CAUTION
 from captum_classpattern.results import Result
 
@@ -67,7 +68,7 @@ def demo(
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
         page.comparison = _compare(out / "comparison", searches)
         page.write(f"4 of 4: the comparison on the {COMPARED} model.")
-    print(f"Finished in {time.perf_counter() - started:.0f} s. Open {page.path}")
+    say_line(f"Finished in {time.perf_counter() - started:.0f} s. Open {page.path}")
 
 
 @dataclass
@@ -109,7 +110,7 @@ class DemoPage:
             numbers=numbers_table(self.comparison) if self.comparison else None,
         )
         write_atomically(self.path, page)
-        print(f"{step} {self.path} shows it.", flush=True)
+        say_line(f"{step} {self.path} shows it.")
 
 
 def _after_title(result: Result) -> str:

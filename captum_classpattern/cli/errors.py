@@ -11,7 +11,9 @@ from contextvars import ContextVar
 from cyclopts import CycloptsError
 from tqdm import tqdm
 
-WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
+from captum_classpattern._files import printable
+
+WRONG_INPUT, INTERRUPTED, NO_READER = 2, 130, 141  # exit codes
 IN_PYTHON = re.compile(r" \(in Python: (?:[^()]|\([^()]*\))*\)")  # what the shell does not have
 OPTIONS: ContextVar[Collection[str]] = ContextVar("options", default=())  # of the command line
 ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name one
@@ -31,7 +33,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
         from captum_classpattern import Notice
 
         word = "Note" if issubclass(category, Notice) else "Warning"
-        text = printable(with_options(str(message), options))
+        text = printable(with_options(str(message), options), keep="\n")
         tqdm.write(f"{word}: {text}", file=sys.stderr)  # above progress bars
 
     try:
@@ -41,15 +43,15 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
     except (CycloptsError, ImportError, OSError, ValueError, TypeError) as error:
         missing = str(error.name) if isinstance(error, ImportError) else ""
         # wrong input raises ArgumentTypeError, a subclass of TypeError
-        if type(error) is TypeError or missing.startswith("captum_classpattern"):
+        if type(error) in (TypeError, BrokenPipeError) or missing.startswith("captum_classpattern"):
             raise
         if debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
         else:
             # what is wrong and what to do, without what the error lists after a blank line
             text, _, listed = str(error).strip().partition("\n\n")
             text = with_options(text, options) + (" (--debug lists all)" if listed else "")
-            print(f"Error: {printable(text)}", file=sys.stderr)
+            print(printable(f"Error: {text}", keep="\n"), file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
     finally:
         OPTIONS.reset(token)
@@ -61,7 +63,7 @@ def interrupted(what_next: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\nInterrupted: {what_next}.", file=sys.stderr)
+        print(f"\nInterrupted: {printable(what_next)}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -77,8 +79,3 @@ def with_options(message: str, options: Collection[str]) -> str:
         return option if value in (None, "True") else f"{option} {value.strip(chr(39))}"
 
     return ARGUMENT.sub(replaced, IN_PYTHON.sub("", message))
-
-
-def printable(message: object) -> str:
-    """A message without the characters that control a terminal, which names in files may hold."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(message))

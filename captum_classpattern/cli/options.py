@@ -1,7 +1,6 @@
 """The options that commands share, one class per panel of the help: what each option means, how it
 is checked, and what the options of a panel open."""
 
-import json
 import os
 import re
 import sys
@@ -14,7 +13,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
-from captum_classpattern._files import check_folder
+from captum_classpattern._files import check_folder, parse_json, read_text, reading
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)
@@ -49,14 +48,10 @@ def _device(text: str) -> str:
 
 def _names_in(file: str) -> list[str]:
     """The names of classes in a file: a JSON list, or one per line."""
-    try:
-        content = Path(file).read_text(encoding="utf-8-sig").strip()
+    with reading(file, "has no names", "give a file with a JSON list of names, or one per line"):
+        content = read_text(Path(file)).strip()
         is_json = content.startswith(("[", "{"))
-        return json.loads(content) if is_json else list(map(str.strip, content.splitlines()))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{file} must hold a JSON list of names, or one per line: {error}"
-        ) from error
+        return parse_json(content) if is_json else list(map(str.strip, content.splitlines()))
 
 
 def _classes(text: str) -> list[int | str]:

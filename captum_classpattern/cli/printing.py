@@ -3,7 +3,8 @@
 import shutil
 import textwrap
 
-from captum_classpattern.cli.errors import OPTIONS, printable, with_options
+from captum_classpattern._files import printable
+from captum_classpattern.cli.errors import OPTIONS, with_options
 from captum_classpattern.results import Result
 
 
@@ -12,8 +13,14 @@ def say(*sentences: str) -> None:
     options of the command line. They may hold anything."""
     width = shutil.get_terminal_size().columns
     for text in sentences:
-        shown = printable(with_options(text, OPTIONS.get()))
-        print(textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False))
+        shown = printable(with_options(text, OPTIONS.get()), keep="\n")
+        lines = textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False)
+        print(lines, flush=True)
+
+
+def say_line(text: str) -> None:
+    """Prints a line as it is, such as one with a path. It may hold anything."""
+    print(printable(text), flush=True)
 
 
 def print_result(result: Result, most: int | None = None) -> None:

@@ -1,6 +1,5 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from cyclopts.validators import Number
 from filelock import FileLock
 
 import captum_classpattern as cp
-from captum_classpattern._files import check_folder
+from captum_classpattern._files import check_folder, parse_json
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 FIRST_PRINTED = 10  # classes of a scan without references
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
@@ -82,7 +81,7 @@ def scan_command(
     say(found.legend, "")
     say("What next", *(f"{n}. {step}" for n, step in enumerate(found.next_steps, 1)))
     picture = ", scan.png" * (folder / "scan.png").exists()
-    print(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
+    say_line(f"scan.html, scan.json{picture} and patterns/ are in {folder}.")
     return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 
@@ -94,7 +93,7 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
         if not (key and value):
             raise ValueError(f"--recipe: expected KEY=VALUE, got {text!r}")
         try:
-            recipe[key] = json.loads(value)
+            recipe[key] = parse_json(value)
         except ValueError:
             recipe[key] = value
     return recipe
@@ -160,16 +159,16 @@ def reference(
                     f"{out} has another model of the name {name}: give this one another name, as "
                     f"in other={checkpoint}"
                 )
-            print(f"{name} is in {out} already.")
+            say_line(f"{name} is in {out} already.")
             continue
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
         known.add(name, classifier, source, recipe=trained, **compute.keywords())
-        with FileLock(out.with_name(f".{out.name}.lock")):
+        with FileLock(out.with_name(f".{out.name[:50]}.lock")):
             known = _with_others(known, out, name)
             known.save(out)
         accuracy = known.profiles[name].accuracy
-        print(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %", flush=True)
+        say_line(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %")
     assert known is not None
     needed = references_needed(0.05)
-    print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
+    say_line(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")

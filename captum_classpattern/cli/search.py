@@ -6,7 +6,7 @@ import captum_classpattern as cp
 from captum_classpattern._files import write_figure
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 LEGEND = (
     "Power: the share of held-out images of other classes that the model assigns to the class once "
@@ -47,16 +47,18 @@ def search(
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     provenance = classifier.provenance
-    print(
+    say_line(
         f"{provenance['source']}: {provenance['format']}, "
         f"{provenance.get('arch') or 'the network in it'}; "
-        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"normalised by {provenance['normalisation']['from']}."
+    )
+    say_line(
         f"{len(search_images)} images to search with, {len(held_out)} held out "
         f"({held_out.duplicates_dropped} copies dropped)."
     )
     if held_out.labels is not None:
         right = held_out.accuracy_of(predictions(classifier, held_out))
-        print(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
+        say_line(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
     with interrupted(f"the same command continues the search in {out}"):
         survey = cp.survey(
             classifier,
@@ -73,4 +75,4 @@ def search(
     print_result(survey)
     best = max(survey, key=lambda each: each.search_powers[each.area])
     say(LEGEND, survey.strongest(best.canvas, survey.areas[0]), CAUTION)
-    print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
+    say_line(f"report.html, patterns.png, patterns/ and results.json are in {out}.")

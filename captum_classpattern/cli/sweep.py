@@ -1,6 +1,5 @@
 """``classpattern sweep``: the class patterns of many models, scored on held-out images."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
@@ -8,13 +7,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_atomically
+from captum_classpattern._files import parse_json, write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import print_result, say, say_line
 
 IN_RAY = Parameter(group=options.RAY)
-OBJECT = options.read_as(lambda text: dict(json.loads(text)), "JSON")
+OBJECT = options.read_as(lambda text: dict(parse_json(text)), "JSON")
 SHOWN = 20  # models, and reasons of failures
 
 
@@ -60,10 +59,9 @@ def sweep_command(
     classifier = _open_first(sources)
     search_images, held_out = images.load([classifier], seed=searches.seed)
     classes = searches.find_classes(classifier, search_images)
-    print(
+    say_line(
         f"{len(sources)} models, {len(classes)} classes; {len(search_images)} images to search "
-        f"with, {len(held_out)} held out.",
-        flush=True,
+        f"with, {len(held_out)} held out."
     )
     with interrupted(f"the same command resumes the sweep in {out}"):
         sweep = cp.sweep(
@@ -83,11 +81,11 @@ def sweep_command(
     print_result(sweep, SHOWN)
     say(*(f"Failed: {name}: {why}" for name, why in [*sweep.failures.items()][:SHOWN]))
     if max(len(sweep.models), len(sweep.failures)) > SHOWN:
-        print(f"The first {SHOWN} are shown; table.csv has all.")
+        say_line(f"The first {SHOWN} are shown; table.csv has all.")
     if not any(map(len, sweep.surveys.values())):
         return 1
     index = sweep.to_html(out / SITE)
-    print(f"table.csv and a folder for each model are in {out}; the site is {index}.")
+    say_line(f"table.csv and a folder for each model are in {out}; the site is {index}.")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from captum_classpattern._files import reason_of
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.controls import Control
@@ -17,7 +18,6 @@ from captum_classpattern.comparison.records import (
     Failure,
     Record,
     Score,
-    format_error,
 )
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import (
@@ -195,7 +195,7 @@ def measure_results(
         try:
             values = [_value_for(metric, method, result) for result in results]
         except Exception as error:
-            reason = format_error(error)
+            reason = reason_of(error)
         else:
             measured = [value is not None for value in values].count(True)
             wrong = [value is None or isfinite(value) for value in values].count(False)

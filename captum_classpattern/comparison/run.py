@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from captum_classpattern._files import printable, reason_of
 from captum_classpattern._progress import passes_bar
 from captum_classpattern._validation import (
     ArgumentTypeError,
@@ -31,7 +32,7 @@ from captum_classpattern.classifier.class_names import common_names, known_names
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
-from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record, format_error
+from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
@@ -337,14 +338,14 @@ def _run_methods(
     try:
         with passes_bar("Comparing", len(pairs), show_progress, a_pass=0) as bar:
             for done, (task, (name, method)) in enumerate(pairs):
-                bar.set_description_str(f"{name}, {task.model}", refresh=False)
+                bar.set_description_str(printable(f"{name}, {task.model}"), refresh=False)
                 bar.update(done - bar.n)
                 try:
                     bound = bind(method, models[task.model], task.canvases)
                     explained = explain(bound, task, bar.update)
                     measured, failed = measure_results(name, bound, explained, metrics)
                 except Exception as error:
-                    measured, failed = [], [Failure(task.model, name, "maps", format_error(error))]
+                    measured, failed = [], [Failure(task.model, name, "maps", reason_of(error))]
                 records += measured
                 failures += failed
     except KeyboardInterrupt:

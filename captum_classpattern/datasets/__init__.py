@@ -24,6 +24,8 @@ from captum_classpattern.images import LabelledImages
 
 __all__ = ["LabelledImages", "load_images"]
 
+LARGEST = 2**14  # side, in pixels
+
 
 def load_images(
     source: str | os.PathLike[str],
@@ -153,8 +155,10 @@ def _parse_size(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
     sides = size if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(is_whole(side) and side > 0 for side in sides):
-        raise ValueError(f"`size` must be a whole number from 1, or (H, W) of such, got {size!r}")
+    if len(sides) != 2 or not all(is_whole(side) and 0 < side <= LARGEST for side in sides):
+        raise ValueError(
+            f"`size` must be a whole number from 1 to {LARGEST}, or (H, W) of such, got {size!r}"
+        )
     return int(sides[0]), int(sides[1])
 
 

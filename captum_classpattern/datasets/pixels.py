@@ -1,10 +1,10 @@
 """Image files as Tensors: decoding, channels, resizing and cropping."""
 
-import struct
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from captum_classpattern._files import reason_of
 from captum_classpattern._progress import note_half_passes
+from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.images.source import as_floats as as_floats
 
-DECODE_ERRORS = (  # about a file that can't be read
-    OSError, SyntaxError, ValueError, EOFError, struct.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-OTHER_ERRORS = TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError  # of Pillow
+RESIZED = 2**25  # pixels of an image before it is cropped, else four times those that are kept
 UPRIGHT = {  # by the EXIF orientation; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -31,17 +29,16 @@ GREY_MODES = ("1", "L", "LA", "La")
 
 def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
-    pixels have more than 8 bits. If a file can't be read, the error is one of DECODE_ERRORS."""
+    pixels have more than 8 bits. If a file can't be read, the error may be of any kind."""
     if not isinstance(image, Image.Image):
+        if isinstance(image, Path) and not image.is_file():
+            raise ValueError("it is no file, or a link to none")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            try:
-                with Image.open(image, formats=PILLOW_FORMATS) as file:
-                    file.load()  # turns a TIFF upright
-                    turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-                    return decode(file if turn is None else file.transpose(turn))
-            except OTHER_ERRORS as error:
-                raise ValueError(f"{type(error).__name__}: {error}") from error
+            with Image.open(image, formats=PILLOW_FORMATS) as file:
+                file.load()  # turns a TIFF upright
+                turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+                return decode(file if turn is None else file.transpose(turn))
     if image.mode == "F" or image.mode.startswith("I"):
         largest = 1 if image.mode == "F" else 65535  # 16 bits
         pixels = torch.from_numpy(np.array(image, np.float32))[None] / largest
@@ -60,22 +57,39 @@ def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> T
     to 256 levels, as if it had been saved."""
     if sides is None and channels is None:
         return image
+    height, width = sides or image.shape[1:]
+    h, w = image.shape[1:]
+    scale = max(height / h, width / w)
+    size = max(height, round(h * scale)), max(width, round(w * scale))
+    if math.prod(size) > max(RESIZED, 4 * height * width) and size != (h, w):
+        raise ValueError(f"its {h}x{w} pixels are too long a stripe for {height}x{width}")
     changed = as_floats(image)
     if channels is not None and channels < len(changed):
         luma = changed.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601-2, like Pillow
         changed = torch.einsum("c,chw->hw", luma, changed)[None].clamp(0, 1)
     elif channels is not None:
         changed = changed.expand(channels, -1, -1)
-    if sides is not None:
-        (height, width), (h, w) = sides, changed.shape[1:]
-        scale = max(height / h, width / w)
-        size = max(height, round(h * scale)), max(width, round(w * scale))
-        if size != (h, w):
-            resized = F.interpolate(changed[None], size, mode="bilinear", antialias=True)
-            changed = resized[0].clamp(0, 1)
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        changed = changed[:, top : top + height, left : left + width]
+    if size != (h, w):
+        resized = F.interpolate(changed[None], size, mode="bilinear", antialias=True)
+        changed = resized[0].clamp_(0, 1)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    changed = changed[:, top : top + height, left : left + width]
     return (changed * 255).round().to(torch.uint8) if image.dtype == torch.uint8 else changed
+
+
+def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
+    """An array in NumPy's format, without pickle, from a stranger's open file of so many bytes,
+    which it closes. Memory is asked for only if these can hold it."""
+    npy = np.lib.format
+    with file:
+        first = npy.read_magic(file) == (1, 0)
+        read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize > size:
+            raise ValueError(f"its header promises more than it holds, {dtype} {shape}")
+        file.seek(0)
+        array: np.ndarray[Any, Any] = npy.read_array(file, allow_pickle=False)
+        return array
 
 
 def decode_all(
@@ -88,8 +102,10 @@ def decode_all(
         note_half_passes(2)
         try:
             image = load(place)
-        except DECODE_ERRORS as error:
-            errors[place] = str(error)
+        except ArgumentTypeError:  # of a data set of torchvision
+            raise
+        except Exception as error:
+            errors[place] = reason_of(error)
             continue
         if not first:
             first, size = names[place], image.numel() * image.element_size() * len(names) / 2**30

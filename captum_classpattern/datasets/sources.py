@@ -1,7 +1,6 @@
 """Sources of images: folders, ``.npz`` files and the data sets of torchvision."""
 
 import inspect
-import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
@@ -13,16 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_classpattern._files import reading
 from captum_classpattern._validation import (
     ArgumentTypeError,
     Notice,
     join_names,
     parse_labels,
     suggest_names,
+    values_from,
 )
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import NUMBERED
-from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
+from captum_classpattern.datasets.pixels import decode, read_array
 from captum_classpattern.images.source import listed_labels
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -60,9 +61,9 @@ def folder_listing(path: Path) -> Listing:
                 f"(looked for {', '.join(EXTENSIONS)}): remove them, or give the folder whose "
                 "folders hold the images"
             )
-        inner = (each for folder in folders for each in os.scandir(folder) if each.is_dir())
-        visible = (Path(each.path) for each in inner if each.name[0] != ".")
-        if nested := sorted(str(each.relative_to(path)) for each in visible if _images_in(each)):
+        inner = (each for folder in folders for each in folder.iterdir() if each.name[0] != ".")
+        others = (each for each in inner if each.suffix.lower() not in EXTENSIONS and each.is_dir())
+        if nested := sorted(str(each.relative_to(path)) for each in others if _images_in(each)):
             warn(f"images in folders of class folders are left out: {join_names(nested)}", Notice)
         numbers, names, numbering = _numbered([folder.name for folder in folders], path)
         files = [file for folder in folders for file in filled[folder]]
@@ -75,7 +76,7 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and path.name[0] != "."
+        if path.suffix.lower() in EXTENSIONS and not path.is_dir() and path.name[0] != "."
     )
 
 
@@ -104,17 +105,14 @@ def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...
 
 def npz_listing(path: Path) -> Listing:
     """The arrays ``x``, images, and ``y``, labels, of an ``.npz`` file."""
-    try:
-        # opened here, since numpy leaves a broken archive open
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if "x" not in file.files:
-                raise ValueError(f"it has no array x, only {', '.join(file.files) or 'nothing'}")
-            x, y = file["x"], file["y"] if "y" in file.files else None
-    except (*DECODE_ERRORS, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} can't be used: {error}. Write it by np.savez(path, x=images, y=labels), the "
-            "images uint8 or floats in [0, 1]"
-        ) from error
+    remedy = "write it by np.savez(path, x=images, y=labels), the images uint8 or floats in [0, 1]"
+    with reading(path, "has no images", remedy), zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if "x" not in names:
+            raise ValueError(f"it has no array x, only {join_names(names) or 'nothing'}")
+        entries = {name: archive.getinfo(f"{name}.npy") for name in ("x", "y") if name in names}
+        arrays = {n: read_array(archive.open(e), e.file_size) for n, e in entries.items()}
+    x, y = arrays["x"], arrays.get("y")
     axis = _channel_axis(x.shape, path)
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(
@@ -123,8 +121,8 @@ def npz_listing(path: Path) -> Listing:
         )
     if x.dtype.kind == "f" and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(
-            f"floats of x in {path} must be in [0, 1], got values from {x.min():g} to "
-            f"{x.max():g}: divide them by 255, or undo their normalisation"
+            f"floats of x in {path} must be in [0, 1], got "
+            f"{values_from(x.min(), x.max())}: divide them by 255, or undo their normalisation"
         )
     pixels = torch.from_numpy(x.astype(np.uint8 if x.dtype == np.uint8 else np.float32, copy=False))
     pixels = pixels[:, None] if axis is None else pixels.movedim(axis, 1)

@@ -86,7 +86,8 @@ def select_canvases(
         generator = torch.Generator().manual_seed(seed)
         shape = (n, *source.shape)
         if strategy == "noise":
-            return torch.rand(shape, generator=generator).to(device, sample.dtype)
+            noise = torch.rand(shape, generator=generator, dtype=torch.float32)
+            return noise.to(device, sample.dtype)
         if strategy in SOLID_COLOURS:
             return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
         source = LabelledImages.of(source, None, forward_func)

@@ -1,6 +1,5 @@
 """Clean models that a scanned model is compared with."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from captum_classpattern._files import write_atomically
-from captum_classpattern._validation import check_options, join_names
+from captum_classpattern import _files
+from captum_classpattern._validation import check_options, is_whole, join_names
 from captum_classpattern.classifier import (
     MIN_GAIN,
     CheckedModel,
@@ -140,7 +139,7 @@ class ReferenceSet:
         """
         check_options("ReferenceSet.add", options, ComputeOptions)
         settings = SearchSettings(**options)
-        trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
+        trained = _files.parse_json(_files.to_json(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:
             source = LabelledImages.of(images, labels, model)
             self.profiles[name] = self._measure(name, checked, source, settings)
@@ -183,8 +182,9 @@ class ReferenceSet:
                 f"the package ({', '.join(SHIPPED)}), or make one from clean models with "
                 "'classpattern reference'"
             )
-        try:
-            data = json.loads(path.read_text())
+        again = "make it again from clean models with 'classpattern reference'"
+        with _files.reading(f"`references`: {source}", "holds no references", again):
+            data = _files.parse_json(_files.read_text(path))
             if data["format"] != FORMAT:
                 raise ValueError("it is not a file of references")
             theirs, models = {**data["settings"]}, data["models"]
@@ -194,16 +194,12 @@ class ReferenceSet:
             others = [
                 name for name in {**theirs, **SETTINGS} if theirs.get(name) != SETTINGS.get(name)
             ]
+            count = len(models)
             if not others:
                 return cls._read(data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"`references`: {source} is damaged, or holds no references ({error!r}): make it "
-                "again from clean models with 'classpattern reference'"
-            ) from error
         raise ValueError(
             f"`references`: {source} was measured by another version, with other settings "
-            f"({', '.join(sorted(others))}): measure its {len(models)} models again, with "
+            f"({', '.join(sorted(others))}): measure its {count} models again, with "
             f"'{MEASURE}'"
         )
 
@@ -219,7 +215,13 @@ class ReferenceSet:
             profiles={name: Profile.from_dict(model) for name, model in models.items()},
             recipes={name: model.get("recipe", {}) for name, model in models.items()},
         )
+        _files.check_kinds(data, images=dict, class_names=list)
+        if not all(map(is_whole, references.shape)):
+            raise ValueError(f"its shape is {data['shape']}")
         for name, each in references.profiles.items():
+            kinds = {"name": str, "recipe": dict, "images": int, "computed": dict}
+            _files.check_kinds(models[name], **kinds, model=str | dict)
+            difference(each.model, each.model)  # fails if it is neither a hash nor a model
             held = [set(values) for values in (each.powers, each.others, each.gains)]
             shares, gains = [*each.powers.values(), *each.others.values()], each.gains.values()
             accuracy = [] if each.accuracy is None else [each.accuracy]
@@ -240,7 +242,7 @@ class ReferenceSet:
             {"name": name, "recipe": self.recipes.get(name, {}), **each.as_dict()}
             for name, each in self.profiles.items()
         ]
-        write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
+        _files.write_atomically(Path(path), (_files.to_json(data, indent=1) + "\n").encode())
 
     def scores(self, n: ClassScores) -> dict[str, ClassScores]:
         """The scores of the models' classes in each family, (n, K), see :meth:`Profile.scores`."""

@@ -1,7 +1,6 @@
 """Which of many classes may be backdoored? For models of at least 100 classes, without references:
 a short search of a moving patch for each class, a long one for the first."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from captum_classpattern._files import parse_json
 from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches
@@ -222,7 +222,7 @@ class Triage(Result):
             "accuracy": self.accuracy,
             **{name: getattr(self, name) for name in names},
             "search": dict(self.key),
-            "classes": json.loads(self.table().to_json(orient="records")),
+            "classes": parse_json(self.table().to_json(orient="records")),
         }
 
     def save(self, folder: str | Path) -> None:

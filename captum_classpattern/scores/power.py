@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import check_labels, check_seed, join_names
+from captum_classpattern._validation import check_labels, check_seed, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -196,11 +196,17 @@ class Scores:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], *, moving: bool = False) -> "Scores":
         """The scores that :meth:`as_dict` wrote, of a moving patch or not."""
-        low, high = row["interval"]
-        near = row.get("top5"), row.get("mean_margin")
+        (low, high), margin = row["interval"], row.get("mean_margin")
+        near = row.get("top5"), None if margin is None else float(margin)
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"], *near)
         controls = row["random_pixels"], row["other_canvas"], row.get("control_images")
-        return cls(power, *controls, row.get("best_square"), moving)
+        scores = cls(power, *controls, row.get("best_square"), moving)
+        shares = [power.value, low, high, power.top5 or 0.0, *scores.controls.values()]
+        counts = [power.n, scores.control_images or power.n]
+        possible = all(0 <= share <= 1 for share in shares) and all(map(is_whole, counts))
+        if not possible or not 0 < min(counts) <= max(counts) < 2**31:
+            raise ValueError("it has impossible scores")
+        return scores
 
 
 def predictive_power(

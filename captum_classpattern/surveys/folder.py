@@ -1,19 +1,19 @@
 """The folder in which a survey, a sweep or a scan keeps what is finished. Each file appears whole
 or not at all, so that a search can continue, and many processes can write into one folder."""
 
-import json
 import weakref
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
-from captum_classpattern._files import write_atomically, write_json
+from captum_classpattern import _files
 from captum_classpattern._validation import Notice, is_whole
 from captum_classpattern.classifier import difference, warn
 from captum_classpattern.classifier.class_names import as_file_name
@@ -24,6 +24,7 @@ from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding
 
 RESULTS = "results.json"
+REMEDY = "remove it, or choose another folder"
 OUR_VERSION = "captum_classpattern"  # the setting that has it
 MODEL = "model"  # the setting that says which model it is
 PREDICTED = ("labels", "predicted", "names", "probabilities")  # of images with a pattern
@@ -52,21 +53,18 @@ class Folder:
     def read(self, name: str) -> dict[str, Any]:
         """What a file holds; nothing if there is none."""
         path = self.path / name
-        if not path.exists():
+        if not path.is_file():
             return {}
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): remove it, or choose another folder"
-            ) from error
+        with _files.reading(path, f"is not from a {self.kind}", REMEDY):
+            data = _files.parse_json(_files.read_text(path))
         values = data if isinstance(data, dict) else {}
         if OUR_VERSION in values:  # a scan of 0.3
             values = {"settings": values}
-        if "settings" not in values or values.get("format") != self.format:
+        settings = values.get("settings", ())
+        if not isinstance(settings, dict | None) or values.get("format") != self.format:
             raise ValueError(f"{path} is not from a {self.kind}: choose another folder")
         if self.settings is not None:
-            self._check_same(values["settings"], path)
+            self._check_same(settings or {}, path)
         return values
 
     def write(self, name: str, data: Mapping[str, Any]) -> None:
@@ -74,11 +72,11 @@ class Folder:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         format = {"format": self.format} if self.format else {}
-        write_json({**format, "settings": self.settings, **data}, path)
+        _files.write_json({**format, "settings": self.settings, **data}, path)
 
     def _check_same(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless a file has our settings."""
-        ours = json.loads(json.dumps(self.settings))
+        ours = _files.parse_json(_files.to_json(self.settings))
         models = theirs.get(MODEL), ours.get(MODEL)
         if isinstance(models[1], dict) and not isinstance(models[0], dict):
             raise ValueError(
@@ -93,7 +91,9 @@ class Folder:
                 f"{path} is of another {self.kind} ({listed:.500}): pass the same settings and "
                 "files, or choose another folder"
             )
-        if MODEL in ours and (other := difference(*models)):
+        with _files.reading(path, f"is not from a {self.kind}", REMEDY):
+            other = difference(*models) if MODEL in ours else ""
+        if other:
             raise ValueError(
                 f"{path} is of another model ({other} differ): pass the same model, with the same "
                 "settings of its own, or choose another folder"
@@ -117,7 +117,7 @@ class SurveyFolder(Folder):
     def findings(self) -> list[Finding]:
         """All findings in the folder, class by class, on each kind of canvas; an error if any file
         has other settings."""
-        self.read(RESULTS)
+        self.summary()
         self._read_new()
         return [finding for target in sorted(self._by_class) for finding in self._by_class[target]]
 
@@ -140,13 +140,22 @@ class SurveyFolder(Folder):
         complete when all of these are there."""
         classes = set(info["classes"])
         while True:
-            classes.update(self.read(RESULTS).get("classes", ()))
+            classes.update(self.summary().get("classes", ()))
             rows = [finding.as_dict() for finding in self.findings()]
             complete = classes <= self._by_class.keys()
             summary = {**info, "complete": complete, "classes": sorted(classes), "rows": rows}
             self.write(RESULTS, summary)
             if not self._read_new():  # else the summary of another process may be lost
                 return
+
+    def summary(self) -> dict[str, Any]:
+        """What results.json holds, or nothing."""
+        values = self.read(RESULTS)
+        with _files.reading(self.path / RESULTS, "is not from a survey", REMEDY):
+            _files.check_kinds(values, n_classes=int, provenance=dict, accuracy=Real)
+            if "classes" in values:
+                values["classes"] = [*map(int, values["classes"])]
+        return values
 
     def _read_new(self) -> bool:
         """Reads the classes that were added since the last call; False if there are none."""
@@ -159,13 +168,9 @@ class SurveyFolder(Folder):
     def _read_class(self, path: Path) -> None:
         """Takes over the class of a file."""
         data = self.read(f"findings/{path.name}")
-        try:
+        again = "remove it and search its classes again, or choose another folder"
+        with _files.reading(path, "has no findings", again):
             findings = [read_finding(row, self.path / "patterns") for row in data["rows"]]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is damaged ({type(error).__name__}: {error}): remove it and search its "
-                "classes again, or choose another folder"
-            ) from error
         if findings:
             self._by_class[findings[0].target] = findings
 
@@ -179,14 +184,15 @@ def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     """The finding of a row, or an error of some kind. Its patterns are read from the folder when
     they are used."""
+    _files.check_kinds(row, class_name=str, areas=dict)
     target, canvas, name = row["class"], row["canvas"], row["class_name"]
     plain = isinstance(canvas, str) and Path(canvas).name == canvas  # a part of names of files
-    if not is_whole(target) or not plain or not row["areas"]:
+    if not is_whole(target) or not 0 <= target < 2**31 or not plain or not row["areas"]:
         raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
     moving, areas = canvas == PATCH, row["areas"].items()
     scores = {float(area): Scores.from_dict(values, moving=moving) for area, values in areas}
     for area, values in row["areas"].items():
-        if not 0 < float(area) < 1 or "search_power" not in values:
+        if not 0 < float(area) < 1 or not 0 <= values["search_power"] <= 1:
             raise ValueError(f"it has an area {area!r} without its search power")
     file = partial(pattern_file, folder.absolute(), target, canvas, name=name)
     patterns = Saved(scores, lambda area: Pattern.load(file(area)))
@@ -232,16 +238,20 @@ def save_examples(finding: Finding, path: Path) -> None:
         words = {a: {name: getattr(by_area[a], name) for name in PREDICTED} for a in by_area}
         levels = (255 * images.float()).round().byte().contiguous()
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, save({"images": levels}, {"areas": json.dumps(words)}))
+        _files.write_atomically(path, save({"images": levels}, {"areas": _files.to_json(words)}))
 
 
 def load_examples(path: Path, patterns: Mapping[float, Pattern], area: float) -> StampedImages:
     """The images that :func:`save_examples` wrote, with the pattern of an area."""
-    try:
+    with _files.reading(path, "has no images with predictions", "remove it, which leaves them out"):
         with safe_open(path, "pt") as file:
-            images, words = file.get_tensor("images") / 255, json.loads(file.metadata()["areas"])
+            images, words = (
+                file.get_tensor("images") / 255,
+                _files.parse_json(file.metadata()["areas"]),
+            )
         predicted = {name: tuple(words[str(area)][name]) for name in PREDICTED}
         stamped = patterns[area].topk(area).stamp(images)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: remove it, which leaves out its images") from error
+        for kind, values in zip((str, int, str, Real), predicted.values()):
+            if len(values) != len(images) or not all(isinstance(each, kind) for each in values):
+                raise ValueError(f"it has {values!r:.80} for {len(images)} images")
     return StampedImages(stamped, unstamped=images, **predicted)

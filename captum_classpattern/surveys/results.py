@@ -201,7 +201,7 @@ class Survey(Result):
         ``classpattern search`` wrote, finished or not. An error if there are none, or a file is
         damaged (a pattern's file: when the pattern is first used)."""
         store = SurveyFolder(Path(folder))
-        info = store.read(RESULTS)
+        info = store.summary()
         if not info:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info.pop("rows", None)

@@ -1,6 +1,7 @@
 """The models of a sweep: where each comes from, and by what name."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from captum_classpattern._files import hash_of_file
+from captum_classpattern._files import hash_of_file, parse_json, read_text, reading
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
@@ -68,8 +69,8 @@ class ModelSource:
 def _plain(option: str, value: Any) -> Any:
     """An option as JSON has it."""
     try:
-        return json.loads(json.dumps(value, default=lambda array: array.tolist()))
-    except (TypeError, AttributeError):
+        return parse_json(json.dumps(value, default=lambda array: array.tolist()))
+    except (TypeError, AttributeError, ValueError):
         raise ArgumentTypeError(
             f"`{option}` must be text or numbers in a sweep, got {value!r:.80}"
         ) from None
@@ -97,7 +98,9 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
             else:
                 sources.append(_source_of(*split_name(name), defaults))
     if not sources:
-        raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
+        raise ValueError(
+            f"there are no models in {models!r:.300}: give checkpoints, a manifest, or a dict"
+        )
     check_folders([source.name for source in sources if folder_of(source.name)])
     return sources
 
@@ -122,25 +125,26 @@ def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSou
     """The models of a CSV file, see docs/many_models.md."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no manifest {file}")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, skipinitialspace=True)
-        for row in reader:
-            try:
-                if None in row or None in row.values():
-                    raise ValueError("it has other columns than the header")
-                cells = {key.strip(): text.strip() for key, text in row.items()}
-                row = {k: _value(k, t) for k, t in cells.items() if t and k != "class_names"}
-                if not any(cells.values()):
-                    continue  # an empty row, as spreadsheets write at the end
-                if "trust_pickle" in row:
-                    raise ValueError("pickle can't be trusted here: pass `trust_pickle` instead")
-                if "path" not in row:
-                    raise ValueError("it has no path: give a checkpoint in the column path")
-            except ValueError as error:
-                raise ValueError(f"{file}, line {reader.line_num}: {error}") from error
-            if not is_pretrained(path := row["path"]):
-                row["path"] = file.parent / path
-            yield _source_of(row.get("name") or model_name(path), row, defaults)
+    with reading(file, "is no table in UTF-8", "save it again, in spreadsheets as CSV UTF-8"):
+        reader = csv.DictReader(io.StringIO(read_text(file), newline=""), skipinitialspace=True)
+        rows = [(reader.line_num, row) for row in reader]
+    for line, row in rows:
+        try:
+            if None in row or None in row.values():
+                raise ValueError("it has other columns than the header")
+            cells = {key.strip(): text.strip() for key, text in row.items()}
+            row = {k: _value(k, t) for k, t in cells.items() if t and k != "class_names"}
+            if not any(cells.values()):
+                continue  # an empty row, as spreadsheets write at the end
+            if "trust_pickle" in row:
+                raise ValueError("pickle can't be trusted here: pass `trust_pickle` instead")
+            if "path" not in row:
+                raise ValueError("it has no path: give a checkpoint in the column path")
+        except ValueError as error:
+            raise ValueError(f"{file}, line {line}: {error}") from error
+        if not is_pretrained(path := row["path"]):
+            row["path"] = file.parent / path
+        yield _source_of(row.get("name") or model_name(path), row, defaults)
 
 
 def _value(key: str, text: str) -> Any:

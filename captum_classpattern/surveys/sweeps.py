@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern import _validation
-from captum_classpattern._files import check_folder
+from captum_classpattern._files import check_folder, reading, reason_of
 from captum_classpattern._progress import passes_bar
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import difference, enter_model, warn
@@ -27,7 +27,7 @@ from captum_classpattern.classifier.class_names import (
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.surveys.folder import RESULTS, Folder
+from captum_classpattern.surveys.folder import REMEDY, RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -39,7 +39,6 @@ RETRIES = 3  # of a survey whose worker or node dies
 MOST_MODELS = 50  # in the table of a notebook
 sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
 Warned = tuple[str, type[Warning]]  # the text of a warning, and its category
-OUR_ERRORS = (ValueError, OSError, ImportError, _validation.ArgumentTypeError)
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,14 +181,12 @@ def _read_models(folder: Path) -> Sweep:
     if not (folder / SWEEP).exists():
         raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
     data = sweep_folder(folder).read(SWEEP)
-    try:
+    with reading(folder / SWEEP, "is not from a sweep", REMEDY):
         rows = {row["name"]: row for row in data["models"]}
         check_folders([name for name in rows if folder_of(name)])
-        return Sweep(folder, data["settings"], data["classes"], rows, data.get("failures", {}))
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder / SWEEP} must hold settings, classes and models with names"
-        ) from error
+        _validation.check_area(data["settings"]["areas"][0])
+        failures = {name: str(why) for name, why in data.get("failures", {}).items()}
+        return Sweep(folder, data["settings"], [*map(int, data["classes"])], rows, failures)
 
 
 def sweep(
@@ -337,9 +334,7 @@ class Work:
                 with enter_model(model, sample, self.settings.seed) as checked:
                     search_classes(checked, *images, self.settings, self.classes, names, folder)
         except Exception as error:
-            text = str(error).strip().partition("\n\n")[0]  # after which long lists may follow
-            words_suffice = isinstance(error, OUR_ERRORS) and text
-            reason = text if words_suffice else f"{type(error).__name__}: {text}"
+            reason = reason_of(error)
         finally:
             torch.set_num_threads(threads)
         return reason, as_pairs(caught)

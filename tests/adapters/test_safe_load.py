@@ -264,7 +264,7 @@ def test_refusals(case, tmp_path, monkeypatch, snapshot):
     monkeypatch.chdir(tmp_path)
     Path("model.pt").write_bytes(FILES[case])
     said = refusal(lambda: open_checkpoint("model.pt"))
-    said = re.sub(r"damaged \(.*\)", "damaged (...)", said)  # which libraries say in other words
+    said = re.sub(r"(damaged, [^(]*)\(.*\)", r"\1(...)", said)  # which libraries say in other words
     assert said == snapshot
 
 
@@ -293,7 +293,7 @@ def test_truncated_and_damaged_files(kind, tmp_path):
     whole = safetensors.torch.save(state) if safe else saved(state, new=kind == "new")
     for share in (0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(ValueError, match=r"truncated or damaged \(.*\): download it again"):
+        with pytest.raises(ValueError, match=r"is damaged, or .* \(.*\): download it again"):
             open_checkpoint(path)
     state, random, raised = weights(), np.random.default_rng(0), []
     whole = safetensors.torch.save(state) if safe else saved(state, new=kind == "new")
@@ -348,7 +348,9 @@ NOWHERE = b"\x80\x02cnowhere.to_be\nFound\n)R."
 def test_trusted_but_not_importable(data, tmp_path):
     (tmp_path / "model.pt").write_bytes(data)
     assert "was not opened" in refusal(lambda: open_checkpoint(tmp_path / "model.pt"))
-    with pytest.raises(ValueError, match=r"though it was trusted \(ModuleNotFoundError.*nowhere"):
+    with pytest.raises(
+        ValueError, match=r"imported here \(No module named.*nowhere.*: run this where"
+    ):
         open_checkpoint(tmp_path / "model.pt", trust_pickle=True)
 
 

@@ -1,5 +1,7 @@
 """Which class a name means, and that a name will do wherever a number does."""
 
+import re
+
 import pytest
 import torch
 import torchvision
@@ -16,6 +18,7 @@ from captum_classpattern.classifier.class_names import (
     ClassNames,
     as_file_name,
     check_names,
+    file_safe,
     imagenet_names,
     name_of,
     placeholders,
@@ -113,6 +116,28 @@ def test_placeholders_are_not_names():
 )
 def test_names_in_file_names(name, part):
     assert as_file_name(name) == part
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        *(("a:b?c*", "a_b_c_"), ("résumé 犬", "résumé_犬"), ("a.b-c_d", "a.b-c_d")),
+        *(("con", "_con"), ("NUL.txt", "_NUL.txt"), ("aux.", "aux_"), ("Lpt1.a.b", "_Lpt1.a.b")),
+        *(("com¹", "_com¹"), ("con:", "con_"), ("conv2", "conv2"), ("com10", "com10")),
+        *(("v1.", "v1_"), ("v1 ", "v1_"), ("..", "._"), ("a\udcff", "a_")),
+        ("x" * 240, "x" * 240),
+    ],
+)
+def test_names_of_folders_are_allowed_in_windows(name, folder):
+    assert file_safe(name) == folder
+
+
+def test_names_that_are_too_long_end_with_a_hash():
+    long = [file_safe(f"{letter * 100}{end}") for letter in "x犬\N{CJK UNIFIED IDEOGRAPH-20000}"
+            for end in ("a" * 150, "b" * 150)]  # fmt: skip
+    assert len({*long}) == 6
+    assert all(len(name.encode()) <= 240 and name[:50] == name[0] * 50 for name in long)
+    assert all(re.fullmatch(".*-[0-9a-f]{12}", name) for name in long)
 
 
 # ---- names as targets

@@ -34,6 +34,8 @@ ERRORS = {  # lines, and what they say
     "search": 'Command "search" parameter CHECKPOINT requires an argument.',
     "search a.pt --data": 'Command "search" parameter --data requires an argument.',
     "search a.pt b.pt --data .": "Unused Tokens: ['b.pt'].",
+    'demo --out ""': "Invalid value for --out: an empty name is not a folder that can be written",
+    f"{UNNAMED} --size 1000000000": "--size must be a whole number from 1 to 16384",
     "demo --out m.pt": "m.pt is not a folder that can be written: give another",
     # the checkpoint and its network
     EARLY: "there is no checkpoint file at missing.pt",
@@ -62,8 +64,8 @@ ERRORS = {  # lines, and what they say
     f"{EARLY} --area 3": 'Invalid value "3.0" for --area. Must be < 1.',
     f"{EARLY} --mean a": "Invalid value for --mean: could not convert string to float: 'a'",
     f"{EARLY} --precision half": 'Choose from: "auto", "full", "bfloat16".',
-    f"{EARLY} --class-names no.txt": "Invalid value for --class-names: no.txt must hold",
-    f"{EARLY} --class-names open.txt": "open.txt must hold a JSON list of names, or one per line",
+    f"{EARLY} --class-names no.txt": "Invalid value for --class-names: no.txt is damaged, or",
+    f"{EARLY} --class-names open.txt": ": give a file with a JSON list of names, or one per",
     # compare
     f"compare named.pt {COMPARE},Magic": "there is no method 'Magic': choose from ClassPattern",
     f"compare named.pt turned.pt {COMPARE}": "the names with --class-names FILE if they are wrong",

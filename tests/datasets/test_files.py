@@ -1,5 +1,6 @@
 """Folders of images: decoded once, and kept as bytes."""
 
+import os
 import pickle
 
 import numpy as np
@@ -118,6 +119,42 @@ def test_one_colour_image_makes_all_rgb(tmp_path):
 
 
 # Files that can't be read
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_stripes_are_not_resized(photos, on_error):
+    """One of 60000 x 1 pixels has 138 bytes, and would take gigabytes."""
+    expected = by_hand(photos, 224)
+    Image.new("L", (3_000, 1)).save(photos / "a" / "1.png")
+    if on_error == "raise":
+        said = refusal(lambda: load_images(photos, size=224))
+        assert said == (
+            f"ValueError: 1 of 11 images of {photos} can't be read: a/1.png (its 1x3000 pixels "
+            "are too long a stripe for 224x224); repair or remove them, or skip them "
+            "(`on_error='skip'`)"
+        )
+        return
+    with pytest.warns(Notice, match=r"1 of 11 images .* skipped: a/1\.png"):
+        loaded = load_images(photos, size=224, on_error="skip")
+    assert torch.equal(loaded.images, expected)
+
+
+NO_FILES = {
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to nothing": lambda path: path.symlink_to("nowhere.png"),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("case", NO_FILES)
+def test_what_is_no_file_can_not_be_read(photos, case):
+    expected = by_hand(photos)
+    NO_FILES[case](photos / "a" / "x.png")
+    with pytest.raises(ValueError, match=r"a/x\.png \(it is no file, or a link to none\); repair"):
+        load_images(photos)
+    with pytest.warns(Notice, match=r"skipped: a/x\.png"):
+        assert torch.equal(load_images(photos, on_error="skip").images, expected)
 
 
 def test_unreadable_files_are_named_or_skipped_and_counted(photos):

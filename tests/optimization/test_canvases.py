@@ -54,6 +54,15 @@ def test_labels_that_are_given_are_the_models():
         assert torch.equal(chosen, select(0, 2, "positive"))
 
 
+def test_noise_does_not_depend_on_the_default_dtype(monkeypatch):
+    expected = select(0, 3, "noise", seed=5)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(select(0, 3, "noise", seed=5, net=linear_net(16).float()), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def brightness(images):
     """Class 0 where the first pixel is brighter than 0.3."""
     z = 100 * (images[:, 0, 0, 0] - 0.3)

@@ -88,6 +88,12 @@ DAMAGES = {
     "a power of NaN": (("models", 0, "powers", "6", 0), float("nan")),  # else p-values of 0
     "a power above 1": (("models", 0, "powers", "6", 0), 1.5),
     "judged by no images": (("models", 0, "judged", 0), 0),
+    "a recipe that is a list": (("models", 1, "recipe"), ["x"]),
+    "a name that is a number": (("models", 1, "name"), 3),
+    "images that are a number": (("images",), 3),
+    "a shape of words": (("shape",), ["a", 8, 8]),
+    "names that are a word": (("class_names",), "abcdefghij"),
+    "brackets without end": "[" * 200_000,
     "an accuracy above 1": (("models", 0, "accuracy"), 1.5),
 }
 

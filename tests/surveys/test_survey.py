@@ -328,6 +328,18 @@ def test_the_bar_says_which_class_is_searched(terminal):
     assert re.findall(r", class 0 and 2 more *\n", terminal.readouterr().err)
 
 
+def test_the_bar_can_not_be_made_to_control_the_terminal(capsys):
+    names = ["\x1b]0;title\x07cat", "\x1b[2Jdog", "bee\n"]
+    named = PixelClassifier(NET, class_names=names)
+    begun(named, show_progress=True, classes_together=1)
+    begun(named, show_progress=True, classes=[1])
+    explain_class(named, SEARCH, LABELS, target=1, n_steps=2, show_progress=True)
+    shown = capsys.readouterr().err
+    assert not {"\x1b", "\x07", "\N{RIGHT-TO-LEFT OVERRIDE}"} & {*shown}
+    assert ", bee?]" in shown
+    assert "Searching ?[2Jdog: " in shown
+
+
 @pytest.mark.parametrize("at", [0, 6])  # of 12 patterns, 4 per class
 def test_an_interrupted_survey_keeps_its_classes_and_goes_on(whole, monkeypatch, tmp_path, at):
     finished = whole[: 2 * (at // 4)]

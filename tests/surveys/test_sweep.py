@@ -182,6 +182,34 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
         run(tmp_path / "out", {"bad": {**described, "mean": 1}}, classes=[0])
 
 
+def test_a_long_name_can_be_resumed(tmp_path):
+    """It has 270 bytes, more than the name of a folder may have."""
+    long = "résumé-" * 30
+    models = {"old": network(0), long: network(1)}
+    found = run(tmp_path, models, classes=[0])
+    assert found.models == ["old", long]
+    assert run(tmp_path, models).failures == Sweep.load(tmp_path).failures == {}
+    assert [*Sweep.load(tmp_path).survey(long).classes] == [0, 1, 2]
+
+
+DAMAGES = {
+    "brackets": "[" * 200_000,
+    "no area": '{"format": "captum_classpattern sweep", "settings": {}, "models": []}',
+    "classes that are words": '{"format": "captum_classpattern sweep", "settings": {"areas": '
+    '[0.1]}, "models": [], "classes": ["x"]}',
+    "a name that is a number": '{"format": "captum_classpattern sweep", "settings": {"areas": '
+    '[0.1]}, "models": [{"name": 3}], "classes": []}',
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_damaged_sweep_is_refused(case, tmp_path):
+    (tmp_path / "sweep.json").write_text(DAMAGES[case])
+    wanted = r"sweep\.json is damaged, or is not from a sweep \(.*\): remove it, or choose another"
+    with pytest.raises(ValueError, match=wanted):
+        Sweep.load(tmp_path)
+
+
 def test_a_damaged_summary_fails_its_model_alone_until_it_is_repaired(swept, tmp_path):
     run(tmp_path, {"old": network(0)})
     summary = tmp_path / "old" / "results.json"

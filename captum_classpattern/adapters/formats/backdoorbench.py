@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_classpattern.adapters.architectures import check_arch_from_file
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, load_network
-from captum_classpattern.datasets.pixels import DECODE_ERRORS, as_floats, decode
+from captum_classpattern.datasets.pixels import as_floats, decode
 from captum_classpattern.pattern import Pattern
 
 # of the data sets, outside the models: mean and standard deviation
@@ -108,7 +108,7 @@ def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:
     for entry in entries[:: max(1, -(-len(entries) // MAX_IMAGES))]:
         parts = PurePosixPath(str(entry.get("path", ""))).parts[-MAX_FOLDERS:]
         files = [folder.joinpath(*parts[start:]) for start in range(len(parts))]
-        with suppress(*DECODE_ERRORS):  # not an image, or not a path
+        with suppress(Exception):  # not an image, or not a path
             below = [file for file in files if file.is_relative_to(folder)]
             if ".." not in parts and (file := next(filter(Path.is_file, below), None)):
                 yield as_floats(decode(file))

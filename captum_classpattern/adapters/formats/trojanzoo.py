@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captum_classpattern.adapters.architectures import arch_name, build, torchvision_names
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, is_state_dict, load_weights
+from captum_classpattern.datasets.pixels import read_array
 from captum_classpattern.pattern import Pattern
 
 CIFAR = ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768))
@@ -117,8 +117,9 @@ def _load_trigger(file: Path, size: tuple[int, int, int]) -> Pattern | None:
         return None
     target, height, width = map(int, mark_of_name.groups())
     try:
-        mark = torch.from_numpy(np.load(file, allow_pickle=False)).float().clamp(0, 1)
-    except (EOFError, OSError, TypeError, ValueError):  # not an array of numbers
+        array = read_array(file.open("rb"), file.stat().st_size)
+        mark = torch.from_numpy(array).float().clamp(0, 1)
+    except Exception:  # not an array of numbers
         return None
     if mark.shape != (size[0] + 1, height, width) or height > size[1] or width > size[2]:
         return None
