@@ -18,6 +18,8 @@ def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
     and written."""
     if path is None:
         return None
+    if not os.fspath(path):
+        raise ValueError("an empty name is not a folder that can be written: give another one")
     existing = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise ValueError(f"{existing} is not a folder that can be written: give another one")

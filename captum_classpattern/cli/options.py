@@ -85,9 +85,7 @@ Numbers: TypeAlias = Annotated[
 ]
 Source: TypeAlias = Annotated[str, Parameter(metavar="IMAGES")]
 Area: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="SHARE")]
-OutputFolder: TypeAlias = Annotated[
-    Path, Parameter(validator=lambda _, path: check_folder(path), metavar="FOLDER")
-]
+OutputFolder: TypeAlias = Annotated[Path, read_as(check_folder, "FOLDER")]
 
 
 @Parameter(name="*", group=MORE_MODEL)

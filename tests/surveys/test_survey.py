@@ -328,7 +328,8 @@ def test_the_bar_says_which_class_is_searched(terminal):
     assert re.findall(r", class 0 and 2 more *\n", terminal.readouterr().err)
 
 
-def test_the_bar_can_not_be_made_to_control_the_terminal(capsys):
+def test_the_bar_can_not_be_made_to_control_the_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     names = ["\x1b]0;title\x07cat", "\x1b[2Jdog", "bee\n"]
     named = PixelClassifier(NET, class_names=names)
     begun(named, show_progress=True, classes_together=1)
@@ -336,8 +337,8 @@ def test_the_bar_can_not_be_made_to_control_the_terminal(capsys):
     explain_class(named, SEARCH, LABELS, target=1, n_steps=2, show_progress=True)
     shown = capsys.readouterr().err
     assert not {"\x1b", "\x07", "\N{RIGHT-TO-LEFT OVERRIDE}"} & {*shown}
-    assert ", bee?]" in shown
-    assert "Searching ?[2Jdog: " in shown
+    assert ", bee?" in shown
+    assert ", ?[2Jdog" in shown
 
 
 @pytest.mark.parametrize("at", [0, 6])  # of 12 patterns, 4 per class
