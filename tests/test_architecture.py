@@ -38,7 +38,9 @@ ALLOWED = {
     """,
     "comparison": "_validation attribution classifier images optimization pattern results scores",
     "visualization": "_validation classifier images pattern scores",
-    "pages": "_files classifier comparison images pattern results scores surveys visualization",
+    "pages": """
+        _files _validation classifier comparison images pattern results scores surveys visualization
+    """,
 }
 ALLOWED = {name: set(allowed.split()) for name, allowed in ALLOWED.items()}
 

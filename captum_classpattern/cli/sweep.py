@@ -79,7 +79,7 @@ def sweep_command(
             show_progress=True,
             **searches.keywords(),
         )
-    table = sweep.table().to_csv(index=False)
+    table = sweep.table(full=True).to_csv(index=False)
     write_atomically(out / "table.csv", table.encode(errors="backslashreplace"))
     print_result(sweep, SHOWN)
     say(*(f"Failed: {name}: {why}" for name, why in [*sweep.failures.items()][:SHOWN]))

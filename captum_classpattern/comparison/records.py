@@ -118,11 +118,6 @@ def format_error(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``1 canvas``, ``6 canvases``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 # ---- means over classes
 
 
