@@ -202,7 +202,7 @@ def measure(found: Sequence[Setting], out: Path) -> None:
             classes = sorted(set(setting.search.known_labels.tolist()))
             for variant, how in variants_of(setting, method):
                 result = run(setting, method, how, classes, MEASURED)
-                append_rows(out, [{**row, **variant} for row in result.rows("canvas")])
+                append_rows(out, [{**row, **variant} for row in result.json_rows()])
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:

@@ -41,7 +41,10 @@ def sorted_rows(found: Sweep) -> list[Row]:
     """One row for each class, the strongest first; an error if the model failed."""
     if found.failures:
         raise RuntimeError(f"it failed: {found.failures[MODEL]}")
-    return sorted(found.table().to_dict("records"), key=strength)
+    rows = found.table(full=True).to_dict("records")
+    old = {"class_name": "name", "power_low": "low", "power_high": "high"}  # in the kept rows
+    rows = [row | {name: row.pop(now) for name, now in old.items()} for row in rows]
+    return sorted(rows, key=strength)
 
 
 def strength(row: Row) -> tuple[float, int]:

@@ -41,7 +41,7 @@ def measure(setting: Setting, name: str) -> tuple[list[Row], Tensor, Pattern]:
     for variant, method in variants_of(setting, name):
         if variant["level"] == "image":
             found = run(setting, name, method, [TARGET], ())
-            rows += [{**row, **variant} for row in found.rows("canvas")]
+            rows += [{**row, **variant} for row in found.json_rows()]
             maps += [record.map for record in found.records]
             patterns += [found.pattern_of(record) for record in found.records]
     best = max(range(len(rows)), key=lambda i: rows[i][POWER])

@@ -229,6 +229,11 @@ def check_numbers(
             object.__setattr__(settings, field.name, plain)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 canvas``, ``3,600 images``: a number with its noun, whose usual plural ends in s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def join_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
     """The names, separated by commas; after so many, only how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

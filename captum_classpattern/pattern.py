@@ -143,11 +143,11 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return facts
 
     def table(self) -> Any:
-        """One row: ``class``, ``class_name``, ``area``, the number of ``pixels`` with a weight, and
-        the power on the validation images (``search_power``), if it is known."""
-        known = {name: self.info.get(name) for name in ("class_name", "search_power")}
-        pixels = int((self.mask > 0).sum())
-        return as_table([{"class": self.target, **known, "area": self.area, "pixels": pixels}])
+        """One row: ``class``, ``name``, the power on the validation images (``search_power``), if
+        it is known, ``area``, and the number of ``pixels`` with a weight."""
+        power, pixels = self.info.get("search_power"), int((self.mask > 0).sum())
+        row = {"class": self.target, "name": self.label, "search_power": power}
+        return as_table([{**row, "area": self.area, "pixels": pixels}])
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import PatternRow, draw_patterns

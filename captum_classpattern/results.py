@@ -4,10 +4,13 @@ What draws them takes long to import, and knows patterns and scores itself. So r
 inside the methods that show them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+COLUMNS = ("power", "control", "canvas", "area")  # after two names, of a table that fits 80 columns
+NAME, OF_TWO = 26, 16  # letters of a name there, and of each of two
 
 
 class Result:
@@ -22,7 +25,8 @@ class Result:
         raise NotImplementedError
 
     def table(self) -> Any:
-        """The numbers as a pandas DataFrame."""
+        """The numbers as a pandas DataFrame. Results with many columns have ``full=True`` for all
+        of them, see :func:`fitting`."""
         raise NotImplementedError
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
@@ -43,7 +47,7 @@ class Result:
     def shown_table(self) -> Any:
         """The columns and rows of the table that pages and the terminal show, as texts."""
         table = self.table()
-        names = (name for name in table if not name.endswith(("_low", "_high")))
+        names = (name for name in table if f"_{name}".rpartition("_")[2] not in ("low", "high"))
         return as_texts(table, dict.fromkeys(names, ""))
 
     def sections(self, whole: bool) -> Iterable[Any]:
@@ -61,9 +65,9 @@ class Result:
     def to_html(self, path: str | PathLike[str]) -> Path:
         r"""
         Writes the result as an HTML page that needs no other file. That of a survey has up to 100
-        patterns, and the scores of all classes. That of a comparison is the report, see
-        :func:`~captum_classpattern.pages.write_report`. A sweep writes a site into a folder: an
-        index of models and classes, and a page for each class.
+        patterns, and the scores of all classes. That of a comparison has its patterns with a slider
+        over the area. A sweep writes a site into a folder: an index of models and classes, and a
+        page for each of them.
 
         Args:
             path (str or PathLike): The file. It is replaced as a whole or not at all. For a sweep,
@@ -89,31 +93,45 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
     return table.astype(dict.fromkeys(whole, "Int64"))  # else they would be floats
 
 
+def fitting(rows: Iterable[Mapping[str, Any]], names: Sequence[str], full: bool) -> Any:
+    """Rows as a DataFrame with all columns, or with those that fit 80 columns in print: its names,
+    such as ``class`` and ``name``, which are shortened, and the others that all tables share."""
+    from captum_classpattern.visualization.formats import shortened
+
+    table = as_table(rows)
+    if full:
+        return table
+    table = table.reindex(columns=[*names, *COLUMNS])
+    texts = [name for name in names if name != "class"]  # which is a number
+    for name in texts:
+        table[name] = [shortened(each, NAME if len(texts) == 1 else OF_TWO) for each in table[name]]
+    return table
+
+
 def as_texts(table: Any, formats: Mapping[str, str]) -> Any:
     """The columns of a DataFrame that have a format, such as ".1%", or "" for texts and plain
     numbers, as people read them: ``45.0 %``, and ``45.0 % (38.3 to 51.9)`` if the table has the
-    ends of an interval. Columns without values are left out."""
+    ends of the interval. Columns without values are left out."""
     import pandas
+
+    from captum_classpattern.visualization.formats import number
 
     def text(value: Any, form: str) -> str | None:
         if value is None or value is pandas.NA or value != value:
             return None
         if isinstance(value, bool):
             return "yes" if value else "no"
-        form = ".3g" if isinstance(value, float) and not form else form
+        if isinstance(value, float) and not form:
+            return number(value)
         return value if isinstance(value, str) else f"{value:{form}}".replace("%", " %")
 
     shown = {}
     for name in (name for name in formats if name in table):
         values = [text(value, formats[name]) for value in table[name]]
-        if f"{name}_low" in table:
-            ends = zip(table[f"{name}_low"], table[f"{name}_high"])
-            ranges = (
-                f" ({text(low, formats[name])} to {text(high, formats[name])})"
-                for low, high in ends
-            )
-            values = [
-                value and value + ends.replace(" %", "") for value, ends in zip(values, ranges)
-            ]
+        of_power = ("low", "high") if name == "power" else (f"{name}_low", f"{name}_high")
+        if of_power[0] in table:
+            ends = ([text(end, formats[name]) for end in table[of]] for of in of_power)
+            ranges = (f" ({low} to {high})".replace(" %", "") for low, high in zip(*ends))
+            values = [value and value + ends for value, ends in zip(values, ranges)]
         shown[name.replace("_", " ")] = values
     return pandas.DataFrame(shown, dtype=object).dropna(axis=1, how="all")

@@ -33,7 +33,7 @@ def check(html, *, pictures=None):
     names = {name for _, attributes in page.tags for name in attributes}
     assert names <= {"src", "width", "height", "alt", "style", "lang", "charset", "scope"} | {
         "http-equiv", "content", "name", "class", "viewbox", "d", "aria-hidden",
-        "preserveaspectratio",
+        "preserveaspectratio", "tabindex",
     }  # fmt: skip
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "iframe", "link", "a"}
@@ -45,11 +45,12 @@ def percent(share):
 
 
 def cells_of(scores):
-    """The numbers of a pattern as pages write them."""
+    """The power, the strongest control and the other controls of a pattern, as pages write them."""
     power, (low, high) = scores.power, (100 * end for end in scores.power.interval)
-    cells = [f"{percent(power.value)} ({low:.1f} to {high:.1f})", f"{power.n}"]
+    cells = [f"{percent(power.value)} ({low:.1f} to {high:.1f})", percent(scores.strongest_control)]
     shares = (power.without, scores.random_pixels, scores.other_canvas)
-    return [*cells, *map(percent, shares), "yes" if scores.beats_controls else "no"]
+    above = "yes" if scores.beats_controls else "no"
+    return [*cells, f"{power.n}", *map(percent, shares), above]
 
 
 def table_of(page):

@@ -43,7 +43,9 @@ ALLOWED = {
         scores
     """,
     "visualization": "_validation classifier images pattern scores",
-    "pages": "_files classifier comparison images pattern results scores surveys visualization",
+    "pages": """
+        _files _validation classifier comparison images pattern results scores surveys visualization
+    """,
 }
 ALLOWED = {name: set(allowed.split()) for name, allowed in ALLOWED.items()}
 

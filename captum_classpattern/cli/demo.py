@@ -1,12 +1,13 @@
 """``classpattern demo``: what there is to find in the embedded models, as a page."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.compare import compare_on_canvases, write_comparison
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ClassOptions, ComputeOptions, OutputFolder
@@ -81,40 +82,53 @@ class DemoPage:
     scan: Any = None
     comparison: "cp.comparison.Comparison | None" = None
 
-    @property
-    def sentences(self) -> list[str]:
-        """The results in words."""
-        sentences = [f"The backdoored model: {_after_title(self.planted)}"]
-        for name, survey in self.surveys.items():
-            strongest = survey.strongest(survey.canvases[0], AREA)
-            sentences.append(f"The {name} model: {_after_title(survey)} On a {strongest}")
-        sentences += [CAUTION] * bool(self.surveys)
+    def sections(self) -> Iterable[Any]:
+        """Pictures, with one sentence below each, and the numbers behind a fold."""
+        from captum_classpattern.pages.parts import heading
+
+        power, label = self.planted.power, self.planted.label
+        planted = (
+            "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The "
+            f"search did not know it: what it found turns {100 * power.value:.1f} % of "
+            f"{power.n} other images into {label}."
+        )
+        yield from _part(self.planted.plot, planted, {}, [self.planted])
         if self.scan is not None:
-            verdict = f"{self.scan.verdict}. {self.scan.reason}"
-            sentences.append(f"Scan of the {SCANNED} model: {verdict}")
+            yield heading("Is this model backdoored?")
+            pages = {"scan/scan.html": "its page"}
+            yield from _part(self.scan.figure, self.scan.headline, pages, [self.scan])
+        if self.surveys:
+            yield heading("The patterns of all classes")
+            pages = {f"{name}.html": f"the {name} model" for name in self.surveys}
+            said = f"Each pattern has {100 * AREA:g} % of the pixels. {CAUTION}"
+            yield from _part(
+                partial(cp.plot_grid, self.surveys), said, pages, self.surveys.values()
+            )
         if self.comparison is not None:
-            sentences.append(self.comparison.summary)
-        return sentences
+            yield heading("Next to Captum's methods")
+            pages = {"comparison/report.html": "the report"}
+            said = self.comparison.summary
+            yield from _part(self.comparison.plot, said, pages, [self.comparison])
 
     def write(self, step: str) -> None:
         """Writes the page, and prints the step after which it does."""
-        from captum_classpattern.pages.parts import content_of, render
-        from captum_classpattern.pages.report_data import numbers_table
+        from captum_classpattern.pages.parts import write_page
 
-        page = render(
-            "demo.html",
-            title="The demo: three models that classify clothes",
-            demo=self,
-            scanned=SCANNED,
-            pattern=content_of(self.planted.text(), self.planted.sections(whole=False))[1],
-            numbers=numbers_table(self.comparison) if self.comparison else None,
-        )
-        write_atomically(self.path, page)
+        write_page(self.path, "The demo: three models that classify clothes", self.sections())
         say_line(f"{step} {self.path} shows it.")
 
 
-def _after_title(result: Result) -> str:
-    return result.text().partition("\n")[2]
+def _part(plot: Any, said: str, pages: dict[str, str], results: Iterable[Result]) -> Iterable[Any]:
+    """A picture, a sentence with links to pages, by their files, and the numbers."""
+    from markupsafe import Markup
+
+    from captum_classpattern.pages.parts import folded
+
+    links = [Markup('<a href="{}">{}</a>').format(file, name) for file, name in pages.items()]
+    see = Markup(" See {}.").format(Markup(", ").join(links)) if links else ""
+    yield from (plot, Markup("<p>{}{}</p>").format(said, see))
+    numbers = ((*each.text().split("\n"), each.shown_table()) for each in results)
+    yield folded("Numbers", *(part for of_one in numbers for part in of_one))
 
 
 def _patterns_of(

@@ -76,7 +76,7 @@ def sweep_command(
             ray_options=ray_options,
             **searches.keywords(),
         )
-    table = sweep.table().to_csv(index=False)
+    table = sweep.table(full=True).to_csv(index=False)
     write_atomically(out / "table.csv", table.encode(errors="backslashreplace"))
     print_result(sweep, SHOWN)
     say(*(f"Failed: {name}: {why}" for name, why in [*sweep.failures.items()][:SHOWN]))

@@ -112,11 +112,6 @@ class Failure:
     reason: str
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``1 canvas``, ``6 canvases``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 # ---- means over classes
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from captum_classpattern._validation import join_names
+from captum_classpattern._validation import counted, join_names
 from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import (
@@ -20,7 +20,6 @@ from captum_classpattern.comparison.records import (
     Record,
     by_name,
     control_names,
-    counted,
     figure_names,
     grouped,
     mean_difference,
@@ -30,7 +29,7 @@ from captum_classpattern.comparison.records import (
     strongest_names,
 )
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table, as_texts
+from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.scores.power import PredictivePower
 
 NO_PATTERN = "no pattern"
@@ -86,58 +85,66 @@ class Comparison(Result):
         return label_of(target, self.class_names)
 
     def rows(self, by: str = "method") -> list[dict[str, Any]]:
-        r"""
-        All scores as plain values.
-
-        Args:
-            by (str): ``"method"`` for means over classes, with 95 % intervals, one row for each
-                model, kind of canvas and method; ``"canvas"`` for one row per record.
-                Default: "method".
-
-        Returns:
-            *list[dict]*: Predictive powers, and a column for each metric that applies. A failure
-            is a row whose ``failure`` gives the reason.
-
-        Raises:
-            ValueError: If ``by`` is neither.
-        """
+        """The rows of :meth:`table` with all columns, as plain values."""
         if by not in ("method", "canvas"):
             raise ValueError(f"by must be 'method' or 'canvas', got {by!r}")
-        groups = [[record] for record in self.records]
-        if by == "method":
-            keys = ((r.model, r.kind, r.method) for r in self.records)
-            groups = [*grouped(zip(keys, self.records)).values()]
-        rows = []
-        for group in groups:
-            first = group[0]
-            row: dict[str, Any] = {name: getattr(first, name) for name in FIRST_COLUMNS}
-            if by == "method":
-                row["canvases"] = len(group)
-            else:
-                row |= {"canvas": first.canvas, "class": first.target}
-                row |= {"precision": first.precision} if first.precision else {}
-            rows.append(row | self._means(group))
-        return rows + [
+        of_one = id if by == "canvas" else lambda r: (r.model, r.kind, r.method)
+        groups = grouped((of_one(record), record) for record in self.records).values()
+        rows = [self._row(of, area, by) for of in groups for area in of[0].powers or [self.area]]
+
+        def place(row: dict[str, Any]) -> Any:
+            return tuple(row.get(name) for name in ("model", "canvas", "number", "area"))
+
+        controls = grouped((place(row), row) for row in rows if row["power"] is not None)
+        strongest = {
+            where: max(max(row["no_pattern"], row["is_control"] * row["power"]) for row in there)
+            for where, there in controls.items()
+        }
+        return [row | {"control": strongest.get(place(row))} for row in rows] + [
             {"model": f.model, "method": f.method, "failure": f"{f.what}: {f.reason}"}
             for f in self.failures
         ]
 
-    def _means(self, records: Sequence[Record]) -> dict[str, Any]:
-        """The means of all scores that were measured; those of powers with their intervals."""
-        row: dict[str, Any] = {}
-        measured = [(record.target, _scores_by_column(record, self.metrics)) for record in records]
-        for key in dict.fromkeys(key for _, scores in measured for key in scores):
-            scored = [(target, scores[key]) for target, scores in measured if key in scores]
-            if isinstance(scored[0][1], PredictivePower):
-                power = mean_power(scored)
-                row[key], (row[f"{key}_low"], row[f"{key}_high"]) = power.value, power.interval
-            else:
-                row[key] = fmean(map(fmean, grouped(scored).values()))
-        return row
+    def _row(self, records: Sequence[Record], area: float, by: str) -> dict[str, Any]:
+        """The means of records of one model, kind of canvas and method at an area."""
+        first = records[0]
+        metrics = self.metrics if area == self.area else ()
+        found = [(record.target, _scores_of(record, metrics)) for record in records]
+        if first.powers:
+            found = [(y, {"power": r.powers[area], **of}) for r, (y, of) in zip(records, found)]
+        scores = {"power": None, "power_low": None, "power_high": None, **_means(found)}
+        one = {"number": first.canvas, "class": first.target, "precision": first.precision}
+        more = one if by == "canvas" else {"canvases": len(records)}
+        return {
+            **{"model": first.model, "method": first.method, "power": scores.pop("power")},
+            **{"low": scores.pop("power_low"), "high": scores.pop("power_high"), "control": None},
+            **{"canvas": first.kind, "area": area, **more, "is_control": first.control},
+            **{"cut_from_canvas": first.cut_from_canvas, **scores},
+        }
 
-    def table(self, by: str = "method") -> Any:
-        """:meth:`rows` as a pandas DataFrame."""
-        return as_table(self.rows(by))
+    def table(self, by: str = "method", full: bool = False) -> Any:
+        """A row for each model, kind of canvas, method and area, or with ``by="canvas"`` for each
+        canvas instead of means over classes. The columns are ``model``, ``method``, ``power``, that
+        of the strongest ``control`` there, ``canvas`` (its kind) and ``area``; long names are
+        shortened. With ``full`` also the ends of the 95 % interval (``low``, ``high``), the number
+        of ``canvases`` or the ``number`` and ``class`` of one, ``is_control``,
+        ``cut_from_canvas``, ``no_pattern``, each metric (in the rows of :attr:`area`), and rows of
+        failures with their reason (``failure``) and of canvases without a power."""
+        rows = self.rows(by)
+        shown = rows if full else (row for row in rows if row.get("power") is not None)
+        return fitting(shown, ("model", "method"), full)
+
+    def json_rows(self) -> list[dict[str, Any]]:
+        """The rows of the JSON, one for each record, with its powers at all areas."""
+        rows = []
+        for record in self.records:
+            row: dict[str, Any] = {name: getattr(record, name) for name in FIRST_COLUMNS}
+            row |= {"canvas": record.canvas, "class": record.target}
+            row |= {"precision": record.precision} if record.precision else {}
+            powers = {f"power_{area:g}": power for area, power in record.powers.items()}
+            scores = powers | _scores_of(record, self.metrics)
+            rows.append(row | _means([(record.target, scores)]))
+        return rows
 
     def to_json(self) -> str:
         """Rows by canvas, differences, metrics, failures and settings as JSON, without images."""
@@ -147,7 +154,7 @@ class Comparison(Result):
             "settings": self.settings,
             "differences": self.differences(),
             "metrics": [metric.as_dict() for metric in self.metrics],
-            "rows": [row for row in self.rows("canvas") if "failure" not in row],
+            "rows": self.json_rows(),
             "failures": [asdict(failure) for failure in self.failures],
         }
         return json.dumps(content, indent=2, allow_nan=False)
@@ -193,14 +200,12 @@ class Comparison(Result):
         if not controls:
             return ""
         row, scored = controls[0], self.select(model=model, kind=self.kinds[0])
-        power = mean_powers(scored, self.area)[row["method"]]
-        low, high = (f"{100 * end:.1f}" for end in power.interval)
+        power = 100 * mean_powers(scored, self.area)[row["method"]].value
         points = [f"{100 * row[f'difference{end}']:+.1f}" for end in ("", "_low", "_high")]
         return (
             f"On the model {model}, the strongest method with {100 * self.area:.3g} % of the "
-            f"pixels is {row['method']}: its power is {100 * power.value:.1f} % (95 % interval "
-            f"{low} to {high}), and its paired difference from the strongest control, "
-            f"{row['other']}, is {points[0]} points ({points[1]} to {points[2]})."
+            f"pixels is {row['method']}: its power is {power:.1f} %, {points[0]} points from "
+            f"{row['other']}, the strongest control (95 % interval {points[1]} to {points[2]})."
         )
 
     def notes(self) -> list[str]:
@@ -336,13 +341,12 @@ class Comparison(Result):
         return "\n".join(["Comparison", *filter(None, [self.summary]), *failed])
 
     def shown_table(self) -> Any:
-        """The powers on the first kind of canvas."""
+        """The powers on the first kind of canvas at the compared area."""
         from captum_classpattern.pages.report_data import scored_rows
 
-        rows = [row for row in scored_rows(self) if row["kind"] == self.kinds[0]]
-        texts = dict.fromkeys(("model", "method", "control"), "")
-        shares = dict.fromkeys((f"power_{self.area:g}", "no_pattern"), ".1%")
-        return as_texts(as_table({**row, "method": row["name"]} for row in rows), texts | shares)
+        rows = [row for row in scored_rows(self, self.area) if row["canvas"] == self.kinds[0]]
+        forms = {"model": "", "method": "", "power": ".1%", "control": ".1%", "canvas": ""}
+        return as_texts(as_table(rows), forms)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         from captum_classpattern.pages.report import write_report
@@ -358,13 +362,24 @@ class Interrupted(KeyboardInterrupt):
         self.comparison = comparison
 
 
-def _scores_by_column(record: Record, metrics: Iterable[Metric]) -> dict[str, Any]:
-    """The scores of a record by column: powers, and each metric."""
-    scores: dict[str, Any] = {f"power_{area:g}": power for area, power in record.powers.items()}
-    if record.powers:
-        scores["no_pattern"] = next(iter(record.powers.values())).without
+def _scores_of(record: Record, metrics: Iterable[Metric]) -> dict[str, Any]:
+    """The share without a pattern, and each metric that was measured."""
+    bare = [("no_pattern", power.without) for power in record.powers.values()]
     names = (metric.name for metric in metrics if metric.name in record.scores)
-    return scores | {name: record.scores[name] for name in names}
+    return dict(bare) | {name: record.scores[name] for name in names}
+
+
+def _means(measured: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """The means over classes of scores, each given with its class; of powers with intervals."""
+    row: dict[str, Any] = {}
+    for key in dict.fromkeys(key for _, scores in measured for key in scores):
+        scored = [(target, scores[key]) for target, scores in measured if key in scores]
+        if isinstance(scored[0][1], PredictivePower):
+            power = mean_power(scored)
+            row[key], (row[f"{key}_low"], row[f"{key}_high"]) = power.value, power.interval
+        else:
+            row[key] = fmean(map(fmean, grouped(scored).values()))
+    return row
 
 
 def _caption(record: Record, area: float) -> str:

@@ -1,5 +1,1 @@
-"""Results as HTML: notebooks, single pages, the report of a comparison, and the widget."""
-
-from captum_classpattern.pages.report import write_report
-
-__all__ = ["write_report"]
+"""Results as HTML: notebooks, single pages, sites, and the report of a comparison."""

@@ -3,21 +3,22 @@
 Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
 """
 
+import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
+from captum_classpattern._validation import counted
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization import style
 from captum_classpattern.visualization.drawing import levels, on_neutral
@@ -67,28 +68,36 @@ def fragment(text: str, sections: Iterable[Any]) -> str:
 
 
 def content_of(text: str, sections: Iterable[Any]) -> tuple[str, Markup]:
-    """The first line of a text as the title, and the others with the sections as HTML."""
+    """The first line of a text as the title; and as HTML the first section, if it is a picture, the
+    other lines, and the other sections."""
     title, *lines = text.split("\n")
-    shown = Markup("\n").join(_section(each, title) for each in (*lines, *sections))
-    return title, Markup(shown.replace(" %", f"{SPACE}%"))
+    parts = [*sections]
+    picture = parts[:1] if (parts and callable(parts[0])) or isinstance(parts[0], Markup) else []
+    shown = (section(each, title) for each in (*picture, *lines, *parts[len(picture) :]))
+    return title, Markup(Markup("\n").join(shown).replace(" %", f"{SPACE}%"))
 
 
-def _section(section: Any, title: str) -> Markup:
+def section(part: Any, title: str) -> Markup:
     """A part of a result's page, see :meth:`Result.sections`."""
-    if isinstance(section, Markup):
-        return section
-    if isinstance(section, str):
-        return Markup("<p>{}</p>").format(section)
-    if isinstance(section, list):
-        items = Markup("\n").join(Markup("<li>{}</li>").format(each) for each in section)
+    if isinstance(part, Markup):
+        return part
+    if isinstance(part, str):
+        return Markup("<p>{}</p>").format(_with_code(part))
+    if isinstance(part, list):
+        items = Markup("\n").join(Markup("<li>{}</li>").format(_with_code(each)) for each in part)
         return Markup("<ol>{}</ol>").format(items)
-    if not callable(section):
-        return table(section)
+    if not callable(part):
+        return table(part)
     try:
-        figure, _ = section(use_pyplot=False)
+        figure, _ = part(use_pyplot=False)
     except ValueError as error:  # images of two channels, for example
-        return _section(str(error), title)
+        return section(str(error), title)
     return drawing(figure, title)
+
+
+def _with_code(text: str) -> Markup:
+    """A text whose parts in backticks are code."""
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))
 
 
 def macro(name: str, *values: Any) -> Markup:
@@ -126,74 +135,9 @@ ENVIRONMENT.filters |= {
     "percent_area": percent_area,
     "percent_range": lambda interval: percent_range(*interval),
     "axis": lambda share: f"{100 * share:.4g}",
-    "data_uri": _data_uri,
     "hashed": _hashed,
     "plain": plain,
 }
-
-
-# ---- tables
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, the key of the value in each row, and how it is written; texts are shown as they
-    are. ``interval`` says whether a share is written with its interval (``KEY_low``, ``KEY_high``
-    in the row), or also drawn as a bar. ``note`` is a subject and a text about it."""
-
-    heading: str
-    key: str
-    write: Callable[[Any], str] = str
-    interval: Literal["", "text", "bar"] = ""
-    note: tuple[str, str] = ("", "")
-
-    def ends(self, row: Row) -> tuple[float, float] | None:
-        """The interval to show, if it is known."""
-        low = row.get(f"{self.key}_low") if self.interval else None
-        return None if low is None else (low, row[f"{self.key}_high"])
-
-    def text(self, row: Row) -> str:
-        """The value of a row, without its interval."""
-        value = row.get(self.key)
-        if value is None or isinstance(value, str):
-            return DASH if value is None else value
-        return percent(value) if self.ends(row) else self.write(value)
-
-    def sort(self, row: Row) -> str:
-        """What the page sorts by; empty if there is no value."""
-        value = row.get(self.key)
-        return "" if value is None or value != value else str(value)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of values under a title. The first column is the name of the row. A row may
-    have the ``role`` of its method. With a key, which is unique in the page, the table can be
-    sorted."""
-
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-    key: str = ""
-    title: str = ""
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Whether each column holds anything but texts."""
-        keys = [column.key for column in self.columns]
-        return [any(not isinstance(row.get(key), str | None) for row in self.rows) for key in keys]
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """The notes on columns."""
-        return dict(column.note for column in self.columns if column.note[1])
-
-    def filled(self, names: int) -> "Table":
-        """Without the rows and columns that hold nothing; the first columns are names."""
-        rows = [r for r in self.rows if any(r.get(c.key) is not None for c in self.columns[names:])]
-        columns = [c for c in self.columns if any(row.get(c.key) is not None for row in rows)]
-        return replace(self, columns=columns, rows=rows)
 
 
 # ---- parts
@@ -211,13 +155,13 @@ def listed(cards: Iterable[Markup]) -> Markup:
 
 def table(frame: Any) -> Markup:
     """A DataFrame of texts. The first column is the name of the row."""
-    columns = [Column(name, name) for name in frame.columns]
-    return macro("table_of", Table(columns, frame.to_dict("records")))
+    rows = frame.astype(object).where(frame.notna(), DASH).to_numpy().tolist()
+    return Markup(macro("table_of", [*frame.columns], rows).replace(" %", f"{SPACE}%"))
 
 
 def folded(summary: str, *sections: Any) -> Markup:
     """Sections that open on a click."""
-    parts = Markup("\n").join(_section(each, summary) for each in sections)
+    parts = Markup("\n").join(section(each, summary) for each in sections)
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(summary, parts)
 
 
@@ -231,7 +175,8 @@ def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXE
     """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour.
     Small ones are enlarged. The longer side is at most ``most`` pixels."""
     if image.shape[0] not in (1, 3):
-        return _section(f"{alt}: {image.shape[0]} channels, so it can't be shown", alt)
+        channels = counted(image.shape[0], "channel")
+        return section(f"{alt}: {channels}, so it can't be shown", alt)
     shown, side = image.detach().float().cpu(), max(image.shape[1:])
     if side > most:
         size = [max(1, round(n * most / side)) for n in shown.shape[1:]]
@@ -251,7 +196,7 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     return picture(on_neutral(binary) if can_be_drawn else binary.canvas, alt, caption)
 
 
-ENVIRONMENT.globals |= {"read_files": read_files, "pattern_picture": pattern_picture}
+ENVIRONMENT.globals |= {"read_files": read_files, "table": table}
 
 
 def drawing(figure: Any, alt: str) -> Markup:

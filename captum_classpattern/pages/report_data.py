@@ -1,9 +1,7 @@
 """A comparison's scores as tables, and its patterns at each area for the slider of the report."""
 
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,103 +14,58 @@ from captum_classpattern.comparison.records import (
     strongest_names,
 )
 from captum_classpattern.images import evenly_spaced
-from captum_classpattern.pages.parts import Column, Row, Table
 from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import levels
 from captum_classpattern.visualization.formats import (
     SPACE,
-    number,
     percent,
     percent_area,
     percent_range,
 )
 from captum_classpattern.visualization.style import NO_PIXEL
 
-BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # of IntegratedGradients: it may break there
-WITHOUT = Column("no pattern", "no_pattern", percent)
-ENDS = ("", "_low", "_high")  # of the keys of a power and of its interval
-NAME_COLUMNS = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
-BETWEEN = (Column("minus", "other"), Column("points (95 % interval)", "points"))
+NAMES = {"model": "", "method": "", "canvas": ""}  # columns
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """All tables with any values."""
-    powers = [
-        Column(percent_area(area), f"power_{area:g}", interval="text") for area in comparison.areas
+def tables(comparison: Comparison) -> dict[str, Any]:
+    """All tables with any values, as texts, by their titles."""
+    scored = [
+        row | {"area": percent_area(area)}
+        for area in comparison.areas
+        for row in scored_rows(comparison, area)
+        if row["power"] is not None
     ]
-    metrics = [
-        Column(
-            metric.heading,
-            metric.name,
-            partial(number, unit=metric.unit),
-            interval="bar",
-            note=(metric.heading, metric.note),
-        )
-        for metric in comparison.metrics
-    ]
-    differences = [  # of the strongest method of each model from the others, in points
-        {
-            "name": row["method"],
-            "model": row["model"],
-            "kind": comparison.kinds[0],
-            "other": row["other"],
-            "points": "{:+.1f} ({:+.1f} to {:+.1f})".format(
-                *(100 * row[f"difference{end}"] for end in ENDS)
-            ),
-        }
-        for row in comparison.differences()
-    ]
-    rows, names = scored_rows(comparison), [*NAME_COLUMNS]
-    made = [
-        Table([*names, *powers, WITHOUT], rows, "areas", "Predictive power at each area"),
-        Table([*names, *BETWEEN], differences, "differences", "Differences between methods"),
-        Table([*names, *metrics], rows, "metrics", "Other metrics"),
-    ]
-    filled = [table.filled(len(names)) for table in made]
-    return [table for table in filled if table.rows]
-
-
-def numbers_table(comparison: Comparison) -> Table:
-    """The power of each method, strongest first, and without a pattern: a row for each method, a
-    column for each model and kind of canvas."""
-    scored = [record for record in comparison.records if record.powers]
-    rows: dict[str, dict[str, Any]] = {
-        name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)}
-        for name in strongest_names(scored, comparison.area)
+    shares = {**dict.fromkeys(("power", "control", "no_pattern"), ".1%"), "area": ""}
+    headings = {metric.name: metric.heading for metric in comparison.metrics}
+    metrics = as_table(scored_rows(comparison, comparison.area)).reindex(
+        columns=[*NAMES, *headings]
+    )
+    metrics = metrics.dropna(subset=[*headings], how="all").rename(columns=headings)
+    differences = {"model": "", "method": "", "other": "", "difference": "+.1%"}
+    made = {
+        "Predictive power at each area": as_texts(as_table(scored), NAMES | shares),
+        "Differences between methods": as_texts(as_table(comparison.differences()), differences),
+        "Other metrics": as_texts(metrics, dict.fromkeys(metrics, "")),
     }
-    bare: dict[str, Any] = {"name": "no pattern", "role": "control"}
-    several = len({record.kind for record in scored}) > 1
-    columns: dict[str, Column] = {}
-    keys: dict[str, str] = {}
-    for row in scored_rows(comparison):
-        if "no_pattern" in row:
-            place = f"{row['model']}, {row['kind']} canvas" if several else row["model"]
-            key = keys.setdefault(place, f"power {len(keys)}")  # names may end as intervals do
-            columns[place] = Column(place, key, percent, interval="bar")
-            power = {f"{key}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
-            rows[row["name"]] |= {"role": row["role"], **power}
-            bare[key] = row["no_pattern"]
-    title = f"Power of {percent_area(comparison.area)} of the pixels"
-    shown = [*rows.values(), bare] if rows else []
-    return Table([NAME_COLUMNS[0], *columns.values()], shown, "numbers", title)
+    return {title: frame for title, frame in made.items() if len(frame)}
 
 
-def scored_rows(comparison: Comparison) -> list[Row]:
-    """The means of each method with its name and its role; by model, kind of canvas and falling
-    power."""
-    searches = search_names(comparison.records)
-    rows: list[Row] = []
-    for row in comparison.rows():
-        if "failure" not in row:
-            name = full_name(row["method"], row["cut_from_canvas"])
-            role = "control" if row["control"] else "searches" if name in searches else ""
-            rows.append({**row, "name": name, "role": role})
+def scored_rows(comparison: Comparison, area: float) -> list[dict[str, Any]]:
+    """The means of each method at an area, under its full name; by model, kind of canvas and
+    falling power."""
+    rows = [row for row in comparison.rows() if row.get("area") == area]
+    for row in rows:
+        control = " (control)" * row["is_control"]
+        row["method"] = full_name(row["method"], row["cut_from_canvas"]) + control
     models = list(comparison.models)
     kinds = list(dict.fromkeys(record.kind for record in comparison.records))
-    power = f"power_{comparison.area:g}"
-    rows.sort(key=lambda r: (models.index(r["model"]), kinds.index(r["kind"]), -r.get(power, 0.0)))
-    return rows
+
+    def place(row: dict[str, Any]) -> tuple[int, int, float]:
+        return models.index(row["model"]), kinds.index(row["canvas"]), -(row["power"] or 0.0)
+
+    return sorted(rows, key=place)
 
 
 # ---- the slider over the area: masks bit by bit, in base64

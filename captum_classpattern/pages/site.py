@@ -1,10 +1,10 @@
-"""The site of a sweep: an index of models and classes, and a page for each class."""
+"""The site of a sweep: an index of models and classes, and a page for each of them."""
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
@@ -14,8 +14,7 @@ from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pages import cards
 from captum_classpattern.pages import parts as html
 from captum_classpattern.results import as_table
-from captum_classpattern.surveys import Finding
-from captum_classpattern.surveys.findings import best_of_each, canvas_in_words, scores_table
+from captum_classpattern.surveys.findings import canvas_in_words, scores_table
 from captum_classpattern.surveys.grid import MOST_CLASSES, plot_grid
 from captum_classpattern.surveys.sweeps import Sweep
 from captum_classpattern.visualization.formats import percent, percent_area
@@ -25,39 +24,36 @@ MOST_IN_GRID = 10  # models
 INDEX = "index.html"
 FOLDERS = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")
 LINK = Markup('<a href="{}">{}</a>')
-TO_INDEX = "All classes"
+TO_INDEX = "All models and classes"
 
 
 def write_site(sweep: Sweep, folder: Path) -> Path:
-    """Writes the index and the pages of all classes. Patterns are read one class at a time, apart
-    from those in the figure of the index."""
-    folder.mkdir(parents=True, exist_ok=True)
-    by_class: dict[int, dict[str, list[Finding]]] = {}
-    for name in sweep.models:
-        for finding in sweep.survey(name):
-            by_class.setdefault(finding.target, {}).setdefault(name, []).append(finding)
-    classes = as_table(_write_class(folder, by_class.pop(target)) for target in sorted(by_class))
+    """Writes the index and a page for each model and class. Patterns are read one class at a time,
+    apart from those in the figure of the index."""
+    links = {name: _write_model(sweep, name, folder) for name in sweep.models}
+    leads = {finding.target: usual for _, usual, finding, _ in sweep.leads}
+    classes = as_table(
+        _write_class(sweep, target, folder, links, leads.get(target))
+        for target, by_model in sweep.best.items()
+        if by_model
+    )
     *figure, models = sweep.sections(whole=True)
-    sections: list[Any] = []
-    if grid := _side_by_side(sweep):
-        sections.append(grid)
-    sections += [html.heading("Classes"), html.table(classes), html.heading("Models"), models]
+    models["model"] = [links[name] for name in sweep.models]
+    sections: list[Any] = [*figure, models, *_side_by_side(sweep), html.heading("Classes"), classes]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
         sections += [html.heading("Failed"), failed]
-    return html.write_page(folder / INDEX, sweep.text(), [*figure, *sections])
+    return html.write_page(folder / INDEX, sweep.text(), sections)
 
 
-def _side_by_side(sweep: Sweep) -> partial[Any] | None:
+def _side_by_side(sweep: Sweep) -> Iterable[partial[Any]]:
     """The figure of the patterns of all models, if there are not too many to read and show."""
     surveys = {name: sweep.survey(name) for name in sweep.models[:MOST_IN_GRID]}
-    found = {name: [*survey] for name, survey in surveys.items() if survey}
-    if not found or len(sweep.classes) > MOST_CLASSES:
-        return None
-    is_part = len(surveys) < len(sweep.models)
-    title = f"The first {len(surveys)} of {len(sweep.models)} models" if is_part else None
-    return partial(plot_grid, found, title=title)
+    few = f"The first {MOST_IN_GRID} of {len(sweep.models)} models"
+    if any(surveys.values()) and len(sweep.classes) <= MOST_CLASSES:
+        found = {name: [*survey] for name, survey in surveys.items() if survey}
+        yield partial(plot_grid, found, title=few if len(sweep.models) > MOST_IN_GRID else None)
 
 
 def _without_folders(sweep: Sweep, model: str) -> str:
@@ -66,42 +62,55 @@ def _without_folders(sweep: Sweep, model: str) -> str:
     return FOLDERS.sub("", sweep.failures[model].replace(f"{folder}{os.sep}", "/"))
 
 
-def _write_class(folder: Path, by_model: dict[str, list[Finding]]) -> html.Row:
+def _back(*links: Markup) -> Markup:
+    """The first line of a page: links to others."""
+    return Markup("<p>{}</p>").format(Markup(" · ").join(links))
+
+
+def _write_model(sweep: Sweep, name: str, folder: Path) -> Markup | str:
+    """Writes the page of a model, if anything was found; returns its link, for pages above it."""
+    survey = sweep.survey(name)
+    if not survey:
+        return name
+    file = f"model_{sweep.models.index(name)}_{as_file_name(name)}.html"
+    text = "\n".join((name, *survey.text().split("\n")[1:]))
+    back = _back(LINK.format(INDEX, TO_INDEX))
+    html.write_page(folder / file, text, [*survey.sections(whole=True), back])
+    return LINK.format(quote(file), name)
+
+
+def _write_class(
+    sweep: Sweep, target: int, folder: Path, links: Mapping[str, Any], usual: float | None
+) -> dict[str, Any]:
     """Writes the page of a class, with the patterns of all models, or several pages if one would be
     too large; returns its row of the index."""
-    best = {name: best_of_each(findings)[0] for name, findings in by_model.items()}
-    order = sorted(best, key=lambda name: -best[name].power.value)
-    first, listed = best[order[0]], []
-    for name in order:
-        kind = canvas_in_words(best[name].canvas).capitalize()
-        row = best[name].figure_row(best[name].label)
-        others = best[name].rows_of_others(by_model[name])
-        listed.append(cards.card(name, kind, row, first.area, others))
+    best, listed = sweep.best[target], []
+    by_model = {name: [f for f in sweep.survey(name) if f.target == target] for name in best}
+    strongest = max(best, key=lambda name: best[name].power.value)
+    first = best[strongest]
+    for name, finding in best.items():
+        kind = canvas_in_words(finding.canvas).capitalize()
+        listed.append(cards.card(finding, links[name], kind, by_model[name]))
     room = max(1, MOST_BYTES // max(map(len, listed)))  # models on a page
-    stem = f"{first.target}" + (f"_{as_file_name(first.class_name)}" if first.class_name else "")
-    files = {f"{stem}{f'_{i}' if i else ''}.html": i for i in range(0, len(order), room)}
-    links = {INDEX: TO_INDEX}
-    links |= {file: f"from model {i + 1}" for file, i in files.items() if len(files) > 1}
-    text = (
-        f"{first.label}\n{cards.WHAT} Here are those of {len(order):,} models that did best on the "
-        f"validation images, the strongest first. The area is {percent_area(first.area)}."
-    )
+    stem = f"{target}" + (f"_{as_file_name(first.class_name)}" if first.class_name else "")
+    files = {f"{stem}{f'_{i}' if i else ''}.html": i for i in range(0, len(best), room)}
+    pages = {INDEX: TO_INDEX}
+    pages |= {file: f"from model {i + 1}" for file, i in files.items() if len(files) > 1}
+    text = f"{first.label}\n{cards.WHAT} The area is {percent_area(first.area)}."
     for file, start in files.items():
         shown = slice(start, start + room)
-        scores = scores_table({name: by_model[name] for name in order[shown]})
+        scores = scores_table({name: by_model[name] for name in [*best][shown]}, full=True)
         sections = [
-            Markup("<p>{}</p>").format(
-                Markup(" · ").join(LINK.format(quote(to), links[to]) for to in links)
-            ),
             html.listed(listed[shown]),
             cards.how_to_read(best.values()),
             html.folded("All scores", scores),
+            _back(*(LINK.format(quote(to), pages[to]) for to in pages)),
         ]
         html.write_page(folder / file, text, sections)
     return {
-        "class": LINK.format(quote(next(iter(files))), first.label),
-        "number": first.target,
-        "models": len(best),
-        "mean power": percent(fmean(finding.power.value for finding in best.values())),
-        "strongest model": f"{order[0]}, {percent(first.power.value)}",
+        "name": LINK.format(quote(next(iter(files))), first.label),
+        "power": percent(first.power.value),
+        "model": links[strongest],
+        "median of others": None if usual is None else percent(usual),
+        "models": str(len(best)),
     }

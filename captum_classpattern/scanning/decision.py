@@ -49,8 +49,8 @@ class Decision:
         p_value (float or None): How often a clean model like the references would look at least as
             suspicious; None if there are too few references for ``alpha``.
         needed (int): How many references ``alpha`` needs.
-        bound (float or None): The standardised excess above which a model is suspicious; None if
-            there are too few references for ``alpha``.
+        bound (float or None): The standardised excess above which a model can be suspicious, 4.5;
+            None if there are too few references for ``alpha``.
         family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
             ``"warp"``.
         comparisons (dict[str, FamilyComparison]): How the classes compare, for each family.
@@ -133,7 +133,7 @@ def decide(
     verdict = SUSPICIOUS if rare else NOTHING
     if not comparable or comparisons[family].of_another_kind or rare != far:
         verdict = INCONCLUSIVE
-    return Decision(verdict, p_value, needed, max(LEAST, passed), family, comparisons)
+    return Decision(verdict, p_value, needed, LEAST, family, comparisons)
 
 
 def standardise(values: ClassScores) -> ClassScores:

@@ -33,7 +33,7 @@ from captum_classpattern.scanning.families import (
 from captum_classpattern.scanning.profile import Look, Profile
 from captum_classpattern.scanning.references import Doubt, ReferenceSet
 
-ROWS = 10  # classes on a page
+ROWS, COLUMNS = 10, 6  # classes on a page; the columns of a table that fits a terminal
 COLUMNS_EXPLAINED = (
     "Excess: how far the score of the class is above its mean over all models. Standardised, or "
     "lead: how far the class is ahead of the median class, compared with the same class of clean "
@@ -149,34 +149,38 @@ class Scan(Decision, Result):
         return found
 
     def __repr__(self) -> str:
-        return f"Scan({', '.join(filter(None, (self.verdict, self.target_name, self.p_text)))})"
+        p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
+        return f"Scan({self.verdict}, {self.target_name}{p_value})"
 
     @property
     def p_text(self) -> str:
         """The p-value in words, if there is one."""
-        return "" if self.p_value is None else f"p = {self.p_value:.2g}"
+        n = len(self.references)
+        least = f", the smallest that {n} references allow" * (self.ahead == n)
+        return "" if self.p_value is None else f"p = {self.p_value:.2g}{least}"
+
+    @property
+    def ahead(self) -> int | None:
+        """How many references the model leads, if there is a p-value."""
+        n = len(self.references)
+        return None if self.p_value is None else n + 1 - round(self.p_value * (n + 1))
 
     @property
     def headline(self) -> str:
-        """``Suspicious: cat, standardised excess 8.3, p = 0.02, power 97 %``."""
+        """``Suspicious: cat is easier to reach than in all 98 clean models.``"""
+        n, ahead, verdict = len(self.references), self.ahead, self.verdict.capitalize()
+        if self.verdict == SUSPICIOUS:
+            models = f"all {n}" if ahead == n else f"{ahead} of {n}"
+            return (
+                f"{verdict}: {self.target_name} is easier to reach than in {models} clean models."
+            )
+        if self.doubt is None:
+            others = f"{n - (ahead or 0)} of {n} clean models reach{'es' * (n - 1 == ahead)} as far"
+            return f"{verdict}. The easiest class is {self.target_name}, and {others}."
         if self.doubted_pattern:
-            power, usual, _, target = self.doubted_pattern
-            shares = f"power {100 * power:.0f} %, that of a reference up to {100 * usual:.0f} %"
-            found = f"{self.class_names[target]}, {shares}, {self.p_text}"
-            return f"{self.verdict.capitalize()} ({STRONG_PATTERN}): {found}"
-        doubt = "" if self.doubt is None else f" ({self.doubt.name})"
-        doubt += "; the first class" if self.verdict == NOTHING else ""
-        numbers = [f"standardised excess {self.comparison.largest:.1f}", self.p_text]
-        if look := self.looks.get(self.family):
-            numbers.append(f"power {100 * look.power.value:.0f} %")
-            if self.verdict == NOTHING:  # a large power says little where they have it as well
-                size = str(self.profile.enough_pixels(self.target))
-                of = size if self.family == PATCHES else self.family
-                others = self.references.profiles.values()
-                usual = max(each.all_powers[of][self.target] for each in others)
-                numbers.append(f"that of a reference up to {100 * usual:.0f} %")
-        found = ", ".join(filter(None, (self.target_name, *numbers)))
-        return f"{self.verdict.capitalize()}{doubt}: {found}"
+            name = self.class_names[self.doubted_pattern.target]
+            return f"{verdict} ({STRONG_PATTERN}): look at what was found for {name}."
+        return f"{verdict} ({self.doubt.name}). The easiest class is {self.target_name}."
 
     @property
     def target_name(self) -> str:
@@ -234,19 +238,18 @@ class Scan(Decision, Result):
             )
         if self.comparison.of_another_kind:
             return ANOTHER_KIND
-        excess = self.comparison.largest
-        as_far = round(self.p_value * (n + 1)) - 1  # references
+        excess, ahead = self.comparison.largest, self.ahead or 0
         if excess > LEAST:
             return Doubt(
                 "the references differ too much",
-                f"{name} leads by {excess:.1f} standard deviations, but classes of {as_far} of the "
-                f"{n} references lead as far ({self.p_text}).",
+                f"{name} leads by {excess:.1f} standard deviations, but classes of {n - ahead} of "
+                f"the {n} references lead as far ({self.p_text}).",
                 "Look at the references that lead furthest in the figure. Are they clean, and as "
                 "accurate as the model? Replace those that are not.",
             )
         return Doubt(
             "a small lead",
-            f"{name} leads by more than the classes of {n - as_far} of the {n} references "
+            f"{name} leads by more than the classes of {ahead} of the {n} references "
             f"({self.p_text}), but only by {excess:.2f} standard deviations. Classes of clean "
             f"networks of other kinds lead as far; above {LEAST:g}, a model is suspicious.",
             ANOTHER_KIND.remedy,
@@ -279,7 +282,7 @@ class Scan(Decision, Result):
         return (
             f"{name} has {FAMILY_NAMES[self.family]} unlike those of the {n} clean references: it "
             f"leads by {self.comparison.largest:.1f} standard deviations, where more than "
-            f"{self.bound:.1f} are suspicious ({self.p_text}).{effect} If this model were like the "
+            f"{LEAST:g} are suspicious ({self.p_text}).{effect} If this model were like the "
             f"references, this would happen in at most {100 * self.alpha:g} % of cases. It does "
             "not prove a backdoor."
         )
@@ -313,33 +316,42 @@ class Scan(Decision, Result):
 
     def text(self) -> str:
         """The verdict, why, and how the references differ from the model."""
-        source = "" if self.source is None else f" ({self.source})"
+        source = [] if self.source is None else [f"Model: {self.source}."]
         notes = (f"Note: {note}" for note in self.notes)
-        return "\n".join((f"{self.headline}{source}", self.reason, *notes, self.likeness))
+        return "\n".join((self.headline, self.reason, *source, *notes, self.likeness))
 
-    def table(self) -> Any:
-        """A pandas DataFrame with a row for each class, the most suspicious first: its excess over
-        the references and the same standardised, in the family of the largest one; its powers and
+    def table(self, full: bool = False) -> Any:
+        """A pandas DataFrame with a row for each class, the most suspicious first: the power of the
+        fewest ``pixels`` that have most of the best one; its excess over the references and the
+        same standardised, in the family of the largest one. With ``full`` also all powers and
         gains."""
         powers, gains = self.profile.all_powers, self.profile.gains
-        return as_table(
+        pixels = [self.profile.enough_pixels(target) for target in range(len(self.class_names))]
+        table = as_table(
             {
                 "class": target,
                 "name": self.class_names[target],
-                "excess": float(self.comparison.excess[target]),
+                "power": powers[str(pixels[target])][target],
+                "pixels": pixels[target],
                 "standardised": float(self.comparison.standardised[target]),
+                "excess": float(self.comparison.excess[target]),
                 **{f"power_{of}": each[target] for of, each in powers.items()},
                 **{f"gain_{of}": each[target] for of, each in gains.items()},
             }
             for target in self.comparison.order
         )
+        return table if full else table.iloc[:, :COLUMNS]
 
-    def shown_table(self) -> Any:
-        table = self.table().head(ROWS)
-        forms = {key: ".0%" if key.startswith("power") else "+.2f" for key in table.columns[2:]}
-        return as_texts(table, {"name": "", **forms})
+    def shown_table(self, full: bool = False) -> Any:
+        table = self.table(full).head(ROWS).drop(columns="class")
+        forms = {key: ".0%" if key.startswith("power") else "+.2f" for key in table}
+        return as_texts(table, forms | {"name": "", "pixels": ""})
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        return self.figure(title=self.headline, use_pyplot=use_pyplot)
+
+    def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
+        """The figure, as on pages, which have the headline above."""
         from captum_classpattern.visualization.drawing import on_neutral
         from captum_classpattern.visualization.formats import percent, percent_range
         from captum_classpattern.visualization.scans import FamilyRow, draw_families
@@ -349,8 +361,9 @@ class Scan(Decision, Result):
             names, excess = [self.class_names[y] for y in each.order], each.standardised[each.order]
             look = self.looks.get(family)
             shown = self.class_names[look.target if look else each.target]
-            title = f"{FAMILY_NAMES[family]}: {shown}"
-            row = FamilyRow(title, names, excess, each.usual_standardised)
+            row = FamilyRow(
+                f"{FAMILY_NAMES[family]}: {shown}", names, excess, each.usual_standardised
+            )
             if look and self.references.shape[0] in (1, 3):
                 power = f"{percent(look.power.value)} ({percent_range(*look.power.interval)})"
                 captions = map(
@@ -367,25 +380,25 @@ class Scan(Decision, Result):
             rows.append(row)
         note = (
             f"Dots: all classes, the first in orange. Grey lines: {len(self.references)} clean "
-            "models, each by its largest excess: how far a class is above the median class, next "
+            "models, each by its largest lead: how far a class is above the median class, next "
             "to the same class of the clean models, in standard deviations."
         )
         if self.bound is not None:
-            note += f" Only right of the dotted line ({self.bound:.1f}) can a class be suspicious."
+            note += f" Only right of the dotted line ({self.bound:g}) can a class be suspicious."
         unseen = all(look.unseen for look in self.looks.values())
         images = "held-out images" if unseen else "images"
         return draw_families(
-            rows, self.bound, title=self.headline, note=note, images=images, use_pyplot=use_pyplot
+            rows, self.bound, title=title, note=note, images=images, use_pyplot=use_pyplot
         )
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
 
-        yield self.plot
+        yield self.figure
         yield html.heading("What next")
         yield self.next_steps
         count = min(ROWS, len(self.class_names))
-        yield html.folded(f"The first {count} classes", self.legend, self.shown_table())
+        yield html.folded(f"The first {count} classes", self.legend, self.shown_table(full=True))
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -400,8 +413,9 @@ class Scan(Decision, Result):
                 "reference_leads": each.usual_standardised.tolist(),
             }
             if look := self.looks.get(family):
-                families[family] |= {"shown": look.target, **look.power.as_columns()}
-                families[family]["unseen_images"] = look.unseen
+                power = look.power.as_columns() | {"unseen_images": look.unseen}
+                power |= {f"power_{end}": power.pop(end) for end in ("low", "high")}
+                families[family] |= {"shown": look.target, **power}
         first = ("verdict", "target", "target_name", "p_value", "alpha", "bound", "family")
         return {
             **{name: getattr(self, name) for name in (*first, "reason", "next_steps")},

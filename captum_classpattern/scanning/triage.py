@@ -138,6 +138,15 @@ class Triage(Result):
         return self.pattern.canvas.shape[0] in (1, 3)
 
     @property
+    def headline(self) -> str:
+        """``Suspicious: cat is far easier to reach than other classes.``"""
+        if not self.suspects:
+            return f"Inconclusive. The easiest class is {self.target_name}."
+        names = join_names([self.class_names[y] for y in self.suspects])
+        are = "is" if len(self.suspects) == 1 else "are"
+        return f"Suspicious: {names} {are} far easier to reach than other classes."
+
+    @property
     def reason(self) -> str:
         """The verdict in words."""
         shown = [
@@ -171,20 +180,20 @@ class Triage(Result):
         is from the others, and the powers of its two patches."""
         rows, far = [], self.deviations
         for y in self.order:
-            row = {"class": y, "name": self.class_names[y], "gain": self.gains[y]}
-            powers = dict.fromkeys(POWERS) | dict(zip(POWERS, self._powers(y)))
-            rows.append(row | {"deviations": far[y]} | powers)
+            row = {"class": y, "name": self.class_names[y], **dict.fromkeys(POWERS)}
+            row |= zip(POWERS, self._powers(y))
+            rows.append(row | {"gain": self.gains[y], "deviations": far[y]})
         return as_table(rows)
 
     def text(self) -> str:
         """The verdict, and the powers that it is based on."""
-        source = "" if self.source is None else f": {self.source}"
-        known = self.accuracy is not None
-        accuracy = f"\nThe model's accuracy on these images: {self.accuracy:.0%}." if known else ""
-        return f"{self.verdict.capitalize()}{source}\n{self.reason}{accuracy}"
+        said = [] if self.source is None else [f"Model: {self.source}."]
+        if self.accuracy is not None:
+            said.append(f"The model's accuracy on these images: {self.accuracy:.0%}.")
+        return "\n".join((self.headline, self.reason, *said))
 
     def shown_table(self) -> Any:
-        forms = {"name": "", "gain": "+.2f", "deviations": "+.1f", **dict.fromkeys(POWERS, ".0%")}
+        forms = {"name": "", **dict.fromkeys(POWERS, ".0%"), "gain": "+.2f", "deviations": "+.1f"}
         return as_texts(self.table().head(FIRST), forms)
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
@@ -196,10 +205,8 @@ class Triage(Result):
             powers = " and ".join(f"{100 * power:.0f}" for power in self._powers(y))
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
             rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
-        named = join_names([self.class_names[y] for y in self.suspects])
-        title = f"{self.verdict.capitalize()}: {named or f'{self.target_name} comes first'}"
-        area, shown = self.pattern.area, "validation images"
-        return draw_patterns(rows, area=area, images=shown, title=title, use_pyplot=use_pyplot)
+        how: Any = {"area": self.pattern.area, "images": "validation images"}
+        return draw_patterns(rows, **how, title=self.headline, use_pyplot=use_pyplot)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
@@ -208,9 +215,8 @@ class Triage(Result):
             yield self.plot
         yield html.heading("What next")
         yield self.next_steps
-        yield html.heading(f"The first {FIRST} of {len(self.gains):,} classes")
-        yield self.shown_table()
-        yield GAINS
+        first = f"The first {FIRST} of {len(self.gains):,} classes"
+        yield html.folded(first, self.legend, self.shown_table())
 
     def _powers(self, target: int) -> list[float]:
         return [float(each.info["search_power"]) for each in self.patterns.get(target, ())]

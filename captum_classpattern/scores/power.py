@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import check_labels, check_seed, is_whole, join_names
+from captum_classpattern._validation import (
+    check_labels,
+    check_seed,
+    counted,
+    is_whole,
+    join_names,
+)
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -78,8 +84,8 @@ class PredictivePower(Result):
 
     def table(self) -> Any:
         """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:
-        ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number of
-        ``images``, ``no_pattern``, ``top5`` and ``mean_margin``."""
+        ``power`` with the ends of its 95 % interval (``low``, ``high``), the number of ``images``,
+        ``no_pattern``, ``top5`` and ``mean_margin``."""
         return as_table([self.as_columns()])
 
     def as_columns(self) -> dict[str, Any]:
@@ -87,8 +93,8 @@ class PredictivePower(Result):
         low, high = self.interval
         return {
             "power": self.value,
-            "power_low": low,
-            "power_high": high,
+            "low": low,
+            "high": high,
             "images": self.n,
             "no_pattern": self.without,
             "top5": self.top5,
@@ -101,8 +107,8 @@ class PredictivePower(Result):
     def __str__(self) -> str:
         low, high = (100 * end for end in self.interval)
         return (
-            f"{100 * self.value:.1f} % of {self.n} images (95 % interval {low:.1f}-{high:.1f}), "
-            f"{100 * self.without:.1f} % without the pattern"
+            f"{100 * self.value:.1f} % of {counted(self.n, 'image')} (95 % interval {low:.1f}-"
+            f"{high:.1f}), {100 * self.without:.1f} % without the pattern"
         )
 
 
@@ -186,10 +192,13 @@ class Scores:
         }
 
     def as_columns(self) -> dict[str, Any]:
-        """The columns of tables: the power with its interval, and its controls."""
+        """The columns of tables: the power with its interval, the strongest ``control``, and all
+        controls that were measured."""
+        measured = {name: getattr(self, name) for name in CONTROLS}
         return {
             **self.power.as_columns(),
-            **{name: getattr(self, name) for name in CONTROLS[: 3 if self.moving else 2]},
+            "control": self.strongest_control,
+            **{name: share for name, share in measured.items() if share is not None},
             "beats_controls": self.beats_controls,
         }
 
@@ -339,7 +348,7 @@ def judge_each(
     without parameters gets them with device and precision of ``like``. What is counted stays on the
     device until the end: each look at it would wait."""
     place = device_and_dtype(forward_func, like)
-    counted, sizes, n_classes = list[Tensor](), [0] * len(judged), 0
+    tallies, sizes, n_classes = list[Tensor](), [0] * len(judged), 0
     for group in _calls(judged, *place, batch_size):
         parts = [images for _, images, _ in group]
         images = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -351,8 +360,8 @@ def judge_each(
             hit = logits.argmax(1) == target  # as it predicts: float32 may be coarser
             five = (logits.topk(min(5, n_classes)).indices == target).any(1)
             margins = margins_of(logits.float(), target)
-            counted.append(torch.stack([hit.float(), five.float(), margins]))
-    hits, fives, margin = torch.cat(counted, 1).tolist() if counted else ([], [], [])
+            tallies.append(torch.stack([hit.float(), five.float(), margins]))
+    hits, fives, margin = torch.cat(tallies, 1).tolist() if tallies else ([], [], [])
     found, end = list[Hits](), 0
     for size in sizes:
         own, end = slice(end, end + size), end + size

@@ -1,7 +1,7 @@
 """What a survey finds for a class: its patterns, and their scores next to their controls."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -9,14 +9,15 @@ from torch import Tensor
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table, as_texts
+from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.scores.examples import StampedImages
-from captum_classpattern.scores.power import PredictivePower, Scores
+from captum_classpattern.scores.power import CONTROLS, PredictivePower, Scores
 
 IN_WORDS = {  # controls, as texts name them
     "other canvas": "the same mask on another class's canvas",
     "other patch": "another class's patch",
 }
+NAMES = ("class", "name")  # columns
 LITTLE = 0.1  # power: with less, a result says what to try
 
 
@@ -187,7 +188,7 @@ class Finding(Result):
         return "\n".join(filter(None, lines))
 
     def shown_table(self) -> Any:
-        return scores_table({None: self.on_each_canvas})
+        return scores_table({"": self.on_each_canvas})
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
@@ -205,52 +206,54 @@ class Finding(Result):
         pattern, scores = self.pattern, self.scores[self.area]
         return PatternRow(name, pattern, pattern.topk(self.area), self.examples, scores)
 
-    def rows_of_others(self, findings: Iterable["Finding"]) -> list[Any]:
-        """The rows of this class's other findings, by their kinds of canvas and their powers."""
-        others = [each for each in findings if each.target == self.target and each is not self]
-        names = [f"{each.canvas}: {100 * each.power.value:.1f} %" for each in others]
-        return [replace(o, stamped=None).figure_row(name) for o, name in zip(others, names)]
-
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
 
         shown = []
         for each in self.on_each_canvas:
             note = "Best on the validation images." * (each is self and bool(self.others))
-            title = canvas_in_words(each.canvas).capitalize()
-            shown.append(cards.card(title, note, each.figure_row(each.label), each.area))
+            shown.append(cards.card(each, canvas_in_words(each.canvas).capitalize(), note))
         accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
-            f"{cards.WHAT} {cards.how_to_read(self.on_each_canvas)}",
-            parts.folded("All scores", self.shown_table()),
+            cards.how_to_read(self.on_each_canvas),
+            parts.folded("All scores", scores_table({"": self.on_each_canvas}, full=True)),
             parts.settings({"accuracy": accuracy, **settings}),
         ]
 
-    def table(self) -> Any:
+    def table(self, full: bool = False) -> Any:
         r"""
         One row for each kind of canvas, this one first, and area.
 
+        Args:
+            full (bool): Whether to return all columns. Default: False (six columns, which fit a
+                terminal; a long name is shortened).
+
         Returns:
-            *pandas.DataFrame*: The columns are ``class``, ``class_name``, ``canvas``, ``area``,
-            ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number
-            of held-out ``images``, the controls ``no_pattern``, ``random_pixels``,
-            ``other_canvas`` and, of a patch, ``best_square``; and ``beats_controls``, see
-            :attr:`Scores.beats_controls`. Models of
+            *pandas.DataFrame*: The columns are ``class``, ``name``, ``power``, the strongest
+            ``control``, ``canvas`` and ``area``. All columns are these; ``low`` and ``high``, the
+            ends of the power's 95 % interval; the number of held-out ``images``; the controls
+            ``no_pattern``, ``random_pixels``, ``other_canvas`` and, of a patch, ``best_square``, if
+            they were measured; and ``beats_controls``, see :attr:`Scores.beats_controls`. Models of
             at least 20 classes have ``top5``; ``mean_margin`` is the logit of the class minus the
-            largest other one, see :class:`PredictivePower`. Those of
-            :func:`explain_class` also have the model's ``accuracy``.
+            largest other one, see :class:`PredictivePower`. Findings of :func:`explain_class` also
+            have the model's ``accuracy``.
         """
         findings = (self, *self.others)
-        return as_table(row for each in findings for row in each.rows())
+        return fitting((row for each in findings for row in each.rows()), NAMES, full)
 
     def rows(self) -> list[dict[str, Any]]:
         """The pattern of each area with its scores, as :meth:`table` lists them."""
-        names = {"class": self.target, "class_name": self.class_name, "canvas": self.canvas}
         accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
         return [
-            {**names, "area": area, **scores.as_columns(), **accuracy}
+            {
+                **{"class": self.target, "name": self.label},
+                **dict.fromkeys(("power", "low", "high", "control")),  # their places
+                **{"canvas": self.canvas, "area": area},
+                **scores.as_columns(),
+                **accuracy,
+            }
             for area, scores in self.scores.items()
         ]
 
@@ -308,13 +311,16 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     return list(best.values())
 
 
-def scores_table(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
-    """The scores of findings as texts, a row for each area, by the name of their model, if any."""
+def scores_table(findings: Mapping[str, Iterable[Finding]], full: bool = False) -> Any:
+    """The scores of findings as texts, a row for each area, by the name of their model, if any: the
+    columns of :meth:`Finding.table`, which fit a terminal, or with all controls."""
+    from captum_classpattern.visualization.formats import shortened
+
     rows = [
         {
+            **({"model": model} if model else {}),
             **row,
-            "model": model,
-            "class": finding.label,
+            "name": finding.label if full else shortened(finding.label),
             "area": f"{100 * area:.3g} %",
             "beats_controls": scores.beats_controls if scores.enough_images else "too few images",
         }
@@ -322,7 +328,7 @@ def scores_table(findings: Mapping[str | None, Iterable[Finding]]) -> Any:
         for finding in of_model
         for row, (area, scores) in zip(finding.rows(), finding.scores.items())
     ]
-    texts = dict.fromkeys(("model", "class", "canvas", "area"), "")
-    shares = dict.fromkeys(("no_pattern", "random_pixels", "other_canvas", "best_square"), ".1%")
-    forms = {**texts, "power": ".1%", "images": ",", **shares, "beats_controls": ""}
-    return as_texts(as_table(rows), forms)
+    shares = dict.fromkeys(CONTROLS, ".1%")
+    more = {"images": ",", "no_pattern": ".1%", **shares, "beats_controls": ""}
+    forms = {"model": "", "class": "", "name": "", "power": ".1%", "control": ".1%", "canvas": ""}
+    return as_texts(as_table(rows), {**forms, "area": "", **(more if full else {})})

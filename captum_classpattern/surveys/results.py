@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern.results import Result, as_table
+from captum_classpattern.results import Result, fitting
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
+    NAMES,
     Finding,
     best_of_each,
     canvas_in_words,
@@ -18,10 +19,6 @@ from captum_classpattern.surveys.findings import (
 )
 from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
 
-OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
-    *("power{}", "power{}_low", "power{}_high", "top5{}", "mean_margin{}"),
-    *("random_pixels{}", "other_canvas{}", "best_square{}", "beats_controls{}"),
-)
 MOST, MOST_OF_A_PAGE = 20, 100  # classes that a figure or a notebook, and a page, show
 
 
@@ -97,26 +94,10 @@ class Survey(Result):
         """For each class the finding on the canvas that did best on the validation images."""
         return best_of_each(self)
 
-    def table(self) -> Any:
-        r"""
-        One row for each class and kind of canvas.
-
-        Returns:
-            *pandas.DataFrame*: The columns are ``class``, ``class_name``, ``canvas``, the number of
-            held-out ``images``, ``no_pattern``, and for each area such as 0.05 ``power_0.05`` with
-            the ends of its 95 % interval (``power_0.05_low``, ``power_0.05_high``), the controls
-            ``random_pixels_0.05`` and ``other_canvas_0.05``, and ``beats_controls_0.05``.
-        """
-        rows = []
-        for finding in self:
-            row: dict[str, Any] = {}
-            for each in finding.rows():
-                suffix = f"_{each.pop('area'):g}"
-                known = [name for name in OF_AREA if name.format("") in each]
-                of_area = {name.format(suffix): each.pop(name.format("")) for name in known}
-                row = {**each, **row, **of_area}
-            rows.append(row)
-        return as_table(rows)
+    def table(self, full: bool = False) -> Any:
+        """One row for each class, kind of canvas and area, with the columns of
+        :meth:`Finding.table`."""
+        return fitting((row for finding in self for row in finding.rows()), NAMES, full)
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
@@ -143,7 +124,10 @@ class Survey(Result):
         if accuracy is not None:
             texts.append(f"The model's accuracy is {100 * accuracy:.1f} %.")
         if any(each.enough_images for each in scores):
-            texts.append(f"{above:,} of {len(scores):,} classes have a pattern above its controls.")
+            have = "has" if above == 1 else "have"
+            texts.append(
+                f"{above:,} of {len(scores):,} classes {have} a pattern above its controls."
+            )
         elif scores:
             texts.append("There are too few held-out images to compare patterns with controls.")
         else:
@@ -157,7 +141,7 @@ class Survey(Result):
         return "\n".join((texts[0], " ".join(filter(None, texts[1:]))))
 
     def shown_table(self) -> Any:
-        return scores_table({None: self.findings})
+        return scores_table({"": self.findings})
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts
@@ -167,22 +151,18 @@ class Survey(Result):
         if not best:
             return
         for first in shown:
-            row = first.figure_row(first.label)
-            row = row if whole else row._replace(stamped=None)  # a notebook stays small
-            kind = canvas_in_words(first.canvas).capitalize()
-            others = first.rows_of_others(self.findings)
-            listed.append(cards.card(first.label, kind, row, first.area, others))
+            kind = canvas_in_words(first.canvas).capitalize()  # a notebook stays small:
+            listed.append(cards.card(first, first.label, kind, self.findings, examples=whole))
         few = f"The {len(shown)} strongest of {len(best):,} classes are"
+        yield parts.listed(listed)
         yield (
             f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
-            f"strongest first, with what did best on the validation images. The area is "
-            f"{100 * best[0].area:.3g} %."
+            f"strongest first. The area is {100 * best[0].area:.3g} %."
         )
-        yield parts.listed(listed)
         yield cards.how_to_read(best)
         targets = {first.target for first in shown}
         scores = [finding for finding in self.findings if whole or finding.target in targets]
-        yield parts.folded("All scores", scores_table({None: scores}))
+        yield parts.folded("All scores", scores_table({"": scores}, full=True))
         yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
+from math import nan
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, Unpack
 
 import torch
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from captum_classpattern import _validation
 from captum_classpattern._files import check_folder, reading, reason_of
 from captum_classpattern._progress import passes_bar
+from captum_classpattern._validation import counted
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import difference, enter_model, warn
 from captum_classpattern.classifier.class_names import (
@@ -26,7 +28,8 @@ from captum_classpattern.classifier.class_names import (
 )
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
-from captum_classpattern.results import Result, as_table, as_texts
+from captum_classpattern.results import Result, as_table, as_texts, fitting
+from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import REMEDY, RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
@@ -37,6 +40,10 @@ SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
 RETRIES = 3  # of a survey whose worker or node dies
 MOST_MODELS = 50  # in the table of a notebook
+TO_SCAN = (
+    "A difference does not show a backdoor, and a backdoored model need not differ. To ask whether "
+    "a model is backdoored, run classpattern scan on it."
+)
 sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
 Warned = tuple[str, type[Warning]]  # the text of a warning, and its category
 
@@ -84,8 +91,12 @@ class Sweep(Result):
         return [*self.rows]
 
     def __repr__(self) -> str:
-        failed = f", {len(self.failures)} failed" * bool(self.failures)
-        return f"Sweep({len(self.models)} models, {len(self.classes)} classes{failed})"
+        return f"Sweep({counted(len(self.models), 'model')}, {self._classes})"
+
+    @property
+    def _classes(self) -> str:
+        failed = f", {len(self.failures):,} failed" * bool(self.failures)
+        return f"{counted(len(self.classes), 'class', 'classes')}{failed}"
 
     def survey(self, model: str) -> Survey:
         """The survey of one model by its name; an empty one if nothing was found so far."""
@@ -93,14 +104,11 @@ class Sweep(Result):
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         return self.surveys.get(model, Survey())
 
-    def table(self) -> Any:
-        r"""
-        A row for each model, class, kind of canvas and area, then one for each model that failed.
-
-        Returns:
-            *pandas.DataFrame*: ``model``, the columns of :meth:`Finding.table`, the power on the
-            validation images (``search_power``), and why it failed (``error``).
-        """
+    def table(self, full: bool = False) -> Any:
+        """A row for each model, class, kind of canvas and area: ``model`` and ``name``, then as
+        :meth:`Finding.table`. With ``full`` also all of its columns, the power on the validation
+        images (``search_power``), and rows of the models that failed, with the reason
+        (``error``)."""
         rows: list[dict[str, Any]] = []
         for name in self.models:
             for finding in self.survey(name):
@@ -110,45 +118,76 @@ class Sweep(Result):
                     for row in finding.rows()
                 )
         failed = ({"model": name, "error": why} for name, why in self.failures.items())
-        return as_table([*rows, *failed])
+        return fitting([*rows, *failed] if full else rows, ("model", "name"), full)
+
+    @cached_property
+    def best(self) -> dict[int, dict[str, Finding]]:
+        """Of each class, by model, the finding that did best on the validation images. Classes and
+        models are in the order of the sweep, which is that of all tables, figures and pages."""
+        by_class: dict[int, dict[str, Finding]] = {target: {} for target in self.classes}
+        for name in self.models:
+            for finding in self.survey(name).best_canvases():
+                by_class.setdefault(finding.target, {})[name] = finding
+        return by_class
+
+    @cached_property
+    def leads(self) -> list[tuple[float, float, Finding, str]]:
+        """Of each class that several models have, the largest first: how far the strongest model's
+        power is above the median of the others, this median, the finding and the model."""
+        found = []
+        for by_model in self.best.values():
+            first, *others = sorted(by_model, key=lambda name: -by_model[name].power.value) or [""]
+            if others:
+                usual = median(by_model[name].power.value for name in others)
+                lead = by_model[first].power.value - usual
+                found.append((lead, usual, by_model[first], first))
+        return sorted(found, key=lambda each: -each[0])
 
     def text(self) -> str:
-        """How many models and classes there are, and what their power is."""
-        failed = f", {len(self.failures):,} failed" * bool(self.failures)
-        area = 100 * float(self.settings["areas"][0])
-        return (
-            f"Class patterns of {len(self.models):,} models\n{len(self.classes):,} classes"
-            f"{failed}. Power of {area:.3g} % of the pixels on held-out images, on the canvas that "
-            "did best on the validation images."
-        )
+        """Where the models differ, and what does not follow from it."""
+        area, said = float(self.settings["areas"][0]), f"{self._classes}."
+        for _, usual, finding, model in self.leads[:1]:
+            rest = [name for name in self.best[finding.target] if name != model]
+            whose = rest[0] if len(rest) == 1 else f"the median of the {len(rest):,} others"
+            said += (
+                f" The models differ most in {finding.label}: {100 * finding.power.value:.1f} % in "
+                f"{model}, {100 * usual:.1f} % in {whose}.\n{TO_SCAN}"
+            )
+        models = counted(len(self.models), "model")
+        return f"Class patterns of {models}: power of {100 * area:.3g} % of the pixels\n{said}"
 
     def shown_table(self) -> Any:
-        """A row for each model, the strongest first, of the best canvases at the first area."""
-        rows = [self._shown_row(name) for name in self.models]
-        table = as_table(sorted(rows, key=lambda row: -(row["mean_power"] or 0.0)))
-        return as_texts(table, {name: ".1%" if name == "mean_power" else "" for name in table})
+        """A row for each model, of the best canvases at the first area."""
+        table = as_table(self._shown_row(name) for name in self.models)
+        return as_texts(table, {name: ".1%" if name == "power" else "" for name in table})
 
     def _shown_row(self, name: str) -> dict[str, Any]:
-        best = sorted(self.survey(name).best_canvases(), key=lambda each: -each.power.value)
+        from captum_classpattern.visualization.formats import shortened
+
+        best = [by_model[name] for by_model in self.best.values() if name in by_model]
         scores, failed = [each.scores[each.area] for each in best], name in self.failures
         enough = any(each.enough_images for each in scores)
         above = sum(each.beats_controls for each in scores) if enough else "too few images"
+        leads = [
+            f"{shortened(finding.label)}, {100 * lead:+.0f} points"
+            for lead, _, finding, model in self.leads
+            if model == name
+        ]
         return {
             "model": name,
+            "power": fmean(each.power.value for each in scores) if scores else None,
             "classes": f"{len(best)} of {len(self.classes)}{', failed' * failed}",
-            "mean_power": fmean(each.power.value for each in scores) if scores else None,
             "above_controls": above if scores else None,
-            "strongest_class": (
-                f"{best[0].label}, {100 * best[0].power.value:.1f} %" if best else None
-            ),
+            "furthest_above_others": leads[0] if leads else None,
         }
 
     def sections(self, whole: bool) -> Iterable[Any]:
         models = self.shown_table()
-        figure = [self.plot] * ("mean power" in models)
+        figure = [self.plot] * ("power" in models)
         if whole or len(models) <= MOST_MODELS:
             return [*figure, models]
-        return [*figure, f"The {MOST_MODELS} strongest models:", models.head(MOST_MODELS)]
+        few = f"The first {MOST_MODELS} of {len(models):,} models:"
+        return [*figure, few, models.head(MOST_MODELS)]
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         from captum_classpattern.pages.site import write_site
@@ -159,18 +198,16 @@ class Sweep(Result):
         from captum_classpattern.visualization.formats import shortened
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
-        best_of_models = [self.survey(name).best_canvases() for name in self.models]
-        names = {y: label_of(y) for y in self.classes}
-        for best in best_of_models:
-            names |= {each.target: shortened(each.class_name) for each in best if each.class_name}
+        named = {y: [each.class_name for each in of.values()] for y, of in self.best.items()}
+        names = {y: shortened(next(filter(None, of), label_of(y))) for y, of in named.items()}
         labels = distinct_names(names)
         models = distinct_names({i: shortened(name) for i, name in enumerate(self.models)})
         values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
-        for model, best in zip(models.values(), best_of_models):
-            if best:
-                values[model] = {labels[each.target]: each.power.value for each in best}
-            weak = (each.target for each in best if each.scores[each.area].is_weak)
-            faint |= {(model, labels[target]) for target in weak}
+        for name, model in zip(self.models, models.values()):
+            best = {labels[y]: of.get(name) for y, of in self.best.items() if of}
+            values[model] = {y: each.power.value if each else nan for y, each in best.items()}
+            scores = {y: each.scores[each.area] for y, each in best.items() if each}
+            faint |= {(model, y) for y, each in scores.items() if each.is_weak}
         area = 100 * float(self.settings["areas"][0])
         title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
         return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
@@ -243,8 +280,8 @@ def sweep(
         >>> found = sweep(
         ...     nets, (images[:60], labels[:60]), (images[60:], labels[60:]), classes=[0, 2],
         ...     folder=getfixture("tmp_path"), areas=(0.1,), canvases={"white": 1}, n_steps=5)
-        >>> [*zip(found.table()["model"], found.table()["class"])]
-        [('old', 0), ('old', 2), ('new', 0), ('new', 2)]
+        >>> [*zip(found.table()["model"], found.table()["name"])]
+        [('old', 'class 0'), ('old', 'class 2'), ('new', 'class 0'), ('new', 'class 2')]
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all

@@ -6,9 +6,9 @@ DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 LONGEST = 24  # characters of a name in a figure
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = LONGEST) -> str:
     """A name as a label of a figure."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= longest else f"{name[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -22,17 +22,14 @@ def plot_heat_map(
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
-    """Draws shares from 0 to 1, by row and column, as a heat map. Rows and columns are sorted by
-    their means, the largest first. Cells that are not there are grey; those in ``faint``, pairs of
-    row and column whose powers are not above their controls, are pale."""
+    """Draws shares from 0 to 1, by row and column, as a heat map. Cells that are not there are
+    grey; those in ``faint``, pairs of row and column whose powers are not above their controls, are
+    pale."""
     import pandas as pd  # takes long to import
 
     frame = pd.DataFrame.from_dict(values, orient="index").dropna(how="all")
     if frame.empty:
         raise ValueError("there is nothing to draw: no row has a value")
-    for along in (1, 0):
-        means = frame.mean(axis=along).sort_values(ascending=False, kind="stable")
-        frame = frame.reindex(means.index, axis=1 - along)
     grid, rows, columns = frame.to_numpy(float), list(frame.index), list(frame.columns)
     width = min(max(LEAST, CELL * len(columns)), MOST) + 2
     height = min(max(1.0, CELL * len(rows)), MOST) + 2
@@ -48,7 +45,7 @@ def plot_heat_map(
                 side.set_ticks(range(len(names)), names)
             else:
                 side.set_ticks([])
-                side.set_label_text(f"{len(names)} {what}, the strongest first")
+                side.set_label_text(f"{len(names)} {what}")
         if max(grid.shape) <= MOST_NUMBERS:
             for (row, column), value in np.ndenumerate(grid):
                 if not np.isnan(value):

@@ -45,7 +45,7 @@ def draw_families(
     rows: Sequence[FamilyRow],
     bound: float | None,
     *,
-    title: str,
+    title: str | None,
     note: str = "",
     images: str = "images",
     use_pyplot: bool = True,
@@ -55,7 +55,7 @@ def draw_families(
     ends = [end for row in rows for end in (*row.excess, *row.usual)]
     ends += [] if bound is None else [bound]
     most = max(1, *(len(row.examples) for row in rows))
-    titles = ["what was found", *[""] * most, "standardised excess"]
+    titles = ["what was found", *[""] * most, "lead in\nstandard deviations"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
     grid = []
     for row in rows:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-NO_PIXEL = (0.52, 0.60, 0.74)  # the ground: neither black nor white, so that both show on it
+NO_PIXEL = (0.65, 0.53, 0.69)  # the ground, mauve: a colour that photos rarely have
 
 QUIET = "#57606a"  # texts that explain
 EDGE = "#c4cad1"  # around images, so that a white canvas shows

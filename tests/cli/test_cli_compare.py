@@ -40,8 +40,8 @@ def test_two_models_from_files_to_tables_a_report_and_patterns(tmp_path):
     assert "On the model named, the strongest method with 30 % of the pixels is " in said
     assert "Not run here" not in result.stdout
     printed = re.findall(
-        r"^ *(named|other) +(ClassPattern|Saliency|RandomPixels) +(?:yes|no) +"
-        r"([\d.]+) % \([^)]+\) +[\d.]+ %",
+        r"^ *(named|other) +(ClassPattern|Saliency|RandomPixels)(?: \(control\))? +"
+        r"([\d.]+) % \([^)]+\) +[\d.]+ % +positive$",
         result.stdout,
         re.M,
     )

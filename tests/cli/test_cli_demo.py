@@ -1,6 +1,7 @@
 """``classpattern demo``: what it writes and prints."""
 
 import json
+import re
 import sys
 from functools import partial
 
@@ -66,6 +67,16 @@ def links_of(out):
     return {*links}
 
 
+def check_pictures_first(path):
+    """A picture and one sentence are all that stands above the first fold, and in each part."""
+    page = path.read_text(encoding="utf-8")
+    for part in re.split("<h[12]>", page)[1:]:
+        shown, *_ = part.partition("<details>")
+        assert shown.count("<img ") == 1
+        assert shown.index("<img ") < shown.index("<p>")
+        assert shown.count("<p>") == 1
+
+
 def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
     out = tmp_path / "new" / "out"
     with monkeypatch.context() as patch:
@@ -89,9 +100,10 @@ def test_an_interrupted_demo_has_a_page_and_continues(tmp_path, monkeypatch):
     pages = {f"{name}.html" for name in MODELS}
     assert links_of(out) == {*pages, "scan/scan.html", "comparison/report.html"}
     text = Page((out / "index.html").read_text(encoding="utf-8")).text
-    for name in MODELS:
-        assert f"The {name} model: The model's accuracy is " in text
-    assert f"Scan of the backdoored model: {read(out / 'scan' / 'scan.json')['verdict']}. " in text
+    assert text.count("The model's accuracy is ") == len(MODELS)
+    assert f" {read(out / 'scan' / 'scan.json')['verdict'].capitalize()}" in text
+    assert "`" not in text
+    check_pictures_first(out / "index.html")
     comparison = read(out / "comparison" / "comparison.json")
     assert [*comparison["models"]] == ["natural"]
     assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}

@@ -190,8 +190,8 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert re.match(
-        r"Suspicious: owl, standardised excess [0-9.]+, p = 0.05, power [0-9]+ % \(bad.pt\) owl "
-        "has a .* unlike those of the 19 clean references",
+        "Suspicious: owl is easier to reach than in all 19 clean models. owl has a .* unlike those "
+        r"of the 19 clean references: .* \(p = 0.05, the smallest that 19 references allow\)",
         printed,
     )
     assert printed.count("the usual distance of the model's two largest logits. What next") == 1

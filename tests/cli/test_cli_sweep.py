@@ -36,16 +36,16 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     printed = " ".join(result.stdout.split())
     assert "Failed: broken: " in printed
     assert "above controls" in printed
-    assert re.search(r" old 2 of 2 \d+\.\d % too few images (dog|owl), \d+\.\d % ", printed)
+    assert re.search(r" old \d+\.\d % 2 of 2 too few images ((dog|owl), \+\d+ points )?", printed)
     assert result.stdout.endswith(f"; the site is {out}/site/index.html.\n")
     assert {path.name for path in (out / "site").iterdir()} == {
-        *("index.html", "1_dog.html", "2_owl.html")
+        *("index.html", "1_dog.html", "2_owl.html", "model_1_old.html", "model_2_noisy.html")
     }
     with (out / "table.csv").open() as file:
         rows = [*csv.DictReader(file)]
     assert len(rows) == 2 * 2 * 3 + 1
     found = [row for row in rows if row["model"] == "old"]
-    assert {row["class_name"] for row in found} == {"dog", "owl"}
+    assert {row["name"] for row in found} == {"dog", "owl"}
     [failed] = [row for row in rows if row["model"] == "broken"]
     assert "broken.pt" in failed["error"]
     models = json.loads((out / "sweep.json").read_text())["models"]

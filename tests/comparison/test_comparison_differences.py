@@ -121,10 +121,13 @@ def test_the_summary_has_the_first_models_strongest_method_and_control():
     of_other = [record(OTHER, 99, model="b")]
     assert made([*scored(**methods), *of_other], models=("net", "b")).summary == (
         "On the model net, the strongest method with 5 % of the pixels is ClassPattern: its power "
-        "is 80.0 % (95 % interval 71.1 to 86.7), and its paired difference from the strongest "
-        "control, BestRandomMask, is +50.0 points (+36.9 to +60.5)."
+        "is 80.0 %, +50.0 points from BestRandomMask, the strongest control (95 % interval +36.9 "
+        "to +60.5)."
     )
-    assert "control, no pattern, is +75.0 points" in made(scored(ClassPattern=[80])).summary
+    assert (
+        "%, +75.0 points from no pattern, the strongest control"
+        in made(scored(ClassPattern=[80])).summary
+    )
 
 
 # ---- what could not run is a note

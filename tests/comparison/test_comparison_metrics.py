@@ -25,7 +25,6 @@ from reports import without_figures
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric, RandomPixels
-from captum_classpattern.pages.report import write_report
 from captum_classpattern.scores.localisation import localise
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.scores.shape import simplicity
@@ -114,15 +113,16 @@ def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path, monkeypatch
         places = [divmod(i, 6) for i in range(36) if record.masks[0.1].flatten()[i]]
         expected = sum(((y - 2.5) ** 2 + (x - 2.5) ** 2) ** 0.5 for y, x in places) / len(places)
         assert record.scores["distance"] == pytest.approx(expected)
-    assert comparison.table()["distance"].notna().all()
+    at_area = comparison.table(full=True).query("area == 0.1")
+    assert at_area["distance"].notna().all()
     content = json.loads(comparison.to_json())
     assert content["rows"][0]["distance"] == comparison.records[0].scores["distance"]
     described = {"title": DISTANCE.title, "unit": "pixels", "better": "lower", "description": ""}
     assert content["metrics"][-1] == {"name": "distance", **described}
     without_figures(monkeypatch)
-    page = write_report(comparison, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = comparison.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<strong>distance from the centre (pixels)</strong>: lower is better." in page
-    assert f"{comparison.rows()[0]['distance']:.3g}</td>" in page.replace("\n", "")
+    assert f"{at_area['distance'].iloc[0]:.3g}</td>" in page.replace("\n", "")
 
 
 def measured(function, **changes):
@@ -130,7 +130,7 @@ def measured(function, **changes):
 
 
 def test_a_metric_may_be_a_power_with_its_interval():
-    [row, *_] = measured(lambda *_: power_of(3, 4, 0)).rows()
+    row = next(r for r in measured(lambda *_: power_of(3, 4, 0)).rows() if r["area"] == 0.1)
     assert row["a_low"] < row["a"] == 0.75 < row["a_high"]
 
 

@@ -152,8 +152,7 @@ def test_rows_tables_and_figures_mark_them(comparison):
         for row in comparison.rows(by):
             assert row["cut_from_canvas"] == (row["method"] not in OWN)
     assert marked <= {*figure_names(comparison.records, 0.1)}
-    by_key = {table.key: table for table in tables(comparison)}
-    names = {row["name"] for row in by_key["areas"].rows}
+    names = {*tables(comparison)["Predictive power at each area"]["method"]}
     assert marked <= names
     assert not {*OWN} & names
 

@@ -30,7 +30,6 @@ from shown import HOSTILE, read
 from captum_classpattern import Pattern, PixelClassifier, predictive_power
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
-from captum_classpattern.pages.report import write_report
 from captum_classpattern.visualization.formats import percent
 
 NETS = {"one": linear_net(1), "other": linear_net(2)}
@@ -104,37 +103,49 @@ def plain_mean(records, values):
     return mean(mean(values) for values in by_class.values()) if by_class else None
 
 
-def averaged(name, records, powers):
-    """Value and ends of the interval; for so few classes, the means of theirs."""
-    values = zip(*((power.value, *power.interval) for power in powers))
-    names = (name, f"{name}_low", f"{name}_high")
-    return {name: plain_mean(records, of_name) for name, of_name in zip(names, values)}
-
-
 def plain_row(records, row):
-    """All of a row that is averaged."""
+    """All of a row that is averaged; of few classes, intervals are the means of theirs."""
     measured = {m.name: [r.scores.get(m.name) for r in records] for m in METRICS}
     plain = {name: plain_mean(records, values) for name, values in measured.items()}
     for name in ("passes", "seconds"):  # costs, per canvas
         plain[name] = mean(measured[name])
-    if row["kind"] != "stamped":
-        plain["no_pattern"] = plain_mean(records, [r.powers[0.1].without for r in records])
-        for a in AREAS:
-            plain |= averaged(f"power_{a:g}", records, [r.powers[a] for r in records])
+    plain = {name: value for name, value in plain.items() if row["area"] == 0.1}
+    if row["canvas"] != "stamped":
+        powers = [r.powers[row["area"]] for r in records]
+        plain["no_pattern"] = plain_mean(records, [power.without for power in powers])
+        values = zip(*((power.value, *power.interval) for power in powers))
+        for name, of_name in zip(("power", "low", "high"), values):
+            plain[name] = plain_mean(records, of_name)
     return {name: value for name, value in plain.items() if value is not None}
 
 
+def strongest_control(comparison, row, by):
+    """Of no pattern and RandomPixels, on the same canvases."""
+    if row["canvas"] == "stamped":
+        return None
+    chosen = {"canvas": row["number"]} if by == "canvas" else {"kind": row["canvas"]}
+    records = comparison.select(model=row["model"], method="RandomPixels", **chosen)
+    powers = [record.powers[row["area"]] for record in records]
+    shares = [[power.value for power in powers], [power.without for power in powers]]
+    return max(plain_mean(records, of_one) for of_one in shares)
+
+
 @pytest.mark.parametrize("by", ["method", "canvas"])
-def test_a_row_has_means_over_classes_with_intervals(comparison, by):
+def test_a_row_has_means_over_classes_with_intervals_and_the_strongest_control(comparison, by):
     rows, groups, found = rows_of(comparison, by), [], set()
-    names = ("model", "method", "kind", *["canvas"] * (by == "canvas"))
     for row in rows:
-        groups.append(comparison.select(**{name: row[name] for name in names}))
-        records = groups[-1]
+        names = {"model": "model", "method": "method", "canvas": "kind"}
+        names |= {"number": "canvas"} if by == "canvas" else {}
+        records = comparison.select(**{field: row[name] for name, field in names.items()})
+        assert row["area"] in (AREAS if records[0].powers else [0.1])
+        groups += [records] * (row["area"] == 0.1)
         expected = plain_row(records, row)
-        of = {"canvas": records[0].canvas, "class": records[0].target}
+        of = {"class": records[0].target, "precision": records[0].precision}
         of = {**({"canvases": len(records)} if by == "method" else of), "cut_from_canvas": True}
-        of |= {**{name: row[name] for name in names}, "control": row["method"] == "RandomPixels"}
+        of |= {name: row[name] for name in names} | {"area": row["area"]}
+        of |= {"is_control": row["method"] == "RandomPixels"}
+        of |= dict.fromkeys(("power", "low", "high"))
+        of["control"] = pytest.approx(strongest_control(comparison, row, by))
         assert row == of | {name: pytest.approx(value) for name, value in expected.items()}
         found |= {*expected}
     listed = [id(r) for group in groups for r in group]
@@ -148,23 +159,38 @@ def test_a_row_has_means_over_classes_with_intervals(comparison, by):
 
 @pytest.mark.parametrize("by", ["method", "canvas"])
 def test_a_table_is_a_data_frame_of_the_rows(comparison, by):
-    table, rows = comparison.table(by), comparison.rows(by)
+    table, rows = comparison.table(by, full=True), comparison.rows(by)
     assert isinstance(table, pandas.DataFrame)
     assert list(table.columns) == list(dict.fromkeys(key for row in rows for key in row))
     for (_, line), row in zip(table.iterrows(), rows, strict=True):
         for key, value in line.items():
             assert pandas.isna(value) if row.get(key) is None else value == row[key]
+    few = comparison.table(by)
+    assert [*few] == ["model", "method", "power", "control", "canvas", "area"]
+    assert few.equals(table[table["power"].notna()][[*few]].reset_index(drop=True))
     assert len(replace(comparison, records=[], failures=[]).table()) == 0
 
 
-def test_json_is_complete(comparison):
-    assert json.loads(comparison.to_json()) == {
+def test_json_is_complete_and_has_all_areas_in_a_row(comparison):
+    content = json.loads(comparison.to_json())
+    for row, record in zip(content.pop("rows"), comparison.records, strict=True):
+        names = ("model", "method", "kind", "control", "cut_from_canvas", "canvas")
+        assert {name: row.pop(name) for name in names} == {n: getattr(record, n) for n in names}
+        assert row.pop("class") == record.target
+        assert row.pop("precision", None) == record.precision
+        for area, power in record.powers.items():
+            ends = ("", "_low", "_high")
+            numbers = [row.pop(f"power_{area:g}{end}") for end in ends]
+            assert numbers == pytest.approx([power.value, *power.interval])
+            assert row.get("no_pattern") == pytest.approx(power.without)
+        row.pop("no_pattern", None)
+        assert row == pytest.approx(record.scores)
+    assert content == {
         "models": comparison.models,
         "class_names": ["ant", "bee", "cat"],
         "settings": comparison.settings,
         "differences": comparison.differences(),
         "metrics": [metric.as_dict() for metric in METRICS],
-        "rows": rows_of(comparison, "canvas"),
         "failures": [asdict(failure) for failure in comparison.failures],
     }
 
@@ -265,21 +291,21 @@ def test_a_notebook_shows_the_text_the_maps_and_the_powers(comparison, tmp_path,
     )
     page = read(few, pictures=1)
     [([*heads], *rows)] = page.tables.values()
-    assert heads == ["model", "method", "control", "power 0.1", "no pattern"]
+    assert heads == ["model", "method", "power", "control", "canvas"]
     shown = {tuple(row[:2]): row[2:] for row in rows}
-    expected = [row for row in few.rows() if row.get("kind") == "photo"]
+    expected = [r for r in few.rows() if (r.get("canvas"), r.get("area")) == ("photo", 0.1)]
     assert len(shown) == len(expected) == 4
     for row in expected:
         model = row["model"].replace("\udcff", "\N{REPLACEMENT CHARACTER}")
-        share, low, high = (100 * row[f"power_0.1{end}"] for end in ("", "_low", "_high"))
+        share, low, high = (100 * row[name] for name in ("power", "low", "high"))
         power = f"{share:.1f}\N{NO-BREAK SPACE}% ({low:.1f} to {high:.1f})"
-        bare = f"{100 * row['no_pattern']:.1f}\N{NO-BREAK SPACE}%"
-        control = "yes" if row["method"] == "RandomPixels" else "no"
-        assert shown[model, row["method"]] == [control, power, bare]
+        control = f"{100 * row['control']:.1f}\N{NO-BREAK SPACE}%"
+        name = row["method"] + " (control)" * row["is_control"]
+        assert shown[model, name] == [power, control, "photo"]
     summary = few.summary.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
     assert " ".join(summary.split()) in page.text
     [note] = few.notes()
     assert f"Not run here: {note}" in page.text
     without_figures(monkeypatch)
     saved = few.to_html(tmp_path / "report.html")
-    assert write_report(few, tmp_path / "same.html").read_bytes() == saved.read_bytes()
+    assert few.to_html(tmp_path / "same.html").read_bytes() == saved.read_bytes()

@@ -29,7 +29,7 @@ def test_the_demo_finds_the_trigger(tmp_path):
             assert power.value == pytest.approx(each.power.value, abs=1e-9)
 
     # one per cent of a white canvas finds the trigger; the scan says so
-    assert "The backdoored model: Stamped with 1" in (tmp_path / "index.html").read_text("utf-8")
+    assert "Stamped with 1" in (tmp_path / "index.html").read_text("utf-8")
     scan = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert (scan["verdict"], scan["target"]) == ("suspicious", 0)
 

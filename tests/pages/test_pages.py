@@ -81,6 +81,22 @@ def test_a_pattern_lies_on_a_ground_that_is_neither_black_nor_white():
     assert np.abs(drawn[0, 0] - 255 * np.array(NO_PIXEL)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "colour", [(0, 0, 0), (1, 1, 1), (0.6, 0.6, 0.6), (0.53, 0.62, 0.78), (0.35, 0.55, 0.3)]
+)
+def test_pixels_of_photos_show_on_the_ground(colour):
+    """Black, white, grey, sky and grass."""
+    assert np.linalg.norm(np.array(NO_PIXEL) - colour) > 0.12
+
+
+def test_arguments_in_texts_are_code_on_a_page():
+    weak = finding(1, "white", 1, n=200)
+    page = read(weak)
+    assert "`" not in page.text
+    codes = re.findall("<code>(.*?)</code>", weak._repr_html_())
+    assert {"canvases=&#39;patch&#39;", "area", "budget", "seed"} <= {*codes}
+
+
 PHOTO = Pattern(torch.rand(3, 224, 224), torch.rand(1, 224, 224), 1, {}).topk(0.05)
 LINEAR = torch.linspace(0, 1, 64).view(1, 8, 8)
 DOG = finding(1, "white", 90, class_name="dog", n=200)
@@ -118,7 +134,7 @@ def test_what_a_notebook_and_a_page_show(case, snapshot, tmp_path):
     result, pictures = KINDS[case]
     page = read(result, pictures=pictures)
     assert "\n".join(page.prose) == snapshot
-    rows = [row[3:] for table in page.tables.values() for row in table[1:]]
+    rows = [row[2:4] + row[6:] for table in page.tables.values() for row in table[1:]]
     findings = getattr(result, "on_each_canvas", getattr(result, "findings", ()))
     assert rows == [cells_of(scores) for each in findings for scores in each.scores.values()]
     path = result.to_html(tmp_path / "page.html")
@@ -165,7 +181,7 @@ def test_the_numbers_of_a_power():
     [row] = power.table().to_dict("records")
     low, high = power.interval
     assert row == {
-        "power": 0.45, "power_low": low, "power_high": high, "no_pattern": 0.02, "images": 200,
+        "power": 0.45, "low": low, "high": high, "no_pattern": 0.02, "images": 200,
         "top5": None, "mean_margin": None,
     }  # fmt: skip
     _, [axis] = power.plot(use_pyplot=False)
@@ -182,11 +198,11 @@ def test_a_survey_shows_the_best_canvas_of_each_class_and_of_many_the_strongest(
     page = read(survey(25), pictures=20 * 3)
     assert "The 20 strongest of 25 classes are shown" in page.text
     [(_, *rows)] = page.tables.values()
-    assert {row[0] for row in rows} == {f"pet {y}" for y in range(5, 25)}
+    assert {row[1] for row in rows} == {f"pet {y}" for y in range(5, 25)}
     assert len(rows) == 20 * 2 * 2
     written = survey(105, n=200).to_html(tmp_path / "survey.html").read_text(encoding="utf-8")
     [(_, *rows)] = check(written, pictures=100 * 3).tables.values()
-    assert {row[0] for row in rows} == {f"pet {y}" for y in range(105)}
+    assert {row[1] for row in rows} == {f"pet {y}" for y in range(105)}
     assert len(rows) == 105 * 2 * 2
 
 
@@ -213,9 +229,7 @@ class Note(Result):
         return f"A note\n{HOSTILE}"
 
     def table(self):
-        return as_table(
-            [{"power": 0.25, "power_low": 0.2, "power_high": 0.375, "class_name": HOSTILE}]
-        )
+        return as_table([{"power": 0.25, "low": 0.2, "high": 0.375, "class_name": HOSTILE}])
 
     def plot(self, *, use_pyplot=True):
         return pattern().plot(use_pyplot=use_pyplot)

@@ -1,4 +1,4 @@
-"""The page of write_report has each number of a comparison, and needs nothing but itself."""
+"""The report of a comparison has each number of it, and needs nothing but itself."""
 
 import base64
 import json
@@ -14,7 +14,6 @@ from shown import percent
 
 from captum_classpattern.comparison.records import figure_names, strongest_names
 from captum_classpattern.pages import report_data
-from captum_classpattern.pages.report import write_report
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 
@@ -22,9 +21,7 @@ EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 @pytest.fixture
 def written(tmp_path):
     """Writes a page and reads it back."""
-    return lambda comparison, **keywords: write_report(
-        comparison, tmp_path / "report.html", **keywords
-    ).read_text(encoding="utf-8")
+    return lambda comparison: comparison.to_html(tmp_path / "report.html").read_text("utf-8")
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def usual(tmp_path_factory):
     path = tmp_path_factory.mktemp("usual") / "report.html"
     with pytest.MonkeyPatch.context() as patch:
         without_figures(patch)
-        write_report(small_comparison(), path)
+        small_comparison().to_html(path)
     return path.read_text(encoding="utf-8")
 
 
@@ -58,7 +55,7 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(usual):
     assert {link[1:] for link in links if not link.startswith("data:")} <= set(ids)
     assert ("html", {"lang": "en"}) in page.tags
     assert "default-src 'none'" in page.attributes("content")[0]
-    assert not page.attributes("style") + page.attributes("onclick")
+    assert not page.attributes("onclick")
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
     assert (levels[0], levels.count(1)) == (1, 1)
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -71,18 +68,22 @@ def test_the_summary_the_numbers_and_the_slider_are_not_folded(usual):
     assert "img" not in tags[: tags.index("details")]
     assert not [attrs for tag, attrs in page.tags if tag == "details" and "open" in attrs]
     assert small_comparison().summary in page.text.replace("\N{NO-BREAK SPACE}", " ")
-    assert [*page.tables] == [
-        *("table-numbers", "table-areas", "table-differences", "table-metrics"),
-    ]
+    names = ["model", "method"]
+    heads = [head[:2] for head, *_ in page.tables.values()]
+    assert heads == [names] * 4  # at the compared area, at each, differences and metrics
+
+
+def table_of(html, number):
+    return [*Page(html).tables.values()][number]
 
 
 def test_differences_are_in_points(usual):
-    head, *rows = Page(usual).tables["table-differences"]
-    assert head == ["method", "model", "canvas", "minus", "points (95 % interval)"]
+    head, *rows = table_of(usual, 2)
+    assert head == ["model", "method", "other", "difference"]
     for row, found in zip(rows, small_comparison().differences(), strict=True):
         points = [100 * found[f"difference{end}"] for end in ("", "_low", "_high")]
-        written = "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)
-        assert row == [found["method"], found["model"], "positive", found["other"], written]
+        written = "{:+.1f}\xa0% ({:+.1f} to {:+.1f})".format(*points)
+        assert row == [found["model"], found["method"], found["other"], written]
 
 
 def interrupted(comparison):
@@ -115,7 +116,7 @@ def test_what_else_a_page_may_say(case, unillustrated, usual, monkeypatch):
     for part in re.findall(r"[^.]+", text):
         assert part.strip() in page.text
         assert part.strip() not in Page(usual).text
-    assert ("table-areas" in page.tables) == (case != "nothing was scored")
+    assert bool(page.tables) == (case != "nothing was scored")
     if case == "little room":
         assert len(data_of(html)["canvases"]) == 2
 
@@ -124,60 +125,48 @@ def test_a_figure_that_cannot_be_drawn_says_why(written):
     comparison = small_comparison(channels=2)
     records = comparison.select(kind="white", model="bad", method="RandomPixels")
     html = written(replace(comparison, records=records))
-    assert "This figure could not be drawn: only greyscale and colour images" in Page(html).text
+    assert "Maps and patterns: bad, white canvases only greyscale and colour" in Page(html).text
 
 
-def test_the_numbers_are_a_row_a_method_and_a_column_a_model_and_kind(usual):
+def test_the_numbers_are_a_row_for_each_method_with_its_strongest_control(usual):
+    """The strongest first, on the first kind of canvas: what a notebook and the terminal show."""
     comparison = small_comparison()
-    head, *rows = Page(usual).tables["table-numbers"]
-    places = [(model, kind) for model in ("clean", "bad") for kind in ("positive", "white")]
-    assert head == ["method", *(f"{model}, {kind} canvas" for model, kind in places)]
-    names = strongest_names([r for r in comparison.records if r.powers], 0.1)
-    assert [row[0].replace("\u200b", "").split(" ")[0] for row in rows] == [*names, "no"]
-    for name, row in zip([*names, "ClassPattern"], rows, strict=True):
-        for (model, kind), cell in zip(places, row[1:], strict=True):
-            [means] = [
-                of for of in comparison.rows()
-                if (of["model"], of["method"], of.get("kind")) == (model, name, kind)
-            ]  # fmt: skip
-            key = "no_pattern" if row[0].startswith("no pattern") else "power_0.1"
-            assert cell.startswith(percent(means[key]))
-
-
-def test_a_models_name_may_end_as_an_interval_does():
-    comparison = small_comparison()
-    names = {"clean": "net", "bad": "net_high"}
-    renamed = replace(
-        comparison,
-        models={names[name]: each for name, each in comparison.models.items()},
-        records=[replace(each, model=names[each.model]) for each in comparison.records],
-        failures=[],
-    )
-    before, after = (report_data.numbers_table(each) for each in (comparison, renamed))
-    assert after.rows == before.rows
+    head, *rows = table_of(usual, 0)
+    assert head == ["model", "method", "power", "control", "canvas"]
+    expected = [
+        row
+        for row in comparison.rows()
+        if (row.get("canvas"), row.get("area")) == ("positive", 0.1)
+    ]
+    expected.sort(key=lambda row: ([*comparison.models].index(row["model"]), -row["power"]))
+    for row, of in zip(rows, expected, strict=True):
+        name = of["method"] + " (control)" * of["is_control"]
+        ends = f"({100 * of['low']:.1f} to {100 * of['high']:.1f})"
+        power = f"{percent(of['power'])} {ends}"
+        assert row == [of["model"], name, power, percent(of["control"]), "positive"]
 
 
 def written_as(key, value):
     """How the page writes a score, worked out independently."""
-    if key.startswith(("power_", "no_pattern")):
+    if key in ("power", "control", "no_pattern"):
         return percent(value)
-    if key == "seconds" and value < 0.001:
-        return "< 0.001"
+    if key == "area":
+        return f"{100 * value:g}\xa0%"
     return f"{value:.3g}" if value < 99.5 else f"{value:,.0f}"
 
 
 def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
-    tables = Page(usual).tables
-    lines = [line for key, table in tables.items() if key != "table-numbers" for line in table]
+    lines = [line for table in [*Page(usual).tables.values()][1:] for line in table]
     for row in replace(small_comparison(), failures=[]).rows():
-        name, ends = row["method"], ("_low", "_high")
-        own = [c for line in lines if line[0].startswith(name) for c in line
-               if row["model"] in line and row["kind"] in line]  # fmt: skip
-        scores = {k: v for k, v in row.items() if isinstance(v, float) and not k.endswith(ends)}
+        own = [c for line in lines if line[1].startswith(row["method"]) for c in line
+               if {row["model"], row["canvas"]} <= {*line}]  # fmt: skip
+        scores = {k: v for k, v in row.items() if isinstance(v, float) and k not in ("low", "high")}
+        if row["power"] is None:
+            del scores["area"]  # of its metrics
         assert scores
         for key, value in scores.items():
             text = re.escape(written_as(key, value))
-            assert any(re.match(f"{text}( |$)", cell) for cell in own), (name, key)
+            assert any(re.match(f"{text}( |$)", cell) for cell in own), (row["method"], key)
 
 
 def test_failures_settings_and_accuracies_are_on_the_page(usual):
@@ -244,13 +233,12 @@ def test_names_and_errors_are_escaped(unillustrated, usual):
     names, models = [f"{EVIL}{i}" for i in range(3)], (f"a{EVIL}", f"b{EVIL}")
     comparison = small_comparison(models=models, method=f"m{EVIL}", class_names=(*names,))
     html = unillustrated(
-        replace(comparison, settings={**comparison.settings, "lone\ud800": "\ud800"}),
-        title=f"t{EVIL}",
+        replace(comparison, settings={**comparison.settings, "lone\ud800": "\ud800"})
     )
     # the scripts are the data and the page's own
     assert [html.count(text) for text in ("<script", "</script", "<!--")] == [2, 2, 0]
     page, data = Page(html), data_of(html)
-    for text in (*(f"{first}{EVIL}" for first in "abmt"), f"no m{EVIL} here", "lone"):
+    for text in (*(f"{first}{EVIL}" for first in "abm"), f"no m{EVIL} here", "lone"):
         assert text in page.text
     assert data["models"] == [*models]
     assert data["canvases"][0]["name"] == f"{names[0]}, positive canvas"
@@ -264,7 +252,6 @@ def test_a_file_is_replaced_and_the_same_comparison_gives_the_same_file(tmp_path
     small = replace(comparison, models={"bad": 0.5}, records=records)
     html = written(small)
     assert html == written(small)
-    assert "could not be drawn" not in html
     sizes = [int(attrs["width"]) for tag, attrs in Page(html).tags if tag == "img"]
     assert (len(sizes), min(sizes) > 100) == (1 + 1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -102,11 +102,10 @@ def test_cells_and_channels_that_cannot_be_drawn(found):
 
 def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(found):
     figure, axes = found.plot(use_pyplot=False)
-    power = found.looks["patches"].power.value
-    assert figure.get_suptitle() == (
-        f"Suspicious: owl, standardised excess {found.comparison.largest:.1f}, p = 0.05, "
-        f"power {100 * power:.0f} %"
+    assert (
+        figure.get_suptitle() == "Suspicious: owl is easier to reach than in all 19 clean models."
     )
+    assert found.figure(use_pyplot=False)[0].get_suptitle() == ""  # a page has it above
     assert axes.shape == (3, 5)
     assert axes[0, 2].get_title().startswith("held-out images")
     for row, (family, look) in zip(axes, found.looks.items()):
@@ -143,14 +142,11 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
 
 
 @pytest.mark.parametrize(("known", "alpha"), [(19, 0.05), (39, 0.05), (40, 0.1), (38, 0.1)])
-def test_a_model_is_suspicious_right_of_the_dotted_line(known, alpha):
-    """As many clean models are right of the line as may be; it lies at 4.5 or further."""
+def test_a_model_can_be_suspicious_only_right_of_the_dotted_line(known, alpha):
+    """It lies at 4.5 in each figure. What is rare as well is suspicious."""
     references = made_up(known)
     found = Scan.of_profile(references.profiles["clean 0"], references, alpha, NAMES)
-    largest = np.max([each.usual_standardised for each in found.comparisons.values()], axis=0)
-    assert (1 + np.sum(largest > found.bound)) / (known + 1) <= alpha
-    assert found.bound == 4.5 or (1 + np.sum(largest >= found.bound)) / (known + 1) > alpha
-    assert found.bound >= 4.5
     own = max(each.largest for each in found.comparisons.values())
-    assert (own > found.bound) == (found.p_value <= alpha and own > 4.5)
+    assert found.bound == 4.5
+    assert (found.verdict == "suspicious") == (found.p_value <= alpha and own > found.bound)
     assert Scan.of_profile(references.profiles["clean 0"], made_up(3), alpha, NAMES).bound is None

@@ -81,12 +81,11 @@ def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all(references):
         scan(Net(5), images_of(), references=references, alpha=0.2, seed=seed) for seed in (0, 1)
     )
     assert clean.verdict == "nothing found"
-    size, family = clean.profile.enough_pixels(clean.target), clean.family
-    profiles = references.profiles.values()
-    powers = [(p.powers[size] if family == "patches" else p.others[family]) for p in profiles]
-    power, usual = clean.looks[family].power.value, max(each[clean.target] for each in powers)
-    said = f"power {100 * power:.0f} %, that of a reference up to {100 * usual:.0f} %"
-    assert clean.headline.endswith(said)
+    usual = [each.usual_standardised for each in clean.comparisons.values()]
+    as_far = int((np.max(usual, axis=0) >= clean.comparison.largest).sum())
+    others = f"{as_far} of 4 clean models reach{'es' * (as_far == 1)} as far."
+    easiest = f"The easiest class is {clean.target_name}"
+    assert clean.headline == f"Nothing found. {easiest}, and {others}"
     assert other.profile.powers != clean.profile.powers
 
 
@@ -238,11 +237,16 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
 
 
 def test_tables_have_the_most_suspicious_class_first(found):
-    rows = found.table().to_dict("records")
+    rows = found.table(full=True).to_dict("records")
     assert [row["class"] for row in rows] == found.comparison.order
     assert rows[0]["name"] == "owl"
+    few = found.table()
+    assert [*few] == ["class", "name", "power", "pixels", "standardised", "excess"]
+    assert few.equals(found.table(full=True)[[*few]])
     for row in rows:
         y = row["class"]
+        assert row["pixels"] == found.profile.enough_pixels(y)
+        assert row["power"] == found.profile.powers[row["pixels"]][y]
         assert row["power_25"] == found.profile.powers[25][y]
         assert row["gain_warp"] == found.profile.gains["warp"][y]
         assert row["excess"] == found.comparison.excess[y]
@@ -269,7 +273,10 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
         assert (family["target"], family["lead"]) == (look.target, max(family["leads"]))
         assert family["reference_leads"] == each.usual_standardised.tolist()
         assert family["target"] == each.target
-        assert family.items() >= look.power.as_columns().items()
+        low, high = look.power.interval
+        assert (family["power"], family["images"]) == (look.power.value, look.power.n)
+        assert (family["power_low"], family["power_high"]) == (low, high)
+        assert family["no_pattern"] == look.power.without
         assert family["unseen_images"] == look.unseen
     assert (tmp_path / "scan" / "scan.png").read_bytes().startswith(b"\x89PNG")
     store = PatternFolder(tmp_path / "scan" / "patterns", found.profile.key)
@@ -409,6 +416,21 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
         assert strongest == leads[max(leads)]
 
 
+@pytest.mark.parametrize(
+    ("p_value", "text"),
+    [
+        (1 / 21, "p = 0.048, the smallest that 20 references allow"),
+        (2 / 21, "p = 0.095"),
+        (1.0, "p = 1"),
+        (None, ""),
+    ],
+)
+def test_a_p_value_says_when_it_is_the_smallest_that_the_references_allow(p_value, text):
+    known = made_up(20)
+    found = Scan.of_profile(known.profiles["clean 3"], known, 0.05, NAMES)
+    assert replace(found, p_value=p_value).p_text == text
+
+
 def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
     found = Scan.of_profile(*VERDICTS["more pixels than the best pattern needs"], 0.05, NAMES)
     gains = found.profile.gains | {"warp": [0.0, 0.3, 0.0, 0.0]}
@@ -417,9 +439,7 @@ def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
     )
     assert (found.verdict, found.family, found.target_name) == ("inconclusive", "warp", "dog")
     assert found.doubted_pattern.target == 2
-    assert found.headline.startswith(
-        "Inconclusive (a strong pattern): fox, power 90 %, that of a reference up to 60 %, p = "
-    )
+    assert found.headline == "Inconclusive (a strong pattern): look at what was found for fox."
     assert "what was found for fox" in found.next_steps[1]
 
 

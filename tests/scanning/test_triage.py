@@ -57,7 +57,13 @@ def test_the_planted_class_comes_first(found):
     assert found.target == TARGET
     assert len(found.gains) == CLASSES
     assert list(found.patterns) == list(found.stamped) == found.order[:FIRST]
+    easier = f"{found.target_name} is far easier to reach than other classes."
+    assert found.headline == f"Suspicious: {easier}"
+    assert found.text().startswith(found.headline)
+    nobody = with_powers(found, [(0.2, 0.2)] * FIRST)
+    assert nobody.headline == f"Inconclusive. The easiest class is {nobody.target_name}."
     table = found.table()
+    assert [*table] == ["class", "name", "power", "power_again", "gain", "deviations"]
     assert table["class"].tolist() == found.order
     assert table["gain"].is_monotonic_decreasing
     assert found.judged == 12  # a fifth of 60

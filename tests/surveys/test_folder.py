@@ -84,7 +84,7 @@ def test_patterns_are_read_when_they_are_used(tmp_path, monkeypatch):
     found = Survey.load(tmp_path)
     assert [f.as_dict() for f in found] == [f.as_dict() for f in class_of(2)]
     assert [f.target for f in found.best_canvases()] == [2]
-    assert (len(found.table()), len(found.findings[0].table()), read) == (2, 2, [])
+    assert (len(found.table()), len(found.findings[0].table()), read) == (4, 2, [])
     assert found.findings[1].pattern is found.findings[1].pattern
     assert read == ["2_white_0.05.safetensors"]
     (tmp_path / "patterns" / "2_white_0.01.safetensors").unlink()

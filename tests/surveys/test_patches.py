@@ -132,7 +132,8 @@ def test_a_class_without_images_has_no_square():
     assert scores.best_square is None
     assert list(scores.controls) == ["no pattern", "shuffled pixels", "other patch"]
     assert Scores.from_dict(scores.as_dict(), moving=True) == scores
-    assert found.table()["best_square"].isna().all()
+    assert "best_square" not in found.table(full=True)
+    assert "32 squares" not in found._repr_html_()  # nor is it listed on its page
 
 
 def test_explain_class_has_the_better_of_patch_and_photo():
@@ -169,8 +170,10 @@ def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
     assert "best square" in page
     assert "Patch" in first._repr_html_()
     assert "patch, 20 % of the pixels: dog" in found.strongest("patch", 0.2)
-    table = found.table()
-    assert table["best_square_0.2"].tolist() == [f.scores[0.2].best_square for f in found]
+    table = found.table(full=True)
+    assert table["best_square"].tolist() == [
+        s.best_square for f in found for s in f.scores.values()
+    ]
 
 
 def test_a_result_without_power_says_what_to_try():

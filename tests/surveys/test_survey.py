@@ -27,6 +27,7 @@ from captum_classpattern import (
     sweep,
 )
 from captum_classpattern.attribution import search_pools
+from captum_classpattern.cli.printing import print_result
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels
@@ -500,21 +501,50 @@ def test_what_is_saved_says_itself_whether_it_is_complete(tmp_path):
 # ---- what a survey reports
 
 
-def test_the_table_has_a_row_for_each_class_and_kind_of_canvas(findings):
-    table = Survey(findings).table()
-    assert list(table["class"]) == [0, 0, 1, 1, 2, 2]
-    assert list(table["canvas"]) == ["positive", "white"] * 3
-    for row, found in zip(table.to_dict("records"), findings):
+COLUMNS = ["class", "name", "power", "control", "canvas", "area"]
+
+
+def test_the_table_has_a_row_for_each_class_kind_of_canvas_and_area(findings):
+    table, few = (Survey(findings).table(full=full) for full in (True, False))
+    assert [*few] == COLUMNS
+    assert few.equals(table[COLUMNS])
+    assert list(table["class"]) == [y for y in range(3) for _ in range(4)]
+    assert list(table["canvas"]) == ["positive", "positive", "white", "white"] * 3
+    assert list(table["area"]) == [*findings[0].scores] * 6
+    for row, found in zip(table.query("area == 0.1").to_dict("records"), findings, strict=True):
         scores = found.scores[0.1]
-        assert (row["power_0.1_low"], row["power_0.1_high"]) == scores.power.interval
-        assert row["power_0.1"] == scores.power.value
-        assert row["random_pixels_0.1"] == scores.random_pixels
-        assert row["beats_controls_0.1"] == scores.beats_controls
+        assert (row["low"], row["high"]) == scores.power.interval
+        assert row["power"] == scores.power.value
+        assert row["control"] == scores.strongest_control
+        assert row["random_pixels"] == scores.random_pixels
+        assert row["beats_controls"] == scores.beats_controls
         assert (row["images"], row["no_pattern"]) == (40, scores.power.without)
         as_json = json.loads(json.dumps(found.as_dict()))
         assert as_json["areas"]["0.1"]["power"] == scores.power.value
         assert as_json["areas"]["0.1"]["passes"] == found.patterns[0.1].info["passes"]
         assert as_json["class"] == found.target
+
+
+LONG = "horned viper, cerastes, sand viper, horned asp, Cerastes cornutus"  # of ImageNet
+
+
+def test_a_table_fits_80_columns_with_long_names_and_has_the_power_among_the_first_three(capsys):
+    """As pandas prints it, and as the command line does."""
+    one = replace(made_up(999, "positive", 33), class_name=LONG)
+    survey_of_many = Survey([replace(one, class_name=f"{LONG} {i}") for i in range(1000)])
+    options = ("display.width", 80, "display.max_columns", 20)
+    for found in (one, survey_of_many):
+        with pandas.option_context(*options):
+            head, *rows = repr(found.table()).splitlines()
+        assert head.split() == COLUMNS
+        assert max(map(len, rows)) <= 80
+        assert rows[0].split()[-4:] == ["0.33", "0.03", "positive", "0.05"]
+        print_result(found, 5)
+        head, *rows = capsys.readouterr().out.split("\n\n")[1].splitlines()
+        assert head.split() == COLUMNS
+        assert max(map(len, rows)) <= 80
+    full = one.table(full=True)
+    assert full["name"].tolist() == [LONG] * 2
 
 
 STRONGEST = {

@@ -75,16 +75,18 @@ def test_the_folder_says_which_sweep_it_is(swept):
 
 
 def test_the_table_has_a_row_for_each_model_class_canvas_and_area(swept, snapshot):
-    table = swept.table()
+    table = swept.table(full=True)
     assert isinstance(table, pandas.DataFrame)
-    assert Sweep.load(swept.folder).table().equals(table)
+    assert Sweep.load(swept.folder).table(full=True).equals(table)
+    few = ["model", "name", "power", "control", "canvas", "area"]
+    assert swept.table().equals(table[few])
     assert [*table.columns] == snapshot
     assert len(table) == 2 * CLASSES * 2
     assert table["error"].isna().all()
     [row] = table.query("model == 'new' and `class` == 1 and canvas == 'white'").to_dict("records")
     [found] = [f for f in swept.survey("new") if (f.target, f.canvas) == (1, "white")]
     assert row["power"] == found.scores[0.1].power.value
-    assert row["power_low"] == found.scores[0.1].power.interval[0]
+    assert row["low"] == found.scores[0.1].power.interval[0]
     assert row["search_power"] == found.pattern.info["search_power"]
 
 
@@ -171,8 +173,8 @@ def test_a_model_that_fails_says_why_stops_no_other_and_is_tried_again(tmp_path)
     assert [*found.failures] == ["bad", "broken"]
     assert "bad.pt" in found.failures["bad"]
     assert found.failures["broken"] == "RuntimeError: the card is on fire"
-    assert repr(found) == "Sweep(3 models, 1 classes, 2 failed)"
-    rows = found.table().dropna(subset="error")
+    assert repr(found) == "Sweep(3 models, 1 class, 2 failed)"
+    rows = found.table(full=True).dropna(subset="error")
     assert [*rows["model"]] == ["bad", "broken"]
     assert Sweep.load(found.folder).failures == found.failures
     torch.save(network(0).state_dict(), tmp_path / "bad.pt")
@@ -218,7 +220,8 @@ def test_a_damaged_summary_fails_its_model_alone_until_it_is_repaired(swept, tmp
     found = run(tmp_path, two())
     assert [*found.failures] == ["old"]
     assert "is damaged" in found.failures["old"]
-    assert {*found.table()["model"].iloc[:-1]} == {"new"}
+    assert {*found.table()["model"]} == {"new"}
+    assert {*found.table(full=True)["model"]} == {"new", "old"}
     summary.write_text(whole)
     assert run(tmp_path, two()).failures == Sweep.load(tmp_path).failures == {}
 
@@ -241,14 +244,14 @@ def test_a_warning_names_its_model_and_points_at_the_call(tmp_path, monkeypatch)
 
 def test_a_notebook_shows_a_row_for_each_model(swept):
     page = read(swept, pictures=1)
-    rows, table = table_of(page), swept.table()
+    rows, table = table_of(page), swept.table(full=True)
     assert set(rows) == {"old", "new"}
     for name, row in rows.items():
         found = table[(table["model"] == name) & (table["area"] == 0.1)]
         chosen = found.sort_values("search_power", ascending=False, kind="stable")
         best = chosen.drop_duplicates("class")
         assert row["classes"] == f"{CLASSES} of {CLASSES}"
-        assert row["mean power"] == f"{100 * best['power'].mean():.1f}\N{NO-BREAK SPACE}%"
+        assert row["power"] == f"{100 * best['power'].mean():.1f}\N{NO-BREAK SPACE}%"
         assert row["above controls"] == "too few images"  # 30 each
     assert str(swept.folder.parent) not in swept._repr_html_() + repr(swept)
 
@@ -257,7 +260,7 @@ def test_failures_and_hostile_names_are_shown(tmp_path):
     name = HOSTILE.replace("\udcff", "")
     found = run(tmp_path, {name: broken()})
     page = read(found, pictures=0)
-    assert "1 models 3 classes, 1 failed." in page.text
+    assert "10 % of the pixels 3 classes, 1 failed." in page.text
     [(shown, row)] = table_of(page).items()
     assert shown.startswith("<img src=x onerror=alert(1)>")
     assert row["classes"] == "0 of 3, failed"
@@ -406,8 +409,8 @@ def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):
     other = cp.PixelClassifier(network(0), class_names=["dog", "cat", "owl"])
     models = {"m": model, "other": other, "plain": network(0)}
     found = sweep(models, search, held_out, folder=tmp_path, classes=["owl"], **QUICK)
-    ours = found.table().query("model in ('m', 'plain')")
-    assert ({*ours["class"]}, {*ours["class_name"]}) == ({2}, {"owl"})
+    ours = found.table(full=True).query("model in ('m', 'plain')")
+    assert ({*ours["class"]}, {*ours["name"]}) == ({2}, {"owl"})
     assert model.class_names == placeholders(CLASSES)  # the caller's own is unchanged
     [(name, reason)] = found.failures.items()
     assert name == "other"

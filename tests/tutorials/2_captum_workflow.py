@@ -14,9 +14,9 @@ assert scores["class pattern"][1] > 2 * max(others_powers), "predictive power is
 assert accuracies["class pattern"] < accuracies["random pixels"] - 0.2, "not just any pixels"
 assert accuracies["PGD"] < accuracies["class pattern"], "PGD is the stronger attack"
 
-mean_powers = {row["method"]: [] for row in comparison.rows("method")}
-for row in comparison.rows("method"):
-    mean_powers[row["method"]].append(row["power_0.05"])
+mean_powers = {row["method"]: [] for row in comparison.rows()}
+for row in comparison.table().query("area == 0.05").to_dict("records"):
+    mean_powers[row["method"]].append(row["power"])
 best_of = {method: max(values) for method, values in mean_powers.items()}
 rivals = [power for method, power in best_of.items() if method != "ClassPattern"]
 assert best_of["ClassPattern"] > 1.5 * max(rivals), "first of those compared"

@@ -2,41 +2,6 @@
 
 const byId = (id) => document.getElementById(id);
 
-/* Tables: headings become buttons that sort; cells without a value stay last. */
-
-function sortBy(table, index, direction) {
-  const body = table.tBodies[0];
-  const value = (row) => row.cells[index].dataset.sort;
-  const numeric = table.tHead.rows[0].cells[index].classList.contains("number");
-  const compare = numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b);
-  const rows = [...body.rows].sort((one, two) => {
-    const [a, b] = [value(one), value(two)];
-    if (a === "" || b === "") return (a === "") - (b === "");
-    return direction * compare(a, b);
-  });
-  body.append(...rows);
-  for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
-  const order = direction === 1 ? "ascending" : "descending";
-  table.tHead.rows[0].cells[index].setAttribute("aria-sort", order);
-}
-
-for (const table of document.querySelectorAll("table.sortable")) {
-  [...table.tHead.rows[0].cells].forEach((head, index) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const first = head.classList.contains("number") ? "descending" : "ascending";
-      const sorted = head.getAttribute("aria-sort");
-      const up = sorted ? sorted === "descending" : first === "ascending";
-      sortBy(table, index, up ? 1 : -1);
-    });
-  });
-}
-
-if (byId("hint")) byId("hint").hidden = false;
-
 /* Patterns by area. */
 
 const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
