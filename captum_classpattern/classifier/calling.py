@@ -36,7 +36,7 @@ _noticed: WeakSet[Any] = WeakSet()  # models whose softmax was reported
 _one_thread = threading.RLock()  # holds what preserve_state changes
 
 
-def find_module(forward_func: Classifier) -> nn.Module | None:
+def find_module(forward_func: Classifier | None) -> nn.Module | None:
     """The module behind a classifier, if there is one: itself, or that of a bound method."""
     owner = getattr(forward_func, "__self__", forward_func)
     return owner if isinstance(owner, nn.Module) else None
@@ -79,8 +79,8 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
-    """Runs a block with seeded random generators, the model in eval mode, gradients on,
+def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]:
+    """Runs a block with seeded random generators, the model, if there is one, in eval mode, gradients on,
     deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
     as before. One thread at a time does so: all of these belong to the process."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
@@ -249,15 +249,10 @@ def check_classifier(
 ) -> Tensor:
     """The logits of a sample; an error unless they are finite and include the targets."""
     check_callable(forward_func)
-    device, dtype = device_and_dtype(forward_func, sample)
-    if device != sample.device:
-        raise ValueError(
-            f"the images are on {sample.device}, but the model's parameters are on {device}: move "
-            "one of them (a pattern, by pattern.to(device))"
-        )
+    place = device_and_dtype(forward_func, sample)
     try:
         with torch.no_grad(), uncounted():
-            logits = forward_func(sample.to(dtype, copy=True), *additional)
+            logits = forward_func(sample.to(*place, copy=True), *additional)
     except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
         text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
         is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)

@@ -69,6 +69,14 @@ class CheckedModel:
         """The true trigger of a backdoored model, if it is known."""
         return attribute_of(self.call, "trigger")
 
+    def check_device(self, images: Tensor) -> None:
+        """Raises an error unless these images are where the model is."""
+        if images.device != self.device:
+            raise ValueError(
+                f"the images are on {images.device}, but the model's parameters are on "
+                f"{self.device}: move one of them (a pattern, by pattern.to(device))"
+            )
+
     def identity(self, images: Tensor) -> dict[str, Any]:
         """What tells it from other models, for files: a hash of its weights, and its logits for
         probes made of two of these images, see :func:`probe`. Compare it by :func:`difference`."""

@@ -76,7 +76,7 @@ def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
     settings = replace(task.settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for group in in_batches(range(task.n_classes), classes_at_once(task.model, task.sample)):
+    for group in in_batches(range(task.n_classes), classes_at_once(device, task.sample)):
         found = folder and folder.find([(size, y) for y in group for size in SIZES])
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)

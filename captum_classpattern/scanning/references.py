@@ -265,7 +265,7 @@ class ReferenceSet:
 
     def differs(self, name: str, model: Classifier, images: LabelledImages) -> bool:
         """Whether the reference of this name is another model than this one."""
-        with enter_model(model, images.take([0])) as checked:
+        with enter_model(model, images.first()) as checked:
             return bool(difference(self.profiles[name].model, identity_of(checked, images)))
 
     def name_of(self, model: Any) -> str | None:

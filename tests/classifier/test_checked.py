@@ -410,3 +410,29 @@ def test_the_means_of_a_classifier_are_its_own():
         classifier = cp.PixelClassifier(NET, values, values)
         values *= 255  # the caller goes on to use them in other units
         assert torch.equal(classifier(IMAGES), NET((IMAGES - 0.25) / 0.25))
+
+
+# ---- images that draw random numbers
+
+
+class Dice(torch.utils.data.TensorDataset):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return (image * (1 - 0.01 * torch.rand(1))).clamp(0, 1), label
+
+
+@pytest.mark.parametrize("entry", ["explain", "survey", "scan", "power", "canvases"])
+def test_the_generators_stay_also_where_images_draw_from_them(entry):
+    images = Dice(IMAGES, LABELS)
+    calls = {
+        "explain": lambda: cp.explain_class(NET, images, target=1, n_steps=1),
+        "survey": lambda: cp.survey(NET, images, classes=[1], n_steps=1),
+        "scan": lambda: refusal(lambda: cp.scan(NET, images, references="demo")),
+        "power": lambda: cp.predictive_power(
+            NET, cp.Pattern(IMAGES[0], torch.ones(1, 8, 8), 0), images
+        ),
+        "canvases": lambda: cp.select_canvases(NET, images, target=1, n=1),
+    }
+    before = torch.get_rng_state()
+    calls[entry]()
+    assert torch.equal(torch.get_rng_state(), before)
