@@ -80,7 +80,7 @@ def lacks_memory(error: BaseException) -> bool:
 
 @contextmanager
 def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]:
-    """Runs a block with seeded random generators, the model, if there is one, in eval mode, gradients on,
+    """Runs a block with seeded random generators, the model (if any) in eval mode, gradients on,
     deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
     as before. One thread at a time does so: all of these belong to the process."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
