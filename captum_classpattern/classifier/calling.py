@@ -29,6 +29,7 @@ MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to g
 WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
 # in errors that are no OutOfMemoryError
 NO_MEMORY = re.compile(r"ALLOC_FAILED|out of memory|can't allocate memory", re.IGNORECASE)
+WAIT = 60.0  # seconds for another thread, until there is a notice
 CPU_IMAGES, DEVICE_IMAGES = 32, 512  # classified in one call
 WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
 COUNTED = ContextVar("COUNTED", default=True)  # whether passes count as passes of a method
@@ -84,7 +85,7 @@ def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]
     deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
     as before. One thread at a time does so: all of these belong to the process."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
-    with _one_thread:
+    with _one_thread_at_a_time():
         kind, devices = _accelerators_in_use()
         python_state, numpy_state = random.getstate(), np.random.get_state()
         kernels = cudnn.benchmark, cudnn.deterministic
@@ -103,6 +104,18 @@ def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]
             random.setstate(python_state)
             np.random.set_state(numpy_state)
             cudnn.benchmark, cudnn.deterministic = kernels
+
+
+@contextmanager
+def _one_thread_at_a_time() -> Iterator[None]:
+    """Waits for other threads, with a notice after a minute: one of them may wait for this one."""
+    if not _one_thread.acquire(timeout=WAIT):
+        warn("this call waits for one in another thread: calls of this package take turns", Notice)
+        _one_thread.acquire()
+    try:
+        yield
+    finally:
+        _one_thread.release()
 
 
 @contextmanager

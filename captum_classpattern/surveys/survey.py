@@ -118,7 +118,7 @@ def _info_of(
     predicted = task.scorer.predicted
     return {
         "settings": {
-            MODEL: identity_of(model, search),
+            MODEL: identity_of(model, search) if kept else model.identity(),
             **key_of(task.settings, search, held_out, kept),
         },
         "provenance": model.provenance,
