@@ -142,5 +142,5 @@ def _scan(
     first = {family: each.target for family, each in result.comparisons.items()}
     if result.doubted_pattern:
         first[PATCHES] = result.doubted_pattern.target
-    looks = look_closer(model.call, source, profile, first, listed, settings)
+    looks = look_closer(model, source, profile, first, listed, settings)
     return replace(result, looks=looks, source=origin)

@@ -13,14 +13,7 @@ from captum_classpattern._files import parse_json
 from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches
-from captum_classpattern.classifier import (
-    CheckedModel,
-    Classifier,
-    device_and_dtype,
-    logits_of,
-    preserve_state,
-    warn_if_guessing,
-)
+from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.pool import split_for_validation
@@ -267,8 +260,8 @@ def rank_classes(
     source: str | None = None,
 ) -> Triage:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
-    seed, count, call = settings.seed, len(names), model.call
-    sample, predicted = draw_sample(call, images, seed, MOST_IMAGES)
+    seed, count = settings.seed, model.n_classes
+    sample, accuracy = draw_sample(model, images, seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, seed)
     fewest = len(judges) - int(judges.known_labels.bincount(minlength=count).max())
     if fewest < FEWEST_JUDGES:
@@ -277,7 +270,6 @@ def rank_classes(
             f"judge each class, but of the {len(judges)} that judge, a fifth of all, there are "
             f"{fewest} for the most frequent class: give more images, of more classes"
         )
-    accuracy = None if images.labels is None else sample.accuracy_of(predicted)
     if accuracy is not None:
         warn_if_guessing(accuracy, sample.known_labels, count, "images")
     side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
@@ -285,14 +277,15 @@ def rank_classes(
     key = key_of(model, sample, settings)
     key |= {"short": asdict(short), "long": asdict(long)}
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
-    explainer = ClassPattern(call, sample, check_accuracy=False)
+    explainer = ClassPattern(model.call, sample, check_accuracy=False)
     settings = replace(settings, solver=short)
     together = LONG_TOGETHER if model.device.type == "cpu" else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
     with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
-        before, without = without_patches(call, judges, count, seed)
+        seed_generators(seed)
+        before, without = without_patches(model, judges)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
         triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key, source)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
@@ -302,11 +295,11 @@ def rank_classes(
             own = replace(settings, solver=long, seed=own_seed)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
-        with preserve_state(call, seed):
-            for y, patches in patterns.items():
-                patch = better(patches)
-                _, unseen = split_for_validation(sample, patch.info["seed"])
-                stamped[y] = stamp_examples(call, patch, unseen, names, seed)
+        seed_generators(seed)
+        for y, patches in patterns.items():
+            patch = better(patches)
+            _, unseen = split_for_validation(sample, patch.info["seed"])
+            stamped[y] = stamp_examples(model.call, patch, unseen, names, seed)
     return replace(triage, patterns=patterns, stamped=stamped)
 
 
@@ -333,15 +326,10 @@ def search_all(
     return patches
 
 
-def without_patches(
-    model: Classifier, judges: LabelledImages, n_classes: int, seed: int
-) -> tuple[list[float], list[float]]:
+def without_patches(model: CheckedModel, judges: LabelledImages) -> tuple[list[float], list[float]]:
     """The mean margin of each class on images of other classes, and the share of them that are
     predicted as the class, without a patch."""
-    first = judges.take([0])
-    with preserve_state(model, seed):
-        classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
-        logits = torch.cat([part.float().cpu() for part in outputs_in_order(classifier, judges)])
+    logits = torch.cat([part.float().cpu() for part in outputs_in_order(model.logits, judges)])
     labels = judges.known_labels
-    margins = [margins_of(logits[labels != y], y) for y in range(n_classes)]
+    margins = [margins_of(logits[labels != y], y) for y in range(model.n_classes)]
     return [float(m.mean()) for m in margins], [float((m > 0).float().mean()) for m in margins]
