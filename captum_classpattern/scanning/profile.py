@@ -3,7 +3,7 @@ predict each class; and a closer look at one class, on images that the search ha
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,14 @@ class Profile:
         numbers = {own: values[name] for name, own in NUMBERS.items() if name in values}
         numbers["powers"] = {int(size): powers for size, powers in values["powers"].items()}
         return cls(**numbers)
+
+    def in_order(self, order: Sequence[int]) -> "Profile":
+        """The numbers of these classes, in this order."""
+        moved: dict[str, Any] = {
+            kind: {key: [values[y] for y in order] for key, values in getattr(self, kind).items()}
+            for kind in ("powers", "others", "gains")
+        }
+        return replace(self, n_validation=[self.n_validation[y] for y in order], **moved)
 
     @property
     def all_powers(self) -> dict[str, list[float]]:
