@@ -1,7 +1,7 @@
 """Which of many classes may be backdoored? For models of at least 100 classes, without references:
 a short search of a moving patch for each class, a long one for the first."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table, as_texts
+from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
 from captum_classpattern.scanning.families import PATTERNS, PatternFolder
 from captum_classpattern.scanning.profile import draw_sample, key_of
-from captum_classpattern.scanning.results import NEXT_STEPS, write_scan
+from captum_classpattern.scanning.results import NEXT_STEPS, Verdict
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import margins_of
 
@@ -52,7 +52,7 @@ GAINS = (
 
 
 @dataclass(frozen=True, repr=False)
-class Triage(Result):
+class Triage(Verdict):
     r"""
     What a scan without references found: all classes, ranked by their gains, and moving patches
     of the first. ``plot`` draws these patches, each also on three images.
@@ -113,10 +113,6 @@ class Triage(Result):
         return [*self.suspects, *self.order][0]
 
     @property
-    def target_name(self) -> str:
-        return self.class_names[self.target]
-
-    @property
     def verdict(self) -> str:
         return SUSPICIOUS if self.suspects else INCONCLUSIVE
 
@@ -126,7 +122,7 @@ class Triage(Result):
         return better(self.patterns[self.target])
 
     @property
-    def can_be_drawn(self) -> bool:
+    def can_be_drawn(self) -> bool:  # type: ignore[override]
         """Whether its images have as many channels as a figure can show."""
         return self.pattern.canvas.shape[0] in (1, 3)
 
@@ -185,12 +181,11 @@ class Triage(Result):
             said.append(f"The model's accuracy on these images: {self.accuracy:.0%}.")
         return "\n".join((self.headline, self.reason, *said))
 
-    def shown_table(self) -> Any:
+    def shown_table(self, full: bool = False) -> Any:
         forms = {"name": "", **dict.fromkeys(POWERS, ".0%"), "gain": "+.2f", "deviations": "+.1f"}
         return as_texts(self.table().head(FIRST), forms)
 
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """Draws the patches of the first classes, each also on three validation images."""
+    def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
 
         rows, far = [], self.deviations
@@ -199,17 +194,7 @@ class Triage(Result):
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
             rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
         how: Any = {"area": self.pattern.area, "images": "validation images"}
-        return draw_patterns(rows, **how, title=self.headline, use_pyplot=use_pyplot)
-
-    def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import parts as html
-
-        if self.can_be_drawn:
-            yield self.plot
-        yield html.heading("What next")
-        yield self.next_steps
-        first = f"The first {FIRST} of {len(self.gains):,} classes"
-        yield html.folded(first, self.legend, self.shown_table())
+        return draw_patterns(rows, **how, title=title, use_pyplot=use_pyplot)
 
     def _powers(self, target: int) -> list[float]:
         return [float(each.info["search_power"]) for each in self.patterns.get(target, ())]
@@ -224,10 +209,10 @@ class Triage(Result):
             "classes": parse_json(self.table().to_json(orient="records")),
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Writes scan.json and the patches; and scan.png, if images have 1 or 3 channels."""
+    @property
+    def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
         patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
-        write_scan(self, Path(folder), self.key, patches, self.can_be_drawn)
+        return self.key, patches
 
 
 def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
@@ -254,10 +239,8 @@ def rank_classes(
     model: CheckedModel,
     images: LabelledImages,
     names: list[str],
+    folder: Path | None,
     settings: SearchSettings,
-    *,
-    folder: Path | None = None,
-    source: str | None = None,
 ) -> Triage:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
     seed, count = settings.seed, model.n_classes
@@ -287,7 +270,7 @@ def rank_classes(
         seed_generators(seed)
         before, without = without_patches(model, judges)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key, source)
+        triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
@@ -300,7 +283,8 @@ def rank_classes(
             patch = better(patches)
             _, unseen = split_for_validation(sample, patch.info["seed"])
             stamped[y] = stamp_examples(model.call, patch, unseen, names, seed)
-    return replace(triage, patterns=patterns, stamped=stamped)
+    source = model.provenance.get("source")
+    return replace(triage, patterns=patterns, stamped=stamped, source=source)
 
 
 def search_all(
