@@ -144,7 +144,9 @@ def reference(
         classifier = model.open(checkpoint)
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
-        if known is not None and name in known.profiles:
+        if known is None:
+            known = cp.ReferenceSet.for_models(classifier, source)
+        if name in known.profiles:
             if known.differs(name, classifier, source):
                 raise ValueError(
                     f"{out} has another model of the name {name}: give this one another name, as "
@@ -152,8 +154,6 @@ def reference(
                 )
             say_line(f"{name} is in {out} already.")
             continue
-        if known is None:
-            known = cp.ReferenceSet.for_models(classifier, source)
         known.add(name, classifier, source, recipe=trained, **compute.keywords())
         with FileLock(out.with_name(f".{out.name[:50]}.lock")):
             known = _with_others(known, out)

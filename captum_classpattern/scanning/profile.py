@@ -38,10 +38,8 @@ IN_MEMORY = 2**31  # bytes of the sample, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
 LOOKED_AT = 500  # images of a closer look
-NUMBERS = {  # what files call them, and the fields
-    **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
-    **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
-}
+OWN = ("accuracy", "images", "model", "computed", "powers", "others", "gains")
+NUMBERS = {"judged": "n_validation"} | {name: name for name in OWN}  # what files call the fields
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 3,
     "sizes": list(SIZES),
@@ -121,7 +119,7 @@ def measure(
     images: LabelledImages,
     settings: SearchSettings | None = None,
     *,
-    folder: str | Path | None = None,
+    folder: Path | None = None,
 ) -> Profile:
     """Searches all families and classes on a sample of the images. Groups of classes whose patterns
     are finished are kept in the folder, if there is one."""
@@ -135,7 +133,7 @@ def measure(
             f"class, better {PER_CLASS}"
         )
     key = key_of(model, sample, settings)
-    place = None if folder is None else families.PatternFolder(Path(folder), key)
+    place = None if folder is None else families.PatternFolder(folder, key)
     with passes_bar("Scanning", n_classes * families.PASSES, settings.show_progress):
         name_stage(FAMILY_NAMES[PATCHES])
         patterns = families.search_patches(model, sample, settings, place)
