@@ -38,8 +38,10 @@ IN_MEMORY = 2**31  # bytes of the sample, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
 LOOKED_AT = 500  # images of a closer look
-OWN = ("accuracy", "images", "model", "computed", "powers", "others", "gains")
-NUMBERS = {"judged": "n_validation"} | {name: name for name in OWN}  # what files call the fields
+NUMBERS = {  # what files call them, in this order, and the fields
+    **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
+    **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
+}
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 3,
     "sizes": list(SIZES),
