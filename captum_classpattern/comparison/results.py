@@ -276,20 +276,13 @@ class Comparison(Result):
 
     def canvas_of(self, record: Record) -> Tensor:
         """The image that a record's pattern is cut from, (C, H, W)."""
-        given = len(self.canvases)
-        if record.canvas < given:
-            return self.canvases[record.canvas]
-        return self.stamped[record.model][record.canvas - given]
+        return record.image
 
     def pattern_of(self, record: Record, area: float | None = None) -> Pattern:
         """The binary pattern of a record, at one of ``areas`` (None: ``area``)."""
         area = self.area if area is None else area
-        mask = record.masks[area].float()
         info = {"method": record.name, "model": record.model, "area": area}
-        if record.own:
-            return replace(record.own[area], mask=mask, info=info, seen=self.seen)
-        canvas = self.canvas_of(record)
-        return Pattern(canvas, mask.to(canvas), record.target, info, self.seen)
+        return replace(record.pattern_at(area), info=info, seen=self.seen)
 
     def plot_curves(
         self,

@@ -31,7 +31,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import common_names, known_names, parse_targets
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_records
 from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
@@ -342,8 +342,8 @@ def _run_methods(
                 bar.update(done - bar.n)
                 try:
                     bound = bind(method, models[task.model], task.canvases)
-                    explained = explain(bound, task, bar.update)
-                    measured, failed = measure_results(name, bound, explained, metrics)
+                    explained = explain(name, bound, task, bar.update)
+                    measured, failed = measure_records(explained, bound, task, metrics)
                 except Exception as error:
                     measured, failed = [], [Failure(task.model, name, "maps", reason_of(error))]
                 records += measured
