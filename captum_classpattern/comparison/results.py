@@ -21,6 +21,7 @@ from captum_classpattern.comparison.records import (
     by_name,
     control_names,
     figure_names,
+    full_name,
     grouped,
     mean_difference,
     mean_power,
@@ -104,6 +105,20 @@ class Comparison(Result):
             {"model": f.model, "method": f.method, "failure": f"{f.what}: {f.reason}"}
             for f in self.failures
         ]
+
+    def named_rows(self, area: float) -> list[dict[str, Any]]:
+        """The rows at an area under the full names of the methods; by model, kind of canvas and
+        falling power."""
+        rows = [row for row in self.rows() if row.get("area") == area]
+        for row in rows:
+            control = " (control)" * row["is_control"]
+            row["method"] = full_name(row["method"], row["cut_from_canvas"]) + control
+        models, kinds = list(self.models), [record.kind for record in self.records]
+
+        def place(row: dict[str, Any]) -> tuple[int, int, float]:
+            return models.index(row["model"]), kinds.index(row["canvas"]), -(row["power"] or 0.0)
+
+        return sorted(rows, key=place)
 
     def _row(self, records: Sequence[Record], area: float, by: str) -> dict[str, Any]:
         """The means of records of one model, kind of canvas and method at an area."""
@@ -335,14 +350,12 @@ class Comparison(Result):
 
     def shown_table(self) -> Any:
         """The powers on the first kind of canvas at the compared area."""
-        from captum_classpattern.pages.report_data import scored_rows
-
-        rows = [row for row in scored_rows(self, self.area) if row["canvas"] == self.kinds[0]]
+        rows = [row for row in self.named_rows(self.area) if row["canvas"] == self.kinds[0]]
         forms = {"model": "", "method": "", "power": ".1%", "control": ".1%", "canvas": ""}
         return as_texts(as_table(rows), forms)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        from captum_classpattern.pages.report import write_report
+        from captum_classpattern.comparison.report import write_report
 
         return write_report(self, Path(path))
 

@@ -56,8 +56,13 @@ def render(template: str, **values: Any) -> bytes:
 def write_page(path: Path, text: str, sections: Iterable[Any]) -> Path:
     """Writes the page of a result from its text and its sections; returns its path."""
     title, content = content_of(text, sections)
+    return write(path, render("page.html", title=title, content=content))
+
+
+def write(path: Path, page: bytes) -> Path:
+    """Writes a page, and the folders that it needs; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render("page.html", title=title, content=content))
+    write_atomically(path, page)
     return path
 
 

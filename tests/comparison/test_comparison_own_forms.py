@@ -28,7 +28,7 @@ from captum_classpattern.cli.printing import print_result
 from captum_classpattern.comparison import known_methods
 from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.records import figure_names
-from captum_classpattern.pages.report_data import area_slider, tables
+from captum_classpattern.comparison.report import area_slider, tables
 from captum_classpattern.pattern import AdditivePattern
 
 rivals = imported("benchmarks", "rivals")
