@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from captum_classpattern._validation import counted
 from captum_classpattern.comparison.records import Record, search_names, strongest_names
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pages.parts import render, section, write
@@ -37,26 +36,12 @@ def write_report(comparison: "Comparison", path: Path) -> Path:
         "report.html",
         title="Class patterns and other methods",
         comparison=comparison,
-        summary=_summary(comparison),
         slider=area_slider(comparison),
         numbers=tables(comparison),
         figures=_figures(comparison),
         fewest_classes=FEWEST_CLASSES,
     )
     return write(path, page)
-
-
-def _summary(comparison: "Comparison") -> str:
-    settings = comparison.settings
-    methods = {record.method for record in comparison.records}
-    methods |= {failure.method for failure in comparison.failures}
-    canvases = counted(len(comparison.canvases), "canvas", "canvases")
-    classes = counted(len(set(comparison.targets)), "class", "classes")
-    return (
-        f"{counted(len(methods), 'method')}, {canvases} of {classes}, scored on "
-        f"{counted(settings['held_out_images'], 'held-out image')} that are not among the search "
-        f"images. Made with captum_classpattern {settings['versions']['captum_classpattern']}."
-    )
 
 
 def _figures(comparison: "Comparison") -> dict[str, list[Markup]]:

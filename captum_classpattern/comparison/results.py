@@ -324,12 +324,9 @@ class Comparison(Result):
         scored = [r for r in self.select(kind=kind or self.kinds[0]) if r.powers]
         if not scored:
             raise ValueError("there is nothing to draw: none of these canvases has been scored")
-        names = figure_names(scored, self.area)
-        shown = [record for record in scored if record.name in names]
-        panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
-        for model in dict.fromkeys(record.model for record in shown):
-            of_model = [record for record in shown if record.model == model]
-            means = {area: mean_powers(of_model, area) for area in self.areas}
+        names, panels = figure_names(scored, self.area), {}
+        for model, records in grouped((r.model, r) for r in scored).items():
+            means = {area: mean_powers(records, area) for area in self.areas}
             panels[model] = {
                 name: [(area, of[name].value, *of[name].interval) for area, of in means.items()]
                 for name in names
@@ -337,8 +334,8 @@ class Comparison(Result):
             }
         return plot_curves(
             panels,
-            highlight=search_names(shown),
-            controls=control_names(shown),
+            highlight=search_names(scored),
+            controls=control_names(scored),
             areas_marked=[self.area],
             use_pyplot=use_pyplot,
         )

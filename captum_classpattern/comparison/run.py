@@ -127,10 +127,10 @@ def compare(
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
-    settings = {"max_images": max_images, "n_seeds": n_seeds, "stamped": stamped}
-    for name, count in settings.items():
+    counts = {"max_images": max_images, "n_seeds": n_seeds, "stamped": stamped}
+    for name, count in counts.items():
         check_count(name, count)
-        settings[name] = int(count)  # it may be NumPy's
+    settings = {name: int(count) for name, count in counts.items()}
     settings["seed"] = seed = check_seed(seed)
     _check_models_and_methods(models, methods)
     metrics, first = check_metrics(metrics), next(iter(models.values()))
@@ -151,8 +151,8 @@ def compare(
         except ValueError as error:
             raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
     if triggers is None:
-        carried = {name: attribute_of(model, "trigger") for name, model in models.items()}
-        triggers = {name: trigger for name, trigger in carried.items() if trigger is not None}
+        carried = ((name, attribute_of(model, "trigger")) for name, model in models.items())
+        triggers = {name: trigger for name, trigger in carried if trigger is not None}
     if unknown := [name for name in triggers if name not in models]:
         raise ValueError(
             f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
@@ -226,15 +226,11 @@ def _images_for(
     have the model's predictions. An error unless the patterns of each target can be stamped on a
     held-out image, and none of these is a search image or a canvas."""
     search = LabelledImages.of(search, argument="search images")
-    check_same_shape(task.canvases, search.shape)
+    check_same_shape(task.canvases, search.shape, "search images")
     search = ensure_labels(model, search, like=task.canvases)
     held_out = ensure_labels(model, held_out, like=task.canvases)
     scored = held_out.stratified_sample(most).in_one_tensor()
-    if scored.shape != task.canvases.shape[1:]:
-        raise ValueError(
-            f"held-out images must have the canvases' shape {tuple(task.canvases.shape[1:])}, got "
-            f"{scored.shape}"
-        )
+    check_same_shape(task.canvases, scored.shape, "held-out images")
     for target in dict.fromkeys(task.targets):
         if not len(scored.without_class(target)):
             raise ValueError(
@@ -288,11 +284,8 @@ def _add_trigger(
 ) -> Task:
     """The task with more canvases: search images of other classes, stamped with the trigger. An
     error if the trigger changes no pixel of the held-out images, or every one."""
-    if trigger.canvas.shape != held_out.shape[1:]:
-        raise ValueError(
-            f"the trigger of {task.model!r} has the shape {tuple(trigger.canvas.shape)}, but the "
-            f"images have {tuple(held_out.shape[1:])}"
-        )
+    shape = tuple(trigger.canvas.shape)
+    check_same_shape(task.canvases, shape, f"the trigger of {task.model!r}")
     pixels = changed_pixels(trigger, held_out)
     if int(pixels.sum()) in (0, pixels.numel()):
         raise ValueError(
@@ -364,10 +357,7 @@ def _provenance(
 
     keywords = {name: m[1] if isinstance(m, tuple) else {} for name, m in methods.items()}
     return {
-        "methods": {
-            name: {key: plain(value) for key, value in given.items()}
-            for name, given in keywords.items()
-        },
+        "methods": {n: {key: plain(v) for key, v in of.items()} for n, of in keywords.items()},
         "search_images": len(search),
         "search_images_hash": combined_hash(search.hashes),
         "held_out_images": len(held_out),

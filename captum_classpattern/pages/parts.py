@@ -115,11 +115,6 @@ def _hashed(source: str) -> str:
     return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
 
 
-def _data_uri(data: bytes) -> str:
-    """A PNG image as an address that holds it."""
-    return f"data:image/png;base64,{b64encode(data).decode()}"
-
-
 def plain(value: Any) -> str:
     """A setting as text."""
     if isinstance(value, list | tuple):
@@ -201,30 +196,25 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     return picture(on_neutral(binary) if can_be_drawn else binary.canvas, alt, caption)
 
 
-ENVIRONMENT.globals |= {"read_files": read_files, "table": table}
+ENVIRONMENT.globals |= {"read_files": read_files, "table": table, "counted": counted}
 
 
 def drawing(figure: Any, alt: str) -> Markup:
-    """A matplotlib figure, in a box that scrolls unless the figure is small."""
-    small = figure.get_figwidth() <= SMALL
-    drawn = _figure(*figure_png(figure, DPI if small else LARGE_DPI), alt, "")
+    """A matplotlib figure, in a box that scrolls unless the figure is small. A palette of 256
+    colours, whose extremes are kept, takes less than half of the space."""
+    small, buffer, written = figure.get_figwidth() <= SMALL, BytesIO(), BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI if small else LARGE_DPI)
+    image = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    image.save(written, "png", optimize=True)
+    drawn = _figure(written.getvalue(), image.size, alt, "")
     return drawn if small else Markup('<div class="scroll paper">{}</div>').format(drawn)
 
 
 def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Markup:
+    source = f"data:image/png;base64,{b64encode(data).decode()}"
     image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
-        _data_uri(data), *size, alt, OUTLINE
+        source, *size, alt, OUTLINE
     )
     text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
     width = FIGURE.format(max(size[0], SIDE))
     return Markup('<figure style="{}">{}{}</figure>').format(width, image, text)
-
-
-def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
-    """A matplotlib figure as PNG, and its width and height. A palette of 256 colours, whose
-    extremes are kept, takes less than half of the space."""
-    buffer, written = BytesIO(), BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-    drawn.save(written, "png", optimize=True)
-    return written.getvalue(), drawn.size

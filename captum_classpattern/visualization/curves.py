@@ -17,13 +17,7 @@ from captum_classpattern.visualization.drawing import (
     rc_context,
     wrap,
 )
-from captum_classpattern.visualization.style import (
-    CONTROL,
-    CURVE_STYLE,
-    HIGHLIGHTS,
-    OTHERS,
-    QUIET,
-)
+from captum_classpattern.visualization.style import CONTROL, CURVE_STYLE, HIGHLIGHTS, OTHERS, QUIET
 
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
 Style: TypeAlias = dict[str, Any]

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_float_tensor, check_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import (
-    Drawing,
-    check_channels,
-    on_neutral,
-)
+from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
 from captum_classpattern.visualization.formats import number
 from captum_classpattern.visualization.grid import Cell, draw_grid
 

@@ -15,12 +15,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
-from captum_classpattern.visualization.drawing import (
-    Drawing,
-    new_figure,
-    on_neutral,
-    rc_context,
-)
+from captum_classpattern.visualization.drawing import Drawing, new_figure, on_neutral, rc_context
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIT, IMAGE_STYLE, QUIET, SMALL, TRACK
