@@ -1,10 +1,9 @@
 """``classpattern demo``: what there is to find in the embedded models, as a page."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,6 @@ HELD_OUT, BATCH = 300, 48  # images to score on; in one pass
 SCANNED, COMPARED = "backdoored", "natural"  # models
 GRADIENTS = ("IntegratedGradients", "Saliency", "DeepLift", "GradientShap")
 METHODS = ("ClassPattern", *GRADIENTS, "RandomPixels", "BestRandomMask")
-TRIGGER, SCAN = "", "Is this model backdoored?"  # what stands above the parts of the page
-PATTERNS, COMPARISON = "The patterns of all classes", "Next to Captum's methods"
-HEADINGS = (TRIGGER, SCAN, PATTERNS, COMPARISON)  # in their order
-REPORT = {"comparison/report.html": "the report"}
 
 
 def demo(
@@ -50,7 +45,7 @@ def demo(
     """
     started, keywords = time.perf_counter(), searches.keywords()
     out.mkdir(parents=True, exist_ok=True)
-    images, models, page = cp.demo_images(), cp.demo_models(), DemoPage(out / "index.html")
+    images, models, folder = cp.demo_images(), cp.demo_models(), out / "scan"
     with interrupted(f"the same command continues with what is missing in {out}"):
         planted = cp.explain_class(
             models["backdoored"],
@@ -62,68 +57,78 @@ def demo(
             budget=PLANTED_BUDGET,
             **keywords,
         )
-        said = (
-            "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The "
-            f"search did not know it: what it found turns {100 * planted.power.value:.1f} % of "
-            f"{planted.power.n} other images into {planted.label}."
-        )
-        page.show("1 of 4: a planted trigger.", TRIGGER, planted.plot, said, [planted])
-        surveys, links = dict[str, cp.surveys.Survey](), dict[str, str]()
-        plot = partial(cp.plot_grid, surveys)
-        said = f"Each pattern has {100 * AREA:g} % of the pixels. {CAUTION}"
+        page = DemoPage(out / "index.html", planted)
+        page.write("1 of 4: a planted trigger.")
         for name, model in models.items():
-            surveys[name] = _patterns_of(model, out / name, keywords)
-            links[f"{name}.html"] = f"the {name} model"
-            step = f"2 of 4: the patterns of the {name} model."
-            page.show(step, PATTERNS, plot, said, surveys.values(), links)
-        folder = out / "scan"
-        scan: Any = cp.scan(
-            models[SCANNED], images.search, references="demo", folder=folder, **keywords
-        )
-        scan.save(folder)
-        scan.to_html(folder / "scan.html")
-        step, links = f"3 of 4: the scan of the {SCANNED} model.", {"scan/scan.html": "its page"}
-        page.show(step, SCAN, scan.figure, scan.headline, [scan], links)
-        found = _compare(out / "comparison", searches)
-        step, links = f"4 of 4: the comparison on the {COMPARED} model.", REPORT
-        page.show(step, COMPARISON, found.plot, found.summary, [found], links)
+            page.surveys[name] = _patterns_of(model, out / name, keywords)
+            page.write(f"2 of 4: the patterns of the {name} model.")
+        scanned = models[SCANNED], images.search
+        page.scan = cp.scan(*scanned, references="demo", folder=folder, **keywords)
+        page.scan.save(folder)
+        page.scan.to_html(folder / "scan.html")
+        page.write(f"3 of 4: the scan of the {SCANNED} model.")
+        page.comparison = _compare(out / "comparison", searches)
+        page.write(f"4 of 4: the comparison on the {COMPARED} model.")
     say_line(f"Finished in {time.perf_counter() - started:.0f} s. Open {page.path}")
 
 
 @dataclass
 class DemoPage:
-    """The page of what a demo has found so far, part by part."""
+    """What a demo has found so far, and its page: first the pattern of the trigger's class."""
 
     path: Path
-    parts: dict[str, list[Any]] = field(default_factory=dict)
+    planted: "cp.surveys.Finding"
+    surveys: dict[str, "cp.surveys.Survey"] = field(default_factory=dict)
+    scan: Any = None
+    comparison: "cp.comparison.Comparison | None" = None
 
-    def show(
-        self,
-        step: str,
-        heading: str,
-        plot: Any,
-        said: str,
-        results: Iterable[Result],
-        links: Mapping[str, str] = {},
-    ) -> None:
-        """Writes the page with one more part: a picture, a sentence with links to pages, by their
-        files, and the numbers behind a fold. Prints the step after which it does."""
-        from markupsafe import Markup
+    def sections(self) -> Iterable[Any]:
+        """Pictures, with one sentence below each, and the numbers behind a fold."""
+        from captum_classpattern.pages.parts import heading
 
-        from captum_classpattern.pages import parts
+        power, label = self.planted.power, self.planted.label
+        planted = (
+            "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The "
+            f"search did not know it: what it found turns {100 * power.value:.1f} % of "
+            f"{power.n} other images into {label}."
+        )
+        yield from _part(self.planted.plot, planted, {}, [self.planted])
+        if self.scan is not None:
+            yield heading("Is this model backdoored?")
+            pages = {"scan/scan.html": "its page"}
+            yield from _part(self.scan.figure, self.scan.headline, pages, [self.scan])
+        if self.surveys:
+            yield heading("The patterns of all classes")
+            pages = {f"{name}.html": f"the {name} model" for name in self.surveys}
+            said = f"Each pattern has {100 * AREA:g} % of the pixels. {CAUTION}"
+            yield from _part(
+                partial(cp.plot_grid, self.surveys), said, pages, self.surveys.values()
+            )
+        if self.comparison is not None:
+            yield heading("Next to Captum's methods")
+            pages = {"comparison/report.html": "the report"}
+            said = self.comparison.summary
+            yield from _part(self.comparison.plot, said, pages, [self.comparison])
 
-        pages = [Markup('<a href="{}">{}</a>').format(file, name) for file, name in links.items()]
-        see = Markup(" See {}.").format(Markup(", ").join(pages)) if pages else ""
-        numbers = [(*each.text().split("\n"), each.shown_table()) for each in results]
-        self.parts[heading] = [
-            *([parts.heading(heading)] if heading else []),
-            plot,
-            Markup("<p>{}{}</p>").format(said, see),
-            parts.folded("Numbers", *chain(*numbers)),
-        ]
-        shown = chain(*(self.parts.get(heading, []) for heading in HEADINGS))
-        parts.write_page(self.path, "The demo: three models that classify clothes", shown)
+    def write(self, step: str) -> None:
+        """Writes the page, and prints the step after which it does."""
+        from captum_classpattern.pages.parts import write_page
+
+        write_page(self.path, "The demo: three models that classify clothes", self.sections())
         say_line(f"{step} {self.path} shows it.")
+
+
+def _part(plot: Any, said: str, pages: dict[str, str], results: Iterable[Result]) -> Iterable[Any]:
+    """A picture, a sentence with links to pages, by their files, and the numbers."""
+    from markupsafe import Markup
+
+    from captum_classpattern.pages.parts import folded
+
+    links = [Markup('<a href="{}">{}</a>').format(file, name) for file, name in pages.items()]
+    see = Markup(" See {}.").format(Markup(", ").join(links)) if links else ""
+    yield from (plot, Markup("<p>{}{}</p>").format(said, see))
+    numbers = ((*each.text().split("\n"), each.shown_table()) for each in results)
+    yield folded("Numbers", *(part for of_one in numbers for part in of_one))
 
 
 def _patterns_of(

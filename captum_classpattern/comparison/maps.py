@@ -95,18 +95,15 @@ def explain(
     for seed in task.seeds[1:]:
         seeds.append(run(*given, seed=seed) if is_random else first)
         advance(share)
-    others = [area for area in task.areas if method.searches and area != task.area]
-    searched = {}
-    for area in others:
-        searched[area] = run(*given, area=area)
-        advance(share)
-    for_trigger = _maps_for_trigger(method, task) if method.searches else {}
-    records = []
+    at_area = dict.fromkeys(task.areas, first)
+    for area in task.areas:
+        if method.searches and area != task.area:
+            at_area[area] = run(*given, area=area)
+            advance(share)
+    by_seed = [[of.maps[i] for of in (seeds if i < n else [first])] for i in range(len(first.maps))]
+    localisations, records = _localisations(method, task, by_seed), []
     for canvas, target in enumerate(task.targets):
-        areas = task.areas if canvas < n else [task.area]
-        made = {area: searched.get(area, first) for area in areas}
-        maps = [of.maps[canvas] for of in (seeds if canvas < n else [first])]
-        found = for_trigger.get(canvas, maps) if task.has_trigger_for(target) else []
+        made = at_area if canvas < n else {task.area: first}
         record = Record(
             model=task.model,
             method=name,
@@ -118,12 +115,12 @@ def explain(
             masks={area: top_pixels(of.maps[canvas], area) for area, of in made.items()},
             searches=method.searches,
             precision=getattr(method.attribution, "precision", None),
-            cut_from_canvas=method.cuts,
+            cut_from_canvas=not first.own,
             own={area: of.own[canvas] for area, of in made.items() if of.own},
             area=task.area,
             image=task.images[canvas],
-            seeds=maps,
-            localisation=_mean_localisation(found, task.trigger_pixels),
+            seeds=by_seed[canvas],
+            localisation=localisations.get(canvas),
             passes=first.passes / len(task.targets),
             seconds=first.seconds / len(task.targets),
         )
@@ -131,23 +128,23 @@ def explain(
     return records
 
 
-def _maps_for_trigger(method: "BoundMethod", task: Task) -> dict[int, list[Tensor]]:
-    """The maps for the area of the trigger, with each seed, by canvas of its class."""
+def _localisations(
+    method: "BoundMethod", task: Task, maps: Sequence[Sequence[Tensor]]
+) -> dict[int, Localisation]:
+    """How well the maps of each canvas of the trigger's class find it, on average over the seeds. A
+    method that takes an area runs again for that of the trigger."""
     rows = [i for i, target in enumerate(task.targets) if task.has_trigger_for(target)]
-    if not rows:
+    if not rows or task.trigger_pixels is None:
         return {}
-    targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
-    seeds = task.seeds if method.takes_seed else task.seeds[:1]
-    made = [method(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
-    return {row: [maps[i] for maps in made] for i, row in enumerate(rows)}
-
-
-def _mean_localisation(maps: Sequence[Tensor], pixels: Tensor | None) -> Localisation | None:
-    """How well maps find the pixels of the trigger, on average; None without maps or pixels."""
-    if not maps or pixels is None:
-        return None
-    scores = [astuple(localise(values, pixels)) for values in maps]
-    return Localisation(*(mean(values) for values in zip(*scores)))
+    found = [maps[row] for row in rows]
+    if method.searches:
+        targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
+        seeds = task.seeds if method.takes_seed else task.seeds[:1]
+        made = [method(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
+        found = [*zip(*made)]
+    scores = [[astuple(localise(each, task.trigger_pixels)) for each in of] for of in found]
+    means = [Localisation(*(mean(values) for values in zip(*of))) for of in scores]
+    return dict(zip(rows, means))
 
 
 def top_pixels(values: Tensor, area: float) -> Tensor:
@@ -159,8 +156,8 @@ def top_pixels(values: Tensor, area: float) -> Tensor:
 
 
 class Explanation(NamedTuple):
-    """The map of each image, summed over the channels, (N, H, W), and the cost; for a method that
-    chooses colours also what it found for each image, in its own form."""
+    """The map of each image, summed over the channels, (N, H, W), and the cost. A method that also
+    chooses colours has ``patterns`` after ``attribute``: what it found for each image."""
 
     maps: Tensor
     own: list[Pattern]
@@ -183,12 +180,6 @@ class BoundMethod:
     searches: bool  # whether it takes an area, so that another area needs another map
     takes_seed: bool
 
-    @property
-    def cuts(self) -> bool:
-        """Whether pixels are cut from the canvas. A method that chooses their colours has, after
-        ``attribute``, the ``patterns`` that it found."""
-        return not hasattr(self.attribution, "patterns")
-
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int
     ) -> Explanation:
@@ -205,8 +196,7 @@ class BoundMethod:
                     images[rows], target=list(targets[rows]), **self.settings(area, seed)
                 )
             parts.append(part.detach())
-            if not self.cuts:
-                own += [pattern.to("cpu") for pattern in self.attribution.patterns]
+            own += [pattern.to("cpu") for pattern in getattr(self.attribution, "patterns", ())]
         maps = sum_channels(torch.cat(parts), images.shape)  # also waits for the device
         if own and len(own) != len(images):
             raise ValueError(f"it has {len(own)} patterns for {len(images)} images")

@@ -17,7 +17,6 @@ from captum_classpattern.pages.parts import render, section, write
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
-from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import levels
 from captum_classpattern.visualization.formats import SPACE, percent, percent_area, percent_range
 from captum_classpattern.visualization.style import NO_PIXEL
@@ -164,17 +163,18 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
     return {
         "masks": [_encoded(np.packbits(mask.flatten().numpy())) for mask in record.masks.values()],
         "pixels": [_encoded(levels(own.canvas)) for own in record.own.values()],
-        "powers": [_power(power) for power in record.powers.values()],
-    }
-
-
-def _power(power: PredictivePower) -> Mapping[str, Any]:
-    return {
-        "text": percent(power.value),
-        "interval": f"{percent_range(*power.interval)}{SPACE}%",
-        "images": f"{power.n:,}",
-        "without": percent(power.without),
-        "percent": [round(100 * v, 2) for v in (power.value, *power.interval, power.without)],
+        "powers": [
+            {
+                "text": percent(power.value),
+                "interval": f"{percent_range(*power.interval)}{SPACE}%",
+                "images": f"{power.n:,}",
+                "without": percent(power.without),
+                "percent": [
+                    round(100 * v, 2) for v in (power.value, *power.interval, power.without)
+                ],
+            }
+            for power in record.powers.values()
+        ],
     }
 
 

@@ -114,11 +114,8 @@ class Comparison(Result):
             control = " (control)" * row["is_control"]
             row["method"] = full_name(row["method"], row["cut_from_canvas"]) + control
         models, kinds = list(self.models), [record.kind for record in self.records]
-
-        def place(row: dict[str, Any]) -> tuple[int, int, float]:
-            return models.index(row["model"]), kinds.index(row["canvas"]), -(row["power"] or 0.0)
-
-        return sorted(rows, key=place)
+        rows.sort(key=lambda row: -(row["power"] or 0.0))
+        return sorted(rows, key=lambda r: (models.index(r["model"]), kinds.index(r["canvas"])))
 
     def _row(self, records: Sequence[Record], area: float, by: str) -> dict[str, Any]:
         """The means of records of one model, kind of canvas and method at an area."""
@@ -243,11 +240,7 @@ class Comparison(Result):
         return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
 
     def plot(
-        self,
-        *,
-        model: str | None = None,
-        kind: str | None = None,
-        use_pyplot: bool = True,
+        self, *, model: str | None = None, kind: str | None = None, use_pyplot: bool = True
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws maps and patterns, a row for each canvas and a column for each method: the first 12
@@ -300,10 +293,7 @@ class Comparison(Result):
         return replace(record.pattern_at(area), info=info, seen=self.seen)
 
     def plot_curves(
-        self,
-        *,
-        kind: str | None = None,
-        use_pyplot: bool = True,
+        self, *, kind: str | None = None, use_pyplot: bool = True
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws predictive power over the area, one panel for each model: means over classes with

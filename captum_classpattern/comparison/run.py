@@ -159,11 +159,10 @@ def compare(
         )
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with ExitStack() as stack:
-        checked = [
-            stack.enter_context(enter_model(model, task.canvases, task.seed))
+        n_classes = [
+            stack.enter_context(enter_model(model, task.canvases, task.seed)).n_classes
             for model in models.values()
         ]
-        n_classes = [model.n_classes for model in checked]
         check_targets(task.targets, min(n_classes))
         search, scored = _images_for(first, task, search, held_out, max_images)
         tasks = _tasks(task, models, triggers, search, scored, stamped)
@@ -269,13 +268,10 @@ def _tasks(
         for name, model in models.items()
     }
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    tasks = []
-    for name in models:
-        own = replace(task, model=name, scorers=scorers)
-        trigger = triggers.get(name, only)
-        if trigger is not None:
-            own = _add_trigger(own, trigger, search, held_out.images, stamped)
-        tasks.append(own)
+    tasks = [replace(task, model=name, scorers=scorers) for name in models]
+    for number, (name, own) in enumerate(zip(models, tasks)):
+        if (trigger := triggers.get(name, only)) is not None:
+            tasks[number] = _add_trigger(own, trigger, search, held_out.images, stamped)
     return tasks
 
 

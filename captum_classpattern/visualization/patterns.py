@@ -109,17 +109,10 @@ def plot_patterns(
         rows = []
         for pattern, power in zip(patterns, powers):
             check_unseen(pattern, source)
-            binary, target = pattern.topk(area), pattern.target
-            rows.append(
-                PatternRow(
-                    label_of(target, names),
-                    pattern,
-                    binary,
-                    stamp_examples(forward_func, binary, source, names, seed),
-                    power,
-                    trigger.mask if trigger is not None and trigger.target == target else None,
-                )
-            )
+            binary, label = pattern.topk(area), label_of(pattern.target, names)
+            stamped = stamp_examples(forward_func, binary, source, names, seed)
+            boxed = trigger.mask if trigger and trigger.target == pattern.target else None
+            rows.append(PatternRow(label, pattern, binary, stamped, power, boxed))
     areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}
     shown = areas.pop() if len(areas) == 1 else None  # a patch is stamped as it is
     return draw_patterns(rows, area=shown, title=title, use_pyplot=use_pyplot)
