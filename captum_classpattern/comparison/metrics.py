@@ -88,8 +88,7 @@ class Metric:
 
     def as_dict(self) -> dict[str, str | None]:
         """Plain values, for JSON."""
-        names = ("name", "title", "unit", "better", "description")
-        return {name: getattr(self, name) for name in names}
+        return {key: value for key, value in vars(self).items() if key != "measure"}
 
 
 # ---- the metrics

@@ -199,8 +199,7 @@ def _draw_bar(axis: Axes, measured: PredictivePower | Scores) -> None:
     axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight=weight, color=color)
     few = isinstance(measured, Scores) and not measured.enough_images
     text = f"{control} {percent(shares[control])}{', too few images' * few}"
-    note = axis.text(0, -0.42, text, va="top", color=QUIET)
-    note.set_fontsize(SMALL)
+    axis.text(0, -0.42, text, va="top", color=QUIET, fontsize=SMALL)
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 
