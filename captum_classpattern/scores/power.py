@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import (
-    check_labels,
-    check_seed,
-    counted,
-    is_whole,
-    join_names,
-)
+from captum_classpattern._validation import check_labels, check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
