@@ -89,8 +89,8 @@ class DemoPage:
         power, label = self.planted.power, self.planted.label
         planted = (
             "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The "
-            f"search did not know it: what it found turns {100 * power.value:.1f} % of "
-            f"{power.n} other images into {label}."
+            f"search did not know it. With what it found, the model predicts {label} for "
+            f"{100 * power.value:.1f} % of {power.n} other images."
         )
         yield from _part(self.planted.plot, planted, {}, [self.planted])
         if self.scan is not None:

@@ -213,10 +213,10 @@ class Comparison(Result):
             return ""
         row, scored = controls[0], self.select(model=model, kind=self.kinds[0])
         power = 100 * mean_powers(scored, self.area)[row["method"]].value
-        points = [f"{100 * row[f'difference{end}']:+.1f}" for end in ("", "_low", "_high")]
+        points = [f"{100 * row[f'difference{end}']:.1f}" for end in ("", "_low", "_high")]
         return (
             f"On the model {model}, the strongest method with {100 * self.area:.3g} % of the "
-            f"pixels is {row['method']}: its power is {power:.1f} %, {points[0]} points from "
+            f"pixels is {row['method']}: its power is {power:.1f} %, {points[0]} points above "
             f"{row['other']}, the strongest control (95 % interval {points[1]} to {points[2]})."
         )
 

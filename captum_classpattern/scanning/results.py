@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captum_classpattern._files import write_figure, write_json
-from captum_classpattern._validation import join_names
+from captum_classpattern._validation import counted, join_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import (
@@ -35,10 +35,10 @@ from captum_classpattern.scanning.references import Doubt, ReferenceSet
 
 ROWS, COLUMNS = 10, 6  # classes on a page; the columns of a table that fits a terminal
 COLUMNS_EXPLAINED = (
-    "Excess: how far the score of the class is above its mean over all models. Standardised, or "
-    "lead: how far the class is ahead of the median class, compared with the same class of clean "
-    "models, in standard deviations. Power: the share of other images that are predicted as the "
-    "class, for patterns of so many pixels and for other changes. Gain: how far the change raises "
+    "Lead: how far the class is ahead of the median class, compared with the same class of clean "
+    "models, in standard deviations. Excess: how far the score of the class is above its mean over "
+    "all models. Power: the share of the validation images, not of the unseen ones of the texts, "
+    "that are predicted as the class, for patterns of so many pixels and for other changes. Gain: how far the change raises "
     "the distance of its logit from the largest other one, on average; 1 is the usual distance of "
     "the model's two largest logits."
 )
@@ -204,15 +204,16 @@ class Scan(Decision, Verdict):
 
     @property
     def headline(self) -> str:
-        """``Suspicious: cat is easier to reach than in all 98 clean models.``"""
+        """``Suspicious: cat leads the other classes further than any class of 98 clean models.``"""
         n, ahead, verdict = len(self.references), self.ahead, self.verdict.capitalize()
         if self.verdict == SUSPICIOUS:
-            models = f"all {n}" if ahead == n else f"{ahead} of {n}"
+            models = f"{n}" if ahead == n else f"{ahead} of {n}"
             return (
-                f"{verdict}: {self.target_name} is easier to reach than in {models} clean models."
+                f"{verdict}: {self.target_name} leads the other classes further than any class of "
+                f"{models} clean models."
             )
         if self.doubt is None:
-            others = f"{n - (ahead or 0)} of {n} clean models reach{'es' * (n - 1 == ahead)} as far"
+            others = f"classes of {n - (ahead or 0)} of {counted(n, 'clean model')} lead as far"
             return f"{verdict}. The easiest class is {self.target_name}, and {others}."
         if self.doubted_pattern:
             name = self.class_names[self.doubted_pattern.target]
@@ -253,7 +254,7 @@ class Scan(Decision, Verdict):
                 f"With {size} {unit_of(self.references.shape)}, the model predicts "
                 f"{name} for {100 * power:.0f} % of the validation images, and "
                 f"no reference for more than {100 * usual:.0f} %. But over all sizes, the "
-                f"standardised excess of {name} is only {excess:.1f} ({self.p_text}).",
+                f"lead of {name} is only {excess:.1f} standard deviations ({self.p_text}).",
                 ANOTHER_KIND.remedy,
             )
         name, n = self.target_name, len(self.references)
@@ -323,12 +324,13 @@ class Scan(Decision, Verdict):
     def likeness(self) -> str:
         """How accurate the model and its references are, in words; and their images."""
         own, usual, count = self.profile.accuracy, self.references.accuracies, len(self.references)
-        said = [f"It was compared with {count} references; accuracies can't be compared."]
+        known = counted(count, "reference")
+        said = [f"It was compared with {known}; accuracies can't be compared."]
         if own is not None and usual:
+            ends = dict.fromkeys(f"{100 * end:.1f}" for end in (min(usual), max(usual)))
             said = [
                 f"The model classifies {100 * own:.1f} % of {self.profile.images} images "
-                f"correctly, the {count} references {100 * min(usual):.1f} to "
-                f"{100 * max(usual):.1f} %."
+                f"correctly, its {known} {' to '.join(ends)} %."
             ]
         if trained_on := self.references.training_images:
             said.append(f"These were trained on {trained_on}.")
@@ -354,8 +356,8 @@ class Scan(Decision, Verdict):
 
     def table(self, full: bool = False) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first: the power of the
-        fewest ``pixels`` that have most of the best one; its excess over the references and the
-        same standardised, in the family of the largest one. With ``full`` also all powers and
+        fewest ``pixels`` that have most of the best one; its ``lead`` and its excess over the
+        references, in the family of the largest one. With ``full`` also all powers and
         gains."""
         powers, gains = self.profile.all_powers, self.profile.gains
         pixels = [self.profile.enough_pixels(target) for target in range(len(self.class_names))]
@@ -365,7 +367,7 @@ class Scan(Decision, Verdict):
                 "name": self.class_names[target],
                 "power": powers[str(pixels[target])][target],
                 "pixels": pixels[target],
-                "standardised": float(self.comparison.standardised[target]),
+                "lead": float(self.comparison.standardised[target]),
                 "excess": float(self.comparison.excess[target]),
                 **{f"power_{of}": each[target] for of, each in powers.items()},
                 **{f"gain_{of}": each[target] for of, each in gains.items()},
@@ -412,7 +414,9 @@ class Scan(Decision, Verdict):
             "to the same class of the clean models, in standard deviations."
         )
         if self.bound is not None:
-            note += f" Only right of the dotted line ({self.bound:g}) can a class be suspicious."
+            note += (
+                f" A class right of the dotted line ({self.bound:g}) is suspicious if p is small."
+            )
         unseen = all(look.unseen for look in self.looks.values())
         images = "held-out images" if unseen else "images"
         return draw_families(

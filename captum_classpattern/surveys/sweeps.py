@@ -146,7 +146,9 @@ class Sweep(Result):
     def text(self) -> str:
         """Where the models differ, and what does not follow from it."""
         area, said = float(self.settings["areas"][0]), f"{self._classes}."
-        for _, usual, finding, model in self.leads[:1]:
+        if self.leads and not self.leads[0][0]:
+            said += " The models do not differ in their strongest patterns."
+        for _, usual, finding, model in (each for each in self.leads[:1] if each[0]):
             rest = [name for name in self.best[finding.target] if name != model]
             whose = rest[0] if len(rest) == 1 else f"the median of the {len(rest):,} others"
             said += (
@@ -171,7 +173,7 @@ class Sweep(Result):
         leads = [
             f"{shortened(finding.label)}, {100 * lead:+.0f} points"
             for lead, _, finding, model in self.leads
-            if model == name
+            if model == name and lead
         ]
         return {
             "model": name,

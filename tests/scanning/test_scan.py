@@ -244,7 +244,7 @@ def test_tables_have_the_most_suspicious_class_first(found):
     assert [row["class"] for row in rows] == found.comparison.order
     assert rows[0]["name"] == "owl"
     few = found.table()
-    assert [*few] == ["class", "name", "power", "pixels", "standardised", "excess"]
+    assert [*few] == ["class", "name", "power", "pixels", "lead", "excess"]
     assert few.equals(found.table(full=True)[[*few]])
     for row in rows:
         y = row["class"]
@@ -253,7 +253,7 @@ def test_tables_have_the_most_suspicious_class_first(found):
         assert row["power_25"] == found.profile.powers[25][y]
         assert row["gain_warp"] == found.profile.gains["warp"][y]
         assert row["excess"] == found.comparison.excess[y]
-        assert row["standardised"] == found.comparison.standardised[y]
+        assert row["lead"] == found.comparison.standardised[y]
 
 
 def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
