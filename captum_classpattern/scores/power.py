@@ -400,11 +400,8 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
     """Raises an error if images of other classes were used in the pattern's search, or if its
     search images are unknown."""
     if pattern.seen is None:
-        file = pattern.info.get("seen_file")
-        beside = f", or load it from a folder that has the file of their hashes, {file}"
         raise ValueError(
             "the images that this pattern was searched on are unknown: search it again"
-            + beside * bool(file)
         )
     others = torch.nonzero(source.known_labels != pattern.target).flatten().tolist()
     hashes = source.hashes if pattern.seen else []
