@@ -1,4 +1,5 @@
-"""A state dict, or a training checkpoint around one, or a whole model; from any script."""
+"""A state dict, or a training checkpoint around one, or a whole model; from any script, or from
+MadryLab's robustness."""
 
 from collections.abc import Mapping
 from numbers import Integral
@@ -8,9 +9,11 @@ from torch import nn
 
 from captum_classpattern.adapters.architectures import check_arch_from_file
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
-from captum_classpattern.adapters.weights import find_weights, load_network
+from captum_classpattern.adapters.weights import find_weights, load_network, locate_weights
 
 NAME_KEYS = ("class_names", "classes", "labels", "categories")
+# of robustness: a normaliser, a network, and an attacker with second copies of both
+MARKS = ("normalizer.new_mean", "attacker.normalize.new_mean")
 
 
 class Plain:
@@ -30,6 +33,19 @@ class Plain:
             loaded = load_network(arch, weights, options.num_classes)
         loaded.class_names = _class_names(file.entries)
         return loaded
+
+
+class Robustness(Plain):
+    name = "robustness"
+
+    def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
+        _, state = next(locate_weights(file.content), ("", None))
+        return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
+
+    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+        """Loads the weights into the network that the caller names."""
+        file.check_layout(self.matches(file, options), self.name)
+        return super().load(file, options)
 
 
 def _class_names(held: Mapping[Any, Any]) -> list[str] | None:
