@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -93,14 +92,21 @@ class ClassNames:
         parts = dict.fromkeys(part for full in self.names for part in parts_of(full))
         raise ValueError(f"the model has no class {name!r}{suggest_names(name, parts)}")
 
-    def misplaced(self, given: Mapping[int, str]) -> dict[int, int]:
-        """Those of these numbers whose given name is that of another class, and its number."""
-        others = {}
+    def match(self, given: Mapping[int, str]) -> tuple[dict[int, int], list[str]]:
+        """The class that each of these names means, by the number that it has here; and what is
+        wrong with names of no class, or of several, or of one that another name means."""
+        numbers, problems = dict[int, int](), list[str]()
         for number, name in given.items():
-            with suppress(ValueError):  # the name of no class, or of several
-                if (meant := self.find(name)) != number:
-                    others[number] = meant
-        return others
+            try:
+                meant = self.find(name)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            if other := [given[n] for n, taken in numbers.items() if taken == meant]:
+                same = f"are both the model's class {meant} ({self.names[meant]})"
+                problems.append(f"{other[0]!r} and {name!r} {same}")
+            numbers[number] = meant
+        return numbers, problems
 
     @cached_property
     def _numbers_by_name(self) -> list[Mapping[str, list[int]]]:
@@ -255,18 +261,7 @@ def renumber(
                 Notice,
             )
         return labels, ClassNames(folders).names
-    numbers: dict[int, int] = {}  # the classifier's, by those of the images
-    problems = []
-    for number in present:
-        try:
-            meant = names.find(folders[number])
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        if other := [folders[n] for n, taken in numbers.items() if taken == meant]:
-            same = f"are both the model's class {meant} ({names.names[meant]})"
-            problems.append(f"{other[0]!r} and {folders[number]!r} {same}")
-        numbers[number] = meant
+    numbers, problems = names.match({number: folders[number] for number in present})
     if not problems:
         return torch.tensor([numbers[label] for label in labels.tolist()]), names.names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
@@ -312,7 +307,8 @@ def _keep_numbers(
     named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
     others = [
         f"{folders[number]} (the model's class {number} is {names.names[number]})"
-        for number in names.misplaced(named)
+        for number, meant in names.match(named)[0].items()
+        if number != meant
     ]
     if others:
         warn(
@@ -331,7 +327,10 @@ def common_names(
     if names is None or given is None:
         return given and ClassNames(given).names
     present = [] if labels is None else sorted(set(labels.tolist()))
-    for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
-        which = f"class {target} of the images, {given[target]}, is its class {meant}"
-        raise ValueError(f"the model numbers the classes differently: {which}; correct the names")
+    for number, meant in names.match({y: given[y] for y in present if y < len(given)})[0].items():
+        if number != meant:
+            which = f"class {number} of the images, {given[number]}, is its class {meant}"
+            raise ValueError(
+                f"the model numbers the classes differently: {which}; correct the names"
+            )
     return names.names

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
 from captum_classpattern._validation import (
-    check_labels,
     check_seed,
     counted,
     is_whole,
@@ -21,7 +20,7 @@ from captum_classpattern._validation import (
 )
 from captum_classpattern.classifier import (
     Classifier,
-    check_classifier,
+    check_targets,
     device_and_dtype,
     enter_model,
     images_at_once,
@@ -260,12 +259,10 @@ def predictive_power(
         >>> power.n, power.interval[0] <= power.value <= power.interval[1]
         (40, True)
     """
-    with enter_model(forward_func, pattern.stamp(first_of(images).to(pattern.canvas))):
+    with enter_model(forward_func, pattern.stamp(first_of(images).to(pattern.canvas))) as model:
         source = LabelledImages.of(images, labels, forward_func)
-        pattern = pattern.to(device_and_dtype(forward_func, pattern.canvas)[0])
-        sample = pattern.stamp(source.take([0]).to(pattern.canvas))
-        outputs = check_classifier(forward_func, sample, [pattern.target])
-        check_labels(source.labels, outputs.shape[1], source.argument)
+        pattern = pattern.to(model.device)
+        check_targets([pattern.target], model.n_classes)
         source = ensure_labels(forward_func, source, like=pattern.canvas)
         check_unseen(pattern, source)
         others = source.without_class(pattern.target)
