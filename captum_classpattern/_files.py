@@ -1,6 +1,7 @@
 """Files that are either complete or not there, and what strangers wrote into files."""
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 LARGEST_TEXT = 2**30  # bytes
 
@@ -26,15 +27,14 @@ def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
     return Path(path)
 
 
-@contextmanager
-def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file in the same folder, which is renamed once it is on the disk, so that
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a temporary file in the same folder, which is renamed once it is on the disk, so that
     ``path`` never holds half a file, even after a power failure. An error leaves no file."""
     start = path.name[:50]  # a name may have 255 bytes, and a character four
     temporary = path.with_name(f".{start}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
-            yield file
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -48,21 +48,15 @@ def hash_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a whole file, see :func:`replace_file`."""
-    with replace_file(path) as file:
-        file.write(data)
-
-
 def write_json(data: Any, path: Path) -> None:
     """Writes JSON; a file that is there already is replaced whole or not at all."""
     write_atomically(path, (to_json(data, indent=2) + "\n").encode())
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as PNG, see :func:`replace_file`."""
-    with replace_file(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    """Writes a matplotlib figure as PNG; all of it or nothing."""
+    figure.savefig(png := io.BytesIO(), format="png", dpi=110)
+    write_atomically(path, png.getvalue())
 
 
 @contextmanager

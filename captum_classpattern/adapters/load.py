@@ -18,7 +18,7 @@ from captum_classpattern.adapters.safe_load import CheckpointFile
 from captum_classpattern.classifier import PixelClassifier, warn
 from captum_classpattern.classifier.class_names import check_names, file_safe, placeholders
 
-MAX_SIDE = 4096  # pixels
+SIDES = {*range(1, 4097)}  # pixels
 MAX_NAME = 80  # characters of a model's name in that of a folder
 
 
@@ -160,11 +160,10 @@ def _load_file(
 
 def _possible_size(value: Any) -> tuple[int, int, int] | None:
     """The size (C, H, W) that a file gives, if images can have it; else None."""
-    if not isinstance(value, tuple | list) or len(value) != 3:
-        return None
-    possible = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in value)
-    channels, height, width = value
-    return (channels, height, width) if possible and channels in (1, 3) else None
+    match value:
+        case [1 | 3 as channels, int(height), int(width)]:
+            return (channels, height, width) if {height, width} <= SIDES else None
+    return None
 
 
 def is_pretrained(source: str) -> bool:

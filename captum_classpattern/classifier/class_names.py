@@ -237,22 +237,21 @@ def renumber(
     """The labels of a LabelledImages with the numbers of a classifier's ``count`` classes, which
     may have names; and the names of the classes."""
     labels, source = images.labels, images.description or "the images"
-    present, folders = sorted(set(labels.tolist())), images.class_names or ()
-    if names is None and count == len(imagenet_names()) and present[-1] < min(count, len(folders)):
-        names = _imagenet_of({n: folders[n] for n in present})
+    listed, present = images.class_names or (), sorted(set(labels.tolist()))
+    given = {number: listed[number] if number < len(listed) else str(number) for number in present}
+    if names is None and count == len(imagenet_names()):
+        names = _imagenet_of(given)
     by_name = names is not None and all(  # folders 1 to 10, say, if these are the model's names
-        n < len(folders) and folders[n].isdigit() and names.names.count(folders[n]) == 1
-        for n in present
+        folder.isdigit() and names.names.count(folder) == 1 for folder in given.values()
     )
     if images.class_names is None or (images.numbering == "numbers" and not by_name):
-        return labels, _keep_numbers(folders, present, names, count, source)
-    folders = [*folders, *(str(number) for number in range(len(folders), present[-1] + 1))]
+        return labels, _keep_numbers(listed, present, names, count, source)
+    folders = [*listed, *(str(number) for number in range(len(listed), present[-1] + 1))]
     if names is None:
         if len(folders) != count:
-            listed = join_names([folders[number] for number in present])
             raise ValueError(
-                f"{source} has images of {len(present)} classes ({listed}), but the model has "
-                f"{count:,} classes and no names for them: {REMEDY}"
+                f"{source} has images of {len(given)} classes ({join_names([*given.values()])}), "
+                f"but the model has {count:,} classes and no names for them: {REMEDY}"
             )
         if images.numbering == "alphabetical":
             warn(
@@ -261,7 +260,7 @@ def renumber(
                 Notice,
             )
         return labels, ClassNames(folders).names
-    numbers, problems = names.match({number: folders[number] for number in present})
+    numbers, problems = names.match(given)
     if not problems:
         return torch.tensor([numbers[label] for label in labels.tolist()]), names.names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
@@ -269,7 +268,7 @@ def renumber(
     elsewhere = any(number != meant for number, meant in numbers.items())
     if not keeps_order or elsewhere or len(folders) != count:
         raise ValueError(
-            f"{len(problems)} of {len(present)} classes of {source} can't be matched to the "
+            f"{len(problems)} of {len(given)} classes of {source} can't be matched to the "
             f"model's {count:,} classes ({problems[0]}). Rename the folders, or {REMEDY}"
         )
     warn(
@@ -283,9 +282,10 @@ def renumber(
 def _imagenet_of(folders: Mapping[int, str]) -> ClassNames | None:
     """ImageNet's classes, if these folders, by their numbers, have the WordNet ids of some: alone,
     or after the number of that class."""
-    ids = [*imagenet_names()]
-    in_place = all(folder.rpartition("_")[2] == ids[n] for n, folder in folders.items())
-    return ClassNames(ids) if in_place or {*folders.values()} <= {*ids} else None
+    ids = dict(enumerate(imagenet_names()))
+    in_place = all(folder.rpartition("_")[2] == ids.get(n) for n, folder in folders.items())
+    are_ids = {*folders.values()} <= {*ids.values()}
+    return ClassNames([*ids.values()]) if in_place or are_ids else None
 
 
 def _keep_numbers(
@@ -300,14 +300,13 @@ def _keep_numbers(
         )
     matches = [re.fullmatch(NUMBERED, folder) for folder in folders[:count]]
     if names is None:
-        own = [match[2] if match else folder for folder, match in zip(folders, matches)]
-        own += [""] * (count - len(own))
-        own = [n or label_of(i) for i, n in enumerate(own)] if any(own) else []
-        return ClassNames(own).names or None
-    named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
+        own = {y: match[2] if match else folders[y] for y, match in enumerate(matches)}
+        named = [own.get(y) or label_of(y) for y in range(count)]
+        return ClassNames(named).names if any(own.values()) else None
+    numbered = {n: m[2] for n, m in enumerate(matches) if m and m[2] and n in present}
     others = [
         f"{folders[number]} (the model's class {number} is {names.names[number]})"
-        for number, meant in names.match(named)[0].items()
+        for number, meant in names.match(numbered)[0].items()
         if number != meant
     ]
     if others:

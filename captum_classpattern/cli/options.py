@@ -68,12 +68,14 @@ def _classes(text: str) -> list[int | str]:
     return chosen
 
 
-def _kinds(text: str) -> list[str]:
+def _kinds(text: str) -> int | list[str]:
     """A number of canvases, or kinds of them."""
     if text.isdigit() and int(text) < 1:
         raise ValueError(f"it must be at least 1, or kinds such as positive,patch, got {text}")
+    if text.isdigit():
+        return int(text)
     kinds = [*map(str.strip, text.split(","))]
-    if len(kinds) > 1 and any(kind.isdigit() for kind in kinds):
+    if any(kind.isdigit() for kind in kinds):
         raise ValueError(f"it must be a number or kinds such as positive,patch, not both: {text}")
     return kinds
 
@@ -315,7 +317,7 @@ class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:
-        area: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01; for
+        areas: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01; for
             images of at least 64 pixels a side, 0.18.
         canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
             images per class compete to be its canvas, next to a white and a black one, from 64
@@ -323,8 +325,8 @@ class CanvasOptions(ClassOptions):
         cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 
-    area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
-    canvases: Annotated[list[str] | None, read_as(_kinds, "N|LIST")] = None
+    areas: Annotated[list[Area] | None, Parameter("--area", metavar="SHARE"), IN_MAIN] = None
+    canvases: Annotated[int | list[str] | None, read_as(_kinds, "N|LIST")] = None
     cells: Annotated[int | None, at_least(2)] = None
 
     def keywords(self) -> dict[str, Any]:
@@ -333,8 +335,4 @@ class CanvasOptions(ClassOptions):
 
         keywords = super().keywords()
         cells = keywords.pop("cells")
-        keywords["feature_mask"] = None if cells is None else Cells(cells)
-        given = {"areas": keywords.pop("area"), "canvases": keywords.pop("canvases")}
-        if self.canvases is not None and self.canvases[0].isdigit():
-            given["canvases"] = int(self.canvases[0])
-        return keywords | {name: value for name, value in given.items() if value is not None}
+        return keywords | {"feature_mask": None if cells is None else Cells(cells)}

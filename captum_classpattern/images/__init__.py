@@ -147,10 +147,12 @@ class LabelledImages(Dataset[Any]):
         if not images.in_memory:  # errors about items name these images
             source = replace(source, argument=argument)
         named = replace(images, source=source, argument=argument, labels=given)
-        if model is None or images.class_names is None or (names is None and labels is not None):
+        if model is None or images.class_names is None:
             return named
         if labels is None:
             return named.for_classifier(model, class_names)
+        if names is None:
+            return named
         return replace(named, class_names=names.names, numbering="numbers")  # those of its labels
 
     def __len__(self) -> int:

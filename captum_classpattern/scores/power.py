@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from captum_classpattern.classifier import (
     enter_model,
     images_at_once,
     outputs_for,
-    with_logits,
 )
 from captum_classpattern.images import (
     Images,
@@ -34,7 +32,7 @@ from captum_classpattern.images import (
     ensure_labels,
     evenly_spaced,
     first_of,
-    outputs_in_order,
+    predictions,
 )
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
@@ -286,11 +284,9 @@ class Scorer:
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        _, dtype = device_and_dtype(forward_func, images.take([0]) if like is None else like)
-        batches = outputs_in_order(forward_func, images, like=like)
-        first = next(batches)
-        self.forward_func = with_logits(forward_func, first, dtype)  # margins are of logits
-        self.predicted = torch.cat([each.argmax(1) for each in chain([first], batches)]).cpu()
+        with enter_model(forward_func, images.take([0]) if like is None else like) as model:
+            self.forward_func = model.logits  # margins are of logits
+            self.predicted = predictions(forward_func, images, like=like)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 

@@ -5,10 +5,9 @@ to ``FORMATS``.
 """
 
 from captum_classpattern.adapters.formats.backdoorbench import BackdoorBench
-from captum_classpattern.adapters.formats.plain import Plain, Robustness
+from captum_classpattern.adapters.formats.plain import Plain, Robustness, load_from_torchvision
 from captum_classpattern.adapters.formats.robustbench import RobustBench, load_from_robustbench
 from captum_classpattern.adapters.formats.timm import Timm, load_from_timm
-from captum_classpattern.adapters.formats.torchvision import load_from_torchvision
 from captum_classpattern.adapters.formats.trojanzoo import TrojanZoo
 from captum_classpattern.adapters.interface import Format
 
