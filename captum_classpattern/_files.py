@@ -15,8 +15,7 @@ LARGEST_TEXT = 2**30  # bytes
 
 
 def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
-    """The folder, if one is given; an error, before hours of work are lost, unless it can be made
-    and written."""
+    """The folder, if one is given; an error at once unless it can be made and written."""
     if path is None:
         return None
     if not os.fspath(path):
@@ -71,8 +70,7 @@ def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says in a line, with its kind unless the words suffice; without the long lists
-    that may follow."""
+    """What an error says in a line, without long lists; with its kind unless the words suffice."""
     if isinstance(error, RecursionError):
         return "it nests too deeply"
     text = " ".join(str(error).strip().partition("\n\n")[0].split())
@@ -89,8 +87,7 @@ def read_text(path: Path) -> str:
 
 
 def check_kinds(values: Mapping[str, Any], **kinds: Any) -> None:
-    """Raises an error unless these values of a stranger's JSON are of these kinds, null or not
-    there."""
+    """Raises an error unless these values of a stranger's JSON are of these kinds, or missing."""
     for name, kind in kinds.items():
         if not isinstance(value := values.get(name), kind | None):
             raise ValueError(f"{name} is {value!r:.80}")

@@ -167,8 +167,7 @@ def _possible_size(value: Any) -> tuple[int, int, int] | None:
 
 
 def is_pretrained(source: str) -> bool:
-    """Whether a source names a pretrained model, such as timm:resnet18; a file of this name comes
-    first."""
+    """Whether a source names a pretrained model, such as timm:resnet18, and no file."""
     return source.partition(":")[0] in PRETRAINED and not os.path.exists(source)
 
 
@@ -182,8 +181,7 @@ def model_name(source: str) -> str:
 
 
 def split_name(given: str) -> tuple[str, str]:
-    """A model's name and its source, as in ``name=source``. A file whose name holds an equals sign
-    is a source."""
+    """A model's name and its source, as in ``name=source``, unless a file is called so."""
     name, equals, source = given.partition("=")
     if not name or not equals or is_pretrained(given) or os.path.exists(given):
         return model_name(given), given

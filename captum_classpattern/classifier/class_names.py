@@ -130,8 +130,7 @@ def numbers_of(labels: Any, names: ClassNames | None) -> Any:
 
 
 def check_names(names: Any, count: int | None) -> Sequence[str]:
-    """The names that a user gives to the classes; an error unless these are ``count`` names (None:
-    any number)."""
+    """The names of the classes, from a user; an error unless they are ``count`` (None: any)."""
     is_list = isinstance(names, Sequence) and not isinstance(names, str)
     if not is_list or not all(isinstance(name, str) for name in names):
         raise ArgumentTypeError(
@@ -146,8 +145,7 @@ def check_names(names: Any, count: int | None) -> Sequence[str]:
 
 
 def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
-    """The names of classes, with their numbers where some share a name, as ImageNet's two cranes
-    do."""
+    """The names of classes; with their numbers where some share one, as ImageNet's cranes do."""
     times = Counter(names.values())
     return {i: name if times[name] == 1 else f"{name} ({i})" for i, name in names.items()}
 

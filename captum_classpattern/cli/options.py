@@ -230,8 +230,7 @@ class ImageOptions(SourceOptions):
 
 
 def _channels_of(model: "cp.PixelClassifier") -> int | None:
-    """The number of channels that a model takes; if it is not stated, that of its first
-    convolution."""
+    """The number of channels that a model takes, stated or as its first convolution has it."""
     if model.input_size is not None:
         return model.input_size[0]
     kernel = next((p for p in model.parameters() if p.ndim == 4), None)
@@ -241,8 +240,7 @@ def _channels_of(model: "cp.PixelClassifier") -> int | None:
 def _number_classes(
     loaded: "cp.LabelledImages", models: "Sequence[cp.PixelClassifier]"
 ) -> "cp.LabelledImages":
-    """Images with the class numbers of the models, which must agree. A model without class names
-    takes those of the images."""
+    """Images with the class numbers of all models. Those without class names get the images'."""
     from captum_classpattern.classifier.class_names import known_names
 
     numbered = [loaded.for_classifier(model) for model in models]

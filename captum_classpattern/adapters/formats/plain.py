@@ -1,5 +1,4 @@
-"""A state dict, or a training checkpoint around one, or a whole model; from any script, or from
-MadryLab's robustness; and torchvision's pretrained models."""
+"""State dicts and training checkpoints of any script; torchvision's pretrained models."""
 
 from collections.abc import Mapping
 from numbers import Integral
