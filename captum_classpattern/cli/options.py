@@ -98,15 +98,13 @@ class ModelOptions:
     Args:
         arch: The network: MODULE:NAME for your own, such as my_net:MyNet, or a name of torchvision
             or timm. By default, that of the file.
-        mean: The mean of the training pixels, from 0 to 1, such as 0.485,0.456,0.406. By default,
-            that of the file.
-        std: Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file.
+        mean: The mean of the training pixels, such as 0.485,0.456,0.406, if not that of the file.
+        std: Their standard deviation, such as 0.229,0.224,0.225.
         device: Where the model runs, such as cpu, cuda or cuda:1.
         class_names: The names of the classes in the order of the outputs, one per line or a JSON
             list. Class folders are matched to them.
         num_classes: The number of classes. By default, that of the weights of the last layer.
-        output: Which of several outputs holds the logits: a position such as -1, or a name such as
-            logits.
+        output: Which of several outputs holds the logits, such as -1 or logits.
         format: One of backdoorbench, trojanzoo, robustbench, robustness, timm, plain. By default,
             recognised.
         trust_pickle: Also open files that can run any code. Only for files from people you trust.
@@ -265,8 +263,7 @@ class ComputeOptions:
     Args:
         seed: The seed of everything that is random.
         precision: Full as in the model, or faster in bfloat16.
-        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
-            suits the device.
+        internal_batch_size: The most images in one pass. By default, it suits the device.
     """
 
     seed: Annotated[int, at_least(0)] = 0

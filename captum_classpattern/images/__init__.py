@@ -101,7 +101,7 @@ class LabelledImages(Dataset[Any]):
         (torch.Size([3, 8, 8]), 1)
     """
 
-    source: Any
+    source: ImageSource | Any
     labels: LabelsField = LabelsField()
     class_names: Sequence[str] | None = None
     description: str = ""
@@ -177,8 +177,7 @@ class LabelledImages(Dataset[Any]):
     @property
     def images(self) -> Tensor:
         """All images as one Tensor (N, C, H, W) of floats in [0, 1]."""
-        floats: Tensor = self.source.floats
-        return floats
+        return self.source.floats
 
     @property
     def known_labels(self) -> Tensor:
@@ -272,15 +271,13 @@ class LabelledImages(Dataset[Any]):
 
         A copy in half precision, or after a random augmentation, has another hash.
         """
-        hashes: list[str] = self.source.hashes
-        return hashes
+        return self.source.hashes
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some of the images as one Tensor of floats in [0, 1]."""
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        images: Tensor = self.source.read([self.source.places[i] for i in indices])[0]
-        return images
+        return self.source.read([self.source.places[i] for i in indices])[0]
 
     def in_order(self, batch_size: int | None = None, most: int = READ_AT_ONCE) -> Iterator[Tensor]:
         """All images in batches of at most 32, or ``most``."""
@@ -407,10 +404,8 @@ def predictions(
     like: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The class that a classifier predicts for each image; int64 (N,) on the CPU.
-
-    A classifier without parameters gets the images with device and precision of ``like``.
-    """
+    """The class that a classifier predicts for each image; int64 (N,) on the CPU. Without
+    parameters, it gets the images with device and precision of ``like``."""
     batches = outputs_in_order(forward_func, images, like=like, batch_size=batch_size)
     return torch.cat([outputs.argmax(1) for outputs in batches]).cpu()
 

@@ -317,8 +317,7 @@ class Hits(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Images that are classified once they are changed. ``additional_for(n)`` gives the additional
-    arguments for n of them."""
+    """Images that are classified once they are changed, n with ``additional_for(n)``."""
 
     change: Callable[[Tensor], Tensor]
     target: int
@@ -390,8 +389,7 @@ def margins_of(logits: Tensor, target: int) -> Tensor:
 
 
 def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
-    """Raises an error if images of other classes were used in the pattern's search, or if its
-    search images are unknown."""
+    """Raises an error if the pattern's search used images of other classes, or is unknown."""
     if pattern.seen is None:
         raise ValueError(
             "the images that this pattern was searched on are unknown: search it again"
