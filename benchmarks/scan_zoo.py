@@ -27,6 +27,7 @@ from zoo.training import Images, attack_success
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.settings import SearchSettings
@@ -144,7 +145,8 @@ def measured(
 
 def rival_scores(name: str, model: PixelClassifier, images: LabelledImages) -> list[float]:
     """What a rival measures of each class."""
-    n_classes = model(images.take([0])).shape[1]
+    with enter_model(model, images.take([0])) as checked:
+        n_classes = checked.n_classes
     if name == "MM-BD":
         return mm_bd(model, images.shape, n_classes, **RIVALS[name]).tolist()
     sample = images.stratified_sample(PER_CLASS * n_classes)
