@@ -113,19 +113,17 @@ def load_model(
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
     normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
-    classifier = PixelClassifier(
-        loaded.network, loaded.mean, loaded.std, output,
-        input_size=_possible_size(loaded.input_size), trigger=loaded.trigger,
-        class_ids=loaded.class_ids,
-        provenance={**provenance, **loaded.details, "normalisation": normalisation},
-    )  # fmt: skip
     count, names = loaded.details.get("num_classes"), loaded.class_names
     if class_names is not None:
         names = check_names(class_names, count)
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
-    classifier.class_names = [str(name) for name in names] if names else None
-    return classifier
+    return PixelClassifier(
+        loaded.network, loaded.mean, loaded.std, output, names or None,
+        input_size=_possible_size(loaded.input_size), trigger=loaded.trigger,
+        class_ids=loaded.class_ids,
+        provenance={**provenance, **loaded.details, "normalisation": normalisation},
+    )  # fmt: skip
 
 
 def _load_file(

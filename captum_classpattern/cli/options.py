@@ -184,18 +184,11 @@ class SourceOptions:
         else of this shape, with the class numbers of the models, which must agree."""
         from captum_classpattern.classifier import warn
 
-        shape = models[0].input_size or shape
-        images = cp.load_images(
-            source or self.data,
-            size=self.size or (shape and shape[1:]),
-            channels=_channels_of(models[0]),
-            limit=self.limit,
-            seed=seed,
-            root=self.root,
-            download=self.download,
-            on_error=self.on_error,
-        )
-        if images.labels is None and (folder := Path(source or self.data)).is_dir():
+        where, shape = source or self.data, models[0].input_size or shape
+        size, channels = self.size or (shape and shape[1:]), _channels_of(models[0])
+        own: Any = {name: getattr(self, name) for name in ("limit", "root", "download", "on_error")}
+        images = cp.load_images(where, size=size, channels=channels, seed=seed, **own)
+        if images.labels is None and (folder := Path(where)).is_dir():
             warn(
                 f"{folder} has no class folders, so the model's predictions are the classes of its "
                 f"images; if it is the folder of one class, give {folder.resolve().parent}",
