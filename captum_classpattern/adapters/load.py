@@ -200,8 +200,7 @@ def check_folders(names: Sequence[str]) -> None:
 
 
 def folder_name(source: str) -> str:
-    """A name for the folder of what was found of a model: its name, and a hash of where it is,
-    since many files are called model.pt."""
+    """A name for the folder of a model's results: its own, and a hash of where it is."""
     place = source if is_pretrained(source) else os.path.abspath(source)
     digest = hashlib.blake2b(os.fsencode(place), digest_size=3).hexdigest()
     return f"{file_safe(model_name(source)).strip('._')[:MAX_NAME]}-{digest}"

@@ -178,8 +178,7 @@ def as_file_name(name: str) -> str:
 
 
 def file_safe(text: str) -> str:
-    """A text as the name of a file or folder that all systems allow, with "_" for other
-    characters. One that is too long ends with a hash."""
+    """A text as a name of files and folders on all systems. A long one ends with a hash."""
     safe = re.sub(rf"{UNSAFE}|\.$", "_", text)
     safe = f"_{safe}" if re.match(DEVICE, safe, re.IGNORECASE) else safe
     if len(whole := safe.encode()) <= MAX_BYTES:

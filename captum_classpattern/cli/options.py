@@ -1,5 +1,4 @@
-"""The options that commands share, one class per panel of the help: what each option means, how it
-is checked, and what the options of a panel open."""
+"""The options that commands share, one class per panel of the help, and what they open."""
 
 import os
 import re
@@ -264,8 +263,7 @@ class ComputeOptions:
     internal_batch_size: Count | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """The options as the library's functions take them, without the classes, whose numbers
-        :meth:`ClassOptions.find_classes` gives."""
+        """The options as the library's functions take them, without the classes."""
         return {name: value for name, value in vars(self).items() if name != "classes"}
 
 

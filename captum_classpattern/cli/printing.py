@@ -85,8 +85,7 @@ def with_options(message: str, options: Collection[str]) -> str:
 
 
 def say(*sentences: str) -> None:
-    """Prints each in lines of its own that fit the terminal, with arguments of the library as
-    options of the command line. They may hold anything."""
+    """Prints texts, whatever they hold, in lines that fit, with options' names for arguments."""
     width = shutil.get_terminal_size().columns
     for text in sentences:
         shown = printable(with_options(text, OPTIONS.get()), keep="\n")
