@@ -29,7 +29,7 @@ from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import preserve_state
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
@@ -179,8 +179,8 @@ def patterns(
     steps = ROUNDS if search == OUR_SOLVER else published_steps(int((labels != target).sum()))
     settings = SearchSettings(solver, [AREA], n_steps=steps)
     streams, source = [Stream(target) for _ in canvases], LabelledImages(images, labels)
-    with preserve_state(network, settings.seed):
-        fitted, _ = begin_search(network, canvases, streams, source, settings)  # none is judged
+    with enter_model(network, canvases, settings.seed) as model:
+        fitted = begin_search(model, canvases, streams, source, settings)  # none is judged
         fitted.finish()
     masks = fitted.pixel_masks
     return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]

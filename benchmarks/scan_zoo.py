@@ -121,7 +121,8 @@ def measured(
     settings |= {"scan_seed": seed, "statistic": SETTINGS, "images": describe(images)}
     known = all(row.get(name) == value for name, value in rounded(settings).items())
     if not known:
-        profile, seconds = timed(partial(measure, model, images, SearchSettings(seed=seed)))
+        with enter_model(model, images.take([0]), seed) as checked:
+            profile, seconds = timed(partial(measure, checked, images, SearchSettings(seed=seed)))
         row = rounded(settings) | {
             "accuracy": record["accuracy"],
             "attack_success": record.get("attack_success"),

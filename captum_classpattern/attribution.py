@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, Unpack, overload
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, Unpack, overloa
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_options, check_pixels
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_options,
+    check_pixels,
+    check_same_shape,
+)
 from captum_classpattern.classifier import (
     MIN_LABELLED,
+    CheckedModel,
     Classifier,
-    check_classifier,
     device_and_dtype,
     enter_model,
     guessing_below,
@@ -328,8 +334,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
-        with enter_model(self.forward_func, canvases, settings.seed, additional=arguments):
-            pool = self._search_pool(canvases, targets, settings, arguments, masks_only=True)
+        with self._entered(canvases, settings.seed, arguments) as model:
+            pool = self._search_pool(model, canvases, targets, settings, arguments, masks_only=True)
             self.precision = pool.precision
             result = pool.masks.to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
@@ -342,8 +348,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
 
+    def _entered(
+        self, canvases: Tensor, seed: int, arguments: tuple[Any, ...]
+    ) -> AbstractContextManager[CheckedModel]:
+        """Checks the model on canvases, which are of the shape of the baselines, and enters it."""
+        check_same_shape(canvases, self._baselines.shape)
+        return enter_model(self.forward_func, canvases, seed, additional=arguments)
+
     def _search_pool(
         self,
+        model: CheckedModel,
         canvases: Tensor,
         targets: list[int],
         settings: SearchSettings,
@@ -366,33 +380,32 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         numbered = replace(settings, feature_mask=features)
         pool = begin_pool(
-            self.forward_func, canvases, targets, self._baselines, numbered, arguments,
+            model, canvases, targets, self._baselines, numbered, arguments,
             started=started, groups=groups, masks_only=masks_only,
         )  # fmt: skip
         if not arguments:
-            self._warn_if_guessing(canvases, settings.internal_batch_size)
+            self._warn_if_guessing(model, canvases, settings.internal_batch_size)
         seed_generators(settings.seed)  # only a first search has drawn from them
         pool.run()
         return pool
 
-    def _warn_if_guessing(self, canvases: Tensor, batch_size: int | None) -> None:
+    def _warn_if_guessing(
+        self, model: CheckedModel, canvases: Tensor, batch_size: int | None
+    ) -> None:
         """Warns, once, if the model is right on few of the labelled baselines."""
         if not self._check_accuracy or len(self._baselines) < MIN_LABELLED:
             return
         self._check_accuracy = False
-        n_classes = check_classifier(self.forward_func, canvases[:1]).shape[1]
         for most in (CHECKED, IN_DOUBT):
             baselines = self._baselines.stratified_sample(most)
             with uncounted():
-                predicted = predictions(
-                    self.forward_func, baselines, like=canvases, batch_size=batch_size
-                )
+                predicted = predictions(model.call, baselines, like=canvases, batch_size=batch_size)
             accuracy = baselines.accuracy_of(predicted)
-            if accuracy > guessing_below(baselines.known_labels, n_classes) + DOUBT:
+            if accuracy > guessing_below(baselines.known_labels, model.n_classes) + DOUBT:
                 return
             if len(baselines) == len(self._baselines):  # there are no others
                 break
-        warn_if_guessing(accuracy, baselines.known_labels, n_classes, "baselines")
+        warn_if_guessing(accuracy, baselines.known_labels, model.n_classes, "baselines")
 
 
 def _check_options(method: str, options: Mapping[str, Any], known: type) -> None:
@@ -417,8 +430,8 @@ def search_pools(
     """What :meth:`ClassPattern.search` returns for settings that are checked, by area. With
     ``groups``, canvases of a group compete and share a budget, instead of those of a class."""
     started, arguments = time.perf_counter(), as_arguments(additional_forward_args)
-    with enter_model(explainer.forward_func, canvases, settings.seed, additional=arguments):
-        pool = explainer._search_pool(canvases, targets, settings, arguments, groups=groups)
+    with explainer._entered(canvases, settings.seed, arguments) as model:
+        pool = explainer._search_pool(model, canvases, targets, settings, arguments, groups=groups)
         pools = {settings.area: pool}
         for smaller in sorted(settings.areas, reverse=True)[1:]:
             pools[smaller] = pool = pool.at_smaller(smaller)

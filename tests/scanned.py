@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet
 from captum_classpattern.scanning.families import CHANGES, SIZES
@@ -97,7 +98,7 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
     profile = replace(usual, powers=powers, gains=gains, patterns=patterns, changes=changes)
     found = Scan.of_profile(profile, references, alpha, [*names])
     first = {name: each.target for name, each in found.comparisons.items()}
-    model, images = Net(backdoor=3, cells=8), images_of(side, n)
-    return replace(
-        found, looks=look_closer(model, images, profile, first, [*names], SearchSettings())
-    )
+    images = images_of(side, n)
+    with enter_model(Net(backdoor=3, cells=8), images.take([0])) as model:
+        looks = look_closer(model, images, profile, first, [*names], SearchSettings())
+    return replace(found, looks=looks)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from captum_classpattern.classifier import preserve_state
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.features import number_features
@@ -28,9 +28,10 @@ def search_masks(
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     targets = parse_targets(target, len(canvases), net)
     ids = number_features(settings.feature_mask, canvases, settings.areas)
-    with preserve_state(net, settings.seed):
+    arguments = additional_forward_args
+    with enter_model(net, canvases, settings.seed, additional=arguments) as model:
         streams = [Stream(target) for target in targets]
         settings = replace(settings, feature_mask=ids)
-        search, _ = begin_search(net, canvases, streams, source, settings, additional_forward_args)
+        search = begin_search(model, canvases, streams, source, settings, arguments)
         search.finish()
     return Masks(search.pixel_masks, search.loss_curves, search.passes)

@@ -323,6 +323,7 @@ UNLABELLED = ClassPattern(scaled, IMAGES)
 REFUSALS = {
     "keep 0": lambda: search(keep=0),
     "no validation images": lambda: search(images=IMAGES[:4], labels=[1, 2, 1, 2], keep=1),
+    "canvases of another size": lambda: search(CANVASES[..., 1:]),
     "a canvas (C, H, W)": lambda: search(CANVASES[0]),
     "labels of other images": lambda: search(labels=LABELS[:5]),
     "labels from 1": lambda: search(labels=LABELS + 1),

@@ -21,7 +21,7 @@ LABELS = torch.arange(15) % 3
 LOOP = PaperLoop(alpha=0.9, step_size=0.1)
 FAST = {"n_steps": 5, "area": 0.25, "precision": "full"}
 START, ROUND = 25, 4  # calls of the model: all steps of the start, and each round
-CHECKS = 5  # calls before the search
+CHECKS = 4  # calls before the search
 CHECKPOINT = CHECKS + START + 3 * ROUND  # calls before any mask is scored
 PAPER = {**FAST, "solver": LOOP}
 both_solvers = pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 import captum_classpattern
 from captum_classpattern import ClassPattern, LabelledImages, scan
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
@@ -76,7 +77,8 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         return triage.search_all(explainer, classes, settings, store, number, together)
 
     _, judges = split_for_validation(search, SEEDS[0])
-    before, _ = triage.without_patches(model, judges, len(IMAGENET_CLASSES), SEEDS[0])
+    with enter_model(model, judges.take([0]), SEEDS[0]) as checked:
+        before, _ = triage.without_patches(checked, judges)
     gains = {
         patch.target: round(float(patch.info["search_margin"]) - before[patch.target], 3)
         for patch in found(ranked_classes(network), short, 0, SEEDS[0])

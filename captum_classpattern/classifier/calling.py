@@ -29,6 +29,7 @@ MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to g
 WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
 # in errors that are no OutOfMemoryError
 NO_MEMORY = re.compile(r"ALLOC_FAILED|out of memory|can't allocate memory", re.IGNORECASE)
+WAIT = 60.0  # seconds for another thread, until there is a notice
 CPU_IMAGES, DEVICE_IMAGES = 32, 512  # classified in one call
 WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
 COUNTED = ContextVar("COUNTED", default=True)  # whether passes count as passes of a method
@@ -36,7 +37,7 @@ _noticed: WeakSet[Any] = WeakSet()  # models whose softmax was reported
 _one_thread = threading.RLock()  # holds what preserve_state changes
 
 
-def find_module(forward_func: Classifier) -> nn.Module | None:
+def find_module(forward_func: Classifier | None) -> nn.Module | None:
     """The module behind a classifier, if there is one: itself, or that of a bound method."""
     owner = getattr(forward_func, "__self__", forward_func)
     return owner if isinstance(owner, nn.Module) else None
@@ -79,12 +80,12 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
-    """Runs a block with seeded random generators, the model in eval mode, gradients on,
+def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]:
+    """Runs a block with seeded random generators, the model (if any) in eval mode, gradients on,
     deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
     as before. One thread at a time does so: all of these belong to the process."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
-    with _one_thread:
+    with _one_thread_at_a_time():
         kind, devices = _accelerators_in_use()
         python_state, numpy_state = random.getstate(), np.random.get_state()
         kernels = cudnn.benchmark, cudnn.deterministic
@@ -103,6 +104,18 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
             cudnn.benchmark, cudnn.deterministic = kernels
+
+
+@contextmanager
+def _one_thread_at_a_time() -> Iterator[None]:
+    """Waits for other threads, with a notice after a minute: one of them may wait for this one."""
+    if not _one_thread.acquire(timeout=WAIT):
+        warn("this call waits for one in another thread: calls of this package take turns", Notice)
+        _one_thread.acquire()
+    try:
+        yield
+    finally:
+        _one_thread.release()
 
 
 @contextmanager
@@ -249,15 +262,10 @@ def check_classifier(
 ) -> Tensor:
     """The logits of a sample; an error unless they are finite and include the targets."""
     check_callable(forward_func)
-    device, dtype = device_and_dtype(forward_func, sample)
-    if device != sample.device:
-        raise ValueError(
-            f"the images are on {sample.device}, but the model's parameters are on {device}: move "
-            "one of them (a pattern, by pattern.to(device))"
-        )
+    place = device_and_dtype(forward_func, sample)
     try:
         with torch.no_grad(), uncounted():
-            logits = forward_func(sample.to(dtype, copy=True), *additional)
+            logits = forward_func(sample.to(*place, copy=True), *additional)
     except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
         text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
         is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)

@@ -1,6 +1,7 @@
 """A user's model, checked once: what every public function begins with."""
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,15 @@ from captum_classpattern.classifier.calling import (
     with_logits,
 )
 from captum_classpattern.classifier.class_names import ClassNames
-from captum_classpattern.classifier.fingerprints import TOLERANCE, hash_of_model, probe
-from captum_classpattern.classifier.pixel_classifier import over_pixels
+from captum_classpattern.classifier.fingerprints import (
+    TOLERANCE,
+    are_close,
+    hash_of_model,
+    hash_of_weights,
+    in_few_numbers,
+    probes_of,
+)
+from captum_classpattern.classifier.pixel_classifier import PixelClassifier, over_pixels
 
 _entered: "list[CheckedModel]" = []  # of this call: preserve_state lets one thread in at a time
 
@@ -69,12 +77,35 @@ class CheckedModel:
         """The true trigger of a backdoored model, if it is known."""
         return attribute_of(self.call, "trigger")
 
-    def identity(self, images: Tensor) -> dict[str, Any]:
-        """What tells it from other models, for files: a hash of its weights, and its logits for
-        probes made of two of these images, see :func:`probe`. Compare it by :func:`difference`."""
-        with preserve_state(self.call, 0), uncounted():
-            probes = probe(lambda pixels: outputs_for(self.logits, pixels), images[:2])
-        return {"weights": hash_of_model(self.networks), "probes": probes}
+    def check_device(self, images: Tensor) -> None:
+        """Raises an error unless these images are where the model is."""
+        if images.device != self.device:
+            raise ValueError(
+                f"the images are on {images.device}, but the model's parameters are on "
+                f"{self.device}: move one of them (a pattern, by pattern.to(device))"
+            )
+
+    def identity(self, images: Tensor | None = None) -> dict[str, Any]:
+        """What tells it from other models, for files: hashes of its weights, and its logits for
+        probes made of two of these images, if there are any, see :func:`probes_of`. Compare it by
+        :func:`difference`."""
+        before, probes = self._plain_tensors(), {}
+        with preserve_state(self.call, 0), uncounted(), torch.no_grad():
+            for name, probe in ({} if images is None else probes_of(images[:2])).items():
+                logits = self.logits(probe[None].to(self.device, self.dtype))
+                probes[name] = in_few_numbers(logits[0])
+        # what a pass changes is no weight, such as a layer's last output
+        constants = [t for key, t in self._plain_tensors().items() if before.get(key) is t]
+        weights = hash_of_weights(self.networks, constants)
+        return {"weights": weights, "probes": probes, "hash": hash_of_model(self.networks)}
+
+    def _plain_tensors(self) -> dict[tuple[nn.Module, str], Tensor]:
+        """The tensors that layers hold besides parameters and buffers. The mean and std of a
+        PixelClassifier show in the probes."""
+        layers = (part for network in self.networks for part in network.modules())
+        own = (part for part in layers if not isinstance(part, PixelClassifier))
+        held = ((part, name, value) for part in own for name, value in vars(part).items())
+        return {(part, name): value for part, name, value in held if isinstance(value, Tensor)}
 
 
 @contextmanager
@@ -98,16 +129,15 @@ def enter_model(
             return
         device, dtype = device_and_dtype(call, sample)
         first, count = sample[:1].to(device, dtype), len(sample)
-        module = find_module(call)
-        with _networks_run(module) as networks:
+        with _networks_run(find_module(call)) as networks:
             of_first = additional_rows(additional, slice(1), count)
             outputs = check_classifier(call, first, (), of_first)
-        roots = _roots_of([*networks])
-        with in_eval_mode(roots):
             logits = with_logits(call, outputs, dtype)
             if not attribute_of(call, "is_random"):
                 twice = torch.zeros(2, dtype=torch.int64)
-                _check_steady(logits, first, additional_rows(additional, twice, count))
+                _check_steady(logits, first, additional_rows(additional, twice, count), of_first)
+        roots = _roots_of([*networks])
+        with in_eval_mode(roots):
             checked = CheckedModel(
                 call, logits, roots, device, dtype, outputs.shape[1], class_names
             )
@@ -123,13 +153,9 @@ def enter_model(
 def _networks_run(module: nn.Module | None) -> Iterator[dict[nn.Module, bool]]:
     """This network, and those that run in this block and thread, whatever hides them; and whether
     they were in train mode, which none of them runs in here."""
-    modes: dict[nn.Module, bool] = (
-        {} if module is None else {module: getattr(module, "training", False)}
-    )
-    thread = threading.get_ident()
-    if module is not None and any(hasattr(part, "_orig_mod") for part in module.modules()):
-        yield modes  # hooks would compile it again
-        return
+    modes, thread = dict[nn.Module, bool](), threading.get_ident()
+    if module is not None:
+        modes[module] = getattr(module, "training", False)  # frozen ones have no mode
 
     def note(part: nn.Module, _: Any) -> None:
         if threading.get_ident() == thread and part not in modes:
@@ -140,7 +166,10 @@ def _networks_run(module: nn.Module | None) -> Iterator[dict[nn.Module, bool]]:
 
     hook = register_module_forward_pre_hook(note)
     try:
-        yield modes
+        # hooks would have compiled parts compiled again
+        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Using `torch.compile")
+            yield modes
     finally:
         hook.remove()
         for part in (part for part, mode in modes.items() if mode):
@@ -157,16 +186,25 @@ def _roots_of(networks: Sequence[nn.Module]) -> list[nn.Module]:
     return roots
 
 
-def _check_steady(logits: Classifier, first: Tensor, arguments: tuple[Any, ...]) -> None:
-    """Raises an error unless an image has the same logits in each call, whatever is beside it."""
-    pairs = [torch.cat([first, other]) for other in (1 - first, 1 - first, first / 2)]
+def _check_steady(
+    logits: Classifier, first: Tensor, arguments: tuple[Any, ...], of_first: tuple[Any, ...]
+) -> None:
+    """Raises an error unless an image has the same logits in each call, whatever is beside it. A
+    model that takes one image at a time is called with it alone."""
+    other = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
+    pairs = [[first, 1 - first], [first, 1 - first], [other, first]]
     with uncounted():
-        outputs = [outputs_for(logits, pair, arguments).float() for pair in pairs]
-    one, again, beside = (each[0] for each in outputs)
-    everything = torch.stack(outputs)
-    most = TOLERANCE * float(everything.max() - everything.min())
-    for other, where in ((again, "in another call"), (beside, "next to another image")):
-        if float((one - other).abs().max()) > most:
+        try:
+            outputs = [outputs_for(logits, torch.cat(pair), arguments).float() for pair in pairs]
+            one, again, beside = outputs[0][0], outputs[1][0], outputs[2][1]
+        except (RuntimeError, AssertionError):
+            one, again = (outputs_for(logits, first, of_first)[0].float() for _ in range(2))
+            beside = one
+    for same, tolerance, where in (
+        (again, 1e-4, "in another call"),
+        (beside, TOLERANCE, "next to another image"),
+    ):
+        if not are_close(one, same, tolerance):
             raise ValueError(
                 f"the model gives the same image other logits {where}, as a network in train mode "
                 "does: put each network that it uses into eval mode, by network.eval(), and use "

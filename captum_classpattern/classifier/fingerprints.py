@@ -1,7 +1,7 @@
 """What a model is, for files: its weights, and what it answers to a few images."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,64 +10,109 @@ from torch import Tensor, nn
 from captum_classpattern._validation import join_names
 from captum_classpattern.pattern import image_hash
 
-TOLERANCE = 0.02  # of the range of the logits: more than processors, or their precisions, differ
-COMPARED = 10  # logits of a probe
+TOLERANCE = 0.02  # of the range of a probe's logits: more than processors and precisions differ
+NUMBERS = 10  # of a probe
+STAMPED = 0.05  # of the pixels
 
 
 def hash_of_model(networks: nn.Module | Iterable[nn.Module]) -> str | None:
-    """A hash of the types, the weights and all other tensors of a model's layers; None without any
-    network."""
+    """A hash of the types, the weights and all other tensors of a model's layers, as version 0.4
+    took it; None without any network."""
     networks = [networks] if isinstance(networks, nn.Module) else [*networks]
     digest = hashlib.sha256()
     for layer in (layer for network in networks for layer in network.modules()):
         digest.update(type(layer).__name__.encode())
         for name, value in {**layer._parameters, **layer._buffers, **vars(layer)}.items():
             if isinstance(value, Tensor):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-                digest.update(data.numpy().tobytes())
+                _add(digest, name, value)
     return digest.hexdigest() if networks else None
 
 
-def probe(logits_of: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, str]:
-    """What a model answers where patterns look: up to ten of its logits and the largest, as text,
-    for some images as they are, with noise and with half of their pixels inverted, and for a white
-    and a black image. Images (N, C, H, W) are called by their hashes."""
+def hash_of_weights(networks: Iterable[nn.Module], constants: Iterable[Tensor]) -> str | None:
+    """A hash of the weights of networks, whatever wraps them, and of other tensors; None without
+    any network."""
+    digest, layers = hashlib.sha256(), [part for each in networks for part in each.modules()]
+    for layer in layers:
+        for name, value in {**layer._parameters, **layer._buffers}.items():
+            if value is not None:
+                _add(digest, f"{type(layer).__name__} {name}", value)
+    for value in constants:
+        _add(digest, "", value)
+    return digest.hexdigest() if layers else None
+
+
+def _add(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+    digest.update(data.numpy().tobytes())
+
+
+def probes_of(images: Tensor) -> dict[str, Tensor]:
+    """Where patterns look: some images (N, C, H, W) as they are, with noise, with half of their
+    pixels inverted, and with a few pixels or a square of other colours; and a white and a black
+    image. Images are called by their hashes."""
     images, generator = images.detach().cpu().float(), torch.Generator().manual_seed(0)
-    noise = 0.25 * torch.randn(images.shape[1:], generator=generator)
-    half = torch.rand(images.shape[2:], generator=generator) < 0.5
+    height, width = images.shape[2:]
+    noise, places = (
+        torch.randn(n, height, width, generator=generator) for n in (len(images[0]), 1)
+    )
+    half, few = places < 0, places > places.quantile(1 - STAMPED)
+    square = torch.zeros_like(few)
+    square[:, : -(-height // 4), : -(-width // 4)] = True
     probes = {"white": torch.ones_like(images[0]), "black": torch.zeros_like(images[0])}
     for image in images:
-        name = f"image {image_hash(image)[:6]}"
-        probes[name] = image
-        probes[f"{name} with noise"] = (image + noise).clamp(0, 1)
-        probes[f"{name}, half inverted"] = torch.where(half, 1 - image, image)
-    logits = logits_of(torch.stack([*probes.values()])).detach().double().cpu()
-    chosen = torch.linspace(0, logits.shape[1] - 1, min(COMPARED, logits.shape[1])).long()
-    rows = torch.cat([logits[:, chosen], logits.amax(1, keepdim=True)], 1)
-    return {name: " ".join(f"{x:.5g}" for x in row) for name, row in zip(probes, rows.tolist())}
+        name, white = f"image {image_hash(image)[:6]}", torch.ones_like(image)
+        probes |= {
+            name: image,
+            f"{name} with noise": (image + noise / 4).clamp(0, 1),
+            f"{name}, half inverted": image.where(~half, 1 - image),
+            f"{name} with white pixels": image.where(~few, white),
+            f"{name} with black pixels": image.where(~few, 0 * white),
+            f"{name} with a square": image.where(~square, 1 - image.flip(1, 2)),
+        }
+    return probes
+
+
+def in_few_numbers(logits: Tensor) -> str:
+    """The logits (K,) of a probe, or ten random sums of them if there are more, as text."""
+    values = logits.detach().double().cpu()
+    if len(values) > NUMBERS:
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(NUMBERS, len(values), generator=generator, dtype=torch.float64)
+        values = weights @ values / len(values) ** 0.5
+    return " ".join(f"{value:.5g}" for value in values.tolist())
 
 
 def difference(one: Any, other: Any) -> str:
     """How two models differ, by their :attr:`CheckedModel.identity`; empty if they don't. Probes
-    are compared where both have them. In files of version 0.4, a hash of the weights is all."""
-    first, second = (x if isinstance(x, Mapping) else {"weights": x} for x in (one, other))
-    if first.get("weights") != second.get("weights"):
+    are compared where both have them. In files of version 0.4, a hash is all."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        hashes = [each.get("hash") if isinstance(each, Mapping) else each for each in (one, other)]
+        return "" if hashes[0] == hashes[1] is not None else "what is known of it"
+    if one.get("weights") != other.get("weights"):
         return "its weights"
-    rows = [each.get("probes") or {} for each in (first, second)]
-    pairs = {name: [_numbers(row[name]) for row in rows] for name in rows[0] if name in rows[1]}
-    if not pairs and first.get("weights") is None:
+    first, second = (each.get("probes") or {} for each in (one, other))
+    pairs = {
+        name: (_numbers(first[name]), _numbers(second[name])) for name in first if name in second
+    }
+    if not pairs and one.get("weights") is None:
         return "what is known of it"
-    if any(len(pair[0]) != len(pair[1]) for pair in pairs.values()):
+    if any(len(row) != len(same) for row, same in pairs.values()):
         return "the number of its classes"
-    values = [value for pair in pairs.values() for value in (*pair[0], *pair[1])]
-    most = TOLERANCE * (max(values, default=0.0) - min(values, default=0.0))
-    far = [n for n, pair in pairs.items() if any(abs(a - b) > most for a, b in zip(*pair))]
+    far = [name for name, pair in pairs.items() if not are_close(*pair)]
     return f"its logits for {join_names(far, 3)}" if far else ""
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split()]
+def are_close(first: Tensor, second: Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Whether the logits of an image are the same, but for a share of their range."""
+    if not first.isfinite().all():  # such as those of a model that divides by the contrast
+        return torch.equal(first.isfinite(), second.isfinite())
+    most = tolerance * float(first.max() - first.min()) + 1e-5 * float(first.abs().max())
+    return bool(((first - second).abs() <= most).all())
+
+
+def _numbers(text: str) -> Tensor:
+    return torch.tensor([float(part) for part in text.split()])
 
 
 def hash_of(value: Any) -> str:

@@ -1,7 +1,6 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,23 +97,15 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
-def _with_others(known: "cp.ReferenceSet", out: Path, name: str) -> "cp.ReferenceSet":
-    """The set with a new model, and the models that another process has added to its file."""
+def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
+    """The set, with the models that another process has added to its file."""
     from captum_classpattern.classifier import difference
 
     there = cp.ReferenceSet.load(out) if out.exists() else known
-    if there.images.get("hash") != known.images.get("hash"):
-        raise ValueError(f"{out} now holds references that were measured with other images")
-    there = there.in_order(known.class_names or ())
-    there.check(known.n_classes, known.shape, known.class_names)
-    new = known.profiles[name]
-    if difference(there.profiles.get(name, new).model, new.model):
-        raise ValueError(f"{out} now holds another model of the name {name}")
-    if (twin := there.name_of(new.model)) not in (None, name):
-        raise ValueError(f"{out} now holds {twin}, which is the same model as {name}")
-    profiles, recipes = there.profiles | known.profiles, there.recipes | known.recipes
-    named = there.class_names or known.class_names
-    return replace(known, profiles=profiles, recipes=recipes, class_names=named)
+    for name in known.profiles.keys() & there.profiles:
+        if difference(there.profiles[name].model, known.profiles[name].model):
+            raise ValueError(f"{out} now holds another model of the name {name}")
+    return there.with_models(known)
 
 
 def reference(
@@ -152,7 +143,9 @@ def reference(
         classifier = model.open(checkpoint)
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
-        if known is not None and name in known.profiles:
+        if known is None:
+            known = cp.ReferenceSet.for_models(classifier, source)
+        if name in known.profiles:
             if known.differs(name, classifier, source):
                 raise ValueError(
                     f"{out} has another model of the name {name}: give this one another name, as "
@@ -160,11 +153,9 @@ def reference(
                 )
             say_line(f"{name} is in {out} already.")
             continue
-        if known is None:
-            known = cp.ReferenceSet.for_models(classifier, source)
         known.add(name, classifier, source, recipe=trained, **compute.keywords())
         with FileLock(out.with_name(f".{out.name[:50]}.lock")):
-            known = _with_others(known, out, name)
+            known = _with_others(known, out)
             known.save(out)
         accuracy = known.profiles[name].accuracy
         say_line(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %")

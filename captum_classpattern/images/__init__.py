@@ -193,7 +193,7 @@ class LabelledImages(Dataset[Any]):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
-        return self.source.memory.shape or tuple(self.take([0]).shape[1:])
+        return self.source.memory.shape or tuple(self.first().shape[1:])
 
     @property
     def in_memory(self) -> bool:
@@ -278,6 +278,12 @@ class LabelledImages(Dataset[Any]):
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
         return self.source.read([self.source.places[i] for i in indices])[0]
+
+    def first(self) -> Tensor:
+        """The first image, (1, C, H, W). A data set may draw random numbers for it: the generators
+        stay as they were."""
+        with preserve_state(None, 0):
+            return self.take([0])
 
     def in_order(self, batch_size: int | None = None, most: int = READ_AT_ONCE) -> Iterator[Tensor]:
         """All images in batches of at most 32, or ``most``."""
@@ -370,7 +376,7 @@ class LabelledImages(Dataset[Any]):
 def first_of(images: ImagesAndLabels, argument: str = "images") -> Tensor:
     """The first of the images that a function is given in any form, (1, C, H, W)."""
     given = images[0] if isinstance(images, tuple) and len(images) == 2 else images
-    return LabelledImages.of(given, argument=argument).take([0])
+    return LabelledImages.of(given, argument=argument).first()
 
 
 def ensure_labels(

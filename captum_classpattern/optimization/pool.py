@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_same_shape
+from captum_classpattern._validation import check_labels
 from captum_classpattern.classifier import (
     DEVICE_IMAGES,
-    Classifier,
+    CheckedModel,
     additional_rows,
+    check_targets,
     device_and_dtype,
-    logits_of,
     on_device,
 )
 from captum_classpattern.classifier.class_names import name_of
@@ -263,9 +263,9 @@ def most_canvases(budget: int) -> int:
     return max(1, budget // PASSES_PER_CANVAS)
 
 
-def classes_at_once(model: Classifier, images: LabelledImages) -> int:
+def classes_at_once(device: torch.device, images: LabelledImages) -> int:
     """How many classes of a model are searched together."""
-    if device_and_dtype(model, images.take([0]))[0].type != "cpu":
+    if device.type != "cpu":
         return DEVICE_CLASSES
     return CPU_CLASSES if max(images.shape[1:]) <= CPU_SIDE else 1
 
@@ -278,7 +278,7 @@ def images_at_once_in_search(like: Tensor) -> int:
 
 
 def begin_search(
-    forward_func: Classifier,
+    model: CheckedModel,
     canvases: Tensor,
     streams: list[Stream],
     baselines: LabelledImages,
@@ -286,28 +286,27 @@ def begin_search(
     arguments: tuple[Any, ...] = (),
     *,
     started: float = 0.0,
-) -> tuple[Search, Classifier]:
-    """A search of canvases that has not begun, and the classifier, if need be its logarithm, by
-    which its patterns are scored; to be called and used under ``preserve_state``. The baselines
-    have labels, and the feature mask of the settings is from ``number_features``."""
-    check_same_shape(canvases, baselines.shape)
+) -> Search:
+    """A search of canvases that has not begun, of a model that is entered. The baselines have
+    labels, and the feature mask of the settings is from ``number_features``."""
+    model.check_device(canvases)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     arguments = tuple(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
         for argument in arguments
     )
     targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
-    first_arguments = additional_rows(arguments, slice(1), len(canvases))
-    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, baselines)
-    fast = classifier
+    check_targets(targets, model.n_classes)
+    check_labels(baselines.labels, model.n_classes, baselines.argument)
+    fast = model.logits
     if settings.solver.accelerates:
-        fast = accelerated(classifier, canvases, arguments, settings.precision)
+        fast = accelerated(fast, canvases, arguments, settings.precision)
     if batch_size is None:
         batch_size = images_at_once_in_search(canvases)
     if isinstance(settings.solver, MovingPatch):  # its square alone is searched
         canvases = canvases[..., : settings.solver.side, : settings.solver.side].clone()
     ids = settings.feature_mask
-    search = Search(
+    return Search(
         settings.solver,
         Objective(fast, canvases, targets, arguments, batch_size),
         Schedule(baselines, streams, settings.seed),
@@ -318,7 +317,6 @@ def begin_search(
         show_progress=bool(settings.show_progress),
         features=Features.of(ids) if isinstance(ids, Tensor) else None,
     )
-    return search, classifier
 
 
 @dataclass(eq=False)
@@ -327,7 +325,6 @@ class PoolSearch:
 
     Attributes:
         canvases (Tensor): Those of the candidates. A solver may change the colours of its copies.
-        scored_func (Callable): The caller's classifier, if need be its logarithm, as it is scored.
         powers (dict[int, float]): The last power of each candidate on validation images.
         margins (dict[int, float]): The mean margins on the same images.
         curves (dict[int, list]): Passes and powers of each candidate.
@@ -337,8 +334,7 @@ class PoolSearch:
 
     pool: Pool
     canvases: Tensor
-    forward_func: Classifier
-    scored_func: Classifier
+    model: CheckedModel
     search: Search
     powers: dict[int, float] = field(default_factory=dict, init=False)
     margins: dict[int, float] = field(default_factory=dict, init=False)
@@ -444,7 +440,7 @@ class PoolSearch:
                     info["starts_iou"] = float((one & two).sum() / (one | two).sum())
             info |= copy.deepcopy(evidence)
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
-            if (name := name_of(self.forward_func, target)) is not None:
+            if (name := name_of(self.model.call, target)) is not None:
                 info["class_name"] = name
             make = self.make_patch or Pattern
             patterns.append(make(search.canvases[row].clone(), mask, target, info, seen=seen))
@@ -505,7 +501,7 @@ class PoolSearch:
             if len(others[target := objective.targets[row]])
         }
         hits = judge_each(
-            self.scored_func,
+            self.model.logits,
             [*judged.values()],
             objective.canvases,
             objective.internal_batch_size,
@@ -518,7 +514,7 @@ class PoolSearch:
 
 
 def begin_pool(
-    forward_func: Classifier,
+    model: CheckedModel,
     canvases: Tensor,
     targets: list[int],
     baselines: LabelledImages,
@@ -543,8 +539,8 @@ def begin_pool(
     own_ids = ids[chosen] if isinstance(ids, Tensor) else None
     settings = replace(settings, feature_mask=own_ids)
     streams = [one.stream for one in pool.candidates]
-    search, scored_func = begin_search(
-        forward_func, canvases[chosen], streams, fit, settings, arguments, started=started
+    search = begin_search(
+        model, canvases[chosen], streams, fit, settings, arguments, started=started
     )
     search.n_steps = pool.steps()  # or an error: what was typed was checked before what it costs
-    return PoolSearch(pool, canvases[chosen], forward_func, scored_func, search)
+    return PoolSearch(pool, canvases[chosen], model, search)

@@ -4,7 +4,7 @@ perturbation of all pixels, and one smooth warp."""
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -16,13 +16,7 @@ from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
 from captum_classpattern.attribution import ClassPattern, search_pools
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    lacks_memory,
-    logits_of,
-    preserve_state,
-)
+from captum_classpattern.classifier import CheckedModel, lacks_memory, seed_generators
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.features import grid_cells
@@ -31,7 +25,6 @@ from captum_classpattern.optimization.pool import (
     DEVICE_CLASSES,
     classes_at_once,
     images_at_once_in_search,
-    split_for_validation,
 )
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -55,33 +48,26 @@ CHANGE_SETTINGS |= {"radius": RADIUS, "shift": SHIFT, "points": POINTS}
 SOLVER = Learned(rate=0.2, starts=3)  # one start may miss a trigger
 
 
-@dataclass(frozen=True)
-class ScanTask:
-    """What to search: all classes of a model, with a sample of images. Finished patterns are kept
-    in the folder, if there is one."""
-
-    model: Classifier
-    sample: LabelledImages
-    n_classes: int
-    settings: SearchSettings = field(default_factory=SearchSettings)
-    folder: "PatternFolder | None" = None
-
-
-def search_patches(task: ScanTask) -> dict[tuple[int, int], Pattern]:
-    """Patterns of all sizes and classes, by both."""
-    shape, folder, explainer = task.sample.shape, task.folder, ClassPattern(task.model, task.sample)
-    device, _ = device_and_dtype(task.model, task.sample.take([0]))
+def search_patches(
+    model: CheckedModel,
+    sample: LabelledImages,
+    settings: SearchSettings,
+    folder: "PatternFolder | None",
+) -> dict[tuple[int, int], Pattern]:
+    """Patterns of all sizes and classes, by both. Finished ones are kept in the folder, if there is
+    one."""
+    explainer, shape = ClassPattern(model.call, sample), sample.shape
     grid = grid_of(shape)
     cells = None if grid is None else grid_cells(shape[1], shape[2], *grid)
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
-    settings = replace(task.settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
+    settings = replace(settings, solver=SOLVER, areas=[*areas.values()], feature_mask=cells)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for group in in_batches(range(task.n_classes), classes_at_once(task.model, task.sample)):
+    for group in in_batches(range(model.n_classes), classes_at_once(model.device, sample)):
         found = folder and folder.find([(size, y) for y in group for size in SIZES])
         if found:
             note_half_passes(2 * len(group) * PATCH_PASSES)
         else:
-            grey = torch.full((len(group), *shape), GREY, dtype=torch.float32, device=device)
+            grey = torch.full((len(group), *shape), GREY, dtype=torch.float32, device=model.device)
             by_area = search_pools(explainer, grey, [*group], settings)
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if folder:
@@ -218,33 +204,34 @@ Change: TypeAlias = Additive | Warping
 CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 
 
-def search_further(name: str, task: ScanTask) -> tuple[list[float], list[float], dict[int, Tensor]]:
+def search_further(
+    name: str,
+    model: CheckedModel,
+    fit: LabelledImages,
+    validation: LabelledImages,
+    settings: SearchSettings,
+) -> tuple[list[float], list[float], dict[int, Tensor]]:
     """The powers, gains and changes of a further family, one for each class. A gain is how far the
     change raises the mean margin of the class, so that a model that prefers the class on clean
     images gains nothing."""
-    seed, at_once = task.settings.seed, task.settings.internal_batch_size
-    fit, validation = split_for_validation(task.sample, seed)
-    first = task.sample.take([0])
-    with preserve_state(task.model, seed):
-        classifier = logits_of(task.model, first.to(device_and_dtype(task.model, first)[0]), [])
-        change = CHANGES[name](task.sample.shape)
-        changes = search_change(change, classifier, fit, task)
-        outputs = outputs_in_order(classifier, validation, batch_size=at_once)
-        clean = torch.cat([batch.float() for batch in outputs])
-        high, next_one = clean.topk(2).values.mean(0).tolist()
-        scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
-        powers, gains = list[float](), list[float]()
-        judged = [
-            Judged(partial(changed, CHANGES[name], value), y, validation.without_class(y))
-            for y, value in changes.items()
-        ]
-        for (_, y, others, _), (hits, margin, _) in zip(
-            judged, judge_each(classifier, judged, changes[0], at_once)
-        ):
-            is_other = (validation.known_labels != y).to(clean.device)
-            before = float(margins_of(clean[is_other], y).mean())
-            powers.append(hits / len(others))
-            gains.append((margin - before) / scale)
+    at_once, kind = settings.internal_batch_size, CHANGES[name]
+    seed_generators(settings.seed)
+    changes = search_change(kind(fit.shape), model, fit, settings)
+    outputs = outputs_in_order(model.logits, validation, batch_size=at_once)
+    clean = torch.cat([batch.float() for batch in outputs])
+    high, next_one = clean.topk(2).values.mean(0).tolist()
+    scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
+    powers, gains = list[float](), list[float]()
+    judged = [
+        Judged(partial(changed, kind, value), y, validation.without_class(y))
+        for y, value in changes.items()
+    ]
+    found = judge_each(model.logits, judged, changes[0], at_once)
+    for (_, y, others, _), (hits, margin, _) in zip(judged, found):
+        is_other = (validation.known_labels != y).to(clean.device)
+        before = float(margins_of(clean[is_other], y).mean())
+        powers.append(hits / len(others))
+        gains.append((margin - before) / scale)
     return powers, gains, changes
 
 
@@ -254,20 +241,20 @@ def changed(kind: type[Change], value: Tensor, images: Tensor) -> Tensor:
 
 
 def search_change(
-    change: Change, forward_func: Classifier, fit: LabelledImages, task: ScanTask
+    change: Change, model: CheckedModel, fit: LabelledImages, settings: SearchSettings
 ) -> dict[int, Tensor]:
     """For each class the change that makes the model predict it for images of other classes."""
-    seed, place = task.settings.seed, device_and_dtype(forward_func, fit.take([0]))
-    together = TOGETHER if place[0].type == "cpu" else DEVICE_CLASSES
-    images, found = fit.to(*place), dict[int, Tensor]()
-    like, labels = images.take([0]).to(*place), images.known_labels
-    at_least_float32 = torch.promote_types(like.dtype, torch.float32)
-    at_once = task.settings.internal_batch_size or together * BATCH
-    if place[0].type != "cpu":
+    on_cpu = model.device.type == "cpu"
+    together = TOGETHER if on_cpu else DEVICE_CLASSES
+    images, found = fit.to(model.device, model.dtype), dict[int, Tensor]()
+    like, labels = images.take([0]).to(model.device, model.dtype), images.known_labels
+    at_least_float32 = torch.promote_types(model.dtype, torch.float32)
+    at_once = settings.internal_batch_size or together * BATCH
+    if not on_cpu:
         at_once = min(at_once, images_at_once_in_search(like))
-    for group in in_batches(range(task.n_classes), together):
+    for group in in_batches(range(model.n_classes), together):
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
-        chance = [np.random.default_rng([seed, y]) for y in group]
+        chance = [np.random.default_rng([settings.seed, y]) for y in group]
         wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)
         values = change.start(len(group)).to(like.device, at_least_float32)  # halves underflow
         for number in range(STEPS):
@@ -281,8 +268,7 @@ def search_change(
                 part = slice(start, start + at_once)
                 try:
                     stamped = change.apply(values, batch).flatten(0, 1)[part].to(like)
-                    logits = forward_func(stamped)
-                    logits = logits.to(values.device).float()
+                    logits = model.logits(stamped).to(values.device).float()
                     loss = F.cross_entropy(logits, wanted[part], reduction="sum")
                     gradient += torch.autograd.grad(loss, values)[0]
                     start = part.stop

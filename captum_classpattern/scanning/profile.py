@@ -3,7 +3,7 @@ predict each class; and a closer look at one class, on images that the search ha
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,7 @@ from torch import Tensor
 
 from captum_classpattern._progress import name_stage, passes_bar
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import (
-    CheckedModel,
-    Classifier,
-    device_and_dtype,
-    logits_of,
-    preserve_state,
-)
+from captum_classpattern.classifier import CheckedModel, seed_generators
 from captum_classpattern.images import (
     LabelledImages,
     ensure_labels,
@@ -44,7 +38,7 @@ IN_MEMORY = 2**31  # bytes of the sample, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
 LOOKED_AT = 500  # images of a closer look
-NUMBERS = {  # what files call them, and the fields
+NUMBERS = {  # what files call them, in this order, and the fields
     **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
     **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
 }
@@ -85,6 +79,14 @@ class Profile:
         numbers["powers"] = {int(size): powers for size, powers in values["powers"].items()}
         return cls(**numbers)
 
+    def in_order(self, order: Sequence[int]) -> "Profile":
+        """The numbers of these classes, in this order."""
+        moved: dict[str, Any] = {
+            kind: {key: [values[y] for y in order] for key, values in getattr(self, kind).items()}
+            for kind in ("powers", "others", "gains")
+        }
+        return replace(self, n_validation=[self.n_validation[y] for y in order], **moved)
+
     @property
     def all_powers(self) -> dict[str, list[float]]:
         """The powers of all classes, by number of pixels and by further family."""
@@ -119,13 +121,13 @@ def measure(
     images: LabelledImages,
     settings: SearchSettings | None = None,
     *,
-    folder: str | Path | None = None,
+    folder: Path | None = None,
 ) -> Profile:
     """Searches all families and classes on a sample of the images. Groups of classes whose patterns
     are finished are kept in the folder, if there is one."""
     settings, n_classes = settings or SearchSettings(), model.n_classes
-    sample, predicted = draw_sample(model.call, images, settings.seed)
-    _, validation = split_for_validation(sample, settings.seed)
+    sample, accuracy = draw_sample(model, images, settings.seed)
+    fit, validation = split_for_validation(sample, settings.seed)
     n_validation = [len(validation.without_class(y)) for y in range(n_classes)]
     if not all(n_validation):
         raise ValueError(
@@ -133,14 +135,15 @@ def measure(
             f"class, better {PER_CLASS}"
         )
     key = key_of(model, sample, settings)
-    place = None if folder is None else families.PatternFolder(Path(folder), key)
+    place = None if folder is None else families.PatternFolder(folder, key)
     with passes_bar("Scanning", n_classes * families.PASSES, settings.show_progress):
-        task = families.ScanTask(model.call, sample, n_classes, settings, place)
         name_stage(FAMILY_NAMES[PATCHES])
-        patterns, further = families.search_patches(task), {}
+        patterns = families.search_patches(model, sample, settings, place)
+        further = dict[str, tuple[Any, ...]]()
         for name in CHANGES:
             name_stage(FAMILY_NAMES[name])
-            further[name] = families.search_further(name, task)
+            further[name] = families.search_further(name, model, fit, validation, settings)
+    others, gains, changes = ({name: each[i] for name, each in further.items()} for i in range(3))
     precision = patterns[SIZES[0], 0].info["precision"]
     return Profile(
         powers={
@@ -148,40 +151,40 @@ def measure(
             for size in SIZES
         },
         n_validation=n_validation,
-        accuracy=None if images.labels is None else sample.accuracy_of(predicted),
+        accuracy=accuracy,
         images=len(sample),
-        others={name: powers for name, (powers, _, _) in further.items()},
-        gains={name: gains for name, (_, gains, _) in further.items()},
+        others=others,
+        gains=gains,
         model=identity_of(model, images),
         computed={"seed": settings.seed, "precision": precision, "version": PACKAGE_VERSION},
         patterns=patterns,
-        changes={name: changes for name, (_, _, changes) in further.items()},
+        changes=changes,
         key=key,
     )
 
 
 def draw_sample(
-    model: Classifier, images: LabelledImages, seed: int, most: int | None = None
-) -> tuple[LabelledImages, Tensor]:
+    model: CheckedModel, images: LabelledImages, seed: int, most: int | None = None
+) -> tuple[LabelledImages, float | None]:
     """The images that are searched with, of classes that are equally many or at most 50 of each, or
-    ``most`` in all, in memory; and the model's predictions."""
-    with preserve_state(model, seed):
-        labelled = ensure_labels(model, images)
-        labels = labelled.known_labels
-        places = [torch.nonzero(labels == y).flatten() for y in sorted({*labels.tolist()})]
-        if len({len(each) for each in places}) > 1:
-            chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
-            labelled = labelled.subset(torch.cat(chosen))
-        sample = labelled.stratified_sample(most or PER_CLASS * len(places))
-        if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
-            sample = sample.in_one_tensor()
-        predicted = predictions(model, sample)
+    ``most`` in all, in memory; and the model's accuracy on them, if they are labelled."""
+    seed_generators(seed)
+    labelled = ensure_labels(model.call, images)
+    labels = labelled.known_labels
+    places = [torch.nonzero(labels == y).flatten() for y in sorted({*labels.tolist()})]
+    if len({len(each) for each in places}) > 1:
+        chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
+        labelled = labelled.subset(torch.cat(chosen))
+    sample = labelled.stratified_sample(most or PER_CLASS * len(places))
+    if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
+        sample = sample.in_one_tensor()
+    predicted = predictions(model.call, sample)
     if len(set(predicted.tolist())) == 1:
         raise ValueError(
             f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
             "its normalisation and its weights"
         )
-    return sample, predicted
+    return sample, None if images.labels is None else sample.accuracy_of(predicted)
 
 
 def key_of(model: CheckedModel, sample: LabelledImages, settings: SearchSettings) -> dict[str, Any]:
@@ -215,7 +218,7 @@ class Look:
 
 
 def look_closer(
-    model: Classifier,
+    model: CheckedModel,
     images: LabelledImages,
     profile: Profile,
     targets: dict[str, int],
@@ -226,31 +229,29 @@ def look_closer(
     seed, at_once = settings.seed, settings.internal_batch_size
     sample, _ = draw_sample(model, images, seed)
     _, validation = split_for_validation(sample, seed)
+    seed_generators(seed)
+    seen, looks = set(sample.hashes), dict[str, Look]()
+    left = [i for i, image in enumerate(images.hashes) if image not in seen]
     total = len(targets) * LOOKED_AT  # each image is classified as it is, and changed
-    bar = passes_bar("Looking closer", total, settings.show_progress)
-    with preserve_state(model, seed), bar:
-        first = sample.take([0])
-        place = device_and_dtype(model, first)
-        classifier = logits_of(model, first.to(place[0]), [])
-        seen, looks = set(sample.hashes), dict[str, Look]()
-        left = [i for i, image in enumerate(images.hashes) if image not in seen]
+    with passes_bar("Looking closer", total, settings.show_progress):
         rest = validation
         if left:
-            rest = ensure_labels(model, images.subset(left)).stratified_sample(LOOKED_AT)
+            rest = ensure_labels(model.call, images.subset(left)).stratified_sample(LOOKED_AT)
         for family, target in targets.items():
             others, fewest = rest.without_class(target), validation.without_class(target)
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
             change = profile.change_of(family, target)
             judged = [Judged(each, target, others) for each in (Tensor.detach, change)]
-            without, hits = judge_each(classifier, judged, first, at_once)
+            without, hits = judge_each(model.logits, judged, sample.take([0]), at_once)
             chosen = choose_images(others, target, seed)
-            shown, labels = others.take(chosen).to(*place), others.known_labels[chosen]
+            shown, labels = others.take(chosen), others.known_labels[chosen]
+            shown = shown.to(model.device, model.dtype)
             looks[family] = Look(
                 target,
                 power_of(hits.hits, len(others), without.hits),
                 unseen,
-                with_predictions(classifier, shown, labels, names),
-                with_predictions(classifier, change(shown), labels, names),
+                with_predictions(model.logits, shown, labels, names),
+                with_predictions(model.logits, change(shown), labels, names),
             )
-        return looks
+    return looks

@@ -37,7 +37,6 @@ OWN_ONES = (
 )
 FACTOR = 3  # by which the number of validation images may differ from the references'
 WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out
-SAME_SEARCH = {"statistic": 2, "scored": [10, 6, 3]}  # in files of 0.3; these hold all that counts
 ENDING = "_references.json"
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
@@ -105,12 +104,8 @@ class ReferenceSet:
         with enter_model(model, first_of(images)) as checked:
             source = LabelledImages.of(images, labels, model)
             channels, height, width = source.shape
-            return cls(
-                checked.n_classes,
-                (channels, height, width),
-                images=describe(source),
-                class_names=names_of(checked, source),
-            )
+            shape, names = (channels, height, width), names_of(checked, source)
+            return cls(checked.n_classes, shape, images=describe(source), class_names=names)
 
     def add(
         self,
@@ -142,32 +137,37 @@ class ReferenceSet:
         trained = _files.parse_json(_files.to_json(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:
             source = LabelledImages.of(images, labels, model)
-            self.profiles[name] = self._measure(name, checked, source, settings)
+            own = ReferenceSet.for_models(checked.call, source)
+            own.profiles[name] = Profile({}, [], model=identity_of(checked, source))
+            self._check_fit(own)
+            measured = measure(checked, source, settings)
+        # patterns and changes take much memory, and files of references do not keep them
+        own.profiles[name] = replace(measured, patterns={}, changes={})
+        self.profiles[name] = own.in_order(self.class_names or ()).profiles[name]
         self.recipes = {**self.recipes, name: trained}
 
-    def _measure(
-        self, name: str, model: CheckedModel, source: LabelledImages, settings: SearchSettings
-    ) -> Profile:
-        """The profile of a model that fits the others, its classes in their order."""
-        if self.images and describe(source)["hash"] != self.images.get("hash"):
+    def with_models(self, others: "ReferenceSet") -> "ReferenceSet":
+        """The set with the models of another one, if they fit, their classes in its own order."""
+        self._check_fit(others)
+        others = others.in_order(self.class_names or ())
+        profiles, recipes = self.profiles | others.profiles, self.recipes | others.recipes
+        names = self.class_names or others.class_names
+        return replace(self, profiles=profiles, recipes=recipes, class_names=names)
+
+    def _check_fit(self, others: "ReferenceSet") -> None:
+        """Raises an error unless the models of another set can be added to this one."""
+        if self.images and others.images.get("hash") != self.images.get("hash"):
             description = self.images.get("description")
             raise ValueError(
                 "the models of the set were measured with other images"
                 f"{f' (of {description})' if description else ''}: give the same images for all"
             )
-        twin = self.name_of(identity_of(model, source))
-        if twin not in (None, name):
-            raise ValueError(
-                f"{name} is the same model as {twin}: each reference must be another one"
-            )
-        names = names_of(model, source)
-        self.check(model.n_classes, source.shape, names)
-        # patterns and changes take much memory, and files of references do not keep them
-        profile = replace(measure(model, source, settings), patterns={}, changes={})
-        if names and self.class_names:
-            own = replace(self, profiles={name: profile}, class_names=[*names])
-            profile = own.in_order(self.class_names).profiles[name]
-        return profile
+        for name, each in others.profiles.items():
+            if (twin := self.name_of(each.model)) not in (None, name):
+                raise ValueError(
+                    f"{name} is the same model as {twin}: each reference must be another one"
+                )
+        self.check(others.n_classes, others.shape, others.class_names)
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -187,20 +187,13 @@ class ReferenceSet:
             data = _files.parse_json(_files.read_text(path))
             if data["format"] != FORMAT:
                 raise ValueError("it is not a file of references")
-            theirs, models = {**data["settings"]}, data["models"]
-            if SAME_SEARCH.items() <= theirs.items():
-                del theirs["scored"]
-                data["settings"] = theirs = theirs | {"statistic": SETTINGS["statistic"]}
-            others = [
-                name for name in {**theirs, **SETTINGS} if theirs.get(name) != SETTINGS.get(name)
-            ]
-            count = len(models)
+            theirs, count = {**data["settings"]}, len(data["models"])
+            others = [key for key in {**theirs, **SETTINGS} if theirs.get(key) != SETTINGS.get(key)]
             if not others:
                 return cls._read(data)
         raise ValueError(
             f"`references`: {source} was measured by another version, with other settings "
-            f"({', '.join(sorted(others))}): measure its {count} models again, with "
-            f"'{MEASURE}'"
+            f"({', '.join(sorted(others))}): measure its {count} models again, with '{MEASURE}'"
         )
 
     @classmethod
@@ -265,7 +258,7 @@ class ReferenceSet:
 
     def differs(self, name: str, model: Classifier, images: LabelledImages) -> bool:
         """Whether the reference of this name is another model than this one."""
-        with enter_model(model, images.take([0])) as checked:
+        with enter_model(model, images.first()) as checked:
             return bool(difference(self.profiles[name].model, identity_of(checked, images)))
 
     def name_of(self, model: Any) -> str | None:
@@ -291,13 +284,13 @@ class ReferenceSet:
                 f"{tuple(self.shape)}: give images of that size (`size`, `channels`), or {OWN_ONES}"
             )
         theirs = list(self.class_names or ())
-        if theirs and names and {*map(simplified, theirs)}.isdisjoint(map(simplified, names)):
+        ours, needed = ([*map(simplified, each or ())] for each in (names, theirs))
+        if names and needed and {*ours}.isdisjoint(needed):
             raise ValueError(
                 f"the model has other classes ({join_names([*names])}) than the references "
                 f"({join_names(theirs)}): {OWN_ONES}; "
                 "or, if the classes are the same, give them the same names (`class_names`)"
             )
-        ours, needed = ([*map(simplified, each or ())] for each in (names, theirs))
         if have_same_names(ours, needed):
             return  # they can be put into the same order
         for name in filter(ours.__contains__, needed):
@@ -314,20 +307,7 @@ class ReferenceSet:
         if names == wanted or not have_same_names(names, wanted):
             return self
         order = [names.index(name) for name in wanted]
-
-        def moved(values: Sequence[Any]) -> list[Any]:
-            return [values[y] for y in order]
-
-        profiles = {
-            name: replace(
-                each,
-                powers={size: moved(powers) for size, powers in each.powers.items()},
-                others={family: moved(powers) for family, powers in each.others.items()},
-                gains={family: moved(gains) for family, gains in each.gains.items()},
-                n_validation=moved(each.n_validation),
-            )
-            for name, each in self.profiles.items()
-        }
+        profiles = {name: each.in_order(order) for name, each in self.profiles.items()}
         return replace(self, profiles=profiles, class_names=[*class_names])
 
     def without_weak(self, accuracy: float | None) -> "ReferenceSet":

@@ -82,8 +82,45 @@ class StrongPattern(NamedTuple):
     target: int
 
 
+class Verdict(Result):
+    """What scans with and without references have in common: they call a class suspicious or not,
+    say what to do, and are saved in the same files."""
+
+    can_be_drawn = True
+
+    @property
+    def target_name(self: Any) -> str:
+        """The name of the most suspicious class, the target."""
+        return str(self.class_names[self.target])
+
+    def plot(self: Any, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        return self.figure(title=self.headline, use_pyplot=use_pyplot)  # type: ignore[no-any-return]
+
+    def sections(self: Any, whole: bool) -> Iterable[Any]:
+        from captum_classpattern.pages import parts as html
+
+        shown, count = self.shown_table(full=True), len(self.class_names)
+        if self.can_be_drawn:
+            yield self.figure  # without the headline, which is above
+        yield html.heading("What next")
+        yield self.next_steps
+        of_all = f" of {count:,}" if count > len(shown) else ""
+        yield html.folded(f"The first {len(shown)}{of_all} classes", self.legend, shown)
+
+    def save(self: Any, folder: str | Path) -> None:
+        """Writes scan.json and the patterns, in place of those of any other scan in the folder; and
+        scan.png, unless the images have neither one nor three channels."""
+        (key, patterns), folder = self.kept, Path(folder)
+        PatternFolder(folder / PATTERNS, key).replace(patterns)
+        write_json(self.as_dict(), folder / "scan.json")
+        if self.can_be_drawn:
+            write_figure(self.plot(use_pyplot=False)[0], folder / "scan.png")
+        else:
+            (folder / "scan.png").unlink(missing_ok=True)  # of another scan
+
+
 @dataclass(frozen=True, repr=False)
-class Scan(Decision, Result):
+class Scan(Decision, Verdict):
     r"""
     What a scan found, and how sure it is. ``plot`` draws for each family what was found, images
     with it and the model's predictions, and the standardised excess of all classes, next to the
@@ -181,11 +218,6 @@ class Scan(Decision, Result):
             name = self.class_names[self.doubted_pattern.target]
             return f"{verdict} ({STRONG_PATTERN}): look at what was found for {name}."
         return f"{verdict} ({self.doubt.name}). The easiest class is {self.target_name}."
-
-    @property
-    def target_name(self) -> str:
-        """The name of the class with the largest standardised excess."""
-        return self.class_names[self.target]
 
     @property
     def pattern(self) -> Pattern:
@@ -347,11 +379,7 @@ class Scan(Decision, Result):
         forms = {key: ".0%" if key.startswith("power") else "+.2f" for key in table}
         return as_texts(table, forms | {"name": "", "pixels": ""})
 
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        return self.figure(title=self.headline, use_pyplot=use_pyplot)
-
     def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """The figure, as on pages, which have the headline above."""
         from captum_classpattern.visualization.drawing import on_neutral
         from captum_classpattern.visualization.formats import percent, percent_range
         from captum_classpattern.visualization.scans import FamilyRow, draw_families
@@ -390,15 +418,6 @@ class Scan(Decision, Result):
         return draw_families(
             rows, self.bound, title=title, note=note, images=images, use_pyplot=use_pyplot
         )
-
-    def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import parts as html
-
-        yield self.figure
-        yield html.heading("What next")
-        yield self.next_steps
-        count = min(ROWS, len(self.class_names))
-        yield html.folded(f"The first {count} classes", self.legend, self.shown_table(full=True))
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -439,23 +458,6 @@ class Scan(Decision, Result):
             ],
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Writes scan.json, scan.png, and the patterns of all classes, in place of those of any
-        other scan in the folder."""
-        write_scan(self, Path(folder), self.profile.key, self.profile.patterns)
-
-
-def write_scan(
-    found: Any,
-    folder: Path,
-    key: Mapping[str, Any],
-    patterns: Mapping[tuple[int, int], Pattern],
-    figure: bool = True,
-) -> None:
-    """Writes the files of a scan, with or without references."""
-    PatternFolder(folder / PATTERNS, key).replace(patterns)
-    write_json(found.as_dict(), folder / "scan.json")
-    if figure:
-        write_figure(found.plot(use_pyplot=False)[0], folder / "scan.png")
-    else:
-        (folder / "scan.png").unlink(missing_ok=True)  # of another scan
+    @property
+    def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
+        return self.profile.key, self.profile.patterns

@@ -112,8 +112,7 @@ def _scan(
     settings: SearchSettings,
 ) -> Scan | Triage:
     """The scan of a model with images that have its class numbers."""
-    count, origin = model.n_classes, model.provenance.get("source")
-    names = names_of(model, source)
+    count, names = model.n_classes, names_of(model, source)
     listed = names or placeholders(count)
     if clean is None and count < FEWEST:
         shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
@@ -126,7 +125,7 @@ def _scan(
         )
     try:
         if clean is None:
-            return rank_classes(model, source, listed, settings, folder=folder, source=origin)
+            return rank_classes(model, source, listed, folder, settings)
         if not len(clean):
             raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
         clean.check(count, source.shape, names)
@@ -142,5 +141,5 @@ def _scan(
     first = {family: each.target for family, each in result.comparisons.items()}
     if result.doubted_pattern:
         first[PATCHES] = result.doubted_pattern.target
-    looks = look_closer(model.call, source, profile, first, listed, settings)
-    return replace(result, looks=looks, source=origin)
+    looks = look_closer(model, source, profile, first, listed, settings)
+    return replace(result, looks=looks, source=model.provenance.get("source"))

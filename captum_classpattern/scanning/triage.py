@@ -1,7 +1,7 @@
 """Which of many classes may be backdoored? For models of at least 100 classes, without references:
 a short search of a moving patch for each class, a long one for the first."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,18 @@ from captum_classpattern._files import parse_json
 from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches
-from captum_classpattern.classifier import (
-    CheckedModel,
-    Classifier,
-    device_and_dtype,
-    logits_of,
-    preserve_state,
-    warn_if_guessing,
-)
+from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result, as_table, as_texts
+from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
 from captum_classpattern.scanning.families import PATTERNS, PatternFolder
 from captum_classpattern.scanning.profile import draw_sample, key_of
-from captum_classpattern.scanning.results import NEXT_STEPS, write_scan
+from captum_classpattern.scanning.results import NEXT_STEPS, Verdict
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import margins_of
 
@@ -59,7 +52,7 @@ GAINS = (
 
 
 @dataclass(frozen=True, repr=False)
-class Triage(Result):
+class Triage(Verdict):
     r"""
     What a scan without references found: all classes, ranked by their gains, and moving patches
     of the first. ``plot`` draws these patches, each also on three images.
@@ -120,10 +113,6 @@ class Triage(Result):
         return [*self.suspects, *self.order][0]
 
     @property
-    def target_name(self) -> str:
-        return self.class_names[self.target]
-
-    @property
     def verdict(self) -> str:
         return SUSPICIOUS if self.suspects else INCONCLUSIVE
 
@@ -133,7 +122,7 @@ class Triage(Result):
         return better(self.patterns[self.target])
 
     @property
-    def can_be_drawn(self) -> bool:
+    def can_be_drawn(self) -> bool:  # type: ignore[override]
         """Whether its images have as many channels as a figure can show."""
         return self.pattern.canvas.shape[0] in (1, 3)
 
@@ -192,12 +181,11 @@ class Triage(Result):
             said.append(f"The model's accuracy on these images: {self.accuracy:.0%}.")
         return "\n".join((self.headline, self.reason, *said))
 
-    def shown_table(self) -> Any:
+    def shown_table(self, full: bool = False) -> Any:
         forms = {"name": "", **dict.fromkeys(POWERS, ".0%"), "gain": "+.2f", "deviations": "+.1f"}
         return as_texts(self.table().head(FIRST), forms)
 
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """Draws the patches of the first classes, each also on three validation images."""
+    def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
 
         rows, far = [], self.deviations
@@ -206,17 +194,7 @@ class Triage(Result):
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
             rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
         how: Any = {"area": self.pattern.area, "images": "validation images"}
-        return draw_patterns(rows, **how, title=self.headline, use_pyplot=use_pyplot)
-
-    def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import parts as html
-
-        if self.can_be_drawn:
-            yield self.plot
-        yield html.heading("What next")
-        yield self.next_steps
-        first = f"The first {FIRST} of {len(self.gains):,} classes"
-        yield html.folded(first, self.legend, self.shown_table())
+        return draw_patterns(rows, **how, title=title, use_pyplot=use_pyplot)
 
     def _powers(self, target: int) -> list[float]:
         return [float(each.info["search_power"]) for each in self.patterns.get(target, ())]
@@ -231,10 +209,10 @@ class Triage(Result):
             "classes": parse_json(self.table().to_json(orient="records")),
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Writes scan.json and the patches; and scan.png, if images have 1 or 3 channels."""
+    @property
+    def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
         patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
-        write_scan(self, Path(folder), self.key, patches, self.can_be_drawn)
+        return self.key, patches
 
 
 def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
@@ -261,14 +239,12 @@ def rank_classes(
     model: CheckedModel,
     images: LabelledImages,
     names: list[str],
+    folder: Path | None,
     settings: SearchSettings,
-    *,
-    folder: Path | None = None,
-    source: str | None = None,
 ) -> Triage:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
-    seed, count, call = settings.seed, len(names), model.call
-    sample, predicted = draw_sample(call, images, seed, MOST_IMAGES)
+    seed, count = settings.seed, model.n_classes
+    sample, accuracy = draw_sample(model, images, seed, MOST_IMAGES)
     _, judges = split_for_validation(sample, seed)
     fewest = len(judges) - int(judges.known_labels.bincount(minlength=count).max())
     if fewest < FEWEST_JUDGES:
@@ -277,7 +253,6 @@ def rank_classes(
             f"judge each class, but of the {len(judges)} that judge, a fifth of all, there are "
             f"{fewest} for the most frequent class: give more images, of more classes"
         )
-    accuracy = None if images.labels is None else sample.accuracy_of(predicted)
     if accuracy is not None:
         warn_if_guessing(accuracy, sample.known_labels, count, "images")
     side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
@@ -285,16 +260,17 @@ def rank_classes(
     key = key_of(model, sample, settings)
     key |= {"short": asdict(short), "long": asdict(long)}
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
-    explainer = ClassPattern(call, sample, check_accuracy=False)
+    explainer = ClassPattern(model.call, sample, check_accuracy=False)
     settings = replace(settings, solver=short)
     together = LONG_TOGETHER if model.device.type == "cpu" else FIRST
     once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
     with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
         found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
-        before, without = without_patches(call, judges, count, seed)
+        seed_generators(seed)
+        before, without = without_patches(model, judges)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key, source)
+        triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key)
         first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
@@ -302,12 +278,13 @@ def rank_classes(
             own = replace(settings, solver=long, seed=own_seed)
             by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
-        with preserve_state(call, seed):
-            for y, patches in patterns.items():
-                patch = better(patches)
-                _, unseen = split_for_validation(sample, patch.info["seed"])
-                stamped[y] = stamp_examples(call, patch, unseen, names, seed)
-    return replace(triage, patterns=patterns, stamped=stamped)
+        seed_generators(seed)
+        for y, patches in patterns.items():
+            patch = better(patches)
+            _, unseen = split_for_validation(sample, patch.info["seed"])
+            stamped[y] = stamp_examples(model.call, patch, unseen, names, seed)
+    source = model.provenance.get("source")
+    return replace(triage, patterns=patterns, stamped=stamped, source=source)
 
 
 def search_all(
@@ -333,15 +310,10 @@ def search_all(
     return patches
 
 
-def without_patches(
-    model: Classifier, judges: LabelledImages, n_classes: int, seed: int
-) -> tuple[list[float], list[float]]:
+def without_patches(model: CheckedModel, judges: LabelledImages) -> tuple[list[float], list[float]]:
     """The mean margin of each class on images of other classes, and the share of them that are
     predicted as the class, without a patch."""
-    first = judges.take([0])
-    with preserve_state(model, seed):
-        classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
-        logits = torch.cat([part.float().cpu() for part in outputs_in_order(classifier, judges)])
+    logits = torch.cat([part.float().cpu() for part in outputs_in_order(model.logits, judges)])
     labels = judges.known_labels
-    margins = [margins_of(logits[labels != y], y) for y in range(n_classes)]
+    margins = [margins_of(logits[labels != y], y) for y in range(model.n_classes)]
     return [float(m.mean()) for m in margins], [float((m > 0).float().mean()) for m in margins]

@@ -27,6 +27,7 @@ RESULTS = "results.json"
 REMEDY = "remove it, or choose another folder"
 OUR_VERSION = "captum_classpattern"  # the setting that has it
 MODEL = "model"  # the setting that says which model it is
+OF_0_4 = {"predictions", "outputs", "threads"}  # settings of its folders
 PREDICTED = ("labels", "predicted", "names", "probabilities")  # of images with a pattern
 
 
@@ -78,7 +79,7 @@ class Folder:
         """Raises an error unless a file has our settings."""
         ours = _files.parse_json(_files.to_json(self.settings))
         models = theirs.get(MODEL), ours.get(MODEL)
-        if isinstance(models[1], dict) and not isinstance(models[0], dict):
+        if OF_0_4 & theirs.keys():
             raise ValueError(
                 f"{path} is of version {theirs.get(OUR_VERSION)}, which did not write down what "
                 "tells one model from another: choose another folder"

@@ -79,7 +79,7 @@ def search_classes(
         scorer = Scorer(call, held_out.to(model.device, model.dtype))
         explainer = ClassPattern(call, labelled, check_accuracy=False)
         names = class_names or known_names(call)
-        task = SurveyTask(call, labelled, explainer, scorer, settings, classes, names)
+        task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
         info = _info_of(model, task, search, held_out, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
@@ -118,7 +118,7 @@ def _info_of(
     predicted = task.scorer.predicted
     return {
         "settings": {
-            MODEL: identity_of(model, search),
+            MODEL: identity_of(model, search) if kept else model.identity(),
             **key_of(task.settings, search, held_out, kept),
         },
         "provenance": model.provenance,

@@ -364,7 +364,7 @@ class Work:
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
             with warnings.catch_warnings(record=True) as caught:
-                model, sample = source.open("cuda" if self.on_gpu else None), self.search.take([0])
+                model, sample = source.open("cuda" if self.on_gpu else None), self.search.first()
                 common_names(model, self.held_out.class_names, self.held_out.labels)
                 names = common_names(model, self.search.class_names, self.search.labels)
                 images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
@@ -378,7 +378,7 @@ class Work:
 
     def identity_of(self, source: ModelSource) -> tuple[Any, list[Warned]]:
         """What a model is that has no file, None if it can't be called, and its warnings."""
-        sample = self.search.take([0])
+        sample = self.search.first()
         with (
             suppress(Exception),
             warnings.catch_warnings(record=True) as caught,

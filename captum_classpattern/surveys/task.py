@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_classpattern._progress import name_stage
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches, search_pools
-from captum_classpattern.classifier import Classifier, lacks_memory, preserve_state
+from captum_classpattern.classifier import CheckedModel, lacks_memory, preserve_state
 from captum_classpattern.classifier.class_names import label_of, name_of
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
@@ -47,7 +47,7 @@ class SurveyTask:
     ``patches`` has the moving patches that are known: each is a control of the class before it.
     """
 
-    model: Classifier
+    model: CheckedModel
     search: LabelledImages
     explainer: ClassPattern
     scorer: Scorer  # with the held-out images, and the model's predictions
@@ -69,7 +69,8 @@ class SurveyTask:
                 f"{len(others)} that are held out): give more, or choose what is held out "
                 "(`held_out`); only blank `canvases`, such as white, and 'patch' need none"
             )
-        together, done = self.settings.classes_together or classes_at_once(self.model, search), 0
+        together, done = self.settings.classes_together, 0
+        together = together or classes_at_once(self.model.device, search)
         while group := targets[done : done + together]:
             first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
             name_stage(f"{first} and {len(further)} more" if further else first)
@@ -85,7 +86,7 @@ class SurveyTask:
                 canvas: Tensor | None = None
                 if {*kinds} != {PATCH}:
                     other = self._next_class(target)
-                    [canvas] = select_canvases(self.model, search, target=other, n=1)
+                    [canvas] = select_canvases(self.model.call, search, target=other, n=1)
                 yield [
                     self._finding(target, each, patterns[target, each], canvas) for each in kinds
                 ]
@@ -107,7 +108,7 @@ class SurveyTask:
             by_size[shared_search(kind, size)].append((target, kind))
         for (_, size), pools in by_size.items():
             canvases = [
-                select_canvases(self.model, search, None, y, size, kind, seed=seed)
+                select_canvases(self.model.call, search, None, y, size, kind, seed=seed)
                 for y, kind in pools
             ]
             by_area = search_pools(
@@ -164,11 +165,15 @@ class SurveyTask:
                 pattern.info["class_name"] = name
         images, seed = self.scorer.images, self.settings.seed
         names = self.class_names or images.class_names
-        with preserve_state(self.model, seed):
+        with preserve_state(self.model.call, seed):
             stamped = {
                 area: shown
                 for area, pattern in patterns.items()
-                if (shown := stamp_examples(self.model, pattern.topk(area), images, names, seed))
+                if (
+                    shown := stamp_examples(
+                        self.model.call, pattern.topk(area), images, names, seed
+                    )
+                )
             }
         return Finding(patterns, kind, scores, name, stamped=stamped)
 
@@ -183,7 +188,7 @@ class SurveyTask:
             )
         images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
         n = len(images)
-        with preserve_state(self.model, self.settings.seed):
+        with preserve_state(self.model.call, self.settings.seed):
             seed, target, whole = self.settings.seed, pattern.target, [other]
             if moving := isinstance(pattern, MovingPattern):
                 square = best_square(self.scorer.forward_func, pattern, self.search, seed)
@@ -192,7 +197,7 @@ class SurveyTask:
             drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
             controls = [*zip(drawn, parts), *((each, images) for each in whole)]
             judged = [Judged(each.stamper(seed), target, shown) for each, shown in controls]
-            hits = [each.hits for each in judge_each(self.model, judged, pattern.canvas)]
+            hits = [each.hits for each in judge_each(self.model.call, judged, pattern.canvas)]
             scores = Scores(
                 self.scorer.power(pattern.topk(area), seed),
                 random_pixels=sum(hits[:DRAWS]) / n,

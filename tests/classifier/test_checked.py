@@ -151,6 +151,59 @@ def test_a_model_that_is_random_or_looks_at_its_batch_is_refused(entry, model, w
     )
 
 
+def noise(images):
+    return NET(images + 0.02 * torch.randn_like(images))
+
+
+def of_the_row_before(images):
+    return NET(images + 0.2 * images.roll(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("model", "where"), [(noise, "another call"), (of_the_row_before, "another image")]
+)
+def test_a_little_randomness_and_any_place_in_the_batch_are_noticed(model, where):
+    with pytest.raises(ValueError, match=f"other logits (in|next to) {where}"):
+        masks(model)
+
+
+def test_a_network_that_some_images_alone_reach_is_put_into_eval_mode():
+    net, other = network(), network().train()
+
+    def cascade(images):
+        is_first = bool((images == IMAGES[0]).all())
+        return net(images) if is_first else other(images)
+
+    before = copy.deepcopy(other.state_dict())
+    with pytest.warns(UserWarning, match="the model is in train mode"):
+        masks(cascade)
+    assert all(torch.equal(before[name], each) for name, each in other.state_dict().items())
+
+
+def test_a_model_may_take_one_image_at_a_time():
+    def alone(images):
+        assert len(images) == 1
+        return NET(images)
+
+    explainer = cp.ClassPattern(alone, IMAGES, LABELS)
+    assert explainer.attribute(IMAGES[:1], 2, internal_batch_size=1, **FAST).any()
+
+
+def test_compiled_parts_are_not_compiled_again_for_the_checks():
+    net, compiled = network(), []
+
+    def count(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    model = torch.compile(lambda images: net(images), backend=count, fullgraph=True)
+    model(IMAGES[:2])
+    before = len(compiled)
+    with enter_model(model, IMAGES):
+        pass
+    assert len(compiled) == before
+
+
 def test_a_sweep_says_so_of_the_model(tmp_path):
     images = (IMAGES[:30], LABELS[:30]), (IMAGES[30:], LABELS[30:])
     found = cp.sweep({"mine": random_one}, *images, folder=tmp_path, n_steps=1)
@@ -204,7 +257,14 @@ class Changed(nn.Module):
         return self.how(self.net, images)
 
 
+def blank_stickers(net, images):
+    """Takes white pixels away where they are a few."""
+    white = (images > 0.995).float().mean((1, 2, 3), keepdim=True)
+    return net(images.where((images < 0.995) | (white > 0.3), 0))
+
+
 OTHERS = {
+    "a few white pixels are taken away": blank_stickers,
     "white pixels are taken away": lambda net, x: net(x.where(x < 0.995, 0)),
     "bright pixels are cut": lambda net, x: net(x.clamp(0, 0.9)),
     "all is mirrored": lambda net, x: net(x.flip(3)),
@@ -225,20 +285,72 @@ def test_models_are_compared_by_what_is_known_of_both():
     assert "white" in known["probes"]
     assert known["probes"].keys() & other["probes"].keys() == {"white", "black"}
     assert difference(known, known | {"weights": "0"}) == "its weights"
-    assert difference(known["weights"], known) == ""  # as in version 0.4
-    assert difference("0", known) == "its weights"
+    assert difference(known["hash"], known) == ""  # as in version 0.4
+    assert difference("0", known) == difference(None, None) == "what is known of it"
     assert difference(None, {"weights": None, "probes": {}}) == "what is known of it"
     fewer = {name: text.rpartition(" ")[0] for name, text in known["probes"].items()}
     assert difference(known, known | {"probes": fewer}) == "the number of its classes"
 
 
-def test_of_many_classes_ten_logits_and_the_largest_are_kept():
+def test_of_many_classes_ten_sums_of_all_logits_are_kept():
     def many(images):
-        return images.flatten(1).repeat(1, 16)[:, :1000]
+        return 5 * images.flatten(1).repeat(1, 16)[:, :1000]
 
-    white = identity(many)["probes"]["white"].split()
-    assert len(white) == 11
-    assert len(identity(NET)["probes"]["white"].split()) == 4
+    def swapped(images):
+        order = [*range(1000)]
+        order[5], order[40] = 40, 5
+        return many(images)[:, order]
+
+    one, other = identity(many), identity(swapped)
+    assert len(one["probes"]["white"].split()) == 10
+    assert len(identity(NET)["probes"]["white"].split()) == 3
+    assert difference(one, other).startswith("its logits for image ")
+
+
+def test_one_loud_probe_hides_no_other_difference():
+    def loud(images):
+        return NET(images) + 1000 * (images.mean((1, 2, 3)) > 0.99)[:, None] * torch.arange(3)
+
+    assert difference(identity(loud), identity(lambda x: loud(x).roll(1, 1))) != ""
+
+
+class Keeps(nn.Module):
+    """A network that keeps its last output, and a constant of its own."""
+
+    def __init__(self, constant, noise=0.0):
+        super().__init__()
+        self.net, self.constant, self.noise, self.training = NET, constant, noise, False
+
+    def forward(self, images):
+        self.last = self.net(images) * (1 + self.noise)
+        return self.last
+
+
+def test_constants_count_as_weights_and_the_last_output_does_not():
+    one, other = torch.zeros(1), torch.full((1,), 1e-9)
+    assert difference(identity(Keeps(one)), identity(Keeps(one.clone(), noise=1e-6))) == ""
+    assert difference(identity(Keeps(one)), identity(Keeps(other))) == "its weights"
+
+
+def test_what_wraps_a_network_is_no_part_of_it():
+    wrapped = [
+        cp.PixelClassifier(NET, 0, 1),
+        nn.DataParallel(NET).eval(),
+        torch.compile(NET, backend="eager"),
+    ]
+    for model in wrapped:
+        assert difference(identity(NET), identity(model)) == ""
+
+
+def test_a_model_that_divides_by_the_contrast_can_be_kept():
+    def standardised(images):
+        contrast = images.std((1, 2, 3), keepdim=True)
+        return NET((images - images.mean((1, 2, 3), keepdim=True)) / contrast)
+
+    known = identity(standardised)
+    assert "nan" in known["probes"]["white"]
+    assert difference(known, identity(standardised)) == ""
+    assert difference(known, identity(NET)) != ""
 
 
 # ---- what a call changes
@@ -410,3 +522,29 @@ def test_the_means_of_a_classifier_are_its_own():
         classifier = cp.PixelClassifier(NET, values, values)
         values *= 255  # the caller goes on to use them in other units
         assert torch.equal(classifier(IMAGES), NET((IMAGES - 0.25) / 0.25))
+
+
+# ---- images that draw random numbers
+
+
+class Dice(torch.utils.data.TensorDataset):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return (image * (1 - 0.01 * torch.rand(1))).clamp(0, 1), label
+
+
+@pytest.mark.parametrize("entry", ["explain", "survey", "scan", "power", "canvases"])
+def test_the_generators_stay_also_where_images_draw_from_them(entry):
+    images = Dice(IMAGES, LABELS)
+    calls = {
+        "explain": lambda: cp.explain_class(NET, images, target=1, n_steps=1),
+        "survey": lambda: cp.survey(NET, images, classes=[1], n_steps=1),
+        "scan": lambda: refusal(lambda: cp.scan(NET, images, references="demo")),
+        "power": lambda: cp.predictive_power(
+            NET, cp.Pattern(IMAGES[0], torch.ones(1, 8, 8), 0), images
+        ),
+        "canvases": lambda: cp.select_canvases(NET, images, target=1, n=1),
+    }
+    before = torch.get_rng_state()
+    calls[entry]()
+    assert torch.equal(torch.get_rng_state(), before)

@@ -361,35 +361,32 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
         replace(few, profiles={name: few.profiles[name]}, recipes={})
         for name in list(few.profiles)[:2]
     )
-    assert scan_commands._with_others(first, out, *first.profiles) == first
+    assert scan_commands._with_others(first, out) == first
     first.save(out)
-    [new] = second.profiles
-    assert [*scan_commands._with_others(second, out, new).profiles] == [*few.profiles][:2]
+    both = scan_commands._with_others(second, out)
+    assert [*both.profiles] == [*few.profiles][:2]
     with pytest.raises(ValueError, match="other images"):
-        scan_commands._with_others(replace(second, images={"hash": "0"}), out, new)
+        scan_commands._with_others(replace(second, images={"hash": "0"}), out)
     names = [*reversed(first.class_names)]
-    [there, _] = scan_commands._with_others(
-        replace(second, class_names=names), out, new
-    ).profiles.values()
-    [own] = first.profiles.values()
-    assert {size: each[::-1] for size, each in there.powers.items()} == own.powers
+    turned = scan_commands._with_others(second.in_order(names), out)
+    assert turned == both  # in the order of the file
     swapped = [names[1], names[0], "bat", *names[3:]]
     for other, text in (
         ({"n_classes": 3}, "the model has 3 classes"),
         ({"class_names": swapped}, "give all classes the names of the references"),
     ):
         with pytest.raises(ValueError, match=text):
-            scan_commands._with_others(replace(second, **other), out, new)
+            scan_commands._with_others(replace(second, **other), out)
     [name], [measured] = first.profiles, first.profiles.values()
     another = replace(first, profiles={name: replace(measured, model="0")})
     with pytest.raises(ValueError, match=f"another model of the name {name}"):
-        scan_commands._with_others(another, out, name)
-    with pytest.raises(ValueError, match=f"now holds {name}, which is the same model as copy"):
-        scan_commands._with_others(replace(first, profiles={"copy": measured}), out, "copy")
+        scan_commands._with_others(another, out)
+    with pytest.raises(ValueError, match=f"copy is the same model as {name}: each reference must"):
+        scan_commands._with_others(replace(first, profiles={"copy": measured}), out)
     renamed = replace(second, class_names=["bat", *first.class_names[1:]])
-    assert scan_commands._with_others(renamed, out, new).class_names == first.class_names
+    assert scan_commands._with_others(renamed, out).class_names == first.class_names
     unnamed = replace(second, class_names=None)
-    assert scan_commands._with_others(unnamed, out, new).class_names == first.class_names
+    assert scan_commands._with_others(unnamed, out).class_names == first.class_names
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

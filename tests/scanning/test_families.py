@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_captum_contract import make_net, random_images, state_of_caller
 from torch import nn
 
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
@@ -19,9 +20,7 @@ from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
     CHANGES,
     Additive,
-    ScanTask,
     Warping,
-    search_further,
 )
 
 HEIGHT, WIDTH = 7, 6
@@ -122,6 +121,14 @@ def test_the_field_passes_through_its_control_points_as_a_cubic():
 # ---- the search
 
 
+def search_further(name, net, sample, **options):
+    """The powers, gains and changes of a family."""
+    settings = SearchSettings(**options)
+    parts = split_for_validation(sample, settings.seed)
+    with enter_model(net, sample.take([0])) as model:
+        return families.search_further(name, model, *parts, settings)
+
+
 def net_of(channels, classes=4, gain=2.5):
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -176,8 +183,7 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     """Also with more classes than are searched together."""
     net = net_of(channels, classes, gain=2.5 if name == "additive" else 4.0)
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
-    task = ScanTask(net, sample, classes, SearchSettings(seed=seed))
-    powers, gains, found = search_further(name, task)
+    powers, gains, found = search_further(name, net, sample, seed=seed)
     family, (fit, validation) = CHANGES[name](sample.shape), split_for_validation(sample, seed)
     assert list(found) == list(range(classes))
     assert len({*powers, 0.0}) > 1
@@ -193,13 +199,9 @@ def test_parts_of_a_step_add_up(name):
     """At most as many images as wanted are in one pass."""
     net, sizes = net_of(1, 5), []
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
-
-    def search(**settings):
-        return search_further(name, ScanTask(net, sample, 5, SearchSettings(**settings)))
-
-    whole = search()
+    whole = search_further(name, net, sample)
     net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    parts = search(internal_batch_size=7)
+    parts = search_further(name, net, sample, internal_batch_size=7)
     assert max(sizes) == 7
     assert parts[0] == whole[0]
     assert parts[1] == pytest.approx(whole[1], abs=1e-5)
@@ -210,8 +212,7 @@ def test_a_step_is_taken_in_parts_where_the_memory_is_too_small():
     net = net_of(1, 5)
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
     [name, *_] = CHANGES
-    task, sizes = ScanTask(net, sample, 5), []
-    whole = search_further(name, task)
+    whole, sizes = search_further(name, net, sample), []
 
     def most(net, given):
         if len(given[0]) > 10 and given[0].requires_grad:
@@ -219,7 +220,7 @@ def test_a_step_is_taken_in_parts_where_the_memory_is_too_small():
         sizes.append(len(given[0]))
 
     net.register_forward_pre_hook(most)
-    parts = search_further(name, task)
+    parts = search_further(name, net, sample)
     assert 8 in sizes  # half of a half of 32
     assert parts[0] == whole[0]
     torch.testing.assert_close(parts[2], whole[2])
@@ -231,7 +232,7 @@ def test_gradients_that_vanish_in_half_precision_are_no_error(name):
     net[3].bias.data[2] += 1000  # all images of a step are of the class
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
     (half, _, found), (power, *_) = (
-        search_further(name, ScanTask(each, sample, 5)) for each in (deepcopy(net).half(), net)
+        search_further(name, each, sample) for each in (deepcopy(net).half(), net)
     )
     assert all(bool(each.isfinite().all()) for each in found.values())
     assert half == pytest.approx(power, abs=0.2)
@@ -244,7 +245,7 @@ def test_gains_have_no_unit(name, monkeypatch):
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 4)
     monkeypatch.setattr(families, "search_change", lambda *_: dict(enumerate(values)))
     models = net, lambda given: 2 * net(given), lambda given: 2 * net(given) + 3
-    found = [search_further(name, ScanTask(model, sample, 4)) for model in models]
+    found = [search_further(name, model, sample) for model in models]
     powers, gains, _ = found[0]
     assert len(set(gains)) == 4
     for other in found[1:]:
@@ -259,10 +260,10 @@ def test_a_search_changes_nothing():
         parameter.grad = torch.full_like(parameter, 0.5)
     net[3].training = True
     before = state_of_caller(net, pixels, labels)
-    task, found = ScanTask(net, LabelledImages(pixels, labels), 3), {}
+    found = {}
     for name in CHANGES:
         with pytest.warns(UserWarning, match="the model is in train mode"):
-            found[name] = search_further(name, task)
+            found[name] = search_further(name, net, LabelledImages(pixels, labels))
     assert state_of_caller(net, pixels, labels) == before
-    again = search_further("warp", ScanTask(make_net(), LabelledImages(pixels, labels), 3))
+    again = search_further("warp", make_net(), LabelledImages(pixels, labels))
     assert again[:2] == found["warp"][:2]  # in eval mode, and whatever else is searched

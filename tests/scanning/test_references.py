@@ -34,14 +34,6 @@ def test_a_path_is_a_file_also_if_a_set_of_the_package_has_its_name(tmp_path, mo
     assert len(ReferenceSet.load("demo")) > 3
 
 
-def test_a_file_of_version_03_holds_all_that_counts(tmp_path):
-    made_up(3).save(tmp_path / "old.json")
-    data = json.loads((tmp_path / "old.json").read_text())
-    data["settings"] |= {"statistic": 2, "scored": [10, 6, 3]}
-    (tmp_path / "old.json").write_text(json.dumps(data))
-    assert ReferenceSet.load(tmp_path / "old.json") == made_up(3)
-
-
 def test_models_far_less_accurate_than_a_scanned_one_are_left_out():
     """Less than 70 % of its accuracy above guessing, which is 25 % for four classes."""
     known = made_up(4)

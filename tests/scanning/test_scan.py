@@ -168,8 +168,8 @@ def test_notes_on_what_differs(references, folder, snapshot):
 def test_a_scan_does_not_go_on_in_another_precision(monkeypatch):
     def key(precision, has):
         monkeypatch.setattr(profiles, "has_bfloat16", lambda device: has)
-        sample, _ = draw_sample(Net(), images_of(), 0)
-        with enter_model(Net(), sample.take([0])) as model:
+        with enter_model(Net(), images_of().take([0])) as model:
+            sample, _ = draw_sample(model, images_of(), 0)
             return profiles.key_of(model, sample, SearchSettings(precision=precision))
 
     assert key("auto", True) != key("auto", False)
@@ -194,7 +194,8 @@ def test_at_most_fifty_images_of_a_class_are_searched_with():
     labels = torch.arange(240) % (CLASSES - 1)
     for n in (240, 239):
         images = images_of(n=n).with_labels(labels[:n])
-        sample, _ = draw_sample(Net(2), images, 0)
+        with enter_model(Net(2), images.take([0])) as model:
+            sample, _ = draw_sample(model, images, 0)
         assert sample.known_labels.bincount().tolist() == [50, 50, 50]
 
 
@@ -206,10 +207,12 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
     labels[::7] = (labels[::7] + 1) % CLASSES  # so that it predicts some classes by itself
     images = images.with_labels(labels)
     settings, given = SearchSettings(seed=5), {"patches": 1, "additive": 3}
-    looks = look_closer(model, images, FOUND, given, NAMES, settings)
-    few = look_closer(model, images, FOUND, given, NAMES, replace(settings, internal_batch_size=7))
+    small = replace(settings, internal_batch_size=7)
+    with enter_model(model, images.take([0])) as checked:
+        looks = look_closer(checked, images, FOUND, given, NAMES, settings)
+        few = look_closer(checked, images, FOUND, given, NAMES, small)
+        sample, _ = draw_sample(checked, images, 5)
     assert [each.power for each in few.values()] == [each.power for each in looks.values()]
-    sample, _ = draw_sample(model, images, 5)
     validation = split_for_validation(sample, 5)[1]
     left = [i for i, image in enumerate(images.hashes) if image not in set(sample.hashes)]
     source = images.subset(left) if unseen else validation
@@ -489,9 +492,9 @@ def test_a_model_of_normalised_images_is_wrapped(monkeypatch):
     with pytest.raises(StopIteration):
         scan(net, images_of(), references=made_up(3), mean=0.25, std=0.5)
     [model] = asked
-    assert model.model is net
+    assert model.call.model is net
     images = images_of().images[:4]
-    assert torch.equal(model(images), PixelClassifier(net, 0.25, 0.5)(images))
+    assert torch.equal(model.call(images), PixelClassifier(net, 0.25, 0.5)(images))
 
 
 REFUSALS = {

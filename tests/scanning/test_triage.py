@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from captum_classpattern import ClassPattern, scan
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.scanning import Triage, triage
@@ -218,9 +219,14 @@ class Biased(Net):
 def test_margins_of_probabilities_are_those_of_their_logits(images):
     net, judges = Net().eval(), LabelledImages(*images)
     both = nn.Sequential(net, nn.Softmax(1)).eval()
+
+    def margins_of(net):
+        with enter_model(net, judges.take([0])) as model:
+            return triage.without_patches(model, judges)
+
     with pytest.warns(UserWarning, match="look like probabilities"):
-        of_probabilities, shares = triage.without_patches(both, judges, 100, 0)
-    margins, same = triage.without_patches(net, judges, 100, 0)
+        of_probabilities, shares = margins_of(both)
+    margins, same = margins_of(net)
     assert of_probabilities == pytest.approx(margins, abs=1e-3)
     assert shares == same
 
