@@ -20,6 +20,7 @@ from captum_classpattern.classifier import (
     images_at_once,
     lacks_memory,
     outputs_for,
+    preserve_state,
 )
 from captum_classpattern.classifier.class_names import (
     NUMBERINGS,
@@ -323,7 +324,7 @@ class LabelledImages(Dataset[Any]):
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
-        with enter_model(classifier, self.take([0])) as model:
+        with enter_model(classifier, self.first()) as model:
             names = ClassNames.of(classifier, model.n_classes, class_names)
             labels, own_names = self.labels, None if names is None else names.names
             if labels is not None:
@@ -392,7 +393,7 @@ def ensure_labels(
     if images.labels is not None:
         if images.class_names is not None and images.numbering != "numbers":
             return images.for_classifier(forward_func)
-        with enter_model(forward_func, images.take([0])) as model:
+        with enter_model(forward_func, images.first()) as model:
             check_labels(images.labels, model.n_classes, images.argument)
         return images
     if additional_forward_args is not None:

@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import (
-    check_seed,
-    counted,
-    is_whole,
-    join_names,
-)
+from captum_classpattern._validation import check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_targets,
@@ -284,7 +279,7 @@ class Scorer:
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        with enter_model(forward_func, images.take([0]) if like is None else like) as model:
+        with enter_model(forward_func, images.first() if like is None else like) as model:
             self.forward_func = model.logits  # margins are of logits
             self.predicted = predictions(forward_func, images, like=like)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
