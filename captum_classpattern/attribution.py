@@ -2,18 +2,17 @@
 
 import platform
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 
 from captum.attr import Attribution
 from torch import Tensor
 
 from captum_classpattern._validation import (
     ArgumentTypeError,
-    check_options,
     check_pixels,
     check_same_shape,
 )
@@ -34,7 +33,7 @@ from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
-from captum_classpattern.optimization.settings import PatternOptions, SearchOptions, SearchSettings
+from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
 from captum_classpattern.optimization.solvers import MovingPatch
 from captum_classpattern.pattern import Pattern, combined_hash
 
@@ -146,8 +145,18 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str] | None = None,
         *,
         area: float | Sequence[float] = 0.05,
+        keep: int | None = None,
+        budget: int | None = None,
         additional_forward_args: Any = None,
-        **options: Unpack[PatternOptions],
+        feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
+        solver: str | Solver = "swap",
+        n_steps: int | None = None,
+        max_seconds: float | None = None,
+        seed: int = 0,
+        precision: str = "auto",
+        internal_batch_size: int | None = None,
+        show_progress: bool | None = False,
+        baselines: None = None,
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and scores
@@ -251,10 +260,22 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ...  for area, of_area in found.items()}
             {0.2: [13, 13], 0.1: [6, 6]}
         """
-        _check_options("search", options, PatternOptions)
+        _refuse_baselines("search", baselines)
         several = isinstance(area, Sequence) and not isinstance(area, str)
         areas: Any = area if several else [area]
-        settings = SearchSettings(areas=areas, **options)
+        settings = SearchSettings(
+            solver=solver,
+            areas=areas,
+            n_steps=n_steps,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+            budget=budget,
+            max_seconds=max_seconds,
+            keep=keep,
+            feature_mask=feature_mask,
+        )
         if isinstance(settings.solver, MovingPatch):
             if canvases is not None or several or settings.feature_mask is not None:
                 raise ValueError(
@@ -286,7 +307,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-        **other: Never,
+        baselines: None = None,
     ) -> Inputs:
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
@@ -311,7 +332,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :meth:`search`. It takes one area, and no moving patch.
         """
-        _check_options("attribute", other, SearchOptions)
+        _refuse_baselines("attribute", baselines)
         settings = SearchSettings(
             solver=solver,
             areas=[area],
@@ -408,14 +429,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         warn_if_guessing(accuracy, baselines.known_labels, model.n_classes, "baselines")
 
 
-def _check_options(method: str, options: Mapping[str, Any], known: type) -> None:
-    """Raises an error about keywords that a method does not have, but most of Captum's do."""
-    if "baselines" in options:
+def _refuse_baselines(method: str, baselines: object) -> None:
+    """Raises an error about baselines where most of Captum's methods take them."""
+    if baselines is not None:
         raise ArgumentTypeError(
-            f"{method} has no argument `baselines`: give them to the constructor, as in "
+            f"{method} takes no `baselines`: give them to the constructor, as in "
             "ClassPattern(model, baselines)"
         )
-    check_options(method, options, known)
 
 
 def search_pools(

@@ -535,7 +535,7 @@ class Failing(nn.Module):
     ("call", "kind", "k", "how"),
     [
         ("attribute", "tensors", 1, "nan"),
-        ("attribute", "tensors", 2, "error"),
+        ("attribute", "tensors", CHECKS + 1, "error"),
         ("attribute", "tensors", CHECKS + START + 5 * ROUND, "nan"),  # the last swap
         ("search", "shuffled loader", 4, "interrupt"),
         ("search", "shuffled loader", CHECKPOINT, "nan"),  # the last swap before validation

@@ -1,6 +1,5 @@
 """A wrapper that turns a model of normalised images into a classifier over [0, 1] pixels."""
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -19,7 +18,6 @@ from captum_classpattern.classifier.calling import (
 )
 from captum_classpattern.pattern import Pattern
 
-NORMALISES = re.compile("normali[sz]", re.IGNORECASE)  # in the name of a layer
 _noticed: WeakSet[nn.Module] = WeakSet()  # networks that were said to have no mean and std
 
 
@@ -150,8 +148,9 @@ def over_pixels(
         _noticed.add(network)
         warn(
             "the network gets pixels in [0, 1] as they are: if it was trained on normalised "
-            "images, give their `mean` and `std`, or PixelClassifier(model, mean, std); "
-            "`mean=0, std=1` says that it was not, without this notice",
+            "images, give PixelClassifier(model, mean, std); PixelClassifier(model, 0, 1) says "
+            "that it was not, without this notice (explain_class, survey and scan also take `mean` "
+            "and `std`)",
             Notice,
         )
     if mean is None and class_names is None:
@@ -160,8 +159,9 @@ def over_pixels(
 
 
 def _normalises(part: nn.Module) -> bool:
-    """Whether a layer seems to normalise images: by its name, or by a mean that it holds."""
-    return bool(NORMALISES.search(type(part).__name__)) or hasattr(part, "mean")
+    """Whether a layer seems to normalise images: it holds a mean, other than batch norms."""
+    held = {*vars(part), *part._buffers, *part._parameters}
+    return any("mean" in name.lower() for name in held - {"running_mean"})
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:

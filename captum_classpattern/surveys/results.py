@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captum_classpattern._files import check_folder
 from captum_classpattern.results import Result, fitting
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
@@ -17,7 +18,7 @@ from captum_classpattern.surveys.findings import (
     stands_out,
     what_to_try,
 )
-from captum_classpattern.surveys.folder import RESULTS, SurveyFolder
+from captum_classpattern.surveys.folder import MODEL, RESULTS, SurveyFolder
 
 MOST, MOST_OF_A_PAGE = 20, 100  # classes that a figure or a notebook, and a page, show
 
@@ -163,12 +164,16 @@ class Survey(Result):
         targets = {first.target for first in shown}
         scores = [finding for finding in self.findings if whole or finding.target in targets]
         yield parts.folded("All scores", scores_table({"": scores}, full=True))
-        yield parts.settings({key: self.info.get(key) for key in ("settings", "versions")})
+        settings = dict(self.info.get("settings") or {})
+        if isinstance(model := settings.get(MODEL), Mapping):  # its probes are for folders
+            settings[MODEL] = model.get("weights")
+        yield parts.settings({"settings": settings, "versions": self.info.get("versions")})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes all findings into a folder, as ``survey(..., folder=...)`` does. Findings of other
         classes stay; an error if they were made with other settings."""
         info = {"settings": {}, **self.info, "n_classes": self.n_classes, "classes": self.classes}
+        check_folder(folder)
         store = SurveyFolder(Path(folder), info["settings"])
         store.findings()  # or an error, before any is replaced
         for target in self.classes:

@@ -479,8 +479,12 @@ def test_what_a_model_says_of_itself_is_found_behind_what_wraps_it():
 
 
 class Normalize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image_mean = 0.5
+
     def forward(self, images):
-        return (images - 0.5) / 0.25
+        return (images - self.image_mean) / 0.25
 
 
 class Own(nn.Module):
@@ -505,8 +509,9 @@ def test_a_forgotten_mean_and_std_is_said_once():
     net = network()
     [text] = said(net)
     assert text == (
-        f"{NOTICE}images, give their `mean` and `std`, or PixelClassifier(model, mean, std); "
-        "`mean=0, std=1` says that it was not, without this notice"
+        f"{NOTICE}images, give PixelClassifier(model, mean, std); PixelClassifier(model, 0, 1) "
+        "says that it was not, without this notice (explain_class, survey and scan also take "
+        "`mean` and `std`)"
     )
     assert said(net) == []
     assert len(said(network(), class_names=["a", "b", "c"])) == 1
