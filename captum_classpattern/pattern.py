@@ -478,11 +478,16 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
     return k
 
 
+def highest(maps: Tensor, k: int) -> Tensor:
+    """The k highest values of each map (..., H, W), as bool; equal ones in reading order."""
+    order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
+    chosen = torch.zeros_like(maps, dtype=torch.bool).flatten(-2)
+    return chosen.scatter(-1, order[..., :k], True).view(maps.shape)
+
+
 def topk_masks(masks: Tensor, k: int) -> Tensor:
     """Binary masks of the k largest weights of each mask (..., H, W), see :meth:`Pattern.topk`."""
-    order = masks.flatten(-2).argsort(dim=-1, descending=True, stable=True)
-    binary = torch.zeros_like(masks).flatten(-2).scatter(-1, order[..., :k], 1.0)
-    return binary.view(masks.shape) * (masks > 0)
+    return (highest(masks, k) & (masks > 0)).to(masks)
 
 
 def image_hash(image: Tensor) -> str:

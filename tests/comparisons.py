@@ -93,9 +93,10 @@ def compared(
 def facts(record):
     """All of a record except the time it took, in a form that == compares."""
     found = dict(vars(record))
-    found["map"] = record.map.numpy().tobytes()
+    found |= {name: getattr(record, name).numpy().tobytes() for name in ("map", "image")}
     found["masks"] = {area: mask.numpy().tobytes() for area, mask in record.masks.items()}
     found["scores"] = {name: value for name, value in record.scores.items() if name != "seconds"}
+    del found["seconds"]
     return found
 
 

@@ -8,8 +8,7 @@ from captum.attr import Saliency
 from markupsafe import Markup
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
-from captum_classpattern.comparison import BestRandomMask, RandomPixels, compare
-from captum_classpattern.pages import report
+from captum_classpattern.comparison import BestRandomMask, RandomPixels, compare, report
 
 AREAS = [0.05, 0.1, 0.3]
 VOID = {"meta", "link", "img", "input", "rect", "br"}

@@ -3,7 +3,7 @@ such a comparison as well."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -11,10 +11,6 @@ import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import INTERRUPTED, print_result, say, say_line
-
-if TYPE_CHECKING:
-    from captum_classpattern.comparison import Metric
-    from captum_classpattern.comparison.run import CompareOptions
 
 POWER_LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are
@@ -97,15 +93,11 @@ def compare_on_canvases(
     *,
     canvases: int = 1,
     white: bool = False,
-    metrics: "Sequence[Metric] | None" = None,
-    area: float = 0.05,
-    **more: "Unpack[CompareOptions]",
+    **more: Any,
 ) -> "cp.comparison.Comparison":
     """Compares methods on so many canvases of each class that the first model classifies correctly,
     and perhaps on a white one for each class."""
     import torch
-
-    from captum_classpattern.comparison import METRICS
 
     (search, held_out), first = images, next(iter(models.values()))
     classes, keywords = searches.find_classes(first, search), searches.keywords()
@@ -114,11 +106,6 @@ def compare_on_canvases(
         [cp.select_canvases(first, search, target=y, n=canvases, seed=seed).cpu() for y in classes]
     )
     blank = classes if white else []
-    settings: CompareOptions = {
-        **more,
-        "canvas_kinds": ["positive"] * len(positive) + ["white"] * len(blank),
-        "seed": seed,
-    }
     return cp.compare(
         models,
         torch.cat([positive, torch.ones(len(blank), *positive.shape[1:])]),
@@ -126,9 +113,9 @@ def compare_on_canvases(
         search=search,
         held_out=held_out,
         methods=cp.known_methods(search, names=methods, **keywords),
-        metrics=METRICS if metrics is None else metrics,
-        area=area,
-        **settings,
+        canvas_kinds=["positive"] * len(positive) + ["white"] * len(blank),
+        seed=seed,
+        **more,
     )
 
 

@@ -1,7 +1,7 @@
 """Controls: simple ways to choose pixels that every method must beat; and the learned pattern."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
 from typing import Any
@@ -162,7 +162,7 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         return masks_for(torch.stack(best_masks), inputs)
 
 
-class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
+class LearnedPattern(ClassPattern):
     r"""
     The few pixels that make the classifier predict a class, in the colours that do it best, see
     :class:`~captum_classpattern.optimization.Learned`.
@@ -183,13 +183,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         (3, torch.Size([1, 8, 8]))
     """
 
-    def __init__(
-        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
-    ) -> None:
-        super().__init__(forward_func)
-        self._search = ClassPattern(forward_func, baselines, baseline_labels)
-        self.patterns: list[Pattern] = []
-        self.precision: str | None = None
+    patterns: Sequence[Pattern] = ()
 
     @log_usage()
     def attribute(
@@ -207,7 +201,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         shaped like these. Other arguments are those of
         :meth:`ClassPattern.search`.
         """
-        self.patterns = self._search.search(
+        self.patterns = self.search(
             single_tensor(inputs).detach().clamp(0, 1),
             target,
             area=area,
@@ -240,6 +234,5 @@ def mean_probabilities(
 def masks_for(maps: Tensor, inputs: Inputs) -> Inputs:
     """Maps (N, 1 or C, H, W) in Captum's form: shaped like the inputs, in a tuple if these are."""
     images = single_tensor(inputs)
-    shaped: Any = maps.to(images).expand_as(images).contiguous()
-    masks: Inputs = (shaped,) if isinstance(inputs, tuple) else shaped
-    return masks
+    masks = maps.to(images).expand_as(images).contiguous()
+    return (masks,) if isinstance(inputs, tuple) else masks

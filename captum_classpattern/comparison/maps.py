@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from functools import cached_property, partial
 from statistics import mean
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from captum_classpattern._progress import note_half_passes
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
+from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
-from captum_classpattern.comparison.records import STAMPED_KIND
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.comparison.records import STAMPED_KIND, Record
+from captum_classpattern.pattern import Pattern, highest, pixels_kept
 from captum_classpattern.scores.localisation import Localisation, localise
 from captum_classpattern.scores.power import Scorer
 
@@ -71,83 +72,17 @@ class Task:
         """Whether there is a trigger, and this is its class."""
         return self.trigger is not None and self.trigger.target == target
 
-
-@dataclass(frozen=True, eq=False)
-class CanvasResult:
-    r"""
-    The map of a canvas and the pixels that it ranks first: what a :class:`Metric` measures.
-
-    Args:
-        task (Task): The task, whose canvases are a copy.
-        canvas (int): As in :class:`Record`.
-        maps (dict[float, Tensor]): The map that ranks the pixels at each area, float64 (H, W). A
-            method that takes no area has one map for all.
-        own (dict[float, Pattern]): As in :class:`Record`.
-        seeds (list[Tensor]): The map for each seed; for a stamped canvas, of the first one alone.
-        trigger_maps (list[Tensor]): For a method that takes an area and a canvas of the trigger's
-            class, the maps for the area of the trigger, with each seed.
-        passes, seconds (float): What the map cost.
-    """
-
-    task: Task
-    canvas: int
-    maps: Mapping[float, Tensor]
-    own: Mapping[float, Pattern]
-    seeds: Sequence[Tensor]
-    trigger_maps: Sequence[Tensor]
-    passes: float
-    seconds: float
-
-    @property
-    def target(self) -> int:
-        """The class."""
-        return self.task.targets[self.canvas]
-
-    @property
-    def stamped(self) -> bool:
-        """Whether the canvas carries the trigger."""
-        return self.canvas >= self.task.n_unstamped
-
-    @property
-    def map(self) -> Tensor:
-        """A copy of the map for the comparison's area: one value per pixel, float64 (H, W)."""
-        return self.maps[self.task.area].clone()
-
-    @property
-    def mask(self) -> Tensor:
-        """The pixels at the comparison's area, bool (1, H, W)."""
-        return top_pixels(self.map, self.task.area)
-
-    @property
-    def pattern(self) -> Pattern:
-        """The pattern at the comparison's area."""
-        return self.pattern_at(self.task.area)
-
-    def pattern_at(self, area: float) -> Pattern:
-        """The pattern of the highest pixels at one of the areas, cut from the canvas or in its own
-        form."""
-        mask = top_pixels(self.maps[area], area)
-        if area in self.own:
-            return replace(self.own[area], mask=mask.to(self.own[area].mask))
-        canvas = self.task.canvases[self.canvas].clone()
-        return Pattern(canvas, mask.to(canvas), self.target)
-
     @cached_property
-    def localisation(self) -> Localisation | None:
-        """How well the map finds the trigger; None if there is none for this class. Averaged over
-        the seeds for canvases without the trigger."""
-        pixels = self.task.trigger_pixels
-        if pixels is None or not self.task.has_trigger_for(self.target):
-            return None
-        maps = self.trigger_maps or self.seeds
-        scores = [astuple(localise(values, pixels)) for values in maps]
-        return Localisation(*(mean(values) for values in zip(*scores)))
+    def images(self) -> list[Tensor]:
+        """Copies of the canvases, which all records share."""
+        return [canvas.cpu().clone() for canvas in self.canvases]
 
 
-def explain(method: "BoundMethod", task: Task, advance: Callable[..., Any]) -> list[CanvasResult]:
-    """Runs a method on copies of the canvases: with each seed, if it is random, and for each area
-    and that of the trigger, if it takes one. ``advance`` gets the share of each run."""
-    task = replace(task, canvases=task.canvases.clone())
+def explain(
+    name: str, method: "BoundMethod", task: Task, advance: Callable[..., Any]
+) -> list[Record]:
+    """Runs a method on the canvases: with each seed, if it is random, and for each area and that of
+    the trigger, if it takes one. ``advance`` gets the share of each run."""
     run, n = partial(method, area=task.area, seed=task.seed), task.n_unstamped
     share = 1 / (len(task.seeds) + len(task.areas))
     first = run(task.canvases, task.targets)
@@ -160,55 +95,69 @@ def explain(method: "BoundMethod", task: Task, advance: Callable[..., Any]) -> l
     for seed in task.seeds[1:]:
         seeds.append(run(*given, seed=seed) if is_random else first)
         advance(share)
-    others = [area for area in task.areas if method.searches and area != task.area]
-    searched = {}
-    for area in others:
-        searched[area] = run(*given, area=area)
-        advance(share)
-    for_trigger = _maps_for_trigger(method, task) if method.searches else {}
-    results = []
-    for canvas in range(len(task.targets)):
-        areas = task.areas if canvas < n else [task.area]
-        made = {area: searched.get(area, first) for area in areas}
-        result = CanvasResult(
-            task,
-            canvas,
-            maps={area: of.maps[canvas] for area, of in made.items()},
+    at_area = dict.fromkeys(task.areas, first)
+    for area in task.areas:
+        if method.searches and area != task.area:
+            at_area[area] = run(*given, area=area)
+            advance(share)
+    by_seed = [[of.maps[i] for of in (seeds if i < n else [first])] for i in range(len(first.maps))]
+    localisations, records = _localisations(method, task, by_seed), []
+    for canvas, target in enumerate(task.targets):
+        made = at_area if canvas < n else {task.area: first}
+        record = Record(
+            model=task.model,
+            method=name,
+            canvas=canvas,
+            kind=task.kinds[canvas],
+            target=target,
+            control=isinstance(method.attribution, Control),
+            map=first.maps[canvas].clone(),
+            masks={area: top_pixels(of.maps[canvas], area) for area, of in made.items()},
+            searches=method.searches,
+            precision=getattr(method.attribution, "precision", None),
+            cut_from_canvas=not first.own,
             own={area: of.own[canvas] for area, of in made.items() if of.own},
-            seeds=[of.maps[canvas] for of in (seeds if canvas < n else [first])],
-            trigger_maps=for_trigger.get(canvas, []),
+            area=task.area,
+            image=task.images[canvas],
+            seeds=by_seed[canvas],
+            localisation=localisations.get(canvas),
             passes=first.passes / len(task.targets),
             seconds=first.seconds / len(task.targets),
         )
-        results.append(result)
-    return results
+        records.append(record)
+    return records
 
 
-def _maps_for_trigger(method: "BoundMethod", task: Task) -> dict[int, list[Tensor]]:
-    """The maps for the area of the trigger, with each seed, by canvas of its class."""
+def _localisations(
+    method: "BoundMethod", task: Task, maps: Sequence[Sequence[Tensor]]
+) -> dict[int, Localisation]:
+    """How well the maps of each canvas of the trigger's class find it, on average over the seeds. A
+    method that takes an area runs again for that of the trigger."""
     rows = [i for i, target in enumerate(task.targets) if task.has_trigger_for(target)]
-    if not rows:
+    if not rows or task.trigger_pixels is None:
         return {}
-    targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
-    seeds = task.seeds if method.takes_seed else task.seeds[:1]
-    made = [method(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
-    return {row: [maps[i] for maps in made] for i, row in enumerate(rows)}
+    found = [maps[row] for row in rows]
+    if method.searches:
+        targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
+        seeds = task.seeds if method.takes_seed else task.seeds[:1]
+        made = [method(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
+        found = [*zip(*made)]
+    scores = [[astuple(localise(each, task.trigger_pixels)) for each in of] for of in found]
+    means = [Localisation(*(mean(values) for values in zip(*of))) for of in scores]
+    return dict(zip(rows, means))
 
 
 def top_pixels(values: Tensor, area: float) -> Tensor:
     """The highest pixels of a map (H, W), bool (1, H, W); equal ones in reading order."""
-    order = torch.argsort(values.flatten(), descending=True, stable=True)
-    mask = torch.zeros(values.numel(), dtype=torch.bool)
-    mask[order[: pixels_kept(area, values.shape)]] = True
-    return mask.view(1, *values.shape)
+    return highest(values[None], pixels_kept(area, values.shape))
 
 
 # ---- a method on a private copy of a model
 
 
 class Explanation(NamedTuple):
-    """The map of each image, summed over the channels, (N, H, W), and the cost; for a method that
-    chooses colours also what it found for each image, in its own form."""
+    """The map of each image, summed over the channels, (N, H, W), and the cost. A method that also
+    chooses colours has ``patterns`` after ``attribute``: what it found for each image."""
 
     maps: Tensor
     own: list[Pattern]
@@ -231,12 +180,6 @@ class BoundMethod:
     searches: bool  # whether it takes an area, so that another area needs another map
     takes_seed: bool
 
-    @property
-    def cuts(self) -> bool:
-        """Whether pixels are cut from the canvas. A method that chooses their colours has, after
-        ``attribute``, the ``patterns`` that it found."""
-        return not hasattr(self.attribution, "patterns")
-
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int
     ) -> Explanation:
@@ -253,8 +196,7 @@ class BoundMethod:
                     images[rows], target=list(targets[rows]), **self.settings(area, seed)
                 )
             parts.append(part.detach())
-            if not self.cuts:
-                own += [pattern.to("cpu") for pattern in self.attribution.patterns]
+            own += [pattern.to("cpu") for pattern in getattr(self.attribution, "patterns", ())]
         maps = sum_channels(torch.cat(parts), images.shape)  # also waits for the device
         if own and len(own) != len(images):
             raise ValueError(f"it has {len(own)} patterns for {len(images)} images")

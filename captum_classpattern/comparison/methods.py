@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -36,11 +37,6 @@ METHOD_NAMES = (  # of all known methods
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
     "LearnedPattern",  # its colours are free
 )
-WITH_IMAGES: dict[str, Callable[[Any, LabelledImages], attr.Attribution]] = {
-    "ClassPattern": ClassPattern,
-    "LearnedPattern": LearnedPattern,
-    "BestRandomMask": BestRandomMask,
-}
 CELLS_PER_SIDE = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 PERTURBED_AT_ONCE = 64
@@ -113,10 +109,11 @@ def known_methods(
     }
     SearchSettings(**learning)  # type: ignore[arg-type]  # refuses those out of range
     passes = Swap().passes(n_steps)[-1] if n_steps else budget or BUDGET
-    searches: dict[str, dict[str, Any]] = {
-        "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
-        "LearnedPattern": learning,
-        "BestRandomMask": {"budget": passes, "max_seconds": max_seconds},
+    own_budget = budget or (None if n_steps else BUDGET)
+    searches: dict[str, tuple[Any, dict[str, Any]]] = {  # what get the search images
+        "ClassPattern": (ClassPattern, {**learning, "budget": own_budget}),
+        "LearnedPattern": (LearnedPattern, learning),
+        "BestRandomMask": (BestRandomMask, {"budget": passes, "max_seconds": max_seconds}),
     }
     methods: dict[str, Method] = {}
     for name in dict.fromkeys([names] if isinstance(names, str) else names):
@@ -125,8 +122,11 @@ def known_methods(
             raise ValueError(f"two methods are named {own!r}: rename one of them")
         if own != name:
             methods[own] = _own_method(name, source, budget)
+        elif name in searches:
+            make, keywords = searches[name]
+            methods[name] = partial(make, baselines=source), keywords
         elif name in METHOD_NAMES:
-            methods[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
+            methods[name] = _maker(name, source), _keywords(name, source)
         else:
             raise ValueError(
                 f"there is no method {name!r}: choose from {', '.join(METHOD_NAMES)}, or give a "
@@ -145,8 +145,6 @@ def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method
 
 def _maker(name: str, source: LabelledImages) -> Make:
     """What makes the attribution object of a model."""
-    if name in WITH_IMAGES:
-        return lambda model: WITH_IMAGES[name](model, source)
     method: Any = RandomPixels if name == "RandomPixels" else getattr(attr, name)
     if name in ("GuidedGradCam", "LayerGradCam"):
         return lambda model: method(model, feature_layer(model, source.take([0])))

@@ -11,14 +11,8 @@ from torch import Tensor
 from captum_classpattern._files import reason_of
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.controls import Control
-from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, Task, top_pixels
-from captum_classpattern.comparison.records import (
-    FIRST_COLUMNS,
-    Failure,
-    Record,
-    Score,
-)
+from captum_classpattern.comparison.maps import BoundMethod, Task, top_pixels
+from captum_classpattern.comparison.records import FIRST_COLUMNS, Failure, Record, Score
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import (
     components,
@@ -27,7 +21,7 @@ from captum_classpattern.scores.shape import (
     total_variation,
 )
 
-Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
+Measure: TypeAlias = Callable[[Classifier, Record, Task], Any]
 
 RESERVED = (  # columns that no metric may be named after
     *FIRST_COLUMNS, "canvas", "canvases", "class", "precision", "failure", "no_pattern", "name",
@@ -43,7 +37,7 @@ class Metric:
     Args:
         name (str): Its key in ``Record.scores``, and its column in tables and JSON.
         measure (Callable): A function of (classifier, result, task). The classifier is a private
-            copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern`` and
+            copy of the model. The :class:`Record` has ``map``, ``mask``, ``pattern`` and
             ``target``. The :class:`Task` has the canvases, seeds and the trigger. Do not change it
             in place. The function returns a number, a :class:`PredictivePower`, or None if the
             metric does not apply. Random generators are seeded for each call.
@@ -94,36 +88,33 @@ class Metric:
 
     def as_dict(self) -> dict[str, str | None]:
         """Plain values, for JSON."""
-        names = ("name", "title", "unit", "better", "description")
-        return {name: getattr(self, name) for name in names}
+        return {key: value for key, value in vars(self).items() if key != "measure"}
 
 
 # ---- the metrics
 
 
-def localisation(
-    classifier: Classifier, result: CanvasResult, task: Task, *, score: str
-) -> float | None:
+def localisation(classifier: Classifier, result: Record, task: Task, *, score: str) -> float | None:
     """One of the scores of :class:`Localisation`."""
     value: float | None = getattr(result.localisation, score, None)
     return value
 
 
 def shape(
-    classifier: Classifier, result: CanvasResult, task: Task, *, score: Callable[[Tensor], float]
+    classifier: Classifier, result: Record, task: Task, *, score: Callable[[Tensor], float]
 ) -> float:
     """A score of the mask (H, W)."""
     return score(result.mask[0].double())
 
 
-def stability_over_seeds(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
+def stability_over_seeds(classifier: Classifier, result: Record, task: Task) -> float | None:
     """Agreement of the masks of all seeds."""
     if len(result.seeds) == 1:
         return None
     return mean_pairwise_iou([top_pixels(values, task.area) for values in result.seeds])
 
 
-def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float:
+def cost(classifier: Classifier, result: Record, task: Task, *, name: str) -> float:
     """Passes or seconds per canvas."""
     value: float = getattr(result, name)
     return value
@@ -184,16 +175,20 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     return metrics
 
 
-def measure_results(
-    name: str, method: BoundMethod, results: Sequence[CanvasResult], metrics: Sequence[Metric]
+def measure_records(
+    records: Sequence[Record], method: BoundMethod, task: Task, metrics: Sequence[Metric]
 ) -> tuple[list[Record], list[Failure]]:
-    """The record of each canvas. Metrics may change the canvases, so they come after powers. A
-    metric that fails becomes a failure, and does not stop the others."""
-    records, failures = [_record(name, method, result) for result in results], []
-    scores: list[dict[str, Score]] = [{} for _ in results]
+    """The records with their powers and scores. A metric that fails becomes a failure, and does not
+    stop the others."""
+    scorer, failures = task.scorers[task.model], []
+    private = replace(task, canvases=task.canvases.clone())  # metrics may change them
+    powers = [
+        {} if r.stamped else {a: scorer.power(r.pattern_at(a)) for a in r.masks} for r in records
+    ]
+    scores: list[dict[str, Score]] = [{} for _ in records]
     for metric in metrics:
         try:
-            values = [_value_for(metric, method, result) for result in results]
+            values = [_value_for(metric, method, record, private) for record in records]
         except Exception as error:
             reason = reason_of(error)
         else:
@@ -204,34 +199,13 @@ def measure_results(
                 if value is not None and isfinite(value):
                     of_canvas[metric.name] = value
         if reason:
-            failures.append(Failure(results[0].task.model, name, metric.title, reason))
-    return [replace(of, scores=own) for of, own in zip(records, scores)], failures
+            failures.append(Failure(task.model, records[0].method, metric.title, reason))
+    found = zip(records, powers, scores)
+    return [replace(r, powers=of, scores=own, seeds=()) for r, of, own in found], failures
 
 
-def _value_for(metric: Metric, method: BoundMethod, result: CanvasResult) -> Score | None:
-    """The value for a canvas, or None where the metric does not apply."""
-    with method.seeded(result.task.seed):
-        value = metric.measure(method.model, result, result.task)
+def _value_for(metric: Metric, method: BoundMethod, record: Record, task: Task) -> Score | None:
+    """The value for a canvas, or None where the metric does not apply. It may change the map."""
+    with method.seeded(task.seed):
+        value = metric.measure(method.model, replace(record, map=record.map.clone()), task)
         return value if value is None or isinstance(value, PredictivePower) else float(value)
-
-
-def _record(name: str, method: BoundMethod, result: CanvasResult) -> Record:
-    """The record of one map, with its predictive powers."""
-    task = result.task
-    patterns = {area: result.pattern_at(area) for area in result.maps}
-    scored = {} if result.stamped else patterns
-    return Record(
-        model=task.model,
-        method=name,
-        canvas=result.canvas,
-        kind=task.kinds[result.canvas],
-        target=result.target,
-        control=isinstance(method.attribution, Control),
-        map=result.map,
-        masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
-        powers={area: task.scorers[task.model].power(of) for area, of in scored.items()},
-        searches=method.searches,
-        precision=getattr(method.attribution, "precision", None),
-        cut_from_canvas=method.cuts,
-        own=dict(result.own),
-    )

@@ -2,13 +2,14 @@
 that went wrong; and means over classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import Estimate, Measured, mean_over_classes, newcombe
+from captum_classpattern.scores.localisation import Localisation
 from captum_classpattern.scores.power import PredictivePower
 
 K = TypeVar("K")
@@ -21,7 +22,8 @@ STAMPED_KIND = "stamped"  # of the canvases that carry a trigger
 @dataclass(frozen=True, eq=False)
 class Record:
     r"""
-    The map of one method for one canvas and model, and its scores.
+    The map of one method for one canvas and model, and its scores. A :class:`Metric` gets it before
+    it has these.
 
     Args:
         model (str): Name of the model.
@@ -42,6 +44,13 @@ class Record:
             also chooses their colours.
         own (dict[float, Pattern]): For such a method, what it found at each area, in its own form:
             for instance with a soft mask.
+        area (float): That of the comparison, at which metrics are measured.
+        image (Tensor): The canvas, (C, H, W).
+        seeds (list[Tensor]): While metrics are measured, the map for each seed; of a stamped
+            canvas, for the first one alone.
+        localisation (Localisation, optional): How well the map finds the trigger, if there is one
+            for this class; averaged over the seeds for canvases without the trigger.
+        passes, seconds (float): What the map cost.
     """
 
     model: str
@@ -58,11 +67,38 @@ class Record:
     precision: str | None = None
     cut_from_canvas: bool = True
     own: dict[float, Pattern] = field(default_factory=dict)
+    area: float = field(kw_only=True)
+    image: Tensor = field(kw_only=True)
+    seeds: Sequence[Tensor] = ()
+    localisation: Localisation | None = None
+    passes: float = 0.0
+    seconds: float = 0.0
 
     @property
     def name(self) -> str:
         """The method's name, followed by "free colours" if it chooses these."""
         return full_name(self.method, self.cut_from_canvas)
+
+    @property
+    def stamped(self) -> bool:
+        """Whether the canvas carries the trigger."""
+        return self.kind == STAMPED_KIND
+
+    @property
+    def mask(self) -> Tensor:
+        """A copy of the mask at the comparison's area, bool (1, H, W)."""
+        return self.masks[self.area].clone()
+
+    @property
+    def pattern(self) -> Pattern:
+        """The binary pattern at the comparison's area."""
+        return self.pattern_at(self.area)
+
+    def pattern_at(self, area: float) -> Pattern:
+        """The binary pattern at one of the areas, cut from the canvas or in its own form."""
+        if area in self.own:
+            return replace(self.own[area], mask=self.masks[area].to(self.own[area].mask))
+        return Pattern(self.image.clone(), self.masks[area].to(self.image), self.target)
 
 
 def full_name(method: str, cut_from_canvas: bool) -> str:

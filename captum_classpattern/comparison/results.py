@@ -21,6 +21,7 @@ from captum_classpattern.comparison.records import (
     by_name,
     control_names,
     figure_names,
+    full_name,
     grouped,
     mean_difference,
     mean_power,
@@ -104,6 +105,17 @@ class Comparison(Result):
             {"model": f.model, "method": f.method, "failure": f"{f.what}: {f.reason}"}
             for f in self.failures
         ]
+
+    def named_rows(self, area: float) -> list[dict[str, Any]]:
+        """The rows at an area under the full names of the methods; by model, kind of canvas and
+        falling power."""
+        rows = [row for row in self.rows() if row.get("area") == area]
+        for row in rows:
+            control = " (control)" * row["is_control"]
+            row["method"] = full_name(row["method"], row["cut_from_canvas"]) + control
+        models, kinds = list(self.models), [record.kind for record in self.records]
+        rows.sort(key=lambda row: -(row["power"] or 0.0))
+        return sorted(rows, key=lambda r: (models.index(r["model"]), kinds.index(r["canvas"])))
 
     def _row(self, records: Sequence[Record], area: float, by: str) -> dict[str, Any]:
         """The means of records of one model, kind of canvas and method at an area."""
@@ -228,11 +240,7 @@ class Comparison(Result):
         return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
 
     def plot(
-        self,
-        *,
-        model: str | None = None,
-        kind: str | None = None,
-        use_pyplot: bool = True,
+        self, *, model: str | None = None, kind: str | None = None, use_pyplot: bool = True
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws maps and patterns, a row for each canvas and a column for each method: the first 12
@@ -276,26 +284,16 @@ class Comparison(Result):
 
     def canvas_of(self, record: Record) -> Tensor:
         """The image that a record's pattern is cut from, (C, H, W)."""
-        given = len(self.canvases)
-        if record.canvas < given:
-            return self.canvases[record.canvas]
-        return self.stamped[record.model][record.canvas - given]
+        return record.image
 
     def pattern_of(self, record: Record, area: float | None = None) -> Pattern:
         """The binary pattern of a record, at one of ``areas`` (None: ``area``)."""
         area = self.area if area is None else area
-        mask = record.masks[area].float()
         info = {"method": record.name, "model": record.model, "area": area}
-        if record.own:
-            return replace(record.own[area], mask=mask, info=info, seen=self.seen)
-        canvas = self.canvas_of(record)
-        return Pattern(canvas, mask.to(canvas), record.target, info, self.seen)
+        return replace(record.pattern_at(area), info=info, seen=self.seen)
 
     def plot_curves(
-        self,
-        *,
-        kind: str | None = None,
-        use_pyplot: bool = True,
+        self, *, kind: str | None = None, use_pyplot: bool = True
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws predictive power over the area, one panel for each model: means over classes with
@@ -316,12 +314,9 @@ class Comparison(Result):
         scored = [r for r in self.select(kind=kind or self.kinds[0]) if r.powers]
         if not scored:
             raise ValueError("there is nothing to draw: none of these canvases has been scored")
-        names = figure_names(scored, self.area)
-        shown = [record for record in scored if record.name in names]
-        panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
-        for model in dict.fromkeys(record.model for record in shown):
-            of_model = [record for record in shown if record.model == model]
-            means = {area: mean_powers(of_model, area) for area in self.areas}
+        names, panels = figure_names(scored, self.area), {}
+        for model, records in grouped((r.model, r) for r in scored).items():
+            means = {area: mean_powers(records, area) for area in self.areas}
             panels[model] = {
                 name: [(area, of[name].value, *of[name].interval) for area, of in means.items()]
                 for name in names
@@ -329,8 +324,8 @@ class Comparison(Result):
             }
         return plot_curves(
             panels,
-            highlight=search_names(shown),
-            controls=control_names(shown),
+            highlight=search_names(scored),
+            controls=control_names(scored),
             areas_marked=[self.area],
             use_pyplot=use_pyplot,
         )
@@ -342,14 +337,12 @@ class Comparison(Result):
 
     def shown_table(self) -> Any:
         """The powers on the first kind of canvas at the compared area."""
-        from captum_classpattern.pages.report_data import scored_rows
-
-        rows = [row for row in scored_rows(self, self.area) if row["canvas"] == self.kinds[0]]
+        rows = [row for row in self.named_rows(self.area) if row["canvas"] == self.kinds[0]]
         forms = {"model": "", "method": "", "power": ".1%", "control": ".1%", "canvas": ""}
         return as_texts(as_table(rows), forms)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        from captum_classpattern.pages.report import write_report
+        from captum_classpattern.comparison.report import write_report
 
         return write_report(self, Path(path))
 

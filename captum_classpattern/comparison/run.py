@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from captum_classpattern._files import printable, reason_of
 from captum_classpattern._progress import passes_bar
 from captum_classpattern._validation import (
     ArgumentTypeError,
-    check_numbers,
-    check_options,
+    check_count,
     check_pixels,
     check_same_shape,
     check_seed,
@@ -31,7 +30,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import common_names, known_names, parse_targets
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_results
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_records
 from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
@@ -39,58 +38,9 @@ from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 
-SAVED = ("max_images", "n_seeds", "stamped", "seed")  # that decide the result
 USUAL_AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 Methods = Mapping[str, Method] | Sequence[str] | str
-
-
-class CompareOptions(TypedDict, total=False):
-    """The keywords of :func:`compare` that are rarely needed."""
-
-    areas: Sequence[float] | None
-    canvas_kinds: Sequence[str] | None
-    stamped: int
-    max_images: int
-    n_seeds: int
-    seed: int
-    show_progress: bool | None
-
-
-@dataclass(frozen=True)
-class CompareSettings:
-    """The same with their defaults, checked."""
-
-    areas: Sequence[float] | None = None
-    canvas_kinds: Sequence[str] | None = None
-    stamped: int = 4
-    max_images: int = 500
-    n_seeds: int = 3
-    seed: int = 0
-    show_progress: bool | None = None
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_numbers(self, counts=SAVED[:-1])
-
-    def task_of(self, canvases: Tensor, targets: Any, area: float, model: Classifier) -> Task:
-        """What all models have in common; default areas that keep no pixel are left out."""
-        check_pixels(canvases, "canvases")
-        count, size = len(canvases), canvases.shape[-2:]
-        usual = [each for each in USUAL_AREAS if round(each * size.numel()) > 0]
-        areas = sorted({*map(float, usual if self.areas is None else self.areas), area})
-        for each in areas:
-            pixels_kept(each, size)
-        kinds = ["canvas"] * count if self.canvas_kinds is None else [*self.canvas_kinds]
-        if len(kinds) != count:
-            raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
-        if STAMPED_KIND in kinds:
-            raise ValueError(
-                f"canvas_kinds: {STAMPED_KIND!r} is the kind of stamped canvases; use another word"
-            )
-        seeds = [(self.seed + i) % 2**63 for i in range(self.n_seeds)]
-        targets = parse_targets(targets, count, model)
-        return Task("", canvases.detach(), targets, kinds, area, areas, seeds)
 
 
 def compare(
@@ -104,7 +54,13 @@ def compare(
     metrics: Sequence[Metric] = METRICS,
     area: float = 0.05,
     triggers: Mapping[str, Pattern] | None = None,
-    **options: Unpack[CompareOptions],
+    areas: Sequence[float] | None = None,
+    canvas_kinds: Sequence[str] | None = None,
+    stamped: int = 4,
+    max_images: int = 500,
+    n_seeds: int = 3,
+    seed: int = 0,
+    show_progress: bool | None = None,
 ) -> Comparison:
     r"""
     Runs many methods on the same canvases and scores the pixels that each one ranks first.
@@ -171,11 +127,23 @@ def compare(
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
-    check_options("compare", options, CompareOptions)
-    settings = CompareSettings(**options)
+    counts = {"max_images": max_images, "n_seeds": n_seeds, "stamped": stamped}
+    for name, count in counts.items():
+        check_count(name, count)
+    settings = {name: int(count) for name, count in counts.items()}
+    settings["seed"] = seed = check_seed(seed)
     _check_models_and_methods(models, methods)
     metrics, first = check_metrics(metrics), next(iter(models.values()))
-    task = settings.task_of(canvases, targets, float(area), first)
+    check_pixels(canvases, "canvases")
+    task = Task(
+        model="",
+        canvases=canvases.detach(),
+        targets=parse_targets(targets, len(canvases), first),
+        kinds=_kinds_of(canvases, canvas_kinds),
+        area=float(area),
+        areas=_areas_of(canvases, areas, float(area)),
+        seeds=[(seed + i) % 2**63 for i in range(n_seeds)],
+    )
     class_names, of_canvases = known_names(first), torch.tensor(task.targets)
     for name, model in models.items():
         try:
@@ -183,29 +151,26 @@ def compare(
         except ValueError as error:
             raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
     if triggers is None:
-        carried = {name: attribute_of(model, "trigger") for name, model in models.items()}
-        triggers = {name: trigger for name, trigger in carried.items() if trigger is not None}
+        carried = ((name, attribute_of(model, "trigger")) for name, model in models.items())
+        triggers = {name: trigger for name, trigger in carried if trigger is not None}
     if unknown := [name for name in triggers if name not in models]:
         raise ValueError(
             f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
         )
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with ExitStack() as stack:
-        checked = [
-            stack.enter_context(enter_model(model, task.canvases, task.seed))
+        n_classes = [
+            stack.enter_context(enter_model(model, task.canvases, task.seed)).n_classes
             for model in models.values()
         ]
-        n_classes = [model.n_classes for model in checked]
         check_targets(task.targets, min(n_classes))
-        search, scored = _images_for(first, task, search, held_out, settings.max_images)
-        tasks = _tasks(task, models, triggers, search, scored, settings.stamped)
+        search, scored = _images_for(first, task, search, held_out, max_images)
+        tasks = _tasks(task, models, triggers, search, scored, stamped)
         known = held_out.labels is not None
         accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=DEFAULT if methods is None else methods)
-        records, failures, complete = _run_methods(
-            models, tasks, methods, metrics, settings.show_progress
-        )
+        records, failures, complete = _run_methods(models, tasks, methods, metrics, show_progress)
     comparison = Comparison(
         models=accuracies,
         canvases=task.canvases.cpu(),
@@ -218,7 +183,8 @@ def compare(
         area=task.area,
         areas=[*task.areas],
         settings={
-            **_provenance(settings, task, search, scored, methods),
+            **{"area": task.area, "areas": task.areas, **settings},
+            **_provenance(search, scored, methods),
             "backdoored": list(triggers),
             "complete": complete,
         },
@@ -230,6 +196,28 @@ def compare(
     return comparison
 
 
+def _kinds_of(canvases: Tensor, kinds: Sequence[str] | None) -> list[str]:
+    """The kind of each canvas."""
+    kinds = ["canvas"] * len(canvases) if kinds is None else [*kinds]
+    if len(kinds) != len(canvases):
+        raise ValueError(f"there are {len(canvases)} canvases, but {len(kinds)} canvas_kinds")
+    if STAMPED_KIND in kinds:
+        raise ValueError(
+            f"canvas_kinds: {STAMPED_KIND!r} is the kind of stamped canvases; use another word"
+        )
+    return kinds
+
+
+def _areas_of(canvases: Tensor, areas: Sequence[float] | None, area: float) -> list[float]:
+    """All areas in order; default ones that keep no pixel are left out."""
+    size = canvases.shape[-2:]
+    usual = [each for each in USUAL_AREAS if round(each * size.numel()) > 0]
+    chosen = sorted({*map(float, usual if areas is None else areas), area})
+    for each in chosen:
+        pixels_kept(each, size)
+    return chosen
+
+
 def _images_for(
     model: Classifier, task: Task, search: ImagesAndLabels, held_out: LabelledImages, most: int
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -237,15 +225,11 @@ def _images_for(
     have the model's predictions. An error unless the patterns of each target can be stamped on a
     held-out image, and none of these is a search image or a canvas."""
     search = LabelledImages.of(search, argument="search images")
-    check_same_shape(task.canvases, search.shape)
+    check_same_shape(task.canvases, search.shape, "search images")
     search = ensure_labels(model, search, like=task.canvases)
     held_out = ensure_labels(model, held_out, like=task.canvases)
     scored = held_out.stratified_sample(most).in_one_tensor()
-    if scored.shape != task.canvases.shape[1:]:
-        raise ValueError(
-            f"held-out images must have the canvases' shape {tuple(task.canvases.shape[1:])}, got "
-            f"{scored.shape}"
-        )
+    check_same_shape(task.canvases, scored.shape, "held-out images")
     for target in dict.fromkeys(task.targets):
         if not len(scored.without_class(target)):
             raise ValueError(
@@ -284,13 +268,10 @@ def _tasks(
         for name, model in models.items()
     }
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    tasks = []
-    for name in models:
-        own = replace(task, model=name, scorers=scorers)
-        trigger = triggers.get(name, only)
-        if trigger is not None:
-            own = _add_trigger(own, trigger, search, held_out.images, stamped)
-        tasks.append(own)
+    tasks = [replace(task, model=name, scorers=scorers) for name in models]
+    for number, (name, own) in enumerate(zip(models, tasks)):
+        if (trigger := triggers.get(name, only)) is not None:
+            tasks[number] = _add_trigger(own, trigger, search, held_out.images, stamped)
     return tasks
 
 
@@ -299,11 +280,8 @@ def _add_trigger(
 ) -> Task:
     """The task with more canvases: search images of other classes, stamped with the trigger. An
     error if the trigger changes no pixel of the held-out images, or every one."""
-    if trigger.canvas.shape != held_out.shape[1:]:
-        raise ValueError(
-            f"the trigger of {task.model!r} has the shape {tuple(trigger.canvas.shape)}, but the "
-            f"images have {tuple(held_out.shape[1:])}"
-        )
+    shape = tuple(trigger.canvas.shape)
+    check_same_shape(task.canvases, shape, f"the trigger of {task.model!r}")
     pixels = changed_pixels(trigger, held_out)
     if int(pixels.sum()) in (0, pixels.numel()):
         raise ValueError(
@@ -342,8 +320,8 @@ def _run_methods(
                 bar.update(done - bar.n)
                 try:
                     bound = bind(method, models[task.model], task.canvases)
-                    explained = explain(bound, task, bar.update)
-                    measured, failed = measure_results(name, bound, explained, metrics)
+                    explained = explain(name, bound, task, bar.update)
+                    measured, failed = measure_records(explained, bound, task, metrics)
                 except Exception as error:
                     measured, failed = [], [Failure(task.model, name, "maps", reason_of(error))]
                 records += measured
@@ -364,13 +342,9 @@ def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict
 
 
 def _provenance(
-    settings: CompareSettings,
-    task: Task,
-    search: LabelledImages,
-    held_out: LabelledImages,
-    methods: Mapping[str, Method],
+    search: LabelledImages, held_out: LabelledImages, methods: Mapping[str, Method]
 ) -> dict[str, Any]:
-    """All settings, and what a comparison says about its images and its methods, for JSON."""
+    """What a comparison says about its images and its methods, for JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, bool | int | float | str | None):
@@ -379,13 +353,7 @@ def _provenance(
 
     keywords = {name: m[1] if isinstance(m, tuple) else {} for name, m in methods.items()}
     return {
-        "area": task.area,
-        "areas": task.areas,
-        **{name: getattr(settings, name) for name in SAVED},
-        "methods": {
-            name: {key: plain(value) for key, value in given.items()}
-            for name, given in keywords.items()
-        },
+        "methods": {n: {key: plain(v) for key, v in of.items()} for n, of in keywords.items()},
         "search_images": len(search),
         "search_images_hash": combined_hash(search.hashes),
         "held_out_images": len(held_out),

@@ -1,1 +1,1 @@
-"""Results as HTML: notebooks, single pages, sites, and the report of a comparison."""
+"""Results as HTML: notebooks, single pages and sites."""

@@ -13,27 +13,14 @@ WHAT = (
     "A class pattern is a few pixels of one image, the canvas, or a patch with its own colours. "
     "Stamped on other images, it makes the model predict the class."
 )
-POWER = (
-    "The large number is the predictive power: the share of held-out images of other classes that "
-    "are predicted as the class with the pattern. The bar also shows its 95 % interval (line) and "
-    "the strongest control (dotted)."
-)
-CONTROLS = (  # of patterns on canvases, and of moving patches
-    "Controls: the images without a pattern, the same number of random pixels of the canvas, and "
-    "the same mask on the canvas of another class.",
-    "Controls of a patch: the images without it, its pixels in random order, and a patch that was "
-    "searched for another class.",
-)
-SQUARES = "A further one is the best of 32 squares cut from images of the class."
-EXAMPLES = "The stamped images were chosen at random; below each is what the model predicts."
 
 
 def how_to_read(findings: Iterable[Finding]) -> Markup:
     """What the numbers and pictures on the cards of these findings mean, behind a fold."""
     shown = [*findings]
-    controls = [CONTROLS[kind] for kind in sorted({each.is_patch for each in shown})]
     squares = any("best square" in each.scores[each.area].controls for each in shown)
-    return html.folded("How to read", POWER, *controls, *[SQUARES] * squares, EXAMPLES)
+    kinds = {each.is_patch for each in shown}
+    return html.folded("How to read", html.macro("how_to_read", kinds, squares))
 
 
 def card(

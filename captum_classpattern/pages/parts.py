@@ -20,15 +20,8 @@ from torch import Tensor
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import counted
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization import style
+from captum_classpattern.visualization import formats, style
 from captum_classpattern.visualization.drawing import levels, on_neutral
-from captum_classpattern.visualization.formats import (
-    DASH,
-    SPACE,
-    percent,
-    percent_area,
-    percent_range,
-)
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
@@ -55,26 +48,30 @@ def render(template: str, **values: Any) -> bytes:
 
 def write_page(path: Path, text: str, sections: Iterable[Any]) -> Path:
     """Writes the page of a result from its text and its sections; returns its path."""
-    title, content = content_of(text, sections)
+    return write(path, render("page.html", **content_of(text, sections)))
+
+
+def write(path: Path, page: bytes) -> Path:
+    """Writes a page, and the folders that it needs; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render("page.html", title=title, content=content))
+    write_atomically(path, page)
     return path
 
 
 def fragment(text: str, sections: Iterable[Any]) -> str:
     """What a notebook shows of a result: the same as its page."""
-    title, content = content_of(text, sections)
-    return render("fragment.html", title=title, content=content).decode()
+    return render("fragment.html", **content_of(text, sections)).decode()
 
 
-def content_of(text: str, sections: Iterable[Any]) -> tuple[str, Markup]:
+def content_of(text: str, sections: Iterable[Any]) -> dict[str, str]:
     """The first line of a text as the title; and as HTML the first section, if it is a picture, the
     other lines, and the other sections."""
     title, *lines = text.split("\n")
     parts = [*sections]
-    picture = parts[:1] if (parts and callable(parts[0])) or isinstance(parts[0], Markup) else []
+    picture = [part for part in parts[:1] if callable(part) or isinstance(part, Markup)]
     shown = (section(each, title) for each in (*picture, *lines, *parts[len(picture) :]))
-    return title, Markup(Markup("\n").join(shown).replace(" %", f"{SPACE}%"))
+    content = Markup("\n").join(shown).replace(" %", f"{formats.SPACE}%")
+    return {"title": title, "content": Markup(content)}
 
 
 def section(part: Any, title: str) -> Markup:
@@ -110,11 +107,6 @@ def _hashed(source: str) -> str:
     return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
 
 
-def _data_uri(data: bytes) -> str:
-    """A PNG image as an address that holds it."""
-    return f"data:image/png;base64,{b64encode(data).decode()}"
-
-
 def plain(value: Any) -> str:
     """A setting as text."""
     if isinstance(value, list | tuple):
@@ -131,9 +123,9 @@ ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 ENVIRONMENT.filters |= {
-    "percent": percent,
-    "percent_area": percent_area,
-    "percent_range": lambda interval: percent_range(*interval),
+    "percent": formats.percent,
+    "percent_area": formats.percent_area,
+    "percent_range": lambda interval: formats.percent_range(*interval),
     "axis": lambda share: f"{100 * share:.4g}",
     "hashed": _hashed,
     "plain": plain,
@@ -155,8 +147,8 @@ def listed(cards: Iterable[Markup]) -> Markup:
 
 def table(frame: Any) -> Markup:
     """A DataFrame of texts. The first column is the name of the row."""
-    rows = frame.astype(object).where(frame.notna(), DASH).to_numpy().tolist()
-    return Markup(macro("table_of", [*frame.columns], rows).replace(" %", f"{SPACE}%"))
+    rows = frame.astype(object).where(frame.notna(), formats.DASH).to_numpy().tolist()
+    return Markup(macro("table_of", [*frame.columns], rows).replace(" %", f"{formats.SPACE}%"))
 
 
 def folded(summary: str, *sections: Any) -> Markup:
@@ -196,30 +188,25 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
     return picture(on_neutral(binary) if can_be_drawn else binary.canvas, alt, caption)
 
 
-ENVIRONMENT.globals |= {"read_files": read_files, "table": table}
+ENVIRONMENT.globals |= {"read_files": read_files, "table": table, "counted": counted}
 
 
 def drawing(figure: Any, alt: str) -> Markup:
-    """A matplotlib figure, in a box that scrolls unless the figure is small."""
-    small = figure.get_figwidth() <= SMALL
-    drawn = _figure(*figure_png(figure, DPI if small else LARGE_DPI), alt, "")
+    """A matplotlib figure, in a box that scrolls unless the figure is small. A palette of 256
+    colours, whose extremes are kept, takes less than half of the space."""
+    small, buffer, written = figure.get_figwidth() <= SMALL, BytesIO(), BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI if small else LARGE_DPI)
+    image = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    image.save(written, "png", optimize=True)
+    drawn = _figure(written.getvalue(), image.size, alt, "")
     return drawn if small else Markup('<div class="scroll paper">{}</div>').format(drawn)
 
 
 def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Markup:
+    source = f"data:image/png;base64,{b64encode(data).decode()}"
     image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
-        _data_uri(data), *size, alt, OUTLINE
+        source, *size, alt, OUTLINE
     )
     text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
     width = FIGURE.format(max(size[0], SIDE))
     return Markup('<figure style="{}">{}{}</figure>').format(width, image, text)
-
-
-def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
-    """A matplotlib figure as PNG, and its width and height. A palette of 256 colours, whose
-    extremes are kept, takes less than half of the space."""
-    buffer, written = BytesIO(), BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-    drawn.save(written, "png", optimize=True)
-    return written.getvalue(), drawn.size

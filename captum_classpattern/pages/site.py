@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,19 @@ def write_site(sweep: Sweep, folder: Path) -> Path:
     )
     *figure, models = sweep.sections(whole=True)
     models["model"] = [links[name] for name in sweep.models]
-    sections: list[Any] = [*figure, models, *_side_by_side(sweep), html.heading("Classes"), classes]
+    sections: list[Any] = [*figure, models]
+    surveys = {name: sweep.survey(name) for name in sweep.models[:MOST_IN_GRID]}
+    found = {name: [*survey] for name, survey in surveys.items() if survey}
+    if found and len(sweep.classes) <= MOST_CLASSES:  # else it can't be read
+        few = f"The first {MOST_IN_GRID} of {len(sweep.models)} models"
+        title = few if len(sweep.models) > MOST_IN_GRID else None
+        sections.append(partial(plot_grid, found, title=title))
+    sections += [html.heading("Classes"), classes]
     if sweep.failures:
         reasons = {name: _without_folders(sweep, name) for name in sweep.failures}
         failed = as_table({"model": name, "reason": why} for name, why in reasons.items())
         sections += [html.heading("Failed"), failed]
     return html.write_page(folder / INDEX, sweep.text(), sections)
-
-
-def _side_by_side(sweep: Sweep) -> Iterable[partial[Any]]:
-    """The figure of the patterns of all models, if there are not too many to read and show."""
-    surveys = {name: sweep.survey(name) for name in sweep.models[:MOST_IN_GRID]}
-    few = f"The first {MOST_IN_GRID} of {len(sweep.models)} models"
-    if any(surveys.values()) and len(sweep.classes) <= MOST_CLASSES:
-        found = {name: [*survey] for name, survey in surveys.items() if survey}
-        yield partial(plot_grid, found, title=few if len(sweep.models) > MOST_IN_GRID else None)
 
 
 def _without_folders(sweep: Sweep, model: str) -> str:

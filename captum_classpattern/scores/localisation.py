@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_float_tensor
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import Pattern, highest
 
 MIN_CHANGE = 0.1  # by which a trigger must change a pixel on average
 
@@ -67,8 +67,7 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
     map = map.detach().cpu().double().flatten()
     count = int(pixels.sum())
     values, ranks = torch.unique(map, return_inverse=True)  # equal values share a rank
-    strongest = ranks.argsort(descending=True, stable=True)[:count]
-    both = int(pixels[strongest].sum())
+    both = int(pixels[highest(ranks[None], count)[0]].sum())
     marked = torch.bincount(ranks, minlength=len(values)).flip(0)
     true = torch.bincount(ranks[pixels], minlength=len(values)).flip(0)
     precision = true.cumsum(0).double() / marked.cumsum(0)

@@ -1,8 +1,7 @@
-"""Panels of lines with the bands of their intervals, and curves of power over the area."""
+"""Curves of power over the area, and lines with the bands of their intervals."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from textwrap import fill
 from typing import Any, TypeAlias
 
@@ -18,16 +17,11 @@ from captum_classpattern.visualization.drawing import (
     rc_context,
     wrap,
 )
-from captum_classpattern.visualization.style import (
-    CONTROL,
-    CURVE_STYLE,
-    HIGHLIGHTS,
-    OTHERS,
-    QUIET,
-)
+from captum_classpattern.visualization.style import CONTROL, CURVE_STYLE, HIGHLIGHTS, OTHERS, QUIET
 
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
 Style: TypeAlias = dict[str, Any]
+Line: TypeAlias = tuple[Sequence[Any], Style]  # points (x, y), perhaps with intervals of y
 
 MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
@@ -50,18 +44,24 @@ def plot_curves(
     Marked areas get a dotted line."""
     names = list(dict.fromkeys(name for methods in curves.values() for name in methods))
     styles = line_styles(names, highlight, controls)
-    for style in styles.values():
-        style["markersize"] = 3 + style["linewidth"]
-    panels = [
-        Panel(
-            [Line(sorted(points), styles[name], name) for name, points in methods.items()],
-            _areas(methods),
-            title,
-            dotted=areas_marked,
-        )
-        for title, methods in curves.items()
-    ]
-    return draw_panels(panels, styles, use_pyplot=use_pyplot)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
+    rows, width = math.ceil(len(curves) / columns), PANEL_WIDTHS[columns]
+    with rc_context(CURVE_STYLE):
+        high = rows * (PANEL_HEIGHT + 0.9) + 1 + 0.35 * len(styles)  # room for the legend
+        figure = new_figure(columns * (width + 0.5), high, use_pyplot, None)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axis in grid.flat[len(curves) :]:
+            axis.remove()
+        for axis in grid[:, 0]:
+            axis.set_ylabel("predictive power")
+        axes = grid.flat[: len(curves)]
+        for axis, (title, methods) in zip(axes, curves.items()):
+            wrap(axis.set_title(title), width)
+            lines = [(sorted(points), styles[name]) for name, points in methods.items()]
+            draw_lines(axis, lines, width, areas_marked, **_areas(methods))
+        _add_legend(figure, styles, columns * width)
+        fit_figure(figure, axes[0], width, PANEL_HEIGHT, columns, rows)
+    return figure, axes
 
 
 def _areas(methods: Mapping[str, Sequence[Point]]) -> Style:
@@ -83,62 +83,20 @@ def _areas(methods: Mapping[str, Sequence[Point]]) -> Style:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A line through points (x, y), with a band if they come with intervals, which is strong if
-    the line is thick."""
-
-    points: Sequence[Sequence[float]] | Any
-    style: Style
-    name: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """Lines, their title, where there are dotted lines, and the settings of the axes: what
-    ``Axes.set`` takes."""
-
-    lines: Sequence[Line]
-    axes: Style
-    title: str = ""
-    dotted: Collection[float] = ()
-
-
-def draw_panels(
-    panels: Sequence[Panel], key: Mapping[str, Style], *, use_pyplot: bool = True
-) -> Drawing:
-    """Draws the panels row by row, and a legend of the lines in ``key`` below. They share a y
-    axis."""
-    columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
-    rows, width = math.ceil(len(panels) / columns), PANEL_WIDTHS[columns]
-    with rc_context(CURVE_STYLE):
-        high = rows * (PANEL_HEIGHT + 0.9) + 1 + 0.35 * len(key)  # room for the legend
-        figure = new_figure(columns * (width + 0.5), high, use_pyplot, None)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axis in grid.flat[len(panels) :]:
-            axis.remove()
-        for axis in grid[:, 0]:
-            axis.set_ylabel("predictive power")
-        axes = grid.flat[: len(panels)]
-        for axis, panel in zip(axes, panels):
-            draw_panel(axis, panel, width)
-        _add_legend(figure, key, columns * width)
-        fit_figure(figure, axes[0], width, PANEL_HEIGHT, columns, rows)
-    return figure, axes
-
-
-def draw_panel(axis: Axes, panel: Panel, width: float) -> None:
-    """One panel, of this width in inches: lines and their bands."""
-    wrap(axis.set_title(panel.title), width)
-    for place in panel.dotted:
+def draw_lines(
+    axis: Axes, lines: Sequence[Line], width: float, dotted: Collection[float] = (), **settings: Any
+) -> None:
+    """Lines with their bands, which are strong if the line is thick, and dotted ones at some places
+    of an axis of this width in inches. Its settings are those of ``Axes.set``."""
+    for place in dotted:
         axis.axvline(place, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
-    for line in panel.lines:
-        x, y, *ends = np.asarray(line.points, dtype=float).T
-        axis.plot(x, y, label=line.name or None, **line.style)
+    for points, style in lines:
+        x, y, *ends = np.asarray(points, dtype=float).T
+        axis.plot(x, y, **style)
         if ends:
-            opacity = 0.22 if line.style.get("linewidth", 0) > 2 else 0.08
-            axis.fill_between(x, *ends, color=line.style["color"], alpha=opacity, linewidth=0)
-    axis.set(**panel.axes)
+            opacity = 0.22 if style.get("linewidth", 0) > 2 else 0.08
+            axis.fill_between(x, *ends, color=style["color"], alpha=opacity, linewidth=0)
+    axis.set(**settings)
     axis.minorticks_off()
     axis.tick_params(bottom=True, labelbottom=True)  # also in a grid of images
     wrap(axis.xaxis.label, width)
@@ -161,6 +119,8 @@ def line_styles(
     for i, name in enumerate(grey):
         dashes = (0, CONTROL_DASHES[i % len(CONTROL_DASHES)])
         styles[name] = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.6, "zorder": 1.5}
+    for name, style in styles.items():
+        style |= {"label": name, "markersize": 3 + style["linewidth"]}
     return styles
 
 

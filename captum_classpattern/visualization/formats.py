@@ -26,10 +26,8 @@ def percent_range(low: float, high: float) -> str:
     return f"{100 * low:.1f}{DASH}{100 * high:.1f}"
 
 
-def number(value: float, spec: str = ".3g", unit: str = "") -> str:
+def number(value: float, spec: str = ".3g") -> str:
     """A number in a format; ``150`` and ``3,600`` from a hundred up to a billion."""
     if not math.isfinite(value):
         return "not a number"
-    if unit == "s" and value < 0.001:
-        return "< 0.001"
     return f"{value:,.0f}" if 99.5 <= abs(value) < 1e9 else f"{value:{spec}}"

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_float_tensor, check_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import (
-    Drawing,
-    check_channels,
-    on_neutral,
-)
+from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
 from captum_classpattern.visualization.formats import number
 from captum_classpattern.visualization.grid import Cell, draw_grid
 
@@ -148,20 +144,18 @@ def _parse_maps(
                 f"{name} must be a row for each of {rows} canvases, each of {columns} methods, got "
                 f"rows of {sizes}"
             )
-    for canvas, row in zip(canvases, row_names):
+    parsed = []
+    for canvas, row, cells in zip(canvases, row_names, maps):
         name = f"the canvas of row {row!r}"
         check_float_tensor(canvas, name, "(C, H, W)")
         if canvas.ndim != 3:
             raise ValueError(f"{name} must be (C, H, W), got shape {tuple(canvas.shape)}")
         check_pixels(canvas[None], name)
         check_channels(canvas)
-    return [
-        [
-            _parse_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
-            for column, values in zip(column_names, cells)
-        ]
-        for canvas, row, cells in zip(canvases, row_names, maps)
-    ]
+        places = (f"row {row!r}, column {column!r}" for column in column_names)
+        size = tuple(canvas.shape[1:])
+        parsed.append([_parse_map(values, size, place) for values, place in zip(cells, places)])
+    return parsed
 
 
 def _parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:

@@ -15,12 +15,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
-from captum_classpattern.visualization.drawing import (
-    Drawing,
-    new_figure,
-    on_neutral,
-    rc_context,
-)
+from captum_classpattern.visualization.drawing import Drawing, new_figure, on_neutral, rc_context
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIT, IMAGE_STYLE, QUIET, SMALL, TRACK
@@ -114,17 +109,10 @@ def plot_patterns(
         rows = []
         for pattern, power in zip(patterns, powers):
             check_unseen(pattern, source)
-            binary, target = pattern.topk(area), pattern.target
-            rows.append(
-                PatternRow(
-                    label_of(target, names),
-                    pattern,
-                    binary,
-                    stamp_examples(forward_func, binary, source, names, seed),
-                    power,
-                    trigger.mask if trigger is not None and trigger.target == target else None,
-                )
-            )
+            binary, label = pattern.topk(area), label_of(pattern.target, names)
+            stamped = stamp_examples(forward_func, binary, source, names, seed)
+            boxed = trigger.mask if trigger and trigger.target == pattern.target else None
+            rows.append(PatternRow(label, pattern, binary, stamped, power, boxed))
     areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}
     shown = areas.pop() if len(areas) == 1 else None  # a patch is stamped as it is
     return draw_patterns(rows, area=shown, title=title, use_pyplot=use_pyplot)
@@ -211,8 +199,7 @@ def _draw_bar(axis: Axes, measured: PredictivePower | Scores) -> None:
     axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight=weight, color=color)
     few = isinstance(measured, Scores) and not measured.enough_images
     text = f"{control} {percent(shares[control])}{', too few images' * few}"
-    note = axis.text(0, -0.42, text, va="top", color=QUIET)
-    note.set_fontsize(SMALL)
+    axis.text(0, -0.42, text, va="top", color=QUIET, fontsize=SMALL)
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 

@@ -7,9 +7,10 @@ from textwrap import fill
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_classpattern.visualization.curves import Line, Panel, draw_panel
+from captum_classpattern.visualization.curves import draw_lines
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import shortened
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
@@ -52,8 +53,8 @@ def draw_families(
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
     model's predictions, and the excess of all classes, with a dotted line at the bound."""
-    ends = [end for row in rows for end in (*row.excess, *row.usual)]
-    ends += [] if bound is None else [bound]
+    values = [value for row in rows for value in (*row.excess, *row.usual)]
+    values += [] if bound is None else [bound]
     most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, "lead in\nstandard deviations"]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
@@ -62,8 +63,7 @@ def draw_families(
         cells: list[Drawn] = [Cell(row.image, row.power)]
         cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
-        panel = _panel_of(row, min(ends), max(ends), bound)
-        cells.append(partial(draw_panel, panel=panel, width=WIDTH * PANEL_WIDTH))
+        cells.append(partial(_draw_excess, row=row, ends=(min(values), max(values)), bound=bound))
         grid.append((row.name, cells))
     return draw_grid(
         grid,
@@ -76,14 +76,19 @@ def draw_families(
     )
 
 
-def _panel_of(row: FamilyRow, low: float, high: float, bound: float | None) -> Panel:
+def _draw_excess(
+    axis: Axes, row: FamilyRow, ends: tuple[float, float], bound: float | None
+) -> None:
     """The excess of the classes and of the clean models, between these ends."""
-    axes = {
-        "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
-        "ylim": (-1, 1),
-        "yticks": [],
-        "xlabel": f"first: {', '.join(map(shortened, row.classes[:NAMED]))}",
-    }
+    pad = 0.04 * (ends[1] - ends[0])
     values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS)
-    lines = [Line([(each, 0) for each in excess], look) for excess, look in values]
-    return Panel(lines, axes, dotted=[] if bound is None else [bound])
+    draw_lines(
+        axis,
+        [([(each, 0) for each in excess], look) for excess, look in values],
+        WIDTH * PANEL_WIDTH,
+        [] if bound is None else [bound],
+        xlim=(ends[0] - pad, ends[1] + pad),
+        ylim=(-1, 1),
+        yticks=[],
+        xlabel=f"first: {', '.join(map(shortened, row.classes[:NAMED]))}",
+    )

@@ -12,7 +12,7 @@ import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.options import CanvasOptions, ComputeOptions, checkpoints_by_name
-from captum_classpattern.comparison.run import CompareSettings
+from captum_classpattern.comparison import compare
 from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
 from captum_classpattern.surveys.settings import SurveySettings
 
@@ -116,7 +116,7 @@ def test_what_is_not_given_has_the_defaults_of_the_library():
 
 
 def test_comparisons_score_on_the_same_number_of_images_everywhere():
-    assert default_of(compare_command, "max_images") == CompareSettings().max_images
+    assert default_of(compare_command, "max_images") == default_of(compare, "max_images")
 
 
 def test_the_choices_of_a_precision_are_those_of_the_search():

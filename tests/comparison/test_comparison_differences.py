@@ -21,6 +21,7 @@ def record(method, hits, *, model="net", kind="canvas", bare=5, **changes):
     how |= {"control": method == CONTROL, "searches": method in (OURS, CONTROL)}
     powers = {0.05: power_of(hits, 100, bare)}
     how |= {"map": torch.zeros(2, 2), "masks": {}, "powers": powers}
+    how |= {"area": 0.05, "image": torch.zeros(1, 2, 2)}
     return Record(model=model, method=method, kind=kind, **{**how, **changes})
 
 

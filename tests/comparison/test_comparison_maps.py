@@ -137,13 +137,13 @@ def test_a_method_without_randomness_runs_once_for_all_seeds():
     task = Task("m", CANVASES, [0] * 4, ["canvas"] * 4, 0.1, [0.1], [0, 1, 2])
     calls, shares = [], []
     plain = from_function(lambda images, targets: calls.append(1) or images)
-    for result in explain(bound(plain), task, shares.append):
+    for result in explain("plain", bound(plain), task, shares.append):
         assert len({seeded.numpy().tobytes() for seeded in result.seeds}) == 1
     assert len(calls) == 4 + 1  # once for each canvas, and once to see that nothing is random
     unseeded = from_function(lambda images, targets: torch.rand_like(images))
     assert sum(shares) <= 1
     for method in (RandomPixels, unseeded):
-        for result in explain(bound(method), task, shares.append):
+        for result in explain("random", bound(method), task, shares.append):
             assert len({seeded.numpy().tobytes() for seeded in result.seeds}) == 3
 
 

@@ -172,7 +172,6 @@ REFUSED = {
     "held-out images of one class": {"held_out_labels": [1] * 60},
     "held-out images that were searched": {"held_out": SHARED},
     "a held-out canvas": {"canvases": torch.stack([SEARCH[0], HELD_OUT[9]]), "targets": [0, 1]},
-    "an unknown option": {"class_images": 10},
     "no held-out image": {"max_images": 0},
     "models that number the classes differently": {
         "models": {

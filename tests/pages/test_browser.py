@@ -13,9 +13,9 @@ from shown import HOSTILE, percent
 from sites import write_sweep
 from surveyed import finding
 
+from captum_classpattern.comparison import report as report_module
 from captum_classpattern.comparison.records import strongest_names
-from captum_classpattern.pages import report as report_module
-from captum_classpattern.pages.report import draw
+from captum_classpattern.comparison.report import draw
 from captum_classpattern.surveys import Survey, Sweep
 
 pytestmark = MARKS

@@ -242,6 +242,13 @@ class LongNote(Note):
         return [pattern(channels=2).plot, parts.heading("More"), "Only a page says this." * whole]
 
 
+class ShortNote(Note):
+    """One with a text alone, as a survey that has found nothing."""
+
+    def sections(self, whole):
+        return []
+
+
 def test_a_further_kind_of_result_is_one_class(tmp_path):
     page = read(Note(), pictures=1)
     assert page.text.startswith("A note")
@@ -255,3 +262,4 @@ def test_a_further_kind_of_result_is_one_class(tmp_path):
     path = LongNote().to_html(tmp_path / "note.html")
     assert "Only a page says this" not in page.text
     assert "Only a page says this" in path.read_text(encoding="utf-8")
+    assert read(ShortNote(), pictures=0).text.startswith("A note")

@@ -12,8 +12,8 @@ import torch
 from reports import AREAS, Page, small_comparison, without_figures
 from shown import percent
 
+from captum_classpattern.comparison import report
 from captum_classpattern.comparison.records import figure_names, strongest_names
-from captum_classpattern.pages import report_data
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 
@@ -109,7 +109,7 @@ VARIANTS = {  # and what it says
 def test_what_else_a_page_may_say(case, unillustrated, usual, monkeypatch):
     """The texts that it does not have otherwise."""
     if case == "little room":
-        monkeypatch.setattr(report_data, "MAX_CHARACTERS", 1000)
+        monkeypatch.setattr(report, "MAX_CHARACTERS", 1000)
     make, text = VARIANTS[case]
     html = unillustrated(make(small_comparison()))
     page = Page(html)

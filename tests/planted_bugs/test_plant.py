@@ -11,7 +11,9 @@ LIST = read_bugs(BUGS)
 
 @pytest.mark.parametrize("bug", LIST, ids=lambda bug: bug["name"])
 def test_each_bug_can_be_planted(bug):
-    compile(planted(bug, ROOT), bug["file"], "exec")
+    text = planted(bug, ROOT)
+    if bug["file"].endswith(".py"):  # others are templates
+        compile(text, bug["file"], "exec")
     assert all((ROOT / test).exists() for test in bug["tests"])
 
 
