@@ -146,7 +146,8 @@ def measured(
 
 def rival_scores(name: str, model: PixelClassifier, images: LabelledImages) -> list[float]:
     """What a rival measures of each class."""
-    n_classes = images.count_outputs(model)
+    with enter_model(model, images.take([0])) as checked:
+        n_classes = checked.n_classes
     if name == "MM-BD":
         return mm_bd(model, images.shape, n_classes, **RIVALS[name]).tolist()
     sample = images.stratified_sample(PER_CLASS * n_classes)

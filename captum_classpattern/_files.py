@@ -1,6 +1,7 @@
 """Files that are either complete or not there, and what strangers wrote into files."""
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -8,14 +9,13 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 LARGEST_TEXT = 2**30  # bytes
 
 
 def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
-    """The folder, if one is given; an error, before hours of work are lost, unless it can be made
-    and written."""
+    """The folder, if one is given; an error at once unless it can be made and written."""
     if path is None:
         return None
     if not os.fspath(path):
@@ -26,15 +26,14 @@ def check_folder(path: str | os.PathLike[str] | None) -> Path | None:
     return Path(path)
 
 
-@contextmanager
-def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file in the same folder, which is renamed once it is on the disk, so that
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a temporary file in the same folder, which is renamed once it is on the disk, so that
     ``path`` never holds half a file, even after a power failure. An error leaves no file."""
     start = path.name[:50]  # a name may have 255 bytes, and a character four
     temporary = path.with_name(f".{start}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
-            yield file
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -48,21 +47,15 @@ def hash_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a whole file, see :func:`replace_file`."""
-    with replace_file(path) as file:
-        file.write(data)
-
-
 def write_json(data: Any, path: Path) -> None:
     """Writes JSON; a file that is there already is replaced whole or not at all."""
     write_atomically(path, (to_json(data, indent=2) + "\n").encode())
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as PNG, see :func:`replace_file`."""
-    with replace_file(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    """Writes a matplotlib figure as PNG; all of it or nothing."""
+    figure.savefig(png := io.BytesIO(), format="png", dpi=110)
+    write_atomically(path, png.getvalue())
 
 
 @contextmanager
@@ -77,8 +70,7 @@ def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says in a line, with its kind unless the words suffice; without the long lists
-    that may follow."""
+    """What an error says in a line, without long lists; with its kind unless the words suffice."""
     if isinstance(error, RecursionError):
         return "it nests too deeply"
     text = " ".join(str(error).strip().partition("\n\n")[0].split())
@@ -95,8 +87,7 @@ def read_text(path: Path) -> str:
 
 
 def check_kinds(values: Mapping[str, Any], **kinds: Any) -> None:
-    """Raises an error unless these values of a stranger's JSON are of these kinds, null or not
-    there."""
+    """Raises an error unless these values of a stranger's JSON are of these kinds, or missing."""
     for name, kind in kinds.items():
         if not isinstance(value := values.get(name), kind | None):
             raise ValueError(f"{name} is {value!r:.80}")

@@ -59,8 +59,7 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
 
 
 def import_optional(name: str, *, required: bool = True) -> Any:
-    """A package that is installed with an extra of its name; if it is missing, an error that says
-    so, or None."""
+    """A package of an extra of its name; if it is missing, an error that says so, or None."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -30,7 +30,6 @@ from captum_classpattern._validation import (
 from captum_classpattern.results import Result, as_table
 
 PATTERN_FORMAT = "captum_classpattern.Pattern"
-UNKNOWN = "unknown"  # search images, in a file
 POWERS = ("search_power", "search_margin", "power_curve", "starts_iou")  # of one area
 HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
@@ -54,8 +53,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         info (dict): How the pattern was found: settings, seed, passes, loss curve, score on
             the search images, and so on. It can be saved if JSON can represent it. Default: {}.
         seen (frozenset[str], optional): Hashes of the search images, on which the pattern can't
-            be scored. None if they are unknown, for example because the file that holds them is
-            missing. Default: frozenset().
+            be scored. None if they are unknown. Default: frozenset().
 
     Raises:
         TypeError: If canvas or mask is not a floating point Tensor, or the target not an int.
@@ -216,7 +214,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         The file is replaced in one step: a save that fails leaves the old file as it was.
         """
         # unknown search images stay unknown
-        unknown = {"seen_file": UNKNOWN} if self.seen is None else {}
+        unknown = {"seen_file": "unknown"} if self.seen is None else {}
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self._tensors().items()
@@ -249,8 +247,11 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             target, info = int(metadata["target"]), parse_json(metadata["info"])
             if not isinstance(info, dict):
                 raise ValueError("its info is not a JSON object")
-            packed = tensors.pop("seen", None)
-            seen = _read_seen(path.parent, info) if packed is None else _unpack(packed)
+            searched = {"seen_file", "search_images_hash"} & info.keys()
+            seen = None if searched else frozenset[str]()
+            if "seen" in tensors:
+                seen = _unpack(tensors.pop("seen"))
+            info.pop("seen_file", None)
             more = {"size": parse_json(metadata["size"])} if "size" in metadata else {}
             kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
             loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors, **more)
@@ -506,21 +507,3 @@ def _unpack(packed: Tensor) -> frozenset[str]:
             f"hashes must be uint8 (N, {HASH_BYTES}), got {packed.dtype} {packed.shape}"
         )
     return frozenset(row.tobytes().hex() for row in packed.numpy())
-
-
-def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
-    """The hashes in the file that ``info`` names, as version 0.3 wrote them; None if the search
-    images are unknown."""
-    if "seen_file" not in info:
-        return None if "search_images_hash" in info else frozenset()
-    name = str(info["seen_file"])
-    if name == UNKNOWN:
-        del info["seen_file"]
-        return None
-    if Path(name).name != name:  # a file from a stranger must not choose another folder
-        raise ValueError(f"it names {name!r} as the file of its search images")
-    if not (folder / name).is_file():
-        return None
-    with safe_open(os.fspath(folder / name), framework="pt") as file:
-        del info["seen_file"]
-        return _unpack(file.get_tensor("seen"))

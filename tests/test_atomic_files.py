@@ -12,7 +12,6 @@ from captum_classpattern._files import (
     parse_json,
     printable,
     read_text,
-    replace_file,
     write_atomically,
     write_json,
 )
@@ -84,9 +83,15 @@ def test_any_name_is_safe_to_print(name):
     assert printable(f"{name}\n", keep="\n") == NAMES[name].replace("a?b", "a\nb") + "\n"
 
 
-def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
-    path = tmp_path / "a.json"
-    with replace_file(path) as first, replace_file(path) as second:
-        first.write(b"whole")
-        second.write(b"also whole")
+def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    path, sync = tmp_path / "a.json", os.fsync
+
+    def with_another_writer(file):
+        monkeypatch.setattr(os, "fsync", sync)
+        write_atomically(path, b"also whole")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", with_another_writer)
+    write_atomically(path, b"whole")
     assert path.read_bytes() == b"whole"  # the last that is renamed
+    assert [*tmp_path.iterdir()] == [path]

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 from torch.utils.data import sampler as samplers
 
 import captum_classpattern as cp
-from captum_classpattern.classifier import PixelClassifier, preserve_state
+from captum_classpattern.classifier import PixelClassifier, enter_model, preserve_state
 from captum_classpattern.comparison import BestRandomMask
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.images.source import READ_AT_ONCE, listed_labels
@@ -110,20 +110,26 @@ def brightest_channel(images):
     return images.mean((2, 3))
 
 
+class Shifted(nn.Module):
+    def forward(self, images, shift):
+        return brightest_channel(images) + shift[:, None]
+
+
 def test_predictions_are_used_only_if_there_are_no_labels():
     predicted = ensure_labels(brightest_channel, LabelledImages(Plain(labelled=False)))
     assert torch.equal(predicted.labels, IMAGES.mean((2, 3)).argmax(1))
     for images, labels in ((IMAGES, LABELS), (Plain(labelled=True), None)):
-        source = ensure_labels(brightest_channel, LabelledImages(images, labels))
+        source = ensure_labels(nn.Flatten(1).eval().forward, LabelledImages(images, labels))
         assert torch.equal(source.labels, LABELS)
 
 
 def test_named_labels_are_matched_also_with_additional_arguments_and_without_names():
     named = LabelledImages(IMAGES, LABELS % 3, ("cat", "ant", "bee"))
-    model = PixelClassifier(nn.Identity(), class_names=["ant", "bee", "cat"])
-    matched = ensure_labels(model, named, additional_forward_args=torch.ones(10))
-    assert torch.equal(matched.labels, torch.tensor([2, 0, 1])[LABELS % 3])
-    assert ensure_labels(model, matched, additional_forward_args=torch.ones(10)) is matched
+    model = PixelClassifier(Shifted().eval(), class_names=["ant", "bee", "cat"])
+    with enter_model(model, IMAGES, additional=(torch.ones(10),)):
+        matched = ensure_labels(model, named, additional_forward_args=torch.ones(10))
+        assert torch.equal(matched.labels, torch.tensor([2, 0, 1])[LABELS % 3])
+        assert ensure_labels(model, matched, additional_forward_args=torch.ones(10)) is matched
     two = LabelledImages(IMAGES, LABELS % 2, ("cat", "ant"))
     with pytest.raises(ValueError, match="2 classes"):
         ensure_labels(brightest_channel, two)

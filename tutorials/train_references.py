@@ -26,6 +26,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import replace_file
+from captum_classpattern._files import write_atomically
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.datasets import load_images
 from captum_classpattern.images import predictions
@@ -130,8 +131,8 @@ def save(
 ) -> None:
     """Writes a checkpoint beside, then renames it: what has its name is whole."""
     weights = network.cpu().state_dict()
-    with replace_file(path) as file:
-        torch.save({"net": weights, "classes": list(class_names), "settings": settings}, file)
+    torch.save({"net": weights, "classes": [*class_names], "settings": settings}, file := BytesIO())
+    write_atomically(path, file.getvalue())
 
 
 def differing(path: Path, settings: dict[str, str]) -> str:

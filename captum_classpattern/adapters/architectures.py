@@ -36,8 +36,7 @@ def arch_name(arch: Arch) -> str:
 
 
 def build(arch: Arch, num_classes: int | None) -> nn.Module:
-    """A network with random weights, for a number of classes (its default if None); or a copy of
-    the network that was given."""
+    """A network with random weights for so many classes (None: its default), or a copy of one."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch)
     family, _, name = arch_name(arch).rpartition(":")

@@ -1,5 +1,4 @@
-"""ResNets for 32-pixel images, with the names of published checkpoints. They import torchvision,
-which is slow, so this file is imported where they are used."""
+"""ResNets for 32-pixel images, with the names of published checkpoints. Slow to import."""
 
 from typing import Any
 
@@ -53,8 +52,7 @@ class PreActBlock(nn.Module):
 
 
 class CifarResNet(ResNet):  # type: ignore[misc]
-    """A ResNet for 32-pixel images: begins with a 3x3 convolution of stride 1, without pooling, and
-    has the names of published checkpoints."""
+    """Begins with a 3x3 convolution of stride 1, without pooling; published names."""
 
     def __init__(self, block: Any, depths: list[int], num_classes: int = 10) -> None:
         super().__init__(block, depths, num_classes)

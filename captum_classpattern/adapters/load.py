@@ -18,7 +18,7 @@ from captum_classpattern.adapters.safe_load import CheckpointFile
 from captum_classpattern.classifier import PixelClassifier, warn
 from captum_classpattern.classifier.class_names import check_names, file_safe, placeholders
 
-MAX_SIDE = 4096  # pixels
+SIDES = {*range(1, 4097)}  # pixels
 MAX_NAME = 80  # characters of a model's name in that of a folder
 
 
@@ -113,19 +113,17 @@ def load_model(
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
     normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
-    classifier = PixelClassifier(
-        loaded.network, loaded.mean, loaded.std, output,
-        input_size=_possible_size(loaded.input_size), trigger=loaded.trigger,
-        class_ids=loaded.class_ids,
-        provenance={**provenance, **loaded.details, "normalisation": normalisation},
-    )  # fmt: skip
     count, names = loaded.details.get("num_classes"), loaded.class_names
     if class_names is not None:
         names = check_names(class_names, count)
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
-    classifier.class_names = [str(name) for name in names] if names else None
-    return classifier
+    return PixelClassifier(
+        loaded.network, loaded.mean, loaded.std, output, names or None,
+        input_size=_possible_size(loaded.input_size), trigger=loaded.trigger,
+        class_ids=loaded.class_ids,
+        provenance={**provenance, **loaded.details, "normalisation": normalisation},
+    )  # fmt: skip
 
 
 def _load_file(
@@ -160,16 +158,14 @@ def _load_file(
 
 def _possible_size(value: Any) -> tuple[int, int, int] | None:
     """The size (C, H, W) that a file gives, if images can have it; else None."""
-    if not isinstance(value, tuple | list) or len(value) != 3:
-        return None
-    possible = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in value)
-    channels, height, width = value
-    return (channels, height, width) if possible and channels in (1, 3) else None
+    match value:
+        case [1 | 3 as channels, int(height), int(width)]:
+            return (channels, height, width) if {height, width} <= SIDES else None
+    return None
 
 
 def is_pretrained(source: str) -> bool:
-    """Whether a source names a pretrained model, such as timm:resnet18; a file of this name comes
-    first."""
+    """Whether a source names a pretrained model, such as timm:resnet18, and no file."""
     return source.partition(":")[0] in PRETRAINED and not os.path.exists(source)
 
 
@@ -183,8 +179,7 @@ def model_name(source: str) -> str:
 
 
 def split_name(given: str) -> tuple[str, str]:
-    """A model's name and its source, as in ``name=source``. A file whose name holds an equals sign
-    is a source."""
+    """A model's name and its source, as in ``name=source``, unless a file is called so."""
     name, equals, source = given.partition("=")
     if not name or not equals or is_pretrained(given) or os.path.exists(given):
         return model_name(given), given
@@ -205,8 +200,7 @@ def check_folders(names: Sequence[str]) -> None:
 
 
 def folder_name(source: str) -> str:
-    """A name for the folder of what was found of a model: its name, and a hash of where it is,
-    since many files are called model.pt."""
+    """A name for the folder of a model's results: its own, and a hash of where it is."""
     place = source if is_pretrained(source) else os.path.abspath(source)
     digest = hashlib.blake2b(os.fsencode(place), digest_size=3).hexdigest()
     return f"{file_safe(model_name(source)).strip('._')[:MAX_NAME]}-{digest}"

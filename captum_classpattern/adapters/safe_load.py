@@ -261,8 +261,7 @@ class CheckpointFile:
                 )
 
     def _open_torch_file(self, kind: str) -> Any:
-        """What torch.save wrote: weights and harmless values, or else a pickle, refused or
-        trusted."""
+        """What torch.save wrote: harmless values, or else a pickle, refused or trusted."""
         # as an open file: torch would treat a name that ends in .safetensors differently
         with self.path.open("rb") as file:
             allowed = torch.serialization.safe_globals(SAFE_GLOBALS)

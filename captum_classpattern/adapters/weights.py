@@ -43,16 +43,14 @@ class Weights:
         key (str): Where they are in the checkpoint. Default: "" (they are all of it).
     """
 
-    value: Any
+    value: Mapping[str, Tensor] | nn.Module
     path: object
     key: str = ""
 
     @property
     def state(self) -> Mapping[str, Tensor]:
         """The state dict, also that of a whole model."""
-        is_model = isinstance(self.value, nn.Module)
-        state: Mapping[str, Tensor] = self.value.state_dict() if is_model else self.value
-        return state
+        return self.value.state_dict() if isinstance(self.value, nn.Module) else self.value
 
 
 def find_weights(content: Any, path: object) -> Weights:
@@ -81,8 +79,7 @@ def find_weights(content: Any, path: object) -> Weights:
 
 
 def locate_weights(content: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
-    """All weights in a checkpoint, the likeliest first: each with its key ("" for the whole
-    content), and a state dict or a whole model."""
+    """All weights in a checkpoint with their keys, the likeliest first: state dicts or models."""
     if isinstance(content, nn.Module) or is_state_dict(content):
         yield "", content
     elif isinstance(content, Mapping) and depth:

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -93,14 +92,21 @@ class ClassNames:
         parts = dict.fromkeys(part for full in self.names for part in parts_of(full))
         raise ValueError(f"the model has no class {name!r}{suggest_names(name, parts)}")
 
-    def misplaced(self, given: Mapping[int, str]) -> dict[int, int]:
-        """Those of these numbers whose given name is that of another class, and its number."""
-        others = {}
+    def match(self, given: Mapping[int, str]) -> tuple[dict[int, int], list[str]]:
+        """The class that each of these names means, by the number that it has here; and what is
+        wrong with names of no class, or of several, or of one that another name means."""
+        numbers, problems = dict[int, int](), list[str]()
         for number, name in given.items():
-            with suppress(ValueError):  # the name of no class, or of several
-                if (meant := self.find(name)) != number:
-                    others[number] = meant
-        return others
+            try:
+                meant = self.find(name)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            if other := [given[n] for n, taken in numbers.items() if taken == meant]:
+                same = f"are both the model's class {meant} ({self.names[meant]})"
+                problems.append(f"{other[0]!r} and {name!r} {same}")
+            numbers[number] = meant
+        return numbers, problems
 
     @cached_property
     def _numbers_by_name(self) -> list[Mapping[str, list[int]]]:
@@ -124,8 +130,7 @@ def numbers_of(labels: Any, names: ClassNames | None) -> Any:
 
 
 def check_names(names: Any, count: int | None) -> Sequence[str]:
-    """The names that a user gives to the classes; an error unless these are ``count`` names (None:
-    any number)."""
+    """The names of the classes, from a user; an error unless they are ``count`` (None: any)."""
     is_list = isinstance(names, Sequence) and not isinstance(names, str)
     if not is_list or not all(isinstance(name, str) for name in names):
         raise ArgumentTypeError(
@@ -140,8 +145,7 @@ def check_names(names: Any, count: int | None) -> Sequence[str]:
 
 
 def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
-    """The names of classes, with their numbers where some share a name, as ImageNet's two cranes
-    do."""
+    """The names of classes; with their numbers where some share one, as ImageNet's cranes do."""
     times = Counter(names.values())
     return {i: name if times[name] == 1 else f"{name} ({i})" for i, name in names.items()}
 
@@ -174,8 +178,7 @@ def as_file_name(name: str) -> str:
 
 
 def file_safe(text: str) -> str:
-    """A text as the name of a file or folder that all systems allow, with "_" for other
-    characters. One that is too long ends with a hash."""
+    """A text as a name of files and folders on all systems. A long one ends with a hash."""
     safe = re.sub(rf"{UNSAFE}|\.$", "_", text)
     safe = f"_{safe}" if re.match(DEVICE, safe, re.IGNORECASE) else safe
     if len(whole := safe.encode()) <= MAX_BYTES:
@@ -231,22 +234,21 @@ def renumber(
     """The labels of a LabelledImages with the numbers of a classifier's ``count`` classes, which
     may have names; and the names of the classes."""
     labels, source = images.labels, images.description or "the images"
-    present, folders = sorted(set(labels.tolist())), images.class_names or ()
-    if names is None and count == len(imagenet_names()) and present[-1] < min(count, len(folders)):
-        names = _imagenet_of({n: folders[n] for n in present})
+    listed, present = images.class_names or (), sorted(set(labels.tolist()))
+    given = {number: listed[number] if number < len(listed) else str(number) for number in present}
+    if names is None and count == len(imagenet_names()):
+        names = _imagenet_of(given)
     by_name = names is not None and all(  # folders 1 to 10, say, if these are the model's names
-        n < len(folders) and folders[n].isdigit() and names.names.count(folders[n]) == 1
-        for n in present
+        folder.isdigit() and names.names.count(folder) == 1 for folder in given.values()
     )
     if images.class_names is None or (images.numbering == "numbers" and not by_name):
-        return labels, _keep_numbers(folders, present, names, count, source)
-    folders = [*folders, *(str(number) for number in range(len(folders), present[-1] + 1))]
+        return labels, _keep_numbers(listed, present, names, count, source)
+    folders = [*listed, *(str(number) for number in range(len(listed), present[-1] + 1))]
     if names is None:
         if len(folders) != count:
-            listed = join_names([folders[number] for number in present])
             raise ValueError(
-                f"{source} has images of {len(present)} classes ({listed}), but the model has "
-                f"{count:,} classes and no names for them: {REMEDY}"
+                f"{source} has images of {len(given)} classes ({join_names([*given.values()])}), "
+                f"but the model has {count:,} classes and no names for them: {REMEDY}"
             )
         if images.numbering == "alphabetical":
             warn(
@@ -255,18 +257,7 @@ def renumber(
                 Notice,
             )
         return labels, ClassNames(folders).names
-    numbers: dict[int, int] = {}  # the classifier's, by those of the images
-    problems = []
-    for number in present:
-        try:
-            meant = names.find(folders[number])
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        if other := [folders[n] for n, taken in numbers.items() if taken == meant]:
-            same = f"are both the model's class {meant} ({names.names[meant]})"
-            problems.append(f"{other[0]!r} and {folders[number]!r} {same}")
-        numbers[number] = meant
+    numbers, problems = names.match(given)
     if not problems:
         return torch.tensor([numbers[label] for label in labels.tolist()]), names.names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
@@ -274,7 +265,7 @@ def renumber(
     elsewhere = any(number != meant for number, meant in numbers.items())
     if not keeps_order or elsewhere or len(folders) != count:
         raise ValueError(
-            f"{len(problems)} of {len(present)} classes of {source} can't be matched to the "
+            f"{len(problems)} of {len(given)} classes of {source} can't be matched to the "
             f"model's {count:,} classes ({problems[0]}). Rename the folders, or {REMEDY}"
         )
     warn(
@@ -288,9 +279,10 @@ def renumber(
 def _imagenet_of(folders: Mapping[int, str]) -> ClassNames | None:
     """ImageNet's classes, if these folders, by their numbers, have the WordNet ids of some: alone,
     or after the number of that class."""
-    ids = [*imagenet_names()]
-    in_place = all(folder.rpartition("_")[2] == ids[n] for n, folder in folders.items())
-    return ClassNames(ids) if in_place or {*folders.values()} <= {*ids} else None
+    ids = dict(enumerate(imagenet_names()))
+    in_place = all(folder.rpartition("_")[2] == ids.get(n) for n, folder in folders.items())
+    are_ids = {*folders.values()} <= {*ids.values()}
+    return ClassNames([*ids.values()]) if in_place or are_ids else None
 
 
 def _keep_numbers(
@@ -305,14 +297,14 @@ def _keep_numbers(
         )
     matches = [re.fullmatch(NUMBERED, folder) for folder in folders[:count]]
     if names is None:
-        own = [match[2] if match else folder for folder, match in zip(folders, matches)]
-        own += [""] * (count - len(own))
-        own = [n or label_of(i) for i, n in enumerate(own)] if any(own) else []
-        return ClassNames(own).names or None
-    named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
+        own = {y: match[2] if match else folders[y] for y, match in enumerate(matches)}
+        named = [own.get(y) or label_of(y) for y in range(count)]
+        return ClassNames(named).names if any(own.values()) else None
+    numbered = {n: m[2] for n, m in enumerate(matches) if m and m[2] and n in present}
     others = [
         f"{folders[number]} (the model's class {number} is {names.names[number]})"
-        for number in names.misplaced(named)
+        for number, meant in names.match(numbered)[0].items()
+        if number != meant
     ]
     if others:
         warn(
@@ -331,7 +323,10 @@ def common_names(
     if names is None or given is None:
         return given and ClassNames(given).names
     present = [] if labels is None else sorted(set(labels.tolist()))
-    for target, meant in names.misplaced({y: given[y] for y in present if y < len(given)}).items():
-        which = f"class {target} of the images, {given[target]}, is its class {meant}"
-        raise ValueError(f"the model numbers the classes differently: {which}; correct the names")
+    for number, meant in names.match({y: given[y] for y in present if y < len(given)})[0].items():
+        if number != meant:
+            which = f"class {number} of the images, {given[number]}, is its class {meant}"
+            raise ValueError(
+                f"the model numbers the classes differently: {which}; correct the names"
+            )
     return names.names

@@ -12,8 +12,8 @@ from cyclopts import App, Group, Parameter
 
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
-from captum_classpattern.cli.errors import NO_READER, plain_errors
 from captum_classpattern.cli.options import MAIN, MORE
+from captum_classpattern.cli.printing import NO_READER, plain_errors
 from captum_classpattern.cli.scan import reference, scan_command
 from captum_classpattern.cli.search import search
 from captum_classpattern.cli.sweep import sweep_command

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 import captum_classpattern as cp
 from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options
-from captum_classpattern.cli.errors import INTERRUPTED
-from captum_classpattern.cli.printing import print_result, say, say_line
+from captum_classpattern.cli.printing import INTERRUPTED, print_result, say, say_line
 
 POWER_LEGEND = """\
 Power: share of held-out images of other classes that are predicted as the class once they are

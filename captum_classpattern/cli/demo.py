@@ -9,9 +9,8 @@ from typing import Any
 
 import captum_classpattern as cp
 from captum_classpattern.cli.compare import compare_on_canvases, write_comparison
-from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ClassOptions, ComputeOptions, OutputFolder
-from captum_classpattern.cli.printing import say_line
+from captum_classpattern.cli.printing import interrupted, say_line
 from captum_classpattern.cli.search import CAUTION
 from captum_classpattern.results import Result
 

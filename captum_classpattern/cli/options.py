@@ -1,5 +1,4 @@
-"""The options that commands share, one class per panel of the help: what each option means, how it
-is checked, and what the options of a panel open."""
+"""The options that commands share, one class per panel of the help, and what they open."""
 
 import os
 import re
@@ -68,12 +67,14 @@ def _classes(text: str) -> list[int | str]:
     return chosen
 
 
-def _kinds(text: str) -> list[str]:
+def _kinds(text: str) -> int | list[str]:
     """A number of canvases, or kinds of them."""
     if text.isdigit() and int(text) < 1:
         raise ValueError(f"it must be at least 1, or kinds such as positive,patch, got {text}")
+    if text.isdigit():
+        return int(text)
     kinds = [*map(str.strip, text.split(","))]
-    if len(kinds) > 1 and any(kind.isdigit() for kind in kinds):
+    if any(kind.isdigit() for kind in kinds):
         raise ValueError(f"it must be a number or kinds such as positive,patch, not both: {text}")
     return kinds
 
@@ -96,15 +97,13 @@ class ModelOptions:
     Args:
         arch: The network: MODULE:NAME for your own, such as my_net:MyNet, or a name of torchvision
             or timm. By default, that of the file.
-        mean: The mean of the training pixels, from 0 to 1, such as 0.485,0.456,0.406. By default,
-            that of the file.
-        std: Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file.
+        mean: The mean of the training pixels, such as 0.485,0.456,0.406, if not that of the file.
+        std: Their standard deviation, such as 0.229,0.224,0.225.
         device: Where the model runs, such as cpu, cuda or cuda:1.
         class_names: The names of the classes in the order of the outputs, one per line or a JSON
             list. Class folders are matched to them.
         num_classes: The number of classes. By default, that of the weights of the last layer.
-        output: Which of several outputs holds the logits: a position such as -1, or a name such as
-            logits.
+        output: Which of several outputs holds the logits, such as -1 or logits.
         format: One of backdoorbench, trojanzoo, robustbench, robustness, timm, plain. By default,
             recognised.
         trust_pickle: Also open files that can run any code. Only for files from people you trust.
@@ -184,18 +183,11 @@ class SourceOptions:
         else of this shape, with the class numbers of the models, which must agree."""
         from captum_classpattern.classifier import warn
 
-        shape = models[0].input_size or shape
-        images = cp.load_images(
-            source or self.data,
-            size=self.size or (shape and shape[1:]),
-            channels=_channels_of(models[0]),
-            limit=self.limit,
-            seed=seed,
-            root=self.root,
-            download=self.download,
-            on_error=self.on_error,
-        )
-        if images.labels is None and (folder := Path(source or self.data)).is_dir():
+        where, shape = source or self.data, models[0].input_size or shape
+        size, channels = self.size or (shape and shape[1:]), _channels_of(models[0])
+        own: Any = {name: getattr(self, name) for name in ("limit", "root", "download", "on_error")}
+        images = cp.load_images(where, size=size, channels=channels, seed=seed, **own)
+        if images.labels is None and (folder := Path(where)).is_dir():
             warn(
                 f"{folder} has no class folders, so the model's predictions are the classes of its "
                 f"images; if it is the folder of one class, give {folder.resolve().parent}",
@@ -228,8 +220,7 @@ class ImageOptions(SourceOptions):
 
 
 def _channels_of(model: "cp.PixelClassifier") -> int | None:
-    """The number of channels that a model takes; if it is not stated, that of its first
-    convolution."""
+    """The number of channels that a model takes, stated or as its first convolution has it."""
     if model.input_size is not None:
         return model.input_size[0]
     kernel = next((p for p in model.parameters() if p.ndim == 4), None)
@@ -239,8 +230,7 @@ def _channels_of(model: "cp.PixelClassifier") -> int | None:
 def _number_classes(
     loaded: "cp.LabelledImages", models: "Sequence[cp.PixelClassifier]"
 ) -> "cp.LabelledImages":
-    """Images with the class numbers of the models, which must agree. A model without class names
-    takes those of the images."""
+    """Images with the class numbers of all models. Those without class names get the images'."""
     from captum_classpattern.classifier.class_names import known_names
 
     numbered = [loaded.for_classifier(model) for model in models]
@@ -265,8 +255,7 @@ class ComputeOptions:
     Args:
         seed: The seed of everything that is random.
         precision: Full as in the model, or faster in bfloat16.
-        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
-            suits the device.
+        internal_batch_size: The most images in one pass. By default, it suits the device.
     """
 
     seed: Annotated[int, at_least(0)] = 0
@@ -274,8 +263,7 @@ class ComputeOptions:
     internal_batch_size: Count | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """The options as the library's functions take them, without the classes, whose numbers
-        :meth:`ClassOptions.find_classes` gives."""
+        """The options as the library's functions take them, without the classes."""
         return {name: value for name, value in vars(self).items() if name != "classes"}
 
 
@@ -315,7 +303,7 @@ class CanvasOptions(ClassOptions):
     """The options of a search of one or many models.
 
     Args:
-        area: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01; for
+        areas: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01; for
             images of at least 64 pixels a side, 0.18.
         canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
             images per class compete to be its canvas, next to a white and a black one, from 64
@@ -323,8 +311,8 @@ class CanvasOptions(ClassOptions):
         cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
     """
 
-    area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
-    canvases: Annotated[list[str] | None, read_as(_kinds, "N|LIST")] = None
+    areas: Annotated[list[Area] | None, Parameter("--area", metavar="SHARE"), IN_MAIN] = None
+    canvases: Annotated[int | list[str] | None, read_as(_kinds, "N|LIST")] = None
     cells: Annotated[int | None, at_least(2)] = None
 
     def keywords(self) -> dict[str, Any]:
@@ -333,8 +321,4 @@ class CanvasOptions(ClassOptions):
 
         keywords = super().keywords()
         cells = keywords.pop("cells")
-        keywords["feature_mask"] = None if cells is None else Cells(cells)
-        given = {"areas": keywords.pop("area"), "canvases": keywords.pop("canvases")}
-        if self.canvases is not None and self.canvases[0].isdigit():
-            given["canvases"] = int(self.canvases[0])
-        return keywords | {name: value for name, value in given.items() if value is not None}
+        return keywords | {"feature_mask": None if cells is None else Cells(cells)}

@@ -11,8 +11,7 @@ from filelock import FileLock
 import captum_classpattern as cp
 from captum_classpattern._files import check_folder, parse_json
 from captum_classpattern.cli import options
-from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say, say_line
+from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
 FIRST_PRINTED = 10  # classes of a scan without references
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}

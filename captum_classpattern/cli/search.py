@@ -5,8 +5,7 @@ from pathlib import Path
 import captum_classpattern as cp
 from captum_classpattern._files import write_figure
 from captum_classpattern.cli import options
-from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say, say_line
+from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
 LEGEND = (
     "Power: the share of held-out images of other classes that the model assigns to the class once "

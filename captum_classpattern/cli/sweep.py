@@ -9,8 +9,7 @@ from cyclopts import Parameter
 import captum_classpattern as cp
 from captum_classpattern._files import parse_json, write_atomically
 from captum_classpattern.cli import options
-from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.printing import print_result, say, say_line
+from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
 IN_RAY = Parameter(group=options.RAY)
 OBJECT = options.read_as(lambda text: dict(parse_json(text)), "JSON")

@@ -1,7 +1,6 @@
 """Folders, ``.npz`` files and torchvision's data sets as images in [0, 1] and labels."""
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,7 @@ from typing import Any
 import torch
 
 from captum_classpattern._progress import passes_bar
-from captum_classpattern._validation import (
-    Notice,
-    check_count,
-    is_whole,
-    join_names,
-    suggest_names,
-)
+from captum_classpattern._validation import Notice, check_count, is_whole, join_names, suggest_names
 from captum_classpattern.classifier import warn
 from captum_classpattern.datasets import sources
 from captum_classpattern.datasets.pixels import decode_all, fit
@@ -178,16 +171,15 @@ def _choose(
         return chosen
     if listing.labels is None:
         raise ValueError(f"{listing.description} has no labels to choose classes by: leave it out")
-    names, present, wanted = listing.class_names or (), set(labels), set[int]()
+    listed = dict(enumerate(listing.class_names or ()))
+    names = {y: listed.get(y, str(y)) for y in sorted({*labels})}
+    numbers: dict[str | int, int] = {key: y for y in names for key in (y, str(y))}
+    numbers |= {name: y for y, name in names.items()}
     for name in classes:
-        number = names.index(name) if name in names else -1
-        if number < 0 and re.fullmatch("[0-9]+", str(name)):
-            number = int(name)
-        if number not in present:
-            there = [names[i] if i < len(names) else str(i) for i in sorted(present)]
+        if name not in numbers:
             raise ValueError(
                 f"{listing.description} has no images of a class {name!r}"
-                f"{suggest_names(str(name), there)}"
+                f"{suggest_names(str(name), names.values())}"
             )
-        wanted.add(number)
+    wanted = {numbers[name] for name in classes}
     return [i for i in chosen if labels[i] in wanted]

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -27,11 +27,11 @@ PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others 
 GREY_MODES = ("1", "L", "LA", "La")
 
 
-def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
+def decode(image: Path | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
     pixels have more than 8 bits. If a file can't be read, the error may be of any kind."""
-    if not isinstance(image, Image.Image):
-        if isinstance(image, Path) and not image.is_file():
+    if isinstance(image, Path):
+        if not image.is_file():
             raise ValueError("it is no file, or a link to none")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -15,8 +15,8 @@ from captum_classpattern._validation import check_labels, check_seed, parse_labe
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
-    check_classifier,
     device_and_dtype,
+    enter_model,
     images_at_once,
     lacks_memory,
     outputs_for,
@@ -102,7 +102,7 @@ class LabelledImages(Dataset[Any]):
         (torch.Size([3, 8, 8]), 1)
     """
 
-    source: Any
+    source: ImageSource | Any
     labels: LabelsField = LabelsField()
     class_names: Sequence[str] | None = None
     description: str = ""
@@ -139,7 +139,8 @@ class LabelledImages(Dataset[Any]):
         that come with them are matched by the names of their classes, if they have any."""
         if isinstance(images, tuple) and len(images) == 2 and labels is None:
             images, labels = images
-        labels = numbers_of(labels, ClassNames.of(model, None, class_names))
+        names = ClassNames.of(model, None, class_names)
+        labels = numbers_of(labels, names)
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
         given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
@@ -151,7 +152,7 @@ class LabelledImages(Dataset[Any]):
             return named
         if labels is None:
             return named.for_classifier(model, class_names)
-        if (names := ClassNames.of(model, None, class_names)) is None:
+        if names is None:
             return named
         return replace(named, class_names=names.names, numbering="numbers")  # those of its labels
 
@@ -177,8 +178,7 @@ class LabelledImages(Dataset[Any]):
     @property
     def images(self) -> Tensor:
         """All images as one Tensor (N, C, H, W) of floats in [0, 1]."""
-        floats: Tensor = self.source.floats
-        return floats
+        return self.source.floats
 
     @property
     def known_labels(self) -> Tensor:
@@ -272,15 +272,13 @@ class LabelledImages(Dataset[Any]):
 
         A copy in half precision, or after a random augmentation, has another hash.
         """
-        hashes: list[str] = self.source.hashes
-        return hashes
+        return self.source.hashes
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some of the images as one Tensor of floats in [0, 1]."""
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        images: Tensor = self.source.read([self.source.places[i] for i in indices])[0]
-        return images
+        return self.source.read([self.source.places[i] for i in indices])[0]
 
     def first(self) -> Tensor:
         """The first image, (1, C, H, W). A data set may draw random numbers for it: the generators
@@ -326,11 +324,11 @@ class LabelledImages(Dataset[Any]):
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
-        count = self._count_outputs(classifier)
-        names = ClassNames.of(classifier, count, class_names)
-        labels, own_names = self.labels, None if names is None else names.names
-        if labels is not None:
-            labels, own_names = renumber(self, names, count)
+        with enter_model(classifier, self.first()) as model:
+            names = ClassNames.of(classifier, model.n_classes, class_names)
+            labels, own_names = self.labels, None if names is None else names.names
+            if labels is not None:
+                labels, own_names = renumber(self, names, model.n_classes)
         return replace(self, labels=labels, class_names=own_names, numbering="numbers")
 
     def names_for(self, model: CheckedModel) -> ClassNames | None:
@@ -338,19 +336,6 @@ class LabelledImages(Dataset[Any]):
         images; an error if it does not have the classes of their labels."""
         check_labels(self.labels, model.n_classes, self.argument)
         return model.names or (ClassNames(self.class_names) if self.class_names else None)
-
-    def count_outputs(self, classifier: Classifier) -> int:
-        """How many classes a classifier of these images has; an error if it can't classify them, or
-        does not have the classes of their labels."""
-        count = self._count_outputs(classifier)
-        check_labels(self.labels, count, self.argument)
-        return count
-
-    def _count_outputs(self, classifier: Classifier) -> int:
-        sample = self.take([0])
-        with preserve_state(classifier, 0):
-            device, _ = device_and_dtype(classifier, sample)
-            return check_classifier(classifier, sample.to(device)).shape[1]
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         """Splits the images at random into two halves: one to search on, one to hold out.
@@ -403,17 +388,14 @@ def ensure_labels(
     additional_forward_args: Any = None,
     batch_size: int | None = None,
 ) -> LabelledImages:
-    """The images with their labels, matched by the names of their classes if both have names; or
-    else with the classifier's predictions as labels, see :func:`predictions`."""
+    """The images with the classifier's class numbers, see :meth:`LabelledImages.for_classifier`; or
+    else with its predictions as labels, see :func:`predictions`."""
     if images.labels is not None:
-        if images.class_names is None or images.numbering == "numbers":
-            return images
-        if additional_forward_args is None:
+        if images.class_names is not None and images.numbering != "numbers":
             return images.for_classifier(forward_func)
-        if (names := ClassNames.of(forward_func)) is None:
-            return images
-        labels, own = renumber(images, names, len(names.names))
-        return replace(images, labels=labels, class_names=own, numbering="numbers")
+        with enter_model(forward_func, images.first()) as model:
+            check_labels(images.labels, model.n_classes, images.argument)
+        return images
     if additional_forward_args is not None:
         raise ValueError(
             f"{images.argument} have no labels, and they can't be predicted by a classifier that "
@@ -429,10 +411,8 @@ def predictions(
     like: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The class that a classifier predicts for each image; int64 (N,) on the CPU.
-
-    A classifier without parameters gets the images with device and precision of ``like``.
-    """
+    """The class that a classifier predicts for each image; int64 (N,) on the CPU. Without
+    parameters, it gets the images with device and precision of ``like``."""
     batches = outputs_in_order(forward_func, images, like=like, batch_size=batch_size)
     return torch.cat([outputs.argmax(1) for outputs in batches]).cpu()
 

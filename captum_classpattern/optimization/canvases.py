@@ -91,7 +91,6 @@ def select_canvases(
         if strategy in SOLID_COLOURS:
             return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
         source = LabelledImages.of(source, None, forward_func)
-        source.count_outputs(forward_func)  # or an error about its labels
         candidates = ensure_labels(forward_func, source).of_class(number)
         if len(candidates) < n:
             raise ValueError(

@@ -1,5 +1,4 @@
-"""Scores of patterns: predictive power with intervals, localisation of triggers, shape of masks,
-agreement of several searches."""
+"""Scores of patterns: predictive power, localisation of triggers, shape and agreement of masks."""
 
 from captum_classpattern.scores.localisation import Localisation, changed_pixels, localise
 from captum_classpattern.scores.power import PredictivePower, Scores, predictive_power

@@ -16,22 +16,13 @@ EXAMPLES = 3  # stamped images for each pattern
 
 @dataclass(frozen=True, eq=False)
 class StampedImages:
-    """Held-out images that are stamped with a pattern, and what the model predicts for them.
+    """Held-out images that are stamped with a pattern, and what the model predicts for them."""
 
-    Args:
-        images (Tensor): The stamped images, (N, C, H, W).
-        labels (tuple[str, ...]): The name of the class of each.
-        predicted (tuple[int, ...]): The class that the model predicts for each.
-        names (tuple[str, ...]): The names of these classes.
-        probabilities (tuple[float, ...]): The model's probabilities of these classes.
-        unstamped (Tensor, optional): The images without the pattern. Default: None.
-    """
-
-    images: Tensor
-    labels: tuple[str, ...]
+    images: Tensor  # stamped, (N, C, H, W)
+    labels: tuple[str, ...]  # the names of their classes
     predicted: tuple[int, ...]
-    names: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    names: tuple[str, ...]  # of the predicted classes
+    probabilities: tuple[float, ...]  # of these
     unstamped: Tensor | None = None
 
     @property

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +11,14 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import check_labels, check_seed, counted, is_whole, join_names
+from captum_classpattern._validation import check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
-    check_classifier,
+    check_targets,
     device_and_dtype,
     enter_model,
     images_at_once,
     outputs_for,
-    with_logits,
 )
 from captum_classpattern.images import (
     Images,
@@ -29,7 +27,7 @@ from captum_classpattern.images import (
     ensure_labels,
     evenly_spaced,
     first_of,
-    outputs_in_order,
+    predictions,
 )
 from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
 from captum_classpattern.results import Result, as_table
@@ -254,12 +252,10 @@ def predictive_power(
         >>> power.n, power.interval[0] <= power.value <= power.interval[1]
         (40, True)
     """
-    with enter_model(forward_func, pattern.stamp(first_of(images).to(pattern.canvas))):
+    with enter_model(forward_func, pattern.stamp(first_of(images).to(pattern.canvas))) as model:
         source = LabelledImages.of(images, labels, forward_func)
-        pattern = pattern.to(device_and_dtype(forward_func, pattern.canvas)[0])
-        sample = pattern.stamp(source.take([0]).to(pattern.canvas))
-        outputs = check_classifier(forward_func, sample, [pattern.target])
-        check_labels(source.labels, outputs.shape[1], source.argument)
+        pattern = pattern.to(model.device)
+        check_targets([pattern.target], model.n_classes)
         source = ensure_labels(forward_func, source, like=pattern.canvas)
         check_unseen(pattern, source)
         others = source.without_class(pattern.target)
@@ -283,11 +279,9 @@ class Scorer:
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        _, dtype = device_and_dtype(forward_func, images.take([0]) if like is None else like)
-        batches = outputs_in_order(forward_func, images, like=like)
-        first = next(batches)
-        self.forward_func = with_logits(forward_func, first, dtype)  # margins are of logits
-        self.predicted = torch.cat([each.argmax(1) for each in chain([first], batches)]).cpu()
+        with enter_model(forward_func, images.first() if like is None else like) as model:
+            self.forward_func = model.logits  # margins are of logits
+            self.predicted = predictions(forward_func, images, like=like)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 
@@ -318,8 +312,7 @@ class Hits(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Images that are classified once they are changed. ``additional_for(n)`` gives the additional
-    arguments for n of them."""
+    """Images that are classified once they are changed, n with ``additional_for(n)``."""
 
     change: Callable[[Tensor], Tensor]
     target: int
@@ -391,14 +384,10 @@ def margins_of(logits: Tensor, target: int) -> Tensor:
 
 
 def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
-    """Raises an error if images of other classes were used in the pattern's search, or if its
-    search images are unknown."""
+    """Raises an error if the pattern's search used images of other classes, or is unknown."""
     if pattern.seen is None:
-        file = pattern.info.get("seen_file")
-        beside = f", or load it from a folder that has the file of their hashes, {file}"
         raise ValueError(
             "the images that this pattern was searched on are unknown: search it again"
-            + beside * bool(file)
         )
     others = torch.nonzero(source.known_labels != pattern.target).flatten().tolist()
     hashes = source.hashes if pattern.seen else []

@@ -16,7 +16,7 @@ import captum_classpattern as cp
 from captum_classpattern._validation import Notice
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.cli import _options
-from captum_classpattern.cli.errors import plain_errors, with_options
+from captum_classpattern.cli.printing import plain_errors, with_options
 
 OWN = "--arch own_models:Net --mean 0 --std 1"
 SEARCH = f"search named.pt {OWN} --data images --out new"  # of an option, the last value counts

@@ -10,8 +10,7 @@ import pytest
 from scanned import made_up
 
 from captum_classpattern import cli
-from captum_classpattern.cli.errors import plain_errors
-from captum_classpattern.cli.printing import print_result, say
+from captum_classpattern.cli.printing import plain_errors, print_result, say
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.profile import Profile
@@ -65,8 +64,7 @@ def test_a_closed_pipe_ends_a_command_quietly():
     code = """
 from types import SimpleNamespace
 from captum_classpattern import cli
-from captum_classpattern.cli.errors import plain_errors
-from captum_classpattern.cli.printing import say_line
+from captum_classpattern.cli.printing import plain_errors, say_line
 
 def meta(_):
     with plain_errors(False, []):

@@ -1,15 +1,13 @@
-"""The formats of checkpoints, a module each.
+"""The formats of checkpoints.
 
 To add a format, write a class like ``Plain``, with a ``name``, ``matches`` and ``load``, and add it
 to ``FORMATS``.
 """
 
 from captum_classpattern.adapters.formats.backdoorbench import BackdoorBench
-from captum_classpattern.adapters.formats.plain import Plain
+from captum_classpattern.adapters.formats.plain import Plain, Robustness, load_from_torchvision
 from captum_classpattern.adapters.formats.robustbench import RobustBench, load_from_robustbench
-from captum_classpattern.adapters.formats.robustness import Robustness
 from captum_classpattern.adapters.formats.timm import Timm, load_from_timm
-from captum_classpattern.adapters.formats.torchvision import load_from_torchvision
 from captum_classpattern.adapters.formats.trojanzoo import TrojanZoo
 from captum_classpattern.adapters.interface import Format
 

@@ -88,7 +88,7 @@ class TrojanZoo:
             )
         linear = {
             key.split(".")[1]: (value.shape[1], value.shape[0])
-            for key, value in weights.value.items()
+            for key, value in weights.state.items()
             if key.startswith("classifier.") and value.ndim == 2
         }
         last, (channels, in_file) = list(linear.items())[-1]
