@@ -160,8 +160,8 @@ def over_pixels(
 
 def _normalises(part: nn.Module) -> bool:
     """Whether a layer seems to normalise images: it holds a mean, other than batch norms."""
-    held = {*vars(part), *part._buffers, *part._parameters}
-    return any("mean" in name.lower() for name in held - {"running_mean"})
+    held = {**vars(part), **part._buffers, **part._parameters}
+    return any("mean" in name.lower() and name != "running_mean" for name in held)
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:

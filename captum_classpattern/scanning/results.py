@@ -37,10 +37,10 @@ ROWS, COLUMNS = 10, 6  # classes on a page; the columns of a table that fits a t
 COLUMNS_EXPLAINED = (
     "Lead: how far the class is ahead of the median class, compared with the same class of clean "
     "models, in standard deviations. Excess: how far the score of the class is above its mean over "
-    "all models. Power: the share of the validation images, not of the unseen ones of the texts, "
-    "that are predicted as the class, for patterns of so many pixels and for other changes. Gain: how far the change raises "
-    "the distance of its logit from the largest other one, on average; 1 is the usual distance of "
-    "the model's two largest logits."
+    "all models. Power: the share of the validation images that are predicted as the class, for "
+    "patterns of so many pixels and for other changes (texts give it for unseen images). Gain: how "
+    "far the change raises the distance of its logit from the largest other one, on average; 1 is "
+    "the usual distance of the model's two largest logits."
 )
 ANOTHER_KIND = Doubt(
     "another kind of model",

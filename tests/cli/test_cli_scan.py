@@ -190,7 +190,8 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert re.match(
-        "Suspicious: owl is easier to reach than in all 19 clean models. owl has a .* unlike those "
+        "Suspicious: owl leads the other classes further than any class of 19 clean models. "
+        "owl has a .* unlike those "
         r"of the 19 clean references: .* \(p = 0.05, the smallest that 19 references allow\)",
         printed,
     )

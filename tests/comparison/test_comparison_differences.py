@@ -122,11 +122,11 @@ def test_the_summary_has_the_first_models_strongest_method_and_control():
     of_other = [record(OTHER, 99, model="b")]
     assert made([*scored(**methods), *of_other], models=("net", "b")).summary == (
         "On the model net, the strongest method with 5 % of the pixels is ClassPattern: its power "
-        "is 80.0 %, +50.0 points from BestRandomMask, the strongest control (95 % interval +36.9 "
-        "to +60.5)."
+        "is 80.0 %, 50.0 points above BestRandomMask, the strongest control (95 % interval 36.9 "
+        "to 60.5)."
     )
     assert (
-        "%, +75.0 points from no pattern, the strongest control"
+        "%, 75.0 points above no pattern, the strongest control"
         in made(scored(ClassPattern=[80])).summary
     )
 

@@ -69,7 +69,7 @@ def test_the_table_of_a_page_has_each_class(found):
         assert rows[name]["power 6"] == f"{100 * found.profile.powers[6][y]:.0f}\xa0%"
         assert rows[name]["gain warp"] == f"{found.profile.gains['warp'][y]:+.2f}"
         assert rows[name]["excess"] == f"{found.comparison.excess[y]:+.2f}"
-        assert rows[name]["standardised"] == f"{found.comparison.standardised[y]:+.2f}"
+        assert rows[name]["lead"] == f"{found.comparison.standardised[y]:+.2f}"
 
 
 def test_names_are_shown_as_texts(found):
@@ -103,7 +103,8 @@ def test_cells_and_channels_that_cannot_be_drawn(found):
 def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(found):
     figure, axes = found.plot(use_pyplot=False)
     assert (
-        figure.get_suptitle() == "Suspicious: owl is easier to reach than in all 19 clean models."
+        figure.get_suptitle()
+        == "Suspicious: owl leads the other classes further than any class of 19 clean models."
     )
     assert found.figure(use_pyplot=False)[0].get_suptitle() == ""  # a page has it above
     assert axes.shape == (3, 5)

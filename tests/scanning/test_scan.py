@@ -83,7 +83,7 @@ def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all(references):
     assert clean.verdict == "nothing found"
     usual = [each.usual_standardised for each in clean.comparisons.values()]
     as_far = int((np.max(usual, axis=0) >= clean.comparison.largest).sum())
-    others = f"{as_far} of 4 clean models reach{'es' * (as_far == 1)} as far."
+    others = f"classes of {as_far} of 4 clean models lead as far."
     easiest = f"The easiest class is {clean.target_name}"
     assert clean.headline == f"Nothing found. {easiest}, and {others}"
     assert other.profile.powers != clean.profile.powers
