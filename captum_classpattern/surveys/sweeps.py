@@ -30,7 +30,7 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.folder import REMEDY, RESULTS, Folder
+from captum_classpattern.surveys.folder import MODEL, REMEDY, RESULTS, Folder
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -45,7 +45,6 @@ TO_SCAN = (
     "a model is backdoored, run classpattern scan on it."
 )
 sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
-Warned = tuple[str, type[Warning]]  # the text of a warning, and its category
 
 
 @dataclass(frozen=True, repr=False)
@@ -310,7 +309,7 @@ def sweep(
         words = f"another sweep is writing into {folder}: wait for it or stop it"
         raise ValueError(words) from None
     with lock:
-        begun, noticed = _begin(work, sources)
+        begun = _begin(work, sources)
         left = [source for source in sources if not work.is_complete(source.name)]
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
@@ -321,7 +320,7 @@ def sweep(
                 begun = replace(begun, failures={m: why for m, why in failures.items() if why})
                 _write(begun)
                 bar.update(done * passes - bar.n)
-                for text, category in dict.fromkeys([*noticed.get(source.name, ()), *warned]):
+                for text, category in dict.fromkeys(warned):
                     warn(f"{text} (model {source.name!r})", category)
     return Sweep.load(work.folder)
 
@@ -360,7 +359,7 @@ class Work:
     threads: int
     on_gpu: bool
 
-    def run(self, source: ModelSource) -> tuple[str | None, list[Warned]]:
+    def run(self, source: ModelSource) -> tuple[str | None, list[tuple[str, type[Warning]]]]:
         """The survey of a model's missing classes; returns why it failed, and its warnings."""
         threads, reason = torch.get_num_threads(), None
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
@@ -376,18 +375,16 @@ class Work:
             reason = reason_of(error)
         finally:
             torch.set_num_threads(threads)
-        return reason, as_pairs(caught)
+        return reason, [(str(each.message), each.category) for each in caught]
 
-    def identity_of(self, source: ModelSource) -> tuple[Any, list[Warned]]:
-        """What a model is that has no file, None if it can't be called, and its warnings."""
-        sample = self.search.first()
-        with (
-            suppress(Exception),
-            warnings.catch_warnings(record=True) as caught,
-            enter_model(source.model, sample) as checked,
-        ):
-            return identity_of(checked, self.search), as_pairs(caught)
-        return None, []
+    def difference_from(self, source: ModelSource) -> str:
+        """How a model that was given as it is differs from that of its folder, if both are known;
+        one that can't be called fails later."""
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):
+            found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
+            with enter_model(source.model, self.search.first()) as checked:
+                return difference(found["settings"][MODEL], identity_of(checked, self.search))
+        return ""
 
     def is_complete(self, model: str) -> bool:
         """Whether all classes of a model are there, and in its summary."""
@@ -399,9 +396,8 @@ class Work:
         return False
 
 
-def _begin(work: Work, sources: Sequence[ModelSource]) -> tuple[Sweep, dict[str, list[Warned]]]:
-    """Writes sweep.json: models and classes are added to those that are there, if these fit. Also
-    gives the warnings about models that had to be called for that."""
+def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
+    """Writes sweep.json: models and classes are added to those that are there, if these fit."""
     folder, settings = work.folder, key_of(work.settings, work.search, work.held_out)
     if sweep_folder(folder, settings).read(SWEEP):
         before = _read_models(folder)
@@ -409,11 +405,9 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> tuple[Sweep, dict[str,
         raise ValueError(f"{folder} holds a survey of one model: choose another folder")
     else:
         before = Sweep(folder, settings, [], {}, {})
-    rows, failures, noticed = dict(before.rows), dict(before.failures), {}
+    rows, failures = dict(before.rows), dict(before.failures)
     for source in sources:
         row = source.as_dict()
-        if source.model is not None:
-            row["model"], noticed[source.name] = work.identity_of(source)
         known = {"hash": None, **rows.get(source.name, row)}
         # the file of a model that failed may have been replaced; a hash may be unknown: to version
         # 0.3, or now that the file is gone
@@ -421,13 +415,12 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> tuple[Sweep, dict[str,
             known["hash"] = row["hash"] = row["hash"] or known["hash"]
         if source.path and row["hash"] and row["hash"] == known["hash"]:
             known["path"] = row["path"]  # the file was moved
-        then, now = (each.get("model") for each in (known, row))
-        if other := then and now and difference(then, now):
+        if source.name in rows and (other := work.difference_from(source)):
             raise ValueError(
                 f"{folder} holds another model {source.name!r} ({other} differ): give this one "
                 "another name, or choose another folder"
             )
-        rows[source.name] = known | ({"model": now} if now else {})
+        rows[source.name] = known
         for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
             raise ValueError(
                 f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
@@ -439,12 +432,7 @@ def _begin(work: Work, sources: Sequence[ModelSource]) -> tuple[Sweep, dict[str,
     classes = sorted({*before.classes, *work.classes})
     begun = replace(before, classes=classes, rows=rows, failures=failures)
     _write(begun)
-    return begun, noticed
-
-
-def as_pairs(caught: Iterable[Any]) -> list[Warned]:
-    """Warnings that were recorded."""
-    return [(str(each.message), each.category) for each in caught]
+    return begun
 
 
 def _write(sweep: Sweep) -> None:

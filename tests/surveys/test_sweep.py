@@ -64,7 +64,6 @@ def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, terminal):
 def test_the_folder_says_which_sweep_it_is(swept):
     data = json.loads((swept.folder / "sweep.json").read_text())
     assert [row["name"] for row in data["models"]] == ["old", "new"] == swept.models
-    assert all(len(row["model"]["weights"]) == 64 for row in data["models"])
     assert data["settings"]["n_steps"] == 2
     assert units_in(swept.folder) == {(m, y) for m in ("old", "new") for y in range(CLASSES)}
     del data["failures"]  # as in version 0.3
@@ -386,7 +385,6 @@ def copied(swept, old, new=""):
 
 REFUSALS = {
     "another n_steps": lambda swept: run(copied(swept, ""), two(), n_steps=3),
-    "another model": lambda swept: run(copied(swept, ""), {"old": network(5)}),
     "a survey": lambda swept: run(swept.folder / "old", two()),
     "no list of models": lambda swept: Sweep.load(copied(swept, '"models"', '"modes"')),
     "a path as name": lambda swept: Sweep.load(copied(swept, '"old"', '".."')),
