@@ -181,7 +181,7 @@ class Pool:
             )
         groups = Counter((one.purse, one.group) for one in self.candidates)
         subsets = (validation_subset(self.validation, n) for n in (SCREENING_IMAGES, EARLY_IMAGES))
-        images = [len(subset) for subset in subsets]
+        at_first, early = (len(subset) for subset in subsets)
 
         def cost(n_steps: int) -> int:
             """The most passes that a class, or a canvas, can take. It does not depend on how many
@@ -189,8 +189,12 @@ class Pool:
             searched alike."""
             passes, costs = solver.passes(n_steps), Counter[Hashable]()
             for (purse, group), size in groups.items():
-                taken = passes_of_group(passes, size, self.kept[group], self.places, *images)
-                costs[purse] += taken
+                kept, scored = self.kept[group], 0
+                if size > self.places * kept:
+                    costs[purse] += size * SCREENING.passes(None)[-1]
+                    scored, size = size * at_first, self.places * kept
+                scored += size * early * (len(passes) > 1)
+                costs[purse] += size * passes[0] + kept * (passes[-1] - passes[0]) + -(-scored // 2)
             return max(costs.values())
 
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
@@ -237,25 +241,6 @@ def _first_equal(canvases: Tensor, groups: Sequence[Hashable], features: Any) ->
         first.setdefault((group, *(part[row].tobytes() for part in parts)), row)
         for row, group in enumerate(groups)
     ]
-
-
-def passes_of_group(
-    passes: Sequence[int],
-    candidates: int,
-    kept: int = 1,
-    places: int = SCREENED,
-    screening_images: int = SCREENING_IMAGES,
-    early_images: int = EARLY_IMAGES,
-) -> int:
-    """The most passes of candidates that compete, of which this many are kept, from those of one of
-    them at the solver's checkpoint and at the end."""
-    scored, screening = 0, 0
-    if candidates > places * kept:
-        screening = candidates * SCREENING.passes(None)[-1]
-        scored = candidates * screening_images
-        candidates = places * kept
-    scored += candidates * early_images * (len(passes) > 1)
-    return screening + candidates * passes[0] + kept * (passes[-1] - passes[0]) + -(-scored // 2)
 
 
 def most_canvases(budget: int) -> int:

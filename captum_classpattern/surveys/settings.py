@@ -1,7 +1,6 @@
 """How classes are searched: kinds of canvas, areas, and what suits the size of the images."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,13 +9,7 @@ from captum_classpattern._validation import ArgumentTypeError, check_count, is_w
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
-from captum_classpattern.optimization.pool import (
-    LEAST_BUDGET,
-    SCREENED,
-    STARTS,
-    most_canvases,
-    passes_of_group,
-)
+from captum_classpattern.optimization.pool import LEAST_BUDGET, SCREENED, SCREENING, most_canvases
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST
 from captum_classpattern.scores.power import SQUARE_IMAGES, SQUARES
@@ -128,40 +121,26 @@ class SurveySettings(SearchSettings):
     def expected_passes(
         self, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
     ) -> float:
-        """About how many passes these classes take, with their scoring; to classify an image takes
-        half of one."""
-        present = max(2, len(search.counts))  # they have about as many images
-        own, others = len(search) // present, len(held_out) * (present - 1) // present
-        controls = min(others, CONTROL_IMAGES)
-        scored = len(self.canvases) * (others + 2 * controls)
-        if PATCH in self.canvases:
-            scored += SQUARES * SQUARE_IMAGES + controls
-        each = len(self.areas) * scored / 2
-        each += sum(self._passes_of_pool(kind, own) for kind in self.canvases)
-        total = len(targets) * each
-        if PATCH in self.canvases:  # and the patches of the next classes
-            known = targets if search.labels is None else {*search.labels.tolist()}
-            further = {next_class(known, y) for y in targets} - {*targets}
-            total += len(further) * self._passes_of_pool(PATCH, 0)
+        """About how many passes these classes take, with their scoring, for a bar; to classify an
+        image takes half of one."""
+        present, total = max(2, len(search.counts)), 0.0  # they have about as many images
+        others = len(held_out) * (present - 1) // present
+        for kind in self.canvases:
+            scored = len(self.areas) * (others + 2 * min(others, CONTROL_IMAGES)) / 2
+            size = self.pool_size(kind, len(search) // present)
+            budget, searched = self.budget or Swap.pool_budget, {*targets}
+            if self.n_steps is not None:
+                budget = 2 * Swap().passes(self.n_steps)[-1] + size * SCREENING.passes(None)[-1]
+            at_smaller = budget if size > SCREENED else 0.4 * budget  # the best goes on
+            if kind == PATCH:
+                steps, batch = self.of_patches.n_steps, MovingPatch.batch_size
+                at_smaller = budget = steps * batch if steps else self.budget or LARGE_BUDGET
+                scored += len(self.areas) * SQUARES * SQUARE_IMAGES / 2
+                known = targets if search.labels is None else search.labels.tolist()
+                searched |= {next_class(known, y) for y in targets}
+            total += len(searched) * (budget + (len(self.areas) - 1) * at_smaller)
+            total += len(targets) * scored
         return total
-
-    def _passes_of_pool(self, kind: str, images: int) -> int:
-        """About how many passes the search of a class with so many images takes, at all areas."""
-
-        def cost(rounds: int) -> int:
-            return passes_of_group(Swap().passes(rounds), candidates)
-
-        if kind == PATCH:
-            budget = self.budget or LARGE_BUDGET
-            steps = self.of_patches.n_steps or budget // MovingPatch.batch_size
-            return len(self.areas) * steps * MovingPatch.batch_size
-        candidates = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
-        budget = self.budget or Swap.pool_budget
-        rounds = self.n_steps or bisect_right(range(1, budget), budget, key=cost)
-        at_smaller = cost(rounds)
-        if candidates <= SCREENED:  # the best continues for two thirds of the rounds
-            at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
-        return cost(rounds) + (len(self.areas) - 1) * at_smaller
 
 
 def next_class(classes: Collection[int], target: int) -> int:
