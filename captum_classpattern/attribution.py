@@ -2,8 +2,8 @@
 
 import platform
 import time
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    check_pixels,
-    check_same_shape,
-)
+from captum_classpattern._validation import ArgumentTypeError, check_pixels, check_same_shape
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     CheckedModel,
@@ -354,9 +350,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
-        arguments = as_arguments(additional_forward_args)
-        with self._entered(canvases, settings.seed, arguments) as model:
-            pool = self._search_pool(model, canvases, targets, settings, arguments, masks_only=True)
+        with self._searched(
+            canvases, targets, settings, additional_forward_args, masks_only=True
+        ) as pool:
             self.precision = pool.precision
             result = pool.masks.to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
@@ -369,46 +365,42 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
 
-    def _entered(
-        self, canvases: Tensor, seed: int, arguments: tuple[Any, ...]
-    ) -> AbstractContextManager[CheckedModel]:
-        """Checks the model on canvases, which are of the shape of the baselines, and enters it."""
-        check_same_shape(canvases, self._baselines.shape)
-        return enter_model(self.forward_func, canvases, seed, additional=arguments)
-
-    def _search_pool(
+    @contextmanager
+    def _searched(
         self,
-        model: CheckedModel,
         canvases: Tensor,
         targets: list[int],
         settings: SearchSettings,
-        arguments: tuple[Any, ...],
+        additional_forward_args: Any,
         *,
         groups: Sequence[Hashable] | None = None,
         masks_only: bool = False,
-    ) -> PoolSearch:
-        """Searches the canvases at the largest area."""
-        started = time.perf_counter()
-        features = number_features(settings.feature_mask, canvases, settings.areas)
-        if self._baselines.labels is None:
-            self._check_accuracy = False  # the labels will be the model's predictions
-        self._baselines = ensure_labels(
-            self.forward_func,
-            self._baselines,
-            like=canvases,
-            additional_forward_args=arguments or None,
-            batch_size=settings.internal_batch_size,
-        )
-        numbered = replace(settings, feature_mask=features)
-        pool = begin_pool(
-            model, canvases, targets, self._baselines, numbered, arguments,
-            started=started, groups=groups, masks_only=masks_only,
-        )  # fmt: skip
-        if not arguments:
-            self._warn_if_guessing(model, canvases, settings.internal_batch_size)
-        seed_generators(settings.seed)  # only a first search has drawn from them
-        pool.run()
-        return pool
+    ) -> Iterator[PoolSearch]:
+        """The search of canvases at the largest area, when it is finished. The model is entered
+        until the end of the block."""
+        check_same_shape(canvases, self._baselines.shape)
+        given = () if additional_forward_args is None else additional_forward_args
+        arguments = given if isinstance(given, tuple) else (given,)
+        call, batch_size = self.forward_func, settings.internal_batch_size
+        with enter_model(call, canvases, settings.seed, additional=arguments) as model:
+            started = time.perf_counter()
+            features = number_features(settings.feature_mask, canvases, settings.areas)
+            if self._baselines.labels is None:
+                self._check_accuracy = False  # the labels will be the model's predictions
+            self._baselines = ensure_labels(
+                call, self._baselines,
+                like=canvases, additional_forward_args=arguments or None, batch_size=batch_size,
+            )  # fmt: skip
+            numbered = replace(settings, feature_mask=features)
+            pool = begin_pool(
+                model, canvases, targets, self._baselines, numbered, arguments,
+                started=started, groups=groups, masks_only=masks_only,
+            )  # fmt: skip
+            if not arguments:
+                self._warn_if_guessing(model, canvases, batch_size)
+            seed_generators(settings.seed)  # only a first search has drawn from them
+            pool.run()
+            yield pool
 
     def _warn_if_guessing(
         self, model: CheckedModel, canvases: Tensor, batch_size: int | None
@@ -449,9 +441,8 @@ def search_pools(
 ) -> dict[float, list[Pattern]]:
     """What :meth:`ClassPattern.search` returns for settings that are checked, by area. With
     ``groups``, canvases of a group compete and share a budget, instead of those of a class."""
-    started, arguments = time.perf_counter(), as_arguments(additional_forward_args)
-    with explainer._entered(canvases, settings.seed, arguments) as model:
-        pool = explainer._search_pool(model, canvases, targets, settings, arguments, groups=groups)
+    started, arguments = time.perf_counter(), additional_forward_args
+    with explainer._searched(canvases, targets, settings, arguments, groups=groups) as pool:
         pools = {settings.area: pool}
         for smaller in sorted(settings.areas, reverse=True)[1:]:
             pools[smaller] = pool = pool.at_smaller(smaller)
@@ -482,13 +473,6 @@ def search_patches(
     grey = sample.new_full(shape, colour, device=device)
     settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
     return search_pools(explainer, grey, targets, settings, arguments)[settings.area]
-
-
-def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
-    """Captum's additional arguments, None, one or a tuple, as a tuple."""
-    if isinstance(additional_forward_args, tuple):
-        return additional_forward_args
-    return () if additional_forward_args is None else (additional_forward_args,)
 
 
 def single_tensor(inputs: Any) -> Any:

@@ -2,13 +2,11 @@
 it was."""
 
 from captum_classpattern.classifier.calling import COUNTED as COUNTED
-from captum_classpattern.classifier.calling import DEVICE_IMAGES as DEVICE_IMAGES
 from captum_classpattern.classifier.calling import MIN_GAIN as MIN_GAIN
 from captum_classpattern.classifier.calling import MIN_LABELLED as MIN_LABELLED
 from captum_classpattern.classifier.calling import Classifier as Classifier
 from captum_classpattern.classifier.calling import additional_rows as additional_rows
 from captum_classpattern.classifier.calling import attribute_of as attribute_of
-from captum_classpattern.classifier.calling import check_classifier as check_classifier
 from captum_classpattern.classifier.calling import check_targets as check_targets
 from captum_classpattern.classifier.calling import device_and_dtype as device_and_dtype
 from captum_classpattern.classifier.calling import find_module as find_module

@@ -291,11 +291,9 @@ class ClassOptions(ComputeOptions):
     def find_classes(self, model: "cp.PixelClassifier", images: "cp.LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
         from captum_classpattern.classifier.class_names import ClassNames
-        from captum_classpattern.surveys.survey import classes_with_images, find_classes
+        from captum_classpattern.surveys.survey import find_classes
 
-        if self.classes is None:
-            return classes_with_images(model, images)
-        return find_classes(self.classes, ClassNames.of(model))
+        return find_classes(self.classes, ClassNames.of(model), images, model)
 
 
 @dataclass(frozen=True, kw_only=True)

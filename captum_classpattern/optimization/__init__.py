@@ -3,13 +3,7 @@
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.features import Cells, grid_cells
 from captum_classpattern.optimization.search import Search, Solver
-from captum_classpattern.optimization.solvers import (
-    SOLVERS,
-    Learned,
-    MovingPatch,
-    PaperLoop,
-    Swap,
-)
+from captum_classpattern.optimization.solvers import SOLVERS, Learned, MovingPatch, PaperLoop, Swap
 
 __all__ = [
     "SOLVERS",

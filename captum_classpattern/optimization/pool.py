@@ -14,11 +14,11 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_labels
 from captum_classpattern.classifier import (
-    DEVICE_IMAGES,
     CheckedModel,
     additional_rows,
     check_targets,
     device_and_dtype,
+    images_at_once,
     on_device,
 )
 from captum_classpattern.classifier.class_names import name_of
@@ -445,7 +445,7 @@ class PoolSearch:
         losses: list[Tensor] = []
         validation = validation_subset(self.pool.validation, SCREENING_IMAGES)
         images = on_device(validation.images, masks.device)
-        at_once = 1 if masks.device.type == "cpu" else DEVICE_IMAGES // SCREENING_IMAGES
+        at_once = max(1, images_at_once(masks.device) // SCREENING_IMAGES)
         for start in range(0, len(rows), at_once):
             part = rows[start : start + at_once]
             targets = [self.pool.candidates[row].stream.target for row in part]
@@ -486,10 +486,7 @@ class PoolSearch:
             if len(others[target := objective.targets[row]])
         }
         hits = judge_each(
-            self.model.logits,
-            [*judged.values()],
-            objective.canvases,
-            objective.internal_batch_size,
+            self.model.logits, [*judged.values()], objective.canvases, objective.internal_batch_size
         )
         passes = search.passes.tolist()
         for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):

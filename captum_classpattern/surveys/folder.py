@@ -59,8 +59,6 @@ class Folder:
         with _files.reading(path, f"is not from a {self.kind}", REMEDY):
             data = _files.parse_json(_files.read_text(path))
         values = data if isinstance(data, dict) else {}
-        if OUR_VERSION in values:  # a scan of 0.3
-            values = {"settings": values}
         settings = values.get("settings", ())
         if not isinstance(settings, dict | None) or values.get("format") != self.format:
             raise ValueError(f"{path} is not from a {self.kind}: choose another folder")
@@ -246,10 +244,8 @@ def load_examples(path: Path, patterns: Mapping[float, Pattern], area: float) ->
     """The images that :func:`save_examples` wrote, with the pattern of an area."""
     with _files.reading(path, "has no images with predictions", "remove it, which leaves them out"):
         with safe_open(path, "pt") as file:
-            images, words = (
-                file.get_tensor("images") / 255,
-                _files.parse_json(file.metadata()["areas"]),
-            )
+            images = file.get_tensor("images") / 255
+            words = _files.parse_json(file.metadata()["areas"])
         predicted = {name: tuple(words[str(area)][name]) for name in PREDICTED}
         stamped = patterns[area].topk(area).stamp(images)
         for kind, values in zip((str, int, str, Real), predicted.values()):

@@ -13,12 +13,7 @@ from torch import Tensor
 
 from captum_classpattern._files import check_folder
 from captum_classpattern._progress import note_half_passes, passes_bar
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    check_labels,
-    check_options,
-    is_whole,
-)
+from captum_classpattern._validation import ArgumentTypeError, check_labels, check_options, is_whole
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     CheckedModel,
@@ -80,7 +75,7 @@ def search_classes(
         explainer = ClassPattern(call, labelled, check_accuracy=False)
         names = class_names or known_names(call)
         task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
-        info = _info_of(model, task, search, held_out, folder is not None)
+        info = _info_of(task, search, held_out, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
         store, findings = None, list[Finding]()
@@ -108,14 +103,10 @@ def search_classes(
 
 
 def _info_of(
-    model: CheckedModel,
-    task: SurveyTask,
-    search: LabelledImages,
-    held_out: LabelledImages,
-    kept: bool,
+    task: SurveyTask, search: LabelledImages, held_out: LabelledImages, kept: bool
 ) -> dict[str, Any]:
     """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
-    predicted = task.scorer.predicted
+    model, predicted = task.model, task.scorer.predicted
     return {
         "settings": {
             MODEL: identity_of(model, search) if kept else model.identity(),
@@ -147,13 +138,17 @@ def key_of(
     }
 
 
-def classes_with_images(model: Classifier, images: LabelledImages) -> list[int]:
-    """The classes of images; without labels, those that the model predicts."""
-    return sorted({*ensure_labels(model, images).known_labels.tolist()})
-
-
-def find_classes(classes: Sequence[int | str], names: ClassNames | None) -> list[int]:
-    """The numbers of classes that are given by numbers or names."""
+def find_classes(
+    classes: Sequence[int | str] | None,
+    names: ClassNames | None,
+    images: LabelledImages,
+    model: Classifier | None = None,
+) -> list[int]:
+    """The numbers of classes that are given by numbers or names; of None, those of all that have
+    images: without labels, those that the model predicts."""
+    if classes is None:
+        labelled = images if model is None else ensure_labels(model, images)
+        return sorted({*labelled.known_labels.tolist()})
     if isinstance(classes, str):
         raise ArgumentTypeError(f"`classes` must be a list of classes, got {classes!r}")
     if len(classes) == 0:
@@ -200,10 +195,7 @@ def _survey(
         search = images
     if needs_labels:
         _ = search.known_labels, unseen.known_labels  # or an error
-    if classes is None:
-        targets = classes_with_images(model.call, search)
-    else:
-        targets = find_classes(classes, matched)
+    targets = find_classes(classes, matched, search, model.call)
     return search_classes(model, search, unseen, settings, targets, names, folder)
 
 

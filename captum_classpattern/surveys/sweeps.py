@@ -294,9 +294,7 @@ def sweep(
     settings = SurveySettings.of(images.shape, **options)
     check_can_resume(settings.feature_mask)
     check_images(images, unseen, settings)
-    if classes is None:
-        classes = sorted(set(images.known_labels.tolist()))
-    targets = find_classes(classes, ClassNames.of(images))
+    targets = find_classes(classes, ClassNames.of(images), images)
     settings.check_budget()
     passes = len(unseen) / 2 + settings.expected_passes(images, unseen, targets)  # of a model
     on_gpu = engine == "ray" and bool(needs.get("num_gpus"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_classpattern._progress import name_stage
 from captum_classpattern._validation import join_names
 from captum_classpattern.attribution import ClassPattern, search_patches, search_pools
-from captum_classpattern.classifier import CheckedModel, lacks_memory, preserve_state
+from captum_classpattern.classifier import CheckedModel, lacks_memory, seed_generators
 from captum_classpattern.classifier.class_names import label_of, name_of
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
@@ -165,16 +165,12 @@ class SurveyTask:
                 pattern.info["class_name"] = name
         images, seed = self.scorer.images, self.settings.seed
         names = self.class_names or images.class_names
-        with preserve_state(self.model.call, seed):
-            stamped = {
-                area: shown
-                for area, pattern in patterns.items()
-                if (
-                    shown := stamp_examples(
-                        self.model.call, pattern.topk(area), images, names, seed
-                    )
-                )
-            }
+        seed_generators(seed)
+        shown = {
+            area: stamp_examples(self.model.call, pattern.topk(area), images, names, seed)
+            for area, pattern in patterns.items()
+        }
+        stamped = {area: examples for area, examples in shown.items() if examples}
         return Finding(patterns, kind, scores, name, stamped=stamped)
 
     def _score(self, pattern: Pattern, other: Pattern, area: float) -> Scores:
@@ -188,22 +184,21 @@ class SurveyTask:
             )
         images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
         n = len(images)
-        with preserve_state(self.model.call, self.settings.seed):
-            seed, target, whole = self.settings.seed, pattern.target, [other]
-            if moving := isinstance(pattern, MovingPattern):
-                square = best_square(self.scorer.forward_func, pattern, self.search, seed)
-                whole += [] if square is None else [square]
-            parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
-            drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
-            controls = [*zip(drawn, parts), *((each, images) for each in whole)]
-            judged = [Judged(each.stamper(seed), target, shown) for each, shown in controls]
-            hits = [each.hits for each in judge_each(self.model.call, judged, pattern.canvas)]
-            scores = Scores(
-                self.scorer.power(pattern.topk(area), seed),
-                random_pixels=sum(hits[:DRAWS]) / n,
-                other_canvas=hits[DRAWS] / n,
-                control_images=n,
-                best_square=hits[-1] / n if len(whole) > 1 else None,
-                moving=moving,
-            )
-        return scores
+        seed, target, whole = self.settings.seed, pattern.target, [other]
+        seed_generators(seed)
+        if moving := isinstance(pattern, MovingPattern):
+            square = best_square(self.scorer.forward_func, pattern, self.search, seed)
+            whole += [] if square is None else [square]
+        parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
+        drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
+        controls = [*zip(drawn, parts), *((each, images) for each in whole)]
+        judged = [Judged(each.stamper(seed), target, shown) for each, shown in controls]
+        hits = [each.hits for each in judge_each(self.model.call, judged, pattern.canvas)]
+        return Scores(
+            self.scorer.power(pattern.topk(area), seed),
+            random_pixels=sum(hits[:DRAWS]) / n,
+            other_canvas=hits[DRAWS] / n,
+            control_images=n,
+            best_square=hits[-1] / n if len(whole) > 1 else None,
+            moving=moving,
+        )

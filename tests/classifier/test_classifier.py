@@ -18,7 +18,6 @@ from captum_classpattern import (
     explain_class,
 )
 from captum_classpattern.classifier import (
-    check_classifier,
     device_and_dtype,
     enter_model,
     find_module,
@@ -26,6 +25,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     warn_if_guessing,
 )
+from captum_classpattern.classifier.calling import check_classifier
 
 IMAGES = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
 CPU = torch.device("cpu")

@@ -78,10 +78,8 @@ class Swap:
             loop = PaperLoop(step_size=TRAVEL / steps)
             for batch in search.batches(loop.batch_size, steps):
                 loop.step(search, batch)  # these losses are not reported
-            trend, binary = (
-                unit(0.5 - search.masks),
-                search.strongest(search.masks * search.units.sizes),
-            )
+            trend = unit(0.5 - search.masks)
+            binary = search.strongest(search.masks * search.units.sizes)
         else:
             trend = search.trend.clone()
             largest = trend.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
