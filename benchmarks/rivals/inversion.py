@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_classpattern._validation import check_count
-from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.classifier import Classifier, check_targets, enter_model, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
 from captum_classpattern.pattern import AdditivePattern, Pattern
 
 PASSES = 1_280  # as many as a scan takes a class
@@ -144,17 +144,16 @@ class InversionTask:
             check_count(name, value)
         self.passes, self.batch_size, self.epoch = passes, batch_size, epoch
         self.target, self.seed, self._given = target, seed, forward_func
-        with preserve_state(forward_func, 0):
+        with enter_model(forward_func, first_of(images)) as model:
             given = ensure_labels(forward_func, LabelledImages.of(images, labels))
             others = given.without_class(target)
             if not len(others):
                 raise ValueError(
                     f"all {len(given)} images are of class {target}: give others as well"
                 )
-            like = others.take([0])
-            device, dtype = device_and_dtype(forward_func, like)
-            self.images, self.first = others.to(device, dtype), like.to(device, dtype)
-            self.forward_func = logits_of(forward_func, self.first, [target])
+            check_targets([target], model.n_classes)
+            place, self.forward_func = (model.device, model.dtype), model.logits
+            self.images, self.first = others.to(*place), others.take([0]).to(*place)
         self.shape = self.images.shape
 
     @contextmanager

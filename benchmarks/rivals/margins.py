@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 
-from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.classifier import Classifier, check_targets, enter_model
 from captum_classpattern.scores.power import margins_of
 
 from .inversion import uniform
@@ -29,16 +29,15 @@ def mm_bd(
     by less than 0.001 % of themselves. :func:`mm_bd_p_value` makes them a p-value."""
     found = []
     like = torch.zeros(1, *shape)
-    device, dtype = device_and_dtype(forward_func, like)
-    with preserve_state(forward_func, seed):
-        forward_func = logits_of(forward_func, like.to(device), [n_classes - 1])
+    with enter_model(forward_func, like, seed) as model:
+        check_targets([n_classes - 1], model.n_classes)
         for target in range(n_classes):
             chance = np.random.default_rng([seed, target])
-            images = uniform(chance, (n_images, *shape), like).to(device, dtype)
-            last = torch.full((n_images,), torch.inf, device=device)
+            images = uniform(chance, (n_images, *shape), like).to(model.device, model.dtype)
+            last = torch.full((n_images,), torch.inf, device=model.device)
             for _ in range(steps):
                 images.requires_grad_()
-                margins = margins_of(forward_func(images.clamp(0, 1)).float(), target)
+                margins = margins_of(model.logits(images.clamp(0, 1)).float(), target)
                 (slope,) = torch.autograd.grad(margins.sum(), images)
                 images = images.detach() + 0.01 * slope
                 change = (margins.detach() - last).abs().max() / margins.detach().abs().max()

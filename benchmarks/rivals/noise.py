@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.classifier import Classifier, check_targets, enter_model
 from captum_classpattern.images import LabelledImages, predictions
 
 BATCH = 256
@@ -26,10 +26,9 @@ def cbd(
     "CBD: A Certified Backdoor Detector Based on Local Dominant Probability"). The noise is that of
     the paper for CIFAR-10. :func:`cbd_alarm` judges the largest share."""
     labels, first = images.known_labels, images.take([0])
-    device, dtype = device_and_dtype(forward_func, first)
-    with preserve_state(forward_func, seed), torch.no_grad():
+    with enter_model(forward_func, first, seed) as model, torch.no_grad():
+        check_targets([n_classes - 1], model.n_classes)
         right = predictions(forward_func, images) == labels
-        classifier = logits_of(forward_func, first.to(device), [n_classes - 1])
         counts = np.zeros(n_classes)
         for y in range(n_classes):
             # of True and False the maximum comes first
@@ -37,7 +36,7 @@ def cbd(
             image = images.take([place])
             noise = np.random.default_rng([seed, y]).normal(0, sigma, (draws, *image.shape[1:]))
             for part in torch.split(torch.from_numpy(noise), BATCH):
-                outputs = classifier((image + part).to(device, dtype))
+                outputs = model.logits((image + part).to(model.device, model.dtype))
                 counts += np.bincount(outputs.argmax(1).tolist(), minlength=n_classes)
     return counts / counts.sum()
 

@@ -13,7 +13,6 @@ from captum_classpattern.classifier.calling import find_module as find_module
 from captum_classpattern.classifier.calling import guessing_below as guessing_below
 from captum_classpattern.classifier.calling import images_at_once as images_at_once
 from captum_classpattern.classifier.calling import lacks_memory as lacks_memory
-from captum_classpattern.classifier.calling import logits_of as logits_of
 from captum_classpattern.classifier.calling import on_device as on_device
 from captum_classpattern.classifier.calling import outputs_for as outputs_for
 from captum_classpattern.classifier.calling import preserve_state as preserve_state

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import ArgumentTypeError, Notice, check_labels
+from captum_classpattern._validation import ArgumentTypeError, Notice
 
 Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing
@@ -255,12 +255,9 @@ def check_callable(model: Any) -> None:
 
 
 def check_classifier(
-    forward_func: Classifier,
-    sample: Tensor,
-    targets: Sequence[int] = (),
-    additional: tuple[Any, ...] = (),
+    forward_func: Classifier, sample: Tensor, additional: tuple[Any, ...] = ()
 ) -> Tensor:
-    """The logits of a sample; an error unless they are finite and include the targets."""
+    """The logits of a sample; an error unless they are finite."""
     check_callable(forward_func)
     place = device_and_dtype(forward_func, sample)
     try:
@@ -279,7 +276,6 @@ def check_classifier(
             f"the model failed on images of shape {tuple(sample.shape[1:])} ({text}){hint}"
         ) from error
     _check_logits(logits, len(sample))
-    check_targets(targets, logits.shape[1])
     return logits
 
 
@@ -323,21 +319,6 @@ def _check_logits(logits: Any, count: int) -> None:
             "the model's logits are NaN or infinite: check its weights, and the `mean` and `std` "
             "that normalise its inputs"
         )
-
-
-def logits_of(
-    forward_func: Classifier,
-    sample: Tensor,
-    targets: Sequence[int],
-    additional: tuple[Any, ...] = (),
-    images: Any = None,
-) -> Classifier:
-    """The classifier, checked on a sample, and with it the labels of ``images``; with a notice, its
-    logarithm if it ends in a softmax."""
-    outputs = check_classifier(forward_func, sample, targets, additional)
-    if images is not None:
-        check_labels(images.labels, outputs.shape[1], images.argument)
-    return with_logits(forward_func, outputs, device_and_dtype(forward_func, sample)[1])
 
 
 def with_logits(forward_func: Classifier, outputs: Tensor, dtype: torch.dtype) -> Classifier:

@@ -131,7 +131,7 @@ def enter_model(
         first, count = sample[:1].to(device, dtype), len(sample)
         with _networks_run(find_module(call)) as networks:
             of_first = additional_rows(additional, slice(1), count)
-            outputs = check_classifier(call, first, (), of_first)
+            outputs = check_classifier(call, first, of_first)
             logits = with_logits(call, outputs, dtype)
             if not attribute_of(call, "is_random"):
                 twice = torch.zeros(2, dtype=torch.int64)

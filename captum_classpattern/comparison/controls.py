@@ -14,9 +14,9 @@ from captum_classpattern._validation import check_count, check_positive, check_s
 from captum_classpattern.attribution import ClassPattern, Inputs, log_usage, single_tensor
 from captum_classpattern.classifier import (
     Classifier,
+    check_targets,
     device_and_dtype,
     enter_model,
-    logits_of,
     uncounted,
 )
 from captum_classpattern.classifier.class_names import parse_targets
@@ -153,12 +153,11 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
             scores = [*mean_probabilities(call, patterns(), stamped, label)]
             return masks[scores.index(max(scores))]
 
-        with enter_model(self.forward_func, images):
+        with enter_model(self.forward_func, images) as model:
+            check_targets(targets, model.n_classes)
             with uncounted():
                 baselines = ensure_labels(self.forward_func, self._baselines, like=images)
-                first = images[:1].to(*device_and_dtype(self.forward_func, images))
-                given = logits_of(self.forward_func, first, targets), baselines
-            best_masks = [best(*given, *pair) for pair in zip(images, targets)]
+            best_masks = [best(model.logits, baselines, *pair) for pair in zip(images, targets)]
         return masks_for(torch.stack(best_masks), inputs)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_seed
-from captum_classpattern.classifier import Classifier, device_and_dtype, enter_model, logits_of
+from captum_classpattern.classifier import Classifier, check_targets, enter_model
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import (
     Images,
@@ -77,19 +77,18 @@ def select_canvases(
     check_count("n", n)
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
-    with enter_model(forward_func, first_of(images), seed):
+    with enter_model(forward_func, first_of(images), seed) as model:
+        check_targets([number], model.n_classes)
         of_model = None if labels is None else forward_func  # blank canvases need no classes
         source = LabelledImages.of(images, labels, of_model)
-        sample = source.take([0])
-        device, _ = device_and_dtype(forward_func, sample)
-        logits = logits_of(forward_func, sample.to(device), [number])
+        device, dtype = model.device, source.take([0]).dtype
         generator = torch.Generator().manual_seed(seed)
         shape = (n, *source.shape)
         if strategy == "noise":
             noise = torch.rand(shape, generator=generator, dtype=torch.float32)
-            return noise.to(device, sample.dtype)
+            return noise.to(device, dtype)
         if strategy in SOLID_COLOURS:
-            return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
+            return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=dtype)
         source = LabelledImages.of(source, None, forward_func)
         candidates = ensure_labels(forward_func, source).of_class(number)
         if len(candidates) < n:
@@ -101,7 +100,7 @@ def select_canvases(
             order = torch.randperm(len(candidates), generator=generator)
         else:  # by log p / (1 - p) of the target, which does not saturate, unlike p
             log_odds, is_right = [], []
-            for outputs in outputs_in_order(logits, candidates):
+            for outputs in outputs_in_order(model.logits, candidates):
                 own = outputs.cpu().double()
                 others = torch.cat([own[:, :number], own[:, number + 1 :]], dim=1)
                 log_odds.append(own[:, number] - others.logsumexp(1))

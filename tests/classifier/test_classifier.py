@@ -274,7 +274,7 @@ def test_mistakes_in_a_model_are_not_blamed_on_the_images(error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        check_classifier(fail, IMAGES[:1], [])
+        check_classifier(fail, IMAGES[:1])
     assert caught.value is error
 
 
@@ -299,7 +299,7 @@ def test_images_of_a_shape_that_the_model_does_not_accept(network):
     """The model's own error is a part of the text, without the traceback of TorchScript."""
     text = r"model failed on images of shape \(3, 5, 6\) \((.*)\): are `size` and channels those"
     with pytest.raises(ValueError, match=text) as caught:
-        check_classifier(network, IMAGES[:1], [])
+        check_classifier(network, IMAGES[:1])
     assert str(caught.value.__cause__).strip().splitlines()[-1] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "(in Python: load_images takes `size` and `channels`)" in str(caught.value)
