@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("power", "control", "canvas", "area")  # after two names, of a table that fits 80 columns
-NAME, OF_TWO = 26, 16  # letters of a name there, and of each of two
+NAME, OF_TWO = 26, 19  # letters of a name there, and of each of two
 
 
 class Result:
@@ -95,13 +95,14 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
 
 def fitting(rows: Iterable[Mapping[str, Any]], names: Sequence[str], full: bool) -> Any:
     """Rows as a DataFrame with all columns, or with those that fit 80 columns in print: its names,
-    such as ``class`` and ``name``, which are shortened, and the others that all tables share."""
+    such as ``class`` and ``name``, which are shortened, and the others that all tables share, with
+    shares rounded to four digits."""
     from captum_classpattern.visualization.formats import shortened
 
     table = as_table(rows)
     if full:
         return table
-    table = table.reindex(columns=[*names, *COLUMNS])
+    table = table.reindex(columns=[*names, *COLUMNS]).round({"power": 4, "control": 4})
     texts = [name for name in names if name != "class"]  # which is a number
     for name in texts:
         table[name] = [shortened(each, NAME if len(texts) == 1 else OF_TWO) for each in table[name]]

@@ -140,7 +140,7 @@ class Comparison(Result):
         of the strongest ``control`` there, ``canvas`` (its kind) and ``area``; long names are
         shortened. With ``full`` also the ends of the 95 % interval (``low``, ``high``), the number
         of ``canvases`` or the ``number`` and ``class`` of one, ``is_control``,
-        ``cut_from_canvas``, ``no_pattern``, each metric (in the rows of :attr:`area`), and rows of
+        ``cut_from_canvas``, ``no_pattern``, each metric (in the rows of ``area``), and rows of
         failures with their reason (``failure``) and of canvases without a power."""
         rows = self.rows(by)
         shown = rows if full else (row for row in rows if row.get("power") is not None)

@@ -153,13 +153,14 @@ def extend(names):
 
 
 def sweep(names):
-    powers = names["table"].set_index(["model", "class_name"])["power"]
+    powers = names["table"].set_index(["model", "name"])["power"]
     assert len(powers) == 3 * 2
     assert powers["backdoored", "T-shirt"] > 5 * powers["natural", "T-shirt"]
     assert [len(each) for each in names["both"].values()] == [2, 2, 2]
     assert names["figure"].axes[0].images
     pages = {path.name for path in names["index"].parent.iterdir()}
-    assert pages == {"index.html", "0_T-shirt.html", "8_Bag.html"}
+    of_models = {f"model_{n}_{name}.html" for n, name in enumerate(cp.demo_models())}
+    assert pages == {"index.html", "0_T-shirt.html", "8_Bag.html", *of_models}
 
 
 def stability(names):
