@@ -1,5 +1,6 @@
 """A user's model, checked once: what every public function begins with."""
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -166,14 +167,24 @@ def _networks_run(module: nn.Module | None) -> Iterator[dict[nn.Module, bool]]:
 
     hook = register_module_forward_pre_hook(note)
     try:
-        # hooks would have compiled parts compiled again
-        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Using `torch.compile")
+        with _uncompiled():
             yield modes
     finally:
         hook.remove()
         for part in (part for part, mode in modes.items() if mode):
             part.training = True
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Compiled parts run as they were written: hooks would have them compiled again. Where there
+    are none, nothing slow is imported."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using `torch.compile")
+        yield
 
 
 def _roots_of(networks: Sequence[nn.Module]) -> list[nn.Module]:
