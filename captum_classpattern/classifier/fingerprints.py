@@ -91,15 +91,14 @@ def difference(one: Any, other: Any) -> str:
         return "" if hashes[0] == hashes[1] is not None else "what is known of it"
     if one.get("weights") != other.get("weights"):
         return "its weights"
-    first, second = (each.get("probes") or {} for each in (one, other))
-    pairs = {
-        name: (_numbers(first[name]), _numbers(second[name])) for name in first if name in second
-    }
+    rows = [each.get("probes") or {} for each in (one, other)]
+    both = [name for name in rows[0] if name in rows[1]]
+    pairs = {n: [torch.tensor([*map(float, row[n].split())]) for row in rows] for n in both}
     if not pairs and one.get("weights") is None:
         return "what is known of it"
     if any(len(row) != len(same) for row, same in pairs.values()):
         return "the number of its classes"
-    far = [name for name, pair in pairs.items() if not are_close(*pair)]
+    far = [n for n, (row, same) in pairs.items() if not are_close(row, same)]
     return f"its logits for {join_names(far, 3)}" if far else ""
 
 
@@ -109,10 +108,6 @@ def are_close(first: Tensor, second: Tensor, tolerance: float = TOLERANCE) -> bo
         return torch.equal(first.isfinite(), second.isfinite())
     most = tolerance * float(first.max() - first.min()) + 1e-5 * float(first.abs().max())
     return bool(((first - second).abs() <= most).all())
-
-
-def _numbers(text: str) -> Tensor:
-    return torch.tensor([float(part) for part in text.split()])
 
 
 def hash_of(value: Any) -> str:

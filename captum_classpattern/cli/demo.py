@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,8 @@ class DemoPage:
             yield heading("The patterns of all classes")
             pages = {f"{name}.html": f"the {name} model" for name in self.surveys}
             said = f"Each pattern has {100 * AREA:g} % of the pixels. {CAUTION}"
-            yield from _part(
-                partial(cp.plot_grid, self.surveys), said, pages, self.surveys.values()
-            )
+            grid = partial(cp.plot_grid, self.surveys)
+            yield from _part(grid, said, pages, self.surveys.values())
         if self.comparison is not None:
             yield heading("Next to Captum's methods")
             pages = {"comparison/report.html": "the report"}
@@ -125,9 +124,17 @@ def _part(plot: Any, said: str, pages: dict[str, str], results: Iterable[Result]
 
     links = [Markup('<a href="{}">{}</a>').format(file, name) for file, name in pages.items()]
     see = Markup(" See {}.").format(Markup(", ").join(links)) if links else ""
-    yield from (plot, Markup("<p>{}{}</p>").format(said, see))
+    yield from (_drawn(plot), Markup("<p>{}{}</p>").format(said, see))
     numbers = ((*each.text().split("\n"), each.shown_table()) for each in results)
     yield folded("Numbers", *(part for of_one in numbers for part in of_one))
+
+
+@cache
+def _drawn(plot: Any) -> Any:
+    """A picture as HTML, drawn once however often the page is written."""
+    from captum_classpattern.pages.parts import section
+
+    return section(plot, "The demo")
 
 
 def _patterns_of(
