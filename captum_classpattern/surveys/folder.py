@@ -117,6 +117,9 @@ class SurveyFolder(Folder):
         """All findings in the folder, class by class, on each kind of canvas; an error if any file
         has other settings."""
         self.summary()
+        return self._all()
+
+    def _all(self) -> list[Finding]:
         self._read_new()
         return [finding for target in sorted(self._by_class) for finding in self._by_class[target]]
 
@@ -140,7 +143,7 @@ class SurveyFolder(Folder):
         classes = set(info["classes"])
         while True:
             classes.update(self.summary().get("classes", ()))
-            rows = [finding.as_dict() for finding in self.findings()]
+            rows = [finding.as_dict() for finding in self._all()]
             complete = classes <= self._by_class.keys()
             summary = {**info, "complete": complete, "classes": sorted(classes), "rows": rows}
             self.write(RESULTS, summary)
