@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from zoo.networks import N_CLASSES, transformer
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.demo.network import SmallResNet
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from captum_classpattern import __version__
-from captum_classpattern._files import write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, Estimate, bootstrap_over_classes
 from captum_classpattern.surveys import Survey, survey
 

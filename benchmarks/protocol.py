@@ -28,11 +28,11 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
+from captum_classpattern.optimization.attribution import versions
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.pool import begin_search
 from captum_classpattern.optimization.schedule import Stream

@@ -26,7 +26,7 @@ from zoo import DATA_SETS, Entry, Recipe, confirmation, references, train, tutor
 from zoo.training import Images, attack_success
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages

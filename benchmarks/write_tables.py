@@ -26,7 +26,7 @@ from claims.models import CIFAR10, FASHION
 from findings import Row, Table, head, line, parser_of, read_rows
 from photos import tables as photo_tables
 
-from captum_classpattern._files import hash_of_file
+from captum_classpattern._support.files import hash_of_file
 
 ROOT = Path(__file__).parents[1]
 DIGITS = 12  # of a hash that is shown

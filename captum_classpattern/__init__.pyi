@@ -9,9 +9,8 @@ from . import scores as scores
 from . import surveys as surveys
 from . import triggers as triggers
 from . import visualization as visualization
-from ._validation import Notice as Notice
+from ._support.validation import Notice as Notice
 from .adapters import load_model as load_model
-from .attribution import ClassPattern as ClassPattern
 from .classifier import PixelClassifier as PixelClassifier
 from .comparison import LearnedPattern as LearnedPattern
 from .comparison import compare as compare
@@ -21,6 +20,7 @@ from .demo import demo_images as demo_images
 from .demo import demo_models as demo_models
 from .images import LabelledImages as LabelledImages
 from .optimization import Cells as Cells
+from .optimization import ClassPattern as ClassPattern
 from .optimization import MovingPatch as MovingPatch
 from .optimization import select_canvases as select_canvases
 from .pattern import Pattern as Pattern

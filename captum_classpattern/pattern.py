@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from captum_classpattern._files import parse_json, reading, to_json, write_atomically
-from captum_classpattern._validation import (
+from captum_classpattern._support.files import parse_json, reading, to_json, write_atomically
+from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_area,
     check_fits,

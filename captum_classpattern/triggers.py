@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_classpattern._validation import check_fits, check_unit_range
+from captum_classpattern._support.validation import check_fits, check_unit_range
 from captum_classpattern.pattern import Pattern
 
 __all__ = ["BadNets", "Blended", "PoisonedDataset", "Sinusoid", "Trigger", "Warp", "poison"]

@@ -4,7 +4,7 @@ import torch
 from surveyed import finding, stamped
 
 from captum_classpattern import Pattern
-from captum_classpattern._files import write_json
+from captum_classpattern._support.files import write_json
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.sources import folder_of
 

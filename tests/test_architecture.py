@@ -16,33 +16,27 @@ NAME = "captum_classpattern"
 # What each module or package imports of the package; each line only names those above it. The
 # package itself gives names to users, and the command line uses everything.
 ALLOWED = {
-    "_validation": "",
-    "_files": "",
-    "_progress": "_files",
-    "results": "",
-    "pattern": "_files _validation results",
-    "classifier": "_validation pattern",
-    "images": "_progress _validation classifier pattern",
-    "triggers": "_validation pattern",
+    "_support": "",
+    "visualization": "_support",
+    "pages": "_support visualization",
+    "results": "pages visualization",
+    "pattern": "_support results visualization",
+    "triggers": "_support pattern",
+    "classifier": "_support pattern",
+    "images": "_support classifier pattern",
+    "datasets": "_support classifier images",
     "demo": "classifier images pattern triggers",
-    "datasets": "_files _progress _validation classifier images",
-    "adapters": "_files _validation classifier datasets pattern",
-    "scores": "_progress _validation classifier images pattern results",
-    "optimization": "_progress _validation classifier images pattern scores",
-    "attribution": "_validation classifier images optimization pattern",
+    "adapters": "_support classifier datasets pattern",
+    "scores": "_support classifier images pattern results visualization",
+    "optimization": "_support classifier images pattern scores",
     "surveys": """
-        _files _progress _validation adapters attribution classifier images optimization pattern
-        results scores
+        _support adapters classifier images optimization pages pattern results scores visualization
     """,
     "scanning": """
-        _files _progress _validation attribution classifier images optimization pattern results
-        scores surveys
+        _support classifier images optimization pages pattern results scores surveys visualization
     """,
-    "visualization": "_validation classifier images pattern scores",
-    "pages": "_files _validation classifier pattern results surveys visualization",
     "comparison": """
-        _files _progress _validation attribution classifier images optimization pages pattern
-        results scores visualization
+        _support classifier images optimization pages pattern results scores visualization
     """,
 }
 ALLOWED = {name: set(allowed.split()) for name, allowed in ALLOWED.items()}

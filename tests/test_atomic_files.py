@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_classpattern import _files
-from captum_classpattern._files import (
+from captum_classpattern._support import files
+from captum_classpattern._support.files import (
     parse_json,
     printable,
     read_text,
@@ -62,7 +62,7 @@ def test_what_no_json_can_hold_is_written_as_null_and_not_read(tmp_path):
 
 
 def test_a_text_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "LARGEST_TEXT", 3)
+    monkeypatch.setattr(files, "LARGEST_TEXT", 3)
     (tmp_path / "a").write_text("abcd")
     with pytest.raises(ValueError, match="it has 4 bytes"):
         read_text(tmp_path / "a")

@@ -15,7 +15,7 @@ from scanned import made_up
 from surveyed import finding, stamped
 
 from captum_classpattern import Pattern, load_images
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.pattern import AdditivePattern, MovingPattern
 from captum_classpattern.scanning import ReferenceSet
 from captum_classpattern.surveys import Survey

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from captum_classpattern import LabelledImages, select_canvases
-from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
+from captum_classpattern._support.progress import name_stage, note_half_passes, passes_bar
 from captum_classpattern.datasets import load_images, sources
 from captum_classpattern.images import predictions
 from captum_classpattern.scores.power import Judged, judge_each

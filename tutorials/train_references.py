@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.datasets import load_images
 from captum_classpattern.images import predictions

@@ -13,7 +13,7 @@ from problems import cifar10_parts, train_cifar10
 from torch import Tensor
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
-from captum_classpattern._files import write_json
+from captum_classpattern._support.files import write_json
 from captum_classpattern.classifier.fingerprints import hash_of
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.images import predictions

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_json
+from captum_classpattern._support.files import write_json
 from captum_classpattern.demo import demo_models
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.optimization.acceleration import has_bfloat16

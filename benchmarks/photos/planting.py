@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from photos.drawings import DRAWINGS
 from photos.stamping import SIDES, stamp

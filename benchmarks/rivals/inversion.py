@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern._validation import check_count
+from captum_classpattern._support.validation import check_count
 from captum_classpattern.classifier import Classifier, check_targets, enter_model, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
 from captum_classpattern.pattern import AdditivePattern, Pattern

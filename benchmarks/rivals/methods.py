@@ -7,11 +7,11 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern.attribution import single_tensor
 from captum_classpattern.classifier import Classifier, preserve_state, uncounted
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.comparison.controls import masks_for
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.optimization.attribution import single_tensor
 from captum_classpattern.pattern import Pattern
 
 from .inversion import Inversion, neural_cleanse, pixel_inversion

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from captum_classpattern._validation import (
+from captum_classpattern._support.validation import (
     ArgumentTypeError,
     import_named,
     import_optional,

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from captum_classpattern._files import hash_of_file
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._support.files import hash_of_file
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.adapters.architectures import torchvision_names
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
 from captum_classpattern.adapters.interface import Format, LoadedNetwork, LoadOptions

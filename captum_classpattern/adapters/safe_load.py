@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from captum_classpattern._files import printable, reading
-from captum_classpattern._validation import join_names
+from captum_classpattern._support.files import printable, reading
+from captum_classpattern._support.validation import join_names
 
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
 MOST_NAMES = 20  # in a message

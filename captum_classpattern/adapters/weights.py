@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from captum_classpattern._validation import import_optional
+from captum_classpattern._support.validation import import_optional
 from captum_classpattern.adapters.architectures import FAMILIES, Arch, arch_name, build
 from captum_classpattern.adapters.interface import LoadedNetwork
 

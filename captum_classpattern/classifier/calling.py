@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import ArgumentTypeError, Notice
+from captum_classpattern._support.validation import ArgumentTypeError, Notice
 
 Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from captum_classpattern._validation import check_seed
+from captum_classpattern._support.validation import check_seed
 from captum_classpattern.classifier.calling import (
     Classifier,
     additional_rows,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import (
+from captum_classpattern._support.validation import (
     ArgumentTypeError,
     Notice,
     is_whole,

@@ -9,7 +9,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import ArgumentTypeError, Notice
+from captum_classpattern._support.validation import ArgumentTypeError, Notice
 from captum_classpattern.classifier.calling import (
     Classifier,
     check_callable,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import INTERRUPTED, print_result, say, say_line
 

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
-from captum_classpattern._files import check_folder, parse_json, read_text, reading
+from captum_classpattern._support.files import check_folder, parse_json, read_text, reading
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)

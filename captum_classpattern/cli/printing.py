@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from cyclopts import CycloptsError
 from tqdm import tqdm
 
-from captum_classpattern._files import printable
+from captum_classpattern._support.files import printable
 from captum_classpattern.results import Result
 
 WRONG_INPUT, INTERRUPTED, NO_READER = 2, 130, 141  # exit codes

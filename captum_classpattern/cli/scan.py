@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 from filelock import FileLock
 
 import captum_classpattern as cp
-from captum_classpattern._files import check_folder, parse_json
+from captum_classpattern._support.files import check_folder, parse_json
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_figure
+from captum_classpattern._support.files import write_figure
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._files import parse_json, write_atomically
+from captum_classpattern._support.files import parse_json, write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 

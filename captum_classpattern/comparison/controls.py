@@ -10,8 +10,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, check_positive, check_seed
-from captum_classpattern.attribution import ClassPattern, Inputs, log_usage, single_tensor
+from captum_classpattern._support.validation import check_count, check_positive, check_seed
 from captum_classpattern.classifier import (
     Classifier,
     check_targets,
@@ -21,6 +20,12 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
+from captum_classpattern.optimization.attribution import (
+    ClassPattern,
+    Inputs,
+    log_usage,
+    single_tensor,
+)
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_mask
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_classpattern._progress import note_half_passes
+from captum_classpattern._support.progress import note_half_passes
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method

@@ -10,8 +10,7 @@ import torch
 from captum import attr
 from torch import Tensor, nn
 
-from captum_classpattern._validation import import_named
-from captum_classpattern.attribution import ClassPattern
+from captum_classpattern._support.validation import import_named
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
 from captum_classpattern.comparison.controls import (
     BUDGET,
@@ -21,6 +20,7 @@ from captum_classpattern.comparison.controls import (
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.attribution import ClassPattern
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.settings import SearchSettings
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from captum_classpattern._files import reason_of
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._support.files import reason_of
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.maps import BoundMethod, Task, top_pixels
 from captum_classpattern.comparison.records import FIRST_COLUMNS, Failure, Record, Score

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from captum_classpattern._validation import counted, join_names
+from captum_classpattern._support.validation import counted, join_names
 from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import (

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern._files import printable, reason_of
-from captum_classpattern._progress import passes_bar
-from captum_classpattern._validation import (
+from captum_classpattern._support.files import printable, reason_of
+from captum_classpattern._support.progress import passes_bar
+from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_count,
     check_pixels,
     check_same_shape,
     check_seed,
 )
-from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import (
     Classifier,
     attribute_of,
@@ -34,6 +33,7 @@ from captum_classpattern.comparison.metrics import METRICS, Metric, check_metric
 from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
+from captum_classpattern.optimization.attribution import versions
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer

@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 
-from captum_classpattern._progress import passes_bar
-from captum_classpattern._validation import Notice, check_count, is_whole, join_names, suggest_names
+from captum_classpattern._support.progress import passes_bar
+from captum_classpattern._support.validation import (
+    Notice,
+    check_count,
+    is_whole,
+    join_names,
+    suggest_names,
+)
 from captum_classpattern.classifier import warn
 from captum_classpattern.datasets import sources
 from captum_classpattern.datasets.pixels import decode_all, fit

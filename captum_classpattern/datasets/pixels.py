@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from captum_classpattern._files import reason_of
-from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._support.files import reason_of
+from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.images.source import as_floats as as_floats
 
 RESIZED = 2**25  # pixels of an image before it is cropped, else four times those that are kept

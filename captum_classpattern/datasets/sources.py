@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_classpattern._files import reading
-from captum_classpattern._validation import (
+from captum_classpattern._support.files import reading
+from captum_classpattern._support.validation import (
     ArgumentTypeError,
     Notice,
     join_names,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import check_labels, check_seed, parse_labels
+from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.validation import check_labels, check_seed, parse_labels
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,

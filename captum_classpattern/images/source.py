@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
+from captum_classpattern._support.validation import ArgumentTypeError, check_pixels, parse_labels
 from captum_classpattern.classifier import on_device
 from captum_classpattern.pattern import image_hash
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, check_seed
+from captum_classpattern._support.validation import check_count, check_seed
 from captum_classpattern.classifier import Classifier, check_targets, enter_model
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import (

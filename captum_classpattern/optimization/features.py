@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_count
+from captum_classpattern._support.validation import ArgumentTypeError, check_count
 from captum_classpattern.optimization.masks import strongest, swap_pixels
 from captum_classpattern.pattern import pixels_kept
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern._progress import note_half_passes
+from captum_classpattern._support.progress import note_half_passes
 from captum_classpattern.classifier import (
     Classifier,
     additional_rows,

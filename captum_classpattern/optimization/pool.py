@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_labels
+from captum_classpattern._support.validation import check_labels
 from captum_classpattern.classifier import (
     CheckedModel,
     additional_rows,

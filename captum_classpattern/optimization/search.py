@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from captum_classpattern._progress import new_bar
+from captum_classpattern._support.progress import new_bar
 from captum_classpattern.optimization.features import Features, Pixels
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream

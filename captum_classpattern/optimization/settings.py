@@ -6,7 +6,12 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_area, check_numbers, check_seed
+from captum_classpattern._support.validation import (
+    ArgumentTypeError,
+    check_area,
+    check_numbers,
+    check_seed,
+)
 from captum_classpattern.optimization.features import in_words
 from captum_classpattern.optimization.solvers import SOLVERS
 

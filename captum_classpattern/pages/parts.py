@@ -17,8 +17,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 from torch import Tensor
 
-from captum_classpattern._files import write_atomically
-from captum_classpattern._validation import counted
+from captum_classpattern._support.files import write_atomically
+from captum_classpattern._support.validation import counted
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization import formats, style
 from captum_classpattern.visualization.drawing import levels, on_neutral

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern._progress import note_half_passes
-from captum_classpattern.attribution import ClassPattern, search_pools
+from captum_classpattern._support.progress import note_half_passes
 from captum_classpattern.classifier import CheckedModel, lacks_memory, seed_generators
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
+from captum_classpattern.optimization.attribution import ClassPattern, search_pools
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.pool import (

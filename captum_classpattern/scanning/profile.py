@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._progress import name_stage, passes_bar
-from captum_classpattern.attribution import versions
+from captum_classpattern._support.progress import name_stage, passes_bar
 from captum_classpattern.classifier import CheckedModel, seed_generators
 from captum_classpattern.images import (
     LabelledImages,
@@ -24,6 +23,7 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.acceleration import has_bfloat16
+from captum_classpattern.optimization.attribution import versions
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern

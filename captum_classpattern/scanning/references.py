@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from captum_classpattern import _files
-from captum_classpattern._validation import check_options, is_whole, join_names
+from captum_classpattern._support import files
+from captum_classpattern._support.validation import check_options, is_whole, join_names
 from captum_classpattern.classifier import (
     MIN_GAIN,
     CheckedModel,
@@ -134,7 +134,7 @@ class ReferenceSet:
         """
         check_options("ReferenceSet.add", options, ComputeOptions)
         settings = SearchSettings(**options)
-        trained = _files.parse_json(_files.to_json(dict(recipe or {})))  # as it is read back
+        trained = files.parse_json(files.to_json(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:
             source = LabelledImages.of(images, labels, model)
             own = ReferenceSet.for_models(checked.call, source)
@@ -183,8 +183,8 @@ class ReferenceSet:
                 "'classpattern reference'"
             )
         again = "make it again from clean models with 'classpattern reference'"
-        with _files.reading(f"`references`: {source}", "holds no references", again):
-            data = _files.parse_json(_files.read_text(path))
+        with files.reading(f"`references`: {source}", "holds no references", again):
+            data = files.parse_json(files.read_text(path))
             if data["format"] != FORMAT:
                 raise ValueError("it is not a file of references")
             theirs, count = {**data["settings"]}, len(data["models"])
@@ -208,12 +208,12 @@ class ReferenceSet:
             profiles={name: Profile.from_dict(model) for name, model in models.items()},
             recipes={name: model.get("recipe", {}) for name, model in models.items()},
         )
-        _files.check_kinds(data, images=dict, class_names=list)
+        files.check_kinds(data, images=dict, class_names=list)
         if not all(map(is_whole, references.shape)):
             raise ValueError(f"its shape is {data['shape']}")
         for name, each in references.profiles.items():
             kinds = {"name": str, "recipe": dict, "images": int, "computed": dict}
-            _files.check_kinds(models[name], **kinds, model=str | dict)
+            files.check_kinds(models[name], **kinds, model=str | dict)
             difference(each.model, each.model)  # fails if it is neither a hash nor a model
             held = [set(values) for values in (each.powers, each.others, each.gains)]
             shares, gains = [*each.powers.values(), *each.others.values()], each.gains.values()
@@ -235,7 +235,7 @@ class ReferenceSet:
             {"name": name, "recipe": self.recipes.get(name, {}), **each.as_dict()}
             for name, each in self.profiles.items()
         ]
-        _files.write_atomically(Path(path), (_files.to_json(data, indent=1) + "\n").encode())
+        files.write_atomically(Path(path), (files.to_json(data, indent=1) + "\n").encode())
 
     def scores(self, n: ClassScores) -> dict[str, ClassScores]:
         """The scores of the models' classes in each family, (n, K), see :meth:`Profile.scores`."""

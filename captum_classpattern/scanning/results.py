@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captum_classpattern._files import write_figure, write_json
-from captum_classpattern._validation import counted, join_names
+from captum_classpattern._support.files import write_figure, write_json
+from captum_classpattern._support.validation import counted, join_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import (

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from captum_classpattern._files import check_folder
-from captum_classpattern._validation import ArgumentTypeError, check_options
+from captum_classpattern._support.files import check_folder
+from captum_classpattern._support.validation import ArgumentTypeError, check_options
 from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_classpattern._files import parse_json
-from captum_classpattern._progress import name_stage, note_half_passes, passes_bar
-from captum_classpattern._validation import join_names
-from captum_classpattern.attribution import ClassPattern, search_patches
+from captum_classpattern._support.files import parse_json
+from captum_classpattern._support.progress import name_stage, note_half_passes, passes_bar
+from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
+from captum_classpattern.optimization.attribution import ClassPattern, search_patches
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._progress import note_half_passes
-from captum_classpattern._validation import check_seed, counted, is_whole, join_names
+from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.validation import check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_targets,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_unit_range
+from captum_classpattern._support.validation import check_unit_range
 
 
 @dataclass(frozen=True)

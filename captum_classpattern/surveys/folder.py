@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save
 
-from captum_classpattern import _files
-from captum_classpattern._validation import Notice, is_whole
+from captum_classpattern._support import files
+from captum_classpattern._support.validation import Notice, is_whole
 from captum_classpattern.classifier import difference, warn
 from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.optimization.canvases import PATCH
@@ -56,8 +56,8 @@ class Folder:
         path = self.path / name
         if not path.is_file():
             return {}
-        with _files.reading(path, f"is not from a {self.kind}", REMEDY):
-            data = _files.parse_json(_files.read_text(path))
+        with files.reading(path, f"is not from a {self.kind}", REMEDY):
+            data = files.parse_json(files.read_text(path))
         values = data if isinstance(data, dict) else {}
         settings = values.get("settings", ())
         if not isinstance(settings, dict | None) or values.get("format") != self.format:
@@ -71,11 +71,11 @@ class Folder:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         format = {"format": self.format} if self.format else {}
-        _files.write_json({**format, "settings": self.settings, **data}, path)
+        files.write_json({**format, "settings": self.settings, **data}, path)
 
     def _check_same(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless a file has our settings."""
-        ours = _files.parse_json(_files.to_json(self.settings))
+        ours = files.parse_json(files.to_json(self.settings))
         models = theirs.get(MODEL), ours.get(MODEL)
         if OF_0_4 & theirs.keys():
             raise ValueError(
@@ -90,7 +90,7 @@ class Folder:
                 f"{path} is of another {self.kind} ({listed:.500}): pass the same settings and "
                 "files, or choose another folder"
             )
-        with _files.reading(path, f"is not from a {self.kind}", REMEDY):
+        with files.reading(path, f"is not from a {self.kind}", REMEDY):
             other = difference(*models) if MODEL in ours else ""
         if other:
             raise ValueError(
@@ -153,8 +153,8 @@ class SurveyFolder(Folder):
     def summary(self) -> dict[str, Any]:
         """What results.json holds, or nothing."""
         values = self.read(RESULTS)
-        with _files.reading(self.path / RESULTS, "is not from a survey", REMEDY):
-            _files.check_kinds(values, n_classes=int, provenance=dict, accuracy=Real)
+        with files.reading(self.path / RESULTS, "is not from a survey", REMEDY):
+            files.check_kinds(values, n_classes=int, provenance=dict, accuracy=Real)
             if "classes" in values:
                 values["classes"] = [*map(int, values["classes"])]
         return values
@@ -171,7 +171,7 @@ class SurveyFolder(Folder):
         """Takes over the class of a file."""
         data = self.read(f"findings/{path.name}")
         again = "remove it and search its classes again, or choose another folder"
-        with _files.reading(path, "has no findings", again):
+        with files.reading(path, "has no findings", again):
             findings = [read_finding(row, self.path / "patterns") for row in data["rows"]]
         if findings:
             self._by_class[findings[0].target] = findings
@@ -186,7 +186,7 @@ def pattern_file(folder: Path, target: int, canvas: str, area: float, name: str 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     """The finding of a row, or an error of some kind. Its patterns are read from the folder when
     they are used."""
-    _files.check_kinds(row, class_name=str, areas=dict)
+    files.check_kinds(row, class_name=str, areas=dict)
     target, canvas, name = row["class"], row["canvas"], row["class_name"]
     plain = isinstance(canvas, str) and Path(canvas).name == canvas  # a part of names of files
     if not is_whole(target) or not 0 <= target < 2**31 or not plain or not row["areas"]:
@@ -240,15 +240,15 @@ def save_examples(finding: Finding, path: Path) -> None:
         words = {a: {name: getattr(by_area[a], name) for name in PREDICTED} for a in by_area}
         levels = (255 * images.float()).round().byte().contiguous()
         path.parent.mkdir(exist_ok=True)
-        _files.write_atomically(path, save({"images": levels}, {"areas": _files.to_json(words)}))
+        files.write_atomically(path, save({"images": levels}, {"areas": files.to_json(words)}))
 
 
 def load_examples(path: Path, patterns: Mapping[float, Pattern], area: float) -> StampedImages:
     """The images that :func:`save_examples` wrote, with the pattern of an area."""
-    with _files.reading(path, "has no images with predictions", "remove it, which leaves them out"):
+    with files.reading(path, "has no images with predictions", "remove it, which leaves them out"):
         with safe_open(path, "pt") as file:
             images = file.get_tensor("images") / 255
-            words = _files.parse_json(file.metadata()["areas"])
+            words = files.parse_json(file.metadata()["areas"])
         predicted = {name: tuple(words[str(area)][name]) for name in PREDICTED}
         stamped = patterns[area].topk(area).stamp(images)
         for kind, values in zip((str, int, str, Real), predicted.values()):

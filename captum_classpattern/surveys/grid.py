@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.classifier.class_names import distinct_names, label_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import Scores

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern._files import check_folder
+from captum_classpattern._support.files import check_folder
 from captum_classpattern.results import Result, fitting
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from captum_classpattern._validation import ArgumentTypeError, check_count, is_whole
+from captum_classpattern._support.validation import ArgumentTypeError, check_count, is_whole
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from captum_classpattern._files import hash_of_file, parse_json, read_text, reading
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._support.files import hash_of_file, parse_json, read_text, reading
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
 from captum_classpattern.classifier import device_and_dtype

@@ -11,10 +11,14 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from captum_classpattern._files import check_folder
-from captum_classpattern._progress import note_half_passes, passes_bar
-from captum_classpattern._validation import ArgumentTypeError, check_labels, check_options, is_whole
-from captum_classpattern.attribution import ClassPattern, versions
+from captum_classpattern._support.files import check_folder
+from captum_classpattern._support.progress import note_half_passes, passes_bar
+from captum_classpattern._support.validation import (
+    ArgumentTypeError,
+    check_labels,
+    check_options,
+    is_whole,
+)
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
@@ -33,6 +37,7 @@ from captum_classpattern.images import (
     hash_of_images,
     identity_of,
 )
+from captum_classpattern.optimization.attribution import ClassPattern, versions
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
 from captum_classpattern.optimization.settings import SearchOptions

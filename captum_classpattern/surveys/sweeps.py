@@ -14,10 +14,10 @@ from typing import Any, Unpack
 import torch
 from filelock import FileLock, Timeout
 
-from captum_classpattern import _validation
-from captum_classpattern._files import check_folder, reading, reason_of
-from captum_classpattern._progress import passes_bar
-from captum_classpattern._validation import counted
+from captum_classpattern._support import validation
+from captum_classpattern._support.files import check_folder, reading, reason_of
+from captum_classpattern._support.progress import passes_bar
+from captum_classpattern._support.validation import counted
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import difference, enter_model, warn
 from captum_classpattern.classifier.class_names import (
@@ -222,7 +222,7 @@ def _read_models(folder: Path) -> Sweep:
     with reading(folder / SWEEP, "is not from a sweep", REMEDY):
         rows = {row["name"]: row for row in data["models"]}
         check_folders([name for name in rows if folder_of(name)])
-        _validation.check_area(data["settings"]["areas"][0])
+        validation.check_area(data["settings"]["areas"][0])
         failures = {name: str(why) for name, why in data.get("failures", {}).items()}
         return Sweep(folder, data["settings"], [*map(int, data["classes"])], rows, failures)
 
@@ -286,7 +286,7 @@ def sweep(
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
-    _validation.check_options("sweep", options, SurveyOptions)
+    validation.check_options("sweep", options, SurveyOptions)
     _check_engine(engine, address, workers, needs, sources)
     check_folder(folder)
     images = LabelledImages.of(search, argument="search images")
@@ -333,10 +333,10 @@ def _check_engine(
     if engine == "local" and (address, workers) != (None, None):
         raise ValueError("`address` and `workers` are for `engine='ray'`")
     if engine == "ray":
-        _validation.import_optional("ray")
-    _validation.check_count("workers", 1 if workers is None else workers)
+        validation.import_optional("ray")
+    validation.check_count("workers", 1 if workers is None else workers)
     for name in needs.keys() & {"num_cpus", "num_gpus"}:
-        _validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
+        validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
     on_gpu = [source.name for source in sources if source.needs_gpu]
     if engine == "ray" and on_gpu and not needs.get("num_gpus"):  # all would take the first GPU
         raise ValueError(
@@ -443,7 +443,7 @@ def _run_on_ray(
     needs: Mapping[str, Any],
 ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
     """Runs surveys as tasks of a cluster. One that is connected or started here is left."""
-    ray = _validation.import_optional("ray")
+    ray = validation.import_optional("ray")
     connect = not ray.is_initialized()
     start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     if workers is not None and not start:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern._progress import name_stage
-from captum_classpattern._validation import join_names
-from captum_classpattern.attribution import ClassPattern, search_patches, search_pools
+from captum_classpattern._support.progress import name_stage
+from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, lacks_memory, seed_generators
 from captum_classpattern.classifier.class_names import label_of, name_of
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
+from captum_classpattern.optimization.attribution import ClassPattern, search_patches, search_pools
 from captum_classpattern.optimization.canvases import PATCH, select_canvases
 from captum_classpattern.optimization.pool import classes_at_once
 from captum_classpattern.pattern import MovingPattern, Pattern

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_same_shape
+from captum_classpattern._support.validation import ArgumentTypeError, check_same_shape
 from captum_classpattern.classifier import Classifier, enter_model
 from captum_classpattern.classifier.class_names import known_names, label_of
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of

@@ -13,7 +13,7 @@ import pytest
 from command_line import error_of, run
 
 import captum_classpattern as cp
-from captum_classpattern._validation import Notice
+from captum_classpattern._support.validation import Notice
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.cli import _options
 from captum_classpattern.cli.printing import plain_errors, with_options

@@ -10,7 +10,7 @@ from searched import search_masks
 from small_models import conv_net, linear_net, random_images
 
 from captum_classpattern import Cells, ClassPattern, MovingPatch
-from captum_classpattern._validation import Notice
+from captum_classpattern._support.validation import Notice
 from captum_classpattern.optimization import SOLVERS, Learned, PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest
 

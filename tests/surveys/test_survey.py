@@ -26,8 +26,8 @@ from captum_classpattern import (
     select_canvases,
     sweep,
 )
-from captum_classpattern.attribution import search_pools
 from captum_classpattern.cli.printing import print_result
+from captum_classpattern.optimization.attribution import search_pools
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels

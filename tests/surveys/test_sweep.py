@@ -18,7 +18,7 @@ from torch import nn
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, _progress, sweep
-from captum_classpattern._validation import Notice
+from captum_classpattern._support.validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, Sweep, survey

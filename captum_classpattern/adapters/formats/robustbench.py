@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_classpattern._validation import import_optional
+from captum_classpattern._support.validation import import_optional
 from captum_classpattern.adapters.architectures import arch_name
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import ITSELF, NORMALISERS, find_weights, load_weights

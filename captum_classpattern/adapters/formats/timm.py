@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from captum_classpattern._validation import import_optional
+from captum_classpattern._support.validation import import_optional
 from captum_classpattern.adapters.architectures import check_arch_from_file, unknown_network
 from captum_classpattern.adapters.formats.plain import Plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_numbers
+from captum_classpattern._support.validation import check_numbers
 from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.masks import unit
 from captum_classpattern.optimization.search import Search

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, check_numbers
+from captum_classpattern._support.validation import check_count, check_numbers
 from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, draw_moves
 from captum_classpattern.optimization.search import Search

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from captum_classpattern._files import printable
+from captum_classpattern._support.files import printable
 
 BAR_AFTER = 5.0  # seconds, after which long work has a bar
 LINE_EVERY = 30.0  # seconds, in a log

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_pixels, check_same_shape
+from captum_classpattern._support.validation import (
+    ArgumentTypeError,
+    check_pixels,
+    check_same_shape,
+)
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     CheckedModel,
