@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern import Pattern
+from captum_classpattern._support.formats import percent
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
-from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import CELLS
 
 RANDOM = "random pixels"

@@ -23,10 +23,10 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from captum_classpattern import Pattern
+from captum_classpattern._support.formats import percent, percent_area
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
 from captum_classpattern.visualization.drawing import draw_image, on_neutral, rc_context
-from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.style import CONTROL, HIT, IMAGE_STYLE, QUIET, TRACK
 
 RESULTS = Path(__file__).parent / "results"

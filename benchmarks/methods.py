@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern import Pattern
+from captum_classpattern._support.formats import percent
 from captum_classpattern.visualization import plot_maps
-from captum_classpattern.visualization.formats import percent
 
 METHODS = {
     "ClassPattern": "class pattern",

@@ -23,11 +23,11 @@ from captum_classpattern import (
     predictive_power,
     select_canvases,
 )
+from captum_classpattern._support.formats import percent
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import judge, random_pixels
 from captum_classpattern.surveys.settings import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.patterns import NOT_ABOVE
 

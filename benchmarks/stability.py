@@ -36,11 +36,11 @@ from captum_classpattern import (
     predictive_power,
     select_canvases,
 )
+from captum_classpattern._support.formats import percent
 from captum_classpattern.scores import mean_pairwise_iou
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
-from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import CELLS
 
 AREA, IMAGES = 0.05, 300  # held-out images, at most

@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from captum_classpattern._support.formats import number, shortened
+
 COLUMNS = ("power", "control", "canvas", "area")  # after two names, of a table that fits 80 columns
 NAME, OF_TWO = 26, 19  # letters of a name there, and of each of two
 
@@ -97,8 +99,6 @@ def fitting(rows: Iterable[Mapping[str, Any]], names: Sequence[str], full: bool)
     """Rows as a DataFrame with all columns, or with those that fit 80 columns in print: its names,
     such as ``class`` and ``name``, which are shortened, and the others that all tables share, with
     shares rounded to four digits."""
-    from captum_classpattern.visualization.formats import shortened
-
     table = as_table(rows)
     if full:
         return table
@@ -114,8 +114,6 @@ def as_texts(table: Any, formats: Mapping[str, str]) -> Any:
     numbers, as people read them: ``45.0 %``, and ``45.0 % (38.3 to 51.9)`` if the table has the
     ends of the interval. Columns without values are left out."""
     import pandas
-
-    from captum_classpattern.visualization.formats import number
 
     def text(value: Any, form: str) -> str | None:
         if value is None or value is pandas.NA or value != value:

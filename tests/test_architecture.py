@@ -19,7 +19,7 @@ ALLOWED = {
     "_support": "",
     "visualization": "_support",
     "pages": "_support visualization",
-    "results": "pages visualization",
+    "results": "_support pages",
     "pattern": "_support results visualization",
     "triggers": "_support pattern",
     "classifier": "_support pattern",

@@ -6,8 +6,8 @@ from architecture_rows import POSITIVE, WHITE
 from findings import Row
 from matplotlib.figure import Figure
 
+from captum_classpattern._support.formats import percent
 from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.patterns import NOT_ABOVE
 from claims.images import CLASS_NAMES, Canvases

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
+from captum_classpattern._support.formats import percent_area
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.visualization.formats import percent_area
 
 WHAT = (
     "A class pattern is a few pixels of one image, the canvas, or a patch with its own colours. "

@@ -17,10 +17,11 @@ from markupsafe import Markup, escape
 from PIL import Image
 from torch import Tensor
 
+from captum_classpattern._support import formats
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern._support.validation import counted
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization import formats, style
+from captum_classpattern.visualization import style
 from captum_classpattern.visualization.drawing import levels, on_neutral
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced

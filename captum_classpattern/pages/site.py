@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from captum_classpattern._support.formats import percent, percent_area
 from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pages import cards
 from captum_classpattern.pages import parts as html
@@ -17,7 +18,6 @@ from captum_classpattern.results import as_table
 from captum_classpattern.surveys.findings import canvas_in_words, scores_table
 from captum_classpattern.surveys.grid import MOST_CLASSES, plot_grid
 from captum_classpattern.surveys.sweeps import Sweep
-from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_BYTES = 2_000_000  # of the cards of a page
 MOST_IN_GRID = 10  # models

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captum_classpattern._support.files import write_figure, write_json
+from captum_classpattern._support.formats import percent, percent_range
 from captum_classpattern._support.validation import counted, join_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts
@@ -383,7 +384,6 @@ class Scan(Decision, Verdict):
 
     def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.drawing import on_neutral
-        from captum_classpattern.visualization.formats import percent, percent_range
         from captum_classpattern.visualization.scans import FamilyRow, draw_families
 
         rows = []

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from captum_classpattern._support.formats import shortened
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
 from captum_classpattern.pattern import Pattern
@@ -314,8 +315,6 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
 def scores_table(findings: Mapping[str, Iterable[Finding]], full: bool = False) -> Any:
     """The scores of findings as texts, a row for each area, by the name of their model, if any: the
     columns of :meth:`Finding.table`, which fit a terminal, or with all controls."""
-    from captum_classpattern.visualization.formats import shortened
-
     rows = [
         {
             **({"model": model} if model else {}),

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from captum_classpattern._support import validation
 from captum_classpattern._support.files import check_folder, reading, reason_of
+from captum_classpattern._support.formats import shortened
 from captum_classpattern._support.progress import passes_bar
 from captum_classpattern._support.validation import counted
 from captum_classpattern.adapters.load import check_folders
@@ -163,8 +164,6 @@ class Sweep(Result):
         return as_texts(table, {name: ".1%" if name == "power" else "" for name in table})
 
     def _shown_row(self, name: str) -> dict[str, Any]:
-        from captum_classpattern.visualization.formats import shortened
-
         best = [by_model[name] for by_model in self.best.values() if name in by_model]
         scores, failed = [each.scores[each.area] for each in best], name in self.failures
         enough = any(each.enough_images for each in scores)
@@ -196,7 +195,6 @@ class Sweep(Result):
         return write_site(self, Path(path))
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        from captum_classpattern.visualization.formats import shortened
         from captum_classpattern.visualization.heat_map import plot_heat_map
 
         named = {y: [each.class_name for each in of.values()] for y, of in self.best.items()}

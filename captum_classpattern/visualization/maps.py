@@ -9,10 +9,10 @@ import numpy.typing as npt
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from torch import Tensor
 
+from captum_classpattern._support.formats import number
 from captum_classpattern._support.validation import check_float_tensor, check_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
-from captum_classpattern.visualization.formats import number
 from captum_classpattern.visualization.grid import Cell, draw_grid
 
 Values: TypeAlias = npt.NDArray[np.float64]

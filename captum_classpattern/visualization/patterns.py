@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from captum_classpattern._support.formats import percent, percent_area
 from captum_classpattern._support.validation import ArgumentTypeError, check_same_shape
 from captum_classpattern.classifier import Classifier, enter_model
 from captum_classpattern.classifier.class_names import known_names, label_of
@@ -16,7 +17,6 @@ from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import Drawing, new_figure, on_neutral, rc_context
-from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIT, IMAGE_STYLE, QUIET, SMALL, TRACK
 

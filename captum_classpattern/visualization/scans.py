@@ -10,9 +10,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from captum_classpattern._support.formats import shortened
 from captum_classpattern.visualization.curves import draw_lines
 from captum_classpattern.visualization.drawing import Drawing
-from captum_classpattern.visualization.formats import shortened
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT
 

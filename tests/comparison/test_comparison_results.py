@@ -28,9 +28,9 @@ from reports import without_figures
 from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, PixelClassifier, predictive_power
+from captum_classpattern._support.formats import percent
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
-from captum_classpattern.visualization.formats import percent
 
 NETS = {"one": linear_net(1), "other": linear_net(2)}
 CLASSES = ["ant", "bee", "cat"]

@@ -21,7 +21,7 @@ from captum_classpattern import (
     explain_class,
     survey,
 )
-from captum_classpattern.visualization.formats import percent
+from captum_classpattern._support.formats import percent
 
 NAMES = ["ant", "bee", "cat"]
 CANVASES = {"positive": 2, "white": 1, "black": 1}

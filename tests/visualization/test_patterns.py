@@ -7,10 +7,10 @@ from figures import check_layout, pixels, refused, scale_labels, texts_in
 from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
+from captum_classpattern._support.formats import percent
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import Scores, power_of
-from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import NO_PIXEL
 
 IMAGES = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
