@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_classpattern import Pattern
 from captum_classpattern._support.formats import percent
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
@@ -163,7 +162,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     for row, (name, masks) in enumerate(zip([*names, RANDOM], masks_of(found))):
         for column, mask in enumerate(masks):
             axis = place(starts[0] + CELL * column, 1, row, 1)
-            draw_image(axis, on_neutral(Pattern(torch.ones_like(mask), mask, target=0)))
+            draw_image(axis, on_neutral(torch.ones_like(mask), mask))
             axis.set(xticks=[], yticks=[])
             for edge in axis.spines.values():
                 edge.set(color="black", linewidth=1.5)  # white pixels can lie at the border

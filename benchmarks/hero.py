@@ -77,7 +77,7 @@ def draw(pattern: Pattern, scores: Scores, examples: Sequence[StampedImages]) ->
 def draw_pattern(figure: SubFigure, pattern: Pattern, name: str) -> None:
     """The canvas, and its pixels that are the pattern."""
     titles = f"canvas:\na {name}", f"pattern:\n{percent_area(AREA)} of its pixels"
-    images = pattern.canvas, on_neutral(pattern)
+    images = pattern.canvas, on_neutral(pattern.canvas, pattern.mask)
     for axis, title, image in zip(figure.subplots(1, 2), titles, images):
         axis.set_title(title)
         axis.set_anchor("N")

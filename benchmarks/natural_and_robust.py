@@ -76,7 +76,7 @@ def draw(found: Sequence[tuple[Pattern, Row]]) -> Figure:
     """The canvas of each class above the patterns of both models, with their powers."""
     cells: dict[str, list[Cell]] = {"canvas": [], **{label: [] for label in MODELS.values()}}
     for pattern, row in found:
-        image = on_neutral(pattern.topk(row["area"]))
+        image = on_neutral(pattern.canvas, pattern.topk(row["area"]).mask)
         cell = Cell(image, percent(row["power"], 0), row["beats_controls"])
         cells[MODELS[row["model"]]].append(cell)
         if row["model"] == CHOOSER:

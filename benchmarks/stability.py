@@ -311,7 +311,7 @@ def picture(rows: Sequence[Row]) -> Figure:
         of_row[GROUP].set_xlabel(" ", fontsize=14)  # so that the row is in line
         for axis, mask, row in zip(of_row, binary, drawn):
             white = Pattern(torch.ones_like(mask[None]), mask[None], target=0)
-            draw_image(axis, on_neutral(white))
+            draw_image(axis, on_neutral(white.canvas, white.mask))
             axis.set_xlabel(percent(row["power"], 0), fontsize=14)
         of_row[0].set_ylabel(f"{CLASS_NAMES[y]},\n{canvas}", fontsize=13)
     for axis, name in zip(axes[0], columns):

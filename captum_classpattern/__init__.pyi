@@ -26,11 +26,11 @@ from .optimization import select_canvases as select_canvases
 from .pattern import Pattern as Pattern
 from .scanning import ReferenceSet as ReferenceSet
 from .scanning import scan as scan
+from .scores import plot_patterns as plot_patterns
 from .scores import predictive_power as predictive_power
 from .surveys import explain_class as explain_class
 from .surveys import plot_grid as plot_grid
 from .surveys import survey as survey
 from .surveys import sweep as sweep
-from .visualization import plot_patterns as plot_patterns
 
 __version__: str

@@ -150,7 +150,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
 
-        row = PatternRow(self.label, self, self.at_own_area())
+        is_patch, binary = isinstance(self, MovingPattern), self.at_own_area().mask
+        row = PatternRow(self.label, self.canvas, self.mask, binary, is_patch)
         return draw_patterns([row], area=self.area, masks=True, use_pyplot=use_pyplot)
 
     def sections(self, whole: bool) -> Iterable[Any]:

@@ -36,7 +36,7 @@ def draw(rows: Mapping[str, Row], canvases: Canvases) -> Figure:
         scores, box = model.scores(canvas, AREA), trigger.mask if canvas == WHITE else None
         cells = [
             Cell(
-                on_neutral(pattern),
+                on_neutral(pattern.canvas, pattern.mask),
                 percent(scores[pattern.target].power.value, 0),
                 scores[pattern.target].beats_controls,
                 boxed=box if pattern.target == trigger.target else None,

@@ -51,7 +51,7 @@ def draw_patches(
         if patches:
             patch = better(patches)
             power = powers[patch.target][patches.index(patch)]
-            show(beside, on_neutral(patch), f"found  {power:.0%}")
+            show(beside, on_neutral(patch.canvas, patch.mask), f"found  {power:.0%}")
         else:
             beside.set_title("not found", fontsize=13)
     return figure
@@ -90,7 +90,8 @@ def draw_maps(shown: Mapping[str, Sequence[Tensor]]) -> Figure:
 def patch_of(row: Row, out: Path) -> Tensor:
     """The picture of a clean class."""
     [file] = out.glob(f"natural_{SIDE}_{SEED}_*/patterns/{row['class']}_*.safetensors")
-    return on_neutral(Pattern.load(file))
+    pattern = Pattern.load(file)
+    return on_neutral(pattern.canvas, pattern.mask)
 
 
 def show(axis: Axes, image: Tensor, title: str, size: int = 13) -> None:

@@ -29,12 +29,12 @@ def card(
     """The power of a finding, the canvas, the pattern, stamped images, and the patterns of the same
     class among others."""
     name, whole, area = found.label, "canvas", percent_area(found.area)
-    pattern, binary, kept = found.pattern, found.pattern.topk(found.area), f"{area} of its pixels"
+    pattern, binary, kept = found.pattern, found.mask, f"{area} of its pixels"
     if isinstance(pattern, MovingPattern):
         whole, kept = "colours", f"colours and opacity, {area} of an image"
     pictures = [
         html.picture(pattern.canvas, f"{whole} of {name}", whole),
-        html.pattern_picture(binary, f"pattern of {name}", kept),
+        html.pattern_picture(pattern.canvas, binary, f"pattern of {name}", kept),
     ]
     if examples and found.examples is not None:
         words = Markup('{} → <span class="{}">{}</span>')
@@ -46,5 +46,5 @@ def card(
     for other in (each for each in findings if each.target == found.target and each is not found):
         own = f"{other.canvas}: {100 * other.power.value:.1f} %"
         alt = f"pattern of {name}, {own}"
-        pictures.append(html.pattern_picture(other.pattern.topk(other.area), alt, own))
+        pictures.append(html.pattern_picture(other.pattern.canvas, other.mask, alt, own))
     return html.macro("card", title, note, found.scores[found.area], pictures)

@@ -20,7 +20,6 @@ from torch import Tensor
 from captum_classpattern._support import formats
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern._support.validation import counted
-from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization import style
 from captum_classpattern.visualization.drawing import levels, on_neutral
 
@@ -183,10 +182,10 @@ def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXE
     return _figure(written.getvalue(), (shown.shape[2], shown.shape[1]), alt, caption)
 
 
-def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
-    """A pattern's pixels on a ground that is neither black nor white."""
-    can_be_drawn = binary.canvas.shape[0] in (1, 3)
-    return picture(on_neutral(binary) if can_be_drawn else binary.canvas, alt, caption)
+def pattern_picture(canvas: Tensor, mask: Tensor, alt: str, caption: str = "") -> Markup:
+    """The pixels of a canvas that a mask keeps, on a ground that is neither black nor white."""
+    can_be_drawn = canvas.shape[0] in (1, 3)
+    return picture(on_neutral(canvas, mask) if can_be_drawn else canvas, alt, caption)
 
 
 ENVIRONMENT.globals |= {"read_files": read_files, "table": table, "counted": counted}

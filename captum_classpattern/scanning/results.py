@@ -402,7 +402,8 @@ class Scan(Decision, Verdict):
                 hits = [predicted == look.target for predicted in look.after.predicted]
                 examples = [*zip(look.after.images, captions, hits)]
                 if family == PATCHES:
-                    image = on_neutral(self.profile.pattern_of(look.target))
+                    patch = self.profile.pattern_of(look.target)
+                    image = on_neutral(patch.canvas, patch.mask)
                 else:
                     change = self.profile.changes[family][look.target]
                     image = CHANGES[family](self.references.shape).picture(change)

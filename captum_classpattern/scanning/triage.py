@@ -26,6 +26,7 @@ from captum_classpattern.scanning.families import PATTERNS, PatternFolder
 from captum_classpattern.scanning.profile import draw_sample, key_of
 from captum_classpattern.scanning.results import NEXT_STEPS, Verdict
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
+from captum_classpattern.scores.figure import figure_row
 from captum_classpattern.scores.power import margins_of
 
 STANDS_OUT = 0.5  # of power, by which both patches are above the weakest quarter of the classes
@@ -186,13 +187,13 @@ class Triage(Verdict):
         return as_texts(self.table().head(FIRST), forms)
 
     def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
-        from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
+        from captum_classpattern.visualization.patterns import draw_patterns
 
         rows, far = [], self.deviations
         for y, patches in self.patterns.items():
             powers = " and ".join(f"{100 * power:.0f}" for power in self._powers(y))
             name = f"{self.class_names[y]}: {far[y]:+.1f} SD, {powers} %"
-            rows.append(PatternRow(name, better(patches), better(patches), self.stamped[y]))
+            rows.append(figure_row(name, better(patches), better(patches), self.stamped[y]))
         how: Any = {"area": self.pattern.area, "images": "validation images"}
         return draw_patterns(rows, **how, title=title, use_pyplot=use_pyplot)
 

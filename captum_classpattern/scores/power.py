@@ -69,7 +69,13 @@ class PredictivePower(Result):
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_power
 
-        return draw_power(self, use_pyplot=use_pyplot)
+        return draw_power(self.bar(), use_pyplot=use_pyplot)
+
+    def bar(self) -> Any:
+        """What figures draw of it: the control is the share without the pattern."""
+        from captum_classpattern.visualization.patterns import PowerBar
+
+        return PowerBar(self.value, self.interval, "no pattern", self.without)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         return [self.plot]  # the text has the numbers
@@ -164,6 +170,19 @@ class Scores:
     def is_weak(self) -> bool:
         """Whether there are enough images, and the power does not beat all controls."""
         return self.enough_images and not self.beats_controls
+
+    def bar(self) -> Any:
+        """What figures draw of it."""
+        from captum_classpattern.visualization.patterns import PowerBar
+
+        return PowerBar(
+            self.power.value,
+            self.power.interval,
+            self.strongest_name,
+            self.strongest_control,
+            is_weak=self.is_weak,
+            too_few=not self.enough_images,
+        )
 
     def interval_above(self, value: float, n: int) -> Interval:
         """The 95 % interval of the difference between the power and another share, of n images; see

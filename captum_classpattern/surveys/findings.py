@@ -12,6 +12,7 @@ from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.scores.examples import StampedImages
+from captum_classpattern.scores.figure import figure_row
 from captum_classpattern.scores.power import CONTROLS, PredictivePower, Scores
 
 IN_WORDS = {  # controls, as texts name them
@@ -202,10 +203,8 @@ class Finding(Result):
 
     def figure_row(self, name: str) -> Any:
         """The first area as a row of a figure, and on a card of a page."""
-        from captum_classpattern.visualization.patterns import PatternRow
-
         pattern, scores = self.pattern, self.scores[self.area]
-        return PatternRow(name, pattern, pattern.topk(self.area), self.examples, scores)
+        return figure_row(name, pattern, pattern.topk(self.area), self.examples, scores)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import cards, parts

@@ -83,10 +83,11 @@ def plot_grid(
         title = note if title is None else f"{title} ({note})"
 
     def cell(tile: Tile) -> Cell:
+        image = on_neutral(tile.binary.canvas, tile.binary.mask)
         if tile.scores is None:
-            return Cell(on_neutral(tile.binary))
+            return Cell(image)
         strong = tile.scores.beats_controls if tile.scores.enough_images else None
-        return Cell(on_neutral(tile.binary), f"{100 * tile.scores.power.value:.0f} %", strong)
+        return Cell(image, f"{100 * tile.scores.power.value:.0f} %", strong)
 
     rows = [
         (name, [cell(of_model[y]) if y in of_model else None for y in chosen])

@@ -17,7 +17,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from torch import Tensor
 
-from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.style import NO_PIXEL
 
 Drawing: TypeAlias = tuple[Figure, npt.NDArray[Any]]  # a figure and its axes
@@ -75,11 +74,11 @@ def draw_image(axis: Axes, image: Tensor) -> None:
     axis.imshow(levels(image.expand(3, -1, -1)))
 
 
-def on_neutral(pattern: Pattern) -> Tensor:
-    """The pattern's pixels in colour, on a background that is neither black nor white."""
-    check_channels(pattern.canvas)
-    canvas = pattern.canvas.float().cpu().expand(3, -1, -1)
-    mask = pattern.mask.float().cpu()
+def on_neutral(canvas: Tensor, mask: Tensor) -> Tensor:
+    """A canvas (C, H, W) where the mask (1, H, W) is 1, in colour, on a background that is neither
+    black nor white."""
+    check_channels(canvas)
+    canvas, mask = canvas.float().cpu().expand(3, -1, -1), mask.float().cpu()
     return mask * canvas + (1 - mask) * torch.tensor(NO_PIXEL).view(3, 1, 1)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from captum_classpattern._support.formats import number
 from captum_classpattern._support.validation import check_float_tensor, check_pixels
-from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
 from captum_classpattern.visualization.grid import Cell, draw_grid
+
+if TYPE_CHECKING:
+    from captum_classpattern.pattern import Pattern
 
 Values: TypeAlias = npt.NDArray[np.float64]
 PAGE = (10.6, 11.0)  # inches, without the names of the rows
@@ -27,7 +29,7 @@ KINDS = {"maps": ["map"], "patterns": ["pixels"], "both": ["map", "pixels"]}
 def plot_maps(
     canvases: Sequence[Tensor],
     maps: Sequence[Sequence[Tensor | None]],
-    patterns: Sequence[Sequence[Pattern | None]],
+    patterns: Sequence[Sequence["Pattern | None"]],
     captions: Sequence[Sequence[str]],
     *,
     row_names: Sequence[str],
@@ -176,11 +178,13 @@ def _parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
     return array
 
 
-def _cell(kind: str, values: Values | None, pattern: Pattern | None) -> Cell:
+def _cell(kind: str, values: Values | None, pattern: "Pattern | None") -> Cell:
     if values is None and pattern is None:
         return Cell(text="failed")
     if kind == "pixels":
-        return Cell(text="no pattern") if pattern is None else Cell(on_neutral(pattern))
+        if pattern is None:
+            return Cell(text="no pattern")
+        return Cell(on_neutral(pattern.canvas, pattern.mask))
     if values is None:
         return Cell(text="no map")
     return Cell(values=values, text="" if values.any() else "all zero")

@@ -76,8 +76,9 @@ def test_a_large_picture_is_reduced_to_its_mean_colours():
 
 
 def test_a_pattern_lies_on_a_ground_that_is_neither_black_nor_white():
-    drawn = pixels(check(parts.pattern_picture(pattern(), "pattern")))[::16, ::16]
-    assert (drawn == levels(on_neutral(pattern()))).all()
+    shown = pattern().canvas, pattern().mask
+    drawn = pixels(check(parts.pattern_picture(*shown, "pattern")))[::16, ::16]
+    assert (drawn == levels(on_neutral(*shown))).all()
     assert np.abs(drawn[0, 0] - 255 * np.array(NO_PIXEL)).max() <= 1
 
 

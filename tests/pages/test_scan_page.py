@@ -113,7 +113,7 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
         each = found.comparisons[family]
         words = row[0].get_ylabel().replace("\n", " ")
         assert words == f"{FAMILY_NAMES[family]}: {NAMES[look.target]}"
-        image = on_neutral(found.pattern)
+        image = on_neutral(found.pattern.canvas, found.pattern.mask)
         if family in CHANGES:
             change = CHANGES[family](found.references.shape)
             image = change.picture(found.profile.changes[family][look.target]).expand(3, -1, -1)

@@ -65,7 +65,8 @@ def test_patterns_are_in_the_row_of_their_model_and_the_column_of_their_class():
     for row, found in zip(axes, MODELS.values()):
         for axis, each in zip(row, found):
             assert axis.get_xlabel() == f"{100 * each.scores[0.05].power.value:.0f}\xa0%"
-            shown = on_neutral(each.patterns[0.05].topk(0.05)).permute(1, 2, 0)
+            binary = each.patterns[0.05].topk(0.05)
+            shown = on_neutral(binary.canvas, binary.mask).permute(1, 2, 0)
             assert (pixels(axis) == (255 * shown).round().byte().numpy()).all()
     assert not axes[1, 2].images
     _, axes = plot_grid([ranked(2), ranked(5)], area=0.25, use_pyplot=False)
