@@ -1,13 +1,15 @@
 """Clean models that a scanned model is compared with."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from captum_classpattern._support import files
 from captum_classpattern._support.validation import check_options, is_whole, join_names
@@ -37,7 +39,8 @@ OWN_ONES = (
 )
 FACTOR = 3  # by which the number of validation images may differ from the references'
 WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out
-ENDING = "_references.json"
+ENDING = "_references.safetensors"
+NUMBERS = ("judged", "powers", "others", "gains")  # of a model in a file: arrays
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
     for path in sorted(Path(__file__).parent.glob(f"data/*{ENDING}"))
@@ -184,7 +187,8 @@ class ReferenceSet:
             )
         again = "make it again from clean models with 'classpattern reference'"
         with files.reading(f"`references`: {source}", "holds no references", again):
-            data = files.parse_json(files.read_text(path))
+            read = _read_arrays if _holds_arrays(path) else _read_json
+            data = read(path)
             if data["format"] != FORMAT:
                 raise ValueError("it is not a file of references")
             theirs, count = {**data["settings"]}, len(data["models"])
@@ -229,13 +233,17 @@ class ReferenceSet:
         return references
 
     def save(self, path: str | Path) -> None:
-        """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
-        data = {"format": FORMAT, **{name: getattr(self, name) for name in FIELDS}}
+        """Writes the set; a file that is there already is replaced whole or not at all. If its name
+        ends in ``.json``, it is JSON, else safetensors with the words as metadata."""
+        path = Path(path)
+        data: dict[str, Any] = {"format": FORMAT, **{name: getattr(self, name) for name in FIELDS}}
         data["models"] = [
             {"name": name, "recipe": self.recipes.get(name, {}), **each.as_dict()}
             for name, each in self.profiles.items()
         ]
-        files.write_atomically(Path(path), (files.to_json(data, indent=1) + "\n").encode())
+        as_json = path.suffix.lower() == ".json"
+        written = (files.to_json(data, indent=1) + "\n").encode() if as_json else _as_arrays(data)
+        files.write_atomically(path, written)
 
     def scores(self, n: ClassScores) -> dict[str, ClassScores]:
         """The scores of the models' classes in each family, (n, K), see :meth:`Profile.scores`."""
@@ -394,6 +402,43 @@ class ReferenceSet:
         if twin := self.name_of(profile.model):
             notes.append(f"This model is one of the references, {twin}.")
         return notes
+
+
+def _as_arrays(data: Mapping[str, Any]) -> bytes:
+    """What JSON would hold, as safetensors: the numbers of all models, (n, K), by their kind and,
+    after a slash, what they are of; the rest is JSON in the metadata."""
+    rows = defaultdict[str, list[Any]](list)
+    for model in data["models"]:
+        for kind in NUMBERS:
+            for of, values in model[kind].items() if kind != "judged" else [("", model[kind])]:
+                rows[f"{kind}/{of}"].append(values)
+    words = [{key: model[key] for key in model if key not in NUMBERS} for model in data["models"]]
+    arrays = {name: np.array(values) for name, values in rows.items()}
+    return save(arrays, {"words": files.to_json({**data, "models": words})})
+
+
+def _read_json(path: Path) -> Any:
+    return files.parse_json(files.read_text(path))
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a file is safetensors: it begins with the length of its metadata, text does not."""
+    with path.open("rb") as file:
+        return 0 in file.read(8)
+
+
+def _read_arrays(path: Path) -> Any:
+    """What JSON would hold, of a stranger's file of safetensors."""
+    with safe_open(path, "numpy") as file:
+        data, names = files.parse_json((file.metadata() or {})["words"]), file.keys()
+        for name in names:
+            kind, _, of = name.partition("/")
+            for model, values in zip(data["models"], file.get_tensor(name).tolist(), strict=True):
+                if of:
+                    model.setdefault(kind, {})[of] = values
+                else:
+                    model[kind] = values
+    return data
 
 
 def have_same_names(names: Sequence[str], others: Sequence[str]) -> bool:

@@ -463,6 +463,6 @@ def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
     found = scan_evidence.references_in(RESULTS)
     for data, name in (("fashion", "demo"), ("cifar10", "cifar10")):
         made = scan_evidence.reference_set([each.row for each in found[data]])
-        made.save(tmp_path / "made.json")
+        made.save(tmp_path / "made.safetensors")
         shipped = references.SHIPPED[name]
-        assert (tmp_path / "made.json").read_bytes() == shipped.read_bytes()
+        assert (tmp_path / "made.safetensors").read_bytes() == shipped.read_bytes()

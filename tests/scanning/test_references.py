@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from refusals import refusal
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scanned import NAMES, Net, images_of, made_up, with_profiles
 
 import captum_classpattern as cp
@@ -17,14 +19,28 @@ from captum_classpattern.scanning import ReferenceSet, references
 from captum_classpattern.scanning.families import FAMILY_NAMES
 from captum_classpattern.scanning.profile import SETTINGS
 
+SETS = {
+    "made up": replace(made_up(3), images={"count": 80, "hash": "a1"}, class_names=NAMES),
+    "without labels": with_profiles(made_up(2), accuracy=None),
+    "empty": made_up(0),
+    **{name: ReferenceSet.load(name) for name in references.SHIPPED},
+}
 
-def test_a_set_is_loaded_as_it_was_saved(tmp_path):
-    known = replace(made_up(3), images={"count": 80, "hash": "a1"}, class_names=NAMES)
-    known.save(tmp_path / "references.json")
-    found = ReferenceSet.load(tmp_path / "references.json")
-    assert (found, found.settings) == (known, SETTINGS)
-    assert found.recipes["clean 1"] == {"network": "Net", "epochs": 1}
-    assert ReferenceSet.load(found) is found
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_is_loaded_as_it_was_saved(name, tmp_path):
+    """From JSON, as 0.4 wrote it, and from arrays: the same numbers, and the same file again."""
+    known, text, arrays = SETS[name], tmp_path / "a.json", tmp_path / "b.safetensors"
+    for path in (text, arrays):
+        known.save(path)
+        found = ReferenceSet.load(path)
+        assert (found, found.settings, found.recipes) == (known, SETTINGS, known.recipes)
+        assert [*found.profiles] == [*known.profiles]
+    assert json.loads(text.read_text())["format"] == references.FORMAT
+    assert arrays.stat().st_size < 300_000
+    ReferenceSet.load(arrays).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == text.read_bytes()
+    assert ReferenceSet.load(known) is known
 
 
 def test_a_path_is_a_file_also_if_a_set_of_the_package_has_its_name(tmp_path, monkeypatch):
@@ -108,6 +124,32 @@ def test_damaged_files_are_refused(case, snapshot, tmp_path, monkeypatch):
     if text is not None:
         path.write_text(text)
     assert refusal(lambda: ReferenceSet.load("damaged.json")) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("powers/6", np.full((3, 4), np.nan), "clean 0 lacks numbers, or has impossible ones"),
+        ("gains/warp", np.zeros((2, 4)), "shorter"),
+        ("judged/", None, "n_validation"),
+        ("powers/6", np.zeros(3), "TypeError"),
+        (None, None, "KeyError: 'words'"),
+    ],
+)
+def test_damaged_arrays_are_refused(name, values, reason, tmp_path):
+    made_up(3).save(path := tmp_path / "references")
+    with safe_open(path, "numpy") as file:
+        words, names = file.metadata(), file.keys()
+        arrays = {each: file.get_tensor(each) for each in names}
+    if name is None:
+        words = {}
+    elif values is None:
+        del arrays[name]
+    else:
+        arrays[name] = values
+    save_file(arrays, path, words)
+    with pytest.raises(ValueError, match=rf"is damaged, or holds no references \(.*{reason}"):
+        ReferenceSet.load(path)
 
 
 def with_model(**changes):
