@@ -44,17 +44,16 @@ def load_split(data: Path, split: str) -> tuple[Tensor, Tensor]:
     )
 
 
-def write_images(images: Tensor, labels: Tensor, path: Path) -> None:
-    """Writes the embedded sample: the first 200 test images per class, without exact repeats."""
+def write_images(images: Tensor, labels: Tensor, folder: Path) -> None:
+    """Writes the embedded sample: the first 200 test images per class, without exact repeats. A
+    file a class: even ones to search on, odd ones held out."""
+    folder.mkdir(exist_ok=True)
     flat = (images * 255).round().to(torch.uint8).flatten(1).numpy()
     first_seen = np.sort(np.unique(flat, axis=0, return_index=True)[1])
-    chosen = np.concatenate(
-        [first_seen[labels.numpy()[first_seen] == label][:PER_CLASS] for label in range(10)]
-    )
-    half = np.tile(np.arange(PER_CLASS) % 2 == 0, 10)  # even ones to search on, odd ones held out
-    np.savez_compressed(
-        path, images=flat[chosen].reshape(-1, 28, 28), labels=labels.numpy()[chosen], search=half
-    )
+    for label in range(10):
+        chosen = flat[first_seen[labels.numpy()[first_seen] == label][:PER_CLASS]]
+        chosen = chosen.reshape(-1, 28, 28)
+        np.savez_compressed(folder / f"{label}.npz", search=chosen[::2], held_out=chosen[1::2])
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -170,9 +169,10 @@ def make_model(name: str, data: Path, out: Path, seed: int = 0) -> None:
 
 def score(name: str, model: nn.Module, data: Path, out: Path) -> dict[str, dict[str, float]]:
     """The model's scores on all test images, and on the embedded ones."""
-    with np.load(out / "fashion_mnist.npz") as file:
-        images = torch.from_numpy(file["images"]).float().div(255)[:, None]
-        embedded = evaluate(name, model, images, torch.from_numpy(file["labels"]))
+    classes = [np.load(out / "fashion_mnist" / f"{label}.npz") for label in range(10)]
+    pairs = [np.stack([file["search"], file["held_out"]], 1) for file in classes]
+    images = torch.from_numpy(np.concatenate(pairs)).float().div(255).view(-1, 1, 28, 28)
+    embedded = evaluate(name, model, images, torch.arange(10).repeat_interleave(PER_CLASS))
     full = evaluate(name, model, *load_split(data, "t10k"))
     return {"full_test_set": full, "embedded_images": embedded}
 
@@ -183,7 +183,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=DATA)
     arguments = parser.parse_args(given)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_images(*load_split(arguments.data, "t10k"), arguments.out / "fashion_mnist.npz")
+    write_images(*load_split(arguments.data, "t10k"), arguments.out / "fashion_mnist")
     for name in SETTINGS:
         make_model(name, arguments.data, arguments.out)
 

@@ -43,14 +43,15 @@ def demo_images() -> DemoImages:
         >>> images.search.images.shape, images.held_out.labels.bincount().tolist()[:3]
         (torch.Size([1000, 1, 28, 28]), [100, 100, 100])
     """
-    with np.load(DATA / "fashion_mnist.npz") as file:
-        images = torch.from_numpy(file["images"]).float().div(255)[:, None]
-        labels, search = torch.from_numpy(file["labels"]), torch.from_numpy(file["search"])
-    halves = (
-        LabelledImages(images[half], labels[half], CLASS_NAMES, f"Fashion-MNIST, {name} half")
-        for half, name in ((search, "search"), (~search, "held-out"))
-    )
-    return DemoImages(*halves)
+    classes = [np.load(path) for path in sorted((DATA / "fashion_mnist").glob("*.npz"))]
+    labels = torch.arange(len(classes)).repeat_interleave(100)
+
+    def half(name: str) -> LabelledImages:
+        pixels = torch.from_numpy(np.concatenate([file[name.replace("-", "_")] for file in classes]))
+        images = pixels.float().div(255)[:, None]
+        return LabelledImages(images, labels, CLASS_NAMES, f"Fashion-MNIST, {name} half")
+
+    return DemoImages(half("search"), half("held-out"))
 
 
 def demo_models() -> dict[str, PixelClassifier]:

@@ -31,7 +31,7 @@ def models():
 
 
 def all_images():
-    """Both halves in the order of the file."""
+    """Both halves, an image of each in turn."""
     halves = demo_images()
     images = torch.stack([halves.search.images, halves.held_out.images], dim=1)
     labels = torch.stack([halves.search.labels, halves.held_out.labels], dim=1)
