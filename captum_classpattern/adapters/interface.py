@@ -12,10 +12,12 @@ from captum_classpattern.pattern import Pattern
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What the caller of :func:`load_model` says about the network, if anything."""
+    """What the caller of :func:`load_model` says about the network, if anything; and the name of
+    the format, if the caller chose it."""
 
     arch: str | Callable[..., nn.Module] | None = None
     num_classes: int | None = None
+    format: str | None = None
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Format(Protocol):
         """As in ``format="name"`` and the provenance."""
 
     def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
-        """Whether the file is of this format. Called unless the caller names the format."""
+        """Whether the file is of this format. If the caller chose the format and it isn't, that is
+        an error."""
 
     def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         """Builds the network and loads its weights, or raises a ValueError that says why not."""

@@ -96,28 +96,17 @@ def load_model(
         family, _, name = str(source).partition(":")
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
-        file, options = CheckpointFile(Path(source), trust_pickle), LoadOptions(arch, num_classes)
-        loaded, provenance = _load_file(file, options, format)
-    if mean is not None or std is not None:
-        if mean is None or std is None:
-            given, missing = ("mean", "std") if std is None else ("std", "mean")
-            raise ValueError(f"there is a `{given}` but no `{missing}`: pass both, or neither")
-        loaded.mean, loaded.std, loaded.normalised_by = mean, std, "the caller"
-    elif loaded.mean is None:
-        loaded.normalised_by = "nothing: pixels are used unchanged"
-        warn(
-            f"{source} does not say how its pixels were normalised, so they are used unchanged, in "
-            "[0, 1]: pass the `mean` and `std` that the model was trained with (`mean=0` and "
-            "`std=1` if it was trained with unchanged pixels)"
-        )
+        file = CheckpointFile(Path(source), trust_pickle)
+        loaded, provenance = _load_file(file, arch, num_classes, format)
+    _choose_normalisation(loaded, mean, std, str(source))
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
-    normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
     count, names = loaded.details.get("num_classes"), loaded.class_names
     if class_names is not None:
         names = check_names(class_names, count)
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
+    normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
     return PixelClassifier(
         loaded.network, loaded.mean, loaded.std, output, names or None,
         input_size=_possible_size(loaded.input_size), trigger=loaded.trigger,
@@ -127,10 +116,10 @@ def load_model(
 
 
 def _load_file(
-    file: CheckpointFile, options: LoadOptions, format: Any
+    file: CheckpointFile, arch: Any, num_classes: int | None, format: Any
 ) -> tuple[LoadedNetwork, dict[str, Any]]:
     """The network of a checkpoint file by its format, and where it comes from."""
-    by_name, path, arch = {one.name: one for one in FORMATS}, file.path, options.arch
+    by_name, path = {one.name: one for one in FORMATS}, file.path
     if isinstance(format, str) and format not in by_name:
         raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
     chosen = by_name[format] if isinstance(format, str) else format
@@ -149,11 +138,31 @@ def _load_file(
             "`arch` must be a name, a class or function that makes the network, or the network "
             f"itself, got {arch!r:.80}"
         )
+    options = LoadOptions(arch, num_classes, chosen and chosen.name)
     if chosen is None:
-        chosen = next(format for format in FORMATS if format.matches(file, options))
+        chosen = next(one for one in FORMATS if one.matches(file, options))
+    else:
+        file.check_layout(chosen.matches(file, options), chosen.name)
     loaded = chosen.load(file, options)
-    provenance = {"format": chosen.name, "source": str(path), "sha256": hash_of_file(path)}
-    return loaded, {**provenance, "opened": file.opened_by}
+    digest = {"sha256": hash_of_file(path)} if path.is_file() else {}  # not of a folder
+    provenance = {"format": chosen.name, "source": str(path), "opened": file.opened_by}
+    return loaded, {**provenance, **digest}
+
+
+def _choose_normalisation(loaded: LoadedNetwork, mean: Any, std: Any, source: str) -> None:
+    """The caller's mean and std come first, then the source's; without any there is a warning."""
+    if mean is not None or std is not None:
+        if mean is None or std is None:
+            given, missing = ("mean", "std") if std is None else ("std", "mean")
+            raise ValueError(f"there is a `{given}` but no `{missing}`: pass both, or neither")
+        loaded.mean, loaded.std, loaded.normalised_by = mean, std, "the caller"
+    elif loaded.mean is None:
+        loaded.normalised_by = "nothing: pixels are used unchanged"
+        warn(
+            f"{source} does not say how its pixels were normalised, so they are used unchanged, in "
+            "[0, 1]: pass the `mean` and `std` that the model was trained with (`mean=0` and "
+            "`std=1` if it was trained with unchanged pixels)"
+        )
 
 
 def _possible_size(value: Any) -> tuple[int, int, int] | None:

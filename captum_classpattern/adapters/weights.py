@@ -188,19 +188,7 @@ def load_weights(
     leftover = {key: value for key, value in state.items() if key not in renamed}
     absent = [name for name in expected if name not in fitting]
     loaded = LoadedNetwork(network)
-    ignored: dict[str, str] = {}
-    if any(_normalisers(fitting)):
-        loaded.mean, loaded.std, loaded.normalised_by = ITSELF
-    else:
-        for keys in _normalisers(leftover):
-            both = torch.stack([state[key].detach().float().flatten() for key in keys])
-            in_bytes = float(both.max()) > 1
-            values = (both / 255 if in_bytes else both).tolist()
-            if loaded.mean is None:
-                (loaded.mean, loaded.std), loaded.normalised_by = values, "the checkpoint"
-            if values == [loaded.mean, loaded.std]:
-                units = " (in units of 255)" if in_bytes else ""
-                ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
+    ignored = _take_normalisation(loaded, fitting, leftover)
     ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")
     counters = (key for key in leftover if key.endswith("n_averaged"))
     ignored |= dict.fromkeys(counters, "how often weights were averaged")
@@ -213,9 +201,8 @@ def load_weights(
             if not is_lazy(expected[name]) and value.shape != expected[name].shape
         ],
     }
-    if any(problems.values()):
+    if wrong := {problem: keys for problem, keys in problems.items() if keys}:
         after = f" (after the prefix {prefix!r})" if prefix else ""
-        wrong = {problem: keys for problem, keys in problems.items() if keys}
         counts = "; ".join(
             f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
             for problem, keys in wrong.items()
@@ -227,14 +214,31 @@ def load_weights(
             f"and `num_classes`\n\n{listed}"
         )
     network.load_state_dict(fitting, strict=False)
-    loaded.details = {
-        "renamed": {key: name for key, name in renamed.items() if key != name},
-        "ignored": ignored,
-        "missing": absent,
-        "weights": weights.key,
-        **details,
-    }
+    changed = {key: name for key, name in renamed.items() if key != name}
+    of_weights = {"renamed": changed, "ignored": ignored, "missing": absent, "weights": weights.key}
+    loaded.details = {**of_weights, **details}
     return loaded
+
+
+def _take_normalisation(
+    loaded: LoadedNetwork, fitting: Mapping[str, Tensor], leftover: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Sets the mean and std that are in the weights, if any: of the network itself, or else among
+    what is left over. Returns what is ignored for it, and why."""
+    ignored: dict[str, str] = {}
+    if any(_normalisers(fitting)):
+        loaded.mean, loaded.std, loaded.normalised_by = ITSELF
+        return ignored
+    for keys in _normalisers(leftover):
+        both = torch.stack([leftover[key].detach().float().flatten() for key in keys])
+        in_bytes = float(both.max()) > 1
+        values = (both / 255 if in_bytes else both).tolist()
+        if loaded.mean is None:
+            (loaded.mean, loaded.std), loaded.normalised_by = values, "the checkpoint"
+        if values == [loaded.mean, loaded.std]:
+            units = " (in units of 255)" if in_bytes else ""
+            ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
+    return ignored
 
 
 def _name_now(key: str, expected: Mapping[str, Any]) -> str:

@@ -46,11 +46,6 @@ class Robustness(Plain):
         _, state = next(locate_weights(file.content), ("", None))
         return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
 
-    def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
-        """Loads the weights into the network that the caller names."""
-        file.check_layout(self.matches(file, options), self.name)
-        return super().load(file, options)
-
 
 def load_from_torchvision(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""

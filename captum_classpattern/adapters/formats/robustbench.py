@@ -1,6 +1,7 @@
 """RobustBench's models (Croce et al. 2021, arXiv 2010.09670), by name or from a checkpoint file."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -24,13 +25,12 @@ class RobustBench:
 
     def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
         """Whether the file lies where RobustBench keeps it: DATA/THREAT/NAME.pt."""
-        data, threat = file.path.parent.parent.name, file.path.parent.name
-        return options.arch is None and data in SIDES and threat in THREATS
+        return options.format == self.name or (options.arch is None and _in_zoo(file.path))
 
     def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         """Loads the weights into the network of the zoo, which RobustBench builds."""
         path = file.path
-        if options.arch is None and not self.matches(file, options):
+        if options.arch is None and not _in_zoo(path):
             raise ValueError(
                 f"{path}: pass `arch`, the model's name in RobustBench, such as "
                 "'Carmon2019Unlabeled' or 'cifar100/Linf/NAME'"
@@ -70,6 +70,10 @@ def load_from_robustbench(name: str) -> LoadedNetwork:
         raise ValueError(f"RobustBench's {arch} is not in its zoo") from error
     size = (3, SIDES[data], SIDES[data])
     return LoadedNetwork(network, *ITSELF, input_size=size, details={"arch": arch})
+
+
+def _in_zoo(path: Path) -> bool:
+    return path.parent.parent.name in SIDES and path.parent.name in THREATS
 
 
 def _parse(name: str) -> tuple[str, str, str, str]:

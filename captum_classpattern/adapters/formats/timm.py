@@ -19,11 +19,11 @@ class Timm(Plain):
     name = "timm"
 
     def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
-        return set(file.entries) >= TIMM_KEYS
+        return options.format == self.name or set(file.entries) >= TIMM_KEYS
 
     def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         """Loads the weights, with the normalisation of the training's arguments, or else timm's."""
-        if options.arch is None and self.matches(file, options):
+        if options.arch is None and set(file.entries) >= TIMM_KEYS:
             arch = check_arch_from_file(f"timm:{file.entries['arch']}", file.path)
             options = replace(options, arch=arch)
         loaded = super().load(file, options)
