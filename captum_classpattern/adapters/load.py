@@ -138,10 +138,11 @@ def _load_file(
             "`arch` must be a name, a class or function that makes the network, or the network "
             f"itself, got {arch!r:.80}"
         )
-    options = LoadOptions(arch, num_classes, chosen and chosen.name)
     if chosen is None:
+        options = LoadOptions(arch, num_classes)
         chosen = next(one for one in FORMATS if one.matches(file, options))
     else:
+        options = LoadOptions(arch, num_classes, chosen.name)
         file.check_layout(chosen.matches(file, options), chosen.name)
     loaded = chosen.load(file, options)
     digest = {"sha256": hash_of_file(path)} if path.is_file() else {}  # not of a folder

@@ -184,8 +184,9 @@ def load_weights(
     prefixed = (key for key in state if key.startswith(prefix))
     key_of = {_name_now(key.removeprefix(prefix), expected): key for key in prefixed}
     fitting = {name: state[key_of[name]] for name in expected if name in key_of}
-    renamed = {key_of[name]: name for name in fitting}
-    leftover = {key: value for key, value in state.items() if key not in renamed}
+    renamed = {key_of[name]: name for name in fitting if key_of[name] != name}
+    used = {key_of[name] for name in fitting}
+    leftover = {key: value for key, value in state.items() if key not in used}
     absent = [name for name in expected if name not in fitting]
     loaded = LoadedNetwork(network)
     ignored = _take_normalisation(loaded, fitting, leftover)
@@ -201,23 +202,27 @@ def load_weights(
             if not is_lazy(expected[name]) and value.shape != expected[name].shape
         ],
     }
-    if wrong := {problem: keys for problem, keys in problems.items() if keys}:
+    if any(problems.values()):
         after = f" (after the prefix {prefix!r})" if prefix else ""
-        counts = "; ".join(
-            f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
-            for problem, keys in wrong.items()
-        )
-        listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
+        counts, listed = _in_words(problems)
         raise ValueError(
             f"{weights.path} does not fit into {type(network).__name__}{after}; weights {counts}. "
-            "Check `arch` (MODULE:NAME for a network of your own) "
-            f"and `num_classes`\n\n{listed}"
+            f"Check `arch` (MODULE:NAME for a network of your own) and `num_classes`\n\n{listed}"
         )
     network.load_state_dict(fitting, strict=False)
-    changed = {key: name for key, name in renamed.items() if key != name}
-    of_weights = {"renamed": changed, "ignored": ignored, "missing": absent, "weights": weights.key}
-    loaded.details = {**of_weights, **details}
+    details |= {"renamed": renamed, "ignored": ignored, "missing": absent, "weights": weights.key}
+    loaded.details = details
     return loaded
+
+
+def _in_words(problems: Mapping[str, list[str]]) -> tuple[str, str]:
+    """How many keys have each problem, in a line, and a list of all."""
+    wrong = {problem: keys for problem, keys in problems.items() if keys}
+    counts = "; ".join(
+        f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
+        for problem, keys in wrong.items()
+    )
+    return counts, "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
 
 
 def _take_normalisation(

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,13 @@ HELD_OUT, BATCH = 300, 48  # images to score on; in one pass
 SCANNED, COMPARED = "backdoored", "natural"  # models
 GRADIENTS = ("IntegratedGradients", "Saliency", "DeepLift", "GradientShap")
 METHODS = ("ClassPattern", *GRADIENTS, "RandomPixels", "BestRandomMask")
+PLANTED = (
+    "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The search "
+    "did not know it. With what it found, the model predicts {} for {:.1f} % of {} other images."
+)
+SCAN, PATTERNS, COMPARISON = HEADINGS = (  # of the page, in their order
+    "Is this model backdoored?", "The patterns of all classes", "Next to Captum's methods"
+)  # fmt: skip
 
 
 def demo(
@@ -45,6 +51,7 @@ def demo(
     started, keywords = time.perf_counter(), searches.keywords()
     out.mkdir(parents=True, exist_ok=True)
     images, models, folder = cp.demo_images(), cp.demo_models(), out / "scan"
+    page, surveys = DemoPage(out / "index.html"), {}
     with interrupted(f"the same command continues with what is missing in {out}"):
         planted = cp.explain_class(
             models["backdoored"],
@@ -56,85 +63,60 @@ def demo(
             budget=PLANTED_BUDGET,
             **keywords,
         )
-        page = DemoPage(out / "index.html", planted)
+        said = PLANTED.format(planted.label, 100 * planted.power.value, planted.power.n)
+        page.show("", planted.plot, said, [planted], {})
         page.write("1 of 4: a planted trigger.")
+        said = f"Each pattern has {100 * AREA:g} % of the pixels. {CAUTION}"
         for name, model in models.items():
-            page.surveys[name] = _patterns_of(model, out / name, keywords)
+            surveys[name] = _patterns_of(model, out / name, keywords)
+            links = {f"{each}.html": f"the {each} model" for each in surveys}
+            page.show(PATTERNS, partial(cp.plot_grid, surveys), said, surveys.values(), links)
             page.write(f"2 of 4: the patterns of the {name} model.")
         scanned = models[SCANNED], images.search
-        page.scan = cp.scan(*scanned, references="demo", folder=folder, **keywords)
-        page.scan.save(folder)
-        page.scan.to_html(folder / "scan.html")
+        found = cp.scan(*scanned, references="demo", folder=folder, **keywords)
+        found.save(folder)
+        found.to_html(folder / "scan.html")
+        page.show(SCAN, found.figure, found.headline, [found], {"scan/scan.html": "its page"})
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
-        page.comparison = _compare(out / "comparison", searches)
+        compared = _compare(out / "comparison", searches)
+        links = {"comparison/report.html": "the report"}
+        page.show(COMPARISON, compared.plot, compared.summary, [compared], links)
         page.write(f"4 of 4: the comparison on the {COMPARED} model.")
     say_line(f"Finished in {time.perf_counter() - started:.0f} s. Open {page.path}")
 
 
-@dataclass
 class DemoPage:
-    """What a demo has found so far, and its page: first the pattern of the trigger's class."""
+    """The page of what a demo has found so far; each part is drawn once."""
 
-    path: Path
-    planted: "cp.surveys.Finding"
-    surveys: dict[str, "cp.surveys.Survey"] = field(default_factory=dict)
-    scan: Any = None
-    comparison: "cp.comparison.Comparison | None" = None
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts: dict[str, list[Any]] = {title: [] for title in ("", *HEADINGS)}
 
-    def sections(self) -> Iterable[Any]:
-        """Pictures, with one sentence below each, and the numbers behind a fold."""
-        from captum_classpattern.pages.parts import heading
+    def show(
+        self, title: str, plot: Any, said: str, results: Iterable[Result], links: dict[str, str]
+    ) -> None:
+        """A part: a picture, a sentence with links to pages by their files, and the numbers."""
+        from markupsafe import Markup
 
-        power, label = self.planted.power, self.planted.label
-        planted = (
-            "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The "
-            f"search did not know it. With what it found, the model predicts {label} for "
-            f"{100 * power.value:.1f} % of {power.n} other images."
-        )
-        yield from _part(self.planted.plot, planted, {}, [self.planted])
-        if self.scan is not None:
-            yield heading("Is this model backdoored?")
-            pages = {"scan/scan.html": "its page"}
-            yield from _part(self.scan.figure, self.scan.headline, pages, [self.scan])
-        if self.surveys:
-            yield heading("The patterns of all classes")
-            pages = {f"{name}.html": f"the {name} model" for name in self.surveys}
-            said = f"Each pattern has {100 * AREA:g} % of the pixels. {CAUTION}"
-            grid = partial(cp.plot_grid, self.surveys)
-            yield from _part(grid, said, pages, self.surveys.values())
-        if self.comparison is not None:
-            yield heading("Next to Captum's methods")
-            pages = {"comparison/report.html": "the report"}
-            said = self.comparison.summary
-            yield from _part(self.comparison.plot, said, pages, [self.comparison])
+        from captum_classpattern.pages.parts import folded, heading, section
+
+        pages = [Markup('<a href="{}">{}</a>').format(*link) for link in links.items()]
+        see = Markup(" See {}.").format(Markup(", ").join(pages)) if pages else ""
+        numbers = ((*each.text().split("\n"), each.shown_table()) for each in results)
+        self.parts[title] = [
+            *([heading(title)] if title else []),
+            section(plot, "The demo"),
+            Markup("<p>{}{}</p>").format(said, see),
+            folded("Numbers", *(part for of_one in numbers for part in of_one)),
+        ]
 
     def write(self, step: str) -> None:
         """Writes the page, and prints the step after which it does."""
         from captum_classpattern.pages.parts import write_page
 
-        write_page(self.path, "The demo: three models that classify clothes", self.sections())
+        sections = (each for part in self.parts.values() for each in part)
+        write_page(self.path, "The demo: three models that classify clothes", sections)
         say_line(f"{step} {self.path} shows it.")
-
-
-def _part(plot: Any, said: str, pages: dict[str, str], results: Iterable[Result]) -> Iterable[Any]:
-    """A picture, a sentence with links to pages, by their files, and the numbers."""
-    from markupsafe import Markup
-
-    from captum_classpattern.pages.parts import folded
-
-    links = [Markup('<a href="{}">{}</a>').format(file, name) for file, name in pages.items()]
-    see = Markup(" See {}.").format(Markup(", ").join(links)) if links else ""
-    yield from (_drawn(plot), Markup("<p>{}{}</p>").format(said, see))
-    numbers = ((*each.text().split("\n"), each.shown_table()) for each in results)
-    yield folded("Numbers", *(part for of_one in numbers for part in of_one))
-
-
-@cache
-def _drawn(plot: Any) -> Any:
-    """A picture as HTML, drawn once however often the page is written."""
-    from captum_classpattern.pages.parts import section
-
-    return section(plot, "The demo")
 
 
 def _patterns_of(

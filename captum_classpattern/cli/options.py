@@ -180,12 +180,19 @@ class SourceOptions:
         source: str | None = None,
     ) -> "cp.LabelledImages":
         """The images of --data, or of another source, of the size that the first model takes, or
-        else of this shape, with the class numbers of the models, which must agree."""
+        else of this shape, with the class numbers of the models, which must agree. Models without
+        class names get the images'."""
         from captum_classpattern.classifier import warn
+        from captum_classpattern.classifier.class_names import known_names
 
-        where, shape = source or self.data, models[0].input_size or shape
-        size, channels = self.size or (shape and shape[1:]), _channels_of(models[0])
+        first, where = models[0], source or self.data
+        shape = first.input_size or shape
         own: Any = {name: getattr(self, name) for name in ("limit", "root", "download", "on_error")}
+        # the channels that the model takes, stated or as its first convolution has them
+        kernel = next((p for p in first.parameters() if p.ndim == 4), None)
+        channels = None if kernel is None or kernel.shape[1] not in (1, 3) else kernel.shape[1]
+        channels = first.input_size[0] if first.input_size else channels
+        size = self.size or (shape and shape[1:])
         images = cp.load_images(where, size=size, channels=channels, seed=seed, **own)
         if images.labels is None and (folder := Path(where)).is_dir():
             warn(
@@ -193,7 +200,18 @@ class SourceOptions:
                 f"images; if it is the folder of one class, give {folder.resolve().parent}",
                 cp.Notice,
             )
-        return _number_classes(images, models)
+        labelled = images.labels is not None
+        numbered = [images.for_classifier(model) for model in models]
+        for model, images in zip(models, numbered):
+            if labelled and not numbered[0].known_labels.equal(images.known_labels):
+                raise ValueError(
+                    f"{model.provenance['source']} numbers the classes differently from "
+                    f"{first.provenance['source']}: compare models with the same order of classes, "
+                    "or give the names with --class-names FILE if they are wrong"
+                )
+            if images.class_names is not None and known_names(model) is None:
+                model.class_names = list(images.class_names)
+        return numbered[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,33 +235,6 @@ class ImageOptions(SourceOptions):
             return images.halves(seed)
         held_out = self.load_all(models, seed=seed, source=self.held_out)
         return images, held_out.without(images)
-
-
-def _channels_of(model: "cp.PixelClassifier") -> int | None:
-    """The number of channels that a model takes, stated or as its first convolution has it."""
-    if model.input_size is not None:
-        return model.input_size[0]
-    kernel = next((p for p in model.parameters() if p.ndim == 4), None)
-    return int(kernel.shape[1]) if kernel is not None and kernel.shape[1] in (1, 3) else None
-
-
-def _number_classes(
-    loaded: "cp.LabelledImages", models: "Sequence[cp.PixelClassifier]"
-) -> "cp.LabelledImages":
-    """Images with the class numbers of all models. Those without class names get the images'."""
-    from captum_classpattern.classifier.class_names import known_names
-
-    numbered = [loaded.for_classifier(model) for model in models]
-    for model, images in zip(models, numbered):
-        if loaded.labels is not None and not numbered[0].known_labels.equal(images.known_labels):
-            raise ValueError(
-                f"{model.provenance['source']} numbers the classes differently from "
-                f"{models[0].provenance['source']}: compare models with the same order of classes, "
-                "or give the names with --class-names FILE if they are wrong"
-            )
-        if images.class_names is not None and known_names(model) is None:
-            model.class_names = list(images.class_names)
-    return numbered[0]
 
 
 @Parameter(name="*", group=MORE_SEARCH)

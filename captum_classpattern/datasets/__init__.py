@@ -2,8 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -108,38 +107,15 @@ def load_images(
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
-    path = Path(source)
-    if isinstance(source, str) and source.startswith("torchvision:"):
-        where = Path("data" if root is None else root)
-        listing = sources.torchvision_listing(source, split, where, download)
-    elif path.is_dir():
-        listing = sources.folder_listing(path)
-    elif path.suffix.lower() == ".npz" and path.is_file():
-        listing = sources.npz_listing(path)
-    else:
-        error = ValueError if path.exists() else FileNotFoundError
-        raise error(
-            f"images come from a folder, an .npz file, or 'torchvision:NAME', but "
-            f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
-        )
+    listing = sources.list_images(source, split, root, download)
     chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
     with passes_bar("Reading images", len(names), None):
         pixels, errors = decode_all(
             lambda place: fit(listing.load(chosen[place]), sides, channels), names, description
         )
-    if errors and (on_error == "raise" or len(errors) == len(names)):
-        listed = join_names([f"{names[place]} ({error})" for place, error in errors.items()])
-        raise ValueError(
-            f"{len(errors)} of {len(names)} images of {description} can't be read: {listed}; "
-            "repair or remove them, or skip them (`on_error='skip'`)"
-        )
     if errors:
-        warn(
-            f"{len(errors)} of {len(names)} images of {description} can't be read and are "
-            f"skipped: {join_names([names[place] for place in errors])}",
-            Notice,
-        )
+        _report(errors, names, description, skip=on_error == "skip")
         description += f" ({len(errors)} unreadable images skipped)"
         kept = [place for place in range(len(names)) if place not in errors]
         pixels, chosen = pixels[kept], [chosen[place] for place in kept]
@@ -147,6 +123,17 @@ def load_images(
     return LabelledImages(
         pixels, labels, listing.class_names, description, numbering=listing.numbering
     )
+
+
+def _report(errors: Mapping[int, str], names: Sequence[str], source: str, skip: bool) -> None:
+    """Raises an error about the images that can't be read, or warns that they are skipped."""
+    count = f"{len(errors)} of {len(names)} images of {source} can't be read"
+    if not skip or len(errors) == len(names):
+        listed = join_names([f"{names[place]} ({error})" for place, error in errors.items()])
+        raise ValueError(
+            f"{count}: {listed}; repair or remove them, or skip them (`on_error='skip'`)"
+        )
+    warn(f"{count} and are skipped: {join_names([names[place] for place in errors])}", Notice)
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """Sources of images: folders, ``.npz`` files and the data sets of torchvision."""
 
 import inspect
+import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
@@ -40,7 +41,25 @@ class Listing(NamedTuple):
     numbering: str = "dataset"  # as in LabelledImages
 
 
-def folder_listing(path: Path) -> Listing:
+def list_images(
+    source: str | os.PathLike[str], split: str, root: str | os.PathLike[str] | None, download: bool
+) -> Listing:
+    """What a source holds, see :func:`~captum_classpattern.datasets.load_images`."""
+    path = Path(source)
+    if isinstance(source, str) and source.startswith("torchvision:"):
+        return _of_torchvision(source, split, Path("data" if root is None else root), download)
+    if path.is_dir():
+        return _of_folder(path)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return _of_npz(path)
+    error = ValueError if path.exists() else FileNotFoundError
+    raise error(
+        f"images come from a folder, an .npz file, or 'torchvision:NAME', but "
+        f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
+    )
+
+
+def _of_folder(path: Path) -> Listing:
     """A folder of class folders, or a folder of images; other files are ignored."""
     inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "__MACOSX")))
     folders, files = [p for p in inside if p.is_dir()], _images_in(path)
@@ -103,7 +122,7 @@ def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...
     return numbers, tuple(named.get(i, str(i)) for i in range(max(named) + 1)), "numbers"
 
 
-def npz_listing(path: Path) -> Listing:
+def _of_npz(path: Path) -> Listing:
     """The arrays ``x``, images, and ``y``, labels, of an ``.npz`` file."""
     remedy = "write it by np.savez(path, x=images, y=labels), the images uint8 or floats in [0, 1]"
     with reading(path, "has no images", remedy), zipfile.ZipFile(path) as archive:
@@ -144,16 +163,25 @@ def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
     return None if grey else axes[0]
 
 
-def torchvision_listing(source: str, split: str, root: Path, download: bool) -> Listing:
+def _torchvision_names() -> dict[str, bool]:
+    """The data sets of torchvision that have splits, and whether the split of each is a flag,
+    ``train=``."""
+    from torchvision import datasets  # slow to import, and only needed here
+
+    by_flag: dict[str, bool] = {}
+    for name in datasets.__all__:
+        takes = inspect.signature(getattr(datasets, name)).parameters
+        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
+        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
+            by_flag[name] = "train" in takes
+    return by_flag
+
+
+def _of_torchvision(source: str, split: str, root: Path, download: bool) -> Listing:
     """A data set of torchvision, by a source such as "torchvision:CIFAR10"."""
     from torchvision import datasets  # slow to import, and only needed here
 
-    by_flag: dict[str, bool] = {}  # whether the split of a data set is a flag, ``train=``
-    for other in datasets.__all__:
-        takes = inspect.signature(getattr(datasets, other)).parameters
-        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
-        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
-            by_flag[other] = "train" in takes
+    by_flag = _torchvision_names()
     name = source.partition(":")[2]
     if name not in by_flag:
         hint = suggest_names(name, by_flag)
