@@ -28,8 +28,8 @@ from captum_classpattern import (
     Pattern,
     predictive_power,
 )
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.pattern import pixels_kept
 
 IMAGES = 300  # held-out images of the predictive power, at most
 AREA, NOISY = 0.05, 5  # noisy copies of a canvas

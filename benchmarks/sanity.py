@@ -32,9 +32,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from captum_classpattern import Pattern, known_methods
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern.comparison.maps import bind, top_pixels
 from captum_classpattern.comparison.methods import METHOD_NAMES
-from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores import mean_pairwise_iou
 from captum_classpattern.scores.intervals import bootstrap_over_classes
 from captum_classpattern.scores.power import Scorer, random_pixels

@@ -1,9 +1,8 @@
 """The pattern: some pixels of one canvas image that stand for one class."""
 
-import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
@@ -19,9 +18,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captum_classpattern._support.files import parse_json, reading, to_json, write_atomically
+from captum_classpattern._support.hashes import pack_hashes, unpack_hashes
+from captum_classpattern._support.topk import pixels_kept, topk_masks
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
-    check_area,
     check_fits,
     check_float_tensor,
     check_unit_range,
@@ -31,7 +31,6 @@ from captum_classpattern.results import Result, as_table
 
 PATTERN_FORMAT = "captum_classpattern.Pattern"
 POWERS = ("search_power", "search_margin", "power_curve", "starts_iou")  # of one area
-HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -221,8 +220,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             for name, tensor in self._tensors().items()
         }
         if self.seen:
-            data = bytearray.fromhex("".join(sorted(self.seen)))  # uint8 (N, 6), in order
-            tensors["seen"] = torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
+            tensors["seen"] = pack_hashes(self.seen)
         info = to_json({**unknown, **self.info})
         metadata = {"format": PATTERN_FORMAT, "target": str(self.target), "info": info}
         if isinstance(self, MovingPattern):
@@ -251,7 +249,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             searched = {"seen_file", "search_images_hash"} & info.keys()
             seen = None if searched else frozenset[str]()
             if "seen" in tensors:
-                seen = _unpack(tensors.pop("seen"))
+                seen = unpack_hashes(tensors.pop("seen"))
             info.pop("seen_file", None)
             more = {"size": parse_json(metadata["size"])} if "size" in metadata else {}
             kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
@@ -462,49 +460,3 @@ class MovingPattern(Pattern):
         if not any(self._room):
             return [f"A patch at a fixed place, {100 * self.area:.3g} % of an image"]
         return [f"A patch of {self.side} x {self.mask.shape[2]} pixels, anywhere on an image"]
-
-
-def pixels_kept(area: float, size: Sequence[int]) -> int:
-    """How many pixels of an H x W mask an area keeps; an error if that is 0 or all of them."""
-    check_area(area)
-    total = size[0] * size[1]
-    k = round(area * total) if 0 <= area <= 1 else -1
-    if not 0 < k < total:
-        choose = f"choose from {1 / total:.2g} to {1 - 1 / total:.4g}, such as 0.05 for 5 %"
-        raise ValueError(
-            f"`area` is the share of pixels to keep: {area} of {size[0]}x{size[1]} = {total} "
-            f"pixels rounds to {'none or all' if k in (0, total) else 'a number out of range'}; "
-            f"{choose if total > 1 else 'give larger images'}"
-        )
-    return k
-
-
-def highest(maps: Tensor, k: int) -> Tensor:
-    """The k highest values of each map (..., H, W), as bool; equal ones in reading order."""
-    order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
-    chosen = torch.zeros_like(maps, dtype=torch.bool).flatten(-2)
-    return chosen.scatter(-1, order[..., :k], True).view(maps.shape)
-
-
-def topk_masks(masks: Tensor, k: int) -> Tensor:
-    """Binary masks of the k largest weights of each mask (..., H, W), see :meth:`Pattern.topk`."""
-    return (highest(masks, k) & (masks > 0)).to(masks)
-
-
-def image_hash(image: Tensor) -> str:
-    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found."""
-    pixels = (image.detach().cpu().float() * 255).round_().to(torch.uint8)
-    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=HASH_BYTES).hexdigest()
-
-
-def combined_hash(hashes: Iterable[str]) -> str:
-    """One hash of many, in whatever order they come."""
-    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
-
-
-def _unpack(packed: Tensor) -> frozenset[str]:
-    if packed.dtype != torch.uint8 or packed.shape[1:] != (HASH_BYTES,):
-        raise ValueError(
-            f"hashes must be uint8 (N, {HASH_BYTES}), got {packed.dtype} {packed.shape}"
-        )
-    return frozenset(row.tobytes().hex() for row in packed.numpy())

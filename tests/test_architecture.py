@@ -23,7 +23,7 @@ ALLOWED = {
     "pattern": "_support results visualization",
     "triggers": "_support pattern",
     "classifier": "_support pattern",
-    "images": "_support classifier pattern",
+    "images": "_support classifier",
     "datasets": "_support classifier images",
     "demo": "classifier images pattern triggers",
     "adapters": "_support classifier datasets pattern",

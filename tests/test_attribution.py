@@ -20,11 +20,11 @@ from captum_classpattern import (
     predictive_power,
     select_canvases,
 )
+from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.schedule import Schedule
-from captum_classpattern.pattern import combined_hash
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
 from captum_classpattern._support.files import write_json
+from captum_classpattern._support.hashes import image_hash
 from captum_classpattern.classifier.fingerprints import hash_of
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.images import predictions
-from captum_classpattern.pattern import image_hash
 from claims.models import CIFAR10
 
 HELD_OUT = 1_000  # of the test images of CIFAR-10, at most

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.controls import BUDGET, mean_probabilities
 from captum_classpattern.images import Images, evenly_spaced
-from captum_classpattern.pattern import pixels_kept
 
 from .inversion import BETAS, RATE, Inversion, InversionTask
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_classpattern._support.hashes import image_hash
 from captum_classpattern._support.validation import join_names
-from captum_classpattern.pattern import image_hash
 
 TOLERANCE = 0.02  # of the range of a probe's logits: more than processors and precisions differ
 NUMBERS = 10  # of a probe

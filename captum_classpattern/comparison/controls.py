@@ -10,6 +10,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import check_count, check_positive, check_seed
 from captum_classpattern.classifier import (
     Classifier,
@@ -26,7 +27,7 @@ from captum_classpattern.optimization.attribution import (
     log_usage,
     single_tensor,
 )
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import random_mask
 
 STAMPED_AT_ONCE = 48  # stamped images in one call

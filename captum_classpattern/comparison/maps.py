@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.topk import highest, pixels_kept
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import STAMPED_KIND, Record
-from captum_classpattern.pattern import Pattern, highest, pixels_kept
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import Localisation, localise
 from captum_classpattern.scores.power import Scorer
 

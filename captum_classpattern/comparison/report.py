@@ -12,10 +12,10 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from captum_classpattern._support.formats import SPACE, percent, percent_area, percent_range
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern.comparison.records import Record, search_names, strongest_names
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pages.parts import render, section, write
-from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from captum_classpattern.visualization.drawing import levels

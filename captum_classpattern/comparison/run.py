@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._support.files import printable, reason_of
+from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern._support.progress import passes_bar
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_count,
@@ -34,7 +36,7 @@ from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.optimization.attribution import versions
-from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from captum_classpattern._support.hashes import image_hash
 from captum_classpattern._support.validation import ArgumentTypeError, check_pixels, parse_labels
 from captum_classpattern.classifier import on_device
-from captum_classpattern.pattern import image_hash
 
 READ_AT_ONCE = 32  # most images that are loaded at once
 TRIED = 8  # items of a data set that are compared with its list of labels

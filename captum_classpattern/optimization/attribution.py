@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_pixels,
@@ -35,7 +36,7 @@ from captum_classpattern.optimization.pool import PoolSearch, begin_pool
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
 from captum_classpattern.optimization.solvers import MovingPatch
-from captum_classpattern.pattern import Pattern, combined_hash
+from captum_classpattern.pattern import Pattern
 
 if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
     AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_classpattern._support.topk import highest, pixels_kept
 from captum_classpattern._support.validation import ArgumentTypeError, check_count
 from captum_classpattern.optimization.masks import strongest, swap_pixels
-from captum_classpattern.pattern import pixels_kept
 
 BLANK_CELLS = 32  # per side, on a blank canvas, which has no segments
 
@@ -269,9 +269,5 @@ class Features(NamedTuple):
         return self._first_that_fit(swapped * (2 * span + 1) - a_pixel, kept)
 
     def _first_that_fit(self, weights: Tensor, kept: int) -> Tensor:
-        weights = weights.where(self.sizes > 0, -torch.inf).flatten(1)
-        order = weights.argsort(dim=1, descending=True, stable=True)
-        fits = self.sizes.flatten(1).gather(1, order).cumsum(1) <= kept
-        fits &= weights.gather(1, order) > -torch.inf
-        binary = torch.zeros_like(weights).scatter_(1, order, fits.to(weights.dtype))
-        return (binary.view(self.sizes.shape) * (self.sizes > 0)).to(weights.dtype)
+        weights = weights.where(self.sizes > 0, -torch.inf)
+        return (highest(weights, kept, self.sizes) & (weights > -torch.inf)).to(weights)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from captum_classpattern._support.topk import highest
+
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -20,9 +22,7 @@ def unit(gradients: Tensor) -> Tensor:
 
 def strongest(weights: Tensor, kept: int) -> Tensor:
     """Binary masks of the largest weights; of ties (after rounding) the first in reading order."""
-    order = (weights * 1e5).round().flatten(1).argsort(dim=1, descending=True, stable=True)
-    binary = torch.zeros_like(weights).flatten(1).scatter_(1, order[:, :kept], 1.0)
-    return binary.view(weights.shape)
+    return highest((weights * 1e5).round(), kept).to(weights)
 
 
 def swap_pixels(masks: Tensor, gradients: Tensor, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from captum_classpattern._support.topk import topk_masks
 from captum_classpattern._support.validation import check_labels
 from captum_classpattern.classifier import (
     CheckedModel,
@@ -32,7 +33,7 @@ from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.optimization.solvers.shrink import Shrink
-from captum_classpattern.pattern import MovingPattern, Pattern, topk_masks
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.power import Judged, judge_each
 
 STARTS = 2  # of a blank canvas

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._support.progress import new_bar
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern.optimization.features import Features, Pixels
 from captum_classpattern.optimization.objective import Batch, Objective
 from captum_classpattern.optimization.schedule import Schedule, Stream
-from captum_classpattern.pattern import pixels_kept
 
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
 

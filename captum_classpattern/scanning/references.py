@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from captum_classpattern._support import files
+from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern._support.validation import check_options, is_whole, join_names
 from captum_classpattern.classifier import (
     MIN_GAIN,
@@ -23,7 +24,6 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import label_of, simplified
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of, identity_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
-from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import PER_CLASS, SETTINGS, Profile, measure

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_classpattern._support.topk import highest
 from captum_classpattern._support.validation import check_float_tensor
-from captum_classpattern.pattern import Pattern, highest
+from captum_classpattern.pattern import Pattern
 
 MIN_CHANGE = 0.1  # by which a trigger must change a pixel on average
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
     Classifier,
@@ -29,7 +30,7 @@ from captum_classpattern.images import (
     first_of,
     predictions,
 )
-from captum_classpattern.pattern import MovingPattern, Pattern, pixels_kept
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 

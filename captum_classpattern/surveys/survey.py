@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_classpattern._support.files import check_folder
 from captum_classpattern._support.progress import note_half_passes, passes_bar
+from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_labels,
@@ -41,7 +42,6 @@ from captum_classpattern.optimization.attribution import ClassPattern, versions
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
 from captum_classpattern.optimization.settings import SearchOptions
-from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import Scorer
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.folder import MODEL, OUR_VERSION, RESULTS, SurveyFolder
