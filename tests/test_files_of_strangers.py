@@ -18,10 +18,9 @@ from captum_classpattern import Pattern, load_images
 from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.pattern import AdditivePattern, MovingPattern
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.surveys import Survey
+from captum_classpattern.surveys import Survey, Sweep
 from captum_classpattern.surveys.folder import SurveyFolder
 from captum_classpattern.surveys.sources import read_models
-from captum_classpattern.surveys.sweeps import Sweep
 
 EACH = 125  # files of a kind
 ODD = (

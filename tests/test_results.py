@@ -19,7 +19,7 @@ def test_a_table_has_all_columns_in_the_order_in_which_they_come():
 
 @pytest.mark.script
 def test_pandas_is_imported_only_to_make_a_table_and_torchvision_for_its_networks():
-    names = ("scores", "results", "scanning", "adapters", "surveys.sweeps")
+    names = ("scores", "results", "scanning", "adapters", "surveys.sweep_results")
     modules = ", ".join(f"captum_classpattern.{name}" for name in names)
     code = f"import sys, {modules}; print(bool({{'pandas', 'torchvision'}} & {{*sys.modules}}))"
     line = [sys.executable, "-c", code]

@@ -6,7 +6,8 @@ from captum_classpattern.surveys.findings import Finding, stands_out
 from captum_classpattern.surveys.grid import plot_grid
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 from captum_classpattern.surveys.survey import explain_class, survey
-from captum_classpattern.surveys.sweeps import Sweep, sweep
+from captum_classpattern.surveys.sweep_results import Sweep
+from captum_classpattern.surveys.sweeps import sweep
 
 __all__ = [
     "Finding",

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_classpattern._support.formats import shortened
+from captum_classpattern._support.formats import percent_area, shortened
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.figure import figure_row
@@ -19,6 +19,10 @@ IN_WORDS = {  # controls, as texts name them
     "other canvas": "the same mask on another class's canvas",
     "other patch": "another class's patch",
 }
+WHAT = (  # on pages
+    "A class pattern is a few pixels of one image, the canvas, or a patch with its own colours. "
+    "Stamped on other images, it makes the model predict the class."
+)
 NAMES = ("class", "name")  # columns
 LITTLE = 0.1  # power: with less, a result says what to try
 
@@ -207,20 +211,51 @@ class Finding(Result):
         return figure_row(name, pattern, pattern.topk(self.area), self.examples, scores)
 
     def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import cards, parts
+        from captum_classpattern.pages import parts
 
         shown = []
         for each in self.on_each_canvas:
             note = "Best on the validation images." * (each is self and bool(self.others))
-            shown.append(cards.card(each, canvas_in_words(each.canvas).capitalize(), note))
+            shown.append(each.card(canvas_in_words(each.canvas).capitalize(), note))
         accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
-            cards.how_to_read(self.on_each_canvas),
+            how_to_read(self.on_each_canvas),
             parts.folded("All scores", scores_table({"": self.on_each_canvas}, full=True)),
             parts.settings({"accuracy": accuracy, **settings}),
         ]
+
+    def card(
+        self, title: str, note: str, findings: Iterable["Finding"] = (), examples: bool = True
+    ) -> Any:
+        """Its part of a page: the power, the canvas, the pattern, stamped images, and the patterns
+        of the same class among other findings."""
+        from markupsafe import Markup
+
+        from captum_classpattern.pages import parts
+
+        canvas, alt = self.pattern.canvas, f"pattern of {self.label}"
+        whole, kept = "canvas", f"{percent_area(self.area)} of its pixels"
+        if isinstance(self.pattern, MovingPattern):
+            whole, kept = "colours", f"colours and opacity, {percent_area(self.area)} of an image"
+        pictures = [
+            parts.picture(canvas, f"{whole} of {self.label}", whole),
+            parts.pattern_picture(canvas, self.mask, alt, kept),
+        ]
+        if examples and self.examples is not None:
+            words = Markup('{} → <span class="{}">{}</span>')
+            predictions = self.examples.predictions_for(self.target)
+            for image, (label, predicted, hit) in zip(self.examples.images, predictions):
+                text = words.format(label, "hit" if hit else "", predicted)
+                own = f"{label} with the {alt}"
+                pictures.append(parts.picture(image, own, text, most=parts.THUMBNAIL))
+        for other in findings:
+            if other.target == self.target and other is not self:
+                own = f"{other.canvas}: {100 * other.power.value:.1f} %"
+                shown = other.pattern.canvas, other.mask
+                pictures.append(parts.pattern_picture(*shown, f"{alt}, {own}", own))
+        return parts.macro("card", title, note, self.scores[self.area], pictures)
 
     def table(self, full: bool = False) -> Any:
         r"""
@@ -298,6 +333,16 @@ def what_to_try(findings: Iterable[Finding]) -> str:
 def canvas_in_words(canvas: str) -> str:
     """A kind of canvas, as texts name it."""
     return canvas if canvas == PATCH else f"{canvas} canvas"
+
+
+def how_to_read(findings: Iterable[Finding]) -> Any:
+    """What the numbers and pictures on the cards of these findings mean, behind a fold."""
+    from captum_classpattern.pages import parts
+
+    shown = [*findings]
+    squares = any("best square" in each.scores[each.area].controls for each in shown)
+    kinds = {each.is_patch for each in shown}
+    return parts.folded("How to read", parts.macro("how_to_read", kinds, squares))
 
 
 def best_of_each(findings: Iterable[Finding]) -> list[Finding]:

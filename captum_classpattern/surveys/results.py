@@ -11,9 +11,11 @@ from captum_classpattern.results import Result, fitting
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
     NAMES,
+    WHAT,
     Finding,
     best_of_each,
     canvas_in_words,
+    how_to_read,
     scores_table,
     stands_out,
     what_to_try,
@@ -145,7 +147,7 @@ class Survey(Result):
         return scores_table({"": self.findings})
 
     def sections(self, whole: bool) -> Iterable[Any]:
-        from captum_classpattern.pages import cards, parts
+        from captum_classpattern.pages import parts
 
         best = self._strongest_first()
         shown, listed = best[: MOST_OF_A_PAGE if whole else MOST], []
@@ -153,14 +155,14 @@ class Survey(Result):
             return
         for first in shown:
             kind = canvas_in_words(first.canvas).capitalize()  # a notebook stays small:
-            listed.append(cards.card(first, first.label, kind, self.findings, examples=whole))
+            listed.append(first.card(first.label, kind, self.findings, examples=whole))
         few = f"The {len(shown)} strongest of {len(best):,} classes are"
         yield parts.listed(listed)
         yield (
-            f"{cards.WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
+            f"{WHAT} {few if len(shown) < len(best) else 'Each class is'} shown, the "
             f"strongest first. The area is {100 * best[0].area:.3g} %."
         )
-        yield cards.how_to_read(best)
+        yield how_to_read(best)
         targets = {first.target for first in shown}
         scores = [finding for finding in self.findings if whole or finding.target in targets]
         yield parts.folded("All scores", scores_table({"": scores}, full=True))

@@ -1,228 +1,38 @@
-"""``sweep``: the surveys of many models, here or on a Ray cluster; and ``Sweep``, their folder."""
+"""``sweep``: the surveys of many models, here or on a Ray cluster."""
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from math import nan
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack
 
 import torch
 from filelock import FileLock, Timeout
 
 from captum_classpattern._support import validation
-from captum_classpattern._support.files import check_folder, reading, reason_of
-from captum_classpattern._support.formats import shortened
+from captum_classpattern._support.files import check_folder, reason_of
 from captum_classpattern._support.progress import passes_bar
-from captum_classpattern._support.validation import counted
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import difference, enter_model, warn
-from captum_classpattern.classifier.class_names import (
-    ClassNames,
-    common_names,
-    distinct_names,
-    label_of,
-)
+from captum_classpattern.classifier.class_names import ClassNames, common_names
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
-from captum_classpattern.results import Result, as_table, as_texts, fitting
-from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.folder import MODEL, REMEDY, RESULTS, Folder
-from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.folder import MODEL, RESULTS, Folder
+from captum_classpattern.surveys.on_ray import run_on_ray
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
-from captum_classpattern.surveys.survey import check_images, find_classes, key_of, search_classes
-
-SWEEP = "sweep.json"
-IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
-RETRIES = 3  # of a survey whose worker or node dies
-MOST_MODELS = 50  # in the table of a notebook
-TO_SCAN = (
-    "A difference does not show a backdoor, and a backdoored model need not differ. To ask whether "
-    "a model is backdoored, run classpattern scan on it."
+from captum_classpattern.surveys.survey import (
+    check_images,
+    find_classes,
+    key_of,
+    search_classes,
 )
-sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
+from captum_classpattern.surveys.sweep_results import SWEEP, Sweep, read_sweep, write_sweep
 
-
-@dataclass(frozen=True, repr=False)
-class Sweep(Result):
-    r"""
-    The surveys in a sweep's folder, finished or not, as they were when it was read: load it again
-    for what a running sweep has added. A notebook and ``plot()`` show the power of each class
-    (columns) of each model (rows) at the first area.
-
-    Attributes:
-        folder (Path): The folder.
-        settings (Mapping): What the findings depend on.
-        classes (list[int]): The classes that were searched or will be.
-        rows (Mapping[str, Mapping]): The row of each model in the file, by its name.
-        failures (Mapping[str, str]): The models that failed, and why.
-        surveys (Mapping[str, Survey]): By model what was found; nothing, if it is damaged.
-    """
-
-    folder: Path
-    settings: Mapping[str, Any]
-    classes: list[int]
-    rows: Mapping[str, Mapping[str, Any]]
-    failures: Mapping[str, str]
-    surveys: Mapping[str, Survey] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
-        """Reads the surveys in a sweep's folder; an error if there is none. A model with a damaged
-        file is among the failures. Patterns are read when they are used."""
-        unread = _read_models(Path(folder))
-        surveys, failures = {}, dict(unread.failures)
-        for name in unread.rows:
-            place = unread.folder / folder_of(name)
-            try:
-                surveys[name] = Survey.load(place) if (place / RESULTS).exists() else Survey()
-            except ValueError as error:
-                failures.setdefault(name, str(error))
-        return replace(unread, surveys=surveys, failures=failures)
-
-    @property
-    def models(self) -> list[str]:
-        """The names of the models."""
-        return [*self.rows]
-
-    def __repr__(self) -> str:
-        return f"Sweep({counted(len(self.models), 'model')}, {self._classes})"
-
-    @property
-    def _classes(self) -> str:
-        failed = f", {len(self.failures):,} failed" * bool(self.failures)
-        return f"{counted(len(self.classes), 'class', 'classes')}{failed}"
-
-    def survey(self, model: str) -> Survey:
-        """The survey of one model by its name; an empty one if nothing was found so far."""
-        if model not in self.rows:
-            raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
-        return self.surveys.get(model, Survey())
-
-    def table(self, full: bool = False) -> Any:
-        """A row for each model, class, kind of canvas and area: ``model`` and ``name``, then as
-        :meth:`Finding.table`. With ``full`` also all of its columns, the power on the validation
-        images (``search_power``), and rows of the models that failed, with the reason
-        (``error``)."""
-        rows: list[dict[str, Any]] = []
-        for name in self.models:
-            for finding in self.survey(name):
-                powers = finding.search_powers
-                rows += (
-                    {"model": name, **row, "search_power": powers[row["area"]], "error": None}
-                    for row in finding.rows()
-                )
-        failed = ({"model": name, "error": why} for name, why in self.failures.items())
-        return fitting([*rows, *failed] if full else rows, ("model", "name"), full)
-
-    @cached_property
-    def best(self) -> dict[int, dict[str, Finding]]:
-        """Of each class, by model, the finding that did best on the validation images. Classes and
-        models are in the order of the sweep, which is that of all tables, figures and pages."""
-        by_class: dict[int, dict[str, Finding]] = {target: {} for target in self.classes}
-        for name in self.models:
-            for finding in self.survey(name).best_canvases():
-                by_class.setdefault(finding.target, {})[name] = finding
-        return by_class
-
-    @cached_property
-    def leads(self) -> list[tuple[float, float, Finding, str]]:
-        """Of each class that several models have, the largest first: how far the strongest model's
-        power is above the median of the others, this median, the finding and the model."""
-        found = []
-        for by_model in self.best.values():
-            first, *others = sorted(by_model, key=lambda name: -by_model[name].power.value) or [""]
-            if others:
-                usual = median(by_model[name].power.value for name in others)
-                lead = by_model[first].power.value - usual
-                found.append((lead, usual, by_model[first], first))
-        return sorted(found, key=lambda each: -each[0])
-
-    def text(self) -> str:
-        """Where the models differ, and what does not follow from it."""
-        area, said = float(self.settings["areas"][0]), f"{self._classes}."
-        if self.leads and not self.leads[0][0]:
-            said += " The models do not differ in their strongest patterns."
-        for _, usual, finding, model in (each for each in self.leads[:1] if each[0]):
-            rest = [name for name in self.best[finding.target] if name != model]
-            whose = rest[0] if len(rest) == 1 else f"the median of the {len(rest):,} others"
-            said += (
-                f" The models differ most in {finding.label}: {100 * finding.power.value:.1f} % in "
-                f"{model}, {100 * usual:.1f} % in {whose}.\n{TO_SCAN}"
-            )
-        models = counted(len(self.models), "model")
-        return f"Class patterns of {models}: power of {100 * area:.3g} % of the pixels\n{said}"
-
-    def shown_table(self) -> Any:
-        """A row for each model, of the best canvases at the first area."""
-        table = as_table(self._shown_row(name) for name in self.models)
-        return as_texts(table, {name: ".1%" if name == "power" else "" for name in table})
-
-    def _shown_row(self, name: str) -> dict[str, Any]:
-        best = [by_model[name] for by_model in self.best.values() if name in by_model]
-        scores, failed = [each.scores[each.area] for each in best], name in self.failures
-        enough = any(each.enough_images for each in scores)
-        above = sum(each.beats_controls for each in scores) if enough else "too few images"
-        leads = [
-            f"{shortened(finding.label)}, {100 * lead:+.0f} points"
-            for lead, _, finding, model in self.leads
-            if model == name and lead
-        ]
-        return {
-            "model": name,
-            "power": fmean(each.power.value for each in scores) if scores else None,
-            "classes": f"{len(best)} of {len(self.classes)}{', failed' * failed}",
-            "above_controls": above if scores else None,
-            "furthest_above_others": leads[0] if leads else None,
-        }
-
-    def sections(self, whole: bool) -> Iterable[Any]:
-        models = self.shown_table()
-        figure = [self.plot] * ("power" in models)
-        if whole or len(models) <= MOST_MODELS:
-            return [*figure, models]
-        few = f"The first {MOST_MODELS} of {len(models):,} models:"
-        return [*figure, few, models.head(MOST_MODELS)]
-
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        from captum_classpattern.pages.site import write_site
-
-        return write_site(self, Path(path))
-
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        from captum_classpattern.visualization.heat_map import plot_heat_map
-
-        named = {y: [each.class_name for each in of.values()] for y, of in self.best.items()}
-        names = {y: shortened(next(filter(None, of), label_of(y))) for y, of in named.items()}
-        labels = distinct_names(names)
-        models = distinct_names({i: shortened(name) for i, name in enumerate(self.models)})
-        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
-        for name, model in zip(self.models, models.values()):
-            best = {labels[y]: of.get(name) for y, of in self.best.items() if of}
-            values[model] = {y: each.power.value if each else nan for y, each in best.items()}
-            scores = {y: each.scores[each.area] for y, each in best.items() if each}
-            faint |= {(model, y) for y, each in scores.items() if each.is_weak}
-        area = 100 * float(self.settings["areas"][0])
-        title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
-        return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
-
-
-def _read_models(folder: Path) -> Sweep:
-    """The sweep in a folder, without its surveys."""
-    if not (folder / SWEEP).exists():
-        raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
-    data = sweep_folder(folder).read(SWEEP)
-    with reading(folder / SWEEP, "is not from a sweep", REMEDY):
-        rows = {row["name"]: row for row in data["models"]}
-        check_folders([name for name in rows if folder_of(name)])
-        validation.check_area(data["settings"]["areas"][0])
-        failures = {name: str(why) for name, why in data.get("failures", {}).items()}
-        return Sweep(folder, data["settings"], [*map(int, data["classes"])], rows, failures)
+IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model
+Warned: TypeAlias = list[tuple[str, Any]]  # texts and kinds of warnings
 
 
 def sweep(
@@ -295,29 +105,19 @@ def sweep(
     targets = find_classes(classes, ClassNames.of(images), images)
     settings.check_budget()
     passes = len(unseen) / 2 + settings.expected_passes(images, unseen, targets)  # of a model
-    on_gpu = engine == "ray" and bool(needs.get("num_gpus"))
+    place = "cuda" if engine == "ray" and needs.get("num_gpus") else None
     threads = max(1, int(needs["num_cpus"]))
-    work = Work(Path(folder), images, unseen, settings, targets, threads, on_gpu)
-    work.folder.mkdir(parents=True, exist_ok=True)
-    try:  # the operating system lifts the lock when the process ends, however it ends
-        lock = FileLock(work.folder / ".lock", timeout=0).acquire()
-    except Timeout:
-        words = f"another sweep is writing into {folder}: wait for it or stop it"
-        raise ValueError(words) from None
-    with lock:
-        begun = _begin(work, sources)
+    work = Work(Path(folder), images, unseen, settings, targets, threads, place)
+    with _locked(work.folder):
+        begun = work.begin(sources)
         left = [source for source in sources if not work.is_complete(source.name)]
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
-            outcomes = _run_on_ray(work, left, address, workers, needs)
+            outcomes = run_on_ray(work.run, left, address, workers, needs)
         with passes_bar("Sweep", passes * len(left), shown) as bar, closing(outcomes):
-            for done, (source, error, warned) in enumerate(outcomes, 1):
-                failures = {**begun.failures, source.name: error}
-                begun = replace(begun, failures={m: why for m, why in failures.items() if why})
-                _write(begun)
+            for done, (source, reason, warned) in enumerate(outcomes, 1):
+                begun = _note(begun, source.name, reason, warned)
                 bar.update(done * passes - bar.n)
-                for text, category in dict.fromkeys(warned):
-                    warn(f"{text} (model {source.name!r})", category)
     return Sweep.load(work.folder)
 
 
@@ -343,6 +143,27 @@ def _check_engine(
         )
 
 
+def _locked(folder: Path) -> Any:
+    """The lock of a sweep's folder, which is made. The operating system lifts it when the process
+    ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        words = f"another sweep is writing into {folder}: wait for it or stop it"
+        raise ValueError(words) from None
+
+
+def _note(sweep: Sweep, model: str, reason: str | None, warned: Warned) -> Sweep:
+    """Writes down whether a model failed, and passes its warnings on."""
+    failures = {**sweep.failures, model: reason}
+    sweep = replace(sweep, failures={name: why for name, why in failures.items() if why})
+    write_sweep(sweep)
+    for text, category in dict.fromkeys(warned):
+        warn(f"{text} (model {model!r})", category)
+    return sweep
+
+
 @dataclass(frozen=True)
 class Work:
     """What the surveys of all models share, from the arguments of :func:`sweep`."""
@@ -353,129 +174,91 @@ class Work:
     settings: SurveySettings
     classes: Sequence[int]
     threads: int
-    on_gpu: bool
+    device: str | None  # of models that don't say where they run
 
-    def run(self, source: ModelSource) -> tuple[str | None, list[tuple[str, type[Warning]]]]:
-        """The survey of a model's missing classes; returns why it failed, and its warnings."""
-        threads, reason = torch.get_num_threads(), None
-        torch.set_num_threads(self.threads)  # sums depend on it in the last bit
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                model, sample = source.open("cuda" if self.on_gpu else None), self.search.first()
-                common_names(model, self.held_out.class_names, self.held_out.labels)
-                names = common_names(model, self.search.class_names, self.search.labels)
-                images, folder = (self.search, self.held_out), self.folder / folder_of(source.name)
-                with enter_model(model, sample, self.settings.seed) as checked:
-                    search_classes(checked, *images, self.settings, self.classes, names, folder)
-        except Exception as error:
-            reason = reason_of(error)
-        finally:
-            torch.set_num_threads(threads)
-        return reason, [(str(each.message), each.category) for each in caught]
+    def begin(self, sources: Sequence[ModelSource]) -> Sweep:
+        """Writes sweep.json: models and classes are added to those that are there, if they fit."""
+        settings = key_of(self.settings, self.search, self.held_out)
+        if (self.folder / SWEEP).exists():
+            before = read_sweep(self.folder, settings)
+        elif (self.folder / RESULTS).exists():
+            raise ValueError(f"{self.folder} holds a survey of one model: choose another folder")
+        else:
+            before = Sweep(self.folder, settings, [], {}, {})
+        added = {source.name: self._row_of(source, before) for source in sources}
+        rows = {**before.rows, **added}
+        check_folders([*rows])
+        failures = {
+            name: why
+            for name, why in before.failures.items()
+            if name not in added or not self.is_complete(name)
+        }
+        classes = sorted({*before.classes, *self.classes})
+        begun = replace(before, classes=classes, rows=rows, failures=failures)
+        write_sweep(begun)
+        return begun
 
-    def difference_from(self, source: ModelSource) -> str:
+    def _row_of(self, source: ModelSource, before: Sweep) -> dict[str, Any]:
+        """What sweep.json says of a model; an error if the folder has another of this name."""
+        row = {"hash": None, **source.as_dict()}
+        if source.name not in before.rows:
+            return row
+        known = {"hash": None, **before.rows[source.name]}
+        failed, hashes = source.name in before.failures, (row["hash"], known["hash"])
+        if source.path and (failed or None in hashes):  # the file may be replaced, or gone
+            known["hash"] = row["hash"] = hashes[0] or hashes[1]
+        if row["hash"] and row["hash"] == known["hash"]:
+            known["path"] = row["path"]  # the file was moved
+        differing = [
+            f"{key} {known.get(key)!r} then, {row.get(key)!r} now"
+            for key in IDENTITY
+            if known.get(key) != row.get(key)
+        ]
+        if other := self._difference_from(source):
+            differing = [f"{other} differ"]
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds another model {source.name!r} ({differing[0]}): give this "
+                "one another name, or choose another folder"
+            )
+        return known
+
+    def _difference_from(self, source: ModelSource) -> str:
         """How a model that was given as it is differs from that of its folder, if both are known;
         one that can't be called fails later."""
         with suppress(Exception), warnings.catch_warnings(action="ignore"):
             found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
-            with enter_model(source.model, self.search.first()) as checked:
-                return difference(found["settings"][MODEL], identity_of(checked, self.search))
+            with enter_model(source.model, self.search.first()) as model:
+                return difference(found["settings"][MODEL], identity_of(model, self.search))
         return ""
 
-    def is_complete(self, model: str) -> bool:
+    def is_complete(self, name: str) -> bool:
         """Whether all classes of a model are there, and in its summary."""
-        folder = self.folder / folder_of(model)
+        folder = self.folder / folder_of(name)
         with suppress(OSError, KeyError, TypeError, ValueError):  # if damaged, its survey fails
             summary = Folder(folder).read(RESULTS)
             if summary["complete"] and {*self.classes} <= {*summary["classes"]}:
                 return all((folder / f"findings/{y}.json").exists() for y in self.classes)
         return False
 
+    def run(self, source: ModelSource) -> tuple[str | None, Warned]:
+        """The survey of a model's missing classes; returns why it failed, and its warnings."""
+        threads, reason = torch.get_num_threads(), None
+        torch.set_num_threads(self.threads)  # sums depend on it in the last bit
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                self._search(source)
+        except Exception as error:
+            reason = reason_of(error)
+        finally:
+            torch.set_num_threads(threads)
+        return reason, [(str(each.message), each.category) for each in caught]
 
-def _begin(work: Work, sources: Sequence[ModelSource]) -> Sweep:
-    """Writes sweep.json: models and classes are added to those that are there, if these fit."""
-    folder, settings = work.folder, key_of(work.settings, work.search, work.held_out)
-    if sweep_folder(folder, settings).read(SWEEP):
-        before = _read_models(folder)
-    elif (folder / RESULTS).exists():
-        raise ValueError(f"{folder} holds a survey of one model: choose another folder")
-    else:
-        before = Sweep(folder, settings, [], {}, {})
-    rows, failures = dict(before.rows), dict(before.failures)
-    for source in sources:
-        row = source.as_dict()
-        known = {"hash": None, **rows.get(source.name, row)}
-        # the file of a model that failed may have been replaced; a hash may be unknown: to version
-        # 0.3, or now that the file is gone
-        if source.path and (source.name in failures or None in (known["hash"], row["hash"])):
-            known["hash"] = row["hash"] = row["hash"] or known["hash"]
-        if source.path and row["hash"] and row["hash"] == known["hash"]:
-            known["path"] = row["path"]  # the file was moved
-        if source.name in rows and (other := work.difference_from(source)):
-            raise ValueError(
-                f"{folder} holds another model {source.name!r} ({other} differ): give this one "
-                "another name, or choose another folder"
+    def _search(self, source: ModelSource) -> None:
+        model, folder = source.open(self.device), self.folder / folder_of(source.name)
+        common_names(model, self.held_out.class_names, self.held_out.labels)  # or an error
+        names = common_names(model, self.search.class_names, self.search.labels)
+        with enter_model(model, self.search.first(), self.settings.seed) as checked:
+            search_classes(
+                checked, self.search, self.held_out, self.settings, self.classes, names, folder
             )
-        rows[source.name] = known
-        for key in (key for key in IDENTITY if known.get(key) != row.get(key)):
-            raise ValueError(
-                f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
-                f"{row.get(key)!r} now): give this one another name, or choose another folder"
-            )
-        if work.is_complete(source.name):
-            failures.pop(source.name, None)
-    check_folders([*rows])
-    classes = sorted({*before.classes, *work.classes})
-    begun = replace(before, classes=classes, rows=rows, failures=failures)
-    _write(begun)
-    return begun
-
-
-def _write(sweep: Sweep) -> None:
-    data = {"classes": sweep.classes, "failures": sweep.failures, "models": [*sweep.rows.values()]}
-    sweep_folder(sweep.folder, sweep.settings).write(SWEEP, data)
-
-
-def _run_on_ray(
-    work: Work, sources: Sequence[ModelSource], address: str | None, workers: int | None,
-    needs: Mapping[str, Any],
-) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-    """Runs surveys as tasks of a cluster. One that is connected or started here is left."""
-    ray = validation.import_optional("ray")
-    connect = not ray.is_initialized()
-    start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
-    if workers is not None and not start:
-        raise ValueError(f"`workers={workers}` is for a cluster that is started here: leave it out")
-    if connect:
-        ours = {"include_dashboard": False, "_system_config": {"task_oom_retries": RETRIES}}
-        least = workers or work.threads > (os.cpu_count() or 1)  # else Ray counts the cores
-        more = {"num_cpus": least * work.threads or None, **ours} if start else {}
-        ray.init("local" if start else address, logging_level="WARNING", **more)
-    waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
-    try:
-        cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
-        if not any(room[0] >= gpus and room[1] >= cores for room in rooms):  # it would wait forever
-            has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
-            raise ValueError(
-                f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
-            )
-        task = ray.remote(Work.run).options(**{"max_retries": RETRIES, **needs})
-        shared = ray.put(work)
-        while waiting or pending:
-            at_once = ray.cluster_resources().get("CPU", 1) // (cores or 1)  # models may be large
-            while waiting and len(pending) < max(1, 2 * at_once):  # a cluster that grows sees work
-                source = waiting.pop()
-                pending[task.remote(shared, source)] = source
-            [done], _ = ray.wait([*pending])
-            source = pending.pop(done)
-            try:
-                yield source, *ray.get(done)
-            except ray.exceptions.RayError as lost:  # each time
-                yield source, f"{type(lost).__name__}: {str(lost).strip()[:500]}", []
-    finally:
-        for unfinished in pending:
-            ray.cancel(unfinished, force=True)
-        if connect:
-            ray.shutdown()

@@ -10,8 +10,7 @@ from shown import cells_of
 from sites import PRIVATE, write_sweep
 from surveyed import finding
 
-from captum_classpattern.pages import site
-from captum_classpattern.surveys import Survey, Sweep
+from captum_classpattern.surveys import Survey, Sweep, site
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 

@@ -1,0 +1,74 @@
+"""Runs the surveys of a sweep as tasks of a Ray cluster. All that knows Ray is here."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from captum_classpattern._support import validation
+from captum_classpattern.surveys.sources import ModelSource
+
+RETRIES = 3  # of a survey whose worker or node dies
+
+
+def run_on_ray(
+    run: Callable[[ModelSource], tuple[Any, ...]],
+    sources: Sequence[ModelSource],
+    address: str | None,
+    workers: int | None,
+    needs: Mapping[str, Any],
+) -> Iterator[tuple[Any, ...]]:
+    """Each model as its survey ends, with what ``run`` returns. A cluster that is connected or
+    started here is left."""
+    ray = validation.import_optional("ray")
+    connected_here = not ray.is_initialized()
+    _connect(ray, address, workers, needs["num_cpus"])
+    waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
+    try:
+        _check_room(ray, needs)
+        task = ray.remote(_call).options(**{"max_retries": RETRIES, **needs})
+        shared = ray.put(run)
+        while waiting or pending:
+            cores = ray.cluster_resources().get("CPU", 1) // (needs["num_cpus"] or 1)
+            while waiting and len(pending) < max(1, 2 * cores):  # a cluster that grows sees work
+                source = waiting.pop()  # models may be large
+                pending[task.remote(shared, source)] = source
+            [done], _ = ray.wait([*pending])
+            source = pending.pop(done)
+            try:
+                yield source, *ray.get(done)
+            except ray.exceptions.RayError as lost:  # each time
+                yield source, f"{type(lost).__name__}: {str(lost).strip()[:500]}", []
+    finally:
+        for unfinished in pending:
+            ray.cancel(unfinished, force=True)
+        if connected_here:
+            ray.shutdown()
+
+
+def _call(run: Callable[[ModelSource], tuple[Any, ...]], source: ModelSource) -> tuple[Any, ...]:
+    return run(source)
+
+
+def _connect(ray: Any, address: str | None, workers: int | None, threads: float) -> None:
+    """Connects to a cluster, or starts one here, unless one is connected."""
+    connect = not ray.is_initialized()
+    start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    if workers is not None and not start:
+        raise ValueError(f"`workers={workers}` is for a cluster that is started here: leave it out")
+    if start:
+        ours = {"include_dashboard": False, "_system_config": {"task_oom_retries": RETRIES}}
+        threads = max(1, int(threads))
+        least = workers or threads > (os.cpu_count() or 1)  # else Ray counts the cores
+        ray.init("local", num_cpus=least * threads or None, logging_level="WARNING", **ours)
+    elif connect:
+        ray.init(address, logging_level="WARNING")
+
+
+def _check_room(ray: Any, needs: Mapping[str, Any]) -> None:
+    """Raises an error if no node has what a model needs: it would wait forever."""
+    cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
+    if not any(room[0] >= gpus and room[1] >= cores for room in rooms):
+        has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
+        raise ValueError(f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less")

@@ -1,0 +1,260 @@
+"""``Sweep``: the surveys of many models in a folder, and their site."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from math import nan
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from captum_classpattern._support.files import reading
+from captum_classpattern._support.formats import percent, shortened
+from captum_classpattern._support.validation import check_area, counted
+from captum_classpattern.adapters.load import check_folders
+from captum_classpattern.classifier.class_names import as_file_name, distinct_names, label_of
+from captum_classpattern.results import Result, as_table, as_texts, fitting
+from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.folder import REMEDY, RESULTS, Folder
+from captum_classpattern.surveys.grid import MOST_CLASSES, plot_grid
+from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.sources import folder_of
+
+SWEEP = "sweep.json"
+MOST_MODELS = 50  # in the table of a notebook
+MOST_IN_GRID = 10  # models in the figure of a site
+FOLDERS = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")
+TO_SCAN = (
+    "A difference does not show a backdoor, and a backdoored model need not differ. To ask whether "
+    "a model is backdoored, run classpattern scan on it."
+)
+sweep_folder = partial(Folder, kind="sweep", format="captum_classpattern sweep")
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep(Result):
+    r"""
+    The surveys in a sweep's folder, finished or not, as they were when it was read: load it again
+    for what a running sweep has added. A notebook and ``plot()`` show the power of each class
+    (columns) of each model (rows) at the first area.
+
+    Attributes:
+        folder (Path): The folder.
+        settings (Mapping): What the findings depend on.
+        classes (list[int]): The classes that were searched or will be.
+        rows (Mapping[str, Mapping]): The row of each model in the file, by its name.
+        failures (Mapping[str, str]): The models that failed, and why.
+        surveys (Mapping[str, Survey]): By model what was found; nothing, if it is damaged.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    classes: list[int]
+    rows: Mapping[str, Mapping[str, Any]]
+    failures: Mapping[str, str]
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
+        """Reads the surveys in a sweep's folder; an error if there is none. A model with a damaged
+        file is among the failures. Patterns are read when they are used."""
+        unread = read_sweep(Path(folder))
+        surveys, failures = {}, dict(unread.failures)
+        for name in unread.rows:
+            place = unread.folder / folder_of(name)
+            try:
+                surveys[name] = Survey.load(place) if (place / RESULTS).exists() else Survey()
+            except ValueError as error:
+                failures.setdefault(name, str(error))
+        return replace(unread, surveys=surveys, failures=failures)
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models."""
+        return [*self.rows]
+
+    def __repr__(self) -> str:
+        return f"Sweep({counted(len(self.models), 'model')}, {self._classes})"
+
+    @property
+    def _classes(self) -> str:
+        failed = f", {len(self.failures):,} failed" * bool(self.failures)
+        return f"{counted(len(self.classes), 'class', 'classes')}{failed}"
+
+    def survey(self, model: str) -> Survey:
+        """The survey of one model by its name; an empty one if nothing was found so far."""
+        if model not in self.rows:
+            raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
+        return self.surveys.get(model, Survey())
+
+    def table(self, full: bool = False) -> Any:
+        """A row for each model, class, kind of canvas and area: ``model`` and ``name``, then as
+        :meth:`Finding.table`. With ``full`` also all of its columns, the power on the validation
+        images (``search_power``), and rows of the models that failed, with the reason
+        (``error``)."""
+        rows: list[dict[str, Any]] = []
+        for name in self.models:
+            for finding in self.survey(name):
+                powers = finding.search_powers
+                rows += (
+                    {"model": name, **row, "search_power": powers[row["area"]], "error": None}
+                    for row in finding.rows()
+                )
+        failed = ({"model": name, "error": why} for name, why in self.failures.items())
+        return fitting([*rows, *failed] if full else rows, ("model", "name"), full)
+
+    @cached_property
+    def best(self) -> dict[int, dict[str, Finding]]:
+        """Of each class, by model, the finding that did best on the validation images. Classes and
+        models are in the order of the sweep, which is that of all tables, figures and pages."""
+        by_class: dict[int, dict[str, Finding]] = {target: {} for target in self.classes}
+        for name in self.models:
+            for finding in self.survey(name).best_canvases():
+                by_class.setdefault(finding.target, {})[name] = finding
+        return by_class
+
+    @cached_property
+    def leads(self) -> list[tuple[float, float, Finding, str]]:
+        """Of each class that several models have, the largest first: how far the strongest model's
+        power is above the median of the others, this median, the finding and the model."""
+        found = []
+        for by_model in self.best.values():
+            first, *others = sorted(by_model, key=lambda name: -by_model[name].power.value) or [""]
+            if others:
+                usual = median(by_model[name].power.value for name in others)
+                lead = by_model[first].power.value - usual
+                found.append((lead, usual, by_model[first], first))
+        return sorted(found, key=lambda each: -each[0])
+
+    def text(self) -> str:
+        """Where the models differ, and what does not follow from it."""
+        area, said = float(self.settings["areas"][0]), f"{self._classes}."
+        if self.leads and not self.leads[0][0]:
+            said += " The models do not differ in their strongest patterns."
+        for _, usual, finding, model in (each for each in self.leads[:1] if each[0]):
+            rest = [name for name in self.best[finding.target] if name != model]
+            whose = rest[0] if len(rest) == 1 else f"the median of the {len(rest):,} others"
+            said += (
+                f" The models differ most in {finding.label}: {100 * finding.power.value:.1f} % in "
+                f"{model}, {100 * usual:.1f} % in {whose}.\n{TO_SCAN}"
+            )
+        models = counted(len(self.models), "model")
+        return f"Class patterns of {models}: power of {100 * area:.3g} % of the pixels\n{said}"
+
+    def shown_table(self) -> Any:
+        """A row for each model, of the best canvases at the first area."""
+        table = as_table(self._shown_row(name) for name in self.models)
+        return as_texts(table, {name: ".1%" if name == "power" else "" for name in table})
+
+    def _shown_row(self, name: str) -> dict[str, Any]:
+        best = [by_model[name] for by_model in self.best.values() if name in by_model]
+        scores, failed = [each.scores[each.area] for each in best], name in self.failures
+        enough = any(each.enough_images for each in scores)
+        above = sum(each.beats_controls for each in scores) if enough else "too few images"
+        leads = [
+            f"{shortened(finding.label)}, {100 * lead:+.0f} points"
+            for lead, _, finding, model in self.leads
+            if model == name and lead
+        ]
+        return {
+            "model": name,
+            "power": fmean(each.power.value for each in scores) if scores else None,
+            "classes": f"{len(best)} of {len(self.classes)}{', failed' * failed}",
+            "above_controls": above if scores else None,
+            "furthest_above_others": leads[0] if leads else None,
+        }
+
+    def sections(self, whole: bool) -> Iterable[Any]:
+        models = self.shown_table()
+        figure = [self.plot] * ("power" in models)
+        if whole or len(models) <= MOST_MODELS:
+            return [*figure, models]
+        few = f"The first {MOST_MODELS} of {len(models):,} models:"
+        return [*figure, few, models.head(MOST_MODELS)]
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        from captum_classpattern.pages import parts
+        from captum_classpattern.surveys import site
+
+        folder, sections = Path(path), [*self.sections(whole=True)]
+        links = {
+            name: site.write_model(survey, name, folder / f"model_{i}_{as_file_name(name)}.html")
+            if (survey := self.survey(name))
+            else name
+            for i, name in enumerate(self.models)
+        }
+        sections[-1]["model"] = [*links.values()]
+        first = {name: [*self.survey(name)] for name in self.models[:MOST_IN_GRID]}
+        found = {name: findings for name, findings in first.items() if findings}
+        if found and len(self.classes) <= MOST_CLASSES:  # else it can't be read
+            few = f"The first {MOST_IN_GRID} of {len(self.models)} models"
+            title = few if len(self.models) > MOST_IN_GRID else None
+            sections.append(partial(plot_grid, found, title=title))
+        classes = [self._write_class(target, links, folder) for target in self.best]
+        sections += [parts.heading("Classes"), as_table(filter(None, classes))]
+        if self.failures:
+            reasons = ({"model": name, "reason": self._reason(name)} for name in self.failures)
+            sections += [parts.heading("Failed"), as_table(reasons)]
+        return parts.write_page(folder / site.INDEX, self.text(), sections)
+
+    def _write_class(self, target: int, links: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """Writes the pages of a class, whose patterns are read for it; returns its row of the
+        index."""
+        from captum_classpattern.surveys import site
+
+        best = self.best[target]
+        if not best:
+            return {}
+        by_model = {name: [f for f in self.survey(name) if f.target == target] for name in best}
+        strongest = max(best, key=lambda name: best[name].power.value)
+        usual = [usual for _, usual, finding, _ in self.leads if finding.target == target]
+        return {
+            "name": site.write_class(by_model, links, folder),
+            "power": percent(best[strongest].power.value),
+            "model": links[strongest],
+            "median of others": percent(usual[0]) if usual else None,
+            "models": str(len(best)),
+        }
+
+    def _reason(self, model: str) -> str:
+        """Why a model failed; of paths, a page shows the file names alone."""
+        folder = os.path.dirname(str(self.rows[model].get("path") or ""))
+        return FOLDERS.sub("", self.failures[model].replace(f"{folder}{os.sep}", "/"))
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        from captum_classpattern.visualization.heat_map import plot_heat_map
+
+        named = {y: [each.class_name for each in of.values()] for y, of in self.best.items()}
+        names = {y: shortened(next(filter(None, of), label_of(y))) for y, of in named.items()}
+        labels = distinct_names(names)
+        models = distinct_names({i: shortened(name) for i, name in enumerate(self.models)})
+        values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
+        for name, model in zip(self.models, models.values()):
+            best = {labels[y]: of.get(name) for y, of in self.best.items() if of}
+            values[model] = {y: each.power.value if each else nan for y, each in best.items()}
+            scores = {y: each.scores[each.area] for y, each in best.items() if each}
+            faint |= {(model, y) for y, each in scores.items() if each.is_weak}
+        area = 100 * float(self.settings["areas"][0])
+        title = f"Predictive power of {area:.3g} % of the pixels of the best canvas"
+        return plot_heat_map(values, faint=faint, title=title, use_pyplot=use_pyplot)
+
+
+def read_sweep(folder: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
+    """The sweep in a folder, without its surveys; an error if it has other settings than these."""
+    if not (folder / SWEEP).exists():
+        raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
+    data = sweep_folder(folder, settings).read(SWEEP)
+    with reading(folder / SWEEP, "is not from a sweep", REMEDY):
+        rows = {row["name"]: row for row in data["models"]}
+        check_folders([name for name in rows if folder_of(name)])
+        check_area(data["settings"]["areas"][0])
+        failures = {name: str(why) for name, why in data.get("failures", {}).items()}
+        return Sweep(folder, data["settings"], [*map(int, data["classes"])], rows, failures)
+
+
+def write_sweep(sweep: Sweep) -> None:
+    """Writes sweep.json, without what the surveys' own folders hold."""
+    data = {"classes": sweep.classes, "failures": sweep.failures, "models": [*sweep.rows.values()]}
+    sweep_folder(sweep.folder, sweep.settings).write(SWEEP, data)
