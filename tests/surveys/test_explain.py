@@ -17,10 +17,10 @@ from captum_classpattern import (
     LabelledImages,
     Pattern,
     PixelClassifier,
-    _progress,
     explain_class,
     survey,
 )
+from captum_classpattern._support import progress
 from captum_classpattern._support.formats import percent
 
 NAMES = ["ant", "bee", "cat"]
@@ -224,7 +224,7 @@ def test_a_finding_stamps_and_plots(found, tmp_path):
 
 def test_progress_is_drawn_if_it_takes_long(found, terminal, monkeypatch):
     explained()
-    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(progress, "BAR_AFTER", 0.0)
     explained(show_progress=False)
     assert terminal.readouterr() == ("", "")
     assert same(explained(), found)  # only the bar depends on it
@@ -235,7 +235,7 @@ def test_progress_is_drawn_if_it_takes_long(found, terminal, monkeypatch):
 
 
 def test_a_log_says_what_is_searched_and_how_long_it_takes(found, capsys, monkeypatch):
-    monkeypatch.setattr(_progress, "LINE_EVERY", 1e-9)
+    monkeypatch.setattr(progress, "LINE_EVERY", 1e-9)
     assert same(explained(), found)
     lines = capsys.readouterr().err.splitlines()
     line = re.compile(r"Searching: (\d+) %, 00:\d\d so far, about 00:\d\d left(, class 1)?")
@@ -249,13 +249,13 @@ def test_a_log_says_what_is_searched_and_how_long_it_takes(found, capsys, monkey
 def test_the_bar_shows_what_is_spent(monkeypatch):
     noted = []
 
-    class Bar(_progress.tqdm):
+    class Bar(progress.tqdm):
         def update(self, n=1):
             nonlocal noted
             noted += [] if self.disable else [n]
             super().update(n)
 
-    monkeypatch.setattr(_progress, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     found = explained(show_progress=True, n_steps=None, budget=3_000)
     *searched, rest = noted
     # white and black canvases are in one search

@@ -17,7 +17,8 @@ from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_
 from torch import nn
 
 import captum_classpattern as cp
-from captum_classpattern import LabelledImages, _progress, sweep
+from captum_classpattern import LabelledImages, sweep
+from captum_classpattern._support import progress
 from captum_classpattern._support.validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import placeholders
@@ -52,7 +53,7 @@ def test_each_model_is_a_survey_as_survey_finds_it(swept):
 
 
 def test_a_bar_counts_the_passes_of_all_models(tmp_path, monkeypatch, terminal):
-    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(progress, "BAR_AFTER", 0.0)
     run(tmp_path / "no", two(), show_progress=False)
     assert terminal.readouterr().err == ""
     run(tmp_path / "after", two())
