@@ -1,37 +1,42 @@
-"""The masks of a search that fits all baselines and keeps none for validation."""
+"""Searches as tests watch them. What tests know of a search's inside is imported or made here."""
 
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 
-from captum_classpattern.classifier import enter_model
-from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.features import number_features
-from captum_classpattern.optimization.pool import begin_search
-from captum_classpattern.optimization.schedule import Stream
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern import ClassPattern
+from captum_classpattern.optimization.pool import SCREENING_IMAGES as SCREENING_IMAGES
+from captum_classpattern.optimization.pool import most_canvases as most_canvases
+from captum_classpattern.optimization.pool import split_for_validation as split_for_validation
+from captum_classpattern.optimization.pool import validation_subset as validation_subset
+from captum_classpattern.optimization.search import Search
+from captum_classpattern.optimization.solvers.shrink import Shrink as Shrink
+
+
+class Own:
+    """A solver from outside, whose ``run`` is a function of the search; it has nothing but that and
+    what is given."""
+
+    name, accelerates = "own", False
+
+    def __init__(self, run: Callable[[Search], Iterator[None]], **more: Any) -> None:
+        vars(self).update(more, run=run)
 
 
 class Masks(NamedTuple):
     masks: torch.Tensor  # (N, 1, H, W)
-    losses: torch.Tensor  # (N, steps)
+    losses: torch.Tensor  # (N, steps), NaN after a mask's last step
     passes: torch.Tensor  # (N,)
 
 
-def search_masks(
-    net, canvases, target, baselines, *, baseline_labels=None, area=0.05,
-    additional_forward_args=(), **settings,
-):  # fmt: skip
-    settings = SearchSettings(areas=[area], **settings)
-    source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
-    targets = parse_targets(target, len(canvases), net)
-    ids = number_features(settings.feature_mask, canvases, settings.areas)
-    arguments = additional_forward_args
-    with enter_model(net, canvases, settings.seed, additional=arguments) as model:
-        streams = [Stream(target) for target in targets]
-        settings = replace(settings, feature_mask=ids)
-        search = begin_search(model, canvases, streams, source, settings, arguments)
-        search.finish()
-    return Masks(search.pixel_masks, search.loss_curves, search.passes)
+def search_masks(net, canvases, target, baselines, *, baseline_labels=None, **settings) -> Masks:
+    """The masks of canvases of more than one colour, which start once."""
+    explainer = ClassPattern(net, baselines, baseline_labels, check_accuracy=False)
+    patterns = explainer.search(canvases, target, **settings)
+    curves = [torch.tensor(pattern.info["loss_curve"]) for pattern in patterns]
+    return Masks(
+        torch.stack([pattern.mask for pattern in patterns]),
+        torch.nn.utils.rnn.pad_sequence(curves, batch_first=True, padding_value=torch.nan),
+        torch.tensor([pattern.info["passes"] for pattern in patterns]),
+    )

@@ -8,25 +8,21 @@ import pytest
 import torch
 from plain_solvers import Problem, plain_loop, plain_shrink, plain_swaps
 from refusals import refusals
-from searched import search_masks
-from small_models import Fixed, conv_net, linear_net, random_images
+from searched import (
+    SCREENING_IMAGES,
+    Own,
+    Shrink,
+    most_canvases,
+    split_for_validation,
+    validation_subset,
+)
+from small_models import conv_net, fixed, linear_net, random_images
 from torch import nn
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest
-from captum_classpattern.optimization.pool import (
-    SCREENING_IMAGES,
-    Pool,
-    PoolSearch,
-    most_canvases,
-    split_for_validation,
-    validation_subset,
-)
-from captum_classpattern.optimization.search import Search
-from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.optimization.solvers.shrink import Shrink
 
 IMAGES = random_images(3000, 1, 5, 5)
 LABELS = torch.arange(3000) % 3
@@ -53,13 +49,13 @@ class Counter(nn.Module):
         return self.net(images) + shift
 
 
-def search(canvases=CANVASES, target=0, *, net=None, **kwargs):
+def search(canvases=CANVASES, target=0, *, net=None, images=IMAGES, labels=LABELS, **kwargs):
     """The patterns, and how many passes with a gradient they took."""
     counter = Counter() if net is None else net
     n_steps = None if "budget" in kwargs else 4
     settings = {"precision": "full", "n_steps": n_steps, "area": 0.2, **kwargs}
-    patterns = ClassPattern(counter, IMAGES, LABELS).search(canvases, target, **settings)
-    return patterns, counter.passes
+    explainer = ClassPattern(counter, images, labels, check_accuracy=False)
+    return explainer.search(canvases, target, **settings), getattr(counter, "passes", None)
 
 
 def place(pattern, canvases=CANVASES):
@@ -97,62 +93,82 @@ def same_masks(one, other):
     return torch.equal(one > 0, other > 0) and torch.allclose(one, other, atol=1e-4, rtol=0)
 
 
-def pool_of(canvases, targets, keep, validation=VALIDATION, **settings):
-    return Pool.of(canvases, targets, SearchSettings(keep=keep, **settings), validation)
+def candidates(canvases, targets, keep, **settings):
+    """For each the first canvas that is equal, and the number of its start; and the classes of the
+    patterns that are kept."""
+    noted, given = [], list(zip(canvases.tolist(), targets))
+
+    def run(search):
+        for canvas, stream in zip(search.canvases.tolist(), search.streams):
+            noted.append(f"{given.index((canvas, stream.target))}{stream.start}")
+        yield from ()
+
+    solver = Own(run, **settings.pop("of_solver", {}))
+    patterns, _ = search(canvases, targets, keep=keep, solver=solver, **settings)
+    return " ".join(noted), [pattern.target for pattern in patterns]
 
 
 @pytest.mark.parametrize(
-    ("canvases", "targets", "keep", "candidates", "kept"),
+    ("canvases", "targets", "keep", "expected", "kept"),
     [
         # every canvas starts once and a blank one twice
-        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], None, "00 10 20 21", [1, 1, 1]),
-        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], 3, "00 10 20 21", [2, 1]),
+        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], None, "00 10 20 21", [0, 1, 0]),
+        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], 3, "00 10 20 21", [0, 0, 1]),
         # copies of a blank canvas are further starts where they compete
-        (blank(1.0, 0.0, 1.0, 1.0, 1.0), [0, 0, 0, 0, 1], 1, "00 01 02 10 11 40 41", [1, 1]),
-        (blank(1.0, 1.0), [0, 0], None, "00 01 10 11", [1, 1]),
+        (blank(1.0, 0.0, 1.0, 1.0, 1.0), [0, 0, 0, 0, 1], 1, "00 01 02 10 11 40 41", [0, 1]),
+        (blank(1.0, 1.0), [0, 0], None, "00 01 00 01", [0, 0]),
         # copies of a photo do not compete
-        (CANVASES[[0, 0, 1, 0]], [0, 1, 0, 1], 2, "00 10 20", [2, 1]),
+        (CANVASES[[0, 0, 1, 0]], [0, 1, 0, 1], 2, "00 10 20", [0, 0, 1]),
         # no more patterns than canvases
-        (blank(1.0), [0], 5, "00 01", [1]),
+        (blank(1.0), [0], 5, "00 01", [0]),
     ],
 )
-def test_the_candidates_and_how_many_are_kept(canvases, targets, keep, candidates, kept):
-    found = pool_of(canvases, targets, keep)
-    assert " ".join(f"{each.canvas}{each.stream.start}" for each in found.candidates) == candidates
-    assert list(found.kept.values()) == kept
+def test_the_candidates_and_how_many_are_kept(canvases, targets, keep, expected, kept):
+    assert candidates(canvases, targets, keep) == (expected, kept)
 
 
 def test_a_blank_canvas_starts_once_where_there_are_no_validation_images_or_colours_are_learned():
-    without = LabelledImages.of(IMAGES[:4], torch.zeros(4, dtype=torch.int64))
-    found = pool_of(blank(1.0, 1.0), [0, 1], None, without).candidates
-    assert [candidate.stream.start for candidate in found] == [0, 0, 1]
-    assert len(pool_of(blank(1.0), [0], 1, solver="learned").candidates) == 1
+    of_class_0 = {"images": IMAGES[:8], "labels": [0] * 5 + [1, 2, 2]}  # those for validation
+    assert candidates(blank(1.0, 1.0), [0, 1], None, **of_class_0)[0] == "00 10 11"
+    assert candidates(blank(1.0), [0], 1, of_solver={"starts": 1})[0] == "00"
+
+
+def idle(search):
+    yield from ()
+
+
+SWAPS = Own(idle, passes=Swap().passes, pool_budget=Swap.pool_budget)  # what they would take
+
+
+def steps(canvases, targets, keep, **settings):
+    settings = {"n_steps": None, "solver": SWAPS, **settings}
+    patterns, _ = search(canvases, targets, keep=keep, **settings)
+    return patterns[0].info["settings"]["n_steps"]
 
 
 @pytest.mark.parametrize("budget", [430, 500, 645, 650, 860, 1_000, 2_000, 7_000])
 def test_a_budget_suffices_for_its_number_of_canvases(budget):
     """With 100 validation images, which is the most."""
     n = most_canvases(budget)
-    for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
-        assert pool_of(canvases, [0] * len(canvases), 1, budget=budget).steps() >= 1
+    for canvases in (random_images(n, 1, 5, 5, seed=1), blank(1.0)):
+        assert steps(canvases, [0] * len(canvases), 1, budget=budget) >= 1
 
 
 def test_the_number_of_steps_is_that_of_each_class_alone():
-    few = LabelledImages(VALIDATION.images, torch.arange(len(VALIDATION.images)) % 10 // 9)
-    alone = [pool_of(CANVASES, [y] * 8, 1, few, budget=2_000).steps() for y in (0, 1)]
-    canvases = torch.cat([CANVASES, CANVASES])
-    both = pool_of(canvases, [0] * 8 + [1] * 8, 1, few, budget=2_000).steps()
+    given = {"labels": torch.arange(3000) % 10 // 9, "budget": 2_000}
+    alone = [steps(CANVASES, [y] * 8, 1, **given) for y in (0, 1)]
+    both = steps(torch.cat([CANVASES, CANVASES]), [0] * 8 + [1] * 8, 1, **given)
     assert alone == [both, both]
 
 
 def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
+    eight = CANVASES, [0] * 8
     for keep in (1, 2):
-        steps = pool_of(CANVASES, [0] * 8, keep).steps()
-        assert steps == pool_of(CANVASES, [0] * 8, keep, budget=7_000 * keep).steps()
-    assert pool_of(CANVASES, [0] * 8, None).steps() is None
-    assert pool_of(CANVASES, [0] * 8, 1, solver="paper").steps() is None  # the published length
-    assert pool_of(CANVASES[:3], [0] * 3, 3).steps() == pool_of(CANVASES[:3], [0] * 3, 10).steps()
-    assert pool_of(CANVASES, [0] * 8, 1, n_steps=3, budget=50_000).steps() == 3
+        assert steps(*eight, keep) == steps(*eight, keep, budget=7_000 * keep)
+    assert steps(*eight, None) is None
+    assert steps(*eight, 1, solver=Own(idle)) is None  # its own length
+    assert steps(CANVASES[:3], [0] * 3, 3) == steps(CANVASES[:3], [0] * 3, 10)
+    assert steps(*eight, 1, n_steps=3, budget=50_000) == 3
 
 
 def attribute(canvases, **kwargs):
@@ -167,7 +183,7 @@ REFUSALS = {
     "a class of no number, and too small a budget": lambda: ClassPattern(
         Counter(), IMAGES, LABELS
     ).search(CANVASES, 7, budget=10),
-    "budget for unknown passes": lambda: search(solver=Fixed(), budget=500),
+    "budget for unknown passes": lambda: search(solver=Own(fixed), budget=500),
     "area of no pixel": lambda: search(area=[0.2, 0.001]),
 }
 
@@ -177,11 +193,11 @@ def test_refusals(snapshot):
 
 
 # a round is 4 batches of 16, after 25 batches of 4; scored after 2 of 4 rounds
-@pytest.mark.parametrize(("keep", "rounds"), [(None, 8 * 4), (1, 4 + 2), (3, 12 + 6), (8, 8 * 4)])
+@pytest.mark.parametrize(("keep", "rounds"), [(None, 8 * 4), (1, 4 + 2), (3, 12 + 6)])
 def test_weak_canvases_are_dropped_early(keep, rounds):
     patterns, done = search(keep=keep)
-    screened = 8 if keep in (1, 3) else 0
-    starts = 2 * keep if screened else 8
+    screened = 8 if keep else 0
+    starts = 2 * keep if keep else 8
     assert done == screened * 40 + starts * 100 + rounds * 64
     few = len(validation_subset(VALIDATION, 100).without_class(0))
     screening = screened * len(validation_subset(VALIDATION, SCREENING_IMAGES).without_class(0))
@@ -221,7 +237,6 @@ PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
 @pytest.mark.parametrize(
     ("pictures", "targets", "keep", "areas", "sizes"),
     [
-        ([0, 1, 2, 3], [0, 2, 2, 0], 1, (0.48, 0.2), (None, 7)),  # none is screened
         ([0, 4, 1, 5, 2, 3], [0, 1, 0, 1, 0, 1], 1, (0.48, 0.2), (5, 100)),  # all are
         ([0, 4, 1, 5, 4], [2, 1, 2, 1, 1], 1, (0.2,), (16, None)),  # those of class 1 are
         ([4, 1, 0, 4, 5, 2], [1, 0, 0, 1, 1, 0], 2, (0.48, 0.2), (7, 40)),
@@ -262,27 +277,24 @@ def test_a_survivors_masks_at_all_areas_are_those_of_a_search_alone(canvases, ta
 
 
 @pytest.mark.parametrize("target", [0, 1])
-def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_validation_images_passes(
-    target, monkeypatch
-):
-    fit, validation = split_for_validation(FEW, 0)
-    few = validation_subset(validation, SCREENING_IMAGES).without_class(target).images
-    masks = search_masks(CONV_NET, CANVASES, target, fit, solver=Shrink(), area=0.2).masks
-    losses, labels = [], fit.labels.tolist()
-    for canvas, mask in zip(CANVASES, masks):
-        problem = Problem(CONV_NET, canvas.double(), target, fit.images.double(), labels)
-        assert mask.flatten().tolist() == plain_shrink(problem, kept=5).tolist()
+def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_validation_images_passes(target):
+    few = validation_subset(split_for_validation(FEW, 0)[1], SCREENING_IMAGES)
+    few, losses = few.without_class(target).images, []
+    for pattern in conv_search(CANVASES, target, solver=Shrink(), n_steps=None):
+        problem = plain_problem(pattern.canvas, target, 0)
+        assert pattern.mask.flatten().tolist() == plain_shrink(problem, kept=5).tolist()
         with torch.no_grad():
-            p = CONV_NET(torch.where(mask > 0, canvas, few).double()).softmax(1)[:, target]
+            p = CONV_NET(pattern.stamp(few).double()).softmax(1)[:, target]
         losses.append(float((1 - p.sqrt()).mean()))
-    searched, score = [], PoolSearch._score
+    searched = []
 
-    def spy(self, validation, **options):
-        searched.append(list(self.search.rows))
-        score(self, validation, **options)
+    def run(search):
+        searched.append([*search.rows])
+        for _ in Swap().run(search):
+            yield
+            searched.append([*search.rows])
 
-    monkeypatch.setattr(PoolSearch, "_score", spy)
-    conv_search(CANVASES, target, keep=1)
+    conv_search(CANVASES, target, keep=1, solver=Own(run))
     assert searched[0] == sorted(sorted(range(8), key=losses.__getitem__)[:2])
     assert [len(rows) for rows in searched] == [2, 1]
 
@@ -332,11 +344,28 @@ def test_the_overlap_of_two_starts():
 
 
 def test_more_starts_than_copies_do_not_push_out_a_photo():
-    photos = torch.cat([CANVASES[:2], blank(0.0)])
-    powers = {0: 0.1, 1: 0.0, 2: 0.3, 3: 0.2}
-    assert pool_of(photos, [1] * 3, 2).best([0, 1, 2, 3], powers) == [2, 0]
-    copies = torch.cat([blank(0.0, 0.0), CANVASES[:1]])
-    assert pool_of(copies, [1] * 3, 3).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]
+    """A pattern of so many black pixels wins over the images whose last pixel is as dark."""
+    photos = blank(0.0, 0.0)
+    photos[:, 0, 4, 4] = torch.tensor([0.3, 0.6])
+
+    def net(images):
+        wins = (images == 0).float().mean((1, 2, 3)) - images[:, 0, 4, 4]
+        return torch.stack([torch.full_like(wins, -1), wins - 1], 1)
+
+    def pixels_of(canvases, keep, *counts):
+        def run(search):
+            for batch in search.batches(4, 1):
+                search.loss(search.masks[batch.index], batch)
+            held = torch.arange(25) < torch.tensor(counts)[:, None]
+            search.masks = held.float().view(-1, 1, 5, 5)
+            yield from ()
+
+        given = {"net": net, "labels": LABELS % 2, "area": 0.4, "solver": Own(run)}
+        patterns, _ = search(canvases, 1, keep=keep, **given)
+        return [pattern.info["mask_pixels"] for pattern in patterns]
+
+    assert pixels_of(torch.cat([photos, blank(0.0)]), 2, 3, 0, 9, 6) == [9, 3]
+    assert pixels_of(torch.cat([blank(0.0, 0.0), photos[:1]]), 3, 3, 8, 5) == [8, 5, 3]
 
 
 @pytest.mark.parametrize("canvases", [CANVASES, blank(*[1.0] * 8)])
@@ -388,20 +417,19 @@ def test_max_seconds_stops_with_a_valid_pattern(in_time, solver, limit, early):
         assert pattern.info["settings"]["max_seconds"] == limit
 
 
-@both_solvers
-def test_a_search_that_ends_in_time_is_not_stopped_early(solver, monkeypatch):
+def test_a_search_that_ends_in_time_is_not_stopped_early(monkeypatch):
     """The clock stands still until the last step has begun."""
-    now, steps = [0.0], []
+    now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    record = Search.record
 
-    def late(self, *given):
-        steps.append(record(self, *given))
-        now[0] = 10.0 * (len(steps) == 3)
+    def run(search):
+        for number, batch in enumerate(search.batches(4, 3)):
+            search.loss(search.masks[batch.index], batch)
+            now[0] = 10.0 * (number == 2)
+        yield from ()
 
-    monkeypatch.setattr(Search, "record", late)
-    [pattern], _ = search(CANVASES[:1], solver=solver, n_steps=3, max_seconds=5)
-    assert len(pattern.info["loss_curve"]) == 3
+    [pattern], _ = search(CANVASES[:1], solver=Own(run), max_seconds=5)
+    assert pattern.info["passes"] == 6
     assert not pattern.info["stopped_early"]
 
 
@@ -419,8 +447,8 @@ def test_a_screening_that_takes_all_the_time_gives_its_masks(in_time):
     """It looks at the clock before each step but the first."""
     [whole], [stopped] = in_time(9.5, keep=1), in_time(4.5, keep=1)
     assert (whole.info["stopped_early"], whole.info["passes"]) == (True, 40)
-    masks = search_masks(Counter(), CANVASES, 0, FIT, solver=Shrink(), area=0.2).masks
-    assert torch.equal(whole.topk(0.2).mask, masks[place(whole)])
+    shrunk, _ = search(solver=Shrink(), n_steps=None)
+    assert torch.equal(whole.topk(0.2).mask, shrunk[place(whole)].mask)
     assert 0 < stopped.info["passes"] < 40
     assert stopped.info["mask_pixels"] == 5
     assert stopped.topk(0.2).mask.flatten()[:5].sum() < 5  # not the first in reading order
