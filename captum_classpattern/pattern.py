@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
@@ -213,6 +213,10 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
         The file is replaced in one step: a save that fails leaves the old file as it was.
         """
+        write_atomically(Path(path), save(*self.packed()))
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors and the metadata of its file."""
         # unknown search images stay unknown
         unknown = {"seen_file": "unknown"} if self.seen is None else {}
         tensors = {  # copies: safetensors refuses tensors that share memory
@@ -225,7 +229,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         metadata = {"format": PATTERN_FORMAT, "target": str(self.target), "info": info}
         if isinstance(self, MovingPattern):
             metadata["size"] = to_json(self.size)
-        write_atomically(Path(path), save(tensors, metadata))
+        return tensors, metadata
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
@@ -235,26 +239,32 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
-        with reading(path, "was not written by Pattern.save", "save the pattern again"):
-            with safe_open(os.fspath(path), framework="pt") as file:
-                metadata = dict(file.metadata() or {})
-                if metadata.get("format") != PATTERN_FORMAT:
-                    raise ValueError(f"its metadata has format {metadata.get('format')!r}")
-                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
-                raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
-            target, info = int(metadata["target"]), parse_json(metadata["info"])
-            if not isinstance(info, dict):
-                raise ValueError("its info is not a JSON object")
-            searched = {"seen_file", "search_images_hash"} & info.keys()
-            seen = None if searched else frozenset[str]()
-            if "seen" in tensors:
-                seen = unpack_hashes(tensors.pop("seen"))
-            info.pop("seen_file", None)
-            more = {"size": parse_json(metadata["size"])} if "size" in metadata else {}
-            kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
-            loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors, **more)
-        return loaded
+        with (
+            reading(path, "was not written by Pattern.save", "save the pattern again"),
+            safe_open(os.fspath(path), framework="pt") as file,
+        ):
+            metadata = file.metadata() or {}
+            if metadata.get("format") != PATTERN_FORMAT:
+                raise ValueError(f"its metadata has format {metadata.get('format')!r}")
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            return cls.unpacked(tensors, metadata)
+
+    @classmethod
+    def unpacked(cls, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> "Pattern":
+        """The pattern of :meth:`packed`, or an error of some kind."""
+        if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
+            raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
+        target, info = int(metadata["target"]), parse_json(metadata["info"])
+        if not isinstance(info, dict):
+            raise ValueError("its info is not a JSON object")
+        searched = {"seen_file", "search_images_hash"} & info.keys()
+        seen = None if searched else frozenset[str]()
+        if "seen" in tensors:
+            seen = unpack_hashes(tensors.pop("seen"))
+        info.pop("seen_file", None)
+        more = {"size": parse_json(metadata["size"])} if "size" in metadata else {}
+        kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
+        return kind(target=target, info=info, seen=seen, **tensors, **more)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
