@@ -21,16 +21,16 @@ from captum_classpattern.adapters.formats import FORMATS
 IMAGES = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 
-class Npz:
-    """A linear classifier as arrays, in a kind of file that the package does not open."""
+class Folder:
+    """A linear classifier as arrays in a folder, which the package does not open."""
 
-    name = "npz"
+    name = "folder"
 
     def matches(self, file, options):
-        return file.path.suffix == ".npz"
+        return (file.path / "arrays.npz").is_file()
 
     def load(self, file, options):
-        with np.load(file.path, allow_pickle=False) as arrays:
+        with np.load(file.path / "arrays.npz", allow_pickle=False) as arrays:
             weight, bias, mean = (torch.from_numpy(arrays[key]) for key in ("w", "b", "mean"))
         linear = nn.Linear(*weight.shape[::-1])
         linear.load_state_dict({"weight": weight, "bias": bias})
@@ -55,26 +55,36 @@ def test_a_training_checkpoint(run_path, monkeypatch, snapshot):
     network, path = run_path
     by_itself = load_model(path, format=TrainingRun())
     monkeypatch.setattr("captum_classpattern.adapters.load.FORMATS", (TrainingRun(), *FORMATS))
-    for classifier in (by_itself, load_model(path), load_model(path, format="training run")):
+    by_name = load_model(path, format="training run")
+    assert said(by_itself) == snapshot
+    for classifier in (by_itself, load_model(path), by_name):
         assert torch.equal(classifier(IMAGES), network(IMAGES))
         assert classifier.class_names == ["cat", "dog", "eel"]
-        assert said(classifier) == snapshot
+        assert classifier.provenance == by_itself.provenance
     torch.save(network.state_dict(), path)
     classifier = load_model(path, arch="squeezenet1_1", mean=0, std=1)
     assert classifier.provenance["format"] == "plain"
 
 
-def test_another_kind_of_file(tmp_path):
-    rng = np.random.default_rng(0)
+def test_a_folder_as_a_checkpoint(tmp_path, monkeypatch):
+    rng, path = np.random.default_rng(0), tmp_path / "model"
     w, b, mean = (rng.random(size, np.float32) for size in ((4, 12), 4, 3))
-    np.savez_compressed(tmp_path / "model.npz", w=w, b=b, mean=mean)
-    classifier = load_model(tmp_path / "model.npz", format=Npz())
+    assert refusal(lambda: load_model(tmp_path, format=Folder())) == (
+        f"ValueError: {tmp_path} does not have the layout of folder: leave out `format`"
+    )
+    path.mkdir()
+    np.savez_compressed(path / "arrays.npz", w=w, b=b, mean=mean)
+    by_itself = load_model(path, format=Folder())
+    monkeypatch.setattr("captum_classpattern.adapters.load.FORMATS", (Folder(), *FORMATS))
     images = IMAGES[:, :, :2, :2]
     expected = (images.numpy() - mean.reshape(3, 1, 1)).reshape(3, 12) @ w.T + b
-    torch.testing.assert_close(classifier(images), torch.from_numpy(expected))
-    assert classifier.classes is None  # the format does not say how many there are
-    assert classifier.provenance["opened"] == "the format"
-    assert len(classifier.provenance["sha256"]) == 64
+    for classifier in (by_itself, load_model(path)):
+        torch.testing.assert_close(classifier(images), torch.from_numpy(expected))
+        assert classifier.classes is None  # the format does not say how many there are
+        assert (classifier.provenance["opened"], classifier.provenance["format"]) == (
+            "the format", "folder"
+        )  # fmt: skip
+        assert "sha256" not in classifier.provenance
 
 
 @pytest.mark.parametrize("format", [TrainingRun, 3, object(), torch])
