@@ -5,7 +5,6 @@ import sys
 from functools import partial
 
 import pytest
-import safetensors.torch
 import torch
 import torchvision
 from checkpoints import (
@@ -79,13 +78,6 @@ def test_plain_checkpoints(prefix, holder, name, tmp_path):
     }
     assert classifier.classes == [f"class {number}" for number in range(5)]
     assert (classifier.input_size, classifier.trigger) == (None, None)
-
-
-def test_safetensors(path):
-    path.write_bytes(safetensors.torch.save(Tiny().state_dict()))
-    classifier = load_model(str(path), arch=TINY, **PIXELS)
-    assert_same(classifier, Tiny())
-    assert classifier.provenance["opened"] == "safetensors"
 
 
 def test_output_picks_the_logits(path):

@@ -11,7 +11,7 @@ from command_line import run
 import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
-from captum_classpattern.cli.options import CanvasOptions, ComputeOptions, checkpoints_by_name
+from captum_classpattern.cli.options import CanvasOptions, ComputeOptions
 from captum_classpattern.comparison import compare
 from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
 from captum_classpattern.surveys.settings import SurveySettings
@@ -121,16 +121,3 @@ def test_comparisons_score_on_the_same_number_of_images_everywhere():
 
 def test_the_choices_of_a_precision_are_those_of_the_search():
     assert get_args(get_type_hints(ComputeOptions)["precision"]) == PRECISIONS
-
-
-def test_models_have_the_names_that_are_given_or_those_of_their_files(tmp_path):
-    """A file may have an equals sign in its name."""
-    path = tmp_path / "epoch=1-step=2.pt"
-    path.touch()
-    assert checkpoints_by_name((str(path),)) == {"epoch=1-step=2": str(path)}
-    assert checkpoints_by_name((f"new={path}",)) == {"new": str(path)}
-    assert checkpoints_by_name(("a/old.pt", "torchvision:resnet18", "own=timm:resnet18")) == {
-        "old": "a/old.pt",
-        "resnet18": "torchvision:resnet18",
-        "own": "timm:resnet18",
-    }

@@ -3,18 +3,14 @@
 import io
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-from scanned import made_up
 
 from captum_classpattern import cli
 from captum_classpattern.cli.printing import plain_errors, print_result, say
 from captum_classpattern.results import Result, as_table, as_texts
-from captum_classpattern.scanning.families import SIZES
-from captum_classpattern.scanning.profile import Profile
-from captum_classpattern.scanning.results import Scan
 
 
 @dataclass(frozen=True)
@@ -100,18 +96,3 @@ def test_arguments_are_options(capsys):
     shell, python = capsys.readouterr().out.splitlines()
     assert shell == "Try a moving patch (--canvases patch), a larger --area, or another seed."
     assert python == "Try a moving patch (canvases='patch'), a larger area, or another seed."
-
-
-def test_names_of_a_scan_may_hold_brackets_and_control_characters(capsys):
-    usual = (0.2, 0.4, 0.9, 0.6, 0.5, 0.3)
-    powers = {size: [power - size / 200 for power in usual] for size in SIZES}
-    names = ["[red]cat", "dog\x1b[2J", "[/bold]", "owl", "fox", "bee"]
-    further = {"additive": [0.0] * 6, "warp": [-0.5] * 6}
-    found = Scan.of_profile(
-        Profile(powers, [64] * 6, 0.875, 80, further, further), made_up(39, classes=6), 0.05, names
-    )
-    print_result(replace(found, notes=["[/i] is \x1bnoted."]))
-    printed = capsys.readouterr().out
-    assert "Note: [/i] is ?noted." in printed
-    assert "\x1b" not in printed
-    assert found.target_name in printed
