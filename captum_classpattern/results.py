@@ -1,7 +1,6 @@
 """What all results have in common: a text, a table and a figure, which make pages and notebooks.
 
-What draws them takes long to import, and knows patterns and scores itself. So results import it
-inside the methods that show them.
+What draws them takes long to import, so results import it inside the methods that show them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

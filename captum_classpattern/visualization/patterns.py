@@ -60,39 +60,40 @@ def draw_patterns(
 ) -> Drawing:
     """Draws a row for each pattern, with its stamped images, and a column for the powers if any is
     known; with ``masks`` also one for the masks."""
-    columns = max(len(row.examples) for row in rows)
-    powers = any(row.bar for row in rows)
-    patches = all(row.is_patch for row in rows)
-    first, second = ("colours", "opacity") if patches else ("canvas", "mask")
+    patches, examples = all(row.is_patch for row in rows), max(len(row.examples) for row in rows)
     covers = "" if area is None else f"\n({percent_area(area)} of pixels)"
-    titles = [first, *[second] * masks, f"pattern{covers}"]
-    titles += [
-        EXAMPLES_TITLE.format(images) if i == (columns - 1) // 2 else "" for i in range(columns)
-    ]
+    above = [EXAMPLES_TITLE.format(images) * (i == (examples - 1) // 2) for i in range(examples)]
+    titles = ["colours" if patches else "canvas", f"pattern{covers}", *above]
+    if masks:
+        titles.insert(1, "opacity" if patches else "mask")
+    powers = [POWER] * any(row.bar for row in rows)
     grid = []
     for row in rows:
-        cells: list[Drawn] = [Cell(row.canvas)]
-        if masks:
-            mask = row.mask[0].detach().float().cpu().numpy()
-            strip = "0 to 1" if row is rows[-1] else None
-            cells.append(Cell(values=mask, scale=MASK_SCALE, range=strip))
-        boxed = None if row.is_patch else row.boxed
-        cells.append(Cell(on_neutral(row.canvas, row.binary), boxed=boxed))
-        for image, caption, hit in row.examples:
-            cells.append(Cell(image, caption, hit, HIT, boxed=row.boxed))
+        cells = _cells(row, masks, with_scale=row is rows[-1])
         cells += [None] * (len(titles) - len(cells))
-        if powers:
-            cells.append(partial(_draw_bar, bar=row.bar) if row.bar else None)
-        grid.append((row.name, cells))
+        grid.append((row.name, cells + [row.bar and partial(_draw_bar, bar=row.bar)] * len(powers)))
     return draw_grid(
         grid,
-        [*titles, *[POWER] * powers],
+        titles + powers,
         title=title,
         note=NOT_ABOVE if any(row.bar and row.bar.is_weak for row in rows) else "",
         width=CELL_WIDTH,
-        widths=[*[1.0] * len(titles), *[POWER_WIDTH] * powers],
+        widths=[1.0] * len(titles) + [POWER_WIDTH] * len(powers),
         use_pyplot=use_pyplot,
     )
+
+
+def _cells(row: PatternRow, masks: bool, with_scale: bool) -> list[Drawn]:
+    """A row's images, with the mask where it is asked for, and perhaps its scale below it."""
+    cells: list[Drawn] = [Cell(row.canvas)]
+    if masks:
+        mask = row.mask[0].detach().float().cpu().numpy()
+        cells.append(Cell(values=mask, scale=MASK_SCALE, range="0 to 1" if with_scale else None))
+    boxed = None if row.is_patch else row.boxed
+    cells.append(Cell(on_neutral(row.canvas, row.binary), boxed=boxed))
+    for image, caption, hit in row.examples:
+        cells.append(Cell(image, caption, hit, HIT, boxed=row.boxed))
+    return cells
 
 
 def draw_power(bar: PowerBar, *, use_pyplot: bool = True) -> Drawing:
