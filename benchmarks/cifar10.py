@@ -4,11 +4,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from checking import checked
 from problems import Parts, cifar10_parts, train_cifar10
 from torch import Tensor, nn
 
 from captum_classpattern import Pattern, PixelClassifier
-from captum_classpattern.classifier import outputs_for
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -44,6 +44,6 @@ def model(name: str) -> PixelClassifier:
 
 def predictions(network: PixelClassifier, images: Tensor, pattern: Pattern | None = None) -> Tensor:
     """The predicted class of each image, stamped with a pattern if there is one."""
-    batches = images.split(200)
+    model, batches = checked(network, images), images.split(200)
     stamped = batches if pattern is None else (pattern.stamp(batch) for batch in batches)
-    return torch.cat([outputs_for(network, batch).argmax(1) for batch in stamped])
+    return torch.cat([model.outputs(batch).argmax(1) for batch in stamped])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from checking import checked
 from findings import head, line, parser_of
 from torchvision.models import resnet50
 
@@ -116,7 +117,8 @@ def time_search(name: str, network: Network, classes: int, rounds: int | None) -
 
 def time_scoring(name: str, network: Network) -> dict[str, Any]:
     """The time of scoring patterns on held-out images."""
-    scorer = Scorer(network.model, network.held_out.to(network.device, torch.float32))
+    held_out = network.held_out.to(network.device, torch.float32)
+    scorer = Scorer(checked(network.model, held_out), held_out)
     [pattern] = network.search(1, n_steps=1)
     scorer.power(pattern)
     started = time.perf_counter()

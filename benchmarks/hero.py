@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median_low
 
 from architecture_rows import POSITIVE
+from checking import checked
 from cifar10 import CLASS_NAMES
 from claims.images import Images, images_of, reference_of, shared_canvases
 from claims.models import CIFAR10
@@ -53,7 +54,7 @@ def median_class(scores: Mapping[int, Scores]) -> int:
 
 def before_and_after(pattern: Pattern, images: Images) -> list[StampedImages]:
     """Unseen images of other classes without and with the pattern, and the predictions."""
-    model = reference_of(CIFAR10)
+    model = checked(reference_of(CIFAR10), images.held_out)
     chosen = choose_images(images.held_out, pattern.target, SEED)
     unseen, labels = images.held_out.take(chosen), images.held_out.known_labels[chosen]
     shown: Sequence[Tensor] = (unseen, pattern.stamp(unseen))

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
+from checking import checked
 from cifar10 import InBfloat16
 from findings import Row, Table, append_rows, head, line, parser_of_rows, read_rows, report
 from matplotlib.figure import Figure
@@ -141,8 +142,8 @@ def scores_at(plain: Scorer, binary: Pattern, transform: Transform, value: float
         if moves and not rests:
             patterns = [transform.function(each, value, variant) for each in patterns]
         elif not rests:
-            classifier = Changed(plain.forward_func, transform.function, value, variant)
-            scorer = Scorer(classifier.eval(), plain.images)
+            classifier = Changed(plain.model.logits, transform.function, value, variant)
+            scorer = Scorer(checked(classifier.eval(), plain.images), plain.images)
         if i < len(variants):
             found.append(scorer.power(patterns[0]))
         at_random.append(scorer.power(patterns[1]).value)
@@ -175,7 +176,7 @@ def row_of(problem: Problem, pattern: Pattern, name: str) -> Row:
     """The powers of a binary pattern along a transform, and what is kept of its margin above the
     stronger control; None unless the power at rest is above both."""
     transform, images = TRANSFORMS[name], LabelledImages(*problem[4:]).stratified_sample(IMAGES)
-    scorer = Scorer(problem.model, images)
+    scorer = Scorer(checked(problem.model, images), images)
     found = {v: scores_at(scorer, pattern, transform, v) for v in transform.values}
     margins = {v: each.power.value - each.strongest_control for v, each in found.items()}
     rests, is_above = margins[transform.rest], found[transform.rest].beats_controls

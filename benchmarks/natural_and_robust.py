@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from checking import checked
 from cifar10 import CLASS_NAMES, model, parts
 from findings import Row, measured_here, parser_of, write_rows
 from matplotlib.figure import Figure
@@ -58,9 +59,10 @@ def score(pattern: Pattern, name: str, parts: Parts) -> Scores:
     held_out = LabelledImages(parts.held_out, parts.held_out_labels)
     power = predictive_power(model(name), pattern, held_out, area=AREA)
     others = held_out.without_class(pattern.target)
+    network = checked(model(name), held_out)
     at_random = sum(
         judge(
-            model(name),
+            network,
             random_pixels(pattern, AREA, SEED + draw),
             others.subset(range(draw, power.n, DRAWS)),
         ).hits
@@ -68,7 +70,7 @@ def score(pattern: Pattern, name: str, parts: Parts) -> Scores:
     )
     after = (pattern.target + 1) % len(CLASS_NAMES)
     [canvas] = select_canvases(model(name), parts.images, parts.labels, after, 1)
-    elsewhere = judge(model(name), replace(pattern.topk(AREA), canvas=canvas), others).hits
+    elsewhere = judge(network, replace(pattern.topk(AREA), canvas=canvas), others).hits
     return Scores(power, at_random / power.n, elsewhere / power.n, power.n)
 
 

@@ -13,7 +13,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier, select_canvases
-from captum_classpattern.classifier import preserve_state
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.scores import PredictivePower
 from captum_classpattern.scores.power import Scorer, check_unseen
@@ -123,9 +123,8 @@ def transfer_powers(
     """The power of each pattern as it is, on a model that it may not be from. The images without a
     pattern are classified once for all patterns."""
     device = next(model.parameters()).device
-    with preserve_state(model, 0):
-        images = LabelledImages.of(images, None, model)
-        scorer = Scorer(model, images, patterns[0].canvas.to(device))
+    with enter_model(model, patterns[0].canvas[None].to(device)) as entered:
+        scorer = Scorer(entered, LabelledImages.of(images, None, entered))
         for pattern in patterns:
             check_unseen(pattern, scorer.images)
         return [scorer.power(pattern.to(device)) for pattern in patterns]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from captum.attr import Attribution
+from checking import checked
 from cifar10 import InBfloat16
 from findings import (
     Row,
@@ -139,7 +140,7 @@ def row_of(problem: Problem, other: nn.Module | None, canvases: Tensor, name: st
     with itself with random layers, in steps."""
     classes = problem.classes
     search, held_out = problem.parts
-    scorer = Scorer(problem.model, held_out.stratified_sample(IMAGES), canvases)
+    scorer = Scorer(checked(problem.model, canvases), held_out.stratified_sample(IMAGES))
     method = Image if name == IMAGE else known_methods(search, names=name, budget=BUDGET)[name]
     layers = [] if other is not None else layers_from_top(problem.model, canvases[:1])
     steps = steps_of(len(layers), STEPS) if other is None else [0]

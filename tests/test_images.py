@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from entered import entered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
@@ -116,23 +117,26 @@ class Shifted(nn.Module):
 
 
 def test_predictions_are_used_only_if_there_are_no_labels():
-    predicted = ensure_labels(brightest_channel, LabelledImages(Plain(labelled=False)))
+    predicted = ensure_labels(
+        entered(brightest_channel, IMAGES), LabelledImages(Plain(labelled=False))
+    )
     assert torch.equal(predicted.labels, IMAGES.mean((2, 3)).argmax(1))
     for images, labels in ((IMAGES, LABELS), (Plain(labelled=True), None)):
-        source = ensure_labels(nn.Flatten(1).eval().forward, LabelledImages(images, labels))
+        model = entered(nn.Flatten(1).eval().forward, IMAGES)
+        source = ensure_labels(model, LabelledImages(images, labels))
         assert torch.equal(source.labels, LABELS)
 
 
 def test_named_labels_are_matched_also_with_additional_arguments_and_without_names():
     named = LabelledImages(IMAGES, LABELS % 3, ("cat", "ant", "bee"))
     model = PixelClassifier(Shifted().eval(), class_names=["ant", "bee", "cat"])
-    with enter_model(model, IMAGES, additional=(torch.ones(10),)):
+    with enter_model(model, IMAGES, additional=(torch.ones(10),)) as model:
         matched = ensure_labels(model, named, additional_forward_args=torch.ones(10))
         assert torch.equal(matched.labels, torch.tensor([2, 0, 1])[LABELS % 3])
         assert ensure_labels(model, matched, additional_forward_args=torch.ones(10)) is matched
     two = LabelledImages(IMAGES, LABELS % 2, ("cat", "ant"))
     with pytest.raises(ValueError, match="2 classes"):
-        ensure_labels(brightest_channel, two)
+        ensure_labels(entered(brightest_channel, IMAGES), two)
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -581,7 +585,7 @@ def test_halves_are_seeded_and_keep_order_and_names():
 def test_names_as_labels_are_those_of_the_model():
     pets = numbered(range(4), [0, 0, 1, 1], ("cat", "dog"), "pets")
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
-    model = cp.PixelClassifier(net, class_names=["dog", "cat"])
+    model = entered(cp.PixelClassifier(net, class_names=["dog", "cat"]), pets.images)
     given = ["cat", "cat", "dog", "dog"]
     for labels in (None, given):
         assert LabelledImages.of(pets, labels, model).known_labels.tolist() == [1, 1, 0, 0]

@@ -6,16 +6,18 @@ import sys
 
 import pytest
 import torch
+from entered import entered
 from torch import nn
 
 from captum_classpattern import LabelledImages, select_canvases
 from captum_classpattern._support.progress import name_stage, note_half_passes, passes_bar
 from captum_classpattern.datasets import load_images, sources
 from captum_classpattern.images import predictions
-from captum_classpattern.scores.power import Judged, judge_each
+from captum_classpattern.scores.power import StampTest, judge_each
 
 NET = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
 IMAGES = LabelledImages(torch.rand(90, 1, 2, 2), torch.arange(90) % 3)
+MODEL = entered(NET, IMAGES.first())
 
 
 @pytest.fixture
@@ -90,8 +92,8 @@ def test_there_is_one_bar_at_a_time(terminal):
 
 
 SCORING = {
-    "predictions": lambda: predictions(NET, IMAGES),
-    "scores": lambda: judge_each(NET, [Judged(torch.Tensor.detach, 0, IMAGES)], IMAGES.take([0])),
+    "predictions": lambda: predictions(MODEL, IMAGES),
+    "scores": lambda: judge_each(MODEL, [StampTest(torch.Tensor.detach, 0, IMAGES)]),
     "canvases": lambda: select_canvases(NET, LabelledImages(IMAGES.images, [0] * 90), target=0),
 }
 

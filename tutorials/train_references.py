@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from captum_classpattern import PixelClassifier
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern.adapters.architectures import build
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.datasets import load_images
 from captum_classpattern.images import predictions
 from captum_classpattern.optimization.acceleration import has_bfloat16
@@ -198,7 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device=options.device,
             flips=not options.no_flips,
         )
-        correct = test.accuracy_of(predictions(pixels, test))
+        with enter_model(pixels.eval(), test.first()) as model:
+            correct = test.accuracy_of(predictions(model, test))
         save(network, names, settings, path)
         trained += 1
         left = (time.perf_counter() - started) / trained * (options.models - number - 1) / 60

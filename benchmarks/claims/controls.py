@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from checking import checked
 from torch import Tensor
 
 from captum_classpattern import LabelledImages, Pattern
@@ -24,11 +25,11 @@ def best_judged(
     """The one that makes the classifier predict its class on most judging images. As in a search,
     a few of these images screen the candidates and leave two."""
     rounds = ((validation_subset(judges, SCREENING_IMAGES), SCREENED), (judges, 1))
-    left = list(candidates)
+    left, model = list(candidates), checked(classifier, judges)
     for images, count in rounds:
         if len(left) > count:
             others = images.without_class(left[0].target)
-            left.sort(key=lambda each: -judge(classifier, each, others).hits)
+            left.sort(key=lambda each: -judge(model, each, others).hits)
             left = left[:count]
     return left[0]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from checking import checked
 from cifar10 import CLASS_NAMES
 from filelock import FileLock
 from problems import cifar10_parts, train_cifar10
@@ -82,7 +83,7 @@ def chosen_images(reference: PixelClassifier, images: Images) -> dict[int, list[
     """For each class the numbers of search images that the reference classifies correctly, spread
     evenly over its confidence."""
     search, chosen = images.search, {}
-    right = search.subset(predictions(reference, search) == search.known_labels)
+    right = search.subset(predictions(checked(reference, search), search) == search.known_labels)
     for target in images.classes:
         count = min(CANVASES["positive"], len(right.of_class(target)))
         pool = select_canvases(reference, right, None, target, count)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from architecture_rows import packed
+from checking import checked
 from findings import Row
 from torch import Tensor
 
@@ -150,7 +151,7 @@ class Study:
         the images."""
         others, count = self._scorer.images.without_class(draws[0].target), len(draws)
         return sum(
-            judge(self.classifier, each, others.subset(range(i, len(others), count))).hits
+            judge(self._scorer.model, each, others.subset(range(i, len(others), count))).hits
             for i, each in enumerate(draws)
         )
 
@@ -177,7 +178,7 @@ class Study:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(self.classifier, self.images.held_out)
+        return Scorer(checked(self.classifier, self.images.held_out), self.images.held_out)
 
     @property
     def _accuracy(self) -> float:

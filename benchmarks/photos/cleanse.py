@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from checking import checked
 from findings import Row
 from rivals.inversion import neural_cleanse
 from torch import Tensor
@@ -22,7 +23,7 @@ WINDOW = 32  # pixels a side that are compared with the drawings
 def cleanse_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
     """The power of its patterns on photos that no search has seen."""
     model, (search, held_out) = load(network, out), photo_parts(photos)
-    scorer = Scorer(model, held_out)
+    scorer = Scorer(checked(model, held_out), held_out)
     for name, y in TROJANS.items():
         if (network, name) in done:
             continue

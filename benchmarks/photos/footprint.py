@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from captum.attr import NoiseTunnel, Occlusion, Saliency
+from checking import checked
 from findings import Row
 from problems import PHOTO, Problem
 from torch import Tensor, nn
@@ -112,7 +113,8 @@ def footprint_rows(problem: Problem, model: nn.Module, done: set) -> Iterator[li
             photo, footprint = photos[number : number + 1], footprints[number]
             area = float(footprint.float().mean())
             others = [i for i in range(len(problem.held_out)) if i != place][::EVERY]
-            scorer = Scorer(model, problem.parts[1].subset(others))
+            held_out = problem.parts[1].subset(others)
+            scorer = Scorer(checked(model, held_out), held_out)
             own = {each: partial(search, area=area) for each, search in ours.items()}
             rows = []
             for method, map_of in {**known, **own}.items():

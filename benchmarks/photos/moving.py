@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from checking import checked
 from findings import Row, kept_survey
 from problems import IMAGENET_CLASSES, LITE_SIZES, read_photos
 from torch import Tensor, nn
@@ -77,13 +78,14 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         return triage.search_all(explainer, classes, settings, store, number, together)
 
     _, judges = split_for_validation(search, SEEDS[0])
-    with enter_model(model, judges.take([0]), SEEDS[0]) as checked:
-        before, _ = triage.without_patches(checked, judges)
+    with enter_model(model, judges.take([0]), SEEDS[0]) as entered:
+        before, _ = triage.without_patches(entered, judges)
     gains = {
         patch.target: round(float(patch.info["search_margin"]) - before[patch.target], 3)
         for patch in found(ranked_classes(network), short, 0, SEEDS[0])
     }
-    ranked, scorer, first = sorted(gains, key=lambda y: -gains[y]), Scorer(model, held_out), []
+    ranked, first = sorted(gains, key=lambda y: -gains[y]), []
+    scorer = Scorer(checked(model, held_out), held_out)
     for patches in zip(*(found(ranked[:FIRST], long, 1 + seed, seed) for seed in SEEDS)):
         powers = [scorer.power(patch) for patch in patches]
         row = {"class": patches[0].target, "powers": [power.value for power in powers]}
@@ -135,7 +137,8 @@ def trojan_rows(
     """The longer searches of a scan, for the four planted classes alone: the power at random places
     and at nine fixed ones, and which drawings the patches look like."""
     model, (search, held_out) = load(network, out), photo_parts(photos)
-    scorer, explainer = Scorer(model, held_out), ClassPattern(model, search)
+    scorer = Scorer(checked(model, held_out), held_out)
+    explainer = ClassPattern(model, search)
     for seed in seeds:
         if (network, seed) in done:
             continue
@@ -207,9 +210,9 @@ def natural_rows(
     settings = {"canvases": "patch", "areas": [(side / size) ** 2 for side in sides], "seed": seed}
     folder = out / f"natural_{'_'.join(map(str, sides))}_{seed}_{classes[0]}"
     found = kept_survey(folder, model, search, held_out, classes=classes, **settings)
-    own = Scorer(model, held_out)
+    own = Scorer(checked(model, held_out), held_out)
     others = {name: resized(load(name, out), LITE_SIZES[NUMBERS[name]]) for name in NUMBERS}
-    scorers = {name: Scorer(other, held_out) for name, other in others.items()}
+    scorers = {name: Scorer(checked(other, held_out), held_out) for name, other in others.items()}
     for finding in found:
         if (finding.target, sides[-1], seed) in done:
             continue

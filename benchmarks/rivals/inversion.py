@@ -145,7 +145,7 @@ class InversionTask:
         self.passes, self.batch_size, self.epoch = passes, batch_size, epoch
         self.target, self.seed, self._given = target, seed, forward_func
         with enter_model(forward_func, first_of(images)) as model:
-            given = ensure_labels(forward_func, LabelledImages.of(images, labels))
+            given = ensure_labels(model, LabelledImages.of(images, labels))
             others = given.without_class(target)
             if not len(others):
                 raise ValueError(

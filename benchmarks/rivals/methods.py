@@ -7,8 +7,8 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, preserve_state, uncounted
-from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier import Classifier, enter_model, uncounted
+from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.comparison.controls import masks_for
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.attribution import single_tensor
@@ -44,10 +44,12 @@ class _Inverted(Attribution):
     ) -> Tensor | tuple[Tensor, ...]:
         """Inverts each class once, with ``budget`` passes, or as many as the function's default.
         Returns the maps that rank the pixels, shaped like the inputs, whose pixels are not used."""
-        targets = parse_targets(target, len(single_tensor(inputs)), self.forward_func)
+        targets = parse_targets(
+            target, len(single_tensor(inputs)), ClassNames.of(self.forward_func)
+        )
         settings |= {"seed": seed} if budget is None else {"seed": seed, "passes": budget}
-        with preserve_state(self.forward_func, 0), uncounted():
-            baselines = ensure_labels(self.forward_func, self._baselines)
+        with uncounted(), enter_model(self.forward_func, self._baselines.first()) as model:
+            baselines = ensure_labels(model, self._baselines)
         found = {
             y: type(self).invert(self.forward_func, baselines, y, **settings)
             for y in dict.fromkeys(targets)

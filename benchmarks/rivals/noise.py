@@ -28,7 +28,7 @@ def cbd(
     labels, first = images.known_labels, images.take([0])
     with enter_model(forward_func, first, seed) as model, torch.no_grad():
         check_targets([n_classes - 1], model.n_classes)
-        right = predictions(forward_func, images) == labels
+        right = predictions(model, images) == labels
         counts = np.zeros(n_classes)
         for y in range(n_classes):
             # of True and False the maximum comes first

@@ -14,13 +14,11 @@ from captum_classpattern.classifier.calling import guessing_below as guessing_be
 from captum_classpattern.classifier.calling import images_at_once as images_at_once
 from captum_classpattern.classifier.calling import lacks_memory as lacks_memory
 from captum_classpattern.classifier.calling import on_device as on_device
-from captum_classpattern.classifier.calling import outputs_for as outputs_for
 from captum_classpattern.classifier.calling import preserve_state as preserve_state
 from captum_classpattern.classifier.calling import seed_generators as seed_generators
 from captum_classpattern.classifier.calling import uncounted as uncounted
 from captum_classpattern.classifier.calling import warn as warn
 from captum_classpattern.classifier.calling import warn_if_guessing as warn_if_guessing
-from captum_classpattern.classifier.calling import with_logits as with_logits
 from captum_classpattern.classifier.checked import CheckedModel as CheckedModel
 from captum_classpattern.classifier.checked import enter_model as enter_model
 from captum_classpattern.classifier.fingerprints import difference as difference

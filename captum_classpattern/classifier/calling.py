@@ -202,28 +202,6 @@ def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
-def outputs_for(
-    forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()
-) -> Tensor:
-    """The classifier's outputs (N, K) for images (N, C, H, W), on its device; half by half where
-    its memory is too small. It gets a copy, which it may change."""
-    device, dtype = device_and_dtype(forward_func, images)
-    try:
-        with torch.no_grad():
-            outputs = forward_func(images.to(device, dtype, copy=True), *additional)
-        _check_logits(outputs, len(images))
-        return outputs
-    except RuntimeError as error:
-        if not lacks_memory(error) or len(images) == 1:
-            raise
-    half = len(images) // 2
-    parts = [
-        outputs_for(forward_func, images[part], additional_rows(additional, part, len(images)))
-        for part in (slice(half), slice(half, None))
-    ]
-    return torch.cat(parts)
-
-
 def additional_rows(
     additional: tuple[Any, ...], rows: Tensor | slice, count: int
 ) -> tuple[Any, ...]:
@@ -257,12 +235,10 @@ def check_callable(model: Any) -> None:
 def check_classifier(
     forward_func: Classifier, sample: Tensor, additional: tuple[Any, ...] = ()
 ) -> Tensor:
-    """The logits of a sample; an error unless they are finite."""
-    check_callable(forward_func)
-    place = device_and_dtype(forward_func, sample)
+    """The outputs for a sample on the classifier's device; an error unless they are finite."""
     try:
         with torch.no_grad(), uncounted():
-            logits = forward_func(sample.to(*place, copy=True), *additional)
+            logits = forward_func(sample.clone(), *additional)
     except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
         text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
         is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)
@@ -275,7 +251,7 @@ def check_classifier(
         raise ValueError(
             f"the model failed on images of shape {tuple(sample.shape[1:])} ({text}){hint}"
         ) from error
-    _check_logits(logits, len(sample))
+    check_logits(logits, len(sample))
     return logits
 
 
@@ -296,7 +272,7 @@ def hint_about_channels(shape: Sequence[int], wanted: int | None) -> str:
     return ": they look like (N, H, W, C), so permute them by .permute(0, 3, 1, 2)" * is_last
 
 
-def _check_logits(logits: Any, count: int) -> None:
+def check_logits(logits: Any, count: int) -> None:
     """Raises an error unless these are finite logits (count, K) with K >= 2."""
     if not isinstance(logits, Tensor):
         raise ArgumentTypeError(

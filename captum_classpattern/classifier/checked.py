@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from captum_classpattern.classifier.calling import (
     attribute_of,
     check_classifier,
     check_has_weights,
+    check_logits,
     device_and_dtype,
     find_module,
     in_eval_mode,
-    outputs_for,
+    lacks_memory,
     preserve_state,
     uncounted,
     with_logits,
@@ -53,6 +54,8 @@ class CheckedModel:
         device, dtype: Where it takes its images, and in which precision.
         n_classes (int): K.
         given_names (Sequence[str], optional): The names of its classes that the user gives.
+        copies (dict): Private copies of it that are faster, by how they were made; see
+            :func:`~captum_classpattern.optimization.acceleration.accelerated`.
     """
 
     call: Classifier
@@ -62,11 +65,30 @@ class CheckedModel:
     dtype: torch.dtype
     n_classes: int
     given_names: Sequence[str] | None = None
+    copies: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> ClassNames | None:
         """The names of its classes: those that the user gives, else its own, if it has any."""
         return ClassNames.of(self.call, self.n_classes, self.given_names)
+
+    def outputs(self, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
+        """The logits (N, K) for images (N, C, H, W), which the model gets where it is, as a copy
+        that it may change; half by half where its memory is too small."""
+        try:
+            with torch.no_grad():
+                outputs = self.logits(images.to(self.device, self.dtype, copy=True), *additional)
+            check_logits(outputs, len(images))
+            return outputs
+        except RuntimeError as error:
+            if not lacks_memory(error) or len(images) == 1:
+                raise
+        half = len(images) // 2
+        parts = [
+            self.outputs(images[part], additional_rows(additional, part, len(images)))
+            for part in (slice(half), slice(half, None))
+        ]
+        return torch.cat(parts)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -134,14 +156,12 @@ def enter_model(
             of_first = additional_rows(additional, slice(1), count)
             outputs = check_classifier(call, first, of_first)
             logits = with_logits(call, outputs, dtype)
+            checked = CheckedModel(call, logits, (), device, dtype, outputs.shape[1], class_names)
             if not attribute_of(call, "is_random"):
                 twice = torch.zeros(2, dtype=torch.int64)
-                _check_steady(logits, first, additional_rows(additional, twice, count), of_first)
-        roots = _roots_of([*networks])
-        with in_eval_mode(roots):
-            checked = CheckedModel(
-                call, logits, roots, device, dtype, outputs.shape[1], class_names
-            )
+                _check_steady(checked, first, additional_rows(additional, twice, count), of_first)
+        checked = replace(checked, networks=_roots_of([*networks]))
+        with in_eval_mode(checked.networks):
             _entered.append(checked)
             try:
                 with preserve_state(call, seed):  # checks may have drawn from the generators
@@ -198,7 +218,7 @@ def _roots_of(networks: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def _check_steady(
-    logits: Classifier, first: Tensor, arguments: tuple[Any, ...], of_first: tuple[Any, ...]
+    model: CheckedModel, first: Tensor, arguments: tuple[Any, ...], of_first: tuple[Any, ...]
 ) -> None:
     """Raises an error unless an image has the same logits in each call, whatever is beside it. A
     model that takes one image at a time is called with it alone."""
@@ -206,10 +226,10 @@ def _check_steady(
     pairs = [[first, 1 - first], [first, 1 - first], [other, first]]
     with uncounted():
         try:
-            outputs = [outputs_for(logits, torch.cat(pair), arguments).float() for pair in pairs]
+            outputs = [model.outputs(torch.cat(pair), arguments).float() for pair in pairs]
             one, again, beside = outputs[0][0], outputs[1][0], outputs[2][1]
         except (RuntimeError, AssertionError):
-            one, again = (outputs_for(logits, first, of_first)[0].float() for _ in range(2))
+            one, again = (model.outputs(first, of_first)[0].float() for _ in range(2))
             beside = one
     for same, tolerance, where in (
         (again, 1e-4, "in another call"),

@@ -21,7 +21,7 @@ from captum_classpattern._support.validation import (
     join_names,
     suggest_names,
 )
-from captum_classpattern.classifier.calling import Classifier, attribute_of, warn
+from captum_classpattern.classifier.calling import attribute_of, warn
 
 MAX_LENGTH = 40  # characters of a class's name in a file name
 MAX_BYTES = 240  # of a name of a file or folder: with an ending at most 255
@@ -53,15 +53,18 @@ def imagenet_names() -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
-class ClassNames:
+class ClassNames(tuple[str, ...]):
     """The names of a classifier's classes in the order of their numbers, which may be descriptions
     with commas, such as "tench, Tinca tinca"; and other names, such as WordNet ids. Where these are
     all there is, the classes get ImageNet's names."""
 
-    def __init__(self, names: Sequence[str], ids: Sequence[str] | None = None) -> None:
+    ids: tuple[str, ...]
+
+    def __new__(cls, names: Sequence[str], ids: Sequence[str] | None = None) -> "ClassNames":
         given = tuple(str(name) for name in names)
-        self.names = tuple(imagenet_names().get(name, name) for name in given)
-        self.ids = tuple(ids) if ids is not None and len(ids) == len(given) else given
+        own = super().__new__(cls, (imagenet_names().get(name, name) for name in given))
+        own.ids = tuple(ids) if ids is not None and len(ids) == len(given) else given
+        return own
 
     @classmethod
     def of(
@@ -87,9 +90,9 @@ class ClassNames:
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:
-                listed = " and ".join(f"{number} ({self.names[number]})" for number in fitting)
+                listed = " and ".join(f"{number} ({self[number]})" for number in fitting)
                 raise ValueError(f"{name!r} fits the classes {listed}: give the number instead")
-        parts = dict.fromkeys(part for full in self.names for part in parts_of(full))
+        parts = dict.fromkeys(part for full in self for part in parts_of(full))
         raise ValueError(f"the model has no class {name!r}{suggest_names(name, parts)}")
 
     def match(self, given: Mapping[int, str]) -> tuple[dict[int, int], list[str]]:
@@ -103,7 +106,7 @@ class ClassNames:
                 problems.append(str(error))
                 continue
             if other := [given[n] for n, taken in numbers.items() if taken == meant]:
-                same = f"are both the model's class {meant} ({self.names[meant]})"
+                same = f"are both the model's class {meant} ({self[meant]})"
                 problems.append(f"{other[0]!r} and {name!r} {same}")
             numbers[number] = meant
         return numbers, problems
@@ -112,7 +115,7 @@ class ClassNames:
     def _numbers_by_name(self) -> list[Mapping[str, list[int]]]:
         """The classes by their exact names, by their simplified names, and by parts of these."""
         levels: list[Mapping[str, list[int]]] = [defaultdict(list) for _ in range(3)]
-        for number, name in enumerate(self.names):
+        for number, name in enumerate(self):
             exact = [name, self.ids[number]]
             spellings = exact, map(simplified, exact), map(simplified, parts_of(name))
             for numbers, names in zip(levels, spellings):
@@ -160,15 +163,9 @@ def placeholders(count: int) -> list[str]:
     return [label_of(number) for number in range(count)]
 
 
-def known_names(classifier: Any) -> tuple[str, ...] | None:
-    """The names of a classifier's classes; None if it has none, or only placeholders."""
-    names = ClassNames.of(classifier)
-    return None if names is None else names.names
-
-
-def name_of(classifier: Any, number: int) -> str | None:
-    """A class's name; None if the classifier has none for it, or only a placeholder."""
-    name = label_of(number, known_names(classifier))
+def name_of(number: int, names: Sequence[str] | None) -> str | None:
+    """A class's name; None if it has none, or only a placeholder."""
+    name = label_of(number, names)
     return None if name == label_of(number) else name
 
 
@@ -187,18 +184,15 @@ def file_safe(text: str) -> str:
     return f"{whole[: MAX_BYTES - 13].decode(errors='ignore')}-{digest}"
 
 
-def parse_targets(
-    target: Any, count: int | None, forward_func: Classifier | None = None
-) -> list[int]:
+def parse_targets(target: Any, count: int | None, names: ClassNames | None = None) -> list[int]:
     """Captum's target argument as one class per image, or as many as it has (None): an int, an
     integer Tensor, or a list.
 
-    If the classifier has ``class_names``, the classes may also be given by name.
+    Where there are ``names``, the classes may also be given by name.
     """
     values: list[Any] = target if isinstance(target, list) else [target]
     if isinstance(target, Tensor) and target.dtype != torch.bool and not target.is_floating_point():
         values = target.flatten().tolist() if target.ndim <= 1 else [target]
-    names = ClassNames.of(forward_func)
     if names is not None:
         values = [names.find(value) if isinstance(value, str) else value for value in values]
     elif given := [value for value in values if isinstance(value, str)]:
@@ -228,9 +222,7 @@ def parse_targets(
     return targets
 
 
-def renumber(
-    images: Any, names: ClassNames | None, count: int
-) -> tuple[Tensor, tuple[str, ...] | None]:
+def renumber(images: Any, names: ClassNames | None, count: int) -> tuple[Tensor, ClassNames | None]:
     """The labels of a LabelledImages with the numbers of a classifier's ``count`` classes, which
     may have names; and the names of the classes."""
     labels, source = images.labels, images.description or "the images"
@@ -239,7 +231,7 @@ def renumber(
     if names is None and count == len(imagenet_names()):
         names = _imagenet_of(given)
     by_name = names is not None and all(  # folders 1 to 10, say, if these are the model's names
-        folder.isdigit() and names.names.count(folder) == 1 for folder in given.values()
+        folder.isdigit() and names.count(folder) == 1 for folder in given.values()
     )
     if images.class_names is None or (images.numbering == "numbers" and not by_name):
         return labels, _keep_numbers(listed, present, names, count, source)
@@ -256,10 +248,10 @@ def renumber(
                 f"the folders ({join_names(folders)}); if that is wrong, pass `class_names`",
                 Notice,
             )
-        return labels, ClassNames(folders).names
+        return labels, ClassNames(folders)
     numbers, problems = names.match(given)
     if not problems:
-        return torch.tensor([numbers[label] for label in labels.tolist()]), names.names
+        return torch.tensor([numbers[label] for label in labels.tolist()]), names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
     keeps_order = by_id or images.numbering == "dataset"
     elsewhere = any(number != meant for number, meant in numbers.items())
@@ -273,7 +265,7 @@ def renumber(
         f"they keep the order that they have in {source}",
         Notice,
     )
-    return labels, names.names
+    return labels, names
 
 
 def _imagenet_of(folders: Mapping[int, str]) -> ClassNames | None:
@@ -287,7 +279,7 @@ def _imagenet_of(folders: Mapping[int, str]) -> ClassNames | None:
 
 def _keep_numbers(
     folders: Sequence[str], present: Sequence[int], names: ClassNames | None, count: int, where: str
-) -> tuple[str, ...] | None:
+) -> ClassNames | None:
     """The names of classes whose numbers are those of folders such as ``3_dog``; None if there are
     only numbers. A notice if the folders have the names of other classes of the model."""
     if present[-1] >= count:
@@ -299,10 +291,10 @@ def _keep_numbers(
     if names is None:
         own = {y: match[2] if match else folders[y] for y, match in enumerate(matches)}
         named = [own.get(y) or label_of(y) for y in range(count)]
-        return ClassNames(named).names if any(own.values()) else None
+        return ClassNames(named) if any(own.values()) else None
     numbered = {n: m[2] for n, m in enumerate(matches) if m and m[2] and n in present}
     others = [
-        f"{folders[number]} (the model's class {number} is {names.names[number]})"
+        f"{folders[number]} (the model's class {number} is {names[number]})"
         for number, meant in names.match(numbered)[0].items()
         if number != meant
     ]
@@ -312,16 +304,15 @@ def _keep_numbers(
             f"but keep their numbers: {join_names(others)}; rename them if that is wrong",
             Notice,
         )
-    return names.names
+    return names
 
 
 def common_names(
-    model: Classifier, given: Sequence[str] | None, labels: Tensor | None
-) -> Sequence[str] | None:
+    names: ClassNames | None, given: Sequence[str] | None, labels: Tensor | None
+) -> ClassNames | None:
     """The names of a model's classes, or else those of the images, which must not differ."""
-    names = ClassNames.of(model)
     if names is None or given is None:
-        return given and ClassNames(given).names
+        return names or (ClassNames(given) if given else None)
     present = [] if labels is None else sorted(set(labels.tolist()))
     for number, meant in names.match({y: given[y] for y in present if y < len(given)})[0].items():
         if number != meant:
@@ -329,4 +320,4 @@ def common_names(
             raise ValueError(
                 f"the model numbers the classes differently: {which}; correct the names"
             )
-    return names.names
+    return names

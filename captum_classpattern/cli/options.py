@@ -183,7 +183,7 @@ class SourceOptions:
         else of this shape, with the class numbers of the models, which must agree. Models without
         class names get the images'."""
         from captum_classpattern.classifier import warn
-        from captum_classpattern.classifier.class_names import known_names
+        from captum_classpattern.classifier.class_names import ClassNames
 
         first, where = models[0], source or self.data
         shape = first.input_size or shape
@@ -209,7 +209,7 @@ class SourceOptions:
                     f"{first.provenance['source']}: compare models with the same order of classes, "
                     "or give the names with --class-names FILE if they are wrong"
                 )
-            if images.class_names is not None and known_names(model) is None:
+            if images.class_names is not None and ClassNames.of(model) is None:
                 model.class_names = list(images.class_names)
         return numbered[0]
 
@@ -281,10 +281,11 @@ class ClassOptions(ComputeOptions):
 
     def find_classes(self, model: "cp.PixelClassifier", images: "cp.LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
-        from captum_classpattern.classifier.class_names import ClassNames
+        from captum_classpattern.classifier import enter_model
         from captum_classpattern.surveys.survey import find_classes
 
-        return find_classes(self.classes, ClassNames.of(model), images, model)
+        with enter_model(model, images.first()) as checked:
+            return find_classes(self.classes, checked.names, images, checked)
 
 
 @dataclass(frozen=True, kw_only=True)

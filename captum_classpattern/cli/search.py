@@ -41,6 +41,7 @@ def search(
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
         out: The folder for report.html, results.json, the figure and the patterns.
     """
+    from captum_classpattern.classifier import enter_model
     from captum_classpattern.images import predictions
 
     classifier = model.open(checkpoint)
@@ -56,7 +57,8 @@ def search(
         f"({held_out.duplicates_dropped} copies dropped)."
     )
     if held_out.labels is not None:
-        right = held_out.accuracy_of(predictions(classifier, held_out))
+        with enter_model(classifier, held_out.first()) as checked:
+            right = held_out.accuracy_of(predictions(checked, held_out))
         say_line(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
     with interrupted(f"the same command continues the search in {out}"):
         survey = cp.survey(

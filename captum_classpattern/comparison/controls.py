@@ -13,13 +13,13 @@ from torch import Tensor
 from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import check_count, check_positive, check_seed
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
     check_targets,
-    device_and_dtype,
     enter_model,
     uncounted,
 )
-from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.optimization.attribution import (
     ClassPattern,
@@ -94,8 +94,10 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
-        own = None if baseline_labels is None else forward_func  # labels are its own
-        self._baselines = LabelledImages.of(baselines, baseline_labels, own, argument="baselines")
+        names = None if baseline_labels is None else ClassNames.of(forward_func)
+        self._baselines = LabelledImages.of(
+            baselines, baseline_labels, names=names, argument="baselines"
+        )
 
     @log_usage()
     def attribute(
@@ -137,15 +139,17 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         most_seconds = inf if max_seconds is None else max_seconds
         check_seed(seed)
         images = single_tensor(inputs).detach()
-        targets = parse_targets(target, len(images), self.forward_func)
+        targets = parse_targets(target, len(images), ClassNames.of(self.forward_func))
         k = pixels_kept(area, images.shape[2:])
 
-        def best(call: Classifier, baselines: LabelledImages, image: Tensor, label: int) -> Tensor:
+        def best(
+            model: CheckedModel, baselines: LabelledImages, image: Tensor, label: int
+        ) -> Tensor:
             others = baselines.without_class(label)
             if not len(others):
                 raise ValueError(f"all {len(baselines)} baselines are of class {label}")
             stamped: Tensor = others.take(evenly_spaced(len(others), n_images))
-            stamped = stamped.to(*device_and_dtype(self.forward_func, image))
+            stamped = stamped.to(model.device, model.dtype)
             started, generator = time.perf_counter(), torch.Generator().manual_seed(seed)
             masks = list[Tensor]()
 
@@ -156,14 +160,14 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
                     masks.append(random_mask(k, image.shape[1:], generator))
                     yield masks[-1], image
 
-            scores = [*mean_probabilities(call, patterns(), stamped, label)]
+            scores = [*mean_probabilities(model.logits, patterns(), stamped, label)]
             return masks[scores.index(max(scores))]
 
         with enter_model(self.forward_func, images) as model:
             check_targets(targets, model.n_classes)
             with uncounted():
-                baselines = ensure_labels(self.forward_func, self._baselines, like=images)
-            best_masks = [best(model.logits, baselines, *pair) for pair in zip(images, targets)]
+                baselines = ensure_labels(model, self._baselines)
+            best_masks = [best(model, baselines, *pair) for pair in zip(images, targets)]
         return masks_for(torch.stack(best_masks), inputs)
 
 

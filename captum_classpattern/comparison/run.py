@@ -21,14 +21,14 @@ from captum_classpattern._support.validation import (
     check_seed,
 )
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
     attribute_of,
     check_targets,
-    device_and_dtype,
     enter_model,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import common_names, known_names, parse_targets
+from captum_classpattern.classifier.class_names import ClassNames, common_names, parse_targets
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_records
@@ -140,16 +140,16 @@ def compare(
     task = Task(
         model="",
         canvases=canvases.detach(),
-        targets=parse_targets(targets, len(canvases), first),
+        targets=parse_targets(targets, len(canvases), ClassNames.of(first)),
         kinds=_kinds_of(canvases, canvas_kinds),
         area=float(area),
         areas=_areas_of(canvases, areas, float(area)),
         seeds=[(seed + i) % 2**63 for i in range(n_seeds)],
     )
-    class_names, of_canvases = known_names(first), torch.tensor(task.targets)
+    class_names, of_canvases = ClassNames.of(first), torch.tensor(task.targets)
     for name, model in models.items():
         try:
-            common_names(model, class_names, of_canvases)
+            common_names(ClassNames.of(model), class_names, of_canvases)
         except ValueError as error:
             raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
     if triggers is None:
@@ -161,13 +161,15 @@ def compare(
         )
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with ExitStack() as stack:
-        n_classes = [
-            stack.enter_context(enter_model(model, task.canvases, task.seed)).n_classes
-            for model in models.values()
-        ]
+        checked = {
+            name: stack.enter_context(enter_model(model, task.canvases, task.seed))
+            for name, model in models.items()
+        }
+        n_classes = [model.n_classes for model in checked.values()]
         check_targets(task.targets, min(n_classes))
-        search, scored = _images_for(first, task, search, held_out, max_images)
-        tasks = _tasks(task, models, triggers, search, scored, stamped)
+        first_model = next(iter(checked.values()))
+        search, scored = _images_for(first_model, task, search, held_out, max_images)
+        tasks = _tasks(task, checked, triggers, search, scored, stamped)
         known = held_out.labels is not None
         accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
         if not isinstance(methods, Mapping):
@@ -221,15 +223,15 @@ def _areas_of(canvases: Tensor, areas: Sequence[float] | None, area: float) -> l
 
 
 def _images_for(
-    model: Classifier, task: Task, search: ImagesAndLabels, held_out: LabelledImages, most: int
+    model: CheckedModel, task: Task, search: ImagesAndLabels, held_out: LabelledImages, most: int
 ) -> tuple[LabelledImages, LabelledImages]:
     """The search images, and at most so many held-out images in one Tensor. Without labels they
     have the model's predictions. An error unless the patterns of each target can be stamped on a
     held-out image, and none of these is a search image or a canvas."""
     search = LabelledImages.of(search, argument="search images")
     check_same_shape(task.canvases, search.shape, "search images")
-    search = ensure_labels(model, search, like=task.canvases)
-    held_out = ensure_labels(model, held_out, like=task.canvases)
+    search = ensure_labels(model, search)
+    held_out = ensure_labels(model, held_out)
     scored = held_out.stratified_sample(most).in_one_tensor()
     check_same_shape(task.canvases, scored.shape, "held-out images")
     for target in dict.fromkeys(task.targets):
@@ -258,7 +260,7 @@ def _images_for(
 
 def _tasks(
     task: Task,
-    models: Mapping[str, Classifier],
+    models: Mapping[str, CheckedModel],
     triggers: Mapping[str, Pattern],
     search: LabelledImages,
     held_out: LabelledImages,
@@ -266,7 +268,7 @@ def _tasks(
 ) -> list[Task]:
     """What the methods get on each model. The only trigger is looked for on all models."""
     scorers = {
-        name: Scorer(model, held_out.to(*device_and_dtype(model, task.canvases)), task.canvases)
+        name: Scorer(model, held_out.to(model.device, model.dtype))
         for name, model in models.items()
     }
     only = next(iter(triggers.values())) if len(triggers) == 1 else None

@@ -47,7 +47,9 @@ def demo_images() -> DemoImages:
     labels = torch.arange(len(classes)).repeat_interleave(100)
 
     def half(name: str) -> LabelledImages:
-        pixels = torch.from_numpy(np.concatenate([file[name.replace("-", "_")] for file in classes]))
+        pixels = torch.from_numpy(
+            np.concatenate([file[name.replace("-", "_")] for file in classes])
+        )
         images = pixels.float().div(255)[:, None]
         return LabelledImages(images, labels, CLASS_NAMES, f"Fashion-MNIST, {name} half")
 

@@ -15,11 +15,9 @@ from captum_classpattern._support.validation import check_labels, check_seed, pa
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
-    device_and_dtype,
     enter_model,
     images_at_once,
     lacks_memory,
-    outputs_for,
     preserve_state,
 )
 from captum_classpattern.classifier.class_names import (
@@ -129,9 +127,9 @@ class LabelledImages(Dataset[Any]):
         cls,
         images: Any,
         labels: Labels = None,
-        model: "Classifier | None" = None,
-        class_names: Sequence[str] | None = None,
+        model: CheckedModel | None = None,
         *,
+        names: ClassNames | None = None,
         argument: str = "images",
     ) -> "LabelledImages":
         """The arguments ``images`` and ``labels`` of a function as one object. ``images`` may also
@@ -139,7 +137,7 @@ class LabelledImages(Dataset[Any]):
         that come with them are matched by the names of their classes, if they have any."""
         if isinstance(images, tuple) and len(images) == 2 and labels is None:
             images, labels = images
-        names = ClassNames.of(model, None, class_names)
+        names = model.names if model else names
         labels = numbers_of(labels, names)
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
@@ -148,13 +146,13 @@ class LabelledImages(Dataset[Any]):
         if not images.in_memory:  # errors about items name these images
             source = replace(source, argument=argument)
         named = replace(images, source=source, argument=argument, labels=given)
-        if model is None or images.class_names is None:
+        if images.class_names is None:
             return named
         if labels is None:
-            return named.for_classifier(model, class_names)
+            return named.numbered_for(model) if model else named
         if names is None:
             return named
-        return replace(named, class_names=names.names, numbering="numbers")  # those of its labels
+        return replace(named, class_names=names, numbering="numbers")  # those of its labels
 
     def __len__(self) -> int:
         return len(self.source.places)
@@ -324,12 +322,15 @@ class LabelledImages(Dataset[Any]):
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
-        with enter_model(classifier, self.first()) as model:
-            names = ClassNames.of(classifier, model.n_classes, class_names)
-            labels, own_names = self.labels, None if names is None else names.names
-            if labels is not None:
-                labels, own_names = renumber(self, names, model.n_classes)
-        return replace(self, labels=labels, class_names=own_names, numbering="numbers")
+        with enter_model(classifier, self.first(), class_names=class_names) as model:
+            return self.numbered_for(model)
+
+    def numbered_for(self, model: CheckedModel) -> "LabelledImages":
+        """See :meth:`for_classifier`."""
+        labels, names = self.labels, model.names
+        if labels is not None:
+            labels, names = renumber(self, names, model.n_classes)
+        return replace(self, labels=labels, class_names=names, numbering="numbers")
 
     def names_for(self, model: CheckedModel) -> ClassNames | None:
         """The names of a model's classes: those of the user, else its own, else those of the
@@ -381,10 +382,9 @@ def first_of(images: ImagesAndLabels, argument: str = "images") -> Tensor:
 
 
 def ensure_labels(
-    forward_func: Classifier,
+    model: CheckedModel,
     images: LabelledImages,
     *,
-    like: Tensor | None = None,
     additional_forward_args: Any = None,
     batch_size: int | None = None,
 ) -> LabelledImages:
@@ -392,42 +392,31 @@ def ensure_labels(
     else with its predictions as labels, see :func:`predictions`."""
     if images.labels is not None:
         if images.class_names is not None and images.numbering != "numbers":
-            return images.for_classifier(forward_func)
-        with enter_model(forward_func, images.first()) as model:
-            check_labels(images.labels, model.n_classes, images.argument)
+            return images.numbered_for(model)
+        check_labels(images.labels, model.n_classes, images.argument)
         return images
     if additional_forward_args is not None:
         raise ValueError(
             f"{images.argument} have no labels, and they can't be predicted by a classifier that "
             "takes additional_forward_args: pass baseline_labels"
         )
-    return images.with_labels(predictions(forward_func, images, like=like, batch_size=batch_size))
+    return images.with_labels(predictions(model, images, batch_size))
 
 
 def predictions(
-    forward_func: Classifier,
-    images: LabelledImages,
-    *,
-    like: Tensor | None = None,
-    batch_size: int | None = None,
+    model: CheckedModel, images: LabelledImages, batch_size: int | None = None
 ) -> Tensor:
-    """The class that a classifier predicts for each image; int64 (N,) on the CPU. Without
-    parameters, it gets the images with device and precision of ``like``."""
-    batches = outputs_in_order(forward_func, images, like=like, batch_size=batch_size)
+    """The class that a model predicts for each image; int64 (N,) on the CPU."""
+    batches = outputs_in_order(model, images, batch_size)
     return torch.cat([outputs.argmax(1) for outputs in batches]).cpu()
 
 
 def outputs_in_order(
-    forward_func: Classifier,
-    images: LabelledImages,
-    *,
-    like: Tensor | None = None,
-    batch_size: int | None = None,
+    model: CheckedModel, images: LabelledImages, batch_size: int | None = None
 ) -> Iterator[Tensor]:
-    """The outputs for the images, batch by batch; see :func:`predictions`."""
-    place = device_and_dtype(forward_func, images.take([0]) if like is None else like)
-    for batch in images.in_order(batch_size, images_at_once(place[0])):
-        yield outputs_for(forward_func, batch.to(*place))
+    """The logits for the images, batch by batch."""
+    for batch in images.in_order(batch_size, images_at_once(model.device)):
+        yield model.outputs(batch)
         note_half_passes(len(batch))
 
 

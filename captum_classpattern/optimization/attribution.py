@@ -28,7 +28,7 @@ from captum_classpattern.classifier import (
     uncounted,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.canvases import SOLID_COLOURS
 from captum_classpattern.optimization.features import number_features
@@ -107,8 +107,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_accuracy: bool = True,
     ) -> None:
         super().__init__(forward_func)
-        own = None if baseline_labels is None else forward_func  # labels are its own
-        self._baselines = LabelledImages.of(baselines, baseline_labels, own, argument="baselines")
+        names = None if baseline_labels is None else ClassNames.of(forward_func)
+        self._baselines = LabelledImages.of(
+            baselines, baseline_labels, names=names, argument="baselines"
+        )
         self._multiply_by_inputs = multiply_by_inputs
         self._check_accuracy = check_accuracy
         self.precision: str | None = None
@@ -283,11 +285,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                     "a moving patch needs no `canvases` and no `feature_mask`, and has the area of "
                     "its side: leave them out, and call search once for each side"
                 )
-            targets = parse_targets(target, None, self.forward_func)
+            targets = parse_targets(target, None, ClassNames.of(self.forward_func))
             return search_patches(self, targets, settings, additional_forward_args)
         given: Any = canvases
         check_pixels(given, "canvases")
-        targets = parse_targets(target, len(given), self.forward_func)
+        targets = parse_targets(target, len(given), ClassNames.of(self.forward_func))
         patterns = search_pools(self, given, targets, settings, additional_forward_args)
         return patterns if several else patterns[settings.area]
 
@@ -353,7 +355,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
-        targets = parse_targets(target, len(images), self.forward_func)
+        targets = parse_targets(target, len(images), ClassNames.of(self.forward_func))
         canvases = images.detach().clamp(0, 1)
         with self._searched(
             canvases, targets, settings, additional_forward_args, masks_only=True
@@ -393,8 +395,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if self._baselines.labels is None:
                 self._check_accuracy = False  # the labels will be the model's predictions
             self._baselines = ensure_labels(
-                call, self._baselines,
-                like=canvases, additional_forward_args=arguments or None, batch_size=batch_size,
+                model, self._baselines,
+                additional_forward_args=arguments or None, batch_size=batch_size,
             )  # fmt: skip
             numbered = replace(settings, feature_mask=features)
             pool = begin_pool(
@@ -402,14 +404,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 started=started, groups=groups, masks_only=masks_only,
             )  # fmt: skip
             if not arguments:
-                self._warn_if_guessing(model, canvases, batch_size)
+                self._warn_if_guessing(model, batch_size)
             seed_generators(settings.seed)  # only a first search has drawn from them
             pool.run()
             yield pool
 
-    def _warn_if_guessing(
-        self, model: CheckedModel, canvases: Tensor, batch_size: int | None
-    ) -> None:
+    def _warn_if_guessing(self, model: CheckedModel, batch_size: int | None) -> None:
         """Warns, once, if the model is right on few of the labelled baselines."""
         if not self._check_accuracy or len(self._baselines) < MIN_LABELLED:
             return
@@ -417,7 +417,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         for most in (CHECKED, IN_DOUBT):
             baselines = self._baselines.stratified_sample(most)
             with uncounted():
-                predicted = predictions(model.call, baselines, like=canvases, batch_size=batch_size)
+                predicted = predictions(model, baselines, batch_size)
             accuracy = baselines.accuracy_of(predicted)
             if accuracy > guessing_below(baselines.known_labels, model.n_classes) + DOUBT:
                 return

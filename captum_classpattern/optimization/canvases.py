@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._support.validation import check_count, check_seed
-from captum_classpattern.classifier import Classifier, check_targets, enter_model
-from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier import CheckedModel, Classifier, check_targets, enter_model
+from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import (
     Images,
     LabelledImages,
@@ -72,43 +72,49 @@ def select_canvases(
         >>> select_canvases(net, images, labels, target=1, n=2).shape
         torch.Size([2, 1, 8, 8])
     """
+    [number] = parse_targets(target, 1, ClassNames.of(forward_func))
+    with enter_model(forward_func, first_of(images), seed) as model:
+        # without labels of its own, blank canvases need no classes
+        source = LabelledImages.of(images, labels, None if labels is None else model)
+        return canvases_for(model, source, number, n, strategy, seed)
+
+
+def canvases_for(
+    model: CheckedModel, images: LabelledImages, target: int, n: int, strategy: str, seed: int
+) -> Tensor:
+    """See :func:`select_canvases`."""
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     check_count("n", n)
-    seed = check_seed(seed)
-    [number] = parse_targets(target, 1, forward_func)
-    with enter_model(forward_func, first_of(images), seed) as model:
-        check_targets([number], model.n_classes)
-        of_model = None if labels is None else forward_func  # blank canvases need no classes
-        source = LabelledImages.of(images, labels, of_model)
-        device, dtype = model.device, source.take([0]).dtype
-        generator = torch.Generator().manual_seed(seed)
-        shape = (n, *source.shape)
-        if strategy == "noise":
-            noise = torch.rand(shape, generator=generator, dtype=torch.float32)
-            return noise.to(device, dtype)
-        if strategy in SOLID_COLOURS:
-            return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=dtype)
-        source = LabelledImages.of(source, None, forward_func)
-        candidates = ensure_labels(forward_func, source).of_class(number)
-        if len(candidates) < n:
-            raise ValueError(
-                f"{len(candidates)} of the {len(source)} images are of class {number}, fewer than "
-                f"n={n}: give more of them, or choose a blank canvas such as 'white'"
-            )
-        if strategy == "random":
-            order = torch.randperm(len(candidates), generator=generator)
-        else:  # by log p / (1 - p) of the target, which does not saturate, unlike p
-            log_odds, is_right = [], []
-            for outputs in outputs_in_order(model.logits, candidates):
-                own = outputs.cpu().double()
-                others = torch.cat([own[:, :number], own[:, number + 1 :]], dim=1)
-                log_odds.append(own[:, number] - others.logsumexp(1))
-                is_right.append(own[:, number] > others.amax(1))
-            odds, right = torch.cat(log_odds), torch.cat(is_right)
-            order = torch.argsort(odds, descending=strategy != "negative", stable=True)
-        if strategy == "positive":
-            order = torch.cat([order[right[order]], order[~right[order]]])
-            count = max(n, int(right.sum()))  # others fill up if too few are right
-            order = order[[(2 * i + 1) * count // (2 * n) for i in range(n)]]
-        return candidates.take(order[:n].tolist()).to(device)
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    check_targets([target], model.n_classes)
+    device, dtype = model.device, images.take([0]).dtype
+    shape = (n, *images.shape)
+    if strategy == "noise":
+        noise = torch.rand(shape, generator=generator, dtype=torch.float32)
+        return noise.to(device, dtype)
+    if strategy in SOLID_COLOURS:
+        return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=dtype)
+    images = LabelledImages.of(images, None, model)
+    candidates = ensure_labels(model, images).of_class(target)
+    if len(candidates) < n:
+        raise ValueError(
+            f"{len(candidates)} of the {len(images)} images are of class {target}, fewer than "
+            f"n={n}: give more of them, or choose a blank canvas such as 'white'"
+        )
+    if strategy == "random":
+        order = torch.randperm(len(candidates), generator=generator)
+    else:  # by log p / (1 - p) of the target, which does not saturate, unlike p
+        log_odds, is_right = [], []
+        for outputs in outputs_in_order(model, candidates):
+            own = outputs.cpu().double()
+            others = torch.cat([own[:, :target], own[:, target + 1 :]], dim=1)
+            log_odds.append(own[:, target] - others.logsumexp(1))
+            is_right.append(own[:, target] > others.amax(1))
+        odds, right = torch.cat(log_odds), torch.cat(is_right)
+        order = torch.argsort(odds, descending=strategy != "negative", stable=True)
+    if strategy == "positive":
+        order = torch.cat([order[right[order]], order[~right[order]]])
+        count = max(n, int(right.sum()))  # others fill up if too few are right
+        order = order[[(2 * i + 1) * count // (2 * n) for i in range(n)]]
+    return candidates.take(order[:n].tolist()).to(device)

@@ -34,7 +34,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.optimization.solvers.shrink import Shrink
 from captum_classpattern.pattern import MovingPattern, Pattern
-from captum_classpattern.scores.power import Judged, judge_each
+from captum_classpattern.scores.power import StampTest, judge_each
 
 STARTS = 2  # of a blank canvas
 SCREENING = Shrink()
@@ -426,7 +426,7 @@ class PoolSearch:
                     info["starts_iou"] = float((one & two).sum() / (one | two).sum())
             info |= copy.deepcopy(evidence)
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
-            if (name := name_of(self.model.call, target)) is not None:
+            if (name := name_of(target, self.model.names)) is not None:
                 info["class_name"] = name
             make = self.make_patch or Pattern
             patterns.append(make(search.canvases[row].clone(), mask, target, info, seen=seen))
@@ -482,13 +482,11 @@ class PoolSearch:
 
         others = {y: validation.without_class(y) for y in {objective.targets[row] for row in rows}}
         judged = {
-            row: Judged(stamper(row), target, others[target], partial(additional_for, row=row))
+            row: StampTest(stamper(row), target, others[target], partial(additional_for, row=row))
             for row in rows
             if len(others[target := objective.targets[row]])
         }
-        hits = judge_each(
-            self.model.logits, [*judged.values()], objective.canvases, objective.internal_batch_size
-        )
+        hits = judge_each(self.model, [*judged.values()], objective.internal_batch_size)
         passes = search.passes.tolist()
         for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):
             self.powers[row], self.margins[row] = of_row.hits / len(images), of_row.margin

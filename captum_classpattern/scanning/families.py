@@ -29,7 +29,7 @@ from captum_classpattern.optimization.pool import (
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import Judged, judge_each, margins_of
+from captum_classpattern.scores.power import StampTest, judge_each, margins_of
 from captum_classpattern.surveys.folder import Folder
 
 PATCHES = "patches"  # the family that every scan searches
@@ -217,16 +217,16 @@ def search_further(
     at_once, kind = settings.internal_batch_size, CHANGES[name]
     seed_generators(settings.seed)
     changes = search_change(kind(fit.shape), model, fit, settings)
-    outputs = outputs_in_order(model.logits, validation, batch_size=at_once)
+    outputs = outputs_in_order(model, validation, at_once)
     clean = torch.cat([batch.float() for batch in outputs])
     high, next_one = clean.topk(2).values.mean(0).tolist()
     scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
     powers, gains = list[float](), list[float]()
     judged = [
-        Judged(partial(changed, kind, value), y, validation.without_class(y))
+        StampTest(partial(changed, kind, value), y, validation.without_class(y))
         for y, value in changes.items()
     ]
-    found = judge_each(model.logits, judged, changes[0], at_once)
+    found = judge_each(model, judged, at_once)
     for (_, y, others, _), (hits, margin, _) in zip(judged, found):
         is_other = (validation.known_labels != y).to(clean.device)
         before = float(margins_of(clean[is_other], y).mean())

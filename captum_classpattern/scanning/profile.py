@@ -31,7 +31,7 @@ from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES, PATCHES, SIZES
 from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
-from captum_classpattern.scores.power import Judged, PredictivePower, judge_each, power_of
+from captum_classpattern.scores.power import PredictivePower, StampTest, judge_each, power_of
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
@@ -169,7 +169,7 @@ def draw_sample(
     """The images that are searched with, of classes that are equally many or at most 50 of each, or
     ``most`` in all, in memory; and the model's accuracy on them, if they are labelled."""
     seed_generators(seed)
-    labelled = ensure_labels(model.call, images)
+    labelled = ensure_labels(model, images)
     labels = labelled.known_labels
     places = [torch.nonzero(labels == y).flatten() for y in sorted({*labels.tolist()})]
     if len({len(each) for each in places}) > 1:
@@ -178,7 +178,7 @@ def draw_sample(
     sample = labelled.stratified_sample(most or PER_CLASS * len(places))
     if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
         sample = sample.in_one_tensor()
-    predicted = predictions(model.call, sample)
+    predicted = predictions(model, sample)
     if len(set(predicted.tolist())) == 1:
         raise ValueError(
             f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
@@ -236,14 +236,14 @@ def look_closer(
     with passes_bar("Looking closer", total, settings.show_progress):
         rest = validation
         if left:
-            rest = ensure_labels(model.call, images.subset(left)).stratified_sample(LOOKED_AT)
+            rest = ensure_labels(model, images.subset(left)).stratified_sample(LOOKED_AT)
         for family, target in targets.items():
             others, fewest = rest.without_class(target), validation.without_class(target)
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
             change = profile.change_of(family, target)
-            judged = [Judged(each, target, others) for each in (Tensor.detach, change)]
-            without, hits = judge_each(model.logits, judged, sample.take([0]), at_once)
+            judged = [StampTest(each, target, others) for each in (Tensor.detach, change)]
+            without, hits = judge_each(model, judged, at_once)
             chosen = choose_images(others, target, seed)
             shown, labels = others.take(chosen), others.known_labels[chosen]
             shown = shown.to(model.device, model.dtype)
@@ -251,7 +251,7 @@ def look_closer(
                 target,
                 power_of(hits.hits, len(others), without.hits),
                 unseen,
-                with_predictions(model.logits, shown, labels, names),
-                with_predictions(model.logits, change(shown), labels, names),
+                with_predictions(model, shown, labels, names),
+                with_predictions(model, change(shown), labels, names),
             )
     return looks

@@ -105,7 +105,7 @@ class ReferenceSet:
     def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
         with enter_model(model, first_of(images)) as checked:
-            source = LabelledImages.of(images, labels, model)
+            source = LabelledImages.of(images, labels, checked)
             channels, height, width = source.shape
             shape, names = (channels, height, width), names_of(checked, source)
             return cls(checked.n_classes, shape, images=describe(source), class_names=names)
@@ -139,7 +139,7 @@ class ReferenceSet:
         settings = SearchSettings(**options)
         trained = files.parse_json(files.to_json(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:
-            source = LabelledImages.of(images, labels, model)
+            source = LabelledImages.of(images, labels, checked)
             own = ReferenceSet.for_models(checked.call, source)
             own.profiles[name] = Profile({}, [], model=identity_of(checked, source))
             self._check_fit(own)
@@ -459,4 +459,4 @@ def describe(images: LabelledImages) -> dict[str, Any]:
 def names_of(model: CheckedModel, images: LabelledImages) -> list[str] | None:
     """The names of all classes, see :meth:`LabelledImages.names_for`; None if one is missing."""
     known, count = images.names_for(model), model.n_classes
-    return None if known is None or len(known.names) < count else [*known.names[:count]]
+    return None if known is None or len(known) < count else [*known[:count]]

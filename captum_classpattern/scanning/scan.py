@@ -99,7 +99,7 @@ def scan(
     with enter_model(
         model, sample, settings.seed, mean=mean, std=std, class_names=class_names
     ) as checked:
-        source = LabelledImages.of(images, labels, checked.call, class_names)
+        source = LabelledImages.of(images, labels, checked)
         return _scan(checked, source, clean, alpha, where, settings)
 
 

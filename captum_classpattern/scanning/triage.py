@@ -283,7 +283,7 @@ def rank_classes(
         for y, patches in patterns.items():
             patch = better(patches)
             _, unseen = split_for_validation(sample, patch.info["seed"])
-            stamped[y] = stamp_examples(model.call, patch, unseen, names, seed)
+            stamped[y] = stamp_examples(model, patch, unseen, names, seed)
     source = model.provenance.get("source")
     return replace(triage, patterns=patterns, stamped=stamped, source=source)
 
@@ -314,7 +314,7 @@ def search_all(
 def without_patches(model: CheckedModel, judges: LabelledImages) -> tuple[list[float], list[float]]:
     """The mean margin of each class on images of other classes, and the share of them that are
     predicted as the class, without a patch."""
-    logits = torch.cat([part.float().cpu() for part in outputs_in_order(model.logits, judges)])
+    logits = torch.cat([part.float().cpu() for part in outputs_in_order(model, judges)])
     labels = judges.known_labels
     margins = [margins_of(logits[labels != y], y) for y in range(model.n_classes)]
     return [float(m.mean()) for m in margins], [float((m > 0).float().mean()) for m in margins]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, device_and_dtype, outputs_for, with_logits
+from captum_classpattern.classifier import CheckedModel
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
@@ -40,7 +40,7 @@ class StampedImages:
 
 
 def stamp_examples(
-    forward_func: Classifier,
+    model: CheckedModel,
     binary: Pattern,
     source: LabelledImages,
     names: Sequence[str] | None,
@@ -51,18 +51,15 @@ def stamp_examples(
     if not chosen:
         return None
     images, labels = source.take(chosen), source.known_labels[chosen]
-    stamped = binary.stamp(images.to(*device_and_dtype(forward_func, binary.canvas)))
-    return replace(with_predictions(forward_func, stamped, labels, names), unstamped=images.cpu())
+    stamped = binary.stamp(images.to(model.device, model.dtype))
+    return replace(with_predictions(model, stamped, labels, names), unstamped=images.cpu())
 
 
 def with_predictions(
-    forward_func: Classifier, images: Tensor, labels: Tensor, names: Sequence[str] | None
+    model: CheckedModel, images: Tensor, labels: Tensor, names: Sequence[str] | None
 ) -> StampedImages:
     """Images, stamped or not, with what the model predicts for them."""
-    outputs = outputs_for(forward_func, images)
-    are_logits = with_logits(forward_func, outputs, images.dtype) is forward_func
-    shares = outputs.float().softmax(1) if are_logits else outputs.float()
-    probabilities, predicted = shares.max(1)
+    probabilities, predicted = model.outputs(images).float().softmax(1).max(1)
     return StampedImages(
         images=images.cpu(),
         labels=tuple(label_of(label, names) for label in labels.tolist()),

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from captum_classpattern._support.validation import ArgumentTypeError, check_same_shape
 from captum_classpattern.classifier import Classifier, enter_model
-from captum_classpattern.classifier.class_names import known_names, label_of
+from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
-from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
+from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, power_on
 
 
 def plot_patterns(
@@ -77,7 +77,6 @@ def plot_patterns(
     """
     from captum_classpattern.visualization.patterns import draw_patterns
 
-    names = known_names(forward_func) if class_names is None else class_names
     if isinstance(patterns, Pattern):
         raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
@@ -89,16 +88,16 @@ def plot_patterns(
             raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
         whole = trigger.canvas.new_empty((1, *patterns[0].image_shape))
         check_same_shape(whole, tuple(trigger.canvas.shape), "`trigger`")
-    with enter_model(forward_func, first_of(images).to(patterns[0].canvas), seed):
-        source = LabelledImages.of(images, labels, forward_func, class_names)
-        source = ensure_labels(forward_func, source, like=patterns[0].canvas)
+    first = first_of(images).to(patterns[0].canvas)
+    with enter_model(forward_func, first, seed, class_names=class_names) as model:
+        source = ensure_labels(model, LabelledImages.of(images, labels, model))
         if powers is None:
-            powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
+            powers = [power_on(model, p, source, area, 0) for p in patterns]
         rows = []
         for pattern, power in zip(patterns, powers):
             check_unseen(pattern, source)
-            binary, label = pattern.topk(area), label_of(pattern.target, names)
-            stamped = stamp_examples(forward_func, binary, source, names, seed)
+            binary, label = pattern.topk(area), label_of(pattern.target, model.names)
+            stamped = stamp_examples(model, binary, source, model.names, seed)
             boxed = trigger.mask if trigger and trigger.target == pattern.target else None
             rows.append(figure_row(label, pattern, binary, stamped, power, boxed))
     areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}

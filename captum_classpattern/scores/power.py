@@ -14,12 +14,11 @@ from captum_classpattern._support.progress import note_half_passes
 from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
     check_targets,
-    device_and_dtype,
     enter_model,
     images_at_once,
-    outputs_for,
 )
 from captum_classpattern.images import (
     Images,
@@ -273,19 +272,25 @@ def predictive_power(
         (40, True)
     """
     with enter_model(forward_func, pattern.stamp(first_of(images).to(pattern.canvas))) as model:
-        source = LabelledImages.of(images, labels, forward_func)
+        source = LabelledImages.of(images, labels, model)
         pattern = pattern.to(model.device)
         check_targets([pattern.target], model.n_classes)
-        source = ensure_labels(forward_func, source, like=pattern.canvas)
-        check_unseen(pattern, source)
-        others = source.without_class(pattern.target)
-        if len(others) == 0:
-            raise ValueError(
-                f"no images are left to score on: all {len(source)} are of the pattern's class "
-                f"{pattern.target}"
-            )
-        binary = pattern if area is None else pattern.topk(area)
-        return Scorer(forward_func, others, pattern.canvas).power(binary, check_seed(seed))
+        return power_on(model, pattern, ensure_labels(model, source), area, check_seed(seed))
+
+
+def power_on(
+    model: CheckedModel, pattern: Pattern, images: LabelledImages, area: float | None, seed: int
+) -> PredictivePower:
+    """See :func:`predictive_power`; the images have the model's class numbers."""
+    check_unseen(pattern, images)
+    others = images.without_class(pattern.target)
+    if len(others) == 0:
+        raise ValueError(
+            f"no images are left to score on: all {len(images)} are of the pattern's class "
+            f"{pattern.target}"
+        )
+    binary = pattern if area is None else pattern.topk(area)
+    return Scorer(model, others).power(binary, seed)
 
 
 class Scorer:
@@ -296,12 +301,8 @@ class Scorer:
     not of a class.
     """
 
-    def __init__(
-        self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
-    ) -> None:
-        with enter_model(forward_func, images.first() if like is None else like) as model:
-            self.forward_func = model.logits  # margins are of logits
-            self.predicted = predictions(forward_func, images, like=like)
+    def __init__(self, model: CheckedModel, images: LabelledImages) -> None:
+        self.model, self.predicted = model, predictions(model, images)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
         self.others = lru_cache(maxsize=16)(self.images.without_class)
 
@@ -309,7 +310,7 @@ class Scorer:
         """The power of a pattern as it is, on the images of other classes."""
         others = self.others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
-        n, hits = len(others), judge(self.forward_func, pattern, others, seed)
+        n, hits = len(others), judge(self.model, pattern, others, seed)
         power = power_of(hits.hits, n, int((predicted == pattern.target).sum()))
         top5 = None if hits.top5 is None else hits.top5 / n
         return replace(power, top5=top5, mean_margin=hits.margin)
@@ -331,7 +332,7 @@ class Hits(NamedTuple):
     top5: int | None
 
 
-class Judged(NamedTuple):
+class StampTest(NamedTuple):
     """Images that are classified once they are changed, n with ``additional_for(n)``."""
 
     change: Callable[[Tensor], Tensor]
@@ -340,29 +341,24 @@ class Judged(NamedTuple):
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: ()
 
 
-def judge(
-    forward_func: Classifier, pattern: Pattern, source: LabelledImages, seed: int = 0
-) -> Hits:
+def judge(model: CheckedModel, pattern: Pattern, images: LabelledImages, seed: int = 0) -> Hits:
     """How images are classified that are stamped with a pattern as it is."""
-    judged = Judged(pattern.stamper(seed), pattern.target, source)
-    return judge_each(forward_func, [judged], pattern.canvas)[0]
+    return judge_each(model, [StampTest(pattern.stamper(seed), pattern.target, images)])[0]
 
 
 def judge_each(
-    forward_func: Classifier, judged: Sequence[Judged], like: Tensor, batch_size: int | None = None
+    model: CheckedModel, judged: Sequence[StampTest], batch_size: int | None = None
 ) -> list[Hits]:
-    """How the images of each are classified; the margin is 0 if there are none. A classifier
-    without parameters gets them with device and precision of ``like``. What is counted stays on the
-    device until the end: each look at it would wait."""
-    place = device_and_dtype(forward_func, like)
-    tallies, sizes, n_classes = list[Tensor](), [0] * len(judged), 0
-    for group in _calls(judged, *place, batch_size):
+    """How the images of each are classified; the margin is 0 if there are none. What is counted
+    stays on the device until the end: each look at it would wait."""
+    tallies, sizes, n_classes = list[Tensor](), [0] * len(judged), model.n_classes
+    for group in _calls(judged, model.device, model.dtype, batch_size):
         parts = [images for _, images, _ in group]
         images = torch.cat(parts) if len(parts) > 1 else parts[0]
-        outputs = outputs_for(forward_func, images, group[0][2])
+        outputs = model.outputs(images, group[0][2])
         note_half_passes(len(images))
-        n_classes, lengths = outputs.shape[1], [len(part) for part in parts]
-        for (number, _, _), logits in zip(group, torch.split(outputs, lengths)):
+        logits_of_parts = torch.split(outputs, [len(part) for part in parts])
+        for (number, _, _), logits in zip(group, logits_of_parts):
             target, sizes[number] = judged[number].target, sizes[number] + len(logits)
             hit = logits.argmax(1) == target  # as it predicts: float32 may be coarser
             five = (logits.topk(min(5, n_classes)).indices == target).any(1)
@@ -379,7 +375,7 @@ def judge_each(
 
 
 def _calls(
-    judged: Sequence[Judged], device: torch.device, dtype: torch.dtype, batch_size: int | None
+    judged: Sequence[StampTest], device: torch.device, dtype: torch.dtype, batch_size: int | None
 ) -> Iterator[list[tuple[int, Tensor, tuple[Any, ...]]]]:
     """The changed images of each call, in parts: what is judged, by its place, the images, and
     their additional arguments. On a CPU, and with such arguments, each part is alone."""
@@ -432,7 +428,7 @@ def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
 
 
 def best_square(
-    forward_func: Classifier, patch: MovingPattern, search: LabelledImages, seed: int
+    model: CheckedModel, patch: MovingPattern, search: LabelledImages, seed: int
 ) -> MovingPattern | None:
     """A control: of 32 squares of a patch's side, cut at random from search images of its class,
     the one that raises the mean margin most on 12 others. None if there are none of its class."""
@@ -447,8 +443,8 @@ def best_square(
         squares.append(MovingPattern(colours, opaque, target, size=size))
     others = search.without_class(target)
     others = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))
-    judged = [Judged(each.stamper(seed), target, others) for each in squares]
-    margins = [hits.margin for hits in judge_each(forward_func, judged, patch.canvas)]
+    judged = [StampTest(each.stamper(seed), target, others) for each in squares]
+    margins = [hits.margin for hits in judge_each(model, judged)]
     return squares[margins.index(max(margins))]
 
 

@@ -27,7 +27,7 @@ from captum_classpattern.classifier import (
     enter_model,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import ClassNames, known_names, parse_targets
+from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import (
     Images,
     ImagesAndLabels,
@@ -65,19 +65,19 @@ def search_classes(
     total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
     with passes_bar("Searching", total, settings.show_progress):
         check_images(search, held_out, settings)
-        n_classes, call = model.n_classes, model.call
+        n_classes = model.n_classes
         check_targets(classes, n_classes)
         check_labels(held_out.labels, n_classes, "the held-out images")
-        labelled = ensure_labels(call, search)
+        labelled = ensure_labels(model, search)
         if search.labels is not None and not labelled.known_labels.equal(search.labels):
             raise ValueError(
                 "the search images have other class numbers than the model: number both sets by "
                 "images.for_classifier(model)"
             )
         settings.check_budget()
-        scorer = Scorer(call, held_out.to(model.device, model.dtype))
-        explainer = ClassPattern(call, labelled, check_accuracy=False)
-        names = class_names or known_names(call)
+        scorer = Scorer(model, held_out.to(model.device, model.dtype))
+        explainer = ClassPattern(model.call, labelled, check_accuracy=False)
+        names = class_names or model.names
         task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
         info = _info_of(task, search, held_out, folder is not None)
         if held_out.labels is not None:
@@ -146,7 +146,7 @@ def find_classes(
     classes: Sequence[int | str] | None,
     names: ClassNames | None,
     images: LabelledImages,
-    model: Classifier | None = None,
+    model: CheckedModel | None = None,
 ) -> list[int]:
     """The numbers of classes that are given by numbers or names; of None, those of all that have
     images: without labels, those that the model predicts."""
@@ -190,16 +190,16 @@ def _survey(
 ) -> Survey:
     """The survey of classes by their numbers or names (None: all that have images). Half of the
     images are held out, unless others are given."""
-    matched = images.names_for(model)
-    names = matched.names if matched else None
+    names = images.names_for(model)
+    model = replace(model, given_names=names)
     if held_out is None:
         search, unseen = images.halves(settings.seed)
     else:
-        unseen = LabelledImages.of(held_out, None, model.call, names, argument="held-out images")
+        unseen = LabelledImages.of(held_out, None, model, argument="held-out images")
         search = images
     if needs_labels:
         _ = search.known_labels, unseen.known_labels  # or an error
-    targets = find_classes(classes, matched, search, model.call)
+    targets = find_classes(classes, names, search, model)
     return search_classes(model, search, unseen, settings, targets, names, folder)
 
 
@@ -294,7 +294,7 @@ def explain_class(
     check_options("explain_class", options, SearchOptions)
     sample, seed = first_of(images), options.get("seed", 0)
     with enter_model(model, sample, seed, mean=mean, std=std, class_names=class_names) as checked:
-        given = LabelledImages.of(images, labels, checked.call, class_names)
+        given = LabelledImages.of(images, labels, checked)
         areas = None if area is None else [area]
         settings = SurveySettings.of(given.shape, areas, canvases, **options)
         settings = replace(settings, areas=settings.areas[:1])
@@ -413,7 +413,7 @@ def survey(
     with enter_model(
         forward_func, sample, seed, mean=mean, std=std, class_names=class_names
     ) as model:
-        images = LabelledImages.of(search, None, model.call, class_names, argument="search images")
+        images = LabelledImages.of(search, None, model, argument="search images")
         settings = SurveySettings.of(images.shape, **options)
         if place is not None:
             check_can_resume(settings.feature_mask)

@@ -256,9 +256,11 @@ class Work:
 
     def _search(self, source: ModelSource) -> None:
         model, folder = source.open(self.device), self.folder / folder_of(source.name)
-        common_names(model, self.held_out.class_names, self.held_out.labels)  # or an error
-        names = common_names(model, self.search.class_names, self.search.labels)
         with enter_model(model, self.search.first(), self.settings.seed) as checked:
+            common_names(
+                checked.names, self.held_out.class_names, self.held_out.labels
+            )  # or an error
+            names = common_names(checked.names, self.search.class_names, self.search.labels)
             search_classes(
                 checked, self.search, self.held_out, self.settings, self.classes, names, folder
             )

@@ -16,14 +16,14 @@ from captum_classpattern.classifier.class_names import label_of, name_of
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
 from captum_classpattern.optimization.attribution import ClassPattern, search_patches, search_pools
-from captum_classpattern.optimization.canvases import PATCH, select_canvases
+from captum_classpattern.optimization.canvases import PATCH, canvases_for
 from captum_classpattern.optimization.pool import classes_at_once
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import (
-    Judged,
     Scorer,
     Scores,
+    StampTest,
     best_square,
     check_unseen,
     judge_each,
@@ -86,7 +86,7 @@ class SurveyTask:
                 canvas: Tensor | None = None
                 if {*kinds} != {PATCH}:
                     other = self._next_class(target)
-                    [canvas] = select_canvases(self.model.call, search, target=other, n=1)
+                    [canvas] = canvases_for(self.model, search, other, 1, "positive", 0)
                 yield [
                     self._finding(target, each, patterns[target, each], canvas) for each in kinds
                 ]
@@ -107,10 +107,7 @@ class SurveyTask:
             size = self.settings.pool_size(kind, len(search.of_class(target)))
             by_size[shared_search(kind, size)].append((target, kind))
         for (_, size), pools in by_size.items():
-            canvases = [
-                select_canvases(self.model.call, search, None, y, size, kind, seed=seed)
-                for y, kind in pools
-            ]
+            canvases = [canvases_for(self.model, search, y, size, kind, seed) for y, kind in pools]
             by_area = search_pools(
                 self.explainer,
                 torch.cat(canvases),
@@ -159,7 +156,7 @@ class SurveyTask:
         else:
             others = {a: replace(p.topk(a), canvas=next_canvas) for a, p in patterns.items()}
         scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
-        name = name_of(self, target)
+        name = name_of(target, self.class_names)
         if name is not None:
             for pattern in patterns.values():
                 pattern.info["class_name"] = name
@@ -167,7 +164,7 @@ class SurveyTask:
         names = self.class_names or images.class_names
         seed_generators(seed)
         shown = {
-            area: stamp_examples(self.model.call, pattern.topk(area), images, names, seed)
+            area: stamp_examples(self.model, pattern.topk(area), images, names, seed)
             for area, pattern in patterns.items()
         }
         stamped = {area: examples for area, examples in shown.items() if examples}
@@ -187,13 +184,13 @@ class SurveyTask:
         seed, target, whole = self.settings.seed, pattern.target, [other]
         seed_generators(seed)
         if moving := isinstance(pattern, MovingPattern):
-            square = best_square(self.scorer.forward_func, pattern, self.search, seed)
+            square = best_square(self.model, pattern, self.search, seed)
             whole += [] if square is None else [square]
         parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
         drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]
         controls = [*zip(drawn, parts), *((each, images) for each in whole)]
-        judged = [Judged(each.stamper(seed), target, shown) for each, shown in controls]
-        hits = [each.hits for each in judge_each(self.model.call, judged, pattern.canvas)]
+        judged = [StampTest(each.stamper(seed), target, shown) for each, shown in controls]
+        hits = [each.hits for each in judge_each(self.model, judged)]
         return Scores(
             self.scorer.power(pattern.topk(area), seed),
             random_pixels=sum(hits[:DRAWS]) / n,

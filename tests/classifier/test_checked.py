@@ -470,9 +470,9 @@ def test_what_a_model_says_of_itself_is_found_behind_what_wraps_it():
         with enter_model(way, IMAGES) as checked:
             assert checked.trigger is trigger
             assert checked.provenance == {"source": "a file"}
-            assert checked.names.names == ("ant", "bee", "cat")
+            assert checked.names == ("ant", "bee", "cat")
     with enter_model(model, IMAGES, class_names=["x", "y", "z"]) as checked:
-        assert checked.names.names == ("x", "y", "z")
+        assert checked.names == ("x", "y", "z")
 
 
 # ---- mean and std

@@ -2,11 +2,13 @@
 
 import random
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from entered import entered
 from refusals import refusals, warnings_of
 from searched import search_masks
 from torch import nn
@@ -21,7 +23,6 @@ from captum_classpattern.classifier import (
     device_and_dtype,
     enter_model,
     find_module,
-    outputs_for,
     preserve_state,
     warn_if_guessing,
 )
@@ -244,11 +245,13 @@ def test_images_are_classified_half_by_half_where_the_memory_is_too_small(error)
             raise error
         return scale * NET(images) + shift
 
-    found = outputs_for(classifier, IMAGES, (shifts, 2.0))
+    model = entered(classifier, IMAGES, additional=(shifts, 2.0))
+    sizes.clear()
+    found = model.outputs(IMAGES, (shifts, 2.0))
     assert torch.allclose(found, 2 * NET(IMAGES) + shifts, atol=1e-5)
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
     with pytest.raises(RuntimeError, match="another"):
-        outputs_for(Raises(RuntimeError("another")), IMAGES)
+        replace(model, logits=Raises(RuntimeError("another"))).outputs(IMAGES)
 
 
 class Raises:
@@ -331,9 +334,9 @@ REFUSALS = {
     "a list of a dict": lambda: picked("dict", "features"),
     "output of one Tensor": lambda: PixelClassifier(NET, output=0)(IMAGES),
     "channels last": lambda: check_classifier(of_three_channels, LAST),
-    "a path": lambda: check_classifier("model.pt", IMAGES[:1]),
-    "weights": lambda: check_classifier({"fc.weight": torch.ones(1)}, IMAGES[:1]),
-    "a number": lambda: check_classifier(3, IMAGES[:1]),
+    "a path": lambda: entered("model.pt", IMAGES),
+    "weights": lambda: entered({"fc.weight": torch.ones(1)}, IMAGES),
+    "a number": lambda: entered(3, IMAGES),
 }
 
 

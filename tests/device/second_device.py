@@ -12,6 +12,7 @@ import pretend
 import pytest
 import torch
 from captum.attr import NoiseTunnel
+from entered import entered
 from scanned import made_up
 from torch import Tensor, nn
 
@@ -351,7 +352,8 @@ def test_held_out_images_move_only_where_there_is_room(monkeypatch):
         monkeypatch.setattr(pretend.Module, "free", free)
         moved = HELD_OUT.to(device, torch.float32)
         assert (moved.images.device.type == pretend.NAME) == moves
-        assert Scorer(network().to(device), moved).predicted.device.type == "cpu"
+        model = entered(network().to(device), moved.first())
+        assert Scorer(model, moved).predicted.device.type == "cpu"
 
 
 # ---- waits and kernels
@@ -382,7 +384,7 @@ def test_a_round_waits_for_nothing(solver, first, last):
 
 
 def test_512_images_are_scored_with_three_waits():
-    model = network().to(pretend.NAME)
+    model = entered(network().to(pretend.NAME), torch.rand(1, 1, 8, 8))
     images = cp.LabelledImages(torch.rand(512, 1, 8, 8), torch.arange(512) % 4)
     pattern = cp.Pattern(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), 0).to(pretend.NAME)
     judge(model, pattern, images)  # mean and deviation are copied once

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from entered import entered
 from refusals import refusals
 from small_models import conv_net, random_images
 from torch import nn
@@ -139,7 +140,7 @@ def test_equals_the_plain_search(channels, tv, steps):
     torch.testing.assert_close(found.mask.double(), opacity, atol=2e-4, rtol=0)
     assert found.info["loss_curve"] == pytest.approx(losses, abs=1e-4)
     assert found.info["passes"] == min(16, 5 * steps)  # 16 are of other classes
-    hits = judge(net, found, validation.without_class(1), seed=3)
+    hits = judge(entered(net, images), found, validation.without_class(1), seed=3)
     assert found.info["search_power"] == hits.hits / len(validation.without_class(1))
     assert found.info["search_margin"] == pytest.approx(hits.margin)
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from entered import entered
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from refusals import refusals, warnings_of
@@ -14,7 +15,7 @@ import captum_classpattern.scores.power as power_module
 from captum_classpattern import LabelledImages, Pattern, predictive_power
 from captum_classpattern.scores import PredictivePower, Scores
 from captum_classpattern.scores.intervals import newcombe, wilson
-from captum_classpattern.scores.power import Judged, Scorer, judge_each, power_of, random_pixels
+from captum_classpattern.scores.power import Scorer, StampTest, judge_each, power_of, random_pixels
 
 IMAGES = torch.rand(81, 1, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(81) % 3
@@ -78,19 +79,20 @@ def test_margins_are_those_of_a_plain_loop(target, size):
     logits = [row.tolist() for row in NET(IMAGES).detach()]
     margins = [row.pop(target) - max(row) for row in logits]
     images = LabelledImages(IMAGES)
-    [(hits, margin, top5)] = judge_each(NET, [Judged(Tensor.detach, target, images)], IMAGES, size)
+    test, model = StampTest(Tensor.detach, target, images), entered(NET, IMAGES)
+    [(hits, margin, top5)] = judge_each(model, [test], size)
     assert hits == sum(each > 0 for each in margins)
     assert margin == pytest.approx(sum(margins) / len(margins), abs=1e-6)
-    none = Judged(Tensor.detach, target, images.subset([]))
-    assert judge_each(NET, [none], IMAGES) == [(0, 0, None)]
+    none = StampTest(Tensor.detach, target, images.subset([]))
+    assert judge_each(model, [none]) == [(0, 0, None)]
     assert top5 is None
 
 
 def test_the_share_among_the_five_first_is_that_of_a_plain_loop():
     numbered = LabelledImages((torch.arange(50) / 50).view(50, 1, 1, 1))
     logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
-    judged = Judged(lambda part: logits[(part[:, 0, 0, 0] * 50).round().long()], 4, numbered)
-    [found] = judge_each(lambda part: part, [judged], logits, 7)
+    judged = StampTest(lambda part: logits[(part[:, 0, 0, 0] * 50).round().long()], 4, numbered)
+    [found] = judge_each(entered(lambda part: part, logits), [judged], 7)
     ranks = [row.argsort(descending=True).tolist().index(4) for row in logits]
     assert found.top5 == sum(rank < 5 for rank in ranks) > found.hits == ranks.count(0)
 
@@ -99,7 +101,7 @@ def test_the_share_among_the_five_first_is_that_of_a_plain_loop():
 def test_patterns_that_share_calls_get_the_hits_of_each_alone(most, sizes, monkeypatch):
     """As on a device that is no CPU."""
     judged = [
-        Judged(Tensor.neg, target, LabelledImages(IMAGES).subset(range(*places)))
+        StampTest(Tensor.neg, target, LabelledImages(IMAGES).subset(range(*places)))
         for target, places in [(1, (30,)), (0, (30, 50)), (0, (0,)), (2, (20, 81))]
     ]
     given, calls = [], power_module._calls
@@ -111,14 +113,16 @@ def test_patterns_that_share_calls_get_the_hits_of_each_alone(most, sizes, monke
         given.append(len(images))
         return NET(images)
 
-    alone = [judge_each(net, [each], IMAGES, 25)[0] for each in judged]
+    model = entered(net, IMAGES)
+    given.clear()
+    alone = [judge_each(model, [each], 25)[0] for each in judged]
     assert given == [25, 5, 20, 25, 25, 11]
     given.clear()
     monkeypatch.setattr(Tensor, "to", lambda images, *place, **how: images)
     monkeypatch.setattr(power_module, "_calls", shared)
     monkeypatch.setattr(power_module, "images_at_once", lambda device: most)
     monkeypatch.setattr(LabelledImages, "in_order", lambda each, *_: each.images.split(25))
-    together = judge_each(net, judged, IMAGES)
+    together = judge_each(model, judged)
     assert given == sizes
     for one, other in zip(together, alone, strict=True):
         assert (one.hits, one.top5) == (other.hits, None)
@@ -134,7 +138,7 @@ def test_powers_are_those_of_a_plain_loop(area, labels):
     known = NET(IMAGES).argmax(1) if labels is None else labels
     expected = [plain_power(pattern, known, area) for pattern in patterns()]
     assert [power(pattern, labels=labels, area=area) for pattern in patterns()] == expected
-    scorer = Scorer(NET, LabelledImages(IMAGES, labels))  # of all classes
+    scorer = Scorer(entered(NET, IMAGES), LabelledImages(IMAGES, labels))  # of all classes
     binary = [pattern if area is None else pattern.topk(area) for pattern in patterns()]
     assert [scorer.power(pattern) for pattern in binary] == expected
     assert len({each.value for each in expected}) > 1

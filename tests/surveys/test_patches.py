@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from entered import entered
 from surveyed import finding as made_up
 from torch import nn
 
@@ -49,6 +50,7 @@ def images(seed, count=160):
 
 
 SEARCH, HELD_OUT = images(0), images(1)
+MODEL = entered(NET, SEARCH.first())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_controls_are_shuffled_pixels_another_class_and_the_best_square(found):
         stamped = other.stamp(others.images, seed=0)
         share = (NET(stamped).argmax(1) == finding.target).float().mean()
         assert scores.other_canvas == pytest.approx(float(share))
-        square = best_square(NET, patch, SEARCH, seed=0)
+        square = best_square(MODEL, patch, SEARCH, seed=0)
         assert scores.best_square == predictive_power(NET, square, HELD_OUT).value
         names = ["no pattern", "shuffled pixels", "other patch", "best square"]
         assert list(scores.controls) == names
@@ -95,7 +97,7 @@ def test_controls_are_shuffled_pixels_another_class_and_the_best_square(found):
 def test_the_best_square_is_the_best_of_32_on_search_images():
     opaque = torch.ones(1, 4, 4)
     patch = MovingPattern(torch.zeros(1, 4, 4), opaque, 1, size=(SIZE, SIZE))
-    found = best_square(NET, patch, SEARCH, seed=7)
+    found = best_square(MODEL, patch, SEARCH, seed=7)
     chance, own = np.random.default_rng([7, 1]), SEARCH.images[SEARCH.labels == 1]
     others = SEARCH.without_class(1)
     others = others.subset(evenly_spaced(len(others), 12)).images
@@ -111,7 +113,7 @@ def test_the_best_square_is_the_best_of_32_on_search_images():
         squares.append(colours)
     assert torch.equal(found.canvas, squares[int(np.argmax(margins))])
     assert bool((found.mask == 1).all())
-    assert best_square(NET, patch, SEARCH.without_class(1), seed=7) is None
+    assert best_square(MODEL, patch, SEARCH.without_class(1), seed=7) is None
 
 
 def test_a_class_alone_is_compared_with_a_full_search_of_the_next():
