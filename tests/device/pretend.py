@@ -2,15 +2,15 @@
 
 ``install()`` adds the device ``"pretend"`` to this process, for good. Its tensors hold their values
 in a CPU tensor. An operation on tensors of two devices is an error, as on CUDA, and so is
-``.numpy()``. ``counting`` counts kernels, or waits: where the host needs a value that the device
-has yet to compute, or copies without pinned memory.
+``.numpy()``. ``counting`` counts waits: where the host needs a value that the device has yet to
+compute, or copies without pinned memory.
 """
 
 import functools
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,19 +26,18 @@ VALUES_NEEDED = {  # by the host: their results are Python numbers, or have as m
 }
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 SCALARS_FROM_THE_CPU = {"where", "fill_", "masked_fill", "masked_fill_", "lerp"}
-NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "_local_scalar_dense", "detach"}
 
 
-_counts: list[tuple[str, Counter[str]]] = []  # of the blocks that this is in
+_counts: list[Counter[str]] = []  # of the blocks that this is in
 _definitions: list[operators.Library] = []  # of operations, which are there as long as these are
 
 
 @contextmanager
-def counting(kind):
-    """Counts the "waits" or the "kernels" in this block, by line of the package and operation."""
-    _counts.append((kind, Counter()))
+def counting():
+    """Counts the waits in this block, by line of the package and operation."""
+    _counts.append(Counter())
     try:
-        yield _counts[-1][1]
+        yield _counts[-1]
     finally:
         _counts.pop()
 
@@ -50,14 +49,13 @@ def line_of_the_package():
         frame = frame.f_back
     if frame is None:
         return "outside"
-    return (
-        f"{frame.f_code.co_filename.rpartition(PACKAGE)[2]}:{frame.f_lineno} {frame.f_code.co_name}"
-    )
+    code = frame.f_code
+    return f"{code.co_filename.rpartition(PACKAGE)[2]}:{frame.f_lineno} {code.co_name}"
 
 
-def note(kind, name):
-    if _counts and _counts[-1][0] == kind:
-        _counts[-1][1][f"{line_of_the_package()}, {name}"] += 1
+def note(name):
+    if _counts:
+        _counts[-1][f"{line_of_the_package()}, {name}"] += 1
 
 
 class PretendTensor(Tensor):
@@ -122,31 +120,23 @@ def on_cpu(tensor):
     return tensor.values if isinstance(tensor, PretendTensor) else tensor
 
 
-@dataclass
-class Facts:
+class Facts(NamedTuple):
     """What the schema of an operation says."""
 
     name: str
     arguments: list[str]
     written: list[str]  # the arguments that it writes to and returns
-    is_view: bool
     takes_scalars: bool  # tensors without dimensions may be on the CPU
 
 
 @functools.cache
 def facts_of(operation):
     schema, name = operation._schema, operation.overloadpacket.__name__
-    aliases = [value.alias_info for value in schema.returns if value.alias_info]
-    returns_written = any(each.is_write for each in aliases)
+    returns_written = any(each.alias_info and each.alias_info.is_write for each in schema.returns)
     arguments = {each.name: each.alias_info for each in schema.arguments}
     written = [each for each, alias in arguments.items() if alias and alias.is_write]
-    return Facts(
-        name,
-        [*arguments],
-        written if returns_written else [],
-        any(not each.is_write for each in aliases),
-        torch.Tag.pointwise in operation.tags or name in SCALARS_FROM_THE_CPU,
-    )
+    takes_scalars = torch.Tag.pointwise in operation.tags or name in SCALARS_FROM_THE_CPU
+    return Facts(name, [*arguments], written if returns_written else [], takes_scalars)
 
 
 def run(operation, args, kwargs):
@@ -187,20 +177,16 @@ def check_indices(args):
 
 
 def count(facts, args, kwargs, on_device):
-    """Counts the kernel of an operation, and its wait."""
-    if not _counts:
-        return
-    if not (facts.is_view or facts.name in NO_KERNEL):
-        note("kernels", facts.name)
+    """Counts the wait of an operation."""
     counted_rows = facts.name == "repeat_interleave" and kwargs.get("output_size") is None
     if facts.name in VALUES_NEEDED or counted_rows:
-        note("waits", facts.name)
+        note(facts.name)
     if facts.name in INDEXING:
         for index in args[1]:
             if index is not None and (index.dtype == torch.bool or index.device.type == "cpu"):
-                note("waits", "a mask or a CPU tensor as an index")
+                note("a mask or a CPU tensor as an index")
     if facts.name == "_to_copy" and not on_device:
-        note("waits", "copy to the CPU")
+        note("copy to the CPU")
     if facts.name == "copy_":
         note_copy(*args[:2], non_blocking=(*args, False)[2] or kwargs.get("non_blocking"))
 
@@ -211,9 +197,9 @@ def note_copy(target, source, non_blocking):
     to_device, from_device = (isinstance(each, PretendTensor) for each in (target, source))
     pinned = "on_device" in line_of_the_package()
     if from_device and not to_device:
-        note("waits", "copy to the CPU")
+        note("copy to the CPU")
     elif to_device and not from_device and not (non_blocking or pinned):
-        note("waits", "copy to the device")
+        note("copy to the device")
 
 
 class Module(getattr(backend_registration, "_DummyBackendModule", object)):

@@ -243,14 +243,7 @@ def compared(model, device):
     return table[[name for name in table if "second" not in name]].to_dict("list")
 
 
-def scanned_by_a_function(model, device):
-    return scanned(lambda images: model(images.to(device)), device)
-
-
-RESULTS = {
-    **{"explain_class": explained, "power": power, "compare": compared},
-    **{"scan": scanned, "scan by a function that moves images": scanned_by_a_function},
-}
+RESULTS = {"explain_class": explained, "power": power, "compare": compared, "scan": scanned}
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -356,31 +349,24 @@ def test_held_out_images_move_only_where_there_is_room(monkeypatch):
         assert Scorer(model, moved).predicted.device.type == "cpu"
 
 
-# ---- waits and kernels
+# ---- waits
 
 
-def counted(kind, model, images, n_steps, canvases, targets, **options):
-    """The waits or kernels of a search with so many rounds, by line."""
-    classifier = cp.ClassPattern(model.to(pretend.NAME), images, check_accuracy=False)
-    with pretend.counting(kind) as counts:
-        classifier.search(canvases.to(pretend.NAME), targets, n_steps=n_steps, **options)
+def waits_of(n_steps, solver):
+    """The waits of a search with so many rounds, by line."""
+    explainer = cp.ClassPattern(network().to(pretend.NAME), SEARCH, check_accuracy=False)
+    grey = torch.full((2, 1, 8, 8), 0.5).to(pretend.NAME)
+    with pretend.counting() as counts:
+        explainer.search(grey, [0, 1], solver=solver, n_steps=n_steps)
     return counts
-
-
-def per_round(kind, model, images, first, last, *arguments, **options):
-    """Waits or kernels in a round, and the lines where they are more in the longer search. What
-    comes before the rounds is as long in both, if they are few."""
-    few, many = (counted(kind, model, images, n, *arguments, **options) for n in (first, last))
-    return (many.total() - few.total()) / (last - first), (many - few).most_common(5)
 
 
 @pytest.mark.parametrize(("solver", "first", "last"), [("swap", 2, 5), ("learned", 1, 2)])
 def test_a_round_waits_for_nothing(solver, first, last):
-    """But every sixteenth step, where the losses are looked at."""
-    grey = torch.full((2, 1, 8, 8), 0.5)
-    of_search = network(), SEARCH, first, last, grey, [0, 1]
-    waits, lines = per_round("waits", *of_search, solver=solver)
-    assert waits <= 0.1, lines
+    """But every sixteenth step, where the losses are looked at. What comes before the rounds is as
+    long in both searches."""
+    few, many = (waits_of(n, solver) for n in (first, last))
+    assert (many.total() - few.total()) / (last - first) <= 0.1, (many - few).most_common(5)
 
 
 def test_512_images_are_scored_with_three_waits():
@@ -388,16 +374,6 @@ def test_512_images_are_scored_with_three_waits():
     images = cp.LabelledImages(torch.rand(512, 1, 8, 8), torch.arange(512) % 4)
     pattern = cp.Pattern(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), 0).to(pretend.NAME)
     judge(model, pattern, images)  # mean and deviation are copied once
-    with pretend.counting("waits") as counts:
+    with pretend.counting() as counts:
         judge(model, pattern, images)
     assert counts.total() <= 3, counts.most_common(5)
-
-
-@pytest.mark.parametrize(("classes", "most"), [(1, 485), (20, 25)])
-def test_kernels_of_a_round_and_class(classes, most):
-    """With the demo's network on small images, which takes as many kernels as on others."""
-    model = cp.PixelClassifier(SmallResNet(classes=20, width=4), mean=0.5, std=0.25).eval()
-    pixels = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    images, targets = cp.LabelledImages(pixels, torch.arange(200) % 20), [*range(classes)]
-    kernels, lines = per_round("kernels", model, images, 1, 3, pixels[:classes], targets)
-    assert kernels / classes <= most, lines
