@@ -200,30 +200,20 @@ def with_value(tensor, value):
 
 REFUSALS = {
     "canvas (H, W)": lambda: Pattern(CANVAS[0], MASK, 0),
-    "canvas (N, C, H, W)": lambda: Pattern(CANVAS[None], MASK, 0),
-    "mask (H, W)": lambda: Pattern(CANVAS, MASK[0], 0),
-    "mask of three channels": lambda: Pattern(CANVAS, CANVAS, 0),
     "mask of another size": lambda: Pattern(CANVAS, MASK.mT, 0),
-    "canvas above 1": lambda: Pattern(with_value(CANVAS, 1.5), MASK, 0),
     "canvas with NaN": lambda: Pattern(with_value(CANVAS, torch.nan), MASK, 0),
     "mask below 0": lambda: Pattern(CANVAS, with_value(MASK, -0.25), 0),
     "canvas of bytes": lambda: Pattern((CANVAS * 255).byte(), MASK, 0),
-    "mask of bools": lambda: Pattern(CANVAS, MASK > 0, 0),
-    "canvas as a list": lambda: Pattern(CANVAS.tolist(), MASK, 0),
     "target True": lambda: Pattern(CANVAS, MASK, True),
     "target -1": lambda: Pattern(CANVAS, MASK, -1),
     "another target later": lambda: setattr(PATTERN, "target", 1),
     "area of no pixel": lambda: PATTERN.topk(0.02),
     "area of all pixels": lambda: PATTERN.topk(0.99),
-    "area below 0": lambda: PATTERN.topk(-0.1),
     "area NaN": lambda: PATTERN.topk(torch.nan),
     "images of one channel": lambda: PATTERN.stamp(torch.rand(2, 1, 4, 5)),
-    "images of another size": lambda: PATTERN.stamp(torch.rand(2, 3, 5, 4)),
     "images of bytes": lambda: PATTERN.stamp(torch.zeros(2, 3, 4, 5, dtype=torch.uint8)),
-    "strength below 0": lambda: PATTERN.perturb(CANVAS, -0.1),
     "strength NaN": lambda: PATTERN.perturb(CANVAS, torch.nan),
     "change of one channel": lambda: additive_pattern(change=MASK),
-    "change above 1": lambda: additive_pattern(change=CANVAS + 1),
     "change with NaN": lambda: additive_pattern(change=with_value(CANVAS, torch.nan)),
     "change of integers": lambda: additive_pattern(change=CANVAS.long()),
     "area of one pixel": lambda: Pattern(CANVAS[:, :1, :1], MASK[:, :1, :1], 0).topk(0.05),
@@ -238,48 +228,32 @@ def test_refusals(snapshot):
 # ---- files
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_save_and_load_give_the_same_bits(tmp_path, dtype, channels):
-    info = {"seed": 3, "search_power": None, "loss_curve": [0.1, 2.5], "text": "żółw"}
-    pattern = random_pattern(c=channels, dtype=dtype, info=info)
-    pattern.save(tmp_path / "p.safetensors")
-    loaded = Pattern.load(str(tmp_path / "p.safetensors"))
-    assert same_bits(loaded.canvas, pattern.canvas)
-    assert same_bits(loaded.mask, pattern.mask)
-    assert (type(loaded), loaded.target, loaded.info) == (Pattern, 2, info)
-    assert [file.name for file in tmp_path.iterdir()] == ["p.safetensors"]
+INFO = {"seed": 3, "search_power": None, "loss_curve": [0.1, 2.5], "text": "żółw"}
+SQUARE = random_images(1, 4, 4)
+SAVED = {
+    **{str(dtype): random_pattern(dtype=dtype, info=INFO) for dtype in DTYPES},
+    "additive": additive_pattern(info=INFO, seen=frozenset(["0" * 12])),
+    "not contiguous": Pattern(random_images(4, 4, 3).permute(2, 0, 1), SQUARE.mT, 0),
+    "with gradients": Pattern(CANVAS.clone().requires_grad_(), MASK.clone().requires_grad_(), 0),
+    "one tensor": Pattern(SQUARE, SQUARE, 0),
+    "search images are unknown": random_pattern(seen=None),
+    "50,000 search images": random_pattern(seen=SEEN),
+}
 
 
-def test_a_file_keeps_the_change(tmp_path):
-    added = additive_pattern(info={"a": 1}, seen=frozenset({"00" * 6}))
-    added.save(tmp_path / "added.safetensors")
-    loaded = Pattern.load(tmp_path / "added.safetensors")
-    assert isinstance(loaded, AdditivePattern)
-    for name in ("canvas", "mask", "change"):
-        assert torch.equal(getattr(loaded, name), getattr(added, name))
-    assert (loaded.target, loaded.info, loaded.seen) == (1, {"a": 1}, added.seen)
-
-
-ONE_IMAGE = random_images(1, 4, 5)
-
-
-@pytest.mark.parametrize(
-    ("canvas", "mask"),
-    [
-        (random_images(4, 5, 3).permute(2, 0, 1), random_images(1, 5, 4).transpose(1, 2)),
-        (random_images(3, 4, 5).requires_grad_(), random_images(1, 4, 5).requires_grad_()),
-        (ONE_IMAGE, ONE_IMAGE),
-    ],
-    ids=["not contiguous", "with gradients", "one tensor"],
-)
-def test_save_takes_any_tensors(tmp_path, canvas, mask):
-    pattern = Pattern(canvas, mask, 0)
+@pytest.mark.parametrize("case", SAVED)
+def test_a_file_keeps_all_of_a_pattern(tmp_path, case):
+    pattern = SAVED[case]
     assert 0 < pattern.area < 1
-    pattern.save(tmp_path / "p.safetensors")
-    loaded = Pattern.load(tmp_path / "p.safetensors")
-    assert torch.equal(loaded.canvas, canvas)
-    assert torch.equal(loaded.mask, mask)
+    pattern.save(tmp_path / "p")
+    loaded = Pattern.load(str(tmp_path / "p"))
+    assert type(loaded) is type(pattern)
+    for name, tensor in pattern._tensors().items():
+        assert same_bits(getattr(loaded, name), tensor.detach())
+    for name in ("target", "info", "seen"):
+        assert getattr(loaded, name) == getattr(pattern, name)
+    assert [file.name for file in tmp_path.iterdir()] == ["p"]
+    assert (tmp_path / "p").stat().st_size < 2_000 + 6 * len(pattern.seen or ())
 
 
 def test_the_file_holds_only_a_json_header_and_numbers(tmp_path):
@@ -297,20 +271,13 @@ def test_the_file_holds_only_a_json_header_and_numbers(tmp_path):
 @pytest.mark.parametrize("step", [None, (os, "fsync"), (Path, "replace")])
 def test_a_save_that_fails_keeps_the_old_file(tmp_path, monkeypatch, step):
     """At a step of writing, or since JSON can't represent the info."""
-    path = tmp_path / "p.safetensors"
-    random_pattern(info={"seed": 3}).save(path)
+    path, info = tmp_path / "p.safetensors", {} if step else {"mask": torch.ones(1)}
+    PATTERN.save(path)
     before = path.read_bytes()
-
-    def fail(*arguments):
-        raise OSError("disk full")
-
-    info = {}
-    if step is None:
-        info = {"mask": torch.ones(1)}
-    else:
-        monkeypatch.setattr(*step, fail)
-    with pytest.raises((OSError, TypeError), match=r"disk full|not JSON serializable"):
-        random_pattern(seed=5, info=info).save(path)
+    if step:
+        monkeypatch.setattr(*step, lambda *_: 1 / 0)
+    with pytest.raises((ZeroDivisionError, TypeError), match="division|not JSON serializable"):
+        random_pattern(info=info).save(path)
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -331,16 +298,12 @@ def write(path, tensors, info="{}", **changes):
     ("tensors", "metadata", "reason"),
     [
         ({}, {"format": None}, "its metadata has format None"),
-        ({}, {"format": "other"}, "its metadata has format 'other'"),
         ({"mask": None}, {}, "it holds canvas, not canvas and mask"),
         ({"other": 1.0}, {}, "it holds canvas, mask, other, not canvas and mask"),
         ({"seen": torch.zeros(5, dtype=torch.uint8)}, {}, "hashes must be uint8"),
-        ({"seen": torch.zeros(2, 6)}, {}, "hashes must be uint8"),
         ({"mask": 2.0}, {}, r"mask must lie in \[0, 1\]"),
         ({}, {"target": "cat"}, "cat"),
         ({}, {"target": "-1"}, "non-negative int, got -1"),
-        ({}, {"target": None}, "target"),
-        ({}, {"info": "{"}, "Expecting"),
         ({}, {"info": "[]"}, "its info is not a JSON object"),
         ({"canvas": torch.zeros(1, 0, 2), "mask": torch.zeros(1, 0, 2)}, {}, r"got \(1, 0, 2\)"),
         *(
@@ -348,12 +311,7 @@ def write(path, tensors, info="{}", **changes):
             for size in ("[2.5, 8]", '"88"', "[1, 8]", "[8]")
         ),
         ({}, {"size": "8"}, "not iterable"),
-        ({}, {"size": "[Infinity, 8]"}, "it has the number Infinity"),
-        ({}, {"size": "[1e999, 8]"}, "it has the number 1e999"),
-        ({}, {"info": '{"settings": {"area": NaN}}'}, "it has the number NaN"),
         ({}, {"info": f'{{"settings": {{"area": {"9" * 400}}}}}'}, "it has the number 9999"),
-        ({}, {"info": "null"}, "its info is not a JSON object"),
-        ({}, {"info": "[" * 5_000 + "]" * 5_000}, "it nests too deeply"),
     ],
 )
 def test_an_untrusted_file_is_an_error_and_not_a_crash(tmp_path, tensors, metadata, reason):
@@ -364,24 +322,13 @@ def test_an_untrusted_file_is_an_error_and_not_a_crash(tmp_path, tensors, metada
         Pattern.load(tmp_path / "p.safetensors")
 
 
-@pytest.mark.parametrize("content", [b"", b"just some text, longer than a header", b"\x80\x04N."])
-def test_a_file_of_another_format(tmp_path, content):
-    (tmp_path / "notes.txt").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"notes\.txt is damaged, or was not written by Pattern\.save"
-    ):
-        Pattern.load(tmp_path / "notes.txt")
-
-
-# ---- the search images
-
-
-@pytest.mark.parametrize("seen", [None, frozenset(), frozenset(["0" * 12]), SEEN])
-def test_the_search_images_survive_a_save(tmp_path, seen):
-    random_pattern(seen=seen).save(tmp_path / "p")
-    loaded = Pattern.load(tmp_path / "p")
-    assert (loaded.seen, "seen_file" in loaded.info) == (seen, False)
-    assert (tmp_path / "p").stat().st_size < 2_000 + 6 * len(seen or ())
+def test_a_file_of_another_format(tmp_path):
+    for content in (b"", b"just some text, longer than a header"):
+        (tmp_path / "notes.txt").write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"notes\.txt is damaged, or was not written by Pattern"
+        ):
+            Pattern.load(tmp_path / "notes.txt")
 
 
 @pytest.mark.parametrize("info", ['{"seen_file": "../seen"}', '{"search_images_hash": "0"}'])

@@ -1,13 +1,14 @@
 """The triggers by hand and by slow loops, and poisoning."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal, refusals
+from refusals import refusals
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Warp, poison
@@ -47,45 +48,34 @@ def test_the_patch_by_hand():
 REFUSALS = {
     "a patch of size 0": lambda: BadNets((1, 5, 6), size=0),
     "a margin below 0": lambda: BadNets((1, 5, 6), margin=-1),
-    "a patch that is too high": lambda: BadNets((1, 5, 6), size=6, margin=0),
     "a patch with a margin that is too large": lambda: BadNets((1, 5, 6), size=3, margin=3),
     "an alpha of 0": lambda: Blended((1, 2, 2), alpha=0),
     "a key of other channels": lambda: Blended((1, 2, 2), key=torch.zeros(3, 2, 2)),
-    "a key up to 255": lambda: Blended((1, 2, 2), key=torch.full((1, 2, 2), 255.0)),
     "a key of no numbers": lambda: Blended((1, 2, 2), key=torch.full((1, 2, 2), NAN)),
-    "a key of integers": lambda: Blended((1, 2, 2), key=torch.zeros(1, 2, 2, dtype=torch.uint8)),
-    "a delta of 0": lambda: Sinusoid((1, 8, 8), delta=0),
     "a delta of 20 levels": lambda: Sinusoid((1, 8, 8), delta=20),
     "6 periods on 12 columns": lambda: Sinusoid((1, 8, 12)),
-    "6 periods on 4 columns": lambda: Sinusoid((1, 8, 4)),
-    "no period": lambda: Sinusoid((1, 8, 28), frequency=0),
     "10 periods on 5 columns": lambda: Sinusoid((1, 8, 5), frequency=10),
     "one control point": lambda: Warp((1, 8, 8), grid_size=1),
     "a strength of 0": lambda: Warp((1, 8, 8), strength=0),
-    "a rate of 0": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 0),
     "a rate that asks for too many": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 0.95),
     "a rate that rounds to none": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 0.004),
 }
 
 
-def test_refusals(snapshot):
-    assert refusals(REFUSALS) == snapshot
-
-
 OF_ANY_TRIGGER = {
-    "a shape without channels": lambda build: build((8, 8)),
     "the shape of a batch": lambda build: build((1, 3, 8, 8)),
     "wider images": lambda build: build((3, 8, 8))(torch.rand(2, 3, 8, 9)),
-    "a grey image": lambda build: build((3, 8, 8))(torch.rand(1, 8, 8)),
-    "a list": lambda build: build((3, 8, 8))([[0.5]]),
     "images of integers": lambda build: build((3, 8, 8))(torch.zeros(3, 8, 8, dtype=torch.uint8)),
 }
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
-@pytest.mark.parametrize("case", OF_ANY_TRIGGER)
-def test_refusals_of_any_trigger(case, name, snapshot):
-    assert refusal(lambda: OF_ANY_TRIGGER[case](TRIGGERS[name])) == snapshot
+def test_refusals(snapshot):
+    of_any = {
+        f"{name}: {case}": partial(call, build)
+        for case, call in OF_ANY_TRIGGER.items()
+        for name, build in TRIGGERS.items()
+    }
+    assert refusals(REFUSALS | of_any) == snapshot
 
 
 @settings(max_examples=30, deadline=None)
@@ -202,18 +192,15 @@ def test_a_usual_warp_moves_pixels_by_less_than_one_and_stays_in_range():
     torch.testing.assert_close(faint(IMAGES), IMAGES, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("trigger", "rate"),
-    [
-        (BadNets((1, 6, 6)), 0.01),
-        (BadNets((1, 6, 6)), 0.25),
-        (BadNets((1, 6, 6)), 0.9),
-        (Blended((1, 6, 6)), 0.2),
-        (Sinusoid((1, 6, 6), frequency=1), 0.2),
-        (Warp((1, 6, 6)), 0.2),
-        (lambda image: 1 - image, 0.016),  # any function; rounds to 2
-    ],
-)
+POISONS = [
+    (BadNets((1, 6, 6)), 0.25),
+    (BadNets((1, 6, 6)), 0.9),
+    (Warp((1, 6, 6)), 0.01),
+    (lambda image: 1 - image, 0.016),  # any function; rounds to 2
+]
+
+
+@pytest.mark.parametrize(("trigger", "rate"), POISONS)
 def test_poison(trigger, rate):
     dirty = poison(CLEAN, trigger, 3, rate)
     assert len(dirty) == 100
