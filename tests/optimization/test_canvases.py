@@ -36,25 +36,16 @@ def test_confident_and_negative_canvases(target, n):
     assert torch.equal(select(target, n, "negative"), IMAGES[order[::-1][:n]])
 
 
-def test_classes_are_matched_by_their_names():
-    names = ["ant", "bee", "cat"]
-    turned = LabelledImages(IMAGES, 2 - LABELS, names[::-1])
-    chosen = select_canvases(
-        PixelClassifier(linear_net(16), class_names=names), turned, target="ant", n=2
-    )
-    assert torch.equal(chosen, select(0, 2, "positive"))
-
-
-def test_labels_that_are_given_are_the_models():
-    names = ["ant", "bee", "cat"]
+def test_classes_are_matched_by_their_names_and_labels_that_are_given_are_the_models():
+    names, expected = ["ant", "bee", "cat"], select(0, 2, "positive")
     net = PixelClassifier(linear_net(16), class_names=names)
-    turned = LabelledImages(IMAGES, None, names[::-1])
-    for labels in (LABELS, [names[label] for label in LABELS]):
-        chosen = select_canvases(net, turned, labels, target="ant", n=2)
-        assert torch.equal(chosen, select(0, 2, "positive"))
+    words = [names[label] for label in LABELS]
+    for own, labels in ((2 - LABELS, None), (None, LABELS), (None, words)):
+        turned = LabelledImages(IMAGES, own, names[::-1])
+        assert torch.equal(select_canvases(net, turned, labels, target="ant", n=2), expected)
 
 
-def test_noise_does_not_depend_on_the_default_dtype(monkeypatch):
+def test_noise_does_not_depend_on_the_default_dtype():
     expected = select(0, 3, "noise", seed=5)
     torch.set_default_dtype(torch.float64)
     try:
@@ -77,16 +68,14 @@ def test_the_most_confident_where_probabilities_saturate():
     assert torch.equal(chosen, brightest[:3])
 
 
-@pytest.mark.parametrize(
-    ("n", "places"), [(1, [2]), (2, [1, 3]), (3, [0, 2, 4]), (5, range(5)), (7, range(7))]
-)
-def test_positive_canvases_are_spread_over_the_right_ones(n, places):
+def test_positive_canvases_are_spread_over_the_right_ones():
     """5 of the 10 images are right; the most confident of the others fill up."""
     images = IMAGES[:10].clone()
     images[:5, 0, 0, 0] = torch.linspace(0.9, 0.5, 5)
     images[5:, 0, 0, 0] = torch.linspace(0.2, 0.1, 5)
-    found = select(0, n, net=brightness, images=images.flip(0), labels=[0] * 10)
-    assert torch.equal(found, images[list(places)])
+    for n, places in ((1, [2]), (2, [1, 3]), (3, [0, 2, 4]), (5, range(5)), (7, range(7))):
+        found = select(0, n, net=brightness, images=images.flip(0), labels=[0] * 10)
+        assert torch.equal(found, images[list(places)])
 
 
 def test_an_image_is_right_if_its_class_has_the_highest_logit():
@@ -112,10 +101,10 @@ def test_random_canvases_are_seeded_and_differ(strategy):
     assert 0 <= first.min() < first.max() <= 1
 
 
-@pytest.mark.parametrize(("strategy", "value"), [("white", 1.0), ("black", 0.0), ("grey", 0.5)])
-def test_blank_canvases_need_no_image_of_the_class(strategy, value):
-    canvases = select(0, 3, strategy, images=IMAGES[:2], labels=[1, 1])
-    assert torch.equal(canvases, torch.full((3, 1, 4, 4), value))
+def test_blank_canvases_need_no_image_of_the_class():
+    for strategy, value in {"white": 1.0, "black": 0.0, "grey": 0.5}.items():
+        canvases = select(0, 3, strategy, images=IMAGES[:2], labels=[1, 1])
+        assert torch.equal(canvases, torch.full((3, 1, 4, 4), value))
 
 
 def test_without_labels_the_models_predictions_are_used():

@@ -12,21 +12,16 @@ from captum_classpattern.optimization import Learned, PaperLoop, Swap, grid_cell
 from captum_classpattern.optimization.features import Features, number_features
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]
+BASELINES, SAME = random_images(12, seed=6), random_images(1, seed=5).expand(5, -1, -1, -1)
+MANY = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
 SOLVERS = [Swap(4, batch_size=2), PaperLoop(epochs=2, batch_size=2), Learned(3, batch_size=2)]
 
 
 def search(feature_mask, canvases=None, targets=(0, 1), **settings):
-    settings = {
-        "baseline_labels": LABELS,
-        "area": 0.25,
-        "solver": Swap(5, batch_size=3),
-        **settings,
-    }
-    canvases = random_images(len(targets), seed=5) if canvases is None else canvases
-    baselines = random_images(12, seed=6)
-    return search_masks(
-        conv_net(), canvases, [*targets], baselines, feature_mask=feature_mask, **settings
-    )
+    settings = {"area": 0.25, "solver": Swap(5, batch_size=3), **settings}
+    canvases = random_images(2, seed=5) if canvases is None else canvases
+    given = {"baseline_labels": LABELS, "feature_mask": feature_mask, **settings}
+    return search_masks(conv_net(), canvases, [*targets], BASELINES, **given)
 
 
 def uneven(seed=0):
@@ -60,19 +55,17 @@ def test_all_pixels_of_a_feature_have_one_weight_and_the_area_is_kept(solver, id
 def test_each_canvas_has_its_features():
     together = torch.stack([uneven(0), uneven(1)])[:, None].expand(2, 1, 6, 6)
     canvases = random_images(2, seed=5)
-    masks = search(together, canvases).masks
-    for row, target in enumerate((0, 1)):
-        alone = search(uneven(row), canvases[row : row + 1], [target]).masks
+    masks = search(together).masks
+    for row in (0, 1):
+        alone = search(uneven(row), canvases[row : row + 1], [row]).masks
         assert torch.equal(masks[row] > 0, alone[0] > 0)
-    explainer = ClassPattern(conv_net(), random_images(12, seed=6), LABELS)
+    explainer = ClassPattern(conv_net(), BASELINES, LABELS)
     settings = {"area": 0.25, "solver": Swap(5, batch_size=3), "feature_mask": together}
-    attributed = explainer.attribute(canvases, [0, 1], **settings)
-    searched = explainer.search(canvases, [0, 1], **settings)
-    assert torch.equal(attributed > 0, torch.stack([p.mask for p in searched]) > 0)
-    pool = explainer.search(canvases, 2, keep=1, **settings)  # the kept one has its own features
-    [place] = [row for row in (0, 1) if torch.equal(pool[0].canvas, canvases[row])]
+    assert torch.equal(explainer.attribute(canvases, [0, 1], **settings), masks)
+    [kept] = explainer.search(canvases, 2, keep=1, **settings)  # it has its own features
+    [place] = [row for row in (0, 1) if torch.equal(kept.canvas, canvases[row])]
     for feature in range(12):
-        assert pool[0].mask[0, uneven(place) == feature].unique().numel() == 1
+        assert kept.mask[0, uneven(place) == feature].unique().numel() == 1
 
 
 def test_a_function_segments_a_canvas_and_a_blank_one_has_cells():
@@ -87,12 +80,9 @@ def test_a_function_segments_a_canvas_and_a_blank_one_has_cells():
     assert seen == [(1, 6, 6)]
     assert torch.equal(ids[0] == ids[0, 0, 0], halves(canvases[0]) == halves(canvases[0])[0, 0])
     assert ids[1].unique().numel() == 36  # no more than pixels
+    three = torch.arange(3).repeat_interleave(2)
     small = number_features(Cells(3), canvases, [0.25])
-    assert small.shape == (2, 6, 6)
-    assert torch.equal(
-        small[0],
-        torch.arange(3).repeat_interleave(2).add(3 * torch.arange(3).repeat_interleave(2)[:, None]),
-    )
+    assert torch.equal(small, (three + 3 * three[:, None]).expand(2, 6, 6))
 
 
 def test_features_are_summed_spread_and_chosen_as_plain_versions_do_it():
@@ -124,16 +114,8 @@ def test_features_are_summed_spread_and_chosen_as_plain_versions_do_it():
 
 
 def test_a_pattern_of_features_is_never_filled_up():
-    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
-    found = explain_class(
-        conv_net(),
-        images,
-        target=1,
-        area=0.3,
-        feature_mask=Cells(2),
-        n_steps=3,
-        canvases="positive",
-    )
+    given = {"area": 0.3, "feature_mask": Cells(2), "n_steps": 3, "canvases": "positive"}
+    found = explain_class(conv_net(), MANY, target=1, **given)
     assert int(found.pattern.topk(0.3).mask.sum()) == 9  # one cell of four; 11 pixels would fit
     assert found.pattern.info["settings"]["feature_mask"] == "Cells(side=2)"
 
@@ -146,12 +128,12 @@ def test_large_features_are_ranked_by_small_differences_of_what_they_gain_per_pi
 
 
 def test_equal_canvases_with_other_features_are_other_canvases():
-    same = random_images(1, seed=5).repeat(2, 1, 1, 1)
-    explainer = ClassPattern(conv_net(), random_images(60, seed=6), torch.arange(60) % 3)
-    masks = torch.stack([uneven(0), uneven(1)])[:, None]
-    settings = {"area": 0.25, "n_steps": 3, "feature_mask": masks}
-    assert len(explainer.search(same, 2, keep=2, **settings)) == 2
-    assert len(explainer.search(same, 2, keep=2, **{**settings, "feature_mask": masks[:1]})) == 1
+    explainer, masks = ClassPattern(conv_net(), MANY), torch.stack([uneven(0), uneven(1)])[:, None]
+    for mask, different in ((masks, 2), (masks[:1], 1)):
+        settings = {"area": 0.25, "n_steps": 3, "feature_mask": mask}
+        assert len(explainer.search(SAME[:2], 2, keep=2, **settings)) == different
+        found = explainer.attribute(SAME[:2], 1, **settings)
+        assert torch.equal(*found) == (different == 1)
 
 
 def test_cells_are_one_search_for_equal_inputs():
@@ -161,11 +143,10 @@ def test_cells_are_one_search_for_equal_inputs():
         calls.append(len(images))
         return conv_net().float()(images)
 
-    explainer = ClassPattern(net, random_images(12, seed=6), LABELS)
-    same = random_images(1, seed=5).repeat(5, 1, 1, 1)
-    for mask in (None, Cells(3), Cells(3)(same[0]), (Cells(3)(same[0]),)):
+    explainer = ClassPattern(net, BASELINES, LABELS)
+    for mask in (None, Cells(3), Cells(3)(SAME[0]), (Cells(3)(SAME[0]),)):
         counts = []
-        for inputs in (same[:1], same):
+        for inputs in (SAME[:1], SAME):
             calls.clear()
             explainer.attribute(inputs, 1, n_steps=2, area=0.25, feature_mask=mask)
             counts.append(sum(calls))
@@ -178,12 +159,10 @@ def made(canvas):
 
 
 def test_a_folder_needs_features_that_a_later_run_recognises(tmp_path):
-    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
-
     def begun(feature_mask, name):
         settings = {"areas": (0.3,), "n_steps": 2, "canvases": "positive", "classes": [1]}
         settings |= {"folder": tmp_path / name, "resume": True, "feature_mask": feature_mask}
-        return survey(conv_net(), images, **settings)
+        return survey(conv_net(), MANY, **settings)
 
     for name, mask in {"cells": Cells(3), "tensor": made(None), "function": made}.items():
         assert len(list(begun(mask, name))) == 1
@@ -196,17 +175,14 @@ def test_a_folder_needs_features_that_a_later_run_recognises(tmp_path):
 
 @pytest.mark.parametrize("mask", [[0, 1], np.zeros((6, 6), int), 3])
 def test_a_mask_of_another_type_is_refused_by_all_searches(mask, tmp_path):
-    explainer = ClassPattern(conv_net(), random_images(12, seed=6), LABELS)
-    canvases = random_images(1, seed=5)
-    images = LabelledImages(random_images(60, seed=6), torch.arange(60) % 3)
-    searches = (
-        lambda: explainer.search(canvases, 1, feature_mask=mask),
-        lambda: explainer.attribute(canvases, 1, feature_mask=mask),
-        lambda: survey(conv_net(), images, feature_mask=mask),
-        lambda: survey(conv_net(), images, feature_mask=mask, folder=tmp_path / "survey"),
-        lambda: sweep({"a": conv_net()}, images, images, folder=tmp_path, feature_mask=mask),
-    )
-    for search in searches:
+    explainer, given = ClassPattern(conv_net(), BASELINES, LABELS), {"feature_mask": mask}
+    for search in (
+        lambda: explainer.search(SAME, 1, **given),
+        lambda: explainer.attribute(SAME, 1, **given),
+        lambda: survey(conv_net(), MANY, **given),
+        lambda: survey(conv_net(), MANY, folder=tmp_path / "survey", **given),
+        lambda: sweep({"a": conv_net()}, MANY, MANY, folder=tmp_path, **given),
+    ):
         with pytest.raises(TypeError, match=f"got {type(mask).__name__}"):
             search()
 
@@ -216,14 +192,3 @@ def test_features_are_chosen_by_what_they_gain_per_pixel():
     weights = torch.tensor([2.0, 1, 0.1, 0.1, 0.1, 0.1]).view(1, 1, 1, 6)
     chosen = Features.of(ids).strongest(weights, 4)
     assert chosen.flatten().tolist() == [0, 1, 0, 0, 0, 0]  # the next has 4 pixels
-
-
-def test_equal_inputs_with_different_features_have_their_own_masks():
-    explainer = ClassPattern(conv_net(), random_images(12, seed=6), LABELS)
-    inputs = random_images(1, seed=5).repeat(2, 1, 1, 1)
-    ids = torch.stack([uneven(), uneven(1)])[:, None]
-    masks = explainer.attribute(inputs, 1, n_steps=2, area=0.25, feature_mask=ids)[:, 0]
-    for mask, of_mask in zip(masks, ids[:, 0], strict=True):
-        for feature in of_mask.unique():
-            assert mask[of_mask == feature].unique().numel() == 1
-    assert not torch.equal(masks[0], masks[1])
