@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     write_images(folder / "two", ["cat", "dog"], count=4)
     write_images(folder / "damaged", count=4)
     (folder / "damaged" / "dog" / "2.png").write_bytes(b"no image")
-    for name in ("flat", "empty", "other"):
+    for name in ("flat", "other"):
         (folder / name).mkdir()
     for path in folder.glob("images/*/*.png"):
         os.symlink(path, folder / "flat" / f"{path.parent.name}_{path.name}")
@@ -38,7 +38,6 @@ def place(tmp_path_factory):
     (folder / "other" / "results.json").write_text('{"rows": []}')
     (folder / "names.txt").write_text("cat\ndog\nowl\n")
     (folder / "open.txt").write_text('["a"')
-    (folder / "short.txt").write_text("a\nb\n")
     return folder
 
 
