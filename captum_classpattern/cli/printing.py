@@ -36,7 +36,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
         from captum_classpattern import Notice
 
         word = "Note" if issubclass(category, Notice) else "Warning"
-        text = printable(with_options(str(message), options), keep="\n")
+        text = printable(with_options(str(message)), keep="\n")
         tqdm.write(f"{word}: {text}", file=sys.stderr)  # above progress bars
 
     try:
@@ -53,7 +53,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
         else:
             # what is wrong and what to do, without what the error lists after a blank line
             text, _, listed = str(error).strip().partition("\n\n")
-            text = with_options(text, options) + (" (--debug lists all)" if listed else "")
+            text = with_options(text) + (" (--debug lists all)" if listed else "")
             print(printable(f"Error: {text}", keep="\n"), file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
     finally:
@@ -70,14 +70,14 @@ def interrupted(what_next: str) -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
 
 
-def with_options(message: str, options: Collection[str]) -> str:
+def with_options(message: str) -> str:
     """A message of the library with its arguments, which are in backticks, as options: `size` as
     --size, and `on_error='skip'` as --on-error skip; without what is for Python alone."""
 
     def replaced(found: re.Match[str]) -> str:
         name, value = found.groups()
         option = f"--{name.replace('_', '-')}"
-        if option not in options:
+        if option not in OPTIONS.get():
             return found[0].strip("`")
         return option if value in (None, "True") else f"{option} {value.strip(chr(39))}"
 
@@ -88,7 +88,7 @@ def say(*sentences: str) -> None:
     """Prints texts, whatever they hold, in lines that fit, with options' names for arguments."""
     width = shutil.get_terminal_size().columns
     for text in sentences:
-        shown = printable(with_options(text, OPTIONS.get()), keep="\n")
+        shown = printable(with_options(text), keep="\n")
         lines = textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False)
         print(lines, flush=True)
 

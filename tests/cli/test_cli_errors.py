@@ -170,7 +170,8 @@ def test_what_a_function_raises(monkeypatch):
 )
 def test_arguments_become_options(message, said):
     options = {"--arch", "--num-classes", "--trust-pickle", "--on-error", "--output"}
-    assert with_options(message, options) == said
+    with plain_errors(False, options):
+        assert with_options(message) == said
 
 
 @pytest.mark.filterwarnings("default")
