@@ -276,7 +276,7 @@ def test_a_save_that_fails_keeps_the_old_file(tmp_path, monkeypatch, step):
     before = path.read_bytes()
     if step:
         monkeypatch.setattr(*step, lambda *_: 1 / 0)
-    with pytest.raises((ZeroDivisionError, TypeError), match="division|not JSON serializable"):
+    with pytest.raises((ZeroDivisionError, TypeError), match=r"division|not JSON serializable"):
         random_pattern(info=info).save(path)
     monkeypatch.undo()
     assert path.read_bytes() == before

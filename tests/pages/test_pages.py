@@ -57,8 +57,7 @@ def survey(classes, **settings):
 
 
 @pytest.mark.parametrize(
-    ("channels", "side", "factor"),
-    [(1, 8, 16), (3, 8, 16), (3, 28, 4), (3, 64, 2), (3, 200, 1), (3, 224, 1)],
+    ("channels", "side", "factor"), [(1, 8, 16), (3, 28, 4), (3, 64, 2), (3, 224, 1)]
 )
 def test_a_small_picture_is_enlarged_by_a_whole_number(channels, side, factor):
     image = torch.rand(channels, side, side)
@@ -80,14 +79,6 @@ def test_a_pattern_lies_on_a_ground_that_is_neither_black_nor_white():
     drawn = pixels(check(parts.pattern_picture(*shown, "pattern")))[::16, ::16]
     assert (drawn == levels(on_neutral(*shown))).all()
     assert np.abs(drawn[0, 0] - 255 * np.array(NO_PIXEL)).max() <= 1
-
-
-@pytest.mark.parametrize(
-    "colour", [(0, 0, 0), (1, 1, 1), (0.6, 0.6, 0.6), (0.53, 0.62, 0.78), (0.35, 0.55, 0.3)]
-)
-def test_pixels_of_photos_show_on_the_ground(colour):
-    """Black, white, grey, sky and grass."""
-    assert np.linalg.norm(np.array(NO_PIXEL) - colour) > 0.12
 
 
 def test_arguments_in_texts_are_code_on_a_page():
@@ -117,16 +108,10 @@ SHOWN = {  # with the number of pictures, and some words
         1,
         "50 % of the 64 pixels; 63 pixels have a weight",
     ),
-    "all pixels": (
-        Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), 0),
-        1,
-        "100 % of the 64 pixels.",
-    ),
     "a photo of noise, which compresses worst": (PHOTO, 1, "5 % of the 50,176 pixels."),
     "four channels": (pattern(channels=4), 0, "got canvases of (4, 8, 8)"),
     "few images": (finding(1, "white", 40, n=60), 2, "too few images"),
     "known images": (CHECKED, 2, "Images and settings accuracy 87.5 %"),
-    "no labels": (DOG, 2, "Images and settings passes"),
 }
 
 

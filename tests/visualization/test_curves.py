@@ -50,17 +50,11 @@ NOISY = {f"NoiseTunnel (IntegratedGradients), class mean, number {i} of many": p
          for i in range(9)}  # fmt: skip
 
 
-def test_lines_are_named_in_a_legend():
-    """First the highlights, last the controls."""
+def test_the_legend_begins_with_wide_highlights_and_ends_with_grey_dashed_controls():
     own = {"highlight": ["ClassPattern"], "controls": CONTROLS}
-    figure, _ = plot_curves({"m": REVERSE}, **own, use_pyplot=False)
+    figure, [axis] = plot_curves({"m": REVERSE}, **own, use_pyplot=False)
     assert legend_of(figure) == ["ClassPattern", *reversed(METHODS), *reversed(CONTROLS)]
     check_layout(figure)
-
-
-def test_a_highlight_is_wide_and_controls_are_grey_and_dashed():
-    own = {"highlight": ["ClassPattern"], "controls": CONTROLS}
-    _, [axis] = plot_curves({"m": REVERSE}, **own, use_pyplot=False)
     ours, rival, control = (line_of(axis, n) for n in ("ClassPattern", METHODS[0], CONTROLS[0]))
     assert ours.get_linewidth() > 2 * rival.get_linewidth()
     assert ours.get_color() != rival.get_color()

@@ -136,7 +136,6 @@ SWAPPED = {"old": survey(90, 3), "new": survey(50, 50, names=["bee", "ant"])}
 OLD = {"old": survey(50)}
 REFUSALS = {
     "a heat map of nothing": lambda: plot_heat_map({"a": {}}),
-    "several patterns of a class": lambda: plot_grid([ranked(), ranked()], area=0.1),
     "a pattern of a found class": lambda: plot_grid([finding(4, "white", 50), ranked()]),
     "two channels": lambda: plot_grid([ranked(channels=2)], area=0.1),
     "other numbers in a grid": lambda: plot_grid(SWAPPED),
