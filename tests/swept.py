@@ -1,14 +1,14 @@
 """Tiny networks and images to sweep, and what tests compare of the folders."""
 
-import json
 import time
 
 import torch
 from torch import nn
 
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.surveys.finding_file import read_findings
 
 CLASSES = 3
+UNITS = "*/findings/*.safetensors"
 QUICK = {"canvases": {"positive": 2, "white": 1}, "areas": (0.1,), "n_steps": 2}
 
 
@@ -44,25 +44,26 @@ SEARCH, HELD_OUT = images(0), images(1)
 
 def units_in(folder):
     """The finished units: (model's folder, class)."""
-    return {(path.parts[-3], int(path.stem)) for path in folder.glob("*/findings/[0-9]*.json")}
+    return {(path.parts[-3], int(path.stem)) for path in folder.glob(UNITS)}
 
 
 def findings_of(folder):
     """What was found, by unit: scores and pixels, all that two equal sweeps share."""
     found = {}
-    for path in sorted(folder.glob("*/findings/*.json")):
-        rows = json.loads(path.read_text())["rows"]
-        found[path.parts[-3], path.stem] = rows
-    for path in sorted(folder.glob("*/patterns/[0-9]*.safetensors")):
-        pattern = Pattern.load(path)
-        pixels = [tensor.numpy().tobytes() for tensor in (pattern.canvas, pattern.mask)]
-        found[path.parts[-3], path.name] = (*pixels, pattern.target, pattern.seen)
+    for path in sorted(folder.glob(UNITS)):
+        _, findings = read_findings(path)
+        found[path.parts[-3], int(path.stem)] = [
+            (each.as_dict(), [pixels_of(pattern) for pattern in each.patterns.values()])
+            for each in findings
+        ]
     return found
+
+
+def pixels_of(pattern):
+    tensors = [tensor.numpy().tobytes() for tensor in (pattern.canvas, pattern.mask)]
+    return (*tensors, pattern.target, pattern.seen)
 
 
 def times_of(folder):
     """When each unit was written: a unit that is searched again would be written again."""
-    return {
-        path.relative_to(folder): path.stat().st_mtime_ns
-        for path in folder.glob("*/findings/*.json")
-    }
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob(UNITS)}

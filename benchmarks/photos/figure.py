@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_classpattern import Pattern
 from captum_classpattern.scanning.triage import better
+from captum_classpattern.surveys import Survey
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from photos.drawings import on_grey
 from photos.moving import planted_patches, scanned_patches
@@ -89,8 +89,8 @@ def draw_maps(shown: Mapping[str, Sequence[Tensor]]) -> Figure:
 
 def patch_of(row: Row, out: Path) -> Tensor:
     """The picture of a clean class."""
-    [file] = out.glob(f"natural_{SIDE}_{SEED}_*/patterns/{row['class']}_*.safetensors")
-    pattern = Pattern.load(file)
+    [file] = out.glob(f"natural_{SIDE}_{SEED}_*/findings/{row['class']}.safetensors")
+    pattern = Survey.load(file.parents[1]).finding(row["class"]).pattern
     return on_neutral(pattern.canvas, pattern.mask)
 
 

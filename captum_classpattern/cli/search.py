@@ -39,7 +39,7 @@ def search(
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
-        out: The folder for report.html, results.json, the figure and the patterns.
+        out: The folder for report.html, results.json, the figure and the findings.
     """
     from captum_classpattern.classifier import enter_model
     from captum_classpattern.images import predictions
@@ -76,4 +76,4 @@ def search(
     print_result(survey)
     best = max(survey, key=lambda each: each.search_powers[each.area])
     say(LEGEND, survey.strongest(best.canvas, survey.areas[0]), CAUTION)
-    say_line(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
+    say_line(f"report.html, patterns.png, findings/ and results.json are in {out}.")

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from captum_classpattern._support.files import check_folder
+from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.results import Result, fitting
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
@@ -97,6 +98,20 @@ class Survey(Result):
         """For each class the finding on the canvas that did best on the validation images."""
         return best_of_each(self)
 
+    def finding(self, target: int | str) -> Finding:
+        """The finding of a class, by its number or name, as :func:`explain_class` returns it: on
+        the canvas that did best on the validation images, with the others in
+        :attr:`Finding.others`."""
+        labels = {finding.target: finding.label for finding in self}
+        if isinstance(target, str) and labels:
+            names = [labels.get(y, label_of(y)) for y in range(max(labels) + 1)]
+            target = ClassNames(names).find(target)
+        of_class = [finding for finding in self if finding.target == target]
+        if not of_class:
+            raise ValueError(f"the survey has no class {target!r}")
+        [best] = best_of_each(of_class)
+        return replace(best, others=tuple(each for each in of_class if each is not best))
+
     def table(self, full: bool = False) -> Any:
         """One row for each class, kind of canvas and area, with the columns of
         :meth:`Finding.table`."""
@@ -177,7 +192,7 @@ class Survey(Result):
         info = {"settings": {}, **self.info, "n_classes": self.n_classes, "classes": self.classes}
         check_folder(folder)
         store = SurveyFolder(Path(folder), info["settings"])
-        store.findings()  # or an error, before any is replaced
+        store.contents()  # or an error, before any is replaced
         for target in self.classes:
             store.add([finding for finding in self if finding.target == target])
         store.write_summary(info)
@@ -186,13 +201,12 @@ class Survey(Result):
     def load(cls, folder: str | os.PathLike[str]) -> "Survey":
         """Reads the findings in a folder that ``survey(..., folder=...)``, :meth:`save` or
         ``classpattern search`` wrote, finished or not. An error if there are none, or a file is
-        damaged (a pattern's file: when the pattern is first used)."""
-        store = SurveyFolder(Path(folder))
-        info = store.summary()
+        damaged. Patterns are read when they are first used."""
+        info, findings = SurveyFolder(Path(folder)).contents()
         if not info:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info.pop("rows", None)
-        return Survey(store.findings(), info.get("n_classes"), info)
+        return Survey(findings, info.get("n_classes"), info)
 
 
 class SurveyInterrupted(KeyboardInterrupt):

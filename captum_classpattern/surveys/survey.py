@@ -43,7 +43,7 @@ from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
 from captum_classpattern.optimization.settings import SearchOptions
 from captum_classpattern.scores.power import Scorer
-from captum_classpattern.surveys.findings import Finding, best_of_each
+from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import MODEL, OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings, shared_search
@@ -85,7 +85,7 @@ def search_classes(
         store, findings = None, list[Finding]()
         if folder is not None:
             store = SurveyFolder(folder, info["settings"])
-            stored = store.findings()
+            _, stored = store.contents()
             kinds = Counter(finding.target for finding in stored)
             findings = [each for each in stored if kinds[each.target] == len(settings.canvases)]
         done = {finding.target for finding in findings}
@@ -304,8 +304,7 @@ def explain_class(
             settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
         survey = _survey(checked, given, held_out, settings, [target], needs_labels=True)
     explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
-    [best] = best_of_each(explained)
-    return replace(best, others=tuple(each for each in explained if each is not best))
+    return Survey(explained).finding(explained[0].target)
 
 
 def _check_target(target: Any, labels: Any) -> None:

@@ -19,7 +19,7 @@ from captum_classpattern.classifier import difference, enter_model, warn
 from captum_classpattern.classifier.class_names import ClassNames, common_names
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
-from captum_classpattern.surveys.folder import MODEL, RESULTS, Folder
+from captum_classpattern.surveys.folder import FINDING, MODEL, RESULTS, Folder
 from captum_classpattern.surveys.on_ray import run_on_ray
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -238,7 +238,7 @@ class Work:
         with suppress(OSError, KeyError, TypeError, ValueError):  # if damaged, its survey fails
             summary = Folder(folder).read(RESULTS)
             if summary["complete"] and {*self.classes} <= {*summary["classes"]}:
-                return all((folder / f"findings/{y}.json").exists() for y in self.classes)
+                return all((folder / FINDING.format(y)).exists() for y in self.classes)
         return False
 
     def run(self, source: ModelSource) -> tuple[str | None, Warned]:

@@ -12,7 +12,7 @@ from command_line import documented, interrupt_searches, run
 from matplotlib.figure import Figure
 from own_models import NAMES, Pair, write_images
 
-from captum_classpattern import Pattern, predictive_power
+from captum_classpattern import predictive_power
 from captum_classpattern.datasets import load_images
 from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.settings import CANVASES
@@ -84,7 +84,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert printed.count("has 2 of the model's 3 classes, so none is said to stand out.") == 1
     assert " stands out." not in printed
     # the saved pattern has the power of the table
-    pattern = Pattern.load(out / "patterns" / "2_owl_positive_0.3.safetensors")
+    [pattern] = [each.pattern for each in Survey.load(out) if each.label == "owl"][:1]
     assert pattern.info["class_name"] == "owl"
     _, held_out = load_images("images").halves(0)
     power = predictive_power(lambda x: net(x)[1], pattern, held_out, area=0.3)
@@ -135,8 +135,8 @@ def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     assert [(row["class"], row["canvas"]) for row in first["rows"]] == [
         (0, "positive"), (0, "white"), (0, "black"),
     ]  # fmt: skip
-    finished = {path: path.read_bytes() for path in (tmp_path / "patterns").glob("0_*")}
-    assert {Pattern.load(path).target for path in finished} == {0}
+    finished = {path: path.read_bytes() for path in (tmp_path / "findings").iterdir()}
+    assert [path.name for path in finished] == ["0.safetensors"]
 
     searched = interrupt_searches(monkeypatch, after=None)
     result = search(tmp_path)
@@ -195,8 +195,7 @@ def test_class_folders_are_matched_by_the_names_in_a_file(as_json, tmp_path):
     first = read(out)
     assert first["search_images"] == {"Dog": 10, "Cat": 10}
     assert {(row["class"], row["class_name"]) for row in first["rows"]} == {(1, "Dog")}
-    saved = {path.name for path in (out / "patterns").glob("1_*")}
-    assert saved == {f"1_Dog_{kind}_0.3.safetensors" for kind in CANVASES}
+    assert Survey.load(out).finding("dog").target == 1
     more = search(out, f"--class-names {tmp_path / 'names'} --classes 2", **given)
     assert more.exit_code == 0, more.output
     assert read(out)["rows"][:3] == first["rows"]
@@ -236,12 +235,10 @@ def test_the_fields_of_the_results_are_documented(tmp_path):
 def test_cells_are_kept_whole(tmp_path):
     result = search(tmp_path / "cells", "--classes dog --cells 4")
     assert result.exit_code == 0, result.output
-    for path in (tmp_path / "cells" / "patterns").glob("*.safetensors"):
-        if not path.name.startswith("seen"):
-            pattern = Pattern.load(path)
-            height, width = (side // 4 for side in pattern.mask.shape[1:])
-            held = pattern.mask[0].view(4, height, 4, width)
-            assert (held == held[:, :1, :, :1]).all()
+    for each in Survey.load(tmp_path / "cells"):
+        height, width = (side // 4 for side in each.pattern.mask.shape[1:])
+        held = each.pattern.mask[0].view(4, height, 4, width)
+        assert (held == held[:, :1, :, :1]).all()
     result = search(tmp_path / "large", "--classes dog --cells 2 --area 0.1")
     assert result.exit_code == 2
     assert "give smaller features (more cells)" in result.stderr

@@ -259,8 +259,7 @@ def test_a_survey_and_its_folder(tmp_path):
         cp.survey(model, SEARCH, HELD_OUT, classes=[0, 1], **options)
         found = cp.survey(model, SEARCH, HELD_OUT, classes=[0, 1, 2], resume=True, **options)
         found.to_html(folder / "report.html")
-        files = sorted(folder.rglob("*.safetensors"))
-        patterns = [cp.Pattern.load(file) for file in files if file.parent.name == "patterns"]
+        patterns = [each.pattern for each in cp.surveys.Survey.load(folder)]
         assert len(patterns) == 3
         assert {pattern.mask.device.type for pattern in patterns} == {"cpu"}
         settings = json.loads((folder / "results.json").read_text())["settings"]

@@ -129,7 +129,7 @@ def test_a_finished_class_is_never_searched_again(swept, tmp_path, monkeypatch):
     assert findings_of(tmp_path) == findings_of(swept.folder)
     monkeypatch.setattr("captum_classpattern.surveys.sources.ModelSource.open", None)
     run(tmp_path, two())  # opens no finished model
-    (tmp_path / "new/findings/1.json").unlink()
+    (tmp_path / "new/findings/1.safetensors").unlink()
     assert [*run(tmp_path, two()).failures] == ["new"]
 
 
