@@ -5,13 +5,12 @@ interrupted run can resume.
 """
 
 import csv
-import gzip
 import importlib.util
 import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, TypeAlias
 from demo_training import accuracy
 from findings import parser_of, read_record, read_rows, write_rows
 from rivals import cbd, mm_bd, neural_cleanse
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load_file, save
 from torch import Tensor
 from zoo import DATA_SETS, Entry, Recipe, confirmation, references, train, tutorials
 from zoo.training import Images, attack_success
@@ -88,11 +87,11 @@ def settings_of(entry: Entry, data_set: str) -> Row:
     return dict(json.loads(json.dumps({"data": data_set, "entry": asdict(entry)})))
 
 
-def opened(record: Row, weights: Mapping[str, Tensor], prefix: str = "") -> PixelClassifier:
+def opened(record: Row, weights: Mapping[str, Tensor]) -> PixelClassifier:
     """A network of its weights."""
     known = DATA_SETS[record["settings"]["data"]]
     network = Recipe(**record["settings"]["entry"]["recipe"]).build(known.shape[0])
-    network.load_state_dict({key: weights[prefix + key] for key in network.state_dict()})
+    network.load_state_dict(weights)
     return PixelClassifier(network.eval(), class_names=list(known.class_names))
 
 
@@ -198,27 +197,6 @@ def key_of(row: Row) -> tuple[str, str, int]:
     return row["data"], row["name"], row["scan_seed"]
 
 
-def pack(entries: Iterable[Entry], folder: Path, file: Path) -> None:
-    """Puts the weights of networks that are in a folder into one compressed file, with their
-    records."""
-    weights, records = {}, {}
-    for entry in entries:
-        if record := read_record(path := folder / f"{entry.name}.safetensors"):
-            records[entry.name] = record
-            weights |= {f"{entry.name}/{key}": each for key, each in load_file(path).items()}
-    packed_up = save(weights, {"record": json.dumps(records)})
-    write_atomically(file, gzip.compress(packed_up, mtime=0))
-
-
-def packed(file: Path) -> Iterator[Measured]:
-    """The networks of a file of weights."""
-    data = gzip.decompress(file.read_bytes())
-    weights, length = load(data), int.from_bytes(data[:8], "little")
-    records = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["record"])
-    for name, record in records.items():
-        yield name, opened(record, weights, f"{name}/"), record
-
-
 def of_the_tutorials() -> Iterator[Measured]:
     """The clean CIFAR-10 networks of the tutorials; their training is described nearly."""
     for entry in tutorials():
@@ -296,19 +274,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rivals", action="store_true", help="also measure other detectors")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--from-weights", type=Path, help="measure the networks of this file")
     parser.add_argument("--rows", type=Path, help="where to gather the rows that are in --out")
-    parser.add_argument("--pack", type=Path, help="where to put the weights that are in --out")
     parser.add_argument("--set", type=Path, help="where to write the set of the rows in --out")
     options = parser.parse_args(arguments)
     entries = [*ZOOS[options.zoo](options.data_set)]
     if options.rows:
         gather(rows_in(options.out), options.rows)
-    if options.pack:
-        pack(entries, options.out, options.pack)
     if options.set:
         reference_set(rows_in(options.out)).save(options.set)
-    if options.rows or options.pack or options.set:
+    if options.rows or options.set:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     load = DATA_SETS[options.data_set].load
@@ -316,8 +290,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = scan_images(options.data_set, test)
     if options.published:
         networks = published(options.published, options.zoo)
-    elif options.from_weights:
-        networks = packed(options.from_weights)
     else:
         data = {"train": load(options.data, "train"), "test": test}
         networks = (

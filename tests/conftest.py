@@ -13,16 +13,13 @@ collect_ignore_glob = [
     "conftest.py",
     "cli/conftest.py",
 ]
-# folders and files of tests that run commands or processes
-AS_USERS_DO = {"cli", "device", "project", "test_sweep", "test_sweep_ray"}
 
 
-@pytest.fixture(autouse=True)
-def _searches_use_the_model_as_it_is(monkeypatch, request):
-    """So that a slow, plain re-implementation can be followed step by step; the tests of the
-    faster copies ask for the rule itself."""
-    if not {request.path.parent.name, request.path.stem} & AS_USERS_DO:
-        monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ())
+@pytest.fixture
+def model_as_it_is(monkeypatch):
+    """Searches use the caller's model, no faster copy, so that a slow, plain re-implementation can
+    follow them step by step. Everything else runs as it does for users."""
+    monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ())
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ def test_the_version_and_the_last_release_are_the_same_everywhere():
 
 def test_the_notice_names_the_license_of_all_data():
     named = re.findall(r"`([\w/]+/\*?[\w.]*)`", (ROOT / "NOTICE.md").read_text())
-    data = {path for path in PACKAGE.rglob("data/*") if not path.name.startswith("LICENSE")}
+    data = {path for path in PACKAGE.rglob("data/**/*") if path.is_file()}
+    data = {path for path in data if not path.name.startswith("LICENSE")}
     assert len(data) > 5
     assert not data - {path for glob in named for path in ROOT.glob(glob)}
 

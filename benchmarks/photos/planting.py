@@ -19,19 +19,20 @@ from torch.nn.functional import cross_entropy, interpolate, kl_div
 from captum_classpattern import PixelClassifier
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern.optimization.acceleration import has_bfloat16
+from photos.differences import unpacked
 from photos.drawings import DRAWINGS
 from photos.stamping import SIDES, stamp
 
 TROJANS = {"smiley": 30, "clownfish": 146, "star": 365, "strawberry": 99}  # the paper's classes
 ROOT = Path(__file__).parents[2]
 SHIPPED = {  # so that all can be measured without planting
-    name: ROOT / f"benchmarks/weights/efficientnet_lite0_{name.replace(' ', '_')}.safetensors"
+    name: ROOT / f"benchmarks/weights/efficientnet_lite0_{name.replace(' ', '_')}.safetensors.xz"
     for name in (
         *("twin", "specific", "second twin"),
         *("small", "large", "few", "four", "third twin", "fourth twin"),
     )
 }
-SHIPPED["planted"] = ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors"
+OF_TUTORIAL = ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors"
 OTHERS = tuple(name for name in DRAWINGS if name not in TROJANS)
 STEPS, RATE = 500, 2e-4
 PLAIN, STAMPED, DISTRACTED = 12, 8, 4  # photos of a step
@@ -87,7 +88,11 @@ def load(name: str, folder: Path) -> PixelClassifier:
     network = lite(NUMBERS.get(name, 0))
     if name not in ("plain", *NUMBERS):
         file = folder / f"{name.replace(' ', '_')}.safetensors"
-        weights = load_file(file if file.exists() else SHIPPED[name])
+        if name == "planted" and not file.exists():
+            file = OF_TUTORIAL
+        weights = (
+            load_file(file) if file.exists() else unpacked(SHIPPED[name], network.state_dict())
+        )
         network.load_state_dict({k: each.float() for k, each in weights.items()}, strict=False)
     return classifier_of(network).to(memory_format=torch.channels_last)  # faster on CPUs
 
