@@ -146,35 +146,30 @@ def bytes_changed(path, random):
     path.write_bytes(data)
 
 
-def value_changed(data, random):
-    """One value anywhere in JSON is an odd one, or is missing."""
-    inner = data
-    while True:
-        keys = [*inner] if isinstance(inner, dict) else [*range(len(inner))]
-        if not keys:
-            return data
+def value_changed(text, random):
+    """JSON in which one value anywhere is an odd one, or is missing; None if it is none."""
+    try:
+        inner = data = json.loads(text)
+    except (RecursionError, ValueError):  # it was changed before
+        return None
+    while keys := [*inner] if isinstance(inner, dict) else [*range(len(inner))]:
         key = keys[random.integers(len(keys))]
         if isinstance(inner[key], dict | list) and inner[key] and random.random() < 0.8:
             inner = inner[key]
         elif random.random() < 0.2:
             del inner[key]
-            return data
+            break
         else:
             inner[key] = copy.deepcopy(ODD[random.integers(len(ODD))])
-            return data
-
-
-def as_text(data, random):
+            break
     text = json.dumps(data)
     return text.replace("0", NESTED, 1) if random.random() < 0.05 else text
 
 
 def json_changed(path, random):
-    try:
-        data = json.loads(path.read_text())
-    except (RecursionError, ValueError):  # it was changed before
+    if (text := value_changed(path.read_bytes(), random)) is None:
         return bytes_changed(path, random)
-    path.write_text(as_text(value_changed(data, random), random))
+    path.write_text(text)
 
 
 def metadata_changed(path, random):
@@ -187,14 +182,9 @@ def metadata_changed(path, random):
     except (KeyError, RecursionError, ValueError):  # it was changed before
         return bytes_changed(path, random)
     key = [*words][random.integers(len(words))]
-    try:
-        inner = json.loads(words[key])
-    except (RecursionError, ValueError):
-        inner = None
-    if isinstance(inner, dict | list) and random.random() < 0.9:
-        words[key] = as_text(value_changed(inner, random), random)
-    else:
-        words[key] = str(ODD[random.integers(len(ODD))])
+    is_json = words[key][:1] in ("[", "{") and random.random() < 0.9
+    other = value_changed(words[key], random) if is_json else None
+    words[key] = str(ODD[random.integers(len(ODD))]) if other is None else other
     text = json.dumps(header, ensure_ascii=True).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
