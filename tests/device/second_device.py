@@ -113,17 +113,6 @@ def search(model, device, canvases=CANVASES, target=0, **options):
     return explainer(model).search(canvases.to(device), target, **{**QUICK, **options})
 
 
-class Shifted(nn.Module):
-    """Adds an argument to the logits, one number for each image."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images, shift):
-        return self.model(images) + shift[:, None]
-
-
 class OfBuffers(nn.Module):
     """A model without parameters."""
 
@@ -138,9 +127,8 @@ class OfBuffers(nn.Module):
 
 def attribute_with_arguments(model, device):
     shift = torch.arange(2.0).to(device)
-    return explainer(Shifted(model).eval()).attribute(
-        CANVASES[:2].to(device), 0, additional_forward_args=shift, **QUICK
-    )
+    shifted = explainer(lambda images, shift: model(images) + shift[:, None])
+    return shifted.attribute(CANVASES[:2].to(device), 0, additional_forward_args=shift, **QUICK)
 
 
 def by_a_function(model, device):
@@ -285,15 +273,7 @@ def test_a_sweep_opens_checkpoints_there(tmp_path):
     assert is_same(swept("cpu"), swept(pretend.NAME))
 
 
-def test_figures_of_patterns_on_either_device():
-    model = network().to(pretend.NAME)
-    patterns = search(model, pretend.NAME, CANVASES[:1])
-    patterns.append(patterns[0].to("cpu"))
-    figure, _ = cp.plot_patterns(model, patterns, HELD_OUT, use_pyplot=False)
-    assert len(figure.axes) > len(patterns)
-
-
-def test_a_pattern_moves_and_is_saved(tmp_path):
+def test_a_pattern_moves_is_saved_and_drawn(tmp_path):
     model = network().to(pretend.NAME)
     [pattern] = search(model, pretend.NAME, CANVASES[:1])
     pattern.save(tmp_path / "one.safetensors")
@@ -302,6 +282,8 @@ def test_a_pattern_moves_and_is_saved(tmp_path):
     assert plain(loaded) == plain(pattern) == plain(loaded.to(pretend.NAME))
     assert loaded.to(pretend.NAME).canvas.device.type == pretend.NAME
     assert (loaded.seen, loaded.area) == (pattern.seen, pattern.area)
+    figure, _ = cp.plot_patterns(model, [pattern, loaded], HELD_OUT, use_pyplot=False)
+    assert len(figure.axes) > 2
     for images in (HELD_OUT.images[:2], HELD_OUT.images[:2].to(pretend.NAME)):
         stamped = [each.topk(0.02).stamp(images) for each in (pattern, loaded)]
         assert {each.device for each in stamped} == {images.device}

@@ -110,13 +110,13 @@ def told(net, *, bounded=False, begin=list, **settings):
     return answers
 
 
-def check_by_formula(answers, bounded=False, nets=None, rough=None):
+def check_by_formula(answers, bounded=False, rough=None):
     """Compares values and gradients with those of the plain loop over images in float64."""
     values, slopes, misses, batch = answers
     assert values.dtype == slopes.dtype == torch.float32
     for row, (target, pick) in enumerate(zip(TARGETS, batch.picks)):
-        net = make_net(torch.float64) if nets is None else nets[row]
-        problem = Problem(net, CANVASES[row].double(), target, batch.images.double(), None)
+        images = batch.images.double()
+        problem = Problem(make_net(torch.float64), CANVASES[row].double(), target, images, None)
         loss_of = miss if bounded else cross_entropy
         value, slope = problem.slope(MASKS[row], pick, loss_of)
         assert float(values[row]) == pytest.approx(value, abs=rough or 1e-6, rel=rough or 1e-5)
@@ -131,17 +131,6 @@ def check_by_formula(answers, bounded=False, nets=None, rough=None):
 def test_values_and_gradients(bounded):
     for size in (None, 1, 4, 14):
         check_by_formula(told(make_net(), bounded=bounded, internal_batch_size=size), bounded)
-
-
-def test_additional_arguments_follow_their_canvas():
-    net, exact, shifts = make_net(), make_net(torch.float64), random_images(1, 1, 4, 3)[0, 0]
-
-    def shifted(images, shift, scale):
-        return scale * net(images) + shift
-
-    nets = [lambda images, shift=shift: 0.5 * exact(images) + shift for shift in shifts]
-    given = {"additional_forward_args": (shifts, 0.5), "internal_batch_size": 4}
-    check_by_formula(told(shifted, **given), nets=nets)
 
 
 @pytest.mark.parametrize(("dtype", "rough"), [(torch.float64, 1e-5), (torch.bfloat16, 0.05)])

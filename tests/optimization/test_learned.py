@@ -5,14 +5,13 @@ import pytest
 import torch
 from plain_adam import PlainAdam
 from plain_solvers import Problem, binary, cross_entropy, exchanged, miss
-from searched import search_masks
+from searched import split_for_validation
 from small_models import conv_net
 from torch import nn
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import Learned, grid_cells
-from captum_classpattern.optimization.pool import split_for_validation
 
 LABELS = torch.arange(30) % 3
 HEIGHT, WIDTH = 6, 5
@@ -184,8 +183,6 @@ def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
         assert torch.equal(pattern.canvas, expected.canvas)
         assert not torch.equal(pattern.canvas, canvases[0])
         assert 0 <= pattern.canvas.min() < pattern.canvas.max() <= 1
-    given = {"baseline_labels": LABELS, "solver": "learned", "n_steps": 2}
-    search_masks(net_of(1), canvases, 1, images(30, 1, 6), **given)
     assert torch.equal(canvases, before)
 
 
