@@ -77,6 +77,25 @@ def plot_patterns(
     """
     from captum_classpattern.visualization.patterns import draw_patterns
 
+    _check(patterns, powers, trigger)
+    first = first_of(images).to(patterns[0].canvas)
+    with enter_model(forward_func, first, seed, class_names=class_names) as model:
+        source = ensure_labels(model, LabelledImages.of(images, labels, model))
+        powers = powers or [power_on(model, p, source, area, 0) for p in patterns]
+        rows = []
+        for pattern, power in zip(patterns, powers):
+            check_unseen(pattern, source)
+            binary, label = pattern.topk(area), label_of(pattern.target, model.names)
+            stamped = stamp_examples(model, binary, source, model.names, seed)
+            boxed = trigger.mask if trigger and trigger.target == pattern.target else None
+            rows.append(figure_row(label, pattern, binary, stamped, power, boxed))
+    areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}
+    one_area = areas.pop() if len(areas) == 1 else None
+    return draw_patterns(rows, area=one_area, title=title, use_pyplot=use_pyplot)
+
+
+def _check(patterns: Any, powers: Any, trigger: Any) -> None:
+    """Raises an error unless these can be drawn together."""
     if isinstance(patterns, Pattern):
         raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
@@ -88,21 +107,6 @@ def plot_patterns(
             raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
         whole = trigger.canvas.new_empty((1, *patterns[0].image_shape))
         check_same_shape(whole, tuple(trigger.canvas.shape), "`trigger`")
-    first = first_of(images).to(patterns[0].canvas)
-    with enter_model(forward_func, first, seed, class_names=class_names) as model:
-        source = ensure_labels(model, LabelledImages.of(images, labels, model))
-        if powers is None:
-            powers = [power_on(model, p, source, area, 0) for p in patterns]
-        rows = []
-        for pattern, power in zip(patterns, powers):
-            check_unseen(pattern, source)
-            binary, label = pattern.topk(area), label_of(pattern.target, model.names)
-            stamped = stamp_examples(model, binary, source, model.names, seed)
-            boxed = trigger.mask if trigger and trigger.target == pattern.target else None
-            rows.append(figure_row(label, pattern, binary, stamped, power, boxed))
-    areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}
-    shown = areas.pop() if len(areas) == 1 else None  # a patch is stamped as it is
-    return draw_patterns(rows, area=shown, title=title, use_pyplot=use_pyplot)
 
 
 def figure_row(
