@@ -20,7 +20,7 @@ from zoo.networks import resnet
 from zoo.training import Images, attack_success
 
 from captum_classpattern import LabelledImages, PixelClassifier, ReferenceSet, load_images, scan
-from captum_classpattern.scanning.profile import PACKAGE_VERSION
+from captum_classpattern.scanning.task import PACKAGE_VERSION
 
 HERE = Path(__file__).parent
 PER_CLASS = {"train": 250, "test": 100}

@@ -24,6 +24,7 @@ from zoo.backdoors import COLOURS
 from zoo.entries import STRONG
 
 from captum_classpattern.comparison.records import grouped
+from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
     LEAST,
@@ -32,7 +33,7 @@ from captum_classpattern.scanning.decision import (
     ClassScores,
     Decision,
 )
-from captum_classpattern.scanning.families import FAMILY_NAMES, PATCHES
+from captum_classpattern.scanning.families import FAMILIES, PATCHES
 from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.references import ReferenceSet
 from captum_classpattern.scanning.results import Scan
@@ -107,7 +108,7 @@ Groups: TypeAlias = dict[str, list[Pair]]  # by what was planted
 
 def scan_of(network: Network, known: ReferenceSet) -> Scan:
     """The verdict on what was measured."""
-    return Scan.of_profile(network.profile, known, ALPHA, list(known.class_names or ()))
+    return Scan(Compared.of(network.profile, known, ALPHA, list(known.class_names or ())))
 
 
 def by_kind(networks: Networks, references: Networks) -> Groups:
@@ -140,7 +141,7 @@ def detections(groups: Groups) -> Iterator[str]:
         named = "" if kind == CLEAN else share(right, len(pairs))
         other = verdicts[SUSPICIOUS] - (0 if kind == CLEAN else right)
         deciding = Counter(scan.family for _, scan in pairs if scan.verdict == SUSPICIOUS)
-        decided = ", ".join(f"{name} {deciding[name]}" for name in FAMILY_NAMES if deciding[name])
+        decided = ", ".join(f"{name} {deciding[name]}" for name in FAMILIES if deciding[name])
         rest = verdicts[NOTHING], verdicts[INCONCLUSIVE], decided
         accuracies = [100 * each.profile.accuracy for each, _ in pairs]
         between = " to ".join(dict.fromkeys(f"{f(accuracies):.0f}" for f in (min, max)))

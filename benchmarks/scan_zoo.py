@@ -31,14 +31,9 @@ from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.profile import (
-    PACKAGE_VERSION,
-    PER_CLASS,
-    SETTINGS,
-    Profile,
-    measure,
-)
+from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 from captum_classpattern.scanning.references import TRAINED_ON, ReferenceSet, describe
+from captum_classpattern.scanning.task import PACKAGE_VERSION, PER_CLASS, ScanTask
 
 sys.path.append(str(Path(__file__).parents[1] / "tutorials"))
 import train_cifar10
@@ -121,7 +116,8 @@ def measured(
     known = all(row.get(name) == value for name, value in rounded(settings).items())
     if not known:
         with enter_model(model, images.take([0]), seed) as checked:
-            profile, seconds = timed(partial(measure, checked, images, SearchSettings(seed=seed)))
+            settled = SearchSettings(seed=seed)
+            profile, seconds = timed(lambda: measure(ScanTask.of(checked, images, settled)))
         row = rounded(settings) | {
             "accuracy": record["accuracy"],
             "attack_success": record.get("attack_success"),

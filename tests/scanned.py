@@ -1,5 +1,6 @@
 """Small models to scan, their images, and references that were never measured."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet
+from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import Profile, look_closer
+from captum_classpattern.scanning.profile import Profile, check_on_unseen
 from captum_classpattern.scanning.results import Scan
+from captum_classpattern.scanning.task import ScanTask
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
 
@@ -92,13 +95,29 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
     canvas[0, 5, 5], mask[0, 5, 5:7] = 1, 1
     patterns = {(size, y): Pattern(canvas, mask, y) for size in SIZES for y in range(CLASSES)}
     changes = {
-        name: {y: kind((1, side, side)).start(1)[0] + y / 10 for y in range(CLASSES)}
-        for name, kind in CHANGES.items()
+        name: {y: each.solver.start(1, (1, side, side))[0] + y / 10 for y in range(CLASSES)}
+        for name, each in CHANGES.items()
     }
     profile = replace(usual, powers=powers, gains=gains, patterns=patterns, changes=changes)
-    found = Scan.of_profile(profile, references, alpha, [*names])
+    found = Compared.of(profile, references, alpha, [*names])
     first = {name: each.target for name, each in found.comparisons.items()}
-    images = images_of(side, n)
-    with enter_model(Net(backdoor=3, cells=8), images.take([0])) as model:
-        looks = look_closer(model, images, profile, first, [*names], SearchSettings())
-    return replace(found, looks=looks)
+    with task_of(Net(backdoor=3, cells=8), images_of(side, n)) as task:
+        looks = check_on_unseen(task, profile, first, [*names])
+    return Scan(replace(found, looks=looks))
+
+
+@contextmanager
+def task_of(model, images, **settings):
+    """The scan of a model that is decided."""
+    with enter_model(model, images.take([0])) as checked:
+        yield ScanTask.of(checked, images, SearchSettings(**settings))
+
+
+def judged(*measured):
+    """A scan of what was measured, without a closer look at images."""
+    return Scan(Compared.of(*measured))
+
+
+def altered(scan, **changes):
+    """The same scan, with other values of its judgement."""
+    return replace(scan, judgement=replace(scan.judgement, **changes))

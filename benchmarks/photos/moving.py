@@ -22,7 +22,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
-from captum_classpattern.scanning.families import PATTERNS, PatternFolder
+from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scores.power import Scorer
 from photos.likeness import likeness, picture_of, ranks_of
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load

@@ -1,43 +1,27 @@
-"""What a scan measures of a model: how far a few learned pixels, a perturbation and a warp make it
-predict each class; and a closer look at one class, on images that the search has not seen."""
+"""What a scan measures of a model: how far the changes of each family make it predict each class;
+and a closer look at one class, on images that the search has not seen."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from captum_classpattern._support.progress import name_stage, passes_bar
-from captum_classpattern.classifier import CheckedModel, seed_generators
-from captum_classpattern.images import (
-    LabelledImages,
-    ensure_labels,
-    evenly_spaced,
-    hash_of_images,
-    identity_of,
-    predictions,
-)
-from captum_classpattern.optimization.acceleration import has_bfloat16
-from captum_classpattern.optimization.attribution import versions
-from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.classifier import seed_generators
+from captum_classpattern.images import ensure_labels, identity_of
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES, PATCHES, SIZES
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES, SOLVER
+from captum_classpattern.scanning.folder import PatternFolder
+from captum_classpattern.scanning.task import PACKAGE_VERSION, PER_CLASS, ScanTask
 from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
 from captum_classpattern.scores.power import PredictivePower, StampTest, judge_each, power_of
 
-PER_CLASS = 50  # images that are searched with; every fifth is for validation
-IN_MEMORY = 2**31  # bytes of the sample, at most
-PACKAGE_VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
-LOOKED_AT = 500  # images of a closer look
+CHECKED_ON = 500  # unseen images
 NUMBERS = {  # what files call them, in this order, and the fields
     **{"accuracy": "accuracy", "images": "images", "judged": "n_validation", "model": "model"},
     **{"computed": "computed", "powers": "powers", "others": "others", "gains": "gains"},
@@ -46,8 +30,8 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "statistic": 3,
     "sizes": list(SIZES),
     "per_class": PER_CLASS,
-    "families": families.CHANGE_SETTINGS,
-    "solver": asdict(families.SOLVER),
+    "families": {k: v for each in CHANGES.values() for k, v in asdict(each.solver).items()},
+    "solver": asdict(SOLVER),
 }
 
 
@@ -101,108 +85,44 @@ class Profile:
         """The pattern of a class with the fewest pixels that have most of its best power."""
         return self.patterns[self.enough_pixels(target), target]
 
-    def change_of(self, family: str, target: int) -> Callable[[Tensor], Tensor]:
-        """What changes images (N, C, H, W) as a family has found for a class."""
-        if family == PATCHES:
-            return self.pattern_of(target).stamp
-        return partial(families.changed, CHANGES[family], self.changes[family][target])
-
     def scores(self, n: ClassScores) -> dict[str, ClassScores]:
-        """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
-        at all sizes, as if each were of n images of other classes, (K,); of others the gains."""
-        powers = np.array([self.powers[size] for size in SIZES])
-        smoothed = (powers * n + 0.5) / (n + 1)
-        patches = np.log(smoothed / (1 - smoothed)).mean(0)
-        return {PATCHES: patches} | {name: np.array(each) for name, each in self.gains.items()}
+        """Of each family the scores of the classes, (K,), as if all powers were of n images of
+        other classes, (K,); see :meth:`Patches.scores`."""
+        return {name: family.scores(self, n) for name, family in FAMILIES.items()}
 
 
-def measure(
-    model: CheckedModel,
-    images: LabelledImages,
-    settings: SearchSettings | None = None,
-    *,
-    folder: Path | None = None,
-) -> Profile:
-    """Searches all families and classes on a sample of the images. Groups of classes whose patterns
-    are finished are kept in the folder, if there is one."""
-    settings, n_classes = settings or SearchSettings(), model.n_classes
-    sample, accuracy = draw_sample(model, images, settings.seed)
-    fit, validation = split_for_validation(sample, settings.seed)
-    n_validation = [len(validation.without_class(y)) for y in range(n_classes)]
+def measure(task: ScanTask, folder: Path | None = None) -> Profile:
+    """Searches all families and classes. Groups of classes whose patterns are finished are kept in
+    the folder, if there is one."""
+    n_classes, sample, fields = task.model.n_classes, task.sample, defaultdict[str, Any](dict)
+    n_validation = [len(task.validation.without_class(y)) for y in range(n_classes)]
     if not all(n_validation):
         raise ValueError(
             f"{len(sample)} images are too few to score patterns on: give at least 10 of each "
             f"class, better {PER_CLASS}"
         )
-    key = key_of(model, sample, settings)
-    place = None if folder is None else families.PatternFolder(folder, key)
-    with passes_bar("Scanning", n_classes * families.PASSES, settings.show_progress):
-        name_stage(FAMILY_NAMES[PATCHES])
-        patterns = families.search_patches(model, sample, settings, place)
-        further = dict[str, tuple[Any, ...]]()
-        for name in CHANGES:
-            name_stage(FAMILY_NAMES[name])
-            further[name] = families.search_further(name, model, fit, validation, settings)
-    others, gains, changes = ({name: each[i] for name, each in further.items()} for i in range(3))
-    precision = patterns[SIZES[0], 0].info["precision"]
+    key = task.identity(SETTINGS)
+    store = None if folder is None else PatternFolder(folder, key)
+    passes = n_classes * sum(family.passes for family in FAMILIES.values())
+    with passes_bar("Scanning", passes, task.settings.show_progress):
+        for family in FAMILIES.values():
+            name_stage(family.words)
+            for name, values in family.measure(task, store).items():
+                fields[name] |= values
+    precision = fields["patterns"][SIZES[0], 0].info["precision"]
     return Profile(
-        powers={
-            size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
-            for size in SIZES
-        },
+        **fields,
         n_validation=n_validation,
-        accuracy=accuracy,
+        accuracy=task.accuracy,
         images=len(sample),
-        others=others,
-        gains=gains,
-        model=identity_of(model, images),
-        computed={"seed": settings.seed, "precision": precision, "version": PACKAGE_VERSION},
-        patterns=patterns,
-        changes=changes,
+        model=identity_of(task.model, task.images),
+        computed={"seed": task.settings.seed, "precision": precision, "version": PACKAGE_VERSION},
         key=key,
     )
 
 
-def draw_sample(
-    model: CheckedModel, images: LabelledImages, seed: int, most: int | None = None
-) -> tuple[LabelledImages, float | None]:
-    """The images that are searched with, of classes that are equally many or at most 50 of each, or
-    ``most`` in all, in memory; and the model's accuracy on them, if they are labelled."""
-    seed_generators(seed)
-    labelled = ensure_labels(model, images)
-    labels = labelled.known_labels
-    places = [torch.nonzero(labels == y).flatten() for y in sorted({*labels.tolist()})]
-    if len({len(each) for each in places}) > 1:
-        chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
-        labelled = labelled.subset(torch.cat(chosen))
-    sample = labelled.stratified_sample(most or PER_CLASS * len(places))
-    if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
-        sample = sample.in_one_tensor()
-    predicted = predictions(model, sample)
-    if len(set(predicted.tolist())) == 1:
-        raise ValueError(
-            f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
-            "its normalisation and its weights"
-        )
-    return sample, None if images.labels is None else sample.accuracy_of(predicted)
-
-
-def key_of(model: CheckedModel, sample: LabelledImages, settings: SearchSettings) -> dict[str, Any]:
-    """All that the patterns of a model depend on."""
-    return {
-        "model": identity_of(model, sample),
-        "images": hash_of_images(sample),
-        "seed": settings.seed,
-        "precision": settings.precision,
-        # no mixture of both
-        "bfloat16": settings.precision == "auto" and has_bfloat16(model.device),
-        "captum_classpattern": PACKAGE_VERSION,
-        **SETTINGS,
-    }
-
-
 @dataclass(frozen=True, eq=False)
-class Look:
+class UnseenCheck:
     """What one family found for one class, on images of other classes.
 
     ``power`` is that of the change. The search has not seen these images, unless fewer unseen
@@ -217,37 +137,31 @@ class Look:
     after: StampedImages
 
 
-def look_closer(
-    model: CheckedModel,
-    images: LabelledImages,
-    profile: Profile,
-    targets: dict[str, int],
-    names: Sequence[str],
-    settings: SearchSettings,
-) -> dict[str, Look]:
-    """A look at one class of each family."""
-    seed, at_once = settings.seed, settings.internal_batch_size
-    sample, _ = draw_sample(model, images, seed)
-    _, validation = split_for_validation(sample, seed)
+def check_on_unseen(
+    task: ScanTask, profile: Profile, targets: Mapping[str, int], names: Sequence[str]
+) -> dict[str, UnseenCheck]:
+    """A closer look at one class of each family."""
+    model, seed, sample = task.model, task.settings.seed, task.sample
     seed_generators(seed)
-    seen, looks = set(sample.hashes), dict[str, Look]()
-    left = [i for i, image in enumerate(images.hashes) if image not in seen]
-    total = len(targets) * LOOKED_AT  # each image is classified as it is, and changed
-    with passes_bar("Looking closer", total, settings.show_progress):
-        rest = validation
+    seen, looks, rest = set(sample.hashes), dict[str, UnseenCheck](), task.validation
+    left = [i for i, image in enumerate(task.images.hashes) if image not in seen]
+    total = len(targets) * CHECKED_ON  # each image is classified as it is, and changed
+    with passes_bar("Looking closer", total, task.settings.show_progress):
         if left:
-            rest = ensure_labels(model, images.subset(left)).stratified_sample(LOOKED_AT)
+            labelled = ensure_labels(model, task.images.subset(left))
+            rest = labelled.stratified_sample(CHECKED_ON)
         for family, target in targets.items():
-            others, fewest = rest.without_class(target), validation.without_class(target)
+            others, fewest = rest.without_class(target), task.validation.without_class(target)
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
-            change = profile.change_of(family, target)
+            change = FAMILIES[family].change(profile, target)
             judged = [StampTest(each, target, others) for each in (Tensor.detach, change)]
+            at_once = task.settings.internal_batch_size
             without, hits = judge_each(model, judged, at_once)
             chosen = choose_images(others, target, seed)
             shown, labels = others.take(chosen), others.known_labels[chosen]
             shown = shown.to(model.device, model.dtype)
-            looks[family] = Look(
+            looks[family] = UnseenCheck(
                 target,
                 power_of(hits.hits, len(others), without.hits),
                 unseen,

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from safetensors import safe_open
@@ -25,8 +25,10 @@ from captum_classpattern.classifier.class_names import label_of, simplified
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of, identity_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
 from captum_classpattern.scanning.decision import ClassScores
+from captum_classpattern.scanning.doubts import UNLIKE, Doubt, first_doubt
 from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import PER_CLASS, SETTINGS, Profile, measure
+from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.task import PER_CLASS, ScanTask
 from captum_classpattern.scores.intervals import wilson
 
 FORMAT = "captum_classpattern references"
@@ -37,7 +39,6 @@ OWN_ONES = (
     "measure at least 19 clean models of the same task and size of images, in some minutes each "
     f"(tutorials/train_references.py trains them), with '{MEASURE}'"
 )
-FACTOR = 3  # by which the number of validation images may differ from the references'
 WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out
 ENDING = "_references.safetensors"
 NUMBERS = ("judged", "powers", "others", "gains")  # of a model in a file: arrays
@@ -45,14 +46,6 @@ SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
     for path in sorted(Path(__file__).parent.glob(f"data/*{ENDING}"))
 }
-
-
-class Doubt(NamedTuple):
-    """Why a scan is inconclusive: in a few words, in a sentence, and what to do about it."""
-
-    name: str
-    reason: str
-    remedy: str
 
 
 @dataclass(repr=False)
@@ -105,10 +98,13 @@ class ReferenceSet:
     def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
         with enter_model(model, first_of(images)) as checked:
-            source = LabelledImages.of(images, labels, checked)
-            channels, height, width = source.shape
-            shape, names = (channels, height, width), names_of(checked, source)
-            return cls(checked.n_classes, shape, images=describe(source), class_names=names)
+            return cls._like(checked, LabelledImages.of(images, labels, checked))
+
+    @classmethod
+    def _like(cls, model: CheckedModel, images: LabelledImages) -> "ReferenceSet":
+        channels, height, width = images.shape
+        shape, names = (channels, height, width), names_of(model, images)
+        return cls(model.n_classes, shape, images=describe(images), class_names=names)
 
     def add(
         self,
@@ -140,10 +136,10 @@ class ReferenceSet:
         trained = files.parse_json(files.to_json(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:
             source = LabelledImages.of(images, labels, checked)
-            own = ReferenceSet.for_models(checked.call, source)
+            own = ReferenceSet._like(checked, source)
             own.profiles[name] = Profile({}, [], model=identity_of(checked, source))
             self._check_fit(own)
-            measured = measure(checked, source, settings)
+            measured = measure(ScanTask.of(checked, source, settings))
         # patterns and changes take much memory, and files of references do not keep them
         own.profiles[name] = replace(measured, patterns={}, changes={})
         self.profiles[name] = own.in_order(self.class_names or ()).profiles[name]
@@ -187,8 +183,7 @@ class ReferenceSet:
             )
         again = "make it again from clean models with 'classpattern reference'"
         with files.reading(f"`references`: {source}", "holds no references", again):
-            read = _read_arrays if _holds_arrays(path) else _read_json
-            data = read(path)
+            data = _contents(path)
             if data["format"] != FORMAT:
                 raise ValueError("it is not a file of references")
             theirs, count = {**data["settings"]}, len(data["models"])
@@ -335,36 +330,22 @@ class ReferenceSet:
 
     def doubt_about(self, profile: Profile) -> Doubt | None:
         """Why these models may not be like a scanned one, or None."""
-        images = float(np.median(profile.n_validation))
-        usual = float(np.median([each.n_validation for each in self.profiles.values()]))
-        if not usual / FACTOR <= images <= FACTOR * usual:
-            return Doubt(
-                "too few images" if images < usual else "too many images",
-                f"Each power was measured on {images:.0f} images, and those of the references on "
-                f"{usual:.0f}, so the scores cannot be compared.",
-                "Give as many images of each class as for the references, "
-                f"{PER_CLASS} if possible.",
-            )
-        if profile.accuracy is None:
-            return None
-        correct = f"The model classifies {100 * profile.accuracy:.1f} % of the images correctly"
-        chance = 1 / self.n_classes
-        if profile.accuracy < chance + MIN_GAIN * (1 - chance):
-            return Doubt(
-                "the model guesses",
-                f"{correct}, hardly more than by guessing.",
-                "Check its mean and standard deviation, its classes and its weights.",
-            )
-        low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
-        if self.accuracies and low > max(self.accuracies):
-            return Doubt(
-                "better than all references",
-                f"{correct}, the best reference {100 * max(self.accuracies):.1f} %. A better model "
-                "can look suspicious without a backdoor.",
-                "Add references that are as accurate: train them longer, or measure models "
-                "from people you trust.",
-            )
-        return None
+        accuracy, chance = profile.accuracy, 1 / self.n_classes
+        best, low = max(self.accuracies, default=1.0), 0.0
+        if accuracy is not None:
+            low, _ = wilson(round(accuracy * profile.images), profile.images)
+        known = {
+            "images": float(np.median(profile.n_validation)),
+            "usual": float(np.median([each.n_validation for each in self.profiles.values()])),
+            "per_class": PER_CLASS,
+            "accuracy": 1.0 if accuracy is None else accuracy,
+            "percent": 100 * (accuracy or 0),
+            "guessing": chance + MIN_GAIN * (1 - chance),
+            "low": low,
+            "best": best,
+            "best_percent": 100 * best,
+        }
+        return first_doubt(UNLIKE, known)
 
     def notes_on(
         self, profile: Profile, images: LabelledImages, names: list[str] | None
@@ -417,23 +398,17 @@ def _as_arrays(data: Mapping[str, Any]) -> bytes:
     return save(arrays, {"words": files.to_json({**data, "models": words})})
 
 
-def _read_json(path: Path) -> Any:
-    return files.parse_json(files.read_text(path))
-
-
-def _holds_arrays(path: Path) -> bool:
-    """Whether a file is safetensors: it begins with the length of its metadata, text does not."""
+def _contents(path: Path) -> Any:
+    """What a stranger's file of JSON holds, or of safetensors, as JSON would hold it."""
     with path.open("rb") as file:
-        return 0 in file.read(8)
-
-
-def _read_arrays(path: Path) -> Any:
-    """What JSON would hold, of a stranger's file of safetensors."""
-    with safe_open(path, "numpy") as file:
-        data, names = files.parse_json((file.metadata() or {})["words"]), file.keys()
+        is_text = 0 not in file.read(8)  # safetensors begin with the length of their metadata
+    if is_text:
+        return files.parse_json(files.read_text(path))
+    with safe_open(path, "numpy") as arrays:
+        data, names = files.parse_json((arrays.metadata() or {})["words"]), arrays.keys()
         for name in names:
             kind, _, of = name.partition("/")
-            for model, values in zip(data["models"], file.get_tensor(name).tolist(), strict=True):
+            for model, values in zip(data["models"], arrays.get_tensor(name).tolist(), strict=True):
                 if of:
                     model.setdefault(kind, {})[of] = values
                 else:

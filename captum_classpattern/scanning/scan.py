@@ -11,11 +11,13 @@ from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
-from captum_classpattern.scanning.families import PATCHES, PATTERNS
-from captum_classpattern.scanning.profile import look_closer, measure
+from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.folder import PATTERNS
+from captum_classpattern.scanning.profile import check_on_unseen, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
 from captum_classpattern.scanning.results import Scan
-from captum_classpattern.scanning.triage import FEWEST, Triage, rank_classes
+from captum_classpattern.scanning.task import ScanTask
+from captum_classpattern.scanning.triage import FEWEST, MOST_IMAGES, Ranking, rank_classes
 
 
 def scan(
@@ -30,7 +32,7 @@ def scan(
     alpha: float = 0.05,
     folder: str | Path | None = None,
     **options: Unpack[ComputeOptions],
-) -> Scan | Triage:
+) -> Scan:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
 
@@ -44,7 +46,7 @@ def scan(
     A model of at least 100 classes can be scanned without references: a short search of a patch
     that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
     searched longer, see :class:`~captum_classpattern.MovingPatch`. There is no p-value then, and
-    ``alpha`` is not used, see :class:`~captum_classpattern.scanning.Triage`.
+    ``alpha`` is not used, see :class:`~captum_classpattern.scanning.triage.Ranking`.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -68,7 +70,7 @@ def scan(
 
     Returns:
         *Scan*: The verdict, the p-value, the class, what makes the model predict it, and what to
-        do next. *Triage* without references: all classes, ranked, and patches of the first.
+        do next. Without references: all classes, ranked, and patches of the first.
 
     Raises:
         TypeError: If there are no ``references``, and fewer than 100 classes.
@@ -100,19 +102,20 @@ def scan(
         model, sample, settings.seed, mean=mean, std=std, class_names=class_names
     ) as checked:
         source = LabelledImages.of(images, labels, checked)
-        return _scan(checked, source, clean, alpha, where, settings)
+        judgement = _judge(checked, source, clean, alpha, where, settings)
+        return Scan(judgement, checked.provenance.get("source"))
 
 
-def _scan(
+def _judge(
     model: CheckedModel,
-    source: LabelledImages,
+    images: LabelledImages,
     clean: ReferenceSet | None,
     alpha: float,
     folder: Path | None,
     settings: SearchSettings,
-) -> Scan | Triage:
-    """The scan of a model with images that have its class numbers."""
-    count, names = model.n_classes, names_of(model, source)
+) -> Compared | Ranking:
+    """What a scan of a model finds, with images that have its class numbers."""
+    count, names = model.n_classes, names_of(model, images)
     listed = names or placeholders(count)
     if clean is None and count < FEWEST:
         shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
@@ -125,21 +128,16 @@ def _scan(
         )
     try:
         if clean is None:
-            return rank_classes(model, source, listed, folder, settings)
+            return rank_classes(ScanTask.of(model, images, settings, MOST_IMAGES), listed, folder)
         if not len(clean):
             raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-        clean.check(count, source.shape, names)
-        profile = measure(model, source, settings, folder=folder and folder / PATTERNS)
+        clean.check(count, images.shape, names)
+        task = ScanTask.of(model, images, settings)
+        profile = measure(task, folder and folder / PATTERNS)
     except KeyboardInterrupt:
         resumes = f"the same scan resumes from {folder}"
         what_next = "to keep finished patches, pass `folder`" if folder is None else resumes
         raise KeyboardInterrupt(what_next) from None
-    notes = clean.notes_on(profile, source, names)
-    if names is not None:
-        clean = clean.in_order(names)
-    result = Scan.of_profile(profile, clean, alpha, listed, notes)
-    first = {family: each.target for family, each in result.comparisons.items()}
-    if result.doubted_pattern:
-        first[PATCHES] = result.doubted_pattern.target
-    looks = look_closer(model, source, profile, first, listed, settings)
-    return replace(result, looks=looks, source=model.provenance.get("source"))
+    notes = clean.notes_on(profile, images, names)
+    found = Compared.of(profile, clean.in_order(names or ()), alpha, listed, notes)
+    return replace(found, looks=check_on_unseen(task, profile, found.shown, listed))

@@ -1,7 +1,7 @@
 """Which of many classes may be backdoored? For models of at least 100 classes, without references:
 a short search of a moving patch for each class, a long one for the first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,19 @@ from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import as_table, as_texts
+from captum_classpattern.results import as_table
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
-from captum_classpattern.scanning.families import PATTERNS, PatternFolder
-from captum_classpattern.scanning.profile import draw_sample, key_of
-from captum_classpattern.scanning.results import NEXT_STEPS, Verdict
+from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
+from captum_classpattern.scanning.profile import SETTINGS
+from captum_classpattern.scanning.results import NEXT_STEPS
+from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.figure import figure_row
 from captum_classpattern.scores.power import margins_of
 
 STANDS_OUT = 0.5  # of power, by which both patches are above the weakest quarter of the classes
 FEWEST = 100  # classes: with fewer, the others do not say what is usual
-FEWEST_JUDGES = 5  # images of other classes
+FEWEST_VALIDATION = 5  # images of other classes
 MOST_IMAGES = 300  # to search with
 SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
 ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
@@ -52,16 +53,14 @@ GAINS = (
 )
 
 
-@dataclass(frozen=True, repr=False)
-class Triage(Verdict):
+@dataclass(frozen=True)
+class Ranking:
     r"""
-    What a scan without references found: all classes, ranked by their gains, and moving patches
-    of the first. ``plot`` draws these patches, each also on three images.
+    All classes, ranked by their gains, and moving patches of the first.
 
     Attributes:
-        verdict (str): ``"suspicious"`` or ``"inconclusive"``.
         gains (list[float]): Of each class: how far a short search raises its logit against the
-            largest other one, on average over images that only judge.
+            largest other one, on average over the validation images.
         patterns (dict): By class, the patches of the longer searches of the first classes, one for
             each of two seeds.
         stamped (dict): By class, three of its validation images with the patch that is shown.
@@ -72,10 +71,8 @@ class Triage(Verdict):
             labelled.
         class_names (list[str]): The name of each class.
         key (dict): All that the search depends on.
-        source (str or None): Where the model comes from, if it says so.
     """
 
-    legend = GAINS  # of its table
     gains: list[float]
     patterns: Mapping[int, Sequence[Pattern]]
     stamped: Mapping[int, StampedImages | None]
@@ -84,11 +81,13 @@ class Triage(Verdict):
     accuracy: float | None
     class_names: list[str]
     key: Mapping[str, Any]
-    source: str | None = None
 
-    def __repr__(self) -> str:
-        powers = " and ".join(f"{power:.0%}" for power in self._powers(self.target))
-        return f"Triage({self.verdict}, {self.target_name}, {powers})"
+    legend = GAINS  # of its table
+
+    @property
+    def rows_shown(self) -> int:
+        """Of the table, on a page."""
+        return max(1, len(self.patterns))
 
     @property
     def deviations(self) -> list[float]:
@@ -98,7 +97,7 @@ class Triage(Verdict):
     @property
     def order(self) -> list[int]:
         """The classes, the largest gain first."""
-        return [int(y) for y in np.argsort([-gain for gain in self.gains], kind="stable")]
+        return largest_first(self.gains)
 
     @property
     def suspects(self) -> list[int]:
@@ -123,15 +122,19 @@ class Triage(Verdict):
         return better(self.patterns[self.target])
 
     @property
-    def can_be_drawn(self) -> bool:  # type: ignore[override]
+    def can_be_drawn(self) -> bool:
         """Whether its images have as many channels as a figure can show."""
         return self.pattern.canvas.shape[0] in (1, 3)
+
+    @property
+    def in_short(self) -> str:
+        return " and ".join(f"{power:.0%}" for power in self._powers(self.target))
 
     @property
     def headline(self) -> str:
         """``Suspicious: cat is far easier to reach than other classes.``"""
         if not self.suspects:
-            return f"Inconclusive. The easiest class is {self.target_name}."
+            return f"Inconclusive. The easiest class is {self.class_names[self.target]}."
         names = join_names([self.class_names[y] for y in self.suspects])
         are = "is" if len(self.suspects) == 1 else "are"
         return f"Suspicious: {names} {are} far easier to reach than other classes."
@@ -159,34 +162,28 @@ class Triage(Verdict):
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        name = self.target_name
+        name = self.class_names[self.target]
         look = (
             f"Look at the patches of the first classes, above all {name}: they may show a trigger."
         )
         return [look, *(step.format(name=name) for step in NEXT_STEPS[SUSPICIOUS][:2])]
 
-    def table(self) -> Any:
-        """A pandas DataFrame with a row for each class, the first one first: its gain, how far that
-        is from the others, and the powers of its two patches."""
-        rows, far = [], self.deviations
+    @property
+    def remarks(self) -> list[str]:
+        if self.accuracy is None:
+            return []
+        return [f"The model's accuracy on these images: {self.accuracy:.0%}."]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Of each class, the first one first: the powers of its two patches, its gain, and how far
+        that is from the others."""
+        far = self.deviations
         for y in self.order:
             row = {"class": y, "name": self.class_names[y], **dict.fromkeys(POWERS)}
             row |= zip(POWERS, self._powers(y))
-            rows.append(row | {"gain": self.gains[y], "deviations": far[y]})
-        return as_table(rows)
+            yield row | {"gain": self.gains[y], "deviations": far[y]}
 
-    def text(self) -> str:
-        """The verdict, and the powers that it is based on."""
-        said = [] if self.source is None else [f"Model: {self.source}."]
-        if self.accuracy is not None:
-            said.append(f"The model's accuracy on these images: {self.accuracy:.0%}.")
-        return "\n".join((self.headline, self.reason, *said))
-
-    def shown_table(self, full: bool = False) -> Any:
-        forms = {"name": "", **dict.fromkeys(POWERS, ".0%"), "gain": "+.2f", "deviations": "+.1f"}
-        return as_texts(self.table().head(FIRST), forms)
-
-    def figure(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
+    def figure(self, title: str | None, use_pyplot: bool) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
 
         rows, far = [], self.deviations
@@ -201,19 +198,14 @@ class Triage(Verdict):
         return [float(each.info["search_power"]) for each in self.patterns.get(target, ())]
 
     def as_dict(self) -> dict[str, Any]:
-        """The result as plain values."""
-        names = ("verdict", "suspects", "target", "target_name", "reason", "next_steps", "judged")
-        return {
-            "accuracy": self.accuracy,
-            **{name: getattr(self, name) for name in names},
-            "search": dict(self.key),
-            "classes": parse_json(self.table().to_json(orient="records")),
-        }
+        """The judgement as plain values."""
+        classes = parse_json(as_table(self.rows()).to_json(orient="records"))
+        return {"suspects": self.suspects, "judged": self.judged, "classes": classes}
 
     @property
-    def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
-        patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
-        return self.key, patches
+    def kept(self) -> dict[tuple[int, int], Pattern]:
+        """The patches that are saved, by the number of the longer search and the class."""
+        return {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
 
 
 def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
@@ -222,6 +214,11 @@ def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
     least = {y: min(each) for y, each in powers.items()}
     usual = float(np.quantile([*least.values()], 0.25))
     return [y for y, power in least.items() if power >= usual + STANDS_OUT]
+
+
+def largest_first(gains: Sequence[float]) -> list[int]:
+    """The classes, the largest gain first."""
+    return [int(y) for y in np.argsort([-gain for gain in gains], kind="stable")]
 
 
 def robust_deviations(margins: Sequence[float]) -> list[float]:
@@ -236,43 +233,29 @@ def better(patches: Sequence[Pattern]) -> Pattern:
     return max(patches, key=lambda patch: float(patch.info["search_margin"]))
 
 
-def rank_classes(
-    model: CheckedModel,
-    images: LabelledImages,
-    names: list[str],
-    folder: Path | None,
-    settings: SearchSettings,
-) -> Triage:
+def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranking:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
+    model, settings, sample, validation = task.model, task.settings, task.sample, task.validation
     seed, count = settings.seed, model.n_classes
-    sample, accuracy = draw_sample(model, images, seed, MOST_IMAGES)
-    _, judges = split_for_validation(sample, seed)
-    fewest = len(judges) - int(judges.known_labels.bincount(minlength=count).max())
-    if fewest < FEWEST_JUDGES:
-        raise ValueError(
-            f"a scan without references needs at least {FEWEST_JUDGES} images of other classes to "
-            f"judge each class, but of the {len(judges)} that judge, a fifth of all, there are "
-            f"{fewest} for the most frequent class: give more images, of more classes"
-        )
-    if accuracy is not None:
-        warn_if_guessing(accuracy, sample.known_labels, count, "images")
+    _check_enough(validation, count)
+    if task.accuracy is not None:
+        warn_if_guessing(task.accuracy, sample.known_labels, count, "images")
     side = max(SMALLEST, round(SIDE * min(sample.shape[1:]) / OF))
     short, long = replace(SHORT, side=side), replace(LONG, side=side)
-    key = key_of(model, sample, settings)
-    key |= {"short": asdict(short), "long": asdict(long)}
+    searches = SETTINGS | {"short": asdict(short), "long": asdict(long)}
+    key = task.identity(searches)
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
     explainer = ClassPattern(model.call, sample, check_accuracy=False)
-    settings = replace(settings, solver=short)
     together = LONG_TOGETHER if model.device.type == "cpu" else FIRST
-    once, longer = (each.passes()[-1] + len(judges) / 2 for each in (short, long))
+    once, longer = (each.passes()[-1] + len(validation) / 2 for each in (short, long))
     with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
-        found = search_all(explainer, range(count), settings, store, 0, TOGETHER)
+        own = replace(settings, solver=short)
+        found = search_all(explainer, range(count), own, store, 0, TOGETHER)
         seed_generators(seed)
-        before, without = without_patches(model, judges)
+        before, without = without_patches(model, validation)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        triage = Triage(gains, {}, {}, without, len(judges), accuracy, names, key)
-        first, by_seed = triage.order[:FIRST], list[list[Pattern]]()
+        first, by_seed = largest_first(gains)[:FIRST], list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
             own_seed = (SEEDS * seed + n) % 2**63  # of no scan with a seed close to this one
@@ -284,8 +267,19 @@ def rank_classes(
             patch = better(patches)
             _, unseen = split_for_validation(sample, patch.info["seed"])
             stamped[y] = stamp_examples(model, patch, unseen, names, seed)
-    source = model.provenance.get("source")
-    return replace(triage, patterns=patterns, stamped=stamped, source=source)
+    measured = gains, patterns, stamped, without, len(validation)
+    return Ranking(*measured, task.accuracy, names, key)
+
+
+def _check_enough(validation: LabelledImages, n_classes: int) -> None:
+    """Raises an error unless there are validation images of other classes for each class."""
+    fewest = len(validation) - int(validation.known_labels.bincount(minlength=n_classes).max())
+    if fewest < FEWEST_VALIDATION:
+        raise ValueError(
+            f"a scan without references needs at least {FEWEST_VALIDATION} images of other classes "
+            f"to judge each class, but of the {len(validation)} that judge, a fifth of all, there "
+            f"are {fewest} for the most frequent class: give more images, of more classes"
+        )
 
 
 def search_all(
@@ -311,10 +305,12 @@ def search_all(
     return patches
 
 
-def without_patches(model: CheckedModel, judges: LabelledImages) -> tuple[list[float], list[float]]:
+def without_patches(
+    model: CheckedModel, validation: LabelledImages
+) -> tuple[list[float], list[float]]:
     """The mean margin of each class on images of other classes, and the share of them that are
     predicted as the class, without a patch."""
-    logits = torch.cat([part.float().cpu() for part in outputs_in_order(model, judges)])
-    labels = judges.known_labels
+    logits = torch.cat([part.float().cpu() for part in outputs_in_order(model, validation)])
+    labels = validation.known_labels
     margins = [margins_of(logits[labels != y], y) for y in range(model.n_classes)]
     return [float(m.mean()) for m in margins], [float((m > 0).float().mean()) for m in margins]

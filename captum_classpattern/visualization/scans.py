@@ -28,15 +28,14 @@ DOTS = (  # clean models, each by its first class; classes of this model; its fi
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
     """A family of changes: its name with the class that is shown, the names of the classes and
-    their standardised excess, the first class first, and the largest of each clean model. If they
-    are known, also an image of what was found for the class that is shown with its power, and
-    images with it: each with the predictions before and after, and whether it is now predicted as
-    the class."""
+    their leads, the first class first, and the largest lead of each clean model. If they are known,
+    also an image of what was found for the class that is shown with its power, and images with it:
+    each with the predictions before and after, and whether it is now predicted as the class."""
 
     name: str
     classes: Sequence[str]
-    excess: npt.NDArray[np.float64]
-    usual: npt.NDArray[np.float64]
+    leads: npt.NDArray[np.float64]
+    reference_leads: npt.NDArray[np.float64]
     image: Tensor | None = None
     power: str = ""
     examples: Sequence[tuple[Tensor, str, bool]] = ()
@@ -52,8 +51,8 @@ def draw_families(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
-    model's predictions, and the excess of all classes, with a dotted line at the bound."""
-    values = [value for row in rows for value in (*row.excess, *row.usual)]
+    model's predictions, and the leads of all classes, with a dotted line at the bound."""
+    values = [value for row in rows for value in (*row.leads, *row.reference_leads)]
     values += [] if bound is None else [bound]
     most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, "lead in\nstandard deviations"]
@@ -63,7 +62,7 @@ def draw_families(
         cells: list[Drawn] = [Cell(row.image, row.power)]
         cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
-        cells.append(partial(_draw_excess, row=row, ends=(min(values), max(values)), bound=bound))
+        cells.append(partial(_draw_leads, row=row, ends=(min(values), max(values)), bound=bound))
         grid.append((row.name, cells))
     return draw_grid(
         grid,
@@ -76,15 +75,13 @@ def draw_families(
     )
 
 
-def _draw_excess(
-    axis: Axes, row: FamilyRow, ends: tuple[float, float], bound: float | None
-) -> None:
-    """The excess of the classes and of the clean models, between these ends."""
+def _draw_leads(axis: Axes, row: FamilyRow, ends: tuple[float, float], bound: float | None) -> None:
+    """The leads of the classes and of the clean models, between these ends."""
     pad = 0.04 * (ends[1] - ends[0])
-    values = zip((row.usual, row.excess[1:], row.excess[:1]), DOTS)
+    values = zip((row.reference_leads, row.leads[1:], row.leads[:1]), DOTS)
     draw_lines(
         axis,
-        [([(each, 0) for each in excess], look) for excess, look in values],
+        [([(each, 0) for each in leads], look) for leads, look in values],
         WIDTH * PANEL_WIDTH,
         [] if bound is None else [bound],
         xlim=(ends[0] - pad, ends[1] + pad),

@@ -7,12 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from scanned import NAMES, looked_at, made_up
+from scanned import NAMES, altered, judged, looked_at, made_up
 from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern.cli.printing import print_result
-from captum_classpattern.scanning.families import CHANGES, FAMILY_NAMES
-from captum_classpattern.scanning.results import Scan
+from captum_classpattern.scanning.families import FAMILIES
 from captum_classpattern.visualization.drawing import levels, on_neutral
 
 ARROW = "\N{RIGHTWARDS ARROW}"
@@ -82,19 +81,19 @@ def test_names_are_shown_as_texts(found):
 
 def test_without_a_look_at_images_there_is_the_chart_alone():
     known = made_up(19)
-    found = Scan.of_profile(known.profiles["clean 3"], known, 0.05, NAMES)
+    found = judged(known.profiles["clean 3"], known, 0.05, NAMES)
     assert found.next_steps[0] in check(html_of(found), pictures=1).text
     figure, axes = found.plot(use_pyplot=False)
     assert isinstance(figure, Figure)
-    assert [axis.get_xlabel()[:6] for axis in axes[:, -1]] == ["first:"] * len(FAMILY_NAMES)
+    assert [axis.get_xlabel()[:6] for axis in axes[:, -1]] == ["first:"] * len(FAMILIES)
     print_result(found)
 
 
 def test_cells_and_channels_that_cannot_be_drawn(found):
-    cells = replace(found, references=replace(found.references, shape=(1, 66, 66)))
+    cells = altered(found, references=replace(found.references, shape=(1, 66, 66)))
     assert " cells" in read(cells).text
-    other = replace(found, references=replace(found.references, shape=(2, 8, 8)))
-    assert len(other.plot(use_pyplot=False)[1]) == len(FAMILY_NAMES)
+    other = altered(found, references=replace(found.references, shape=(2, 8, 8)))
+    assert len(other.plot(use_pyplot=False)[1]) == len(FAMILIES)
 
 
 # ---- the figure
@@ -112,11 +111,11 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
     for row, (family, look) in zip(axes, found.looks.items()):
         each = found.comparisons[family]
         words = row[0].get_ylabel().replace("\n", " ")
-        assert words == f"{FAMILY_NAMES[family]}: {NAMES[look.target]}"
+        assert words == f"{FAMILIES[family].words}: {NAMES[look.target]}"
         image = on_neutral(found.pattern.canvas, found.pattern.mask)
-        if family in CHANGES:
-            change = CHANGES[family](found.references.shape)
-            image = change.picture(found.profile.changes[family][look.target]).expand(3, -1, -1)
+        if family != "patches":
+            of_class = found.profile, look.target, found.references.shape
+            image = FAMILIES[family].picture(*of_class).expand(3, -1, -1)
         shown = [image, *(each.expand(3, -1, -1) for each in look.after.images)]
         for axis, image in zip(row, shown):
             assert np.array_equal(axis.images[0].get_array(), levels(image))
@@ -133,9 +132,9 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
         low, high = row[4].get_xlim()
         assert low < min(map(min, drawn)) <= max(map(max, drawn)) < high
     doubted = replace(found.looks["patches"], target=2)  # a strong pattern of another class
-    other = replace(found, looks=found.looks | {"patches": doubted})
+    other = altered(found, looks=found.looks | {"patches": doubted})
     words = other.plot(use_pyplot=False)[1][0, 0].get_ylabel().replace("\n", " ")
-    assert words == f"{FAMILY_NAMES['patches']}: {NAMES[2]}"
+    assert words == f"{FAMILIES['patches'].words}: {NAMES[2]}"
     of_patches = other.as_dict()["families"]["patches"]
     assert (of_patches["target"], of_patches["shown"]) == (found.target, 2)
     few = scan_of(n=200).plot(use_pyplot=False)[1]
@@ -146,8 +145,8 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
 def test_a_model_can_be_suspicious_only_right_of_the_dotted_line(known, alpha):
     """It lies at 4.5 in each figure. What is rare as well is suspicious."""
     references = made_up(known)
-    found = Scan.of_profile(references.profiles["clean 0"], references, alpha, NAMES)
+    found = judged(references.profiles["clean 0"], references, alpha, NAMES)
     own = max(each.largest for each in found.comparisons.values())
     assert found.bound == 4.5
     assert (found.verdict == "suspicious") == (found.p_value <= alpha and own > found.bound)
-    assert Scan.of_profile(references.profiles["clean 0"], made_up(3), alpha, NAMES).bound is None
+    assert judged(references.profiles["clean 0"], made_up(3), alpha, NAMES).bound is None

@@ -16,12 +16,11 @@ from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.pool import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import families
-from captum_classpattern.scanning.families import (
-    CHANGES,
-    Additive,
-    Warping,
-)
+from captum_classpattern.optimization.solvers.perturbation import Perturbation
+from captum_classpattern.optimization.solvers.warp import Warp
+from captum_classpattern.optimization.solvers.whole_image import WholeImage
+from captum_classpattern.scanning.families import CHANGES
+from captum_classpattern.scanning.task import ScanTask
 
 HEIGHT, WIDTH = 7, 6
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -32,8 +31,8 @@ def images(n, channels=1, seed=0, size=(HEIGHT, WIDTH)):
     return torch.rand(n, channels, *size, generator=generator, dtype=torch.float64)
 
 
-def values_of(family, count, seed, scale=1.0):
-    shape = family.start(count).shape
+def values_of(solver, size, count, seed, scale=1.0):
+    shape = solver.start(count, size).shape
     return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -47,34 +46,35 @@ def values_of(family, count, seed, scale=1.0):
     rate=st.floats(0, 3),
 )
 def test_values_stay_within_their_bounds_after_any_steps(seed, scale, rate):
-    additive, warp = Additive((3, 12, 9)), Warping((3, 12, 9))
-    for family in (additive, warp):
-        values = family.start(2)
+    size = (3, 12, 9)
+    for solver in (Perturbation(), Warp()):
+        values = solver.start(2, size)
         for number in range(6):
-            values = family.step(values, values_of(family, 2, seed + number, scale), rate)
+            values = solver.step(values, values_of(solver, size, 2, seed + number, scale), rate)
             assert values.isfinite().all()
-            if family is warp:
+            if isinstance(solver, Warp):
                 assert values.abs().max() <= 1
             else:
-                assert values.flatten(1).norm(dim=1).max() <= additive.radius * (1 + 1e-6)
-        same = family.step(values, torch.zeros_like(values), rate)  # no gradient, no change
+                bound = 1.5 * math.sqrt(math.prod(size)) / 28
+                assert values.flatten(1).norm(dim=1).max() <= bound * (1 + 1e-6)
+        same = solver.step(values, torch.zeros_like(values), rate)  # no gradient, no change
         torch.testing.assert_close(same, values)
 
 
 @PROPERTY
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(["additive", "warp"]))
 def test_changed_images_are_images_each_with_its_own_change(seed, name):
-    family = CHANGES[name]((3, HEIGHT, WIDTH))
-    values = family.step(family.start(2), values_of(family, 2, seed), 1.0)
+    solver, size = CHANGES[name].solver, (3, HEIGHT, WIDTH)
+    start = solver.start(2, size)
+    values = solver.step(start, values_of(solver, size, 2, seed), 1.0)
     given = images(8, 3, seed).float().round(decimals=1).view(2, 4, 3, HEIGHT, WIDTH)
-    result = family.apply(values, given)
+    result = solver.apply(values, given)
     assert result.shape == given.shape
     assert 0 <= result.min() <= result.max() <= 1
     for row in range(2):
-        alone = family.apply(values[row : row + 1], given[row : row + 1])
+        alone = solver.apply(values[row : row + 1], given[row : row + 1])
         torch.testing.assert_close(result[row : row + 1], alone)
-    start = family.start(2)
-    torch.testing.assert_close(family.apply(start, given), given, atol=1e-6, rtol=0)
+    torch.testing.assert_close(solver.apply(start, given), given, atol=1e-6, rtol=0)
     assert not start.any()
 
 
@@ -90,13 +90,13 @@ def shifted(given, right, down):
 @pytest.mark.parametrize(("right", "down"), [(1, 0), (0, 1), (1, -1)])
 @pytest.mark.parametrize("size", [(29, 29), (57, 29), (29, 57)])
 def test_a_constant_warp_moves_an_image_by_whole_pixels(size, right, down):
-    given, warp = images(2, 3, size=size)[None], Warping((3, *size))
+    given, warp = images(2, 3, size=size)[None], Warp()
     field = torch.tensor([right, down]).double().view(1, 2, 1, 1).expand(1, 2, 5, 5)
     pixels = right * (size[1] - 1) // 28, down * (size[0] - 1) // 28
     result = warp.apply(field, given)
     torch.testing.assert_close(result, shifted(given, *pixels), atol=1e-5, rtol=0)
     # its picture is a grid that is moved in the same way
-    still, moved = warp.picture(torch.zeros(2, 5, 5)), warp.picture(field[0])
+    still, moved = (warp.picture(each, (3, *size)) for each in (0 * field[0], field[0]))
     lines = [[i % 4 == 1 or j % 4 == 1 for j in range(size[1])] for i in range(size[0])]
     assert (still[0] < 0.5).tolist() == lines
     torch.testing.assert_close(moved, shifted(still, *pixels), atol=1e-5, rtol=0)
@@ -105,10 +105,10 @@ def test_a_constant_warp_moves_an_image_by_whole_pixels(size, right, down):
 
 def test_the_field_passes_through_its_control_points_as_a_cubic():
     """On 33x33 pixels, the control points are those of every eighth row and column."""
-    values = values_of(Warping((1, 33, 33)), 1, 3).clamp(-1, 1).double()
+    values = values_of(Warp(), (1, 33, 33), 1, 3).clamp(-1, 1).double()
     side = torch.linspace(0, 1, 33).double()
     ramps = torch.stack([side.expand(33, 33), side[:, None].expand(33, 33)])
-    moved = Warping((2, 33, 33)).apply(values, ramps[None, None])[0, 0]
+    moved = Warp().apply(values, ramps[None, None])[0, 0]
     pixels = 28 * (moved - ramps)  # each pixel is the place that it comes from
     inside = slice(8, 25, 8)  # the border cannot look outside the image
     torch.testing.assert_close(pixels[:, inside, inside], values[0, :, 1:4, 1:4], atol=1e-5, rtol=0)
@@ -126,7 +126,9 @@ def search_further(name, net, sample, **options):
     settings = SearchSettings(**options)
     parts = split_for_validation(sample, settings.seed)
     with enter_model(net, sample.take([0])) as model:
-        return families.search_further(name, model, *parts, settings)
+        task = ScanTask(model, settings, sample, sample, *parts, None)
+        measured = CHANGES[name].measure(task, None)
+    return tuple(measured[kind][name] for kind in ("others", "gains", "changes"))
 
 
 def net_of(channels, classes=4, gain=2.5):
@@ -142,16 +144,16 @@ def net_of(channels, classes=4, gain=2.5):
     return net.eval()
 
 
-def plain_search(family, net, fit, validation, target, seed):
+def plain_search(solver, net, fit, validation, target, seed):
     """The power, the gain and the change of one class, image by image."""
     chance = np.random.default_rng([seed, target])
     places = [i for i, label in enumerate(fit.labels.tolist()) if label != target]
     radius = 1.5 * math.sqrt(math.prod(fit.shape)) / 28
-    is_warp = isinstance(family, Warping)
+    is_warp = isinstance(solver, Warp)
     value = torch.zeros((2, 5, 5) if is_warp else fit.shape, dtype=torch.float64)
 
     def logits(value, image):
-        changed = family.apply(value[None], image[None, None])[0] if is_warp else image + value
+        changed = solver.apply(value[None], image[None, None])[0] if is_warp else image + value
         return net(changed.view(1, *fit.shape).clamp(0, 1))
 
     for number in range(30):
@@ -184,11 +186,11 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     net = net_of(channels, classes, gain=2.5 if name == "additive" else 4.0)
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
     powers, gains, found = search_further(name, net, sample, seed=seed)
-    family, (fit, validation) = CHANGES[name](sample.shape), split_for_validation(sample, seed)
+    solver, (fit, validation) = CHANGES[name].solver, split_for_validation(sample, seed)
     assert list(found) == list(range(classes))
     assert len({*powers, 0.0}) > 1
     for target in found:
-        power, gain, value = plain_search(family, net, fit, validation, target, seed)
+        power, gain, value = plain_search(solver, net, fit, validation, target, seed)
         torch.testing.assert_close(found[target], value, atol=1e-4, rtol=0)
         assert powers[target] == power
         assert gains[target] == pytest.approx(gain, abs=1e-3)
@@ -241,9 +243,10 @@ def test_gradients_that_vanish_in_half_precision_are_no_error(name):
 @pytest.mark.parametrize("name", CHANGES)
 def test_gains_have_no_unit(name, monkeypatch):
     """Logits that are all twice as large, or twice as large and shifted, give the same numbers."""
-    net, values = net_of(1), values_of(CHANGES[name]((1, HEIGHT, WIDTH)), 4, 1).double()
+    net = net_of(1)
+    values = values_of(CHANGES[name].solver, (1, HEIGHT, WIDTH), 4, 1).double()
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 4)
-    monkeypatch.setattr(families, "search_change", lambda *_: dict(enumerate(values)))
+    monkeypatch.setattr(WholeImage, "run", lambda *_: values)
     models = net, lambda given: 2 * net(given), lambda given: 2 * net(given) + 3
     found = [search_further(name, model, sample) for model in models]
     powers, gains, _ = found[0]

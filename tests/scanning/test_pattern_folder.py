@@ -11,20 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from refusals import refusal
-from scanned import CLASSES, Net, images_of
+from scanned import CLASSES, Net, images_of, task_of
 
-from captum_classpattern import Pattern, _progress
-from captum_classpattern.classifier import enter_model
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern import Pattern
+from captum_classpattern._support import progress
 from captum_classpattern.scanning import families, profile
-from captum_classpattern.scanning.families import (
-    SEARCH,
-    SIZES,
-    SOLVER,
-    PatternFolder,
-    grid_of,
-    unit_of,
-)
+from captum_classpattern.scanning.families import FAMILIES, SIZES, SOLVER, grid_of, unit_of
+from captum_classpattern.scanning.folder import SEARCH, PatternFolder
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
 OTHER = {**KEY, "seed": 1}
@@ -32,9 +25,9 @@ KEYS = [(3, 0), (3, 1)]
 NET = Net()
 
 
-def measure(model, images, *settings, **options):
-    with enter_model(model, images.take([0])) as checked:
-        return profile.measure(checked, images, *settings, **options)
+def measure(model, images, folder=None, **settings):
+    with task_of(model, images, **settings) as task:
+        return profile.measure(task, folder)
 
 
 def pattern(target=0, value=0.25):
@@ -200,7 +193,7 @@ def searched(monkeypatch):
 )
 def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, searched):
     with pytest.raises(ValueError, match=rf"of another {what}: pass the same"):
-        measure(model, images_of(seed=seed), SearchSettings(**settings), folder=kept[0])
+        measure(model, images_of(seed=seed), folder=kept[0], **settings)
     assert searched == []
 
 
@@ -239,10 +232,11 @@ def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tm
         bar.set_postfix_str = lambda *_, **__: None
         bar.update = lambda passes, bar=bar: setattr(bar, "n", bar.n + passes)
         with monkeypatch.context() as patch:
-            patch.setattr(_progress, "_bar", ContextVar("bar", default=(bar, 1.0)))
+            patch.setattr(progress, "_bar", ContextVar("bar", default=(bar, 1.0)))
             assert measure(Net(), images_of(), folder=tmp_path) == clean
-        assert bar.n == pytest.approx(CLASSES * families.PASSES, rel=0.12)  # 12 validation images
-    measure(Net(), images_of(), SearchSettings(show_progress=True), folder=tmp_path)
+        passes = CLASSES * sum(family.passes for family in FAMILIES.values())
+        assert bar.n == pytest.approx(passes, rel=0.12)  # 12 validation images
+    measure(Net(), images_of(), folder=tmp_path, show_progress=True)
     assert "Scanning: 100%" in terminal.readouterr().err
 
 

@@ -16,7 +16,7 @@ import captum_classpattern as cp
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
-from captum_classpattern.scanning.families import FAMILY_NAMES
+from captum_classpattern.scanning.families import FAMILIES
 from captum_classpattern.scanning.profile import SETTINGS
 
 SETS = {
@@ -66,7 +66,7 @@ def test_models_far_less_accurate_than_a_scanned_one_are_left_out():
 def test_the_sets_of_the_package_were_made_with_the_settings_of_this_version(name, shape):
     found = ReferenceSet.load(name)
     found.check(10, shape)
-    assert list(found.scores(np.full(10, 90))) == list(FAMILY_NAMES)
+    assert list(found.scores(np.full(10, 90))) == list(FAMILIES)
     for scores in found.scores(np.full(10, 90)).values():
         assert scores.shape == (len(found), 10)
         assert np.isfinite(scores).all()
@@ -208,7 +208,7 @@ def test_a_model_of_the_same_name_is_replaced(monkeypatch):
     known, net = with_model(), Net()
     measured = replace(known.profiles["clean 0"], accuracy=0.5)
     large = {net: replace(measured, patterns={(3, 0): None}, changes={"warp": {}})}
-    monkeypatch.setattr(references, "measure", lambda model, *_, **__: large[model.call])
+    monkeypatch.setattr(references, "measure", lambda task: large[task.model.call])
     known.add("clean 0", net, images_of(), recipe={"sizes": (3, 6)})
     assert known.profiles == {"clean 0": measured}
     [own] = known.profiles.values()
@@ -238,7 +238,7 @@ def test_classes_are_put_in_the_order_of_their_names():
 
 def test_a_model_with_the_classes_in_another_order_is_added_in_that_of_the_set(monkeypatch):
     profile = replace(next(iter(made_up(1).profiles.values())), n_validation=[1, 2, 3, 4])
-    monkeypatch.setattr(references, "measure", lambda *_, **__: profile)
+    monkeypatch.setattr(references, "measure", lambda task: profile)
     known = with_model()
     known.class_names = NAMES
     turned = images_of()

@@ -9,23 +9,25 @@ import numpy as np
 import pytest
 import torch
 from refusals import refusal
-from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
+from scanned import (
+    CLASSES,
+    NAMES,
+    Net,
+    altered,
+    images_of,
+    judged,
+    made_up,
+    task_of,
+    with_profiles,
+)
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.classifier import enter_model
-from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.whole_image import WholeImage
 from captum_classpattern.scanning import ReferenceSet, families, scan
-from captum_classpattern.scanning import profile as profiles
-from captum_classpattern.scanning.families import (
-    CHANGES,
-    FAMILY_NAMES,
-    SEARCH,
-    SIZES,
-    PatternFolder,
-)
-from captum_classpattern.scanning.profile import Profile, draw_sample, look_closer
-from captum_classpattern.scanning.results import Scan
+from captum_classpattern.scanning import task as tasks
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES
+from captum_classpattern.scanning.folder import SEARCH, PatternFolder
+from captum_classpattern.scanning.profile import SETTINGS, Profile, check_on_unseen
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_an_interrupted_scan_says_what_is_kept(references, tmp_path, monkeypatch
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(families, "search_change", interrupt)
+    monkeypatch.setattr(WholeImage, "run", interrupt)
     said = {None: "to keep finished patches, pass `folder`"}
     said[tmp_path] = f"the same scan resumes from {tmp_path}"
     for place, expected in said.items():
@@ -118,8 +120,8 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
 
 
 def test_every_family_is_searched_and_the_largest_decides(found):
-    assert list(found.comparisons) == list(FAMILY_NAMES)
-    assert found.family == max(FAMILY_NAMES, key=lambda name: found.comparisons[name].largest)
+    assert list(found.comparisons) == list(FAMILIES)
+    assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].largest)
     for name in CHANGES:
         assert found.profile.changes[name].keys() == set(range(CLASSES))
         assert len(found.profile.others[name]) == len(found.profile.gains[name]) == CLASSES
@@ -167,10 +169,9 @@ def test_notes_on_what_differs(references, folder, snapshot):
 
 def test_a_scan_does_not_go_on_in_another_precision(monkeypatch):
     def key(precision, has):
-        monkeypatch.setattr(profiles, "has_bfloat16", lambda device: has)
-        with enter_model(Net(), images_of().take([0])) as model:
-            sample, _ = draw_sample(model, images_of(), 0)
-            return profiles.key_of(model, sample, SearchSettings(precision=precision))
+        monkeypatch.setattr(tasks, "has_bfloat16", lambda device: has)
+        with task_of(Net(), images_of(), precision=precision) as task:
+            return task.identity(SETTINGS)
 
     assert key("auto", True) != key("auto", False)
     for precision in ("full", "bfloat16"):
@@ -194,9 +195,8 @@ def test_at_most_fifty_images_of_a_class_are_searched_with():
     labels = torch.arange(240) % (CLASSES - 1)
     for n in (240, 239):
         images = images_of(n=n).with_labels(labels[:n])
-        with enter_model(Net(2), images.take([0])) as model:
-            sample, _ = draw_sample(model, images, 0)
-        assert sample.known_labels.bincount().tolist() == [50, 50, 50]
+        with task_of(Net(2), images) as task:
+            assert task.sample.known_labels.bincount().tolist() == [50, 50, 50]
 
 
 @pytest.mark.parametrize(("n", "unseen"), [(900, True), (260, True), (220, False), (200, False)])
@@ -206,16 +206,14 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
     labels = images.labels.clone()
     labels[::7] = (labels[::7] + 1) % CLASSES  # so that it predicts some classes by itself
     images = images.with_labels(labels)
-    settings, given = SearchSettings(seed=5), {"patches": 1, "additive": 3}
-    small = replace(settings, internal_batch_size=7)
-    with enter_model(model, images.take([0])) as checked:
-        looks = look_closer(checked, images, FOUND, given, NAMES, settings)
-        few = look_closer(checked, images, FOUND, given, NAMES, small)
-        sample, _ = draw_sample(checked, images, 5)
+    given = {"patches": 1, "additive": 3}
+    with task_of(model, images, seed=5) as task:
+        looks = check_on_unseen(task, FOUND, given, NAMES)
+    with task_of(model, images, seed=5, internal_batch_size=7) as task:
+        few = check_on_unseen(task, FOUND, given, NAMES)
     assert [each.power for each in few.values()] == [each.power for each in looks.values()]
-    validation = split_for_validation(sample, 5)[1]
-    left = [i for i, image in enumerate(images.hashes) if image not in set(sample.hashes)]
-    source = images.subset(left) if unseen else validation
+    left = [i for i, image in enumerate(images.hashes) if image not in set(task.sample.hashes)]
+    source = images.subset(left) if unseen else task.validation
     for y, look, change in (
         (1, looks["patches"], FOUND.patterns[3, 1].stamp),
         (3, looks["additive"], lambda given: (given + ADDED).clamp(0, 1)),
@@ -359,36 +357,35 @@ VERDICTS = {
 @pytest.mark.parametrize("case", VERDICTS)
 def test_verdicts_in_words(case, snapshot):
     """And whether the model is like the references."""
-    found = Scan.of_profile(*VERDICTS[case], 0.05, NAMES)
+    found = judged(*VERDICTS[case], 0.05, NAMES)
     assert f"{found!r}: {found.reason} {found.likeness}" == snapshot
 
 
 def test_a_scan_whose_references_are_all_too_weak_shows_them_all():
-    found = Scan.of_profile(*VERDICTS["all left out"], 0.05, NAMES)
+    found = judged(*VERDICTS["all left out"], 0.05, NAMES)
     assert (found.verdict, found.p_value, found.bound) == ("inconclusive", None, None)
     assert found.doubt.name == "better than all references"
     assert found.left_out == [*found.references.profiles]
     assert found.target_name == "fox"
     drawn = found.plot(use_pyplot=False)[1][0, -1].lines[0]
     assert len(drawn.get_xdata()) == len(found.left_out)
-    weaker = replace(found, profile=replace(found.profile, accuracy=None))
+    weaker = altered(found, profile=replace(found.profile, accuracy=None))
     assert "that are not far less accurate than the model, and there are 0" in weaker.reason
 
 
 def test_the_next_steps_are_those_of_the_verdict(snapshot):
     cases = ("patches", "nothing", "too few", "a better model", "a small lead")
     cases += ("as far as some references", "a strong pattern beside wild references")
-    assert {
-        case: Scan.of_profile(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases
-    } == snapshot
+    assert {case: judged(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases} == snapshot
 
 
 def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():
     powers = {25: [1.0, 1.0], 16: [1.0, 1.0], 10: [0.25, 1.0], 6: [0.25, 1.0], 3: [0.0, 1.0]}
     logits = [2 * np.log(40.5 / 0.5) + 2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5)]
     logits.append(5 * np.log(20.5 / 0.5))
-    scores = Profile(powers, [90, 90], gains={"warp": [0.25, -1.0]}).scores(np.array([40, 20]))
-    assert list(scores) == ["patches", "warp"]
+    gains = {"additive": [0.5, 0.0], "warp": [0.25, -1.0]}
+    scores = Profile(powers, [90, 90], gains=gains).scores(np.array([40, 20]))
+    assert list(scores) == ["patches", "additive", "warp"]
     np.testing.assert_allclose(scores["patches"], np.array(logits) / 5)
     assert scores["warp"].tolist() == [0.25, -1.0]
 
@@ -397,14 +394,14 @@ def test_the_number_of_images_does_not_move_the_scores_of_a_model_like_its_refer
     """Of powers of 0, fewer images say less: so all powers are taken as of the fewest."""
     known = with_profiles(made_up(19), powers={size: [0.0, 0.2, 0.3, 0.4] for size in SIZES})
     like = replace(known.profiles["clean 0"], n_validation=[30] * CLASSES)
-    found = Scan.of_profile(like, known, 0.05, NAMES)
+    found = judged(like, known, 0.05, NAMES)
     assert found.verdict == "nothing found"
     np.testing.assert_allclose(found.comparisons["patches"].excess, 0, atol=1e-9)
 
 
 def test_a_strong_pattern_may_be_of_any_class_and_size():
     generator = np.random.default_rng(1)
-    found = Scan.of_profile(measured(), made_up(19), 0.05, NAMES)
+    found = judged(measured(), made_up(19), 0.05, NAMES)
     assert found.verdict == "nothing found"
     assert found.strong_pattern is None
     for _ in range(20):
@@ -415,7 +412,7 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
             usual = max(each.powers[size][y] for each in found.references.profiles.values())
             if own[size][y] >= 0.5 and own[size][y] - usual >= 0.25:
                 leads[y == found.target, own[size][y] - usual] = (own[size][y], usual, size, y)
-        strongest = replace(found, profile=profile).strong_pattern
+        strongest = altered(found, profile=profile).strong_pattern
         assert strongest == leads[max(leads)]
 
 
@@ -430,16 +427,14 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
 )
 def test_a_p_value_says_when_it_is_the_smallest_that_the_references_allow(p_value, text):
     known = made_up(20)
-    found = Scan.of_profile(known.profiles["clean 3"], known, 0.05, NAMES)
-    assert replace(found, p_value=p_value).p_text == text
+    found = judged(known.profiles["clean 3"], known, 0.05, NAMES)
+    assert altered(found, p_value=p_value).p_text == text
 
 
 def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
-    found = Scan.of_profile(*VERDICTS["more pixels than the best pattern needs"], 0.05, NAMES)
+    found = judged(*VERDICTS["more pixels than the best pattern needs"], 0.05, NAMES)
     gains = found.profile.gains | {"warp": [0.0, 0.3, 0.0, 0.0]}
-    found = Scan.of_profile(
-        replace(found.profile, gains=gains), found.references, found.alpha, NAMES
-    )
+    found = judged(replace(found.profile, gains=gains), found.references, found.alpha, NAMES)
     assert (found.verdict, found.family, found.target_name) == ("inconclusive", "warp", "dog")
     assert found.doubted_pattern.target == 2
     assert found.headline == "Inconclusive (a strong pattern): look at what was found for fox."
@@ -450,8 +445,8 @@ def test_a_scan_looks_at_the_strong_pattern(monkeypatch):
     module = importlib.import_module("captum_classpattern.scanning.scan")  # not the function
     profile, known = VERDICTS["more pixels than the best pattern needs"]
     profile = replace(profile, gains=profile.gains | {"warp": [0.0, 0.3, 0.0, 0.0]})
-    monkeypatch.setattr(module, "measure", lambda *given, **options: profile)
-    monkeypatch.setattr(module, "look_closer", lambda m, i, p, targets, *more: targets)
+    monkeypatch.setattr(module, "measure", lambda *given: profile)
+    monkeypatch.setattr(module, "check_on_unseen", lambda t, p, targets, names: targets)
     looks = scan(MODEL, images_of(), references=known).looks
     assert (looks["patches"], looks["warp"]) == (2, 1)
 
@@ -487,14 +482,14 @@ def test_a_model_of_normalised_images_is_wrapped(monkeypatch):
         asked.append(model)
         raise StopIteration
 
-    monkeypatch.setattr(profiles, "draw_sample", sampled)
+    monkeypatch.setattr(tasks, "ensure_labels", sampled)
     net = Net()
     with pytest.raises(StopIteration):
         scan(net, images_of(), references=made_up(3), mean=0.25, std=0.5)
-    [model] = asked
-    assert model.call.model is net
+    [call] = asked
+    assert call.model is net
     images = images_of().images[:4]
-    assert torch.equal(model.call(images), PixelClassifier(net, 0.25, 0.5)(images))
+    assert torch.equal(call(images), PixelClassifier(net, 0.25, 0.5)(images))
 
 
 REFUSALS = {

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scanned import altered
 from torch import nn
 
 from captum_classpattern import ClassPattern, scan
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.scanning import Triage, triage
+from captum_classpattern.scanning import Scan, Triage, triage
 from captum_classpattern.scanning.triage import robust_deviations
 
 CLASSES, SIDE, TARGET, FIRST = 100, 16, 41, 4
@@ -54,7 +55,8 @@ def found(images):
 
 
 def test_the_planted_class_comes_first(found):
-    assert isinstance(found, Triage)
+    assert isinstance(found, Scan)
+    assert Triage is Scan  # as 0.4 called it
     assert found.target == TARGET
     assert len(found.gains) == CLASSES
     assert list(found.patterns) == list(found.stamped) == found.order[:FIRST]
@@ -84,20 +86,20 @@ def with_powers(found, powers):
         y: [replace(p, info={**p.info, "search_power": power}) for p, power in zip(each, both)]
         for (y, each), both in zip(found.patterns.items(), powers)
     }
-    return replace(found, patterns=patterns)
+    return altered(found, patterns=patterns)
 
 
 def test_a_class_is_suspicious_if_both_patches_work_on_far_more_images(found):
     assert (found.verdict, found.suspects) == ("suspicious", [TARGET])
     assert "Both patches of class 41 (100% and 100%) work on far more" in found.reason
-    assert repr(found) == "Triage(suspicious, class 41, 100% and 100%)"
+    assert repr(found) == "Scan(suspicious, class 41, 100% and 100%)"
     assert "no p-value" in found.reason
     weak = [(0.1, 0.0)] * (FIRST - 1)
     for powers in ([(0.9, 0.4), *weak], [(1.0, 1.0)] * FIRST, [(0.55, 0.6)] + [(0.1, 0.1)] * 3):
         usual = with_powers(found, powers)
         assert (usual.verdict, usual.suspects, usual.target) == ("inconclusive", [], TARGET)
     assert "The first is class 41 (55% and 60%)." in usual.reason
-    nothing = replace(found, without=[0.0] * CLASSES)
+    nothing = altered(found, without=[0.0] * CLASSES)
     later = with_powers(nothing, [*weak, (0.5, 0.7)])
     [last] = found.order[FIRST - 1 : FIRST]
     assert (later.verdict, later.suspects, later.target) == ("suspicious", [last], last)
@@ -238,7 +240,7 @@ def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     assert usual.verdict == "inconclusive"
     assert usual.without[7] > 0.5
     patches = {7: usual.patterns[usual.target]} | dict(usual.patterns)
-    preferred = with_powers(replace(usual, patterns=patches), [(1.0, 1.0)] + [(0, 0)] * FIRST)
+    preferred = with_powers(altered(usual, patterns=patches), [(1.0, 1.0)] + [(0, 0)] * FIRST)
     assert preferred.suspects == []  # it works as well without a patch
 
 

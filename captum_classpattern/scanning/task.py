@@ -1,0 +1,85 @@
+"""A scan that is decided: its model, its settings, and a sample of its images."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from captum_classpattern.classifier import CheckedModel, seed_generators
+from captum_classpattern.images import (
+    LabelledImages,
+    ensure_labels,
+    evenly_spaced,
+    hash_of_images,
+    identity_of,
+    predictions,
+)
+from captum_classpattern.optimization.acceleration import has_bfloat16
+from captum_classpattern.optimization.attribution import versions
+from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.settings import SearchSettings
+
+PER_CLASS = 50  # images that are searched with; every fifth is for validation
+IN_MEMORY = 2**31  # bytes of the sample, at most
+PACKAGE_VERSION = versions()["captum_classpattern"]
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """The ``sample`` of the ``images`` has labels, ``fit`` is its part that changes are fitted to,
+    and ``validation`` the other one. ``accuracy`` is that on the sample, if the images are
+    labelled."""
+
+    model: CheckedModel
+    settings: SearchSettings
+    images: LabelledImages
+    sample: LabelledImages
+    fit: LabelledImages
+    validation: LabelledImages
+    accuracy: float | None
+
+    @classmethod
+    def of(
+        cls,
+        model: CheckedModel,
+        images: LabelledImages,
+        settings: SearchSettings,
+        most: int | None = None,
+    ) -> "ScanTask":
+        """The sample has classes that are equally many or at most 50 of each, or ``most`` images in
+        all, in memory."""
+        seed_generators(settings.seed)
+        labelled = ensure_labels(model, images)
+        labels = labelled.known_labels
+        places = [torch.nonzero(labels == y).flatten() for y in sorted({*labels.tolist()})]
+        if len({len(each) for each in places}) > 1:
+            chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
+            labelled = labelled.subset(torch.cat(chosen))
+        sample = labelled.stratified_sample(most or PER_CLASS * len(places))
+        if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
+            sample = sample.in_one_tensor()
+        predicted = predictions(model, sample)
+        if len(set(predicted.tolist())) == 1:
+            raise ValueError(
+                f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: "
+                "check its normalisation and its weights"
+            )
+        accuracy = None if images.labels is None else sample.accuracy_of(predicted)
+        parts = split_for_validation(sample, settings.seed)
+        return cls(model, settings, images, sample, *parts, accuracy)
+
+    def identity(self, searches: Mapping[str, Any]) -> dict[str, Any]:
+        """All that patterns depend on, with these settings of all searches."""
+        precision = self.settings.precision
+        return {
+            "model": identity_of(self.model, self.sample),
+            "images": hash_of_images(self.sample),
+            "seed": self.settings.seed,
+            "precision": precision,
+            # no mixture of both
+            "bfloat16": precision == "auto" and has_bfloat16(self.model.device),
+            "captum_classpattern": PACKAGE_VERSION,
+            **searches,
+        }
