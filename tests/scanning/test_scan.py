@@ -486,10 +486,10 @@ def test_a_model_of_normalised_images_is_wrapped(monkeypatch):
     net = Net()
     with pytest.raises(StopIteration):
         scan(net, images_of(), references=made_up(3), mean=0.25, std=0.5)
-    [call] = asked
-    assert call.model is net
+    [model] = asked
+    assert model.call.model is net
     images = images_of().images[:4]
-    assert torch.equal(call(images), PixelClassifier(net, 0.25, 0.5)(images))
+    assert torch.equal(model.call(images), PixelClassifier(net, 0.25, 0.5)(images))
 
 
 REFUSALS = {
