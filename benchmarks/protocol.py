@@ -34,8 +34,8 @@ from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.attribution import versions
 from captum_classpattern.optimization.canvases import select_canvases
-from captum_classpattern.optimization.pool import begin_search
-from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.plan import Split, decide_search
+from captum_classpattern.optimization.search import Search as MaskSearch
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
@@ -178,9 +178,10 @@ def patterns(
     solver = PaperLoop() if search == AUTHORS else search.solver
     steps = ROUNDS if search == OUR_SOLVER else published_steps(int((labels != target).sum()))
     settings = SearchSettings(solver, [AREA], n_steps=steps)
-    streams, source = [Stream(target) for _ in canvases], LabelledImages(images, labels)
+    source, targets = LabelledImages(images, labels), [target] * len(canvases)
+    split = Split(source, source.subset([]))  # none is judged
     with enter_model(network, canvases, settings.seed) as model:
-        fitted = begin_search(model, canvases, streams, source, settings)  # none is judged
+        fitted = MaskSearch.of(decide_search(model, canvases, targets, split, settings))
         fitted.finish()
     masks = fitted.pixel_masks
     return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 
 from captum_classpattern import ClassPattern
-from captum_classpattern.optimization.pool import SCREENING_IMAGES as SCREENING_IMAGES
-from captum_classpattern.optimization.pool import most_canvases as most_canvases
-from captum_classpattern.optimization.pool import split_for_validation as split_for_validation
-from captum_classpattern.optimization.pool import validation_subset as validation_subset
+from captum_classpattern.optimization.plan import SCREENING_IMAGES as SCREENING_IMAGES
+from captum_classpattern.optimization.plan import most_canvases as most_canvases
+from captum_classpattern.optimization.plan import split_for_validation as split_for_validation
+from captum_classpattern.optimization.plan import validation_subset as validation_subset
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.shrink import Shrink as Shrink
 
@@ -22,6 +22,12 @@ class Own:
 
     def __init__(self, run: Callable[[Search], Iterator[None]], **more: Any) -> None:
         vars(self).update(more, run=run)
+
+
+def targets_of(plan):
+    """The class of each canvas that was given to a search."""
+    by_canvas = {one.canvas: one.target for one in plan.candidates}
+    return [by_canvas[first] for first in plan.first]
 
 
 class Masks(NamedTuple):

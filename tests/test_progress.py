@@ -10,7 +10,7 @@ from entered import entered
 from torch import nn
 
 from captum_classpattern import LabelledImages, select_canvases
-from captum_classpattern._support.progress import name_stage, note_half_passes, passes_bar
+from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar
 from captum_classpattern.datasets import load_images, sources
 from captum_classpattern.images import predictions
 from captum_classpattern.scores.power import StampTest, judge_each
@@ -34,7 +34,7 @@ def worked(clock, seconds, shown=None):
         for place in range(100):
             name_stage("white" if place < 50 else "black")
             clock[0] = seconds * (place + 1) / 100
-            note_half_passes(2)
+            advance_bar(2)
 
 
 def test_a_log_gets_a_plain_line_every_half_minute(clock, capsys):
@@ -79,15 +79,15 @@ def test_there_is_one_bar_at_a_time(terminal):
     with passes_bar("outer", 10, True) as bar:
         for shown in (True, False):
             with passes_bar("inner", 10, shown):
-                note_half_passes(4)
+                advance_bar(4)
         assert bar.n == 4
-        note_half_passes(100)
+        advance_bar(100)
         assert bar.n == 10  # its end
     with passes_bar("methods", 3, True, a_pass=0) as bar:
-        note_half_passes(4)
+        advance_bar(4)
         assert bar.n == 0
     assert "inner" not in terminal.readouterr().err
-    note_half_passes(4)  # there is none
+    advance_bar(4)  # there is none
     name_stage("no bar")
 
 

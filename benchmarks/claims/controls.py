@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.optimization.pool import (
+from captum_classpattern.optimization.plan import (
     SCREENED,
     SCREENING_IMAGES,
     STARTS,

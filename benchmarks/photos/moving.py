@@ -17,7 +17,7 @@ import captum_classpattern
 from captum_classpattern import ClassPattern, LabelledImages, scan
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.fingerprints import hash_of_model
-from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.pattern import MovingPattern, Pattern

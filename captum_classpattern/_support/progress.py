@@ -1,5 +1,6 @@
 """How far long work has come: a bar in a terminal or notebook, and lines in a log."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,14 @@ def passes_bar(desc: str, total: float, shown: bool | None, a_pass: float = 1.0)
         bar.update(bar.total - bar.n)
 
 
+def expect_passes(left: float) -> None:
+    """Sets how far a pass moves the bar of a block, if there is one: after so many it reaches its
+    next whole number, which is the end of a model."""
+    bar, _ = _bar.get()
+    if bar is not None:
+        _bar.set((bar, (math.floor(bar.n) + 1 - bar.n) / max(left, 1.0)))
+
+
 def name_stage(name: str) -> None:
     """Says at the end of the bar, if there is one, what is searched now."""
     bar, _ = _bar.get()
@@ -62,7 +71,7 @@ def name_stage(name: str) -> None:
         bar.set_postfix_str(printable(name), refresh=False)
 
 
-def note_half_passes(count: int) -> None:
+def advance_bar(count: int) -> None:
     """Moves the bar, if there is one, but not beyond its end."""
     bar, a_pass = _bar.get()
     if bar is not None:

@@ -54,8 +54,7 @@ class CheckedModel:
         device, dtype: Where it takes its images, and in which precision.
         n_classes (int): K.
         given_names (Sequence[str], optional): The names of its classes that the user gives.
-        copies (dict): Private copies of it that are faster, by how they were made; see
-            :func:`~captum_classpattern.optimization.acceleration.accelerated`.
+        copies (dict): Faster private copies of it that a search has made, by precision.
     """
 
     call: Classifier
@@ -65,7 +64,7 @@ class CheckedModel:
     dtype: torch.dtype
     n_classes: int
     given_names: Sequence[str] | None = None
-    copies: dict[Any, Any] = field(default_factory=dict)
+    copies: dict[str, Classifier] = field(default_factory=dict)
 
     @property
     def names(self) -> ClassNames | None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.progress import advance_bar
 from captum_classpattern._support.topk import highest, pixels_kept
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import Control
@@ -248,7 +248,7 @@ def _counted_copy(model: Classifier) -> tuple[Classifier, list[int]]:
     def count(output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim and COUNTED.get():
             half_passes.append(len(output))
-            note_half_passes(len(output))
+            advance_bar(len(output))
             if output.requires_grad:
                 hook: Any = output.register_hook  # untyped
                 hook(lambda gradient: half_passes.append(len(gradient)))

@@ -35,7 +35,7 @@ from captum_classpattern.comparison.metrics import METRICS, Metric, check_metric
 from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
-from captum_classpattern.optimization.attribution import versions
+from captum_classpattern.optimization.settings import versions
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from captum_classpattern._support.files import reason_of
-from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.progress import advance_bar
 from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.images.source import as_floats as as_floats
 
@@ -99,7 +99,7 @@ def decode_all(
     Those that can't be read are blank, and their errors are returned by place."""
     images, errors, first = torch.empty(0), dict[int, str](), ""
     for place in range(len(names)):
-        note_half_passes(2)
+        advance_bar(2)
         try:
             image = load(place)
         except ArgumentTypeError:  # of a data set of torchvision

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.progress import advance_bar
 from captum_classpattern._support.validation import check_labels, check_seed, parse_labels
 from captum_classpattern.classifier import (
     CheckedModel,
@@ -417,7 +417,7 @@ def outputs_in_order(
     """The logits for the images, batch by batch."""
     for batch in images.in_order(batch_size, images_at_once(model.device)):
         yield model.outputs(batch)
-        note_half_passes(len(batch))
+        advance_bar(len(batch))
 
 
 def identity_of(model: CheckedModel, images: LabelledImages) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from torch.backends import cudnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_classpattern.classifier import (
+    CheckedModel,
     Classifier,
     additional_rows,
-    device_and_dtype,
     find_module,
     lacks_memory,
     preserve_state,
@@ -31,25 +31,35 @@ class NoRoomForCopy(torch.OutOfMemoryError):
 
 
 def accelerated(
-    forward_func: Classifier, canvases: Tensor, additional: tuple[Any, ...], precision: str
+    model: CheckedModel, canvases: Tensor, additional: tuple[Any, ...], precision: str
 ) -> Classifier:
-    """The classifier itself, or a private copy of it that is faster on its device.
+    """The classifier itself, or a private copy of it that is faster on its device. Without
+    additional arguments, there is one copy as long as the model is entered.
 
     A copy that fails on the first canvas is not used: some networks can't run in bfloat16, say.
     Then the speedups are tried one by one.
     """
-    dtype = device_and_dtype(forward_func, canvases)[1]
-    if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
+    if precision == "bfloat16" and model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(
-            f"`precision='bfloat16'` is for float32 models, but this one is {dtype}: pass "
+            f"`precision='bfloat16'` is for float32 models, but this one is {model.dtype}: pass "
             "`precision='auto'` or `precision='full'`, or model.float()"
         )
-    if precision == "full" or dtype != torch.float32:
-        return forward_func
-    first = canvases[:1].to(dtype)  # two images: a copy may fail with several alone
-    rows = torch.zeros(2, dtype=torch.int64, device=canvases.device)
-    sample = torch.cat([first, 1 - first]), additional_rows(additional, rows, len(canvases))
-    wanted = choose_speedups(forward_func, canvases.device, precision)
+    if precision == "full" or model.dtype != torch.float32:
+        return model.logits
+    if additional or precision not in model.copies:
+        first = canvases[:1].to(model.dtype)  # two images: a copy may fail with several alone
+        rows = torch.zeros(2, dtype=torch.int64, device=canvases.device)
+        sample = torch.cat([first, 1 - first]), additional_rows(additional, rows, len(canvases))
+        model.copies[precision] = _fastest(model.logits, sample, precision)
+    return model.copies[precision]
+
+
+def _fastest(
+    forward_func: Classifier, sample: tuple[Tensor, tuple[Any, ...]], precision: str
+) -> Classifier:
+    """The classifier with all speedups that it can have, tried on two images and their additional
+    arguments."""
+    wanted = choose_speedups(forward_func, sample[0].device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about speedups that will not be used
         chosen: tuple[str, ...] = ()

@@ -1,17 +1,12 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
-import platform
-import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
 
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_pixels,
@@ -21,21 +16,22 @@ from captum_classpattern.classifier import (
     MIN_LABELLED,
     CheckedModel,
     Classifier,
-    device_and_dtype,
     enter_model,
     guessing_below,
-    seed_generators,
     uncounted,
     warn_if_guessing,
 )
 from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.canvases import SOLID_COLOURS
-from captum_classpattern.optimization.features import number_features
-from captum_classpattern.optimization.pool import PoolSearch, begin_pool
+from captum_classpattern.optimization.competition import compete, find_patterns, masks_of_canvases
+from captum_classpattern.optimization.plan import (
+    SearchPlan,
+    decide_patches,
+    decide_search,
+    split_for_validation,
+)
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import PatternOptions, SearchSettings
-from captum_classpattern.optimization.solvers import MovingPatch
 from captum_classpattern.pattern import Pattern
 
 if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
@@ -279,19 +275,19 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             keep=keep,
             feature_mask=feature_mask,
         )
-        if isinstance(settings.solver, MovingPatch):
+        if settings.is_patch:
             if canvases is not None or several or settings.feature_mask is not None:
                 raise ValueError(
                     "a moving patch needs no `canvases` and no `feature_mask`, and has the area of "
                     "its side: leave them out, and call search once for each side"
                 )
             targets = parse_targets(target, None, ClassNames.of(self.forward_func))
-            return search_patches(self, targets, settings, additional_forward_args)
-        given: Any = canvases
-        check_pixels(given, "canvases")
-        targets = parse_targets(target, len(given), ClassNames.of(self.forward_func))
-        patterns = search_pools(self, given, targets, settings, additional_forward_args)
-        return patterns if several else patterns[settings.area]
+        else:
+            check_pixels(canvases, "canvases")
+            targets = parse_targets(target, len(canvases), ClassNames.of(self.forward_func))  # type: ignore[arg-type]
+        with self._decided(canvases, targets, settings, additional_forward_args) as plan:
+            patterns = find_patterns(plan)
+        return patterns if several else next(iter(patterns.values()))
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -348,7 +344,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             max_seconds=max_seconds,
             feature_mask=feature_mask,
         )
-        if isinstance(settings.solver, MovingPatch):
+        if settings.is_patch:
             raise ValueError(
                 "a moving patch has no place in an input, so it has no mask: call "
                 "search(target=..., solver=MovingPatch(...)), which returns the patch"
@@ -357,11 +353,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), ClassNames.of(self.forward_func))
         canvases = images.detach().clamp(0, 1)
-        with self._searched(
-            canvases, targets, settings, additional_forward_args, masks_only=True
-        ) as pool:
-            self.precision = pool.precision
-            result = pool.masks.to(images.dtype).expand_as(images).contiguous()
+        arguments = additional_forward_args
+        with self._decided(canvases, targets, settings, arguments, masks_only=True) as plan:
+            self.precision = plan.precision
+            [search] = compete(plan).values()
+            result = masks_of_canvases(search).to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         return (result,) if isinstance(inputs, tuple) else result
@@ -373,41 +369,41 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
 
     @contextmanager
-    def _searched(
+    def _decided(
         self,
-        canvases: Tensor,
+        canvases: Tensor | None,
         targets: list[int],
         settings: SearchSettings,
         additional_forward_args: Any,
         *,
-        groups: Sequence[Hashable] | None = None,
         masks_only: bool = False,
-    ) -> Iterator[PoolSearch]:
-        """The search of canvases at the largest area, when it is finished. The model is entered
+    ) -> Iterator[SearchPlan]:
+        """The decided search of canvases, or of moving patches without any. The model is entered
         until the end of the block."""
-        check_same_shape(canvases, self._baselines.shape)
+        sample: Tensor = self._baselines.take([0]).expand(len(targets), -1, -1, -1)
+        if canvases is not None:
+            check_same_shape(sample := canvases, self._baselines.shape)
         given = () if additional_forward_args is None else additional_forward_args
         arguments = given if isinstance(given, tuple) else (given,)
         call, batch_size = self.forward_func, settings.internal_batch_size
-        with enter_model(call, canvases, settings.seed, additional=arguments) as model:
-            started = time.perf_counter()
-            features = number_features(settings.feature_mask, canvases, settings.areas)
+        with enter_model(call, sample, settings.seed, additional=arguments) as model:
             if self._baselines.labels is None:
                 self._check_accuracy = False  # the labels will be the model's predictions
             self._baselines = ensure_labels(
                 model, self._baselines,
                 additional_forward_args=arguments or None, batch_size=batch_size,
             )  # fmt: skip
-            numbered = replace(settings, feature_mask=features)
-            pool = begin_pool(
-                model, canvases, targets, self._baselines, numbered, arguments,
-                started=started, groups=groups, masks_only=masks_only,
-            )  # fmt: skip
+            required = [] if settings.keep is None else targets
+            split = split_for_validation(self._baselines, settings.seed, required)
+            if canvases is None:
+                plan = decide_patches(model, targets, split, settings, arguments)
+            else:
+                plan = decide_search(
+                    model, canvases, targets, split, settings, arguments, masks_only=masks_only
+                )
             if not arguments:
                 self._warn_if_guessing(model, batch_size)
-            seed_generators(settings.seed)  # only a first search has drawn from them
-            pool.run()
-            yield pool
+            yield plan
 
     def _warn_if_guessing(self, model: CheckedModel, batch_size: int | None) -> None:
         """Warns, once, if the model is right on few of the labelled baselines."""
@@ -435,51 +431,6 @@ def _refuse_baselines(method: str, baselines: object) -> None:
         )
 
 
-def search_pools(
-    explainer: ClassPattern,
-    canvases: Tensor,
-    targets: list[int],
-    settings: SearchSettings,
-    additional_forward_args: Any = None,
-    *,
-    groups: Sequence[Hashable] | None = None,
-) -> dict[float, list[Pattern]]:
-    """What :meth:`ClassPattern.search` returns for settings that are checked, by area. With
-    ``groups``, canvases of a group compete and share a budget, instead of those of a class."""
-    started, arguments = time.perf_counter(), additional_forward_args
-    with explainer._searched(canvases, targets, settings, arguments, groups=groups) as pool:
-        pools = {settings.area: pool}
-        for smaller in sorted(settings.areas, reverse=True)[1:]:
-            pools[smaller] = pool = pool.at_smaller(smaller)
-        seen = frozenset[str]().union(*(each.seen for each in pools.values()))
-        evidence = {
-            "settings": settings.as_dict(),
-            "seed": settings.seed,
-            "seconds": round(time.perf_counter() - started, 3),
-            "searched_together": len(canvases),
-            "passes_together": sum(each.passes for each in pools.values()),
-            "precision": pool.precision,
-            "accelerated_by": pool.accelerated_by,
-            "search_images": len(seen),
-            "search_images_hash": combined_hash(seen),
-            "versions": versions(),
-        }
-        return {each: pools[each].patterns(evidence, seen) for each in settings.areas}
-
-
-def search_patches(
-    explainer: ClassPattern, targets: list[int], settings: SearchSettings, arguments: Any = None
-) -> list[Pattern]:
-    """A moving patch of each target, which begins grey, for settings that are checked."""
-    sample, solver = explainer._baselines.take([0]), settings.solver
-    solver.check_images(sample.shape[1:])
-    device, _ = device_and_dtype(explainer.forward_func, sample)
-    shape, colour = (len(targets), *sample.shape[1:]), SOLID_COLOURS["grey"]
-    grey = sample.new_full(shape, colour, device=device)
-    settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
-    return search_pools(explainer, grey, targets, settings, arguments)[settings.area]
-
-
 def single_tensor(inputs: Any) -> Any:
     """The one Tensor of Captum's ``inputs``, which may be in a tuple."""
     if isinstance(inputs, tuple):
@@ -490,9 +441,3 @@ def single_tensor(inputs: Any) -> Any:
             )
         return inputs[0]
     return inputs
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a result depends on."""
-    packages = ("captum_classpattern", "captum", "torch", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

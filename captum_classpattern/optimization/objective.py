@@ -1,22 +1,18 @@
 """How far a classifier is from predicting the target on stamped images, for many masks at once."""
 
 import itertools
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._support.progress import note_half_passes
-from captum_classpattern.classifier import (
-    Classifier,
-    additional_rows,
-    device_and_dtype,
-    lacks_memory,
-    on_device,
-    warn,
-)
+from captum_classpattern._support.progress import advance_bar
+from captum_classpattern.classifier import additional_rows, lacks_memory, warn
+from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.moves import place, pull_back
+
+if TYPE_CHECKING:
+    from captum_classpattern.optimization.search import Search
 
 NO_GRADIENT = (
     "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
@@ -24,139 +20,103 @@ NO_GRADIENT = (
 )
 
 
-@dataclass(eq=False)
-class Batch:
-    """The images of one step, the canvases that take part, and which images each of them meets."""
+def evaluate(
+    search: "Search",
+    masks: Tensor,
+    batch: Batch,
+    *,
+    bounded: bool,
+    gradient: bool = True,
+    colours: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases, and their gradients.
 
-    images: Tensor
-    rows: list[int]
-    picks: list[list[int]]
-    moves: Tensor | None = None  # of a moving patch, (pairs, 2, 3)
-    index: Tensor = field(init=False)  # the rows, on the device
-    places: list[int] = field(init=False)  # of each pair of canvas and image, a place in ``rows``
-    pairs: Tensor = field(init=False)  # of each pair the place, the canvas and the image
-    counts: Tensor = field(init=False)  # how many images each canvas meets, at least 1
+    The loss is the cross-entropy -log p, p being the probability of the target; or 1 - sqrt(p)
+    if ``bounded``, so that images that are far from the class have almost no gradient. The pairs
+    of canvas and image are independent, so the gradient of the sum of their losses with respect
+    to the stamped images holds the gradient of each pair.
 
-    def __post_init__(self) -> None:
-        self.places = [place for place, pick in enumerate(self.picks) for _ in pick]
-        rows = [self.rows[place] for place in self.places]
-        pairs = [self.places, rows, list(itertools.chain(*self.picks))]
-        counts = [max(1, len(pick)) for pick in self.picks]
-        self.index, self.pairs, self.counts = (
-            on_device(torch.tensor(numbers, dtype=torch.int64), self.images.device)
-            for numbers in (self.rows, pairs, counts)
-        )
-
-
-@dataclass
-class Objective:
-    """The mean loss of each canvas's mask over a batch, and its gradients.
-
-    ``internal_batch_size`` is halved, with a warning, where the device's memory is too small.
-    ``copies`` says that a model changes its images in place, so that it needs a copy of them.
+    With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
+    stamped images, and the mean of g x, where x is the image before it was stamped. To first
+    order, a pixel that is stamped with the colour v changes the loss by the mean of g (v - x),
+    whatever v is. If the batch has ``moves``, masks, canvases and gradients are those of squares
+    that move, (n, ..., S, S). Without ``gradient``, there are zeros.
     """
-
-    forward_func: Classifier
-    canvases: Tensor
-    targets: list[int]
-    additional: tuple[Any, ...]
-    internal_batch_size: int | None
-    copies: bool = False
-
-    def __post_init__(self) -> None:
-        self._targets = torch.tensor(self.targets, device=self.canvases.device)
-        self._dtype = device_and_dtype(self.forward_func, self.canvases)[1]
-
-    def evaluate(
-        self,
-        masks: Tensor,
-        batch: Batch,
-        *,
-        bounded: bool,
-        gradient: bool = True,
-        colours: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases, and their gradients.
-
-        The loss is the cross-entropy -log p, p being the probability of the target; or 1 - sqrt(p)
-        if ``bounded``, so that images that are far from the class have almost no gradient. The
-        pairs of canvas and image are independent, so the gradient of the sum of their losses with
-        respect to the stamped images holds the gradient of each pair.
-
-        With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
-        stamped images, and the mean of g x, where x is the image before it was stamped. To first
-        order, a pixel that is stamped with the colour v changes the loss by the mean of g (v - x),
-        whatever v is. If the batch has ``moves``, masks, canvases and gradients are those of
-        squares that move, (n, ..., S, S). Without ``gradient``, there are zeros.
-        """
-        channels = 2 * self.canvases.shape[1] if colours else 1
-        value = masks.new_zeros(len(batch.rows))
-        slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
-        start, end = 0, len(batch.places)
-        while start < end:
-            part = slice(start, start + (self.internal_batch_size or end))
-            try:
-                loss, slope = self._pairs(masks, batch, part, bounded, gradient, colours)
-            except RuntimeError as error:
-                if gradient and not self.copies and "in-place" in str(error):
-                    self.copies = True
-                    continue
-                size = min(part.stop, end) - start
-                if size == 1 or not lacks_memory(error):
-                    raise
-                self.internal_batch_size = size // 2
-                warn(
-                    f"the device has too little memory for {size} images at once: the search "
-                    f"continues with `internal_batch_size={size // 2}`"
-                )
+    channels = 2 * search.canvases.shape[1] if colours else 1
+    value = masks.new_zeros(len(batch.rows))
+    slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
+    start, end = 0, len(batch.places)
+    while start < end:
+        part = slice(start, start + search.batch_size)
+        try:
+            loss, slope = _pairs(search, masks, batch, part, bounded, gradient, colours)
+        except RuntimeError as error:
+            if gradient and not search.copies_images and "in-place" in str(error):
+                search.copies_images = True
                 continue
-            _add_runs(value, loss, batch.places[part])
-            if slope is not None:
-                _add_runs(slopes, slope, batch.places[part])
-            note_half_passes((1 + gradient) * len(batch.places[part]))
-            start = part.stop
-        return value / batch.counts, slopes / batch.counts.view(-1, 1, 1, 1)
+            size = min(part.stop, end) - start
+            if size == 1 or not lacks_memory(error):
+                raise
+            search.batch_size = size // 2
+            warn(
+                f"the device has too little memory for {size} images at once: the search "
+                f"continues with `internal_batch_size={size // 2}`"
+            )
+            continue
+        _add_runs(value, loss, batch.places[part])
+        if slope is not None:
+            _add_runs(slopes, slope, batch.places[part])
+        advance_bar((1 + gradient) * len(batch.places[part]))
+        start = part.stop
+    return value / batch.counts, slopes / batch.counts.view(-1, 1, 1, 1)
 
-    def _pairs(
-        self, masks: Tensor, batch: Batch, part: slice, bounded: bool, gradient: bool, colours: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """The loss of each pair of mask and image, and its gradient if it is wanted."""
-        number, row, pick = batch.pairs[:, part]
-        image = batch.images[pick].to(self._dtype)
-        moves = None if batch.moves is None else batch.moves[part]
-        canvas, mask = self.canvases[row], masks[number]
-        if moves is None:
-            difference = canvas.to(self._dtype) - image
-            stamped = torch.addcmul(image, mask.to(self._dtype), difference)
-        else:
-            size = (image.shape[2], image.shape[3])
-            both = place(torch.cat([mask * canvas.to(mask), mask], 1), moves, size)
-            pixels, opacity = both.to(self._dtype).tensor_split([-1], 1)
-            stamped = pixels + (1 - opacity) * image
-        stamped.requires_grad_(gradient)
-        additional = additional_rows(self.additional, row, len(self.canvases))
-        with torch.set_grad_enabled(gradient):
-            images = stamped.clone() if gradient and self.copies else stamped
-            logits = self.forward_func(images, *additional)
-        target = self._targets[row][:, None]
-        log_probabilities = logits.detach().to(stamped.device).float().log_softmax(1)
-        entropy = -log_probabilities.gather(1, target).squeeze(1)
-        loss = -torch.expm1(-entropy / 2) if bounded else entropy
-        if not gradient:
-            return loss, None
-        if not logits.requires_grad:
-            raise ValueError(NO_GRADIENT)
-        # of -log p with respect to the logits: the softmax minus one at the target
-        slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
-        if bounded:  # the chain rule: sqrt(p) / 2 times as much
-            slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
-        (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits), allow_unused=True)
-        if slope is None:
-            raise ValueError(NO_GRADIENT)
-        if colours:
-            slopes = torch.cat([slope, slope * image], 1).float()
-            return loss, slopes if moves is None else pull_back(slopes, moves, mask.shape[-1])
-        return loss, (slope * difference).sum(1, keepdim=True).float()
+
+def _pairs(
+    search: "Search",
+    masks: Tensor,
+    batch: Batch,
+    part: slice,
+    bounded: bool,
+    gradient: bool,
+    colours: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of each pair of mask and image, and its gradient if it is wanted."""
+    plan, dtype = search.plan, search.plan.model.dtype
+    number, row, pick = batch.pairs[:, part]
+    image = batch.images[pick].to(dtype)
+    moves = None if batch.moves is None else batch.moves[part]
+    canvas, mask = search.canvases[row], masks[number]
+    if moves is None:
+        difference = canvas.to(dtype) - image
+        stamped = torch.addcmul(image, mask.to(dtype), difference)
+    else:
+        both = place(torch.cat([mask * canvas.to(mask), mask], 1), moves, plan.size)
+        pixels, opacity = both.to(dtype).tensor_split([-1], 1)
+        stamped = pixels + (1 - opacity) * image
+    stamped.requires_grad_(gradient)
+    additional = additional_rows(plan.arguments, row, len(search.canvases))
+    with torch.set_grad_enabled(gradient):
+        images = stamped.clone() if gradient and search.copies_images else stamped
+        logits = plan.fast(images, *additional)
+    target = plan.targets[row][:, None]
+    log_probabilities = logits.detach().to(stamped.device).float().log_softmax(1)
+    entropy = -log_probabilities.gather(1, target).squeeze(1)
+    loss = -torch.expm1(-entropy / 2) if bounded else entropy
+    if not gradient:
+        return loss, None
+    if not logits.requires_grad:
+        raise ValueError(NO_GRADIENT)
+    # of -log p with respect to the logits: the softmax minus one at the target
+    slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
+    if bounded:  # the chain rule: sqrt(p) / 2 times as much
+        slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
+    (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits), allow_unused=True)
+    if slope is None:
+        raise ValueError(NO_GRADIENT)
+    if colours:
+        slopes = torch.cat([slope, slope * image], 1).float()
+        return loss, slopes if moves is None else pull_back(slopes, moves, mask.shape[-1])
+    return loss, (slope * difference).sum(1, keepdim=True).float()
 
 
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:

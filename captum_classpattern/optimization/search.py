@@ -1,18 +1,23 @@
 """The state of a search that a solver works on: its masks, its batches, its losses."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from captum_classpattern._support.progress import new_bar
 from captum_classpattern._support.topk import pixels_kept
+from captum_classpattern.classifier import on_device
+from captum_classpattern.optimization.baselines import Batch, Stream
 from captum_classpattern.optimization.features import Features, Pixels
-from captum_classpattern.optimization.objective import Batch, Objective
-from captum_classpattern.optimization.schedule import Schedule, Stream
+from captum_classpattern.optimization.objective import evaluate
+
+if TYPE_CHECKING:
+    from captum_classpattern.optimization.plan import SearchPlan
 
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
 
@@ -42,53 +47,78 @@ class Solver(Protocol):
 @dataclass(eq=False)
 class Search:
     r"""
-    What a solver needs: many independent masks, searched together: one for each candidate. A canvas
-    that starts twice is there twice.
+    What a solver needs: many independent masks, searched together, one for each candidate of the
+    plan, at one area. A canvas that starts twice is there twice.
 
-    With ``features``, pixels that are kept together, all masks and gradients of a solver are those
-    of features, (N, 1, 1, F). ``deadline`` is by ``time.perf_counter()``; ``n_steps`` of None
-    leaves the length to the solver.
+    With features, pixels that are kept together, all masks and gradients of a solver are those of
+    features, (N, 1, 1, F). ``n_steps`` of None leaves the length to the solver.
 
     Attributes:
+        canvases (Tensor): (N, C, H, W); a solver may change their colours.
         masks (Tensor): float32 (N, 1, H, W) in [0, 1], 0.5 at first: the masks found so far.
         rows (list[int]): The candidates that are still searched; the weakest may be dropped.
         losses (list[Tensor]): The losses (N,) of each step, NaN for masks that it left alone.
         trend (Tensor or None): What a solver knows of the pixels for a search at another area:
             (N, 1, H, W), lowest where a pixel helps most.
         stopped_early (bool): Whether the deadline ended the search.
+        powers, margins (dict[int, float]): The last power of each candidate on validation images,
+            and the mean margin.
+        curves (dict[int, list]): Passes and powers of each candidate.
+        scored_early (int): How many images were scored before the end.
+        was_screened (bool): Whether there were so many candidates that a quick search came first.
+        batch_size (int): The most images in one call; halved where the device's memory is too
+            small.
+        deadline (float or None): When it stops, by ``time.perf_counter()``.
+        copies_images (bool): Whether the model changes its images in place, so that it needs a copy
+            of them.
     """
 
+    plan: "SearchPlan"
     solver: Solver
-    objective: Objective
-    schedule: Schedule
-    streams: list[Stream]
     area: float
-    n_steps: int | None = None
-    deadline: float | None = None
-    show_progress: bool = False
-    features: Features | None = None
+    n_steps: int | None
+    canvases: Tensor
+    streams: list[Stream]
+    batch_size: int
+    deadline: float | None
+    copies_images: bool = False
+    seen: set[int] = field(default_factory=set)  # places of the baselines that were used
 
     def __post_init__(self) -> None:
-        count, _, height, width = self.objective.canvases.shape
-        device = self.objective.canvases.device
-        self.units: Pixels | Features = self.features or Pixels((height, width))
+        count, _, height, width = self.canvases.shape
+        self.units: Pixels | Features = self.plan.features or Pixels((height, width))
         shape = count, 1, *self.units.shape
-        self.masks = torch.full(shape, 0.5, dtype=torch.float32, device=device)
+        self.masks = torch.full(shape, 0.5, dtype=torch.float32, device=self.canvases.device)
         self.rows = list(range(count))
         self.losses: list[Tensor] = []
         self.trend: Tensor | None = None
         self.stopped_early = False
+        self.powers: dict[int, float] = {}
+        self.margins: dict[int, float] = {}
+        self.curves: dict[int, list[list[float]]] = defaultdict(list)
+        self.scored_early, self.was_screened = 0, False
         self.half_passes = [0] * count  # of each canvas at this area
         self._earlier = [0] * count  # at larger areas
-        self._counts: dict[Stream, int] = {}  # how many batches each stream still may have
         self._steps_done = 0
         self._unchecked: list[tuple[int, Tensor]] = []  # steps, and whether losses are finite
-        self._bar = new_bar("search", 0, self.show_progress)
+        self._bar = new_bar("search", 0, bool(self.plan.settings.show_progress))
 
-    @property
-    def canvases(self) -> Tensor:
-        """The canvases (N, C, H, W); a solver may change their colours."""
-        return self.objective.canvases
+    @classmethod
+    def of(cls, plan: "SearchPlan") -> "Search":
+        """A search at the largest area, which begins now."""
+        settings, seconds = plan.settings, plan.settings.max_seconds
+        return cls(
+            plan,
+            settings.solver,
+            settings.area,
+            plan.n_steps,
+            plan.canvases.clone(),
+            plan.new_streams(),
+            plan.batch_size,
+            None if seconds is None else time.perf_counter() + seconds,
+        )
+
+    # ---- for solvers
 
     @property
     def n_pixels(self) -> int:
@@ -134,18 +164,16 @@ class Search:
         """That many batches of baselines for each canvas; if ``n_steps`` is None, as many as visit
         each baseline ``epochs`` times. Each call continues where the last one ended. There are
         none after the deadline, except for the first of a search."""
-        self._counts = counts = {
-            stream: n_steps or epochs * -(-self.schedule.others[stream] // batch_size)
-            for stream in dict.fromkeys(self.streams[row] for row in self.rows)
+        lengths = {
+            stream: n_steps or epochs * -(-stream.length // batch_size)
+            for stream in self._streams_in_use
         }
-        steps = self.schedule.steps(batch_size, counts, self.objective.canvases.device)
-        self._bar.total += max(counts.values())
-        for _ in range(max(counts.values())):
-            if self._is_late() or (step := next(steps, None)) is None:
+        self._bar.total += max(lengths.values())
+        for number in range(max(lengths.values())):
+            streams = [each for each in self._streams_in_use if number < lengths[each]]
+            if self._is_late() or not streams:
                 break
-            images, picks = step
-            rows = [row for row in self.rows if self.streams[row] in picks]
-            yield Batch(images, rows, [picks[self.streams[row]] for row in rows])
+            yield self._next_batch(streams, batch_size)
             self._steps_done += 1
             self._bar.update()
             if self._steps_done % CHECK_EVERY == 0:
@@ -168,7 +196,7 @@ class Search:
         self, masks: Tensor, batch: Batch, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (n,) as in :meth:`loss_and_gradient`, and two Tensors (n, C, H, W) that say what
-        any colour is worth, see ``Objective.evaluate``; one pass per image."""
+        any colour is worth, see :func:`evaluate`; one pass per image."""
         losses, both = self._evaluate(masks, batch, bounded, gradient=True, colours=True)
         slopes, at_images = both.chunk(2, dim=1)
         return losses, slopes, at_images
@@ -180,28 +208,28 @@ class Search:
         self.losses.append(step)
         self._unchecked.append((self._steps_done, losses.isfinite().all()))
 
-    def anew(self, solver: Solver, rows: list[int]) -> "Search":
-        """A search of some of the canvases by another solver, from the beginning. Its passes count
-        here."""
-        other = replace(self, solver=solver, schedule=self.schedule.again(), n_steps=None)
-        other.half_passes = self.half_passes
-        other.drop_all_but(rows)
+    # ---- other searches of the same candidates
+
+    def restart_with(self, solver: Solver, rows: list[int]) -> "Search":
+        """A search of some of the candidates by another solver, from the beginning. Its passes
+        count here."""
+        other = replace(self, solver=solver, streams=self.plan.new_streams(), n_steps=None)
+        other.half_passes, other.rows = self.half_passes, rows
         return other
 
-    def again(self, area: float, canvases: Tensor) -> "Search":
+    def restart_at(self, area: float) -> "Search":
         """The search from its beginning, at another area, on canvases as they were at first."""
-        objective = replace(self.objective, canvases=canvases)
-        return replace(self, area=area, objective=objective, schedule=self.schedule.again())
+        canvases, streams = self.plan.canvases.clone(), self.plan.new_streams()
+        return replace(self, area=area, canvases=canvases, streams=streams)
 
-    def at_area(self, area: float, rows: list[int]) -> "Search":
-        """A search of some of the canvases at a smaller area. If the solver keeps a trend, it goes
-        on from these masks and takes two thirds of the steps; otherwise it begins anew, unless no
-        time is left."""
+    def continue_at(self, area: float, rows: list[int]) -> "Search":
+        """A search of some of the candidates at a smaller area. If the solver keeps a trend, it
+        goes on from these masks and takes two thirds of the steps; otherwise it begins anew, unless
+        no time is left."""
         if self.trend is None:
-            other = replace(self, area=area, schedule=self.schedule.again())
+            other = replace(self, area=area, streams=self.plan.new_streams())
         else:
-            canvases = self.canvases.clone()  # a solver may change the colours
-            other = replace(self, area=area, objective=replace(self.objective, canvases=canvases))
+            other = replace(self, area=area, canvases=self.canvases.clone())
             other.masks, other.trend = self.masks.clone(), self.trend
             other.stopped_early = self.stopped_early
             if not any(self._earlier):  # the second area sets n_steps for all further ones
@@ -209,14 +237,10 @@ class Search:
         other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
         if self.trend is None and other._is_late():
             other.masks = self.masks.clone()  # no step will be taken
-        other.drop_all_but(rows)
+        other.rows = rows
         return other
 
-    def drop_all_but(self, rows: list[int]) -> None:
-        """Continues with some of the canvases alone."""
-        self.rows = rows
-        for stream in self._counts.keys() - {self.streams[row] for row in rows}:
-            del self._counts[stream]  # so that no more of its baselines are loaded
+    # ---- what it cost, and how it went
 
     @property
     def passes(self) -> Tensor:
@@ -230,6 +254,22 @@ class Search:
         empty = self.masks.new_empty(len(self.masks), 0)
         return torch.stack(self.losses, 1) if self.losses else empty
 
+    @property
+    def _streams_in_use(self) -> list[Stream]:
+        """Those of the candidates that are still searched; no others are loaded."""
+        return list(dict.fromkeys(self.streams[row] for row in self.rows))
+
+    def _next_batch(self, streams: list[Stream], size: int) -> Batch:
+        """The next images of some streams. An image that several of them meet is loaded once."""
+        picks = {stream: stream.take(size) for stream in streams}
+        numbers = sorted(set().union(*picks.values()))
+        images = on_device(self.plan.fit.take(numbers), self.canvases.device)
+        self.seen.update(numbers)
+        place = {number: i for i, number in enumerate(numbers)}
+        rows = [row for row in self.rows if self.streams[row] in picks]
+        own = [[place[number] for number in picks[self.streams[row]]] for row in rows]
+        return Batch(images, rows, own)
+
     def _is_late(self) -> bool:
         """Whether the deadline has passed, which never stops a search before its first pass."""
         has_begun = any(self.half_passes) or any(self._earlier)
@@ -242,8 +282,8 @@ class Search:
     ) -> tuple[Tensor, Tensor]:
         """What the objective says. Counts the passes; the losses are looked at later."""
         features = self.units.at(batch.index)
-        losses, slopes = self.objective.evaluate(
-            features.spread(masks), batch, bounded=bounded, gradient=gradient, colours=colours
+        losses, slopes = evaluate(
+            self, features.spread(masks), batch, bounded=bounded, gradient=gradient, colours=colours
         )
         if gradient:
             slopes = features.sums(slopes)

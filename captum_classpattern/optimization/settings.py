@@ -1,7 +1,9 @@
 """The settings of a search, validated once."""
 
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.metadata import version
 from typing import Any, TypedDict
 
 from torch import Tensor
@@ -13,7 +15,7 @@ from captum_classpattern._support.validation import (
     check_seed,
 )
 from captum_classpattern.optimization.features import in_words
-from captum_classpattern.optimization.solvers import SOLVERS
+from captum_classpattern.optimization.solvers import SOLVERS, MovingPatch
 
 PRECISIONS = ("auto", "full", "bfloat16")
 PARTS = ("name", "accelerates", "run")  # of a solver
@@ -106,6 +108,16 @@ class SearchSettings:
         check_numbers(self, counts=counts, positive=["max_seconds"])
 
     @property
+    def is_patch(self) -> bool:
+        """Whether a moving patch is searched, which has no canvas."""
+        return isinstance(self.solver, MovingPatch)
+
+    @property
+    def patch_side(self) -> int | None:
+        """The side of the square that alone is searched of a moving patch."""
+        return self.solver.side if self.is_patch else None
+
+    @property
     def area(self) -> float:
         """The largest area, which is searched first."""
         return max(self.areas)
@@ -128,3 +140,9 @@ class SearchSettings:
         if self.feature_mask is not None:
             given["feature_mask"] = in_words(self.feature_mask)
         return given
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on."""
+    packages = ("captum_classpattern", "captum", "torch", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

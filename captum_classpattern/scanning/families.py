@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.progress import advance_bar
 from captum_classpattern.classifier import seed_generators
 from captum_classpattern.images import outputs_in_order
 from captum_classpattern.images.source import in_batches
-from captum_classpattern.optimization.attribution import ClassPattern, search_pools
+from captum_classpattern.optimization.competition import find_patterns
 from captum_classpattern.optimization.features import grid_cells
-from captum_classpattern.optimization.pool import (
+from captum_classpattern.optimization.plan import (
     DEVICE_CLASSES,
     classes_at_once,
+    decide_search,
     images_at_once_in_search,
 )
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -65,7 +66,7 @@ class Patches:
         """What is found for all classes: entries of fields of a :class:`Profile`, by their names.
         What is finished is kept in the store, if there is one."""
         shape, model = task.sample.shape, task.model
-        explainer, grid = ClassPattern(model.call, task.sample), grid_of(shape)
+        grid = grid_of(shape)
         cells = None if grid is None else grid_cells(shape[1], shape[2], *grid)
         areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
         own: dict[str, Any] = {"solver": self.solver, "feature_mask": cells}
@@ -74,11 +75,12 @@ class Patches:
         for group in in_batches(range(model.n_classes), classes_at_once(model.device, task.sample)):
             found = store and store.find([(size, y) for y in group for size in SIZES])
             if found:
-                note_half_passes(2 * len(group) * self.passes)
+                advance_bar(2 * len(group) * self.passes)
             else:
                 size = len(group), *shape
                 grey = torch.full(size, GREY, dtype=torch.float32, device=model.device)
-                by_area = search_pools(explainer, grey, [*group], settings)
+                plan = decide_search(model, grey, [*group], task.split, settings)
+                by_area = find_patterns(plan)
                 found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
                 if store:
                     store.add(found)
@@ -124,10 +126,10 @@ class WholeImages:
 
     def measure(self, task: ScanTask, store: PatternFolder | None) -> dict[str, dict[Any, Any]]:
         """Nothing is kept."""
-        model, seed, validation = task.model, task.settings.seed, task.validation
+        model, seed, validation = task.model, task.settings.seed, task.split.validation
         wanted, on_cpu = task.settings.internal_batch_size, model.device.type == "cpu"
         seed_generators(seed)
-        fit, changes = task.fit.to(model.device, model.dtype), dict[int, Tensor]()
+        fit, changes = task.split.fit.to(model.device, model.dtype), dict[int, Tensor]()
         together = TOGETHER if on_cpu else DEVICE_CLASSES
         at_once = wanted or together * self.solver.batch_size
         if not on_cpu:

@@ -95,7 +95,7 @@ def measure(task: ScanTask, folder: Path | None = None) -> Profile:
     """Searches all families and classes. Groups of classes whose patterns are finished are kept in
     the folder, if there is one."""
     n_classes, sample, fields = task.model.n_classes, task.sample, defaultdict[str, Any](dict)
-    n_validation = [len(task.validation.without_class(y)) for y in range(n_classes)]
+    n_validation = [len(task.split.validation.without_class(y)) for y in range(n_classes)]
     if not all(n_validation):
         raise ValueError(
             f"{len(sample)} images are too few to score patterns on: give at least 10 of each "
@@ -143,7 +143,7 @@ def check_on_unseen(
     """A closer look at one class of each family."""
     model, seed, sample = task.model, task.settings.seed, task.sample
     seed_generators(seed)
-    seen, looks, rest = set(sample.hashes), dict[str, UnseenCheck](), task.validation
+    seen, looks, rest = set(sample.hashes), dict[str, UnseenCheck](), task.split.validation
     left = [i for i, image in enumerate(task.images.hashes) if image not in seen]
     total = len(targets) * CHECKED_ON  # each image is classified as it is, and changed
     with passes_bar("Looking closer", total, task.settings.show_progress):
@@ -151,7 +151,7 @@ def check_on_unseen(
             labelled = ensure_labels(model, task.images.subset(left))
             rest = labelled.stratified_sample(CHECKED_ON)
         for family, target in targets.items():
-            others, fewest = rest.without_class(target), task.validation.without_class(target)
+            others, fewest = rest.without_class(target), task.split.validation.without_class(target)
             unseen = bool(left) and len(others) >= len(fewest)
             others = others if unseen else fewest
             change = FAMILIES[family].change(profile, target)

@@ -17,9 +17,8 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.acceleration import has_bfloat16
-from captum_classpattern.optimization.attribution import versions
-from captum_classpattern.optimization.pool import split_for_validation
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.plan import Split, split_for_validation
+from captum_classpattern.optimization.settings import SearchSettings, versions
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
 IN_MEMORY = 2**31  # bytes of the sample, at most
@@ -28,16 +27,14 @@ PACKAGE_VERSION = versions()["captum_classpattern"]
 
 @dataclass(frozen=True)
 class ScanTask:
-    """The ``sample`` of the ``images`` has labels, ``fit`` is its part that changes are fitted to,
-    and ``validation`` the other one. ``accuracy`` is that on the sample, if the images are
-    labelled."""
+    """The ``sample`` of the ``images`` has labels; ``split`` is what changes are fitted to, and what
+    scores them. ``accuracy`` is that on the sample, if the images are labelled."""
 
     model: CheckedModel
     settings: SearchSettings
     images: LabelledImages
     sample: LabelledImages
-    fit: LabelledImages
-    validation: LabelledImages
+    split: Split
     accuracy: float | None
 
     @classmethod
@@ -67,8 +64,8 @@ class ScanTask:
                 "check its normalisation and its weights"
             )
         accuracy = None if images.labels is None else sample.accuracy_of(predicted)
-        parts = split_for_validation(sample, settings.seed)
-        return cls(model, settings, images, sample, *parts, accuracy)
+        split = split_for_validation(sample, settings.seed)
+        return cls(model, settings, images, sample, split, accuracy)
 
     def identity(self, searches: Mapping[str, Any]) -> dict[str, Any]:
         """All that patterns depend on, with these settings of all searches."""

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from captum_classpattern._support.files import parse_json
-from captum_classpattern._support.progress import name_stage, note_half_passes, passes_bar
+from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar
 from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
-from captum_classpattern.optimization.attribution import ClassPattern, search_patches
-from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.competition import find_patterns
+from captum_classpattern.optimization.plan import decide_patches, split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
@@ -235,7 +235,12 @@ def better(patches: Sequence[Pattern]) -> Pattern:
 
 def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranking:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
-    model, settings, sample, validation = task.model, task.settings, task.sample, task.validation
+    model, settings, sample, validation = (
+        task.model,
+        task.settings,
+        task.sample,
+        task.split.validation,
+    )
     seed, count = settings.seed, model.n_classes
     _check_enough(validation, count)
     if task.accuracy is not None:
@@ -245,13 +250,12 @@ def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranki
     searches = SETTINGS | {"short": asdict(short), "long": asdict(long)}
     key = task.identity(searches)
     store = None if folder is None else PatternFolder(folder / PATTERNS, key)
-    explainer = ClassPattern(model.call, sample, check_accuracy=False)
     together = LONG_TOGETHER if model.device.type == "cpu" else FIRST
     once, longer = (each.passes()[-1] + len(validation) / 2 for each in (short, long))
     with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
         own = replace(settings, solver=short)
-        found = search_all(explainer, range(count), own, store, 0, TOGETHER)
+        found = search_all(task, range(count), own, store, 0, TOGETHER)
         seed_generators(seed)
         before, without = without_patches(model, validation)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
@@ -260,7 +264,7 @@ def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranki
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
             own_seed = (SEEDS * seed + n) % 2**63  # of no scan with a seed close to this one
             own = replace(settings, solver=long, seed=own_seed)
-            by_seed.append(search_all(explainer, first, own, store, 1 + n, together))
+            by_seed.append(search_all(task, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
         seed_generators(seed)
         for y, patches in patterns.items():
@@ -283,7 +287,7 @@ def _check_enough(validation: LabelledImages, n_classes: int) -> None:
 
 
 def search_all(
-    explainer: ClassPattern,
+    task: ScanTask,
     classes: Sequence[int],
     settings: SearchSettings,
     store: PatternFolder | None,
@@ -291,13 +295,14 @@ def search_all(
     together: int,
 ) -> list[Pattern]:
     """The moving patch of each class. Finished groups are kept, by the number of the search."""
-    patches: list[Pattern] = []
+    patches, split = list[Pattern](), split_for_validation(task.sample, settings.seed)
     for group in in_batches(classes, together):
         found = store and store.find([(number, y) for y in group])
         if found:
-            note_half_passes(2 * sum(patch.info["passes"] for patch in found.values()))
+            advance_bar(2 * sum(patch.info["passes"] for patch in found.values()))
         else:
-            searched = search_patches(explainer, [*group], settings)
+            plan = decide_patches(task.model, [*group], split, settings)
+            [searched] = find_patterns(plan).values()
             found = {(number, patch.target): patch for patch in searched}
             if store:
                 store.add(found)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.progress import advance_bar
 from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import check_seed, counted, is_whole, join_names
 from captum_classpattern.classifier import (
@@ -356,7 +356,7 @@ def judge_each(
         parts = [images for _, images, _ in group]
         images = torch.cat(parts) if len(parts) > 1 else parts[0]
         outputs = model.outputs(images, group[0][2])
-        note_half_passes(len(images))
+        advance_bar(len(images))
         logits_of_parts = torch.split(outputs, [len(part) for part in parts])
         for (number, _, _), logits in zip(group, logits_of_parts):
             target, sizes[number] = judged[number].target, sizes[number] + len(logits)

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from captum_classpattern._support.validation import ArgumentTypeError, check_count, is_whole
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
-from captum_classpattern.optimization.pool import LEAST_BUDGET, SCREENED, SCREENING, most_canvases
+from captum_classpattern.optimization.plan import LEAST_BUDGET, most_canvases
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST
-from captum_classpattern.scores.power import SQUARE_IMAGES, SQUARES
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
@@ -117,30 +115,6 @@ class SurveySettings(SearchSettings):
         if self.n_steps is None:
             most = min(most, most_canvases(self.budget or Swap.pool_budget))
         return most if kind in NO_IMAGES else max(1, min(most, images))
-
-    def expected_passes(
-        self, search: LabelledImages, held_out: LabelledImages, targets: Sequence[int]
-    ) -> float:
-        """About how many passes these classes take, with their scoring, for a bar; to classify an
-        image takes half of one."""
-        present, total = max(2, len(search.counts)), 0.0  # they have about as many images
-        others = len(held_out) * (present - 1) // present
-        for kind in self.canvases:
-            scored = len(self.areas) * (others + 2 * min(others, CONTROL_IMAGES)) / 2
-            size = self.pool_size(kind, len(search) // present)
-            budget, searched = self.budget or Swap.pool_budget, {*targets}
-            if self.n_steps is not None:
-                budget = 2 * Swap().passes(self.n_steps)[-1] + size * SCREENING.passes(None)[-1]
-            at_smaller = budget if size > SCREENED else 0.4 * budget  # the best goes on
-            if kind == PATCH:
-                steps, batch = self.of_patches.n_steps, MovingPatch.batch_size
-                at_smaller = budget = steps * batch if steps else self.budget or LARGE_BUDGET
-                scored += len(self.areas) * SQUARES * SQUARE_IMAGES / 2
-                known = targets if search.labels is None else search.labels.tolist()
-                searched |= {next_class(known, y) for y in targets}
-            total += len(searched) * (budget + (len(self.areas) - 1) * at_smaller)
-            total += len(targets) * scored
-        return total
 
 
 def next_class(classes: Collection[int], target: int) -> int:

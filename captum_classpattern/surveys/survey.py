@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from captum_classpattern._support.files import check_folder
-from captum_classpattern._support.progress import note_half_passes, passes_bar
+from captum_classpattern._support.progress import passes_bar
 from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
@@ -38,10 +38,9 @@ from captum_classpattern.images import (
     hash_of_images,
     identity_of,
 )
-from captum_classpattern.optimization.attribution import ClassPattern, versions
 from captum_classpattern.optimization.canvases import PATCH
 from captum_classpattern.optimization.features import check_can_resume, check_for_all
-from captum_classpattern.optimization.settings import SearchOptions
+from captum_classpattern.optimization.settings import SearchOptions, versions
 from captum_classpattern.scores.power import Scorer
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import MODEL, OUR_VERSION, RESULTS, SurveyFolder
@@ -62,8 +61,7 @@ def search_classes(
     """Finds all classes that are not in the folder, and writes each when it is finished. The
     held-out images are classified once; it warns if the model is close to guessing."""
     started = time.perf_counter()
-    total = len(held_out) / 2 + settings.expected_passes(search, held_out, classes)
-    with passes_bar("Searching", total, settings.show_progress):
+    with passes_bar("Searching", 1, settings.show_progress, a_pass=0.0):  # of one model
         check_images(search, held_out, settings)
         n_classes = model.n_classes
         check_targets(classes, n_classes)
@@ -76,9 +74,8 @@ def search_classes(
             )
         settings.check_budget()
         scorer = Scorer(model, held_out.to(model.device, model.dtype))
-        explainer = ClassPattern(model.call, labelled, check_accuracy=False)
         names = class_names or model.names
-        task = SurveyTask(model, labelled, explainer, scorer, settings, classes, names)
+        task = SurveyTask(model, labelled, scorer, settings, classes, names)
         info = _info_of(task, search, held_out, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
@@ -89,10 +86,8 @@ def search_classes(
             kinds = Counter(finding.target for finding in stored)
             findings = [each for each in stored if kinds[each.target] == len(settings.canvases)]
         done = {finding.target for finding in findings}
-        task.patches.update({each.target: each.patterns for each in findings if each.is_patch})
+        task.patches.update({each.target: {**each.patterns} for each in findings if each.is_patch})
         missing = [y for y in classes if y not in done]
-        left = settings.expected_passes(search, held_out, missing)
-        note_half_passes(round(2 * (total - left)) - len(held_out))
         try:
             for of_class in task.find(missing) if missing else [[]]:
                 info["seconds"] = round(time.perf_counter() - started, 1)
@@ -114,7 +109,7 @@ def _info_of(
     return {
         "settings": {
             MODEL: identity_of(model, search) if kept else model.identity(),
-            **key_of(task.settings, search, held_out, kept),
+            **survey_identity(task.settings, search, held_out, kept),
         },
         "provenance": model.provenance,
         "accuracy": None if held_out.labels is None else held_out.accuracy_of(predicted),
@@ -126,7 +121,7 @@ def _info_of(
     }
 
 
-def key_of(
+def survey_identity(
     settings: SurveySettings, search: LabelledImages, held_out: LabelledImages, kept: bool = True
 ) -> dict[str, Any]:
     """What decides the findings of a model, for the files of a folder. Without one, a Dataset is

@@ -26,8 +26,8 @@ from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, fo
 from captum_classpattern.surveys.survey import (
     check_images,
     find_classes,
-    key_of,
     search_classes,
+    survey_identity,
 )
 from captum_classpattern.surveys.sweep_results import SWEEP, Sweep, read_sweep, write_sweep
 
@@ -104,7 +104,6 @@ def sweep(
     check_images(images, unseen, settings)
     targets = find_classes(classes, ClassNames.of(images), images)
     settings.check_budget()
-    passes = len(unseen) / 2 + settings.expected_passes(images, unseen, targets)  # of a model
     place = "cuda" if engine == "ray" and needs.get("num_gpus") else None
     threads = max(1, int(needs["num_cpus"]))
     work = Work(Path(folder), images, unseen, settings, targets, threads, place)
@@ -114,10 +113,10 @@ def sweep(
         outcomes: Any = ((source, *work.run(source)) for source in left)
         if engine == "ray":
             outcomes = run_on_ray(work.run, left, address, workers, needs)
-        with passes_bar("Sweep", passes * len(left), shown) as bar, closing(outcomes):
+        with passes_bar("Sweep", len(left), shown, a_pass=0.0) as bar, closing(outcomes):
             for done, (source, reason, warned) in enumerate(outcomes, 1):
                 begun = _note(begun, source.name, reason, warned)
-                bar.update(done * passes - bar.n)
+                bar.update(done - bar.n)
     return Sweep.load(work.folder)
 
 
@@ -178,7 +177,7 @@ class Work:
 
     def begin(self, sources: Sequence[ModelSource]) -> Sweep:
         """Writes sweep.json: models and classes are added to those that are there, if they fit."""
-        settings = key_of(self.settings, self.search, self.held_out)
+        settings = survey_identity(self.settings, self.search, self.held_out)
         if (self.folder / SWEEP).exists():
             before = read_sweep(self.folder, settings)
         elif (self.folder / RESULTS).exists():

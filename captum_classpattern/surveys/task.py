@@ -4,20 +4,26 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
 
 import torch
-from torch import Tensor
 
-from captum_classpattern._support.progress import name_stage
+from captum_classpattern._support.progress import expect_passes, name_stage
 from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, lacks_memory, seed_generators
 from captum_classpattern.classifier.class_names import label_of, name_of
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.optimization.acceleration import NoRoomForCopy
-from captum_classpattern.optimization.attribution import ClassPattern, search_patches, search_pools
 from captum_classpattern.optimization.canvases import PATCH, canvases_for
-from captum_classpattern.optimization.pool import classes_at_once
+from captum_classpattern.optimization.competition import find_patterns
+from captum_classpattern.optimization.plan import (
+    SearchPlan,
+    Split,
+    classes_at_once,
+    decide_patches,
+    decide_search,
+    split_for_validation,
+)
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import (
@@ -48,17 +54,16 @@ class SurveyTask:
     """
 
     model: CheckedModel
-    search: LabelledImages
-    explainer: ClassPattern
+    search_images: LabelledImages
     scorer: Scorer  # with the held-out images, and the model's predictions
     settings: SurveySettings
     classes: Sequence[int]
     class_names: Sequence[str] | None
-    patches: dict[int, Mapping[float, Pattern]] = field(default_factory=dict)
+    patches: dict[int, dict[float, Pattern]] = field(default_factory=dict)
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
-        search, kinds = self.search, self.settings.canvases
+        search, kinds = self.search_images, self.settings.canvases
         missing = [y for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in NO_IMAGES for kind in kinds):
             listed = join_names([label_of(y, self.class_names) for y in missing])
@@ -75,7 +80,7 @@ class SurveyTask:
             first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
             name_stage(f"{first} and {len(further)} more" if further else first)
             try:
-                patterns = self._search_group(group)
+                patterns = self._search_group(group, len(targets) - done)
             except RuntimeError as error:
                 if len(group) == 1 or isinstance(error, NoRoomForCopy) or not lacks_memory(error):
                     raise
@@ -83,78 +88,118 @@ class SurveyTask:
                 continue
             done += len(group)
             for target in group:
-                canvas: Tensor | None = None
-                if {*kinds} != {PATCH}:
-                    other = self._next_class(target)
-                    [canvas] = canvases_for(self.model, search, other, 1, "positive", 0)
-                yield [
-                    self._finding(target, each, patterns[target, each], canvas) for each in kinds
-                ]
+                yield self._findings(target, {kind: patterns[target, kind] for kind in kinds})
 
-    def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str], dict[float, Pattern]]:
+    def _search_group(
+        self, group: Sequence[int], left: int
+    ) -> dict[tuple[int, str], dict[float, Pattern]]:
         """By class and kind of canvas the patterns of all areas that do best on the validation
-        images.
+        images. So many classes are ``left``, with these."""
+        canvases, patches = self._decide(group), self._decide_patches(group)
+        passes = sum(plan.passes for plan in (*(plan for _, plan in canvases), *patches.values()))
+        expect_passes(left * (passes / len(group) + self._scoring_passes))
+        best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
+        for pools, plan in canvases:
+            for area, patterns in find_patterns(plan).items():
+                for pool, pattern in zip(pools, patterns, strict=True):
+                    best[pool][area] = pattern
+        found = {area: find_patterns(plan) for area, plan in patches.items()}
+        for area, by_area in found.items():
+            for patch in next(iter(by_area.values())):
+                self.patches.setdefault(patch.target, {})[area] = patch
+        if PATCH in self.settings.canvases:
+            best |= {(y, PATCH): self.patches[y] for y in group}
+        return best
+
+    @property
+    def _scoring_passes(self) -> float:
+        """About how many passes the scores of a class take; to classify an image is half of one."""
+        others, settings = len(self.scorer.images), self.settings
+        scored = len(settings.areas) * (others + 2 * min(others, CONTROL_IMAGES)) / 2
+        return len(settings.canvases) * scored
+
+    def _decide(self, group: Sequence[int]) -> list[tuple[list[tuple[int, str]], SearchPlan]]:
+        """The searches of canvases, with the classes and kinds of canvas of each.
 
         Classes with equally many canvases of a kind are searched together, and so are kinds of one
         colour. They take the same number of rounds as alone, unless some canvases of a class are
         equal.
         """
-        search, seed = self.search, self.settings.seed
-        best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
         by_size: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
         kinds = [kind for kind in self.settings.canvases if kind != PATCH]
         for kind, target in itertools.product(kinds, group):
-            size = self.settings.pool_size(kind, len(search.of_class(target)))
+            size = self.settings.pool_size(kind, len(self.search_images.of_class(target)))
             by_size[shared_search(kind, size)].append((target, kind))
+        decided = []
         for (_, size), pools in by_size.items():
-            canvases = [canvases_for(self.model, search, y, size, kind, seed) for y, kind in pools]
-            by_area = search_pools(
-                self.explainer,
-                torch.cat(canvases),
-                [target for target, _ in pools for _ in range(size)],
-                self.settings,
-                groups=[pool for pool in pools for _ in range(size)],
+            canvases = [
+                canvases_for(self.model, self.search_images, y, size, kind, self.settings.seed)
+                for y, kind in pools
+            ]
+            targets = [target for target, _ in pools for _ in range(size)]
+            groups = [pool for pool in pools for _ in range(size)]
+            plan = decide_search(
+                self.model, torch.cat(canvases), targets, self.split, self.settings, groups=groups
             )
-            for area, patterns in by_area.items():
-                for pool, pattern in zip(pools, patterns, strict=True):
-                    best[pool][area] = pattern
-        if PATCH in self.settings.canvases:
-            best |= self._search_patches(group)
-        return best
+            decided.append((pools, plan))
+        return decided
 
-    def _search_patches(self, group: Sequence[int]) -> dict[tuple[int, str], Any]:
-        """Searches the moving patches of classes, and of the one after each, that are not known."""
+    def _decide_patches(self, group: Sequence[int]) -> dict[float, SearchPlan]:
+        """By area the searches of the moving patches of classes, and of the one after each, that
+        are not known."""
+        if PATCH not in self.settings.canvases:
+            return {}
         wanted = {y: None for target in group for y in (target, self._next_class(target))}
         missing = [y for y in wanted if y not in self.patches]
-        settings = self.settings.of_patches
-        by_area = {
-            area: search_patches(self.explainer, missing, replace(settings, solver=solver))
-            for area, solver in zip(settings.areas, settings.patches(self.search.shape))
+        settings, patches = self.settings.of_patches, self.settings.patches(self.split.fit.shape)
+        return {
+            area: decide_patches(self.model, missing, self.split, replace(settings, solver=patch))
+            for area, patch in zip(settings.areas, patches)
             if missing
         }
-        for place, target in enumerate(missing):
-            self.patches[target] = {area: found[place] for area, found in by_area.items()}
-        return {(y, PATCH): self.patches[y] for y in group}
+
+    @cached_property
+    def split(self) -> Split:
+        """The search images: those that masks are fitted to, and those that score them."""
+        required = dict.fromkeys(self.classes)
+        if PATCH in self.settings.canvases:
+            required |= dict.fromkeys(map(self._next_class, self.classes))
+        return split_for_validation(self.search_images, self.settings.seed, [*required])
 
     def _next_class(self, target: int) -> int:
         """The class whose canvas and patch are controls."""
-        if (other := next_class(self.search.known_labels.tolist(), target)) == target:
+        if (other := next_class(self.search_images.known_labels.tolist(), target)) == target:
             raise ValueError(
                 f"the search images are all of class {target}: give images of other classes too"
             )
         return other
 
-    def _finding(
-        self, target: int, kind: str, patterns: Mapping[float, Pattern], next_canvas: Tensor | None
-    ) -> Finding:
-        """The patterns of a class on a kind of canvas, with their scores and examples. A control
+    def _findings(
+        self, target: int, by_kind: Mapping[str, Mapping[float, Pattern]]
+    ) -> list[Finding]:
+        """The patterns of a class on each kind of canvas, with their scores and examples. A control
         shows what another class does: the same mask over the positive canvas of the next class, or
         the patch of the next class."""
-        if next_canvas is None or kind == PATCH:
-            found = self.patches[self._next_class(target)].items()
-            others = {area: replace(each, target=target) for area, each in found}
-        else:
-            others = {a: replace(p.topk(a), canvas=next_canvas) for a, p in patterns.items()}
+        next_class, findings = self._next_class(target), list[Finding]()
+        if {*by_kind} != {PATCH}:
+            [canvas] = canvases_for(self.model, self.search_images, next_class, 1, "positive", 0)
+        for kind, patterns in by_kind.items():
+            if kind == PATCH:
+                patches = self.patches[next_class].items()
+                others = {area: replace(each, target=target) for area, each in patches}
+            else:
+                others = {a: replace(p.topk(a), canvas=canvas) for a, p in patterns.items()}
+            findings.append(self._finding(target, kind, patterns, others))
+        return findings
+
+    def _finding(
+        self,
+        target: int,
+        kind: str,
+        patterns: Mapping[float, Pattern],
+        others: Mapping[float, Pattern],
+    ) -> Finding:
+        """The patterns of a class on a kind of canvas, next to the controls of another class."""
         scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
         name = name_of(target, self.class_names)
         if name is not None:
@@ -184,7 +229,7 @@ class SurveyTask:
         seed, target, whole = self.settings.seed, pattern.target, [other]
         seed_generators(seed)
         if moving := isinstance(pattern, MovingPattern):
-            square = best_square(self.model, pattern, self.search, seed)
+            square = best_square(self.model, pattern, self.search_images, seed)
             whole += [] if square is None else [square]
         parts = [images.subset(range(i, n, DRAWS)) for i in range(DRAWS)]
         drawn = [random_pixels(pattern, area, seed + i) for i in range(DRAWS)]

@@ -13,6 +13,7 @@ from command_line import documented, error_of, run
 from matplotlib.figure import Figure
 from PIL import Image
 from scanned import NAMES, Net, images_of, made_up
+from searched import targets_of
 
 import captum_classpattern as cp
 from captum_classpattern import Pattern, PixelClassifier
@@ -126,15 +127,15 @@ def read(out):
 
 def record_searches(monkeypatch, *, interrupted=None):
     """The classes of each search from now on; Ctrl+C comes in the search that has one of them."""
-    find, searched = families.search_pools, []
+    find, searched = families.find_patterns, []
 
-    def search(explainer, canvases, targets, settings):
-        searched.append([*targets])
-        if interrupted in targets:
+    def search(plan):
+        searched.append(targets_of(plan))
+        if interrupted in searched[-1]:
             raise KeyboardInterrupt
-        return find(explainer, canvases, targets, settings)
+        return find(plan)
 
-    monkeypatch.setattr(families, "search_pools", search)
+    monkeypatch.setattr(families, "find_patterns", search)
     return searched
 
 
@@ -323,15 +324,15 @@ def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path, monkeypatch, pl
 def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, monkeypatch):
     """Each is kept once it is measured, also before a checkpoint that can't be opened."""
     out = tmp_path / "new" / "references.json"
-    find, searched = families.search_pools, []
+    find, searched = families.find_patterns, []
 
-    def search(self, *arguments, **settings):
+    def search(plan):
         searched.append(out.exists())
         if searched == [False, True]:
             raise KeyboardInterrupt
-        return find(self, *arguments, **settings)
+        return find(plan)
 
-    monkeypatch.setattr(families, "search_pools", search)
+    monkeypatch.setattr(families, "find_patterns", search)
     models = "mine=clean_0.pt clean_1.pt"
     result = reference(models, out)
     assert result.exit_code == 130

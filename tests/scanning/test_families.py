@@ -14,7 +14,7 @@ from torch import nn
 
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.perturbation import Perturbation
 from captum_classpattern.optimization.solvers.warp import Warp

@@ -12,6 +12,7 @@ import pytest
 import torch
 from refusals import refusal
 from scanned import CLASSES, Net, images_of, task_of
+from searched import targets_of
 
 from captum_classpattern import Pattern
 from captum_classpattern._support import progress
@@ -170,13 +171,13 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def searched(monkeypatch):
     """The classes of each search."""
-    find, searched = families.search_pools, []
+    find, searched = families.find_patterns, []
 
-    def search(explainer, canvases, targets, settings):
-        searched.append([*targets])
-        return find(explainer, canvases, targets, settings)
+    def search(plan):
+        searched.append(targets_of(plan))
+        return find(plan)
 
-    monkeypatch.setattr(families, "search_pools", search)
+    monkeypatch.setattr(families, "find_patterns", search)
     return searched
 
 

@@ -512,5 +512,5 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals(case, snapshot, monkeypatch):
-    monkeypatch.setattr(families, "search_pools", None)
+    monkeypatch.setattr(families, "find_patterns", None)
     assert refusal(REFUSALS[case]) == snapshot

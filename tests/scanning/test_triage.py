@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from scanned import altered
+from searched import targets_of
 from torch import nn
 
 from captum_classpattern import ClassPattern, scan
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.pool import split_for_validation
+from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.scanning import Scan, Triage, triage
 from captum_classpattern.scanning.triage import robust_deviations
 
@@ -167,15 +168,15 @@ def test_the_passes_that_are_expected_are_taken(images, monkeypatch):
 
 def searched_by(monkeypatch, stop_after=None):
     """Notes which classes are searched, and by which solver; Ctrl+C after so many searches."""
-    calls, search = [], triage.search_patches
+    calls, search = [], triage.find_patterns
 
-    def noting(explainer, classes, settings):
+    def noting(plan):
         if len(calls) == stop_after:
             raise KeyboardInterrupt
-        calls.append((classes, settings.seed, settings.solver))
-        return search(explainer, classes, settings)
+        calls.append((targets_of(plan), plan.settings.seed, plan.settings.solver))
+        return search(plan)
 
-    monkeypatch.setattr(triage, "search_patches", noting)
+    monkeypatch.setattr(triage, "find_patterns", noting)
     return calls
 
 

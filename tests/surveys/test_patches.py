@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from entered import entered
+from searched import targets_of
 from surveyed import finding as made_up
 from torch import nn
 
@@ -281,13 +282,13 @@ def test_large_images_are_explained_by_a_patch_unless_it_is_said_otherwise():
 
 def searches(monkeypatch):
     """The classes and the side of each search of patches."""
-    original, searched = task.search_patches, []
+    original, searched = task.find_patterns, []
 
-    def noting(explainer, targets, settings):
-        searched.append((targets, settings.solver.side))
-        return original(explainer, targets, settings)
+    def noting(plan):
+        searched.append((targets_of(plan), plan.settings.solver.side))
+        return original(plan)
 
-    monkeypatch.setattr(task, "search_patches", noting)
+    monkeypatch.setattr(task, "find_patterns", noting)
     return searched
 
 

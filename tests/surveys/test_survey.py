@@ -12,6 +12,7 @@ import pandas
 import pytest
 import torch
 from refusals import refusal, refusals, warnings_of
+from searched import targets_of
 from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun
 from surveyed import finding as made_up
 from torch import nn
@@ -27,7 +28,7 @@ from captum_classpattern import (
     sweep,
 )
 from captum_classpattern.cli.printing import print_result
-from captum_classpattern.optimization.attribution import search_pools
+from captum_classpattern.optimization.competition import find_patterns
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels
@@ -131,11 +132,11 @@ def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
     noted = []
 
-    def search(explainer, canvases, targets, settings, **options):
-        noted.append((targets, settings.areas, settings.seed))
-        return search_pools(explainer, canvases, targets, settings, **options)
+    def search(plan):
+        noted.append((targets_of(plan), plan.settings.areas, plan.settings.seed))
+        return find_patterns(plan)
 
-    monkeypatch.setattr(task, "search_pools", search)
+    monkeypatch.setattr(task, "find_patterns", search)
     return noted
 
 

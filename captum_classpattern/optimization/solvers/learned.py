@@ -128,9 +128,9 @@ class Learned:
         places = torch.zeros_like(search.masks[rows], requires_grad=True)
         shades = search.units.at(rows).first(search.canvases[rows].float()).clone()
         for number, row in enumerate(search.rows):
-            target, start = search.streams[row]
-            if start:  # in random colours
-                chance = np.random.default_rng([search.schedule.seed, target, start])
+            stream = search.streams[row]
+            if stream.start:  # in random colours
+                chance = np.random.default_rng([stream.seed, stream.target, stream.start])
                 shades[number] = torch.from_numpy(chance.integers(2, size=shades.shape[1:]))
         shades = shades.clamp(INSIDE, 1 - INSIDE).logit().requires_grad_()
         adam = torch.optim.Adam([places, shades], self.rate, BETAS)

@@ -99,8 +99,8 @@ class MovingPatch:
 
     def run(self, search: Search) -> Iterator[None]:
         """All steps; no patch is dropped."""
-        device, seed = search.masks.device, search.schedule.seed
-        chances = [np.random.default_rng([seed, *stream]) for stream in search.streams]
+        device = search.masks.device
+        chances = [np.random.default_rng([s.seed, s.target, s.start]) for s in search.streams]
         noise = np.stack([chance.normal(0, NOISE, search.canvases.shape[1:]) for chance in chances])
         shades = on_device(torch.from_numpy(noise).float(), device).requires_grad_()
         levels = torch.zeros_like(search.masks).requires_grad_()  # of the opacity

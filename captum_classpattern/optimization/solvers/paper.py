@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from captum_classpattern._support.validation import check_numbers
-from captum_classpattern.optimization.objective import Batch
+from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.search import Search
 
 
@@ -57,7 +57,7 @@ class PaperLoop:
             for batch in search.batches(self.batch_size, search.n_steps, epochs=self.epochs):
                 search.record(batch, self.step(search, batch))
             search.trend = 0.5 - search.masks
-        if search.features is not None:  # those of the area, whole
+        if search.plan.features is not None:  # those of the area, whole
             soft = 0.5 - search.trend
             search.masks = soft * search.strongest(soft * search.units.sizes)
         yield from ()

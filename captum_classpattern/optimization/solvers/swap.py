@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._support.validation import check_numbers
+from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.masks import TINY, norms, unit, weigh
-from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.paper import PaperLoop
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern._support.progress import note_half_passes
+from captum_classpattern._support.progress import advance_bar
 from captum_classpattern.classifier import CheckedModel, lacks_memory
 from captum_classpattern.images import LabelledImages
 
@@ -74,7 +74,7 @@ class WholeImage(ABC):
             gradient, at_once = self._gradient(model, values, batch, targets, at_once)
             rate = self.rate * (1 - 0.9 * number / max(1, self.steps - 1))
             values = self.step(values, gradient, rate)
-            note_half_passes(2 * len(targets) * self.batch_size)
+            advance_bar(2 * len(targets) * self.batch_size)
         return values
 
     def _gradient(
