@@ -41,25 +41,9 @@ def search(
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
         out: The folder for report.html, results.json, the figure and the findings.
     """
-    from captum_classpattern.classifier import enter_model
-    from captum_classpattern.images import predictions
-
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
-    provenance = classifier.provenance
-    say_line(
-        f"{provenance['source']}: {provenance['format']}, "
-        f"{provenance.get('arch') or 'the network in it'}; "
-        f"normalised by {provenance['normalisation']['from']}."
-    )
-    say_line(
-        f"{len(search_images)} images to search with, {len(held_out)} held out "
-        f"({held_out.duplicates_dropped} copies dropped)."
-    )
-    if held_out.labels is not None:
-        with enter_model(classifier, held_out.first()) as checked:
-            right = held_out.accuracy_of(predictions(checked, held_out))
-        say_line(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")
+    _say_what_is_loaded(classifier, search_images, held_out)
     with interrupted(f"the same command continues the search in {out}"):
         survey = cp.survey(
             classifier,
@@ -77,3 +61,26 @@ def search(
     best = max(survey, key=lambda each: each.search_powers[each.area])
     say(LEGEND, survey.strongest(best.canvas, survey.areas[0]), CAUTION)
     say_line(f"report.html, patterns.png, findings/ and results.json are in {out}.")
+
+
+def _say_what_is_loaded(
+    classifier: "cp.PixelClassifier", images: "cp.LabelledImages", held_out: "cp.LabelledImages"
+) -> None:
+    """Says what a model and images are, before a search that may be long."""
+    from captum_classpattern.classifier import enter_model
+    from captum_classpattern.images import predictions
+
+    provenance = classifier.provenance
+    say_line(
+        f"{provenance['source']}: {provenance['format']}, "
+        f"{provenance.get('arch') or 'the network in it'}; "
+        f"normalised by {provenance['normalisation']['from']}."
+    )
+    say_line(
+        f"{len(images)} images to search with, {len(held_out)} held out "
+        f"({held_out.duplicates_dropped} copies dropped)."
+    )
+    if held_out.labels is not None:
+        with enter_model(classifier, held_out.first()) as checked:
+            right = held_out.accuracy_of(predictions(checked, held_out))
+        say_line(f"The model classifies {100 * right:.1f} % of the held-out images correctly.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -48,7 +49,7 @@ def sweep_command(
         ray_options: What the search of a model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'.
             By default, one core. The number of cores changes results in the last digits.
     """
-    from captum_classpattern.surveys.sources import SITE, read_models
+    from captum_classpattern.surveys.sources import read_models
 
     if not ray and (workers is not None or "num_gpus" in (ray_options or {})):
         raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: also pass --ray")
@@ -75,6 +76,13 @@ def sweep_command(
             ray_options=ray_options,
             **searches.keywords(),
         )
+    return _report(sweep, out)
+
+
+def _report(sweep: "cp.surveys.Sweep", out: Path) -> int:
+    """Writes the table and the site, and prints what was found; returns the exit code."""
+    from captum_classpattern.surveys.sources import SITE
+
     table = sweep.table(full=True).to_csv(index=False)
     write_atomically(out / "table.csv", table.encode(errors="backslashreplace"))
     print_result(sweep, SHOWN)

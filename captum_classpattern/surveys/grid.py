@@ -22,6 +22,17 @@ class Tile(NamedTuple):
     binary: Pattern
     scores: Scores | None = None
 
+    def cell(self) -> Any:
+        """The picture of the pattern, with its power below."""
+        from captum_classpattern.visualization.drawing import on_neutral
+        from captum_classpattern.visualization.grid import Cell
+
+        image = on_neutral(self.binary.canvas, self.binary.mask)
+        if self.scores is None:
+            return Cell(image)
+        strong = self.scores.beats_controls if self.scores.enough_images else None
+        return Cell(image, f"{100 * self.scores.power.value:.0f} %", strong)
+
 
 def plot_grid(
     models: Mapping[str, OfModel] | OfModel,
@@ -63,8 +74,7 @@ def plot_grid(
         >>> axes.shape, [axis.get_title() for axis in axes[0]]
         ((2, 3), ['class 0', 'class 1', 'class 2'])
     """
-    from captum_classpattern.visualization.drawing import on_neutral
-    from captum_classpattern.visualization.grid import Cell, draw_grid
+    from captum_classpattern.visualization.grid import draw_grid
     from captum_classpattern.visualization.patterns import NOT_ABOVE
 
     by_name = models if isinstance(models, Mapping) else {"": models}
@@ -82,15 +92,8 @@ def plot_grid(
         note = f"the {MOST_CLASSES} strongest of {len(labels)} classes"
         title = note if title is None else f"{title} ({note})"
 
-    def cell(tile: Tile) -> Cell:
-        image = on_neutral(tile.binary.canvas, tile.binary.mask)
-        if tile.scores is None:
-            return Cell(image)
-        strong = tile.scores.beats_controls if tile.scores.enough_images else None
-        return Cell(image, f"{100 * tile.scores.power.value:.0f} %", strong)
-
     rows = [
-        (name, [cell(of_model[y]) if y in of_model else None for y in chosen])
+        (name, [of_model[y].cell() if y in of_model else None for y in chosen])
         for name, of_model in tiles.items()
     ]
     return draw_grid(

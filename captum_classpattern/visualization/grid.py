@@ -87,19 +87,26 @@ def draw_grid(
             text = strip.annotate("scale", (0, 0.5), (-4, 0), "axes fraction", "offset points")
             text.set(ha="right", va="center", color=QUIET)
             text.set_in_layout(False)  # there is room below the column to the left
-        for name, axis in zip(names, axes[:, 0]):
-            if name:
-                wrap(axis.set_ylabel(name, rotation=0, ha="right", va="center"), NAME_WIDTH)
-        for axis, name, ratio in zip(axes[0], columns, ratios):
-            text = axis.set_title(name, fontsize=size, pad=4)
-            if "\n" not in name:
-                wrap(text, width * ratio)
+        _write_names(axes, names, columns, [width * ratio for ratio in ratios], size)
         if note:
             figure.supxlabel(note, fontsize=SMALL, color=QUIET)
         measured = axes[0, min(1, len(columns) - 1)]  # the first may be two rows high
         height = width * max(aspects, default=1)
         fit_figure(figure, measured, width, height, sum(ratios), len(names))
     return figure, axes
+
+
+def _write_names(
+    axes: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str],
+    widths: Sequence[float], size: float,
+) -> None:  # fmt: skip
+    for name, axis in zip(rows, axes[:, 0]):
+        if name:
+            wrap(axis.set_ylabel(name, rotation=0, ha="right", va="center"), NAME_WIDTH)
+    for axis, name, width in zip(axes[0], columns, widths):
+        text = axis.set_title(name, fontsize=size, pad=4)
+        if "\n" not in name:
+            wrap(text, width)
 
 
 def _leave_empty(axis: Axes) -> None:

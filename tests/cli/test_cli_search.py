@@ -103,17 +103,6 @@ def test_kinds_of_canvas_can_be_named(tmp_path):
         assert said in " ".join(refused.output.split())
 
 
-def test_large_images_have_other_defaults(tmp_path):
-    line = "search named.pt --data images --size 64 --arch own_models:Net --mean 0 --std 1"
-    result = run(f"{line} --classes 0 --n-steps 1 --out {tmp_path}")
-    assert result.exit_code == 0, result.output
-    rows = {row["canvas"]: row["areas"] for row in read(tmp_path)["rows"]}
-    assert {kind: [*areas] for kind, areas in rows.items()} == {
-        "positive": ["0.18"], "patch": ["0.18"],
-    }  # fmt: skip
-    assert "`" not in result.stdout
-
-
 @pytest.mark.parametrize("end", ["Ctrl+C", pytest.param("a kill", marks=pytest.mark.script)])
 def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
     end, tmp_path, monkeypatch
@@ -165,23 +154,6 @@ def test_held_out_images_that_are_searched_with_are_dropped(tmp_path, place):
     assert {row["areas"]["0.3"]["n"] for row in read(tmp_path / "out")["rows"]} == {10}
 
 
-@pytest.mark.filterwarnings("default")
-def test_images_that_cannot_be_read_are_skipped_with_a_note(tmp_path):
-    result = search(tmp_path, "--classes 1 --on-error skip", data="damaged")
-    assert result.exit_code == 0, result.output
-    text = "Note: 1 of 12 images of damaged can't be read and are skipped: dog/2.png"
-    assert text in result.stderr
-    assert "6 images to search with, 5 held out" in result.stdout
-
-
-@pytest.mark.filterwarnings("default")
-def test_a_model_that_guesses_gets_one_warning(tmp_path):
-    result = search(tmp_path, "--classes 1", checkpoint="turned.pt")
-    assert result.exit_code == 0, result.output
-    assert "Warning: the model classifies only " in result.stderr
-    assert result.stderr.count("close to guessing") == 1
-
-
 @pytest.mark.parametrize("as_json", [False, True])
 def test_class_folders_are_matched_by_the_names_in_a_file(as_json, tmp_path):
     """The classes of one model have different numbers of images, or none."""
@@ -200,15 +172,6 @@ def test_class_folders_are_matched_by_the_names_in_a_file(as_json, tmp_path):
     assert more.exit_code == 0, more.output
     assert read(out)["rows"][:3] == first["rows"]
     assert {row["class"] for row in read(out)["rows"]} == {1, 2}
-
-
-@pytest.mark.filterwarnings("default")
-def test_as_many_folders_as_classes_are_taken_in_order_with_a_note(tmp_path):
-    result = search(tmp_path, "--classes dog", checkpoint="m.pt")
-    assert result.exit_code == 0, result.output
-    assert "Note: the model does not name its classes: they are taken in the" in result.stderr
-    assert result.stderr.count("Note: ") == 1
-    assert {(row["class"], row["class_name"]) for row in read(tmp_path)["rows"]} == {(1, "dog")}
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

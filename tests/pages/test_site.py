@@ -98,16 +98,6 @@ def check_links_of_parts(index):
     return [*parts.values()]
 
 
-@pytest.mark.script
-def test_large_patterns_keep_files_below_three_megabytes(tmp_path):
-    names = [f"m{i}" for i in range(9)]
-    sweep = Sweep.load(write_sweep(tmp_path / "s", names, ["ant"], size=224))
-    index = sweep.to_html(tmp_path / "site")
-    sizes = [path.stat().st_size for path in index.parent.iterdir()]
-    assert len(sizes) > 2
-    assert max(sizes) < 3_000_000
-
-
 def test_hostile_names_are_escaped(tmp_path):
     sweep = Sweep.load(write_sweep(tmp_path / "s", (f"m{EVIL}", "n"), (EVIL, None), failing="f"))
     pages = check_links(sweep.to_html(tmp_path / "site"))

@@ -234,18 +234,6 @@ def test_progress_is_drawn_if_it_takes_long(found, terminal, monkeypatch):
     assert re.search(r"\rSearching: 100%\|.*, class 1 *\n$", err)
 
 
-def test_a_log_says_what_is_searched_and_how_long_it_takes(found, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_EVERY", 1e-9)
-    assert same(explained(), found)
-    lines = capsys.readouterr().err.splitlines()
-    line = re.compile(r"Searching: (\d+) %, 00:\d\d so far, about 00:\d\d left(, class 1)?")
-    shares = [int(line.fullmatch(one)[1]) for one in lines]
-    assert lines[-1].endswith("class 1")
-    *steps, rest = [b - a for a, b in itertools.pairwise(shares)]
-    assert 0 <= min(steps) <= max(steps) < 5  # also while it scores
-    assert (shares[-1], rest < 20) == (100, True)
-
-
 def test_the_bar_shows_what_is_spent(monkeypatch):
     noted = []
 

@@ -30,7 +30,6 @@ from captum_classpattern import (
 from captum_classpattern.cli.printing import print_result
 from captum_classpattern.optimization.competition import find_patterns
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import newcombe
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted, stands_out, survey, task
 from captum_classpattern.surveys.settings import DRAWS
@@ -98,16 +97,6 @@ def test_scores_are_those_of_predictive_power(findings, area):
 
 def scored(hits, n=500, *, bare=0, random=0.0, other=0.0):
     return Scores(power_of(hits, n, bare), random, other)
-
-
-def test_a_power_beats_its_controls_if_the_difference_to_each_is_above_nothing():
-    """The interval of 50 % begins at 40.4 %, but 38 % is as uncertain: the difference may be 0."""
-    assert newcombe(50, 100, 38, 100)[0] < 0
-    for control, unit in (("bare", 1), ("random", 0.01), ("other", 0.01)):
-        against = [scored(50, 100, **{control: unit * n}) for n in (36, 38, 60)]
-        assert [each.beats_controls for each in against] == [True, False, False]
-    too_few = scored(99, 99)
-    assert (scored(100, 100).beats_controls, too_few.beats_controls) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -450,15 +439,6 @@ def test_the_same_model_continues_whatever_calls_and_rounds_it(tmp_path):
     assert len(begun(classes=[0, 1], folder=tmp_path, resume=True, net=nearly)) == 4
 
 
-def test_two_searches_share_a_folder(whole, tmp_path):
-    """One after the other; a test of the folder has them write at the same moment."""
-    for part in ([0, 1], [1, 2]):
-        begun(classes=part, folder=tmp_path, resume=True)
-    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["class"] for row in rows] == [0, 0, 1, 1, 2, 2]
-    assert same(Survey.load(tmp_path).findings, whole)
-
-
 def test_a_survey_is_saved_and_loaded(tmp_path, monkeypatch):
     found = begun()
     found.save(tmp_path)
@@ -564,15 +544,6 @@ def test_whether_the_strongest_class_stands_out_is_said(case, snapshot):
     found = Survey([made_up(y, "white", n, **changes) for y, n in enumerate(powers)], n_classes)
     said = found.text().partition("\n")[2]
     assert [found.strongest("white", 0.05), said] == snapshot
-
-
-def test_without_a_pattern_it_is_said_what_to_try():
-    strong, weak = made_up(0, "white", 90), made_up(1, "white", 2)
-    few = made_up(1, "white", 2, n=60)
-    for each, expected in ((strong, False), (weak, True), (few, True)):
-        for found in (each, Survey([each])):
-            assert ("No strong pattern was found: try" in found.text()) == expected
-    assert "try" not in Survey([strong, weak]).text()
 
 
 def test_the_strongest_control_is_named():
@@ -696,14 +667,6 @@ def test_refusals(snapshot):
     assert refusals(REFUSALS) == snapshot
 
 
-def test_a_part_of_a_survey_is_saved_and_loaded(findings, tmp_path):
-    whole = Survey(findings, 3)
-    part = Survey(whole.best_canvases(), 3, {"settings": {"canvases": {"positive": 2, "white": 1}}})
-    part.save(tmp_path)
-    loaded = Survey.load(tmp_path)
-    assert [(f.target, f.canvas) for f in loaded] == [(f.target, f.canvas) for f in part]
-
-
 def test_classes_may_be_a_tensor_but_no_text():
     found = surveyed(classes=torch.tensor([2, 0]), canvases="white")
     assert {*found.classes} == {0, 2}
@@ -723,14 +686,6 @@ def test_a_model_that_returns_probabilities_has_the_margins_and_captions_of_its_
     assert margins[0] == pytest.approx(margins[1], abs=1e-4)
     shares = [finding.stamped[0.2].probabilities for finding in found]
     assert shares[0] == pytest.approx(shares[1], abs=1e-4)
-
-
-def test_images_that_are_too_long_for_a_square_patch_are_searched_without_it():
-    net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 3)).eval()
-    images = torch.rand(30, 1, 64, 400, generator=torch.Generator().manual_seed(0))
-    long = (images[::2], LABELS[:15]), (images[1::2], LABELS[:15])
-    found = survey(net, *long, classes=[0], n_steps=1)
-    assert {finding.canvas for finding in found} == {"positive"}
 
 
 def test_a_class_with_fewer_kinds_of_canvas_is_searched_again(tmp_path):
