@@ -34,8 +34,9 @@ from torch import Tensor, nn
 
 from captum_classpattern import Pattern, known_methods
 from captum_classpattern._support.topk import pixels_kept
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.comparison.maps import bind, top_pixels
-from captum_classpattern.comparison.methods import METHOD_NAMES
+from captum_classpattern.comparison.methods import METHOD_NAMES, Method
 from captum_classpattern.scores import mean_pairwise_iou
 from captum_classpattern.scores.intervals import bootstrap_over_classes
 from captum_classpattern.scores.power import Scorer, random_pixels
@@ -135,6 +136,14 @@ def groups_of(
         yield {"ranking": ranking, "target": problem.classes, **rounded}
 
 
+def maps_of(
+    method: Method, model: Any, canvases: Tensor, classes: Sequence[int], seed: int
+) -> Tensor:
+    """A method's maps of canvases (N, H, W)."""
+    with enter_model(model, canvases, seed) as checked:
+        return bind(method, checked)(canvases, classes, area=AREA, seed=seed).maps
+
+
 def row_of(problem: Problem, other: nn.Module | None, canvases: Tensor, name: str) -> Row:
     """All of a method on one model, in one row: compared with a second model with other labels, or
     with itself with random layers, in steps."""
@@ -148,13 +157,13 @@ def row_of(problem: Problem, other: nn.Module | None, canvases: Tensor, name: st
     maps: list[dict[str, Any]] = []
     failures, at = [], "original"
     try:
-        first = bind(method, problem.model, canvases)(canvases, classes, area=AREA, seed=SEEDS[0])
+        first = maps_of(method, problem.model, canvases, classes, SEEDS[0])
         for test, count in tests:
             at = f"{count} of {len(layers)} layers" if test == "layers" else "other model"
             model = randomised(problem.model, layers[:count], SEEDS[1])
-            bound = bind(method, other if test == "labels" else model, canvases)
-            found = bound(canvases, classes, area=AREA, seed=SEEDS[1])
-            for group in groups_of(first.maps, found.maps, problem, canvases, scorer):
+            model = other if test == "labels" else model
+            found = maps_of(method, model, canvases, classes, SEEDS[1])
+            for group in groups_of(first, found, problem, canvases, scorer):
                 maps.append({"test": test, "randomised": count, **group})
     except Exception as error:
         failures = [{"at": at, "reason": f"{type(error).__name__}: {error}"}]

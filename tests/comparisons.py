@@ -4,7 +4,9 @@ import torch
 from captum.attr import Attribution, InputXGradient, Saliency
 from torch import nn
 
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.comparison import compare
+from captum_classpattern.comparison.maps import bind
 
 AREAS = [0.06, 0.1, 0.3]  # 2, 4 and 11 of the 36 pixels
 SHAPE = (3, 6, 6)
@@ -90,13 +92,18 @@ def compared(
     return compare(**{**settings, **changes})
 
 
+def bound(method, model=None, canvases=CANVASES):
+    """A method on a private copy of a model."""
+    with enter_model(linear_net() if model is None else model, canvases) as checked:
+        return bind(method, checked)
+
+
 def facts(record):
     """All of a record except the time it took, in a form that == compares."""
     found = dict(vars(record))
     found |= {name: getattr(record, name).numpy().tobytes() for name in ("map", "image")}
     found["masks"] = {area: mask.numpy().tobytes() for area, mask in record.masks.items()}
     found["scores"] = {name: value for name, value in record.scores.items() if name != "seconds"}
-    del found["seconds"]
     return found
 
 

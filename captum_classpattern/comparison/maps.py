@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from statistics import mean
 from typing import Any, NamedTuple
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from captum_classpattern._support.progress import advance_bar
 from captum_classpattern._support.topk import highest, pixels_kept
-from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
+from captum_classpattern.classifier import COUNTED, CheckedModel, Classifier, preserve_state
 from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
-from captum_classpattern.comparison.records import STAMPED_KIND, Record
+from captum_classpattern.comparison.records import STAMPED_KIND, Record, Score
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.localisation import Localisation, localise
+from captum_classpattern.scores.localisation import localise
 from captum_classpattern.scores.power import Scorer
+from captum_classpattern.scores.shape import mean_pairwise_iou
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,56 +83,73 @@ class Task:
 def explain(
     name: str, method: "BoundMethod", task: Task, advance: Callable[..., Any]
 ) -> list[Record]:
-    """Runs a method on the canvases: with each seed, if it is random, and for each area and that of
-    the trigger, if it takes one. ``advance`` gets the share of each run."""
-    run, n = partial(method, area=task.area, seed=task.seed), task.n_unstamped
-    share = 1 / (len(task.seeds) + len(task.areas))
-    first = run(task.canvases, task.targets)
-    advance(share)
-    given, seeds = (task.canvases[:n], task.targets[:n]), [first]
-    is_random = method.takes_seed
-    if not is_random and len(task.seeds) > 1:
-        again = run(task.canvases[:1], task.targets[:1], seed=task.seeds[1])
-        is_random = not again.maps[0].equal(first.maps[0])
-    for seed in task.seeds[1:]:
-        seeds.append(run(*given, seed=seed) if is_random else first)
-        advance(share)
-    at_area = dict.fromkeys(task.areas, first)
-    for area in task.areas:
-        if method.searches and area != task.area:
-            at_area[area] = run(*given, area=area)
-            advance(share)
-    by_seed = [[of.maps[i] for of in (seeds if i < n else [first])] for i in range(len(first.maps))]
+    """What a method finds on each canvas, with the scores that its runs give: the cost, and where
+    they apply, the stability over seeds and the localisation. ``advance`` gets each run's share."""
+    first, by_seed, by_area = _run_all(method, task, advance)
     localisations, records = _localisations(method, task, by_seed), []
+    costs = {"passes": first.passes, "seconds": first.seconds}
     for canvas, target in enumerate(task.targets):
-        made = at_area if canvas < n else {task.area: first}
+        kind, seeds = task.kinds[canvas], by_seed[canvas]
+        runs = {task.area: first} if kind == STAMPED_KIND else by_area
+        scores: dict[str, Score] = {
+            cost: total / len(task.targets) for cost, total in costs.items()
+        }
+        if len(seeds) > 1:
+            masks = [top_pixels(values, task.area) for values in seeds]
+            scores["stability_seeds"] = mean_pairwise_iou(masks)
         record = Record(
             model=task.model,
             method=name,
             canvas=canvas,
-            kind=task.kinds[canvas],
+            kind=kind,
             target=target,
             control=isinstance(method.attribution, Control),
             map=first.maps[canvas].clone(),
-            masks={area: top_pixels(of.maps[canvas], area) for area, of in made.items()},
+            masks={area: top_pixels(run.maps[canvas], area) for area, run in runs.items()},
             searches=method.searches,
+            scores={**scores, **localisations.get(canvas, {})},
             precision=getattr(method.attribution, "precision", None),
             cut_from_canvas=not first.own,
-            own={area: of.own[canvas] for area, of in made.items() if of.own},
+            own={area: run.own[canvas] for area, run in runs.items() if run.own},
             area=task.area,
             image=task.images[canvas],
-            seeds=by_seed[canvas],
-            localisation=localisations.get(canvas),
-            passes=first.passes / len(task.targets),
-            seconds=first.seconds / len(task.targets),
         )
         records.append(record)
     return records
 
 
+def _run_all(
+    method: "BoundMethod", task: Task, advance: Callable[..., Any]
+) -> tuple["Explanation", list[list[Tensor]], dict[float, "Explanation"]]:
+    """The first run, on all canvases; the maps of each canvas with each seed, and the run for each
+    area, both on those without the trigger. A method runs again for another seed if it is random,
+    and for another area if it takes one."""
+    run, n = partial(method, area=task.area, seed=task.seed), task.n_unstamped
+    share, unstamped = (
+        1 / (len(task.seeds) + len(task.areas)),
+        (task.canvases[:n], task.targets[:n]),
+    )
+    first = run(task.canvases, task.targets)
+    advance(share)
+    is_random, seeds = method.takes_seed, [first]
+    if not is_random and len(task.seeds) > 1:
+        again = run(task.canvases[:1], task.targets[:1], seed=task.seeds[1])
+        is_random = not again.maps[0].equal(first.maps[0])
+    for seed in task.seeds[1:]:
+        seeds.append(run(*unstamped, seed=seed) if is_random else first)
+        advance(share)
+    by_area = dict.fromkeys(task.areas, first)
+    for area in task.areas:
+        if method.searches and area != task.area:
+            by_area[area] = run(*unstamped, area=area)
+            advance(share)
+    stamped = [[values] for values in first.maps[n:]]
+    return first, [[of.maps[i] for of in seeds] for i in range(n)] + stamped, by_area
+
+
 def _localisations(
     method: "BoundMethod", task: Task, maps: Sequence[Sequence[Tensor]]
-) -> dict[int, Localisation]:
+) -> dict[int, dict[str, float]]:
     """How well the maps of each canvas of the trigger's class find it, on average over the seeds. A
     method that takes an area runs again for that of the trigger."""
     rows = [i for i, target in enumerate(task.targets) if task.has_trigger_for(target)]
@@ -143,8 +161,8 @@ def _localisations(
         seeds = task.seeds if method.takes_seed else task.seeds[:1]
         made = [method(task.canvases[rows], targets, area=area, seed=seed).maps for seed in seeds]
         found = [*zip(*made)]
-    scores = [[astuple(localise(each, task.trigger_pixels)) for each in of] for of in found]
-    means = [Localisation(*(mean(values) for values in zip(*of))) for of in scores]
+    scores = [[asdict(localise(each, task.trigger_pixels)) for each in of] for of in found]
+    means = [{name: mean(one[name] for one in of) for name in of[0]} for of in scores]
     return dict(zip(rows, means))
 
 
@@ -188,13 +206,14 @@ class BoundMethod:
         own image. A method that takes an area or a seed gets all images at once. It may change the
         images, and gradients work even if these were made in inference mode."""
         images = images.to(*self.where).clone()
+        keywords = {"area": area} if self.searches else {}
+        keywords |= ({"seed": seed} if self.takes_seed else {}) | {**self.keywords}
+        together, parts, own = self.searches or self.takes_seed, list[Tensor](), list[Pattern]()
         passes, started = len(self.half_passes), time.perf_counter()
-        together, parts = self.searches or self.takes_seed, list[Tensor]()
-        own = list[Pattern]()
         for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(images))]:
             with self.seeded(seed):
                 part: Any = self.attribution.attribute(
-                    images[rows], target=list(targets[rows]), **self.settings(area, seed)
+                    images[rows], target=list(targets[rows]), **keywords
                 )
             parts.append(part.detach())
             own += [pattern.to("cpu") for pattern in getattr(self.attribution, "patterns", ())]
@@ -204,11 +223,6 @@ class BoundMethod:
         seconds = time.perf_counter() - started
         return Explanation(maps, own, sum(self.half_passes[passes:]) / 2, seconds)
 
-    def settings(self, area: float, seed: int) -> dict[str, Any]:
-        """The keywords, with area and seed if the method takes them."""
-        own = {"area": area} if self.searches else {}
-        return own | ({"seed": seed} if self.takes_seed else {}) | {**self.keywords}
-
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
         """Seeds all generators, and hides Captum's warnings about changes to the private copy."""
@@ -217,32 +231,15 @@ class BoundMethod:
             yield
 
 
-def bind(method: Method, model: Classifier, like: Tensor) -> BoundMethod:
-    """A method on a copy of a model; one without parameters gets images like these."""
+def bind(method: Method, model: CheckedModel) -> BoundMethod:
+    """A method on a private copy of a model, which it may hook into."""
     make, keywords = method if isinstance(method, tuple) else (method, {})
-    device, dtype = device_and_dtype(model, like)
     moved = {
-        name: value.to(device, dtype if value.is_floating_point() else value.dtype)
+        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
         if isinstance(value, Tensor)
         else value
         for name, value in keywords.items()
     }
-    private, half_passes = _counted_copy(model)
-    attribution = make(private)
-    if not hasattr(attribution, "attribute"):
-        raise TypeError(
-            "a method is a function from a model to an Attribution, but it returned "
-            f"{type(attribution).__name__}"
-        )
-    takes = inspect.signature(attribution.attribute).parameters
-    return BoundMethod(
-        attribution, moved, private, half_passes, (device, dtype), "area" in takes, "seed" in takes
-    )
-
-
-def _counted_copy(model: Classifier) -> tuple[Classifier, list[int]]:
-    """A copy of a classifier that methods may hook into, and the list to which each pass forward or
-    backward adds its number of images."""
     half_passes = list[int]()  # hooks hold this alone, and not the copy, which is freed at once
 
     def count(output: Any) -> None:
@@ -254,15 +251,24 @@ def _counted_copy(model: Classifier) -> tuple[Classifier, list[int]]:
                 hook(lambda gradient: half_passes.append(len(gradient)))
 
     def call(*arguments: Any) -> Tensor:
-        output = model(*arguments)
+        output = model.call(*arguments)
         count(output)
         return output
 
-    if not isinstance(model, nn.Module):
-        return call, half_passes
-    private = copy.deepcopy(model)
-    private.register_forward_hook(lambda part, _, output: count(output))
-    return private, half_passes
+    private: Classifier = call
+    if isinstance(model.call, nn.Module):
+        private = copy.deepcopy(model.call)
+        private.register_forward_hook(lambda part, _, output: count(output))
+    attribution = make(private)
+    if not hasattr(attribution, "attribute"):
+        raise TypeError(
+            "a method is a function from a model to an Attribution, but it returned "
+            f"{type(attribution).__name__}"
+        )
+    takes, where = inspect.signature(attribution.attribute).parameters, (model.device, model.dtype)
+    return BoundMethod(
+        attribution, moved, private, half_passes, where, "area" in takes, "seed" in takes
+    )
 
 
 def sum_channels(raw: Tensor, shape: Sequence[int]) -> Tensor:

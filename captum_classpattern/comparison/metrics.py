@@ -11,15 +11,10 @@ from torch import Tensor
 from captum_classpattern._support.files import reason_of
 from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.maps import BoundMethod, Task, top_pixels
+from captum_classpattern.comparison.maps import BoundMethod, Task
 from captum_classpattern.comparison.records import FIRST_COLUMNS, Failure, Record, Score
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.scores.shape import (
-    components,
-    high_frequency_share,
-    mean_pairwise_iou,
-    total_variation,
-)
+from captum_classpattern.scores.shape import components, high_frequency_share, total_variation
 
 Measure: TypeAlias = Callable[[Classifier, Record, Task], Any]
 
@@ -94,63 +89,48 @@ class Metric:
 # ---- the metrics
 
 
-def localisation(classifier: Classifier, result: Record, task: Task, *, score: str) -> float | None:
-    """One of the scores of :class:`Localisation`."""
-    value: float | None = getattr(result.localisation, score, None)
-    return value
+def of_runs(classifier: Classifier, result: Record, task: Task, *, name: str) -> Score | None:
+    """What the runs of the method say: its cost, its stability, how well it finds the trigger."""
+    return result.scores.get(name)
 
 
-def shape(
+def of_mask(
     classifier: Classifier, result: Record, task: Task, *, score: Callable[[Tensor], float]
 ) -> float:
     """A score of the mask (H, W)."""
     return score(result.mask[0].double())
 
 
-def stability_over_seeds(classifier: Classifier, result: Record, task: Task) -> float | None:
-    """Agreement of the masks of all seeds."""
-    if len(result.seeds) == 1:
-        return None
-    return mean_pairwise_iou([top_pixels(values, task.area) for values in result.seeds])
-
-
-def cost(classifier: Classifier, result: Record, task: Task, *, name: str) -> float:
-    """Passes or seconds per canvas."""
-    value: float = getattr(result, name)
-    return value
-
-
 #: The built-in metrics, in the order of their columns.
-METRICS = (
-    *(
-        Metric(name, partial(localisation, score=name), title, better="higher", description=text)
-        for name, title, text in (
-            ("iou", "IoU",
-             "overlap of the trigger with the same number of the map's strongest pixels"),
-            ("average_precision", "average precision",
-             "area under the curve of precision over recall"),
-            ("pointing_game", "pointing game",
-             "whether the strongest pixel is one of the trigger's"),
-            ("relevance_mass", "relevance mass", "share of the positive values on the trigger"),
-            ("relevance_rank", "relevance rank",
-             "share of the trigger that is among the same number of strongest pixels"),
-        )
-    ),
-    *(
-        Metric(of.__name__, partial(shape, score=of), title, better="lower", description=text)
-        for of, title, text in (
-            (total_variation, "total variation", "length of the edges per pixel of the image"),
-            (high_frequency_share, "high-frequency share",
-             "share of the spectral energy in fine detail"),
-            (components, "pieces", "number of pieces that do not touch"),
-        )
-    ),
-    Metric("stability_seeds", stability_over_seeds, "IoU, other seed", better="higher",
-           description="overlap of the masks that different seeds give"),
-    Metric("passes", partial(cost, name="passes"), "passes", better="lower",
-           description="images that went forward and backward, per canvas"),
-    Metric("seconds", partial(cost, name="seconds"), "time", "s", better="lower",
-           description="computing time per canvas"),
+METRICS = tuple(
+    Metric(
+        name,
+        partial(of_runs, name=name) if score is None else partial(of_mask, score=score),
+        *described,
+    )
+    for name, score, *described in (
+        ("iou", None, "IoU", "", "higher",
+         "overlap of the trigger with the same number of the map's strongest pixels"),
+        ("average_precision", None, "average precision", "", "higher",
+         "area under the curve of precision over recall"),
+        ("pointing_game", None, "pointing game", "", "higher",
+         "whether the strongest pixel is one of the trigger's"),
+        ("relevance_mass", None, "relevance mass", "", "higher",
+         "share of the positive values on the trigger"),
+        ("relevance_rank", None, "relevance rank", "", "higher",
+         "share of the trigger that is among the same number of strongest pixels"),
+        ("total_variation", total_variation, "total variation", "", "lower",
+         "length of the edges per pixel of the image"),
+        ("high_frequency_share", high_frequency_share, "high-frequency share", "", "lower",
+         "share of the spectral energy in fine detail"),
+        ("components", components, "pieces", "", "lower",
+         "number of pieces that do not touch"),
+        ("stability_seeds", None, "IoU, other seed", "", "higher",
+         "overlap of the masks that different seeds give"),
+        ("passes", None, "passes", "", "lower",
+         "images that went forward and backward, per canvas"),
+        ("seconds", None, "time", "s", "lower", "computing time per canvas"),
+    )
 )  # fmt: skip
 
 
@@ -201,7 +181,7 @@ def measure_records(
         if reason:
             failures.append(Failure(task.model, records[0].method, metric.title, reason))
     found = zip(records, powers, scores)
-    return [replace(r, powers=of, scores=own, seeds=()) for r, of, own in found], failures
+    return [replace(r, powers=of, scores=own) for r, of, own in found], failures
 
 
 def _value_for(metric: Metric, method: BoundMethod, record: Record, task: Task) -> Score | None:

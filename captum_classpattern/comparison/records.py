@@ -9,7 +9,6 @@ from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import Estimate, Measured, mean_over_classes, newcombe
-from captum_classpattern.scores.localisation import Localisation
 from captum_classpattern.scores.power import PredictivePower
 
 K = TypeVar("K")
@@ -38,7 +37,9 @@ class Record:
             stamped canvases.
         searches (bool): Whether the method ran again for each area.
         scores (dict): The value of each metric by its name, such as ``scores["iou"]``. Metrics that
-            do not apply are left out.
+            do not apply are left out. While metrics are measured, those that the runs of the method
+            give: ``passes`` and ``seconds``, ``stability_seeds``, and the fields of
+            :class:`Localisation`, averaged over the seeds for canvases without the trigger.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
         cut_from_canvas (bool): Whether the pixels are those of the canvas. Otherwise the method
             also chooses their colours.
@@ -46,11 +47,6 @@ class Record:
             for instance with a soft mask.
         area (float): That of the comparison, at which metrics are measured.
         image (Tensor): The canvas, (C, H, W).
-        seeds (list[Tensor]): While metrics are measured, the map for each seed; of a stamped
-            canvas, for the first one alone.
-        localisation (Localisation, optional): How well the map finds the trigger, if there is one
-            for this class; averaged over the seeds for canvases without the trigger.
-        passes, seconds (float): What the map cost.
     """
 
     model: str
@@ -69,10 +65,6 @@ class Record:
     own: dict[float, Pattern] = field(default_factory=dict)
     area: float = field(kw_only=True)
     image: Tensor = field(kw_only=True)
-    seeds: Sequence[Tensor] = ()
-    localisation: Localisation | None = None
-    passes: float = 0.0
-    seconds: float = 0.0
 
     @property
     def name(self) -> str:

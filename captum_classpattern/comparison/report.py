@@ -1,8 +1,8 @@
-"""A comparison as one self-contained HTML page: its patterns at each area with a slider, its
-tables and its figures. All of it goes through one template, which escapes it."""
+"""A comparison as one HTML page: what pages of all results have, and a slider over the area. All
+of it goes through templates, which escape it."""
 
 from base64 import b64encode
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from captum_classpattern._support.formats import SPACE, percent, percent_area, p
 from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern.comparison.records import Record, search_names, strongest_names
 from captum_classpattern.images import evenly_spaced
-from captum_classpattern.pages.parts import render, section, write
+from captum_classpattern.pages import parts as html
 from captum_classpattern.results import as_table, as_texts
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from captum_classpattern.visualization.drawing import levels
@@ -24,27 +24,64 @@ from captum_classpattern.visualization.style import NO_PIXEL
 if TYPE_CHECKING:
     from captum_classpattern.comparison.results import Comparison
 
+TITLE = "Class patterns and other methods"
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
 SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."
+MEANS = "Means over classes, with their 95 % intervals in brackets, in percent."
+INTRODUCTIONS = {
+    "Predictive power at each area": f"{MEANS} A class's value is the mean over its canvases of "
+    "one kind. “No pattern” is the share without a pattern.",
+    "Differences between methods": "The strongest method of each model that is no control, minus "
+    "each other one and minus no pattern, on the first kind of canvas, in percentage points: means "
+    "over classes, paired by canvas.",
+    "Other metrics": "At the compared area. On stamped canvases the trigger is there to see. The "
+    "other canvases do not show it, so a method can only find it in the model; methods that search "
+    "for an area get the number of pixels that the trigger changes. White pixels of a trigger "
+    "cannot be seen on a white canvas. If there is only one trigger, it is also looked for on "
+    "models without it, as a control: there is nothing to find. The settings say which models are "
+    "backdoored. A pass is one image forward and backward; a forward pass alone counts half.",
+}
+HEADING = Markup("<h3>{}</h3>\n")
+ROOM = (
+    "A figure has room for nine methods: the strongest ones, and the strongest controls. Maps are "
+    "those of the first 12 canvases."
+)
 
 
 def write_report(comparison: "Comparison", path: Path) -> Path:
-    """Writes a comparison as one HTML page: the patterns with a slider over the area, the powers,
-    and, folded, all figures, tables and settings. The same comparison gives the same file."""
-    page = render(
-        "report.html",
-        title="Class patterns and other methods",
-        comparison=comparison,
-        slider=area_slider(comparison),
-        numbers=tables(comparison),
-        figures=_figures(comparison),
-        fewest_classes=FEWEST_CLASSES,
+    """Writes a comparison as one HTML page: the patterns with a slider over the area, and below it
+    the sections. The same comparison gives the same file."""
+    text = "\n".join([TITLE, *comparison.text().split("\n")[1:]])
+    content = html.content_of(text, sections(comparison))
+    values = {"comparison": comparison, "slider": area_slider(comparison)}
+    return html.write(
+        path, html.render("report.html", **content, **values, fewest_classes=FEWEST_CLASSES)
     )
-    return write(path, page)
 
 
-def _figures(comparison: "Comparison") -> dict[str, list[Markup]]:
-    """The curves of each kind of canvas, and the maps of each model and kind."""
+def sections(comparison: "Comparison") -> Iterator[Any]:
+    """The powers; and, folded, all figures, tables and settings."""
+    yield html.heading(f"Power of {percent_area(comparison.area)} of the pixels")
+    if comparison.records:
+        yield f"{MEANS} The control is the strongest one on the same canvases."
+        yield comparison.shown_table()
+    else:
+        yield "No method gave a map."
+    yield html.heading("More")
+    curves, maps = _figures(comparison)
+    if curves:
+        yield html.folded("Power over the area", ROOM, *curves)
+    if maps:
+        yield html.folded("Maps side by side", ROOM, *maps)
+    if shown := tables(comparison):
+        yield html.folded(
+            "All tables: every method, metric and area", *_described(comparison, shown)
+        )
+    yield html.folded("Settings", html.macro("settings", comparison.settings))
+
+
+def _figures(comparison: "Comparison") -> tuple[list[Markup], list[Markup]]:
+    """The curves of each kind of canvas, and the maps of each kind and model."""
     curves, maps = [], []
     for kind in dict.fromkeys(record.kind for record in comparison.records):
         on = "" if kind == "canvas" else f", {kind} canvases"
@@ -54,17 +91,27 @@ def _figures(comparison: "Comparison") -> dict[str, list[Markup]]:
             if comparison.select(kind=kind, model=model):
                 plot = partial(comparison.plot, model=model)
                 maps.append(draw(f"Maps and patterns: {model}{on}", plot, kind))
-    return {"Power over the area": curves, "Maps side by side": maps}
+    return curves, maps
 
 
 def draw(title: str, plot: Callable[..., tuple[Any, Any]], kind: str) -> Markup:
     """A figure of a kind of canvas below its title, or why it can't be drawn."""
-    return Markup("<h3>{}</h3>\n{}").format(title, section(partial(plot, kind=kind), title))
+    return HEADING.format(title) + html.section(partial(plot, kind=kind), title)
+
+
+def _described(comparison: "Comparison", shown: Mapping[str, Any]) -> Iterator[Any]:
+    """Tables below their titles and what is to be said of them."""
+    for title, frame in shown.items():
+        yield HEADING.format(title)
+        yield INTRODUCTIONS[title]
+        if title == "Other metrics":
+            yield [f"{m.heading}: {m.note}." for m in comparison.metrics if m.note]
+        yield frame
 
 
 def tables(comparison: "Comparison") -> dict[str, Any]:
     """All tables with any values, as texts, by their titles."""
-    scored = [
+    rows = [
         row | {"area": percent_area(area)}
         for area in comparison.areas
         for row in comparison.named_rows(area)
@@ -78,7 +125,7 @@ def tables(comparison: "Comparison") -> dict[str, Any]:
     shares = {**dict.fromkeys(("power", "control", "no_pattern"), ".1%"), "area": ""}
     differences = {"model": "", "method": "", "other": "", "difference": "+.1%"}
     made = {
-        "Predictive power at each area": as_texts(as_table(scored), names | shares),
+        "Predictive power at each area": as_texts(as_table(rows), names | shares),
         "Differences between methods": as_texts(as_table(comparison.differences()), differences),
         "Other metrics": as_texts(metrics, names | dict.fromkeys(measured, "")),
     }

@@ -23,12 +23,11 @@ from captum_classpattern._support.validation import (
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
-    attribute_of,
     check_targets,
     enter_model,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import ClassNames, common_names, parse_targets
+from captum_classpattern.classifier.class_names import common_names, parse_targets
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_records
@@ -132,64 +131,54 @@ def compare(
     counts = {"max_images": max_images, "n_seeds": n_seeds, "stamped": stamped}
     for name, count in counts.items():
         check_count(name, count)
-    settings = {name: int(count) for name, count in counts.items()}
-    settings["seed"] = seed = check_seed(seed)
+    counts = {name: int(count) for name, count in counts.items()} | {"seed": check_seed(seed)}
     _check_models_and_methods(models, methods)
-    metrics, first = check_metrics(metrics), next(iter(models.values()))
     check_pixels(canvases, "canvases")
-    task = Task(
-        model="",
-        canvases=canvases.detach(),
-        targets=parse_targets(targets, len(canvases), ClassNames.of(first)),
-        kinds=_kinds_of(canvases, canvas_kinds),
-        area=float(area),
-        areas=_areas_of(canvases, areas, float(area)),
-        seeds=[(seed + i) % 2**63 for i in range(n_seeds)],
-    )
-    class_names, of_canvases = ClassNames.of(first), torch.tensor(task.targets)
-    for name, model in models.items():
-        try:
-            common_names(ClassNames.of(model), class_names, of_canvases)
-        except ValueError as error:
-            raise ValueError(f"{name!r} and {next(iter(models))!r}: {error}") from None
-    if triggers is None:
-        carried = ((name, attribute_of(model, "trigger")) for name, model in models.items())
-        triggers = {name: trigger for name, trigger in carried if trigger is not None}
-    if unknown := [name for name in triggers if name not in models]:
-        raise ValueError(
-            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
-        )
+    canvases, metrics = canvases.detach(), check_metrics(metrics)
+    kinds = _kinds_of(canvases, canvas_kinds)
+    areas = _areas_of(canvases, areas, float(area))
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with ExitStack() as stack:
         checked = {
-            name: stack.enter_context(enter_model(model, task.canvases, task.seed))
+            name: stack.enter_context(enter_model(model, canvases, counts["seed"]))
             for name, model in models.items()
         }
-        n_classes = [model.n_classes for model in checked.values()]
-        check_targets(task.targets, min(n_classes))
-        first_model = next(iter(checked.values()))
-        search, scored = _images_for(first_model, task, search, held_out, max_images)
-        tasks = _tasks(task, checked, triggers, search, scored, stamped)
-        known = held_out.labels is not None
-        accuracies = _accuracies(tasks[0].scorers, n_classes) if known else dict.fromkeys(models)
+        first, known = next(iter(checked.values())), held_out.labels is not None
+        task = Task(
+            model="",
+            canvases=canvases,
+            targets=_targets_for(checked, targets, len(canvases)),
+            kinds=kinds,
+            area=float(area),
+            areas=areas,
+            seeds=[(counts["seed"] + i) % 2**63 for i in range(n_seeds)],
+        )
+        triggers = _triggers_for(checked, triggers)
+        search, scored = _images_for(first, task, search, held_out, max_images)
+        scorers = {
+            name: Scorer(model, scored.to(model.device, model.dtype))
+            for name, model in checked.items()
+        }
+        tasks = _tasks(replace(task, scorers=scorers), triggers, search, scored, stamped)
+        accuracies = _accuracies(scorers) if known else dict.fromkeys(models)
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=DEFAULT if methods is None else methods)
-        records, failures, complete = _run_methods(models, tasks, methods, metrics, show_progress)
+        records, failures, complete = _run_methods(tasks, methods, metrics, show_progress)
     comparison = Comparison(
         models=accuracies,
-        canvases=task.canvases.cpu(),
+        canvases=canvases.cpu(),
         targets=task.targets,
-        kinds=task.kinds,
+        kinds=kinds,
         stamped={task.model: task.canvases[task.n_unstamped :].cpu() for task in tasks},
         records=records,
         failures=failures,
-        class_names=None if class_names is None else [str(name) for name in class_names],
+        class_names=None if first.names is None else [*first.names],
         area=task.area,
-        areas=[*task.areas],
+        areas=areas,
         settings={
-            **{"area": task.area, "areas": task.areas, **settings},
+            **{"area": task.area, "areas": areas, **counts},
             **_provenance(search, scored, methods),
-            "backdoored": list(triggers),
+            "backdoored": [*triggers],
             "complete": complete,
         },
         seen=frozenset(search.hashes),
@@ -198,6 +187,33 @@ def compare(
     if not complete:
         raise Interrupted(comparison)
     return comparison
+
+
+def _targets_for(models: Mapping[str, CheckedModel], targets: Any, count: int) -> list[int]:
+    """The class of each canvas, by the names of the first model's classes; an error unless all
+    models have it, and number it alike."""
+    (name, first), *others = models.items()
+    parsed = parse_targets(targets, count, first.names)
+    for other, model in others:
+        try:
+            common_names(model.names, first.names, torch.tensor(parsed))
+        except ValueError as error:
+            raise ValueError(f"{other!r} and {name!r}: {error}") from None
+    check_targets(parsed, min(model.n_classes for model in models.values()))
+    return parsed
+
+
+def _triggers_for(
+    models: Mapping[str, CheckedModel], given: Mapping[str, Pattern] | None
+) -> Mapping[str, Pattern]:
+    """The triggers by the names of their models: those that are given, else the models' own."""
+    if given is None:
+        return {name: model.trigger for name, model in models.items() if model.trigger is not None}
+    if unknown := [name for name in given if name not in models]:
+        raise ValueError(
+            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
+        )
+    return given
 
 
 def _kinds_of(canvases: Tensor, kinds: Sequence[str] | None) -> list[str]:
@@ -260,21 +276,16 @@ def _images_for(
 
 def _tasks(
     task: Task,
-    models: Mapping[str, CheckedModel],
     triggers: Mapping[str, Pattern],
     search: LabelledImages,
     held_out: LabelledImages,
     stamped: int,
 ) -> list[Task]:
     """What the methods get on each model. The only trigger is looked for on all models."""
-    scorers = {
-        name: Scorer(model, held_out.to(model.device, model.dtype))
-        for name, model in models.items()
-    }
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    tasks = [replace(task, model=name, scorers=scorers) for name in models]
-    for number, (name, own) in enumerate(zip(models, tasks)):
-        if (trigger := triggers.get(name, only)) is not None:
+    tasks = [replace(task, model=name) for name in task.scorers]
+    for number, own in enumerate(tasks):
+        if (trigger := triggers.get(own.model, only)) is not None:
             tasks[number] = _add_trigger(own, trigger, search, held_out.images, stamped)
     return tasks
 
@@ -307,7 +318,6 @@ def _add_trigger(
 
 
 def _run_methods(
-    models: Mapping[str, Classifier],
     tasks: Sequence[Task],
     methods: Mapping[str, Method],
     metrics: Sequence[Metric],
@@ -323,7 +333,7 @@ def _run_methods(
                 bar.set_description_str(printable(f"{name}, {task.model}"), refresh=False)
                 bar.update(done - bar.n)
                 try:
-                    bound = bind(method, models[task.model], task.canvases)
+                    bound = bind(method, task.scorers[task.model].model)
                     explained = explain(name, bound, task, bar.update)
                     measured, failed = measure_records(explained, bound, task, metrics)
                 except Exception as error:
@@ -335,13 +345,13 @@ def _run_methods(
     return records, failures, True
 
 
-def _accuracies(scorers: Mapping[str, Scorer], n_classes: Sequence[int]) -> dict[str, float | None]:
+def _accuracies(scorers: Mapping[str, Scorer]) -> dict[str, float | None]:
     """The share of the held-out images that each model classifies correctly."""
     accuracies = dict[str, float | None]()
-    for (name, scorer), count in zip(scorers.items(), n_classes):
+    for name, scorer in scorers.items():
         accuracies[name] = accuracy = scorer.images.accuracy_of(scorer.predicted)
-        shown = f"held-out images (model {name!r})"
-        warn_if_guessing(accuracy, scorer.images.known_labels, count, shown)
+        labels, shown = scorer.images.known_labels, f"held-out images (model {name!r})"
+        warn_if_guessing(accuracy, labels, scorer.model.n_classes, shown)
     return accuracies
 
 

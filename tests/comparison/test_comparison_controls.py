@@ -6,12 +6,11 @@ from itertools import count
 import pytest
 import torch
 from captum.attr import NoiseTunnel
-from comparisons import CANVASES, LABELS, SEARCH, conv_net, linear_net
+from comparisons import CANVASES, LABELS, SEARCH, bound, conv_net, linear_net
 from refusals import refusal
 
 from captum_classpattern.comparison import BestRandomMask, RandomPixels
 from captum_classpattern.comparison.controls import Control
-from captum_classpattern.comparison.maps import bind
 
 MAKERS = {
     "RandomPixels": lambda net: RandomPixels(net),
@@ -97,7 +96,7 @@ def test_the_passes_of_a_random_mask_are_those_of_the_budget_and_the_time(
     if "max_seconds" in settings:
         monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
     method = (lambda model: BestRandomMask(model, SEARCH, LABELS)), settings
-    made = bind(method, linear_net(), CANVASES)(CANVASES[:2], [1, 1], area=0.1, seed=0)
+    made = bound(method)(CANVASES[:2], [1, 1], area=0.1, seed=0)
     assert made.passes / 2 == passes
 
 

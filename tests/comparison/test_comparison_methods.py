@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from captum.attr import DeepLift
-from comparisons import CANVASES, LABELS, SEARCH, all_facts, compared, conv_net, linear_net
+from comparisons import CANVASES, LABELS, SEARCH, all_facts, bound, compared, conv_net, linear_net
 from refusals import refusal
 from scripts import ROOT
 from test_captum_contract import state_of_caller
@@ -15,7 +15,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from captum_classpattern.comparison import DEFAULT, known_methods
-from captum_classpattern.comparison.maps import bind
 from captum_classpattern.comparison.methods import METHOD_NAMES, feature_layer, grid_cells
 from captum_classpattern.demo import demo_images, demo_models
 
@@ -59,7 +58,7 @@ def test_each_explains_the_demos_model_and_leaves_it_as_it_was(demo, name):
 
     def explained(*targets):
         canvases = images[[3, 30]][: len(targets)]
-        return bind(how, model, images)(canvases, targets, area=0.05, seed=0)
+        return bound(how, model, images)(canvases, targets, area=0.05, seed=0)
 
     before = state_of_caller(model, images)
     made = explained(*labels[[3, 30]].tolist())
@@ -119,7 +118,7 @@ def test_budgets_and_limits_reach_the_methods_that_search():
         assert keywords(name, n_steps=7) == {**free, "n_steps": 7, "budget": None}
     assert keywords("BestRandomMask", budget=900, **limits) == {"budget": 900, "max_seconds": 5}
     how = known_methods(SEARCH, LABELS, names="ClassPattern", n_steps=12, precision="full")
-    made = bind(how["ClassPattern"], linear_net(), CANVASES)(CANVASES[:1], [0], area=0.1, seed=0)
+    made = bound(how["ClassPattern"])(CANVASES[:1], [0], area=0.1, seed=0)
     steps = keywords("BestRandomMask", n_steps=12)["budget"]
     assert abs(made.passes - steps) <= 0.15 * steps
 

@@ -121,7 +121,7 @@ def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path, monkeypatch
     assert content["metrics"][-1] == {"name": "distance", **described}
     without_figures(monkeypatch)
     page = comparison.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<strong>distance from the centre (pixels)</strong>: lower is better." in page
+    assert "<li>distance from the centre (pixels): lower is better.</li>" in page
     assert f"{at_area['distance'].iloc[0]:.3g}</td>" in page.replace("\n", "")
 
 

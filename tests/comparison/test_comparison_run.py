@@ -33,7 +33,8 @@ from test_captum_contract import lived_in_inputs, state_of_caller
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier, _progress
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier
+from captum_classpattern._support import progress
 from captum_classpattern.comparison import (
     DEFAULT,
     Interrupted,
@@ -323,21 +324,21 @@ def test_what_was_finished_outlives_an_interrupt():
 def test_a_bar_moves_with_each_run_of_a_method_and_is_drawn_with_each_pass(monkeypatch, terminal):
     noted = []
 
-    class Bar(_progress.tqdm):
+    class Bar(progress.tqdm):
         def update(self, n=1):
             noted.extend([] if self.disable else [n])
             super().update(n)
 
     compared(methods=SEEDED)
     assert terminal.readouterr().err == ""  # it took less than five seconds
-    monkeypatch.setattr(_progress, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     compared(methods=SEEDED, show_progress=True)
     assert sum(noted) == pytest.approx(len(SEEDED))
     assert max(noted) <= 1
     assert len([n for n in noted if n]) >= 3 * len(SEEDED)
     assert noted.count(0) > 100  # so that a log gets its lines also in a long run
     assert "ClassPattern, linear: 100%" in terminal.readouterr().err
-    monkeypatch.setattr(_progress, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(progress, "BAR_AFTER", 0.0)
     compared(methods={"Saliency": Saliency})
     assert "Saliency, linear: 100%" in terminal.readouterr().err
 

@@ -224,10 +224,10 @@ def test_long_and_hostile_names_in_a_report(opened, tmp_path):
 def test_a_report_without_scripts_has_all_rows_and_numbers(opened, report):
     page = opened(report, java_script_enabled=False)
     assert page.get_by_text("The slider needs scripts").is_visible()
-    for summary in page.locator("#more > details > summary").all():
+    for summary in page.locator("main > details > summary").all():
         summary.click()
     assert page.locator("#slider").is_hidden()
-    assert page.locator("#tables tbody tr:visible").count() > 2 * 2 * 4 * 3
+    assert page.locator("details tbody tr:visible").count() > 2 * 2 * 4 * 3
 
 
 # ---- the site of a sweep
