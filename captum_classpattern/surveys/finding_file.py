@@ -9,7 +9,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -29,32 +28,20 @@ AGAIN = "remove it and search its class again, or choose another folder"
 
 
 def pack_findings(findings: Sequence[Finding], settings: Mapping[str, Any] | None) -> bytes:
-    """The findings of a class as safetensors: their rows, and what is predicted for the example
-    images, as JSON; and, each once, all tensors of the patterns, and the example images."""
-    tensors: dict[str, Tensor] = {}
-
-    def store(name: str, tensor: Tensor) -> str:
-        for other, stored in tensors.items():
-            if stored.dtype == tensor.dtype and torch.equal(stored, tensor):
-                return other
-        tensors[name] = tensor
-        return name
-
-    patterns: dict[str, dict[str, Any]] = {}
-    examples: dict[str, dict[str, Any]] = {}
+    """The findings of a class as safetensors: all tensors of the patterns, and the images that they
+    are shown on; the rows of the findings, and what is predicted for the images, as JSON."""
+    tensors, patterns, examples = dict[str, Tensor](), dict[str, Any](), dict[str, Any]()
     for finding in findings:
-        canvas, of_canvas = finding.canvas, patterns.setdefault(finding.canvas, {})
         for area, pattern in finding.patterns.items():
-            own, metadata = pattern.packed()
-            names = {name: store(f"{canvas}/{area}/{name}", each) for name, each in own.items()}
-            of_canvas[str(area)] = {"tensors": names, "metadata": metadata}
+            key = f"{finding.canvas}/{area}"
+            own, patterns[key] = pattern.packed()
+            tensors |= {f"{key}/{name}": tensor for name, tensor in own.items()}
         for area, stamped in (finding.stamped or {}).items():
-            if stamped.unstamped is not None:
-                images = (255 * stamped.unstamped.float()).round().byte().contiguous()
+            if stamped.unstamped is not None:  # the same images for each area
+                levels = (255 * stamped.unstamped.float()).round().byte().contiguous()
+                tensors[f"{finding.canvas}/images"] = levels
                 predicted = {name: getattr(stamped, name) for name in PREDICTED}
-                examples.setdefault(canvas, {})[str(area)] = {
-                    "images": store(f"{canvas}/{area}/images", images), **predicted
-                }  # fmt: skip
+                examples.setdefault(finding.canvas, {})[str(area)] = predicted
     rows = [finding.as_dict() for finding in findings]
     parts = {"settings": settings, "rows": rows, "patterns": patterns, "examples": examples}
     words = {name: files.to_json(part) for name, part in parts.items()}
@@ -105,9 +92,11 @@ def _read_pattern(path: Path, canvas: str, area: float) -> Pattern:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is gone, which held the pattern")
     with files.reading(path, "has no findings", AGAIN), safe_open(path, "pt") as file:
-        packed = files.parse_json(file.metadata()["patterns"])[canvas][str(area)]
-        tensors = {name: file.get_tensor(other) for name, other in packed["tensors"].items()}
-        return Pattern.unpacked(tensors, packed["metadata"])
+        key = f"{canvas}/{area}"
+        metadata = files.parse_json(file.metadata()["patterns"])[key]
+        names = [name for name in file.keys() if name.startswith(f"{key}/")]  # noqa: SIM118
+        tensors = {name.removeprefix(f"{key}/"): file.get_tensor(name) for name in names}
+        return Pattern.unpacked(tensors, metadata)
 
 
 def _read_examples(
@@ -117,7 +106,7 @@ def _read_examples(
     pattern = patterns[area]
     with files.reading(path, "has no examples", AGAIN), safe_open(path, "pt") as file:
         packed = files.parse_json(file.metadata()["examples"])[canvas][str(area)]
-        images = file.get_tensor(packed["images"]) / 255
+        images = file.get_tensor(f"{canvas}/images") / 255
         predicted = {name: tuple(packed[name]) for name in PREDICTED}
         for kind, values in zip((str, int, str, Real), predicted.values()):
             if len(values) != len(images) or not all(isinstance(each, kind) for each in values):

@@ -177,13 +177,16 @@ def saved(change, words="rows"):
     Survey(class_of(2), info={"settings": SETTINGS}).save(HERE)
     path = HERE / "findings" / "2.safetensors"
     with safe_open(path, "pt") as file:
-        tensors, metadata = (
-            {name: file.get_tensor(name) for name in [*file.keys()]},
-            file.metadata(),
-        )
-    data = json.loads(metadata[words])
-    change(data[0] if words == "rows" else data)
-    path.write_bytes(save(tensors, metadata | {words: json.dumps(data)}))
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in [*file.keys()]}
+    if change is None:
+        old, new = words
+        tensors[new] = tensors.pop(old)
+    else:
+        data = json.loads(metadata[words])
+        change(data[0] if words == "rows" else data)
+        metadata[words] = json.dumps(data)
+    path.write_bytes(save(tensors, metadata))
     for each in Survey.load(HERE):
         _ = [*each.patterns.values()]
 
@@ -210,10 +213,8 @@ REFUSALS = {
     "a class of -1": lambda: saved(lambda row: row.update({"class": -1})),
     "a list as name": lambda: saved(lambda row: row.update(class_name=["x"])),
     "another class": lambda: saved(lambda row: row.update({"class": 3})),
-    "no pattern": lambda: saved(lambda of: of["white"].clear(), "patterns"),
-    "a tensor that is not there": lambda: saved(
-        lambda of: of["white"]["0.05"]["tensors"].update(mask="x"), "patterns"
-    ),
+    "no pattern": lambda: saved(lambda of: of.pop("white/0.05"), "patterns"),
+    "another tensor": lambda: saved(None, ("white/0.05/mask", "white/0.05/masks")),
     "a canvas 3": lambda: saved(lambda row: row.update(canvas=3)),
 }
 
