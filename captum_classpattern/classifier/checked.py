@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,10 +67,15 @@ class CheckedModel:
     given_names: Sequence[str] | None = None
     copies: dict[str, Classifier] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def names(self) -> ClassNames | None:
         """The names of its classes: those that the user gives, else its own, if it has any."""
-        return ClassNames.of(self.call, self.n_classes, self.given_names)
+        given = self.given_names
+        return (
+            given
+            if isinstance(given, ClassNames)
+            else ClassNames.of(self.call, self.n_classes, given)
+        )
 
     def outputs(self, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
         """The logits (N, K) for images (N, C, H, W), which the model gets where it is, as a copy

@@ -193,6 +193,7 @@ def parse_targets(target: Any, count: int | None, names: ClassNames | None = Non
     values: list[Any] = target if isinstance(target, list) else [target]
     if isinstance(target, Tensor) and target.dtype != torch.bool and not target.is_floating_point():
         values = target.flatten().tolist() if target.ndim <= 1 else [target]
+    values = [y.item() if isinstance(y, Tensor) and y.ndim == 0 else y for y in values]
     if names is not None:
         values = [names.find(value) if isinstance(value, str) else value for value in values]
     elif given := [value for value in values if isinstance(value, str)]:
@@ -307,17 +308,16 @@ def _keep_numbers(
     return names
 
 
-def common_names(
-    names: ClassNames | None, given: Sequence[str] | None, labels: Tensor | None
-) -> ClassNames | None:
-    """The names of a model's classes, or else those of the images, which must not differ."""
+def check_order(
+    names: ClassNames | None, given: Sequence[str] | None, numbers: Sequence[int]
+) -> None:
+    """Raises an error if some of these classes, as other names number them, are others here."""
     if names is None or given is None:
-        return names or (ClassNames(given) if given else None)
-    present = [] if labels is None else sorted(set(labels.tolist()))
-    for number, meant in names.match({y: given[y] for y in present if y < len(given)})[0].items():
+        return
+    listed = {y: given[y] for y in sorted({*numbers}) if y < len(given)}
+    for number, meant in names.match(listed)[0].items():
         if number != meant:
             which = f"class {number} of the images, {given[number]}, is its class {meant}"
             raise ValueError(
                 f"the model numbers the classes differently: {which}; correct the names"
             )
-    return names

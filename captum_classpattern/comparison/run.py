@@ -27,7 +27,7 @@ from captum_classpattern.classifier import (
     enter_model,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import common_names, parse_targets
+from captum_classpattern.classifier.class_names import check_order, parse_targets
 from captum_classpattern.comparison.maps import Task, bind, explain
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_records
@@ -196,7 +196,7 @@ def _targets_for(models: Mapping[str, CheckedModel], targets: Any, count: int) -
     parsed = parse_targets(targets, count, first.names)
     for other, model in others:
         try:
-            common_names(model.names, first.names, torch.tensor(parsed))
+            check_order(model.names, first.names, parsed)
         except ValueError as error:
             raise ValueError(f"{other!r} and {name!r}: {error}") from None
     check_targets(parsed, min(model.n_classes for model in models.values()))

@@ -23,6 +23,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import (
     NUMBERINGS,
     ClassNames,
+    check_order,
     distinct_names,
     numbers_of,
     renumber,
@@ -334,9 +335,11 @@ class LabelledImages(Dataset[Any]):
 
     def names_for(self, model: CheckedModel) -> ClassNames | None:
         """The names of a model's classes: those of the user, else its own, else those of the
-        images; an error if it does not have the classes of their labels."""
+        images; an error if it numbers their classes otherwise, or does not have them."""
+        own = ClassNames(self.class_names) if self.class_names else None
+        check_order(model.names, own, [] if self.labels is None else self.labels.tolist())
         check_labels(self.labels, model.n_classes, self.argument)
-        return model.names or (ClassNames(self.class_names) if self.class_names else None)
+        return model.names or own
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         """Splits the images at random into two halves: one to search on, one to hold out.

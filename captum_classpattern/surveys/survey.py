@@ -55,7 +55,6 @@ def search_classes(
     held_out: LabelledImages,
     settings: SurveySettings,
     classes: Sequence[int],
-    class_names: Sequence[str] | None,
     folder: Path | None = None,
 ) -> Survey:
     """Finds all classes that are not in the folder, and writes each when it is finished. The
@@ -74,8 +73,7 @@ def search_classes(
             )
         settings.check_budget()
         scorer = Scorer(model, held_out.to(model.device, model.dtype))
-        names = class_names or model.names
-        task = SurveyTask(model, labelled, scorer, settings, classes, names)
+        task = SurveyTask(model, labelled, scorer, settings, classes)
         info = _info_of(task, search, held_out, folder is not None)
         if held_out.labels is not None:
             warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
@@ -152,9 +150,7 @@ def find_classes(
         raise ArgumentTypeError(f"`classes` must be a list of classes, got {classes!r}")
     if len(classes) == 0:
         raise ValueError("`classes` is empty: leave it out to search all")
-    plain = [y.item() if isinstance(y, Tensor) and y.ndim == 0 else y for y in classes]
-    given = [names.find(y) if names and isinstance(y, str) else y for y in plain]
-    return list(dict.fromkeys(parse_targets(given, len(given))))
+    return list(dict.fromkeys(parse_targets([*classes], None, names)))
 
 
 def check_images(
@@ -195,7 +191,7 @@ def _survey(
     if needs_labels:
         _ = search.known_labels, unseen.known_labels  # or an error
     targets = find_classes(classes, names, search, model)
-    return search_classes(model, search, unseen, settings, targets, names, folder)
+    return search_classes(model, search, unseen, settings, targets, folder)
 
 
 def explain_class(

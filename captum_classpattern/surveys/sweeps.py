@@ -16,7 +16,7 @@ from captum_classpattern._support.files import check_folder, reason_of
 from captum_classpattern._support.progress import passes_bar
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import difference, enter_model, warn
-from captum_classpattern.classifier.class_names import ClassNames, common_names
+from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.surveys.folder import FINDING, MODEL, RESULTS, Folder
@@ -256,10 +256,6 @@ class Work:
     def _search(self, source: ModelSource) -> None:
         model, folder = source.open(self.device), self.folder / folder_of(source.name)
         with enter_model(model, self.search.first(), self.settings.seed) as checked:
-            common_names(
-                checked.names, self.held_out.class_names, self.held_out.labels
-            )  # or an error
-            names = common_names(checked.names, self.search.class_names, self.search.labels)
-            search_classes(
-                checked, self.search, self.held_out, self.settings, self.classes, names, folder
-            )
+            self.held_out.names_for(checked)  # or an error
+            named = replace(checked, given_names=self.search.names_for(checked))
+            search_classes(named, self.search, self.held_out, self.settings, self.classes, folder)

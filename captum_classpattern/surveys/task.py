@@ -58,7 +58,6 @@ class SurveyTask:
     scorer: Scorer  # with the held-out images, and the model's predictions
     settings: SurveySettings
     classes: Sequence[int]
-    class_names: Sequence[str] | None
     patches: dict[int, dict[float, Pattern]] = field(default_factory=dict)
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
@@ -66,7 +65,7 @@ class SurveyTask:
         search, kinds = self.search_images, self.settings.canvases
         missing = [y for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in NO_IMAGES for kind in kinds):
-            listed = join_names([label_of(y, self.class_names) for y in missing])
+            listed = join_names([label_of(y, self.model.names) for y in missing])
             others = self.scorer.images
             own = sum(len(others.of_class(y)) for y in missing)
             raise ValueError(
@@ -77,7 +76,7 @@ class SurveyTask:
         together, done = self.settings.classes_together, 0
         together = together or classes_at_once(self.model.device, search)
         while group := targets[done : done + together]:
-            first, *further = (label_of(y, self.class_names).split(",")[0] for y in group)
+            first, *further = (label_of(y, self.model.names).split(",")[0] for y in group)
             name_stage(f"{first} and {len(further)} more" if further else first)
             try:
                 patterns = self._search_group(group, len(targets) - done)
@@ -201,12 +200,12 @@ class SurveyTask:
     ) -> Finding:
         """The patterns of a class on a kind of canvas, next to the controls of another class."""
         scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
-        name = name_of(target, self.class_names)
+        name = name_of(target, self.model.names)
         if name is not None:
             for pattern in patterns.values():
                 pattern.info["class_name"] = name
         images, seed = self.scorer.images, self.settings.seed
-        names = self.class_names or images.class_names
+        names = self.model.names or images.class_names
         seed_generators(seed)
         shown = {
             area: stamp_examples(self.model, pattern.topk(area), images, names, seed)
