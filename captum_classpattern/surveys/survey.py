@@ -65,13 +65,15 @@ def search_classes(
         n_classes = model.n_classes
         check_targets(classes, n_classes)
         check_labels(held_out.labels, n_classes, "the held-out images")
-        labelled = ensure_labels(model, search)
+        held_out.names_for(model)  # or an error
+        names, labelled = search.names_for(model), ensure_labels(model, search)
         if search.labels is not None and not labelled.known_labels.equal(search.labels):
             raise ValueError(
                 "the search images have other class numbers than the model: number both sets by "
                 "images.for_classifier(model)"
             )
         settings.check_budget()
+        model = replace(model, given_names=names)
         scorer = Scorer(model, held_out.to(model.device, model.dtype))
         task = SurveyTask(model, labelled, scorer, settings, classes)
         info = _info_of(task, search, held_out, folder is not None)

@@ -256,6 +256,4 @@ class Work:
     def _search(self, source: ModelSource) -> None:
         model, folder = source.open(self.device), self.folder / folder_of(source.name)
         with enter_model(model, self.search.first(), self.settings.seed) as checked:
-            self.held_out.names_for(checked)  # or an error
-            named = replace(checked, given_names=self.search.names_for(checked))
-            search_classes(named, self.search, self.held_out, self.settings, self.classes, folder)
+            search_classes(checked, self.search, self.held_out, self.settings, self.classes, folder)
