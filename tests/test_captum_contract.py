@@ -510,18 +510,6 @@ def test_the_same_canvas_with_other_arguments_is_another_search():
     assert not torch.equal(result[0], result[1])
 
 
-def test_an_argument_for_all_stays_one_when_repeated_canvases_are_dropped():
-    def two_numbers(stamped, scale_and_offset):
-        assert scale_and_offset.shape == (2,)
-        return NET(stamped * scale_and_offset[0] + scale_and_offset[1])
-
-    repeated = SOME[[0, 0, 1]]  # 3 images, so 2 numbers are none for each; but 2 searches
-    explainer = ClassPattern(two_numbers, BASELINES, LABELS)
-    result = explainer.attribute(repeated, 1, torch.tensor([0.5, 0.2]), **FAST)
-    fixed = ClassPattern(lambda stamped: NET(stamped * 0.5 + 0.2), BASELINES, LABELS)
-    torch.testing.assert_close(result, fixed.attribute(repeated, 1, **FAST))
-
-
 # ---- what is refused
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from plain_adam import PlainAdam
-from plain_solvers import Problem, binary, cross_entropy, exchanged, miss
+from plain_solvers import PlainAdam, Problem, binary, cross_entropy, exchanged, miss
 from searched import split_for_validation
 from small_models import conv_net
 from torch import nn
