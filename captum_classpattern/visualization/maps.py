@@ -96,26 +96,15 @@ def plot_maps(
     values = _parse_maps(canvases, maps, row_names, column_names, **tables)
     kinds = KINDS[show]
     scales = [_scale(cells, scale) for cells in zip(*values)]
-    aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    wide = PAGE[0] / (len(scales) + 1) - 0.1  # a page is enough while the cells are large enough
-    high = (PAGE[1] / len(canvases) - 0.4) / (len(kinds) * aspect)
-    width = float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
+    width = _cell_width(canvases, len(scales), len(kinds))
     rows: list[tuple[str, list[Cell]]] = []
     for row, (canvas, name) in enumerate(zip(canvases, row_names)):
-        first, below = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
-        for kind in kinds:
-            last = kind == kinds[-1]
-            cells = [
-                replace(
-                    _cell(kind, values[row][column], patterns[row][column]),
-                    caption=captions[row][column] if last else "",
-                    scale=colours,
-                    note=kind if show == "both" and column == 0 else "",
-                    range=stated if last and below else None,
-                )
-                for column, (colours, stated) in enumerate(scales)
-            ]
-            rows.append((name if kind == kinds[0] else "", [first, *cells]))
+        first, stated = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
+        cells = zip(values[row], patterns[row], captions[row], scales)
+        columns = [_column(*each, kinds, stated) for each in cells]
+        for kind, line in zip(kinds, zip(*columns)):
+            beside = replace(line[0], note=kind if show == "both" else "")
+            rows.append((name if kind == kinds[0] else "", [first, beside, *line[1:]]))
     return draw_grid(
         rows,
         ["canvas", *column_names],
@@ -124,6 +113,13 @@ def plot_maps(
         font_size=10 if width > 0.85 else 8,
         use_pyplot=use_pyplot,
     )
+
+
+def _cell_width(canvases: Sequence[Tensor], columns: int, lines: int) -> float:
+    """In inches, so that a page is enough while the cells are large enough."""
+    aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
+    wide, high = PAGE[0] / (columns + 1) - 0.1, (PAGE[1] / len(canvases) - 0.4) / (lines * aspect)
+    return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
 def _parse_maps(
@@ -176,6 +172,19 @@ def _parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
             f"the map of {where} has NaN or infinite values: give None where a method failed"
         )
     return array
+
+
+def _column(
+    values: Values | None,
+    pattern: "Pattern | None",
+    caption: str,
+    scale: tuple[Any, str | None],
+    kinds: Sequence[str],
+    stated: bool,
+) -> list[Cell]:
+    """What a method has in a row, from top to bottom, with its scale below it if it is stated."""
+    *above, last = (replace(_cell(kind, values, pattern), scale=scale[0]) for kind in kinds)
+    return [*above, replace(last, caption=caption, range=scale[1] if stated else None)]
 
 
 def _cell(kind: str, values: Values | None, pattern: "Pattern | None") -> Cell:
