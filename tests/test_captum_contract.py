@@ -77,12 +77,11 @@ def masks_of(patterns):
     return torch.stack([pattern.mask for pattern in patterns])
 
 
-def masks_alone(explainer, images, targets, arguments=None, **settings):
+def masks_alone(explainer, images, targets, **settings):
     """The mask of each image from a search of its own, for all channels."""
-    rows = [None] * len(images) if arguments is None else arguments
     found = [
-        explainer.search(image[None], target, additional_forward_args=row, **{**FAST, **settings})
-        for image, target, row in zip(images, map(int, targets), rows)
+        explainer.search(image[None], target, **{**FAST, **settings})
+        for image, target in zip(images, map(int, targets))
     ]
     return masks_of([pattern for [pattern] in found]).expand(-1, 3, -1, -1)
 
@@ -498,16 +497,6 @@ def test_additional_arguments_for_each_image_and_for_all():
         torch.testing.assert_close(patterns[i].mask, alone.mask)
         assert patterns[i].info["search_power"] == alone.info["search_power"]
         assert not torch.equal(result[i], without[i])
-
-
-def test_the_same_canvas_with_other_arguments_is_another_search():
-    explainer = ClassPattern(Adjustable(NET), BASELINES, LABELS)
-    same, brightness = SOME[:1].expand(3, -1, -1, -1), torch.tensor([0.1, 2.0, 0.1])
-    result = explainer.attribute(same, 1, (brightness, 1.0), **FAST)
-    rows = [(row[None], 1.0) for row in brightness]
-    torch.testing.assert_close(result, masks_alone(explainer, same, [1, 1, 1], rows))
-    assert torch.equal(result[0], result[2])
-    assert not torch.equal(result[0], result[1])
 
 
 # ---- what is refused

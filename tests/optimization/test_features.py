@@ -136,23 +136,6 @@ def test_equal_canvases_with_other_features_are_other_canvases():
         assert torch.equal(*found) == (different == 1)
 
 
-def test_cells_are_one_search_for_equal_inputs():
-    calls = []
-
-    def net(images):
-        calls.append(len(images))
-        return conv_net().float()(images)
-
-    explainer = ClassPattern(net, BASELINES, LABELS)
-    for mask in (None, Cells(3), Cells(3)(SAME[0]), (Cells(3)(SAME[0]),)):
-        counts = []
-        for inputs in (SAME[:1], SAME):
-            calls.clear()
-            explainer.attribute(inputs, 1, n_steps=2, area=0.25, feature_mask=mask)
-            counts.append(sum(calls))
-        assert counts[0] == counts[1]
-
-
 def made(canvas):
     """Features that a later run recognises by the function's name."""
     return torch.arange(36).view(6, 6) // 2

@@ -414,16 +414,6 @@ def test_a_search_that_ends_in_time_is_not_stopped_early(monkeypatch):
     assert not pattern.info["stopped_early"]
 
 
-@pytest.mark.parametrize("keep", [None, 1])
-def test_a_search_without_time_takes_one_step(keep):
-    patterns, done = search(CANVASES[:4], keep=keep, max_seconds=1e-9)
-    assert done == 4 * 4
-    for pattern in patterns:
-        assert pattern.info["stopped_early"]
-        assert pattern.info["passes"] == 4
-        assert pattern.info["mask_pixels"] == 5
-
-
 def test_a_screening_that_takes_all_the_time_gives_its_masks(in_time):
     """It looks at the clock before each step but the first."""
     [whole], [stopped] = in_time(9.5, keep=1), in_time(4.5, keep=1)
