@@ -1,1 +1,2 @@
-"""What all parts stand on: checks of arguments, files, and progress bars."""
+"""What all parts stand on: checks of arguments, files, hashes, ranks of pixels, progress bars, and
+how numbers and names are written."""
