@@ -185,6 +185,15 @@ def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
     assert torch.equal(canvases, before)
 
 
+def test_a_screened_pool_begins_each_area_with_the_colours_that_were_given():
+    canvases = images(3, 1, 5)
+    found = learned(canvases, 1, area=AREAS, keep=1)
+    for area in AREAS:
+        [pattern], [alone] = found[area], learned(canvases, 1, area=area, keep=1)
+        assert torch.equal(pattern.mask, alone.mask)
+        assert torch.equal(pattern.canvas, alone.canvas)
+
+
 def test_cells_of_a_grid_are_searched_like_pixels():
     """A network that averages over cells sees what another one sees of small images."""
     canvases, baselines, settings = images(2, 1, 5), images(30, 1, 6), {"n_steps": 4}
