@@ -9,6 +9,7 @@ from problems import Problem
 from torch import nn
 
 from captum_classpattern import Cells, ClassPattern
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization.acceleration import accelerated
 
 IMAGES, REPEATS, ROUNDS = 16, 2, 2
@@ -17,7 +18,8 @@ IMAGES, REPEATS, ROUNDS = 16, 2, 2
 def time_rows(problem: Problem, model: nn.Module) -> Iterator[list[Row]]:
     """The milliseconds of a pass, the least of some repeats, with the threads of this process."""
     images = problem.images[:IMAGES]
-    faster = accelerated(model, images[:1], (), "auto")
+    with enter_model(model, images[:1]) as checked:
+        faster = accelerated(checked, images[:1], (), "auto")
     for name, network in {"as it is": model, "made faster": faster}.items():
 
         @torch.no_grad()

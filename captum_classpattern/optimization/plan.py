@@ -262,7 +262,7 @@ def decide_search(
     model.check_device(canvases)
     check_targets(targets, model.n_classes)
     check_labels(split.fit.labels, model.n_classes, split.fit.argument)
-    canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
+    canvases = canvases.detach()
     arguments = tuple(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
         for argument in arguments
@@ -296,7 +296,7 @@ def decide_search(
         arguments=arguments,
         settings=settings,
         candidates=candidates,
-        canvases=shown[..., square, square].clone(),
+        canvases=shown[..., square, square],
         size=size,
         features=Features.of(ids[chosen]) if ids is not None else None,
         first=first,

@@ -27,8 +27,8 @@ PACKAGE_VERSION = versions()["captum_classpattern"]
 
 @dataclass(frozen=True)
 class ScanTask:
-    """The ``sample`` of the ``images`` has labels; ``split`` says which of it changes are fitted to,
-    and which score them. ``accuracy`` is that on the sample, if the images are labelled."""
+    """The ``sample`` of the ``images`` has labels; ``split`` says what changes are fitted to, and
+    what scores them. ``accuracy`` is that on the sample, if the images are labelled."""
 
     model: CheckedModel
     settings: SearchSettings

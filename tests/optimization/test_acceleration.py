@@ -9,6 +9,7 @@ from searched import search_masks
 from torch import nn
 
 from captum_classpattern import ClassPattern
+from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization import acceleration
 from captum_classpattern.optimization.acceleration import accelerated
 
@@ -89,7 +90,8 @@ def with_bfloat16(monkeypatch):
 
 
 def faster(net, canvases=CANVASES, additional=(), precision="auto"):
-    return accelerated(net, canvases, additional, precision)
+    with enter_model(net, canvases, additional=additional) as model:
+        return accelerated(model, canvases, additional, precision)
 
 
 def speedups(net, **kwargs):
