@@ -434,6 +434,10 @@ def test_neither_an_item_nor_a_repr_loads_other_items():
     assert data.loaded == {3}
     assert len(next(iter(DataLoader(source, batch_size=2)))) == 2
     assert data.loaded == {0, 1, 3}
+    named = LabelledImages.of(source.subset([5, 3]), argument="baselines")
+    assert data.loaded == {0, 1, 3}
+    assert (named.description, named.labels.tolist()) == ("plain", LABELS[[5, 3]].tolist())
+    assert data.loaded == {0, 1, 3, 5}
     assert source.labels is not None
     assert repr(source) == "LabelledImages(10 images 3x4x5, plain)"
     assert repr(source.subset([1, 3])) == "LabelledImages(2 images 3x4x5, 1 classes, plain)"

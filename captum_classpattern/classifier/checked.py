@@ -33,7 +33,6 @@ from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.classifier.fingerprints import (
     TOLERANCE,
     are_close,
-    hash_of_model,
     hash_of_weights,
     in_few_numbers,
     probes_of,
@@ -125,7 +124,7 @@ class CheckedModel:
         # what a pass changes is no weight, such as a layer's last output
         constants = [t for key, t in self._plain_tensors().items() if before.get(key) is t]
         weights = hash_of_weights(self.networks, constants)
-        return {"weights": weights, "probes": probes, "hash": hash_of_model(self.networks)}
+        return {"weights": weights, "probes": probes}
 
     def _plain_tensors(self) -> dict[tuple[nn.Module, str], Tensor]:
         """The tensors that layers hold besides parameters and buffers. The mean and std of a

@@ -84,8 +84,8 @@ def in_few_numbers(logits: Tensor) -> str:
 
 
 def difference(one: Any, other: Any) -> str:
-    """How two models differ, by their :attr:`CheckedModel.identity`; empty if they don't. Probes
-    are compared where both have them. In files of version 0.4, a hash is all."""
+    """How two models differ, by their :meth:`CheckedModel.identity`; empty if they don't. Probes
+    are compared where both have them. In references of version 0.4, a hash is all."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         hashes = [each.get("hash") if isinstance(each, Mapping) else each for each in (one, other)]
         return "" if hashes[0] == hashes[1] is not None else "what is known of it"

@@ -142,18 +142,18 @@ class LabelledImages(Dataset[Any]):
         labels = numbers_of(labels, names)
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
-        given = vars(images)["given_labels"] if labels is None else labels  # reads no data set
         source = images.source
         if not images.in_memory:  # errors about items name these images
             source = replace(source, argument=argument)
-        named = replace(images, source=source, argument=argument, labels=given)
+        named = images._with(source=source, argument=argument)
+        named = named if labels is None else named.with_labels(labels)
         if images.class_names is None:
             return named
         if labels is None:
             return named.numbered_for(model) if model else named
         if names is None:
             return named
-        return replace(named, class_names=names, numbering="numbers")  # those of its labels
+        return named._with(class_names=names, numbering="numbers")  # those of its labels
 
     def __len__(self) -> int:
         return len(self.source.places)
@@ -215,16 +215,22 @@ class LabelledImages(Dataset[Any]):
 
     def with_labels(self, labels: Labels) -> "LabelledImages":
         """The same images with other labels."""
-        return replace(self, labels=labels)
+        return self._with(labels=labels)
+
+    def _with(self, **changes: Any) -> "LabelledImages":
+        """A copy with other fields. It reads no labels of a data set, as ``replace`` would."""
+        return replace(self, **{"labels": vars(self)["given_labels"], **changes})
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
         """Some of the images: by their indices, in this order, or by a mask of N bools."""
         chosen = torch.as_tensor(indices)
         if chosen.dtype == torch.bool:
             chosen = torch.arange(len(self))[chosen.cpu()]
-        numbers, labels = chosen.long().tolist(), self.labels
+        numbers, labels = chosen.long().tolist(), vars(self)["given_labels"]
+        if labels is None:  # those of a data set, if they were read
+            labels = vars(self.source).get("labels")
         labels = None if labels is None else labels[numbers]
-        return replace(self, source=self.source.part(numbers), labels=labels)
+        return self._with(source=self.source.part(numbers), labels=labels)
 
     def of_class(self, target: int) -> "LabelledImages":
         """The images of one class."""
@@ -243,7 +249,7 @@ class LabelledImages(Dataset[Any]):
         """The same images, all loaded into memory."""
         if self.in_memory:
             return self
-        return replace(self, source=self.source.moved(self.images))
+        return self._with(source=self.source.moved(self.images), labels=self.labels)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
         """The same images, moved once to a device and a precision (uint8 stays uint8). They stay
@@ -262,7 +268,7 @@ class LabelledImages(Dataset[Any]):
             if not lacks_memory(error):
                 raise
             return self
-        return replace(self, source=self.source.moved(moved))
+        return self._with(source=self.source.moved(moved))
 
     @property
     def hashes(self) -> list[str]:
@@ -331,7 +337,7 @@ class LabelledImages(Dataset[Any]):
         labels, names = self.labels, model.names
         if labels is not None:
             labels, names = renumber(self, names, model.n_classes)
-        return replace(self, labels=labels, class_names=names, numbering="numbers")
+        return self._with(labels=labels, class_names=names, numbering="numbers")
 
     def names_for(self, model: CheckedModel) -> ClassNames | None:
         """The names of a model's classes: those of the user, else its own, else those of the
@@ -358,7 +364,7 @@ class LabelledImages(Dataset[Any]):
         halves = []
         for name, part in (("search", order[::2]), ("held-out", order[1::2])):
             described = filter(None, (self.description, f"{name} half (seed {seed})"))
-            halves.append(replace(self.subset(sorted(part)), description=", ".join(described)))
+            halves.append(self.subset(sorted(part))._with(description=", ".join(described)))
         return halves[0], halves[1].without(halves[0])
 
     def without(self, others: "LabelledImages") -> "LabelledImages":
@@ -375,7 +381,7 @@ class LabelledImages(Dataset[Any]):
                 "other images"
             )
         dropped = self.duplicates_dropped + len(self) - len(left)
-        return replace(self.subset(left), duplicates_dropped=dropped)
+        return self.subset(left)._with(duplicates_dropped=dropped)
 
 
 def first_of(images: ImagesAndLabels, argument: str = "images") -> Tensor:

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from captum_classpattern._support.progress import name_stage, passes_bar
-from captum_classpattern.classifier import seed_generators
-from captum_classpattern.images import ensure_labels, identity_of
+from captum_classpattern.classifier import CheckedModel, seed_generators
+from captum_classpattern.classifier.fingerprints import hash_of_model
+from captum_classpattern.images import LabelledImages, ensure_labels, identity_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES, SOLVER
@@ -91,6 +92,11 @@ class Profile:
         return {name: family.scores(self, n) for name, family in FAMILIES.items()}
 
 
+def identity_for_references(model: CheckedModel, images: LabelledImages) -> dict[str, Any]:
+    """What a model is, also for references of version 0.4, of which a hash is all."""
+    return {**identity_of(model, images), "hash": hash_of_model(model.networks)}
+
+
 def measure(task: ScanTask, folder: Path | None = None) -> Profile:
     """Searches all families and classes. Groups of classes whose patterns are finished are kept in
     the folder, if there is one."""
@@ -115,7 +121,7 @@ def measure(task: ScanTask, folder: Path | None = None) -> Profile:
         n_validation=n_validation,
         accuracy=task.accuracy,
         images=len(sample),
-        model=identity_of(task.model, task.images),
+        model=identity_for_references(task.model, task.images),
         computed={"seed": task.settings.seed, "precision": precision, "version": PACKAGE_VERSION},
         key=key,
     )

@@ -22,12 +22,12 @@ from captum_classpattern.classifier import (
     enter_model,
 )
 from captum_classpattern.classifier.class_names import label_of, simplified
-from captum_classpattern.images import Images, LabelledImages, Labels, first_of, identity_of
+from captum_classpattern.images import Images, LabelledImages, Labels, first_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.doubts import UNLIKE, Doubt, first_doubt
 from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.profile import SETTINGS, Profile, identity_for_references, measure
 from captum_classpattern.scanning.task import PER_CLASS, ScanTask
 from captum_classpattern.scores.intervals import wilson
 
@@ -137,7 +137,7 @@ class ReferenceSet:
         with enter_model(model, first_of(images), settings.seed) as checked:
             source = LabelledImages.of(images, labels, checked)
             own = ReferenceSet._like(checked, source)
-            own.profiles[name] = Profile({}, [], model=identity_of(checked, source))
+            own.profiles[name] = Profile({}, [], model=identity_for_references(checked, source))
             self._check_fit(own)
             measured = measure(ScanTask.of(checked, source, settings))
         # patterns and changes take much memory, and files of references do not keep them
@@ -262,7 +262,9 @@ class ReferenceSet:
     def differs(self, name: str, model: Classifier, images: LabelledImages) -> bool:
         """Whether the reference of this name is another model than this one."""
         with enter_model(model, images.first()) as checked:
-            return bool(difference(self.profiles[name].model, identity_of(checked, images)))
+            return bool(
+                difference(self.profiles[name].model, identity_for_references(checked, images))
+            )
 
     def name_of(self, model: Any) -> str | None:
         """The name of the reference that is this model, by its :attr:`CheckedModel.identity`, or
