@@ -27,25 +27,7 @@ if TYPE_CHECKING:
 TITLE = "Class patterns and other methods"
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
 SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."
-MEANS = "Means over classes, with their 95 % intervals in brackets, in percent."
-INTRODUCTIONS = {
-    "Predictive power at each area": f"{MEANS} A class's value is the mean over its canvases of "
-    "one kind. “No pattern” is the share without a pattern.",
-    "Differences between methods": "The strongest method of each model that is no control, minus "
-    "each other one and minus no pattern, on the first kind of canvas, in percentage points: means "
-    "over classes, paired by canvas.",
-    "Other metrics": "At the compared area. On stamped canvases the trigger is there to see. The "
-    "other canvases do not show it, so a method can only find it in the model; methods that search "
-    "for an area get the number of pixels that the trigger changes. White pixels of a trigger "
-    "cannot be seen on a white canvas. If there is only one trigger, it is also looked for on "
-    "models without it, as a control: there is nothing to find. The settings say which models are "
-    "backdoored. A pass is one image forward and backward; a forward pass alone counts half.",
-}
 HEADING = Markup("<h3>{}</h3>\n")
-ROOM = (
-    "A figure has room for nine methods: the strongest ones, and the strongest controls. Maps are "
-    "those of the first 12 canvases."
-)
 
 
 def write_report(comparison: "Comparison", path: Path) -> Path:
@@ -62,27 +44,9 @@ def write_report(comparison: "Comparison", path: Path) -> Path:
 def sections(comparison: "Comparison") -> Iterator[Any]:
     """The powers; and, folded, all figures, tables and settings."""
     yield html.heading(f"Power of {percent_area(comparison.area)} of the pixels")
-    if comparison.records:
-        yield f"{MEANS} The control is the strongest one on the same canvases."
-        yield comparison.shown_table()
-    else:
-        yield "No method gave a map."
+    yield comparison.shown_table() if comparison.records else "No method gave a map."
     yield html.heading("More")
-    curves, maps = _figures(comparison)
-    if curves:
-        yield html.folded("Power over the area", ROOM, *curves)
-    if maps:
-        yield html.folded("Maps side by side", ROOM, *maps)
-    if shown := tables(comparison):
-        yield html.folded(
-            "All tables: every method, metric and area", *_described(comparison, shown)
-        )
-    yield html.folded("Settings", html.macro("settings", comparison.settings))
-
-
-def _figures(comparison: "Comparison") -> tuple[list[Markup], list[Markup]]:
-    """The curves of each kind of canvas, and the maps of each kind and model."""
-    curves, maps = [], []
+    curves, maps = list[Markup](), list[Markup]()
     for kind in dict.fromkeys(record.kind for record in comparison.records):
         on = "" if kind == "canvas" else f", {kind} canvases"
         if any(record.powers for record in comparison.select(kind=kind)):
@@ -91,22 +55,23 @@ def _figures(comparison: "Comparison") -> tuple[list[Markup], list[Markup]]:
             if comparison.select(kind=kind, model=model):
                 plot = partial(comparison.plot, model=model)
                 maps.append(draw(f"Maps and patterns: {model}{on}", plot, kind))
-    return curves, maps
+    shown = [
+        part for title, of in tables(comparison).items() for part in (HEADING.format(title), of)
+    ]
+    if shown:
+        shown.append([f"{m.heading}: {m.note}." for m in comparison.metrics if m.note])
+    groups = {
+        "Power over the area": curves,
+        "Maps side by side": maps,
+        "All tables: every method, metric and area": shown,
+        "Settings": [html.macro("settings", comparison.settings)],
+    }
+    yield from (html.folded(title, *parts) for title, parts in groups.items() if parts)
 
 
 def draw(title: str, plot: Callable[..., tuple[Any, Any]], kind: str) -> Markup:
     """A figure of a kind of canvas below its title, or why it can't be drawn."""
     return HEADING.format(title) + html.section(partial(plot, kind=kind), title)
-
-
-def _described(comparison: "Comparison", shown: Mapping[str, Any]) -> Iterator[Any]:
-    """Tables below their titles and what is to be said of them."""
-    for title, frame in shown.items():
-        yield HEADING.format(title)
-        yield INTRODUCTIONS[title]
-        if title == "Other metrics":
-            yield [f"{m.heading}: {m.note}." for m in comparison.metrics if m.note]
-        yield frame
 
 
 def tables(comparison: "Comparison") -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern._support.files import printable, reason_of
+from captum_classpattern._support.files import reason_of
 from captum_classpattern._support.hashes import combined_hash
-from captum_classpattern._support.progress import passes_bar
+from captum_classpattern._support.progress import name_stage, passes_bar
 from captum_classpattern._support.topk import pixels_kept
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
@@ -330,7 +330,7 @@ def _run_methods(
     try:
         with passes_bar("Comparing", len(pairs), show_progress, a_pass=0) as bar:
             for done, (task, (name, method)) in enumerate(pairs):
-                bar.set_description_str(printable(f"{name}, {task.model}"), refresh=False)
+                name_stage(f"{name}, {task.model}")
                 bar.update(done - bar.n)
                 try:
                     bound = bind(method, task.scorers[task.model].model)
