@@ -7,7 +7,7 @@ import pytest
 import torch
 from captum.attr import NoiseTunnel
 from comparisons import CANVASES, LABELS, SEARCH, bound, conv_net, linear_net
-from refusals import refusal
+from refusals import refusals
 
 from captum_classpattern.comparison import BestRandomMask, RandomPixels
 from captum_classpattern.comparison.controls import Control
@@ -147,6 +147,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot

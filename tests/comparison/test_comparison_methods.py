@@ -1,15 +1,12 @@
 """The methods by name: each runs on a real model and leaves it as it was."""
 
-import json
-import re
 import sys
 
 import pytest
 import torch
 from captum.attr import DeepLift
 from comparisons import CANVASES, LABELS, SEARCH, all_facts, bound, compared, conv_net, linear_net
-from refusals import refusal
-from scripts import ROOT
+from refusals import refusals
 from test_captum_contract import state_of_caller
 from torch import nn
 from torch.utils.data import Dataset
@@ -73,24 +70,6 @@ def test_each_explains_the_demos_model_and_leaves_it_as_it_was(demo, name):
     assert name == "RandomPixels" or not torch.equal(other.maps[0], made.maps[0])
 
 
-def test_the_docs_name_the_passes_of_the_methods_and_of_recorded_searches():
-    page = (ROOT / "docs" / "compare.md").read_text()
-    [section] = re.findall(r"^## Which methods\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
-    named = {}
-    for line in section.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| ") and len(cells) == 4 and re.fullmatch(r"[\d,.]+", cells[2]):
-            passes = float(cells[2].replace(",", ""))
-            named |= dict.fromkeys(re.findall(r"\w+", cells[0]), passes)
-    lines = (ROOT / "benchmarks" / "results" / "rivals.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["model"] == "demo, natural"]
-    known = PASSES | {row["method"]: row["passes"] for row in rows if "passes" in row}
-    [controls] = re.findall("The controls</summary>(.*?)</details>", page, re.DOTALL)
-    assert {name for name in DEFAULT if f"| {name} |" not in controls} <= set(named)
-    for method in set(named) - set(FEWER):
-        assert named[method] == pytest.approx(known[method], abs=0.05), method
-
-
 def test_all_names_are_known_and_the_default_is_in_order():
     assert [*known_methods(SEARCH, LABELS)] == [*DEFAULT]
     assert [*known_methods(SEARCH, LABELS, names=["LRP", "Lime", "LRP"])] == ["LRP", "Lime"]
@@ -119,7 +98,8 @@ def test_budgets_and_limits_reach_the_methods_that_search():
     assert keywords("BestRandomMask", budget=900, **limits) == {"budget": 900, "max_seconds": 5}
     how = known_methods(SEARCH, LABELS, names="ClassPattern", n_steps=12, precision="full")
     made = bound(how["ClassPattern"])(CANVASES[:1], [0], area=0.1, seed=0)
-    steps = keywords("BestRandomMask", n_steps=12)["budget"]
+    steps = keywords("BestRandomMask", n_steps=12)["budget"]  # whatever the budget
+    assert steps == keywords("BestRandomMask", n_steps=12, budget=500)["budget"]
     assert abs(made.passes - steps) <= 0.15 * steps
 
 
@@ -228,9 +208,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, my_methods, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(my_methods, snapshot):
+    assert refusals(REFUSALS) == snapshot
 
 
 # ---- Grad-CAM
@@ -277,8 +256,3 @@ def test_a_method_that_fails_half_way_or_is_not_installed_harms_no_other_method(
     assert "ReLU" in deep_lift.reason
     assert lime.reason == ("scikit-learn is not installed: pip install 'captum_classpattern[lime]'")
     assert all_facts(comparison) == all_facts(expected)
-
-
-def test_with_n_steps_the_best_random_mask_gets_their_passes_whatever_the_budget():
-    given = {"n_steps": 60}
-    assert keywords("BestRandomMask", **given) == keywords("BestRandomMask", budget=500, **given)

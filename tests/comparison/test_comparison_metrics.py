@@ -20,7 +20,7 @@ from comparisons import (
     rolled,
 )
 from extend import DISTANCE
-from refusals import refusal
+from refusals import refusals
 from reports import without_figures
 
 from captum_classpattern import Pattern
@@ -208,6 +208,5 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
+def test_refusals(snapshot):
+    assert refusals(REFUSALS) == snapshot
