@@ -186,7 +186,8 @@ def test_what_a_model_fails_in_is_not_used(with_bfloat16, kind, has, ways):
     """And no one is warned of what is only tried."""
     with_bfloat16(has)
     net = kind(norm())
-    assert warnings_of(lambda: faster(net)) == []
+    with enter_model(net, CANVASES) as model:
+        assert warnings_of(lambda: accelerated(model, CANVASES, (), "auto")) == []
     assert speedups(net) == ways
     assert (faster(net) is net) == (ways == ())
     expected = search(Net(norm()), precision="full")
@@ -363,6 +364,8 @@ def test_batch_norms_are_folded_without_tf32(with_bfloat16):
         return net.middle(made)
 
     before = torch.backends.cudnn.allow_tf32
-    assert "folded" in speedups(Net(norm(), way=way))
+    with enter_model(Net(norm(), way=way), CANVASES) as model:
+        seen.clear()
+        assert "folded" in accelerated(model, CANVASES, (), "auto").speedups
     assert not any(seen[1:3])  # after the one that is watched, those that are compared
     assert torch.backends.cudnn.allow_tf32 is before

@@ -38,7 +38,7 @@ def test_each_stream_is_the_plain_one_whatever_else_is_searched(seed):
     data, met, streams = Numbered(), {}, []
 
     def run(search):
-        streams.extend(search.streams)
+        streams.extend((each.target, each.start) for each in search.streams)
         data.asked.clear()
         for size, steps in ((4, None), (5, 3)):
             for batch in search.batches(size, steps, epochs=3):
@@ -54,7 +54,7 @@ def test_each_stream_is_the_plain_one_whatever_else_is_searched(seed):
     canvases[3:] = 0.5  # starts twice
     explainer = ClassPattern(conv_net(1, 4, 4), data, COUNTED, check_accuracy=False)
     explainer.search(canvases[:4], [2, 0, 1, 0], area=0.5, solver=Own(run), seed=seed)
-    assert [(each.target, each.start) for each in streams] == [(2, 0), (0, 0), (1, 0), (0, 0), (0, 1)]
+    assert streams == [(2, 0), (0, 0), (1, 0), (0, 0), (0, 1)]
     fit, _ = split_for_validation(LabelledImages(data, COUNTED, argument="baselines"), seed)
     labels, own = fit.labels.tolist(), places(fit.take(range(len(fit))))
     for row, (target, start) in enumerate(streams):
