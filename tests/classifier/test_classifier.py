@@ -86,14 +86,6 @@ def test_mean_and_std_are_copied_once_for_each_precision():
     torch.testing.assert_close(model(IMAGES), first - 1)
 
 
-def test_a_module_with_buffers_alone_is_where_they_are():
-    module = nn.Module()
-    module.register_buffer("counts", torch.zeros(2, dtype=torch.int64))
-    assert device_and_dtype(module, IMAGES) == (CPU, torch.float32)
-    module.register_buffer("weights", torch.zeros(2, dtype=torch.float64))
-    assert device_and_dtype(module, IMAGES) == (CPU, torch.float64)
-
-
 @pytest.mark.parametrize(
     ("mean", "std"),
     [
@@ -147,6 +139,11 @@ def test_device_and_dtype():
     assert device_and_dtype(PixelClassifier(doubled), IMAGES) == (CPU, torch.float64)
     for without_parameters in (lambda images: images, nn.Flatten()):
         assert device_and_dtype(without_parameters, IMAGES.half()) == (CPU, torch.float16)
+    module = nn.Module()
+    module.register_buffer("counts", torch.zeros(2, dtype=torch.int64))
+    assert device_and_dtype(module, IMAGES) == (CPU, torch.float32)
+    module.register_buffer("weights", torch.zeros(2, dtype=torch.float64))
+    assert device_and_dtype(module, IMAGES) == (CPU, torch.float64)
 
 
 def states():
