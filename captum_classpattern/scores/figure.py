@@ -122,8 +122,8 @@ def figure_row(
 
     is_patch, examples = isinstance(pattern, MovingPattern), list[tuple[Tensor, str, bool]]()
     if stamped is not None:
-        hits = [predicted == pattern.target for predicted in stamped.predicted]
-        examples = [*zip(stamped.images, stamped.captions, hits)]
+        known = zip(stamped.images, stamped.predictions_for(pattern.target))
+        examples = [(image, caption, hit) for image, (_, caption, hit) in known]
     bar = None if measured is None else measured.bar()
     return PatternRow(
         name, pattern.canvas, pattern.mask, binary.mask, is_patch, examples, bar, boxed
