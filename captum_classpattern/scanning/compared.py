@@ -115,11 +115,12 @@ class Compared(Decision):
 
     @property
     def in_short(self) -> str:
+        """The p-value, if there is one."""
         return "" if self.p_value is None else f"p = {self.p_value:.2g}"
 
     @property
     def p_text(self) -> str:
-        """The p-value in words, if there is one."""
+        """The same, and whether it is the smallest possible."""
         n = len(self.references)
         return f"{self.in_short}{f', the smallest that {n} references allow' * (self.ahead == n)}"
 
@@ -337,6 +338,7 @@ class Compared(Decision):
             "families": families,
             "n_references": len(self.references),
             **{name: getattr(self, name) for name in ("left_out", "likeness", "notes")},
+            "accuracy": profile.accuracy,
             "classes": [
                 {
                     "class": target,
@@ -350,16 +352,6 @@ class Compared(Decision):
         }
 
     @property
-    def accuracy(self) -> float | None:
-        """The model's accuracy on the images of the scan, if they are labelled."""
-        return self.profile.accuracy
-
-    @property
-    def key(self) -> Mapping[str, Any]:
-        """All that the search depends on."""
-        return self.profile.key
-
-    @property
-    def kept(self) -> Mapping[tuple[int, int], Pattern]:
-        """The patterns that are saved."""
-        return self.profile.patterns
+    def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
+        """What is saved beside it: what the search depends on, and its patterns."""
+        return self.profile.key, self.profile.patterns

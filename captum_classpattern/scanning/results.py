@@ -55,9 +55,6 @@ class Scan(Result):
         class_names (list[str]): The name of each class.
         headline, reason (str): The verdict in a line, and why.
         next_steps (list[str]): What to do now.
-        accuracy (float or None): The model's accuracy on the images of the scan, if they are
-            labelled.
-        key (dict): All that the search depends on.
         pattern (Pattern): What was found for the target, as a pattern or moving patch.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
             provenance.
@@ -121,15 +118,15 @@ class Scan(Result):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        first = ("verdict", "target", "target_name", "reason", "next_steps", "accuracy")
+        first = ("verdict", "target", "target_name", "reason", "next_steps")
         values = {name: getattr(self, name) for name in first}
-        return values | {"search": dict(self.judgement.key)} | self.judgement.as_dict()
+        return values | {"search": dict(self.judgement.kept[0])} | self.judgement.as_dict()
 
     def save(self, folder: str | Path) -> None:
         """Writes scan.json and the patterns, in place of those of any other scan in the folder; and
         scan.png, unless the images have neither one nor three channels."""
-        folder = Path(folder)
-        PatternFolder(folder / PATTERNS, self.judgement.key).replace(self.judgement.kept)
+        (key, patterns), folder = self.judgement.kept, Path(folder)
+        PatternFolder(folder / PATTERNS, key).replace(patterns)
         write_json(self.as_dict(), folder / "scan.json")
         if self.judgement.can_be_drawn:
             write_figure(self.plot(use_pyplot=False)[0], folder / "scan.png")

@@ -200,12 +200,15 @@ class Ranking:
     def as_dict(self) -> dict[str, Any]:
         """The judgement as plain values."""
         classes = parse_json(as_table(self.rows()).to_json(orient="records"))
-        return {"suspects": self.suspects, "judged": self.judged, "classes": classes}
+        names = ("accuracy", "suspects", "judged")
+        return {name: getattr(self, name) for name in names} | {"classes": classes}
 
     @property
-    def kept(self) -> dict[tuple[int, int], Pattern]:
-        """The patches that are saved, by the number of the longer search and the class."""
-        return {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
+    def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
+        """What is saved beside it: what the search depends on, and its patches, by the number of
+        the longer search and the class."""
+        patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
+        return self.key, patches
 
 
 def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:

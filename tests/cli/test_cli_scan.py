@@ -22,7 +22,6 @@ from captum_classpattern.cli import scan as scan_commands
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, families, triage
 from captum_classpattern.scanning.families import SIZES
-from captum_classpattern.scanning.references import SHIPPED
 
 
 class Backdoored(Net):
@@ -175,13 +174,6 @@ def test_errors(line):
     assert re.fullmatch("Error: .*", error)
     assert ERRORS[line] in error
     assert files() == before
-
-
-def test_the_sets_of_the_package_are_listed():
-    assert {"cifar10", "demo"} <= set(SHIPPED)
-    assert ", ".join(SHIPPED) in error_of(f"{EARLY} --references cifar")
-    missing = error_of(f"scan bad.pt {OWN}")
-    assert all(name in missing for name in SHIPPED)
 
 
 # ---- verdicts
@@ -367,28 +359,21 @@ def test_references_that_another_process_adds_are_kept(tmp_path):
     first.save(out)
     both = scan_commands._with_others(second, out)
     assert [*both.profiles] == [*few.profiles][:2]
-    with pytest.raises(ValueError, match="other images"):
-        scan_commands._with_others(replace(second, images={"hash": "0"}), out)
-    names = [*reversed(first.class_names)]
-    turned = scan_commands._with_others(second.in_order(names), out)
-    assert turned == both  # in the order of the file
-    swapped = [names[1], names[0], "bat", *names[3:]]
-    for other, text in (
-        ({"n_classes": 3}, "the model has 3 classes"),
-        ({"class_names": swapped}, "give all classes the names of the references"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            scan_commands._with_others(replace(second, **other), out)
+    turned = second.in_order([*reversed(first.class_names)])
+    assert scan_commands._with_others(turned, out) == both  # in the order of the file
+    for names in (["bat", *first.class_names[1:]], None):
+        renamed = scan_commands._with_others(replace(second, class_names=names), out)
+        assert renamed.class_names == first.class_names
     [name], [measured] = first.profiles, first.profiles.values()
     another = replace(first, profiles={name: replace(measured, model="0")})
-    with pytest.raises(ValueError, match=f"another model of the name {name}"):
-        scan_commands._with_others(another, out)
-    with pytest.raises(ValueError, match=f"copy is the same model as {name}: each reference must"):
-        scan_commands._with_others(replace(first, profiles={"copy": measured}), out)
-    renamed = replace(second, class_names=["bat", *first.class_names[1:]])
-    assert scan_commands._with_others(renamed, out).class_names == first.class_names
-    unnamed = replace(second, class_names=None)
-    assert scan_commands._with_others(unnamed, out).class_names == first.class_names
+    for other, text in (
+        (replace(second, images={"hash": "0"}), "other images"),
+        (replace(second, n_classes=3), "the model has 3 classes"),
+        (another, f"another model of the name {name}"),
+        (replace(first, profiles={"copy": measured}), f"copy is the same model as {name}"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            scan_commands._with_others(other, out)
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

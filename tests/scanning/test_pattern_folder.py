@@ -73,6 +73,14 @@ def test_patterns_are_read_as_they_were_written(tmp_path):
     assert again.find([(6, 0), (6, 1)]) is None  # all or none
 
 
+def test_patterns_of_a_survey_in_the_same_folder_stay(tmp_path):
+    names = {"0_ant_white_0.05.safetensors", "0_white_0.05.safetensors"}
+    for name in names:
+        pattern().save(tmp_path / name)
+    PatternFolder(tmp_path, KEY).add(patterns())
+    assert names < {path.name for path in tmp_path.iterdir()}
+
+
 OTHERS = {  # the precision was not known then
     "sizes": {"sizes": [25]},
     "precision": {"precision": "full"},
@@ -198,13 +206,6 @@ def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, 
     assert searched == []
 
 
-def test_functions_of_other_outputs_do_not_share_patterns(tmp_path):
-    net = Net()
-    measure(lambda x: net(x), images_of(), folder=tmp_path)
-    with pytest.raises(ValueError, match=r"another model \(its logits for white, "):
-        measure(lambda x: -net(x), images_of(), folder=tmp_path)
-
-
 def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
     tmp_path, kept, searched, monkeypatch
 ):
@@ -257,11 +258,3 @@ def test_the_grid_of_large_images_is_the_nearest_to_32_of_those_that_fit(height)
         else:
             with pytest.raises(ValueError, match=f"images of {height}x{width} pixels can't be div"):
                 grid_of((1, height, width))
-
-
-def test_patterns_of_a_survey_in_the_same_folder_stay(tmp_path):
-    names = ["0_ant_white_0.05.safetensors", "0_white_0.05.safetensors"]
-    for name in names:
-        pattern().save(tmp_path / name)
-    PatternFolder(tmp_path, KEY).add(patterns())
-    assert {*names} < {path.name for path in tmp_path.iterdir()}

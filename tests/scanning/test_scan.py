@@ -67,6 +67,11 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
         "images of other classes (95 % interval " in found.reason
     )
     assert found.source == "owls.pt"
+    assert list(found.comparisons) == list(FAMILIES)
+    assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].largest)
+    for name in CHANGES:
+        assert found.profile.changes[name].keys() == set(range(CLASSES))
+        assert len(found.profile.others[name]) == len(found.profile.gains[name]) == CLASSES
     assert (folder / "patterns" / "3_25.safetensors").exists()
 
 
@@ -117,14 +122,6 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
     assert large.target == 3
     held = large.pattern.mask.view(33, 2, 33, 2)[:, 0, :, 0]
     assert held[5, 5] == held[5, 6] == 1
-
-
-def test_every_family_is_searched_and_the_largest_decides(found):
-    assert list(found.comparisons) == list(FAMILIES)
-    assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].largest)
-    for name in CHANGES:
-        assert found.profile.changes[name].keys() == set(range(CLASSES))
-        assert len(found.profile.others[name]) == len(found.profile.gains[name]) == CLASSES
 
 
 def test_classes_in_another_order_are_matched_by_their_names(found, references, folder):
