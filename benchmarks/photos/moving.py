@@ -23,6 +23,7 @@ from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
+from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.power import Scorer
 from photos.likeness import likeness, picture_of, ranks_of
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
@@ -70,16 +71,18 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
     side = round(triage.SIDE * search.shape[-1] / triage.OF)
     short, long = (replace(each, side=side) for each in (triage.SHORT, triage.LONG))
     facts = about(network, model) | {"side": side, "seeds": SEEDS, "passes": PASSES}
-    explainer, store = ClassPattern(model, search), PatternFolder(out / network / PATTERNS, facts)
+    store = PatternFolder(out / network / PATTERNS, facts)
+    split = split_for_validation(search, SEEDS[0])
 
     def found(classes: Sequence[int], solver: MovingPatch, number: int, seed: int) -> list[Pattern]:
         together = triage.TOGETHER if solver is short else triage.LONG_TOGETHER
         settings = SearchSettings(solver=solver, seed=seed)
-        return triage.search_all(explainer, classes, settings, store, number, together)
+        with enter_model(model, search.take([0]), seed) as entered:
+            task = ScanTask(entered, settings, search, search, split, None)
+            return triage.search_all(task, classes, settings, store, number, together)
 
-    _, judges = split_for_validation(search, SEEDS[0])
-    with enter_model(model, judges.take([0]), SEEDS[0]) as entered:
-        before, _ = triage.without_patches(entered, judges)
+    with enter_model(model, search.take([0]), SEEDS[0]) as entered:
+        before, _ = triage.without_patches(entered, split.validation)
     gains = {
         patch.target: round(float(patch.info["search_margin"]) - before[patch.target], 3)
         for patch in found(ranked_classes(network), short, 0, SEEDS[0])

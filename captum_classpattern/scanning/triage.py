@@ -238,13 +238,8 @@ def better(patches: Sequence[Pattern]) -> Pattern:
 
 def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranking:
     """Searches all classes, and the first longer; finished parts are kept in the folder."""
-    model, settings, sample, validation = (
-        task.model,
-        task.settings,
-        task.sample,
-        task.split.validation,
-    )
-    seed, count = settings.seed, model.n_classes
+    model, settings, sample, count = task.model, task.settings, task.sample, task.model.n_classes
+    seed, validation = settings.seed, task.split.validation
     _check_enough(validation, count)
     if task.accuracy is not None:
         warn_if_guessing(task.accuracy, sample.known_labels, count, "images")

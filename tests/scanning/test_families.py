@@ -124,9 +124,9 @@ def test_the_field_passes_through_its_control_points_as_a_cubic():
 def search_further(name, net, sample, **options):
     """The powers, gains and changes of a family."""
     settings = SearchSettings(**options)
-    parts = split_for_validation(sample, settings.seed)
+    split = split_for_validation(sample, settings.seed)
     with enter_model(net, sample.take([0])) as model:
-        task = ScanTask(model, settings, sample, sample, *parts, None)
+        task = ScanTask(model, settings, sample, sample, split, None)
         measured = CHANGES[name].measure(task, None)
     return tuple(measured[kind][name] for kind in ("others", "gains", "changes"))
 

@@ -210,7 +210,7 @@ def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
         few = check_on_unseen(task, FOUND, given, NAMES)
     assert [each.power for each in few.values()] == [each.power for each in looks.values()]
     left = [i for i, image in enumerate(images.hashes) if image not in set(task.sample.hashes)]
-    source = images.subset(left) if unseen else task.validation
+    source = images.subset(left) if unseen else task.split.validation
     for y, look, change in (
         (1, looks["patches"], FOUND.patterns[3, 1].stamp),
         (3, looks["additive"], lambda given: (given + ADDED).clamp(0, 1)),
