@@ -94,7 +94,7 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         row = {"class": patches[0].target, "powers": [power.value for power in powers]}
         row |= {"n": powers[0].n, "looks_like": [likeness(picture_of(patch)) for patch in patches]}
         first.append(row)
-    yield [{**facts, "judged": len(judges), "first": first, "gains": gains}]
+    yield [{**facts, "judged": len(split.validation), "first": first, "gains": gains}]
 
 
 def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
