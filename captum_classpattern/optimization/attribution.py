@@ -380,7 +380,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     ) -> Iterator[SearchPlan]:
         """The decided search of canvases, or of moving patches without any. The model is entered
         until the end of the block."""
-        sample: Tensor = self._baselines.take([0]).expand(len(targets), -1, -1, -1)
+        sample: Tensor = self._baselines.first().expand(len(targets), -1, -1, -1)
         if canvases is not None:
             check_same_shape(sample := canvases, self._baselines.shape)
         given = () if additional_forward_args is None else additional_forward_args
