@@ -107,34 +107,35 @@ class Sweep(Result):
 
     @cached_property
     def best(self) -> dict[int, dict[str, Finding]]:
-        """Of each class, by model, the finding that did best on the validation images. Classes and
-        models are in the order of the sweep, which is that of all tables, figures and pages."""
+        """Of each class that was found, by model, the finding that did best on the validation
+        images. Classes and models are in the order of the sweep, as in all tables and figures."""
         by_class: dict[int, dict[str, Finding]] = {target: {} for target in self.classes}
         for name in self.models:
             for finding in self.survey(name).best_canvases():
                 by_class.setdefault(finding.target, {})[name] = finding
-        return by_class
+        return {target: by_model for target, by_model in by_class.items() if by_model}
 
     @cached_property
-    def leads(self) -> list[tuple[float, float, Finding, str]]:
+    def leads(self) -> dict[int, tuple[float, float, str]]:
         """Of each class that several models have, the largest first: how far the strongest model's
-        power is above the median of the others, this median, the finding and the model."""
-        found = []
-        for by_model in self.best.values():
-            first, *others = sorted(by_model, key=lambda name: -by_model[name].power.value) or [""]
+        power is above the median of the others, this median, and the model."""
+        found = {}
+        for target, by_model in self.best.items():
+            first, *others = sorted(by_model, key=lambda name: -by_model[name].power.value)
             if others:
                 usual = median(by_model[name].power.value for name in others)
-                lead = by_model[first].power.value - usual
-                found.append((lead, usual, by_model[first], first))
-        return sorted(found, key=lambda each: -each[0])
+                found[target] = by_model[first].power.value - usual, usual, first
+        return dict(sorted(found.items(), key=lambda each: -each[1][0]))
 
     def text(self) -> str:
         """Where the models differ, and what does not follow from it."""
         area, said = float(self.settings["areas"][0]), f"{self._classes}."
-        if self.leads and not self.leads[0][0]:
-            said += " The models do not differ in their strongest patterns."
-        for _, usual, finding, model in (each for each in self.leads[:1] if each[0]):
-            rest = [name for name in self.best[finding.target] if name != model]
+        for target, (lead, usual, model) in [*self.leads.items()][:1]:
+            if not lead:
+                said += " The models do not differ in their strongest patterns."
+                continue
+            finding = self.best[target][model]
+            rest = [name for name in self.best[target] if name != model]
             whose = rest[0] if len(rest) == 1 else f"the median of the {len(rest):,} others"
             said += (
                 f" The models differ most in {finding.label}: {100 * finding.power.value:.1f} % in "
@@ -154,8 +155,8 @@ class Sweep(Result):
         enough = any(each.enough_images for each in scores)
         above = sum(each.beats_controls for each in scores) if enough else "too few images"
         leads = [
-            f"{shortened(finding.label)}, {100 * lead:+.0f} points"
-            for lead, _, finding, model in self.leads
+            f"{shortened(self.best[target][name].label)}, {100 * lead:+.0f} points"
+            for target, (lead, _, model) in self.leads.items()
             if model == name and lead
         ]
         return {
@@ -186,14 +187,14 @@ class Sweep(Result):
             for i, name in enumerate(self.models)
         }
         sections[-1]["model"] = [*links.values()]
-        first = {name: [*self.survey(name)] for name in self.models[:MOST_IN_GRID]}
-        found = {name: findings for name, findings in first.items() if findings}
+        first = {name: self.survey(name) for name in self.models[:MOST_IN_GRID]}
+        found = {name: survey for name, survey in first.items() if survey}
         if found and len(self.classes) <= MOST_CLASSES:  # else it can't be read
             few = f"The first {MOST_IN_GRID} of {len(self.models)} models"
             title = few if len(self.models) > MOST_IN_GRID else None
             sections.append(partial(plot_grid, found, title=title))
         classes = [self._write_class(target, links, folder) for target in self.best]
-        sections += [parts.heading("Classes"), as_table(filter(None, classes))]
+        sections += [parts.heading("Classes"), as_table(classes)]
         if self.failures:
             reasons = ({"model": name, "reason": self._reason(name)} for name in self.failures)
             sections += [parts.heading("Failed"), as_table(reasons)]
@@ -205,16 +206,14 @@ class Sweep(Result):
         from captum_classpattern.surveys import site
 
         best = self.best[target]
-        if not best:
-            return {}
         by_model = {name: [f for f in self.survey(name) if f.target == target] for name in best}
-        strongest = max(best, key=lambda name: best[name].power.value)
-        usual = [usual for _, usual, finding, _ in self.leads if finding.target == target]
+        only = None, next(iter(best))
+        usual, strongest = self.leads[target][1:] if target in self.leads else only
         return {
             "name": site.write_class(by_model, links, folder),
             "power": percent(best[strongest].power.value),
             "model": links[strongest],
-            "median of others": percent(usual[0]) if usual else None,
+            "median of others": None if usual is None else percent(usual),
             "models": str(len(best)),
         }
 
@@ -232,7 +231,7 @@ class Sweep(Result):
         models = distinct_names({i: shortened(name) for i, name in enumerate(self.models)})
         values, faint = dict[str, dict[str, float]](), set[tuple[str, str]]()
         for name, model in zip(self.models, models.values()):
-            best = {labels[y]: of.get(name) for y, of in self.best.items() if of}
+            best = {labels[y]: of.get(name) for y, of in self.best.items()}
             values[model] = {y: each.power.value if each else nan for y, each in best.items()}
             scores = {y: each.scores[each.area] for y, each in best.items() if each}
             faint |= {(model, y) for y, each in scores.items() if each.is_weak}
