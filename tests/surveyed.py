@@ -1,8 +1,11 @@
 """Findings that are made up, for tests of what is done with them; and short surveys."""
 
+import itertools
+
 import torch
 from torch import nn
 
+from captum_classpattern._support import progress
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import power_of
@@ -61,3 +64,19 @@ def begun(net=NET, search=SEARCH, held_out=HELD_OUT, **settings):
     settings = {"areas": (0.2, 0.1), "classes_together": 1, **settings}
     settings = {"canvases": {"positive": 1, "white": 1}, "n_steps": 1, **settings}
     return survey(net, (search, LABELS), (held_out, LABELS), **settings)
+
+
+def error_of_bar(net, *images, **settings):
+    """How far the bar of a survey is from the share of its passes that are spent, at most. A pass
+    is one image forward and back; without gradients it is half of one."""
+    spent, shown = [], []
+
+    def counted(pixels):
+        spent.append(len(pixels) * (1 if pixels.requires_grad else 0.5))
+        bar, _ = progress._bar.get()
+        shown.append(0 if bar is None else bar.n)  # None: the model is checked
+        return net(pixels)
+
+    survey(counted, *images, show_progress=True, **settings)
+    shares = (part / sum(spent) for part in itertools.accumulate(spent))
+    return max(abs(place - share) for place, share in zip(shown, shares))

@@ -234,26 +234,6 @@ def test_progress_is_drawn_if_it_takes_long(found, terminal, monkeypatch):
     assert re.search(r"\rSearching: 100%\|.*, class 1 *\n$", err)
 
 
-def test_the_bar_shows_what_is_spent(monkeypatch):
-    noted = []
-
-    class Bar(progress.tqdm):
-        def update(self, n=1):
-            nonlocal noted
-            noted += [] if self.disable else [n]
-            super().update(n)
-
-    monkeypatch.setattr(progress, "tqdm", Bar)
-    found = explained(show_progress=True, n_steps=None, budget=3_000)
-    *searched, rest = noted
-    # white and black canvases are in one search
-    spent = sum({each.pattern.info["passes_together"] for each in (found, *found.others)})
-    scored = 60 / 2 + len(CANVASES) * (40 + 40 + 40) / 2  # no pattern; the power and two controls
-    assert sum(searched) <= spent + scored + 3 * 60 / 2  # the best of each pool is judged once more
-    assert sum(searched) == sum(noted) - rest >= min(0.95 * (spent + scored), sum(noted))
-    assert 0 <= rest < 0.2 * sum(noted)
-
-
 def test_all_kinds_of_canvas_share_the_time():
     """Each stops at its own share; the clock moves on by a second at each look."""
     ticks = itertools.count()

@@ -105,11 +105,11 @@ def interrupt(patch, at):
     """Ctrl+C at the search of a class, counted from 0; returns the classes before."""
     searched, search = [], SurveyTask._search_group
 
-    def interrupted(self, targets):
+    def interrupted(self, targets, left):
         if len(searched) == at:
             raise KeyboardInterrupt
         searched.append([*targets])
-        return search(self, targets)
+        return search(self, targets, left)
 
     patch.setattr(SurveyTask, "_search_group", interrupted)
     return searched
