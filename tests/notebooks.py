@@ -6,7 +6,6 @@ runs a tutorial from top to bottom in a new kernel, in full, checks its conclusi
 outputs, without progress bars.
 """
 
-import ast
 import re
 import sys
 from contextlib import contextmanager
@@ -103,25 +102,6 @@ def quick(path):
 
 def outputs_of(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
-
-
-def code_of(notebook):
-    """The sources of the code cells."""
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def parse(source):
-    """The syntax tree of a code cell, without its lines for the shell and for IPython."""
-    return ast.parse(re.sub(r"^(\s*)[!%](.*\\\n)*.*", r"\1pass", source, flags=re.MULTILINE))
-
-
-def imported_modules(tree):
-    """What a cell imports: ``a.b`` for ``import a.b`` and for ``from a.b import c``."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
 
 
 def shows_a_picture(output):

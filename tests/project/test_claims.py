@@ -89,23 +89,6 @@ def test_most_that_is_left_is_more_than_half_of_what_is_above_no_pattern():
     assert left == pytest.approx([0.095, -0.055, 0.0])  # grey, blurred, shuffled
 
 
-def test_a_trigger_is_shown_as_a_share_of_what_its_canvas_can_show():
-    model = rows.Measured(made_up("natural", of_class={0: {"most_white": 0.49}}))
-    shares = verdicts.shown(model, "white", 0.05, "white")
-    assert (shares[0], shares[3]) == (None, pytest.approx(0.1 / 0.8))
-
-
-def test_rows_of_pairs_are_grouped_and_compared_with_the_stronger_control():
-    pairs = [pair(s, f"{kind}_{t}", 200, kind) for kind in ("natural", "robust8")
-             for s in (1, 2) for t in (1, 2)]  # fmt: skip
-    found = dict(verdicts.transferred(pairs))
-    assert {kind: len(group) for kind, group in found.items()} == {
-        verdicts.ITSELF: 2, "natural": 2, "robust8": 4,
-    }  # fmt: skip
-    assert verdicts.gain(pairs[0])[3] == pytest.approx(0.203 - 0.04)
-    assert all(verdicts.beats_both(pairs[0]))
-
-
 # ---- the tables
 
 
@@ -134,29 +117,6 @@ def test_a_verdict_is_written_with_its_estimate_and_interval(each, expected):
     assert statements.said(each) == expected
 
 
-def test_the_summary_counts_the_settings_of_each_statement():
-    values = [(0.28, 0.29, 0.3), (0.1, 0.1, 0.1), (-0.1, -0.1, -0.1), (-0.9, 0.5, 0.1), (0.9,)]
-    group = [*(a_statement(*each) for each in values), a_statement(1, 1, 1, words="b", ours=True)]
-    _, first, second = statements.summary({"CIFAR-10": group, "Fashion-MNIST": []})
-    assert first == (
-        "| above all controls | 1 | CIFAR-10 | paper | 5 | 1 | 2 | 2 | -10.0 to +29.0 |"
-    )
-    assert second == "| b | 1 | CIFAR-10 | ours | 1 | 0 | 0 | 1 | +100.0 |"
-
-
-def test_a_claim_has_a_row_for_each_setting_and_a_column_for_each_statement():
-    one, other = a_statement(0.28, 0.29, 0.3), a_statement(0.5, words="b", ours=True)
-    found = {"CIFAR-10": [one, other, one._replace(setting="black, 5 %")]}
-    head, *lines = statements.by_statement(found, "1")
-    assert head.startswith("| data | networks | canvas, area | above all controls (paper) | b (ou")
-    holds = "holds: +29.0 (+26.5 to +31.5)"
-    assert lines == [
-        f"| CIFAR-10 | natural | white, 5 % | {holds} | not shown (one seed) |",
-        f"| CIFAR-10 | natural | black, 5 % | {holds} |  |",
-    ]
-    assert list(statements.by_statement(found, "2"))[1:] == []
-
-
 def test_networks_below_the_bound_are_shown_apart(tmp_path):
     kinds = [("natural", 1.0), ("backdoored_white", 0.89), ("backdoored_second", 0.97)]
     made = [made_up(kind, seed, learnt=value) for kind, value in kinds for seed in (1, 2, 3)]
@@ -168,25 +128,3 @@ def test_networks_below_the_bound_are_shown_apart(tmp_path):
     _, *shown = found["claim 2: networks below the bound (exploratory)"]
     assert all("backdoored_white" in line and "(no seeds)" not in line for line in shown)
     assert len(shown) == 6
-
-
-def test_powers_have_the_strongest_control_class_by_class_and_n():
-    """The strongest is the other canvas in all classes but one."""
-    of_class = {0: {"random_pixels": 150}}
-    kinds = rows.by_kind(made_up("natural", seed, of_class=of_class) for seed in (1, 2, 3))
-    _, first, *_ = tables.powers(kinds)
-    *_, random, other, strongest, n = (cell.strip() for cell in first.split("|")[:-1])
-    assert n == "10 x 3 x 1000"
-    assert other == "5.1%"  # the mean of 50, 51 and 52
-    assert strongest == "6.1%"  # one class of ten has 150 instead of 50
-    assert random == "4.3%"
-
-
-def test_the_second_trigger_of_cifar10_has_its_tables():
-    kinds = rows.by_kind(
-        made_up(kind, 1) for kind in ("natural", "backdoored_white", "backdoored_second")
-    )
-    _, *lines = tables.backdoors(kinds, "CIFAR-10")
-    assert {line.split("|")[1].strip() for line in lines} == {
-        "backdoored_white, cat", "backdoored_second, cat",
-    }  # fmt: skip
