@@ -23,7 +23,7 @@ from captum_classpattern import (
     demo_images,
     demo_models,
 )
-from captum_classpattern.optimization.attribution import versions
+from captum_classpattern.optimization.settings import versions
 from captum_classpattern.scores.power import Scorer
 
 AREA = 0.05

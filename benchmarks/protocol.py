@@ -32,11 +32,10 @@ from captum_classpattern.classifier import enter_model
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
-from captum_classpattern.optimization.attribution import versions
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.plan import Split, decide_search
 from captum_classpattern.optimization.search import Search as MaskSearch
-from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.settings import SearchSettings, versions
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 

@@ -17,8 +17,8 @@ from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClas
 from captum_classpattern._support.files import write_json
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import hash_of_images
-from captum_classpattern.optimization.attribution import versions
 from captum_classpattern.optimization.plan import split_for_validation
+from captum_classpattern.optimization.settings import versions
 from captum_classpattern.scores import simplicity
 from captum_classpattern.scores.power import Scorer, judge
 from claims.changes import changes
