@@ -27,6 +27,8 @@ from captum_classpattern.optimization.plan import (
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.scores.power import (
+    SQUARE_IMAGES,
+    SQUARES,
     Scorer,
     Scores,
     StampTest,
@@ -114,8 +116,9 @@ class SurveyTask:
     def _scoring_passes(self) -> float:
         """About how many passes the scores of a class take; to classify an image is half of one."""
         others, settings = len(self.scorer.images), self.settings
-        scored = len(settings.areas) * (others + 2 * min(others, CONTROL_IMAGES)) / 2
-        return len(settings.canvases) * scored
+        scored = len(settings.canvases) * (others + 2 * min(others, CONTROL_IMAGES))
+        squares = SQUARES * SQUARE_IMAGES * (PATCH in settings.canvases)
+        return len(settings.areas) * (scored + squares) / 2
 
     def _decide(self, group: Sequence[int]) -> list[tuple[list[tuple[int, str]], SearchPlan]]:
         """The searches of canvases, with the classes and kinds of canvas of each.
