@@ -9,13 +9,13 @@ FASHION is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, CIFAR10
 ``train/<class>/*`` and ``test/<class>/*`` images. ``measure`` trains each model of
 ``claims/models.py`` whose weights are not in FOLDER, searches the patterns of all classes on the
 canvases that all models of a data set share, scores them, and adds a row to
-``class_patterns.jsonl``. It takes all models of the given data sets, or those of ``--names``;
-``--dry-run`` prints how long each of them takes. Several processes can share a folder: a model that
-one of them works on is skipped by the others. An interrupted run continues after its last epoch or
-its last class. ``transfer`` tests the natural networks' patterns on all other networks of their
-data set, one row of ``class_patterns_transfer.jsonl`` per pair. ``tables`` prints all tables and
-the verdicts, whose rule is in ``claims/pooled.py``; ``figure`` draws some patterns. What is done on
-CIFAR-10, and how it is pooled, is frozen in ``claims/PROTOCOL.md``.
+``class_patterns.jsonl``. It takes all models of the given data sets, or those of ``--names``.
+Several processes can share a folder: a model that one of them works on is skipped by the others. An
+interrupted run continues after its last epoch or its last class. ``transfer`` tests the natural
+networks' patterns on all other networks of their data set, one row of
+``class_patterns_transfer.jsonl`` per pair. ``tables`` prints all tables and the verdicts, whose
+rule is in ``claims/pooled.py``; ``figure`` draws some patterns. What is done on CIFAR-10, and how
+it is pooled, is frozen in ``claims/PROTOCOL.md``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +23,11 @@ from functools import cache, partial
 from pathlib import Path
 
 from claims import statements
-from claims.estimate import Seconds, seconds_of
 from claims.figure import DPI, draw
 from claims.images import Canvases, Images, images_of, shared_canvases
 from claims.learnt import learnt
 from claims.measure import Study
-from claims.models import CIFAR10, FASHION, Entry, entries, path_of
+from claims.models import CIFAR10, FASHION, Entry, entries
 from claims.rows import FILE, TRANSFER, add_rows, check_shared
 from claims.tables import tables
 from claims.training import classifier_of
@@ -52,14 +51,6 @@ def draw_figure(folder: Path, data: Path, file: Path) -> None:
     draw(rows, shared(CIFAR10, data, folder)[1]).savefig(file, dpi=DPI)
 
 
-def announce(entry: Entry, out: Path) -> Seconds:
-    """Prints about how long a model takes."""
-    found = seconds_of(entry, path_of(entry, out).exists())
-    parts = (f"{name} {seconds:,.0f} s" for name, seconds in found._asdict().items())
-    print(f"{entry.name}: about {', '.join(parts)}", flush=True)
-    return found
-
-
 def each_alone(chosen: Sequence[Entry], out: Path, work: Callable[[Entry], None]) -> None:
     """Works on each model, except those that another process works on."""
     out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +68,6 @@ def measure(entry: Entry, folders: Folders, out: Path) -> None:
     if any(row["model"] == entry.name for row in rows):
         print(f"{entry.name}: measured already", flush=True)
         return
-    announce(entry, out)
     data = folders[entry.data]
     images, canvases = shared(entry.data, data, out)
     classifier = classifier_of(entry, data, out)
@@ -110,8 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--fashion", type=Path, help="folder with Fashion-MNIST's files")
         command.add_argument("--out", type=Path, default=Path("classpattern-claims"))
         command.add_argument("--names", nargs="+", choices=known, help="only these models")
-        if name == "measure":
-            command.add_argument("--dry-run", action="store_true", help="only print estimates")
     commands.add_parser("tables").add_argument("rows", type=Path, help="their folder")
     figure = commands.add_parser("figure")
     figure.add_argument("rows", type=Path, help="their folder")
@@ -132,10 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.command == "transfer":
         tested = tested_models(chosen)
         each_alone(tested, given.out, partial(stamp_on, folders=folders, out=given.out))
-    elif given.dry_run:
-        total = [sum(part) for part in zip(*(announce(entry, given.out) for entry in chosen))]
-        hours = (f"{name} {part / 3600:.1f}" for name, part in zip(Seconds._fields, total))
-        print(f"{len(chosen)} models, hours of one core: {', '.join(hours)}")
     else:
         each_alone(chosen, given.out, partial(measure, folders=folders, out=given.out))
 

@@ -10,7 +10,6 @@ The stages, in this order, with the time on one core. Each resumes after an inte
   an hour.
 - ``classes``: ten clean classes, a photo of each; half an hour.
 - ``cells``: cells or pixels, on CIFAR-10 (``--cifar10 FOLDER``); ten minutes.
-- ``time``: where the time of a pass goes; a minute on an idle machine.
 
 For moving patches:
 
@@ -38,7 +37,6 @@ import torch
 from findings import Row, append_rows, having, parser_of, read_rows
 from photos import cleanse, footprint, moving, planting
 from photos.figure import DPI, draw_gallery, draw_maps, draw_patches
-from photos.passes import time_rows
 from photos.planting import LATER, NETWORKS, predicted
 from photos.stamping import stamp_all
 from photos.surveys import cell_rows, class_rows
@@ -154,11 +152,6 @@ def cells(run: Run) -> None:
     run.add(cell_rows(problem, run.out / "cells", run.done("kind")))
 
 
-def time(run: Run) -> None:
-    if (torch.get_num_threads(),) not in run.done("threads"):
-        run.add(time_rows(run.problem, run.model("plain")))
-
-
 def bound(run: Run) -> None:
     for name in moving.CLEAN:
         run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network", "passes")))
@@ -194,7 +187,7 @@ def whole_scan(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "cleanse": cleanse_four, "classes": classes, "cells": cells,
-    "time": time, "trojans": trojans, "figure": figure, "bound": bound, "later": later,
+    "trojans": trojans, "figure": figure, "bound": bound, "later": later,
     "confirm": confirm, "names": names, "natural": natural, "scan": whole_scan,
 }  # fmt: skip
 

@@ -34,10 +34,6 @@ class Backdoor:
     place: str = "corner"
     seed: int = 0
 
-    @property
-    def is_patch(self) -> bool:
-        return self.kind in COLOURS
-
     def trigger(self, shape: Shape) -> Callable[[Tensor], Tensor]:
         """What changes images (N, C, H, W) when the classifier is used."""
         if self.kind == "blended":
