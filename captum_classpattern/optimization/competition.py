@@ -44,13 +44,19 @@ from captum_classpattern.scores.power import StampTest, judge_each
 def find_patterns(plan: SearchPlan) -> dict[float, list[Pattern]]:
     """The patterns of a search, by area, with what is known of it."""
     started, searches = time.perf_counter(), compete(plan)
-    seen = frozenset[str]().union(*map(seen_by, searches.values()))
+    # of a Tensor all images, of others those that were used, since to hash all would load them
+    used = sorted({place for search in searches.values() for place in search.seen})
+    fitted = plan.fit if plan.fit.in_memory else plan.fit.subset(used)
+    seen = frozenset({*fitted.hashes, *plan.validation.hashes})
     evidence = {
         "settings": plan.settings.as_dict(),
         "seed": plan.settings.seed,
         "seconds": round(time.perf_counter() - started, 3),
         "searched_together": len(plan.first),
-        "passes_together": sum(map(passes_together, searches.values())),
+        "passes_together": sum(
+            sum(-(-count // 2) for count in each.half_passes) + -(-each.scored_early // 2)
+            for each in searches.values()
+        ),
         "precision": plan.precision,
         "accelerated_by": plan.accelerated_by,
         "search_images": len(seen),
@@ -61,14 +67,23 @@ def find_patterns(plan: SearchPlan) -> dict[float, list[Pattern]]:
 
 
 def compete(plan: SearchPlan) -> dict[float, Search]:
-    """The finished search at each area, the largest first."""
+    """The finished search at each area, the largest first. A pool that was screened is searched
+    anew at a smaller area, since other canvases are good there; otherwise the winners go on from
+    their masks."""
     largest, *smaller = sorted(plan.settings.areas, reverse=True)
     seed_generators(plan.settings.seed)
     search = Search.of(plan)
     _run(search)
     searches = {largest: search}
     for area in smaller:
-        searches[area] = search = _at_smaller(search, area)
+        if search.was_screened and not search.stopped_early:
+            search = search.restart(area=area)
+            _run(search)
+        else:
+            search = search.continue_at(area, sorted(winners(search)))
+            search.finish()
+            _score(search, plan.validation)
+        searches[area] = search
     return searches
 
 
@@ -85,19 +100,6 @@ def _run(search: Search) -> None:
     _score(search, search.plan.validation)
 
 
-def _at_smaller(search: Search, area: float) -> Search:
-    """The finished search at a smaller area. A pool that was screened is searched anew, since other
-    canvases are good at another area; otherwise the winners go on from their masks."""
-    if search.was_screened and not search.stopped_early:
-        other = search.restart_at(area)
-        _run(other)
-    else:
-        other = search.continue_at(area, sorted(winners(search)))
-        other.finish()
-        _score(other, other.plan.validation)
-    return other
-
-
 def _screen(search: Search) -> Tensor:
     """Leaves the most promising candidates of each large group to the search. The masks of the
     screening; they are empty where there was none."""
@@ -106,7 +108,8 @@ def _screen(search: Search) -> Tensor:
     if not rows:
         return masks
     search.was_screened = True
-    quick = search.restart_with(SCREENING, rows)
+    quick = search.restart(solver=SCREENING, n_steps=None)
+    quick.half_passes, quick.rows = search.half_passes, rows  # its passes count here
     quick.finish()
     masks[rows] = quick.masks[rows]
     losses: list[Tensor] = []
@@ -167,12 +170,6 @@ def winners(search: Search) -> list[int]:
     return search.plan.best(search.rows, search.margins if by_margin else search.powers)
 
 
-def passes_together(search: Search) -> int:
-    """The passes of all candidates at this area, and half a pass for each image that was scored
-    early."""
-    return sum(-(-count // 2) for count in search.half_passes) + -(-search.scored_early // 2)
-
-
 def masks_of_canvases(search: Search) -> Tensor:
     """The best mask of each canvas that was given, (M, 1, H, W), the same for equal ones, where
     each canvas is a group of its own."""
@@ -180,18 +177,11 @@ def masks_of_canvases(search: Search) -> Tensor:
     return search.pixel_masks[[best[first] for first in search.plan.first]]
 
 
-def seen_by(search: Search) -> set[str]:
-    """Hashes of the search images: of a Tensor all, of others those that were used, since to hash
-    all would load them."""
-    plan = search.plan
-    fitted = plan.fit if plan.fit.in_memory else plan.fit.subset(sorted(search.seen))
-    return {*fitted.hashes, *plan.validation.hashes}
-
-
 def patterns_of(search: Search, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
     """The patterns of the winners, with what the search knows of each and further evidence."""
     plan, patterns = search.plan, list[Pattern]()
     masks, losses, passes = search.pixel_masks, search.loss_curves, search.passes
+    canvases = [one.canvas for one in plan.candidates]
     make = partial(MovingPattern, size=plan.size) if plan.settings.is_patch else Pattern
     for row in winners(search):
         mask, target = masks[row].clone(), plan.candidates[row].target
@@ -204,24 +194,16 @@ def patterns_of(search: Search, evidence: dict[str, Any], seen: frozenset[str]) 
             "mask_pixels": int(mask.count_nonzero()),
             "empty_mask": not bool(mask.any()),
             "stopped_early": search.stopped_early,
-            **_iou_of_starts(search, row, masks),
             **copy.deepcopy(evidence),
         }
+        others = [i for i in search.powers if i != row and canvases[i] == canvases[row]]
+        if others and not plan.settings.is_patch:  # other starts: the strongest
+            pair = masks[[row, max(others, key=search.powers.__getitem__)]]
+            one, two = (strongest(pair, search.n_pixels) > 0) & (pair > 0)
+            if bool((one | two).any()):
+                info["starts_iou"] = float((one & two).sum() / (one | two).sum())
         info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
         if (name := name_of(target, plan.model.names)) is not None:
             info["class_name"] = name
         patterns.append(make(search.canvases[row].clone(), mask, target, info, seen=seen))
     return patterns
-
-
-def _iou_of_starts(search: Search, row: int, masks: Tensor) -> dict[str, float]:
-    """How far a candidate's mask agrees with that of the strongest other start of its canvas, if
-    there is one."""
-    canvas, candidates = search.plan.candidates[row].canvas, search.plan.candidates
-    others = [i for i in search.powers if i != row and candidates[i].canvas == canvas]
-    if not others or search.plan.settings.is_patch:
-        return {}
-    pair = masks[[row, max(others, key=search.powers.__getitem__)]]
-    one, two = (strongest(pair, search.n_pixels) > 0) & (pair > 0)
-    either = (one | two).sum()
-    return {"starts_iou": float((one & two).sum() / either)} if bool(either) else {}

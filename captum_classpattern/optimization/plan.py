@@ -289,7 +289,7 @@ def decide_search(
     fast = model.logits
     if settings.solver.accelerates:
         fast = accelerated(model, shown, arguments, settings.precision)
-    square = slice(settings.patch_side)  # of a moving patch, which alone is searched
+    square = slice(settings.solver.side if settings.is_patch else None)  # alone is searched
     plan = SearchPlan(
         model=model,
         fast=fast,

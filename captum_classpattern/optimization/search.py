@@ -210,17 +210,11 @@ class Search:
 
     # ---- other searches of the same candidates
 
-    def restart_with(self, solver: Solver, rows: list[int]) -> "Search":
-        """A search of some of the candidates by another solver, from the beginning. Its passes
-        count here."""
-        other = replace(self, solver=solver, streams=self.plan.new_streams(), n_steps=None)
-        other.half_passes, other.rows = self.half_passes, rows
-        return other
-
-    def restart_at(self, area: float) -> "Search":
-        """The search from its beginning, at another area, on canvases as they were at first."""
+    def restart(self, **changes: Any) -> "Search":
+        """The search from its beginning, with another area or solver, on canvases as they were at
+        first."""
         canvases, streams = self.plan.canvases.clone(), self.plan.new_streams()
-        return replace(self, area=area, canvases=canvases, streams=streams)
+        return replace(self, canvases=canvases, streams=streams, **changes)
 
     def continue_at(self, area: float, rows: list[int]) -> "Search":
         """A search of some of the candidates at a smaller area. If the solver keeps a trend, it

@@ -113,11 +113,6 @@ class SearchSettings:
         return isinstance(self.solver, MovingPatch)
 
     @property
-    def patch_side(self) -> int | None:
-        """The side of the square that alone is searched of a moving patch."""
-        return self.solver.side if self.is_patch else None
-
-    @property
     def area(self) -> float:
         """The largest area, which is searched first."""
         return max(self.areas)
