@@ -3,8 +3,6 @@
 import pytest
 from _pytest.capture import CaptureIO
 
-from captum_classpattern.optimization import acceleration
-
 # these run in the kernels of the notebooks, on the output of a command, and before the tests
 collect_ignore_glob = [
     "tutorials/*",
@@ -13,13 +11,6 @@ collect_ignore_glob = [
     "conftest.py",
     "cli/conftest.py",
 ]
-
-
-@pytest.fixture
-def model_as_it_is(monkeypatch):
-    """Searches use the caller's model, no faster copy, so that a slow, plain re-implementation can
-    follow them step by step. Everything else runs as it does for users."""
-    monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ())
 
 
 @pytest.fixture

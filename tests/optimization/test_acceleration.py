@@ -11,14 +11,13 @@ from torch import nn
 from captum_classpattern import ClassPattern
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization import acceleration
-from captum_classpattern.optimization.acceleration import accelerated
+from captum_classpattern.optimization.acceleration import accelerated, choose_speedups
 
 CANVASES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 BASELINES = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 LABELS = [0, 1, 2] * 4
 ALL = ("bfloat16", "channels_last", "folded")
 CPU = torch.device("cpu")
-RULE = acceleration.choose_speedups
 
 
 def norm(**kwargs):
@@ -79,10 +78,9 @@ class Fragile(Net):
 
 @pytest.fixture
 def with_bfloat16(monkeypatch):
-    """The rule itself, on a device that has bfloat16, or has not."""
+    """The device has bfloat16, or has not."""
 
     def choose(has):
-        monkeypatch.setattr(acceleration, "choose_speedups", RULE)
         monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has)
 
     choose(True)
@@ -126,9 +124,10 @@ def test_the_speedups_follow_from_the_layers_and_the_device(
     with_bfloat16, net, has, precision, ways
 ):
     with_bfloat16(has)
-    assert RULE(net, CPU, precision) == ways
+    assert choose_speedups(net, CPU, precision) == ways
     without = () if has or precision == "bfloat16" else ("channels_last",)
-    assert RULE(net, torch.device("mps"), precision) == tuple(w for w in ways if w not in without)
+    elsewhere = choose_speedups(net, torch.device("mps"), precision)
+    assert elsewhere == tuple(way for way in ways if way not in without)
 
 
 @pytest.mark.parametrize("has", [True, False])
