@@ -126,7 +126,7 @@ def known_methods(
             make, keywords = searches[name]
             methods[name] = partial(make, baselines=source), keywords
         elif name in METHOD_NAMES:
-            methods[name] = _maker(name, source), _keywords(name, source)
+            methods[name] = partial(_make, name, source), _keywords(name, source)
         else:
             raise ValueError(
                 f"there is no method {name!r}: choose from {', '.join(METHOD_NAMES)}, or give a "
@@ -143,18 +143,14 @@ def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method
     return lambda model: make(model, images), {"budget": budget} if takes_budget and budget else {}
 
 
-def _maker(name: str, source: LabelledImages) -> Make:
-    """What makes the attribution object of a model."""
+def _make(name: str, source: LabelledImages, model: Classifier) -> Any:
+    """The attribution object of a model."""
     method: Any = RandomPixels if name == "RandomPixels" else getattr(attr, name)
-    if name in ("GuidedGradCam", "LayerGradCam"):
-        return lambda model: method(model, feature_layer(model, source.take([0])))
     if name in ("Lime", "KernelShap") and importlib.util.find_spec("sklearn") is None:
-        return _without_sklearn
-    return method  # type: ignore[no-any-return]
-
-
-def _without_sklearn(model: Classifier) -> attr.Attribution:
-    raise ImportError("scikit-learn is not installed: pip install 'captum_classpattern[lime]'")
+        raise ImportError("scikit-learn is not installed: pip install 'captum_classpattern[lime]'")
+    if name in ("GuidedGradCam", "LayerGradCam"):
+        return method(model, feature_layer(model, source.take([0])))
+    return method(model)
 
 
 def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:

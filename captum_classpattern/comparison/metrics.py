@@ -81,33 +81,26 @@ class Metric:
         parts = [self.description, f"{self.better} is better" if self.better else ""]
         return "; ".join(part for part in parts if part)
 
-    def as_dict(self) -> dict[str, str | None]:
-        """Plain values, for JSON."""
-        return {key: value for key, value in vars(self).items() if key != "measure"}
-
 
 # ---- the metrics
 
 
-def of_runs(classifier: Classifier, result: Record, task: Task, *, name: str) -> Score | None:
-    """What the runs of the method say: its cost, its stability, how well it finds the trigger."""
-    return result.scores.get(name)
-
-
-def of_mask(
-    classifier: Classifier, result: Record, task: Task, *, score: Callable[[Tensor], float]
-) -> float:
-    """A score of the mask (H, W)."""
-    return score(result.mask[0].double())
+def built_in(
+    classifier: Classifier,
+    result: Record,
+    task: Task,
+    *,
+    name: str,
+    score: Callable[[Tensor], float] | None,
+) -> Score | None:
+    """A score of the mask (H, W), or what the runs of the method say: its cost, its stability, how
+    well it finds the trigger."""
+    return result.scores.get(name) if score is None else score(result.mask[0].double())
 
 
 #: The built-in metrics, in the order of their columns.
 METRICS = tuple(
-    Metric(
-        name,
-        partial(of_runs, name=name) if score is None else partial(of_mask, score=score),
-        *described,
-    )
+    Metric(name, partial(built_in, name=name, score=score), *described)
     for name, score, *described in (
         ("iou", None, "IoU", "", "higher",
          "overlap of the trigger with the same number of the map's strongest pixels"),
@@ -168,7 +161,13 @@ def measure_records(
     scores: list[dict[str, Score]] = [{} for _ in records]
     for metric in metrics:
         try:
-            values = [_value_for(metric, method, record, private) for record in records]
+            values = list[Score | None]()
+            for record in records:
+                own_map = replace(record, map=record.map.clone())
+                with method.seeded(task.seed):
+                    value = metric.measure(method.model, own_map, private)
+                    plain = value is None or isinstance(value, PredictivePower)
+                    values.append(value if plain else float(value))
         except Exception as error:
             reason = reason_of(error)
         else:
@@ -182,10 +181,3 @@ def measure_records(
             failures.append(Failure(task.model, records[0].method, metric.title, reason))
     found = zip(records, powers, scores)
     return [replace(r, powers=of, scores=own) for r, of, own in found], failures
-
-
-def _value_for(metric: Metric, method: BoundMethod, record: Record, task: Task) -> Score | None:
-    """The value for a canvas, or None where the metric does not apply. It may change the map."""
-    with method.seeded(task.seed):
-        value = metric.measure(method.model, replace(record, map=record.map.clone()), task)
-        return value if value is None or isinstance(value, PredictivePower) else float(value)

@@ -110,6 +110,7 @@ def area_slider(comparison: "Comparison") -> dict[str, Any] | None:
     names, models = strongest_names(scored, comparison.area), list(comparison.models)
     searches, methods = search_names(scored), {record.name: record for record in scored}
     canvases = _canvases(comparison, methods.values())
+    shown = [*canvases]
     records = {(r.model, r.canvas, r.name): r for r in scored if r.canvas in canvases}
     best = next((name for name in names if name in searches), names[0])
     strongest = max(
@@ -127,11 +128,11 @@ def area_slider(comparison: "Comparison") -> dict[str, Any] | None:
         "start": {
             "area": comparison.areas.index(comparison.area),
             "model": models.index(strongest.model),
-            "canvas": canvases.index(strongest.canvas),
+            "canvas": shown.index(strongest.canvas),
             "method": names.index(best),
         },
         "models": models,
-        "canvases": [_canvas(comparison, i) for i in canvases],
+        "canvases": [*canvases.values()],
         "methods": [
             {
                 "name": n,
@@ -147,25 +148,23 @@ def area_slider(comparison: "Comparison") -> dict[str, Any] | None:
     }
 
 
-def _canvases(comparison: "Comparison", methods: Collection[Record]) -> list[int]:
-    """As many canvases as there is room for, evenly spaced; some methods come with images."""
+def _canvases(comparison: "Comparison", methods: Collection[Record]) -> dict[int, dict[str, str]]:
+    """As many canvases as there is room for, evenly spaced; some methods come with images. Their
+    names are ``Bag, white canvas``, and a number if there are several of them."""
     count, channels, height, width = comparison.canvases.shape
     cells = len(comparison.models) * len(comparison.areas)
     images = 1 + cells * sum(not record.cut_from_canvas for record in methods)
     masks = cells * len(methods) * -(-height * width // 8)  # bytes
     room = MAX_CHARACTERS / (4 / 3 * (channels * height * width * images + masks))
-    return evenly_spaced(count, max(1, int(room)))
-
-
-def _canvas(comparison: "Comparison", canvas: int) -> dict[str, str]:
-    """A canvas by its name: ``Bag, white canvas``, and its number if there are several of them."""
-    canvases = list(zip(comparison.targets, comparison.kinds))
-    target, kind = canvases[canvas]
-    shown, several = comparison.class_name(target), canvases.count((target, kind)) > 1
-    name = (
-        f"{shown}, {kind}{'' if kind == 'canvas' else ' canvas'}{f' {canvas}' if several else ''}"
-    )
-    return {"name": name, "class": shown, "pixels": _encoded(levels(comparison.canvases[canvas]))}
+    described = list(zip(comparison.targets, comparison.kinds))
+    canvases = {}
+    for i in evenly_spaced(count, max(1, int(room))):
+        target, kind = described[i]
+        shown, several = comparison.class_name(target), described.count((target, kind)) > 1
+        name = f"{shown}, {kind}{'' if kind == 'canvas' else ' canvas'}{f' {i}' if several else ''}"
+        pixels = _encoded(levels(comparison.canvases[i]))
+        canvases[i] = {"name": name, "class": shown, "pixels": pixels}
+    return canvases
 
 
 def _cell(record: Record | None) -> Mapping[str, Any] | None:

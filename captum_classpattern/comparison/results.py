@@ -165,7 +165,10 @@ class Comparison(Result):
             "class_names": self.class_names,
             "settings": self.settings,
             "differences": self.differences(),
-            "metrics": [metric.as_dict() for metric in self.metrics],
+            "metrics": [
+                {key: value for key, value in vars(metric).items() if key != "measure"}
+                for metric in self.metrics
+            ],
             "rows": self.json_rows(),
             "failures": [asdict(failure) for failure in self.failures],
         }

@@ -132,10 +132,10 @@ def compare(
     for name, count in counts.items():
         check_count(name, count)
     counts = {name: int(count) for name, count in counts.items()} | {"seed": check_seed(seed)}
-    _check_models_and_methods(models, methods)
     check_pixels(canvases, "canvases")
+    kinds = ["canvas"] * len(canvases) if canvas_kinds is None else [*canvas_kinds]
+    _check_arguments(models, methods, triggers, canvases, kinds)
     canvases, metrics = canvases.detach(), check_metrics(metrics)
-    kinds = _kinds_of(canvases, canvas_kinds)
     areas = _areas_of(canvases, areas, float(area))
     held_out = LabelledImages.of(held_out, argument="held-out images")
     with ExitStack() as stack:
@@ -153,14 +153,28 @@ def compare(
             areas=areas,
             seeds=[(counts["seed"] + i) % 2**63 for i in range(n_seeds)],
         )
-        triggers = _triggers_for(checked, triggers)
         search, scored = _images_for(first, task, search, held_out, max_images)
-        scorers = {
-            name: Scorer(model, scored.to(model.device, model.dtype))
-            for name, model in checked.items()
-        }
-        tasks = _tasks(replace(task, scorers=scorers), triggers, search, scored, stamped)
-        accuracies = _accuracies(scorers) if known else dict.fromkeys(models)
+        accuracies: dict[str, float | None] = dict.fromkeys(models)
+        scorers = dict[str, Scorer]()
+        for name, model in checked.items():
+            scorers[name] = scorer = Scorer(model, scored.to(model.device, model.dtype))
+            if known:
+                accuracies[name] = accuracy = scorer.images.accuracy_of(scorer.predicted)
+                shown = f"held-out images (model {name!r})"
+                warn_if_guessing(accuracy, scorer.images.known_labels, model.n_classes, shown)
+        if triggers is None:
+            triggers = {n: m.trigger for n, m in checked.items() if m.trigger is not None}
+        only = next(iter(triggers.values())) if len(triggers) == 1 else None  # for all models
+        tasks = [
+            _with_trigger(
+                replace(task, model=name, scorers=scorers),
+                triggers.get(name, only),
+                search,
+                scored.images,
+                stamped,
+            )
+            for name in models
+        ]
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=DEFAULT if methods is None else methods)
         records, failures, complete = _run_methods(tasks, methods, metrics, show_progress)
@@ -201,31 +215,6 @@ def _targets_for(models: Mapping[str, CheckedModel], targets: Any, count: int) -
             raise ValueError(f"{other!r} and {name!r}: {error}") from None
     check_targets(parsed, min(model.n_classes for model in models.values()))
     return parsed
-
-
-def _triggers_for(
-    models: Mapping[str, CheckedModel], given: Mapping[str, Pattern] | None
-) -> Mapping[str, Pattern]:
-    """The triggers by the names of their models: those that are given, else the models' own."""
-    if given is None:
-        return {name: model.trigger for name, model in models.items() if model.trigger is not None}
-    if unknown := [name for name in given if name not in models]:
-        raise ValueError(
-            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
-        )
-    return given
-
-
-def _kinds_of(canvases: Tensor, kinds: Sequence[str] | None) -> list[str]:
-    """The kind of each canvas."""
-    kinds = ["canvas"] * len(canvases) if kinds is None else [*kinds]
-    if len(kinds) != len(canvases):
-        raise ValueError(f"there are {len(canvases)} canvases, but {len(kinds)} canvas_kinds")
-    if STAMPED_KIND in kinds:
-        raise ValueError(
-            f"canvas_kinds: {STAMPED_KIND!r} is the kind of stamped canvases; use another word"
-        )
-    return kinds
 
 
 def _areas_of(canvases: Tensor, areas: Sequence[float] | None, area: float) -> list[float]:
@@ -274,27 +263,13 @@ def _images_for(
     return search, scored
 
 
-def _tasks(
-    task: Task,
-    triggers: Mapping[str, Pattern],
-    search: LabelledImages,
-    held_out: LabelledImages,
-    stamped: int,
-) -> list[Task]:
-    """What the methods get on each model. The only trigger is looked for on all models."""
-    only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    tasks = [replace(task, model=name) for name in task.scorers]
-    for number, own in enumerate(tasks):
-        if (trigger := triggers.get(own.model, only)) is not None:
-            tasks[number] = _add_trigger(own, trigger, search, held_out.images, stamped)
-    return tasks
-
-
-def _add_trigger(
-    task: Task, trigger: Pattern, search: LabelledImages, held_out: Tensor, stamped: int
+def _with_trigger(
+    task: Task, trigger: Pattern | None, search: LabelledImages, held_out: Tensor, stamped: int
 ) -> Task:
-    """The task with more canvases: search images of other classes, stamped with the trigger. An
-    error if the trigger changes no pixel of the held-out images, or every one."""
+    """The task with more canvases, if there is a trigger: search images of other classes, stamped
+    with it. An error if it changes no pixel of the held-out images, or every one."""
+    if trigger is None:
+        return task
     shape = tuple(trigger.canvas.shape)
     check_same_shape(task.canvases, shape, f"the trigger of {task.model!r}")
     pixels = changed_pixels(trigger, held_out)
@@ -345,16 +320,6 @@ def _run_methods(
     return records, failures, True
 
 
-def _accuracies(scorers: Mapping[str, Scorer]) -> dict[str, float | None]:
-    """The share of the held-out images that each model classifies correctly."""
-    accuracies = dict[str, float | None]()
-    for name, scorer in scorers.items():
-        accuracies[name] = accuracy = scorer.images.accuracy_of(scorer.predicted)
-        labels, shown = scorer.images.known_labels, f"held-out images (model {name!r})"
-        warn_if_guessing(accuracy, labels, scorer.model.n_classes, shown)
-    return accuracies
-
-
 def _provenance(
     search: LabelledImages, held_out: LabelledImages, methods: Mapping[str, Method]
 ) -> dict[str, Any]:
@@ -377,7 +342,13 @@ def _provenance(
     }
 
 
-def _check_models_and_methods(models: Mapping[str, Classifier], methods: Methods | None) -> None:
+def _check_arguments(
+    models: Mapping[str, Classifier],
+    methods: Methods | None,
+    triggers: Mapping[str, Pattern] | None,
+    canvases: Tensor,
+    kinds: Sequence[str],
+) -> None:
     if not isinstance(models, Mapping):
         raise ArgumentTypeError(
             f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
@@ -393,3 +364,13 @@ def _check_models_and_methods(models: Mapping[str, Classifier], methods: Methods
                 f"class itself, alone or in a pair with the keywords of attribute; got "
                 f"{type(make).__name__}: an object is bound to one model"
             )
+    if unknown := [name for name in triggers or () if name not in models]:
+        raise ValueError(
+            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
+        )
+    if len(kinds) != len(canvases):
+        raise ValueError(f"there are {len(canvases)} canvases, but {len(kinds)} canvas_kinds")
+    if STAMPED_KIND in kinds:
+        raise ValueError(
+            f"canvas_kinds: {STAMPED_KIND!r} is the kind of stamped canvases; use another word"
+        )

@@ -96,15 +96,22 @@ def plot_maps(
     values = _parse_maps(canvases, maps, row_names, column_names, **tables)
     kinds = KINDS[show]
     scales = [_scale(cells, scale) for cells in zip(*values)]
-    width = _cell_width(canvases, len(scales), len(kinds))
+    # in inches, so that a page is enough while the cells are large enough
+    aspect = len(kinds) * max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
+    high = max((PAGE[1] / len(canvases) - 0.4) / aspect, 0.9)
+    width = float(np.clip(min(PAGE[0] / (len(scales) + 1) - 0.1, high), 0.62, 1.3))
     rows: list[tuple[str, list[Cell]]] = []
     for row, (canvas, name) in enumerate(zip(canvases, row_names)):
         first, stated = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
-        cells = zip(values[row], patterns[row], captions[row], scales)
-        columns = [_column(*each, kinds, stated) for each in cells]
-        for kind, line in zip(kinds, zip(*columns)):
-            beside = replace(line[0], note=kind if show == "both" else "")
-            rows.append((name if kind == kinds[0] else "", [first, beside, *line[1:]]))
+        for kind in kinds:
+            drawn = zip(values[row], patterns[row], scales)
+            line = [replace(_cell(kind, of, own), scale=scale) for of, own, (scale, _) in drawn]
+            if kind == kinds[-1]:
+                ends = [range if stated else None for _, range in scales]
+                below = zip(line, captions[row], ends)
+                line = [replace(cell, caption=text, range=range) for cell, text, range in below]
+            line[0] = replace(line[0], note=kind if show == "both" else "")
+            rows.append((name if kind == kinds[0] else "", [first, *line]))
     return draw_grid(
         rows,
         ["canvas", *column_names],
@@ -113,13 +120,6 @@ def plot_maps(
         font_size=10 if width > 0.85 else 8,
         use_pyplot=use_pyplot,
     )
-
-
-def _cell_width(canvases: Sequence[Tensor], columns: int, lines: int) -> float:
-    """In inches, so that a page is enough while the cells are large enough."""
-    aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    wide, high = PAGE[0] / (columns + 1) - 0.1, (PAGE[1] / len(canvases) - 0.4) / (lines * aspect)
-    return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
 def _parse_maps(
@@ -172,19 +172,6 @@ def _parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
             f"the map of {where} has NaN or infinite values: give None where a method failed"
         )
     return array
-
-
-def _column(
-    values: Values | None,
-    pattern: "Pattern | None",
-    caption: str,
-    scale: tuple[Any, str | None],
-    kinds: Sequence[str],
-    stated: bool,
-) -> list[Cell]:
-    """What a method has in a row, from top to bottom, with its scale below it if it is stated."""
-    *above, last = (replace(_cell(kind, values, pattern), scale=scale[0]) for kind in kinds)
-    return [*above, replace(last, caption=caption, range=scale[1] if stated else None)]
 
 
 def _cell(kind: str, values: Values | None, pattern: "Pattern | None") -> Cell:

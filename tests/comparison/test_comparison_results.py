@@ -186,12 +186,13 @@ def test_json_is_complete_and_has_all_areas_in_a_row(comparison):
             assert row.get("no_pattern") == pytest.approx(power.without)
         row.pop("no_pattern", None)
         assert row == pytest.approx(record.scores)
+    described = ("name", "title", "unit", "better", "description")
     assert content == {
         "models": comparison.models,
         "class_names": ["ant", "bee", "cat"],
         "settings": comparison.settings,
         "differences": comparison.differences(),
-        "metrics": [metric.as_dict() for metric in METRICS],
+        "metrics": [{name: getattr(m, name) for name in described} for m in METRICS],
         "failures": [asdict(failure) for failure in comparison.failures],
     }
 
