@@ -87,13 +87,11 @@ def explain(
     they apply, the stability over seeds and the localisation. ``advance`` gets each run's share."""
     first, by_seed, by_area = _run_all(method, task, advance)
     localisations, records = _localisations(method, task, by_seed), []
-    costs = {"passes": first.passes, "seconds": first.seconds}
+    n = len(task.targets)
     for canvas, target in enumerate(task.targets):
         kind, seeds = task.kinds[canvas], by_seed[canvas]
         runs = {task.area: first} if kind == STAMPED_KIND else by_area
-        scores: dict[str, Score] = {
-            cost: total / len(task.targets) for cost, total in costs.items()
-        }
+        scores: dict[str, Score] = {"passes": first.passes / n, "seconds": first.seconds / n}
         if len(seeds) > 1:
             masks = [top_pixels(values, task.area) for values in seeds]
             scores["stability_seeds"] = mean_pairwise_iou(masks)

@@ -108,9 +108,9 @@ def area_slider(comparison: "Comparison") -> dict[str, Any] | None:
     if not scored or channels not in (1, 3):
         return None
     names, models = strongest_names(scored, comparison.area), list(comparison.models)
-    searches, methods = search_names(scored), {record.name: record for record in scored}
-    canvases = _canvases(comparison, methods.values())
-    shown = [*canvases]
+    searches, of_name = search_names(scored), {record.name: record for record in scored}
+    methods = [of_name[name] for name in names]
+    canvases = _canvases(comparison, methods)
     records = {(r.model, r.canvas, r.name): r for r in scored if r.canvas in canvases}
     best = next((name for name in names if name in searches), names[0])
     strongest = max(
@@ -128,18 +128,14 @@ def area_slider(comparison: "Comparison") -> dict[str, Any] | None:
         "start": {
             "area": comparison.areas.index(comparison.area),
             "model": models.index(strongest.model),
-            "canvas": shown.index(strongest.canvas),
+            "canvas": [*canvases].index(strongest.canvas),
             "method": names.index(best),
         },
         "models": models,
         "canvases": [*canvases.values()],
         "methods": [
-            {
-                "name": n,
-                "how": SEARCHED if methods[n].searches else CUT,
-                "control": methods[n].control,
-            }
-            for n in names
+            {"name": r.name, "how": SEARCHED if r.searches else CUT, "control": r.control}
+            for r in methods
         ],
         "cells": [
             [[_cell(records.get((model, i, name))) for name in names] for i in canvases]
