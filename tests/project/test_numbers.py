@@ -214,42 +214,6 @@ def test_the_text_of_the_claims_quotes_intervals_of_the_tables():
     assert [each for each in quoted if each not in cells] == []
 
 
-def test_shares_of_a_power_are_those_of_the_rows():
-    """What is left of a power on other networks, and by adversarial training."""
-    claims, pattern = (
-        (ROOT / "docs" / name).read_text(encoding="utf-8")
-        for name in ("claims.md", "what_a_pattern_is.md")
-    )
-    powers = defaultdict(list)
-    for row in (row for row in rows_of("class_patterns_transfer") if row["data"] != "CIFAR-10"):
-        kind = "own" if row["model"] == row["tested"] else row["kind"]
-        powers[kind].append(fmean(hits / n for hits, n in zip(row["hits"], row["n"])))
-    own = fmean(powers.pop("own"))
-    del powers["random_labels"]  # hardly above no pattern
-    lost = [round(100 * (1 - fmean(found) / own)) for found in powers.values()]
-    assert f"lose [{min(lost)} to {max(lost)} % of their power]" in claims
-    ratios = [
-        round(100 * mean_share(robust, "hits", canvas) / mean_share(natural, "hits", canvas))
-        for robust in ("robust05", "robust10")
-        for natural in ("natural", "natural_adam")
-        for canvas in ("positive", "white", "black")
-    ]
-    assert f"{min(ratios)} to {max(ratios)} % of the power" in pattern
-    robust, natural = (
-        [mean_share(kind, "hits", canvas, "CIFAR-10") for canvas in ("positive", "white", "black")]
-        for kind in ("robust8", "natural")
-    )
-    ratios = [round(100 * a / b) for a, b in zip(robust, natural)]
-    assert f"On CIFAR-10, they have {min(ratios)} to {max(ratios)} %" in pattern
-
-
-def mean_share(kind, name, canvas="positive", data="Fashion-MNIST"):
-    """The mean over networks and classes of a count, as a share of the held-out images."""
-    rows = [row for row in rows_of("class_patterns") if (row["kind"], row["data"]) == (kind, data)]
-    found = [row["patterns"][canvas]["0.05"] for row in rows]
-    return fmean(k / n for each in found for k, n in zip(each[name], each["n"]))
-
-
 def test_the_rows_of_the_figures():
     for row in rows_of("natural_and_robust"):
         assert row["beats_controls"] == two_models.Scores.from_dict(row).beats_controls
