@@ -158,13 +158,12 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
         with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
             expected = build(arch, PROBE).state_dict()
     expected = expected or build(arch, PROBE).state_dict()
-    prefix = _find_prefix(expected, state)
+    _, key_of = _match_names(expected, state)
     counts = [
         size
-        for key, weight in expected.items()
-        if prefix + key in state and not is_lazy(weight)
-        if state[prefix + key].ndim == weight.ndim
-        for size, probe in zip(state[prefix + key].shape, weight.shape)
+        for name, key in key_of.items()
+        if not is_lazy(expected[name]) and state[key].ndim == expected[name].ndim
+        for size, probe in zip(state[key].shape, expected[name].shape)
         if probe == PROBE
     ]
     return max(counts, default=None)
@@ -180,19 +179,14 @@ def load_weights(
     must be a normalisation, which is taken out and returned, or a second copy of what was loaded.
     Keys of the network that end in ``may_lack`` may be missing."""
     expected, state = network.state_dict(), weights.state
-    prefix = _find_prefix(expected, state)
-    prefixed = (key for key in state if key.startswith(prefix))
-    key_of = {_name_now(key.removeprefix(prefix), expected): key for key in prefixed}
-    fitting = {name: state[key_of[name]] for name in expected if name in key_of}
-    renamed = {key_of[name]: name for name in fitting if key_of[name] != name}
-    used = {key_of[name] for name in fitting}
+    prefix, key_of = _match_names(expected, state)
+    fitting = {name: state[key] for name, key in key_of.items()}
+    renamed = {key: name for name, key in key_of.items() if key != name}
+    used = {*key_of.values()}
     leftover = {key: value for key, value in state.items() if key not in used}
     absent = [name for name in expected if name not in fitting]
     loaded = LoadedNetwork(network)
-    ignored = _take_normalisation(loaded, fitting, leftover)
-    ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")
-    counters = (key for key in leftover if key.endswith("n_averaged"))
-    ignored |= dict.fromkeys(counters, "how often weights were averaged")
+    ignored = _explain_leftover(loaded, fitting, leftover)
     problems = {
         "missing": [name for name in absent if not name.endswith(may_lack)],
         "unexpected": [key for key in leftover if key not in ignored],
@@ -202,9 +196,13 @@ def load_weights(
             if not is_lazy(expected[name]) and value.shape != expected[name].shape
         ],
     }
-    if any(problems.values()):
+    if wrong := {problem: keys for problem, keys in problems.items() if keys}:
         after = f" (after the prefix {prefix!r})" if prefix else ""
-        counts, listed = _in_words(problems)
+        counts = "; ".join(
+            f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
+            for problem, keys in wrong.items()
+        )
+        listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
         raise ValueError(
             f"{weights.path} does not fit into {type(network).__name__}{after}; weights {counts}. "
             f"Check `arch` (MODULE:NAME for a network of your own) and `num_classes`\n\n{listed}"
@@ -215,26 +213,16 @@ def load_weights(
     return loaded
 
 
-def _in_words(problems: Mapping[str, list[str]]) -> tuple[str, str]:
-    """How many keys have each problem, in a line, and a list of all."""
-    wrong = {problem: keys for problem, keys in problems.items() if keys}
-    counts = "; ".join(
-        f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
-        for problem, keys in wrong.items()
-    )
-    return counts, "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
-
-
-def _take_normalisation(
+def _explain_leftover(
     loaded: LoadedNetwork, fitting: Mapping[str, Tensor], leftover: Mapping[str, Tensor]
 ) -> dict[str, str]:
-    """Sets the mean and std that are in the weights, if any: of the network itself, or else among
-    what is left over. Returns what is ignored for it, and why."""
+    """Which of the weights that are left over are ignored, and why: a mean and std, which are set
+    unless the network has its own; complete second copies of what is loaded; and counters."""
     ignored: dict[str, str] = {}
-    if any(_normalisers(fitting)):
+    has_own = any(_normalisers(fitting))
+    if has_own:
         loaded.mean, loaded.std, loaded.normalised_by = ITSELF
-        return ignored
-    for keys in _normalisers(leftover):
+    for keys in () if has_own else _normalisers(leftover):
         both = torch.stack([leftover[key].detach().float().flatten() for key in keys])
         in_bytes = float(both.max()) > 1
         values = (both / 255 if in_bytes else both).tolist()
@@ -243,24 +231,32 @@ def _take_normalisation(
         if values == [loaded.mean, loaded.std]:
             units = " (in units of 255)" if in_bytes else ""
             ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
-    return ignored
+    first = "." + next(iter(fitting), "")
+    for prefix in [key.removesuffix(first) for key in leftover if key.endswith(first)]:
+        copy = {f"{prefix}.{name}": value for name, value in fitting.items()}
+        if all(key in leftover and torch.equal(leftover[key], copy[key]) for key in copy):
+            ignored |= dict.fromkeys(copy, "a second copy")
+    counters = (key for key in leftover if key.endswith("n_averaged"))
+    return ignored | dict.fromkeys(counters, "how often weights were averaged")
 
 
-def _name_now(key: str, expected: Mapping[str, Any]) -> str:
-    """A key of the network: this one, or what it is called now."""
-    now = key
-    for former, current in FORMER_KEYS:
-        now = former.sub(current, now)
-    return now if key not in expected and now in expected else key
-
-
-def _find_prefix(expected: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """What precedes the network's names in the state dict: the prefix with which most fit."""
+def _match_names(
+    expected: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """What precedes the network's names in the state dict, the prefix with which most fit; and the
+    key of each name that is there, perhaps as it was called before."""
     prefixes = {""}
     for name in list(expected)[:3] + list(expected)[-3:]:
         prefixes.update(key.removesuffix(name) for key in state if key.endswith("." + name))
     shortest_first = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
-    return max(shortest_first, key=lambda prefix: sum(prefix + name in state for name in expected))
+    prefix = max(shortest_first, key=lambda start: sum(start + name in state for name in expected))
+    keys = {}
+    for key in (key for key in state if key.startswith(prefix)):
+        given = name = key.removeprefix(prefix)
+        for former, current in FORMER_KEYS:
+            name = former.sub(current, name)
+        keys[given if given in expected else name] = key
+    return prefix, {name: keys[name] for name in expected if name in keys}
 
 
 def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
@@ -271,12 +267,3 @@ def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
             continue
         if 0 < state[key].numel() == state[other].numel() <= MAX_CHANNELS:
             yield key, other
-
-
-def _second_copies(fitting: Mapping[str, Tensor], leftover: Mapping[str, Tensor]) -> Iterator[str]:
-    """The keys of complete second copies of what is loaded, each with another prefix."""
-    first = "." + next(iter(fitting), "")
-    for prefix in [key.removesuffix(first) for key in leftover if key.endswith(first)]:
-        copy = {f"{prefix}.{name}": value for name, value in fitting.items()}
-        if all(key in leftover and torch.equal(leftover[key], copy[key]) for key in copy):
-            yield from copy

@@ -83,17 +83,12 @@ def _run(
         tokens: The command and its options.
         debug: Show all that an error lists, and its traceback.
     """
-    with plain_errors(debug, _options()):
+    commands = [app[name] for group in COMMANDS.values() for name in group]
+    arguments = [a for command in commands for a in command.assemble_argument_collection()]
+    with plain_errors(debug, {name for argument in arguments for name in argument.names}):
         code = app(tokens, exit_on_error=False, print_error=False)
     if code:
         raise SystemExit(code)
-
-
-def _options() -> set[str]:
-    """The options of all commands."""
-    commands = [app[name] for group in COMMANDS.values() for name in group]
-    arguments = [a for command in commands for a in command.assemble_argument_collection()]
-    return {name for argument in arguments for name in argument.names}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -132,7 +132,14 @@ def _of_npz(path: Path) -> Listing:
         entries = {name: archive.getinfo(f"{name}.npy") for name in ("x", "y") if name in names}
         arrays = {n: read_array(archive.open(e), e.file_size) for n, e in entries.items()}
     x, y = arrays["x"], arrays.get("y")
-    axis = _channel_axis(x.shape, path)
+    axes = [axis for axis in (1, 3) if x.ndim == 4 and x.shape[axis] in (1, 3)]
+    grey = x.ndim == 3 and x.shape[2] not in (1, 3)  # else it looks like one image (H, W, C)
+    if 0 in x.shape or not (grey or len(axes) == 1):
+        what = "could be both of the first" if len(axes) == 2 else "is none of these"
+        raise ValueError(
+            f"x in {path} must be images (N, H, W, C) or (N, C, H, W), C being 1 or 3, or "
+            f"(N, H, W), but its shape {x.shape} {what}"
+        )
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(
             f"x in {path} must be uint8, or floats in [0, 1], got {x.dtype}: if its values are "
@@ -144,23 +151,10 @@ def _of_npz(path: Path) -> Listing:
             f"{values_from(x.min(), x.max())}: divide them by 255, or undo their normalisation"
         )
     pixels = torch.from_numpy(x.astype(np.uint8 if x.dtype == np.uint8 else np.float32, copy=False))
-    pixels = pixels[:, None] if axis is None else pixels.movedim(axis, 1)
+    pixels = pixels[:, None] if grey else pixels.movedim(axes[0], 1)
     names = [f"image {i}" for i in range(len(x))]
     labels = None if y is None else parse_labels(y.tolist(), len(x), str(path)).tolist()
     return Listing(str(path), names, labels, None, pixels.__getitem__, "numbers")
-
-
-def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
-    """The axis of the channels; None if there is none, since the images are grey."""
-    axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]
-    grey = len(shape) == 3 and shape[2] not in (1, 3)  # else it looks like one image (H, W, C)
-    if 0 in shape or not (grey or len(axes) == 1):
-        what = "could be both of the first" if len(axes) == 2 else "is none of these"
-        raise ValueError(
-            f"x in {path} must be images (N, H, W, C) or (N, C, H, W), C being 1 or 3, or "
-            f"(N, H, W), but its shape {shape} {what}"
-        )
-    return None if grey else axes[0]
 
 
 def _torchvision_names() -> dict[str, bool]:

@@ -44,16 +44,13 @@ def demo_images() -> DemoImages:
         (torch.Size([1000, 1, 28, 28]), [100, 100, 100])
     """
     classes = [np.load(path) for path in sorted((DATA / "fashion_mnist").glob("*.npz"))]
-    labels = torch.arange(len(classes)).repeat_interleave(100)
-
-    def half(name: str) -> LabelledImages:
-        pixels = torch.from_numpy(
-            np.concatenate([file[name.replace("-", "_")] for file in classes])
-        )
-        images = pixels.float().div(255)[:, None]
-        return LabelledImages(images, labels, CLASS_NAMES, f"Fashion-MNIST, {name} half")
-
-    return DemoImages(half("search"), half("held-out"))
+    labels, halves = torch.arange(len(classes)).repeat_interleave(100), {}
+    for name in ("search", "held_out"):
+        pixels = torch.from_numpy(np.concatenate([file[name] for file in classes]))
+        images, described = pixels.float().div(255)[:, None], name.replace("_", "-")
+        source = f"Fashion-MNIST, {described} half"
+        halves[name] = LabelledImages(images, labels, CLASS_NAMES, source)
+    return DemoImages(**halves)
 
 
 def demo_models() -> dict[str, PixelClassifier]:
@@ -80,11 +77,10 @@ def demo_models() -> dict[str, PixelClassifier]:
         network.load_state_dict(weights)  # float16 values, copied into float32 parameters
         # a fifth faster on a CPU; the stubs lack this form of .to()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trigger = demo_trigger() if name == "backdoored" else None
         models[name] = PixelClassifier(
             network.eval(),
             class_names=CLASS_NAMES,
-            trigger=trigger,
+            trigger=demo_trigger() if name == "backdoored" else None,
             provenance={"source": name},
         )
     return models

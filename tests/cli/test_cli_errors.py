@@ -15,7 +15,7 @@ from command_line import error_of, run
 import captum_classpattern as cp
 from captum_classpattern._support.validation import Notice
 from captum_classpattern.classifier.class_names import parse_targets
-from captum_classpattern.cli import _options
+from captum_classpattern.cli import COMMANDS, app
 from captum_classpattern.cli.printing import plain_errors, with_options
 
 OWN = "--arch own_models:Net --mean 0 --std 1"
@@ -237,7 +237,10 @@ def bare_names(text, names):
 
 
 def test_messages_of_the_library_name_arguments_in_backticks():
-    names = {option.removeprefix("--").replace("-", "_") for option in _options()} - {"*"}
+    commands = [app[name] for group in COMMANDS.values() for name in group]
+    arguments = (each for command in commands for each in command.assemble_argument_collection())
+    options = {name for argument in arguments for name in argument.names}
+    names = {option.removeprefix("--").replace("-", "_") for option in options} - {"*"}
     found = {
         f"{path.relative_to(ROOT)}: {text}": bare
         for path in sorted(ROOT.rglob("*.py"))
