@@ -120,11 +120,9 @@ def figure_row(
     """A pattern, its binary form and what is known of it as a row of a figure."""
     from captum_classpattern.visualization.patterns import PatternRow
 
-    is_patch, examples = isinstance(pattern, MovingPattern), list[tuple[Tensor, str, bool]]()
-    if stamped is not None:
-        known = zip(stamped.images, stamped.predictions_for(pattern.target))
-        examples = [(image, caption, hit) for image, (_, caption, hit) in known]
-    bar = None if measured is None else measured.bar()
+    shown = zip(stamped.images, stamped.predictions_for(pattern.target)) if stamped else ()
+    examples = [(image, caption, hit) for image, (_, caption, hit) in shown]
+    bar, is_patch = measured.bar() if measured else None, isinstance(pattern, MovingPattern)
     return PatternRow(
         name, pattern.canvas, pattern.mask, binary.mask, is_patch, examples, bar, boxed
     )

@@ -69,7 +69,15 @@ def draw_patterns(
     powers = [POWER] * any(row.bar for row in rows)
     grid = []
     for row in rows:
-        cells = _cells(row, masks, with_scale=row is rows[-1])
+        cells: list[Drawn] = [Cell(row.canvas)]
+        if masks:
+            mask = row.mask[0].detach().float().cpu().numpy()
+            scale = "0 to 1" if row is rows[-1] else None  # below the last mask
+            cells.append(Cell(values=mask, scale=MASK_SCALE, range=scale))
+        boxed = None if row.is_patch else row.boxed
+        cells.append(Cell(on_neutral(row.canvas, row.binary), boxed=boxed))
+        for image, caption, hit in row.examples:
+            cells.append(Cell(image, caption, hit, HIT, boxed=row.boxed))
         cells += [None] * (len(titles) - len(cells))
         grid.append((row.name, cells + [row.bar and partial(_draw_bar, bar=row.bar)] * len(powers)))
     return draw_grid(
@@ -81,19 +89,6 @@ def draw_patterns(
         widths=[1.0] * len(titles) + [POWER_WIDTH] * len(powers),
         use_pyplot=use_pyplot,
     )
-
-
-def _cells(row: PatternRow, masks: bool, with_scale: bool) -> list[Drawn]:
-    """A row's images, with the mask where it is asked for, and perhaps its scale below it."""
-    cells: list[Drawn] = [Cell(row.canvas)]
-    if masks:
-        mask = row.mask[0].detach().float().cpu().numpy()
-        cells.append(Cell(values=mask, scale=MASK_SCALE, range="0 to 1" if with_scale else None))
-    boxed = None if row.is_patch else row.boxed
-    cells.append(Cell(on_neutral(row.canvas, row.binary), boxed=boxed))
-    for image, caption, hit in row.examples:
-        cells.append(Cell(image, caption, hit, HIT, boxed=row.boxed))
-    return cells
 
 
 def draw_power(bar: PowerBar, *, use_pyplot: bool = True) -> Drawing:
