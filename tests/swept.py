@@ -5,7 +5,7 @@ import time
 import torch
 from torch import nn
 
-from captum_classpattern.surveys.finding_file import read_findings
+from captum_classpattern.surveys.folder import read_findings
 
 CLASSES = 3
 UNITS = "*/findings/*.safetensors"
