@@ -206,34 +206,28 @@ def read_findings(path: Path) -> tuple[dict[str, Any], list[Finding]]:
             raise ValueError(f"its metadata has format {metadata.get('format')!r}")
         words = {name: files.parse_json(metadata[name]) for name in WORDS}
         files.check_kinds(words, settings=dict, examples=dict)
-        findings = [
-            _finding_of(row, path, words["examples"].get(row["canvas"], ()))
-            for row in words["rows"]
-        ]
+        findings = []
+        for row in words["rows"]:
+            files.check_kinds(row, class_name=str, areas=dict)
+            target, canvas = row["class"], row["canvas"]
+            if not is_whole(target) or not 0 <= target < 2**31 or not isinstance(canvas, str):
+                raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
+            scores = dict[float, Scores]()
+            for area, values in row["areas"].items():
+                if not 0 < float(area) < 1 or not 0 <= values["search_power"] <= 1:
+                    raise ValueError(f"it has an area {area!r} without its search power")
+                scores[float(area)] = Scores.from_dict(values, moving=canvas == PATCH)
+            if not scores:
+                raise ValueError("it has no areas")
+            place = path.absolute(), canvas
+            patterns = Saved(scores, partial(_read_pattern, *place))
+            shown = map(float, words["examples"].get(canvas, ()))
+            examples = Saved(shown, partial(_read_examples, *place, patterns)) or None
+            name = row["class_name"]
+            findings.append(Finding(patterns, canvas, scores, name, stamped=examples, row=row))
         if not findings or any(f"{each.target}" != path.stem for each in findings):
             raise ValueError("it has no findings of this class")
     return words["settings"] or {}, findings
-
-
-def _finding_of(row: Mapping[str, Any], path: Path, with_examples: Iterable[str]) -> Finding:
-    """The finding of a row, with examples at these areas, or an error of some kind."""
-    files.check_kinds(row, class_name=str, areas=dict)
-    target, canvas = row["class"], row["canvas"]
-    if not is_whole(target) or not 0 <= target < 2**31 or not isinstance(canvas, str):
-        raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
-    if not row["areas"]:
-        raise ValueError("it has no areas")
-    for area, values in row["areas"].items():
-        if not 0 < float(area) < 1 or not 0 <= values["search_power"] <= 1:
-            raise ValueError(f"it has an area {area!r} without its search power")
-    scores = {
-        float(area): Scores.from_dict(values, moving=canvas == PATCH)
-        for area, values in row["areas"].items()
-    }
-    file = path.absolute(), canvas
-    patterns = Saved(scores, partial(_read_pattern, *file))
-    examples = Saved(map(float, with_examples), partial(_read_examples, *file, patterns))
-    return Finding(patterns, canvas, scores, row["class_name"], stamped=examples or None, row=row)
 
 
 def _read_pattern(path: Path, canvas: str, area: float) -> Pattern:

@@ -24,12 +24,20 @@ def run_on_ray(
     _connect(ray, address, workers, needs["num_cpus"])
     waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
     try:
-        _check_room(ray, needs)
-        task = ray.remote(_call).options(**{"max_retries": RETRIES, **needs})
+        cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
+        if not any(room[0] >= gpus and room[1] >= cores for room in rooms):  # it would wait forever
+            has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
+            raise ValueError(
+                f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
+            )
+        options = {"max_retries": RETRIES, **needs}
+        task = ray.remote(lambda run, source: run(source)).options(**options)
         shared = ray.put(run)
         while waiting or pending:
-            cores = ray.cluster_resources().get("CPU", 1) // (needs["num_cpus"] or 1)
-            while waiting and len(pending) < max(1, 2 * cores):  # a cluster that grows sees work
+            room = ray.cluster_resources().get("CPU", 1) // (cores or 1)
+            while waiting and len(pending) < max(1, 2 * room):  # a cluster that grows sees work
                 source = waiting.pop()  # models may be large
                 pending[task.remote(shared, source)] = source
             [done], _ = ray.wait([*pending])
@@ -45,10 +53,6 @@ def run_on_ray(
             ray.shutdown()
 
 
-def _call(run: Callable[[ModelSource], tuple[Any, ...]], source: ModelSource) -> tuple[Any, ...]:
-    return run(source)
-
-
 def _connect(ray: Any, address: str | None, workers: int | None, threads: float) -> None:
     """Connects to a cluster, or starts one here, unless one is connected."""
     connect = not ray.is_initialized()
@@ -62,13 +66,3 @@ def _connect(ray: Any, address: str | None, workers: int | None, threads: float)
         ray.init("local", num_cpus=least * threads or None, logging_level="WARNING", **ours)
     elif connect:
         ray.init(address, logging_level="WARNING")
-
-
-def _check_room(ray: Any, needs: Mapping[str, Any]) -> None:
-    """Raises an error if no node has what a model needs: it would wait forever."""
-    cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    rooms = [(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]
-    if not any(room[0] >= gpus and room[1] >= cores for room in rooms):
-        has = "the largest node has {1:g} cores and {0:g} GPUs".format(*max(rooms))
-        raise ValueError(f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less")

@@ -1,7 +1,7 @@
 """How classes are searched: kinds of canvas, areas, and what suits the size of the images."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,15 +99,6 @@ class SurveySettings(SearchSettings):
                 "class and kind of canvas"
             )
 
-    @property
-    def of_patches(self) -> "SurveySettings":
-        """The settings of its moving patches. ``n_steps`` is meant for canvases if there are any,
-        and the areas share the time, since each is a search."""
-        steps = self.n_steps if {*self.canvases} == {PATCH} else None
-        seconds = self.max_seconds and self.max_seconds / len(self.areas)
-        own = replace(self, canvases={PATCH: 1}, n_steps=steps, max_seconds=seconds)
-        return replace(own, feature_mask=None)
-
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
         has images."""
@@ -115,13 +106,6 @@ class SurveySettings(SearchSettings):
         if self.n_steps is None:
             most = min(most, most_canvases(self.budget or Swap.pool_budget))
         return most if kind in NO_IMAGES else max(1, min(most, images))
-
-
-def next_class(classes: Collection[int], target: int) -> int:
-    """The class whose canvas and patch are controls of a target's: the next of those that have
-    images, whatever other classes are searched; the target itself if there is no other."""
-    others = sorted({*classes} - {target}) or [target]
-    return next((y for y in others if y > target), others[0])
 
 
 def shared_search(kind: str, size: int) -> tuple[str, int]:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
 from captum_classpattern._support.files import hash_of_file, parse_json, read_text, reading
 from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
-from captum_classpattern.classifier import device_and_dtype
 from captum_classpattern.classifier.class_names import file_safe
 
 Models: TypeAlias = "Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
@@ -36,12 +34,6 @@ class ModelSource:
     options: Mapping[str, Any] = field(default_factory=dict)
     model: Any = None
 
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether it is on a CUDA device, or is to be opened there."""
-        place = self.options.get("device") or device_and_dtype(self.model, torch.empty(0))[0]
-        return str(place).startswith("cuda")
-
     def open(self, device: str | None = None) -> Any:
         """The classifier, on its own device or else this one; a plain function stays where it is.
         With "cuda" for a model on "cuda:1", it is the first GPU: Ray numbers those of a task anew.
@@ -55,25 +47,22 @@ class ModelSource:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for sweep.json. The hash is that of the file. Neither the device nor
         whether pickle is trusted is among them."""
-        row = {"name": self.name, "folder": folder_of(self.name)}
+        row: dict[str, Any] = {"name": self.name, "folder": folder_of(self.name)}
         if self.path is None:
             return row
         digest = None
         with suppress(OSError):  # of no file, or one that only its worker can read
             digest = hash_of_file(Path(self.path))[:16]
         given = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
-        options = {k: _plain(k, v) for k, v in given.items()}
-        return {**row, "path": self.path, "hash": digest, **options}
-
-
-def _plain(option: str, value: Any) -> Any:
-    """An option as JSON has it."""
-    try:
-        return parse_json(json.dumps(value, default=lambda array: array.tolist()))
-    except (TypeError, AttributeError, ValueError):
-        raise ArgumentTypeError(
-            f"`{option}` must be text or numbers in a sweep, got {value!r:.80}"
-        ) from None
+        row |= {"path": self.path, "hash": digest}
+        for option, value in given.items():
+            try:
+                row[option] = parse_json(json.dumps(value, default=lambda array: array.tolist()))
+            except (TypeError, AttributeError, ValueError):
+                raise ArgumentTypeError(
+                    f"`{option}` must be text or numbers in a sweep, got {value!r:.80}"
+                ) from None
+        return row
 
 
 def folder_of(name: str) -> str:
@@ -133,9 +122,15 @@ def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSou
             if None in row or None in row.values():
                 raise ValueError("it has other columns than the header")
             cells = {key.strip(): text.strip() for key, text in row.items()}
-            row = {k: _value(k, t) for k, t in cells.items() if t and k != "class_names"}
             if not any(cells.values()):
                 continue  # an empty row, as spreadsheets write at the end
+            row = {key: text for key, text in cells.items() if text and key != "class_names"}
+            for key, text in row.items():
+                if key in ("mean", "std"):
+                    numbers = [float(part) for part in text.replace(",", " ").split()]
+                    row[key] = numbers[0] if len(numbers) == 1 else numbers
+                elif key == "num_classes" or (key == "output" and text.lstrip("-").isdigit()):
+                    row[key] = int(text)
             if "trust_pickle" in row:
                 raise ValueError("pickle can't be trusted here: pass `trust_pickle` instead")
             if "path" not in row:
@@ -145,12 +140,3 @@ def _read_manifest(file: Path, defaults: Mapping[str, Any]) -> Iterator[ModelSou
         if not is_pretrained(path := row["path"]):
             row["path"] = file.parent / path
         yield _source_of(row.get("name") or model_name(path), row, defaults)
-
-
-def _value(key: str, text: str) -> Any:
-    """What a cell of a column says."""
-    if key in ("mean", "std"):
-        numbers = [float(part) for part in text.replace(",", " ").split()]
-        return numbers[0] if len(numbers) == 1 else numbers
-    is_number = key == "num_classes" or (key == "output" and text.lstrip("-").isdigit())
-    return int(text) if is_number else text

@@ -62,23 +62,8 @@ def search_classes(
     started = time.perf_counter()
     with passes_bar("Searching", 1, settings.show_progress, a_pass=0.0):  # of one model
         check_images(search, held_out, settings)
-        n_classes = model.n_classes
-        check_targets(classes, n_classes)
-        check_labels(held_out.labels, n_classes, "the held-out images")
-        held_out.names_for(model)  # or an error
-        names, labelled = search.names_for(model), ensure_labels(model, search)
-        if search.labels is not None and not labelled.known_labels.equal(search.labels):
-            raise ValueError(
-                "the search images have other class numbers than the model: number both sets by "
-                "images.for_classifier(model)"
-            )
-        settings.check_budget()
-        model = replace(model, given_names=names)
-        scorer = Scorer(model, held_out.to(model.device, model.dtype))
-        task = SurveyTask(model, labelled, scorer, settings, classes)
-        info = _info_of(task, search, held_out, folder is not None)
-        if held_out.labels is not None:
-            warn_if_guessing(info["accuracy"], held_out.labels, n_classes, "held-out images")
+        check_targets(classes, model.n_classes)
+        task, info = _begin(model, search, held_out, settings, classes, folder is not None)
         store, findings = None, list[Finding]()
         if folder is not None:
             store = SurveyFolder(folder, info["settings"])
@@ -97,28 +82,46 @@ def search_classes(
                     store.write_summary(info)
                 findings += of_class
         except KeyboardInterrupt:
-            raise SurveyInterrupted(Survey(findings, n_classes, info)) from None
-    return Survey(findings, n_classes, info)
+            raise SurveyInterrupted(Survey(findings, model.n_classes, info)) from None
+    return Survey(findings, model.n_classes, info)
 
 
-def _info_of(
-    task: SurveyTask, search: LabelledImages, held_out: LabelledImages, kept: bool
-) -> dict[str, Any]:
-    """How classes are searched, for results.json. Without labels, nothing is known of accuracy."""
-    model, predicted = task.model, task.scorer.predicted
-    return {
-        "settings": {
-            MODEL: identity_of(model, search) if kept else model.identity(),
-            **survey_identity(task.settings, search, held_out, kept),
-        },
+def _begin(
+    model: CheckedModel,
+    search: LabelledImages,
+    held_out: LabelledImages,
+    settings: SurveySettings,
+    classes: Sequence[int],
+    kept: bool,
+) -> tuple[SurveyTask, dict[str, Any]]:
+    """What finds the classes, and how they are searched, for results.json. Without labels, nothing
+    is known of accuracy."""
+    check_labels(held_out.labels, model.n_classes, "the held-out images")
+    held_out.names_for(model)  # or an error
+    names, labelled = search.names_for(model), ensure_labels(model, search)
+    if search.labels is not None and not labelled.known_labels.equal(search.labels):
+        raise ValueError(
+            "the search images have other class numbers than the model: number both sets by "
+            "images.for_classifier(model)"
+        )
+    settings.check_budget()
+    model, accuracy = replace(model, given_names=names), None
+    scorer = Scorer(model, held_out.to(model.device, model.dtype))
+    if held_out.labels is not None:
+        accuracy = held_out.accuracy_of(scorer.predicted)
+        warn_if_guessing(accuracy, held_out.labels, model.n_classes, "held-out images")
+    identity = identity_of(model, search) if kept else model.identity()
+    info = {
+        "settings": {MODEL: identity, **survey_identity(settings, search, held_out, kept)},
         "provenance": model.provenance,
-        "accuracy": None if held_out.labels is None else held_out.accuracy_of(predicted),
+        "accuracy": accuracy,
         "n_classes": model.n_classes,
-        "classes": list(task.classes),
+        "classes": list(classes),
         "search_images": search.counts,
         "held_out_images": held_out.counts,
         "versions": versions(),
     }
+    return SurveyTask(model, labelled, scorer, settings, classes), info
 
 
 def survey_identity(
@@ -283,7 +286,14 @@ def explain_class(
         >>> found.stamp(images[:4]).shape
         torch.Size([4, 1, 8, 8])
     """
-    _check_target(target, labels)
+    if isinstance(labels, str) or (target is None and is_whole(labels)):
+        raise ArgumentTypeError(
+            f"the third argument is `labels`, got {labels!r}: name the class `target={labels!r}`"
+        )
+    if target is None:
+        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
+    if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
+        raise ArgumentTypeError(f"`target` is one class (for several: survey), got {target!r:.80}")
     check_options("explain_class", options, SearchOptions)
     sample, seed = first_of(images), options.get("seed", 0)
     with enter_model(model, sample, seed, mean=mean, std=std, class_names=class_names) as checked:
@@ -298,18 +308,6 @@ def explain_class(
         survey = _survey(checked, given, held_out, settings, [target], needs_labels=True)
     explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     return Survey(explained).finding(explained[0].target)
-
-
-def _check_target(target: Any, labels: Any) -> None:
-    """Raises an error unless there is one class, which is not at the place of the labels."""
-    if isinstance(labels, str) or (target is None and is_whole(labels)):
-        raise ArgumentTypeError(
-            f"the third argument is `labels`, got {labels!r}: name the class `target={labels!r}`"
-        )
-    if target is None:
-        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
-    if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
-        raise ArgumentTypeError(f"`target` is one class (for several: survey), got {target!r:.80}")
 
 
 def survey(

@@ -1,7 +1,6 @@
 """``Sweep``: the surveys of many models in a folder, and their site."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -11,21 +10,18 @@ from statistics import fmean, median
 from typing import Any
 
 from captum_classpattern._support.files import reading
-from captum_classpattern._support.formats import percent, shortened
+from captum_classpattern._support.formats import shortened
 from captum_classpattern._support.validation import check_area, counted
 from captum_classpattern.adapters.load import check_folders
-from captum_classpattern.classifier.class_names import as_file_name, distinct_names, label_of
+from captum_classpattern.classifier.class_names import distinct_names, label_of
 from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import REMEDY, RESULTS, Folder
-from captum_classpattern.surveys.grid import MOST_CLASSES, plot_grid
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.sources import folder_of
 
 SWEEP = "sweep.json"
 MOST_MODELS = 50  # in the table of a notebook
-MOST_IN_GRID = 10  # models in the figure of a site
-FOLDERS = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")
 TO_SCAN = (
     "A difference does not show a backdoor, and a backdoored model need not differ. To ask whether "
     "a model is backdoored, run classpattern scan on it."
@@ -146,26 +142,27 @@ class Sweep(Result):
 
     def shown_table(self) -> Any:
         """A row for each model, of the best canvases at the first area."""
-        table = as_table(self._shown_row(name) for name in self.models)
+        rows = []
+        for name in self.models:
+            best = [by_model[name] for by_model in self.best.values() if name in by_model]
+            scores, failed = [each.scores[each.area] for each in best], name in self.failures
+            enough = any(each.enough_images for each in scores)
+            above = sum(each.beats_controls for each in scores) if enough else "too few images"
+            leads = [
+                f"{shortened(self.best[target][name].label)}, {100 * lead:+.0f} points"
+                for target, (lead, _, model) in self.leads.items()
+                if model == name and lead
+            ]
+            row = {
+                "model": name,
+                "power": fmean(each.power.value for each in scores) if scores else None,
+                "classes": f"{len(best)} of {len(self.classes)}{', failed' * failed}",
+                "above_controls": above if scores else None,
+                "furthest_above_others": leads[0] if leads else None,
+            }
+            rows.append(row)
+        table = as_table(rows)
         return as_texts(table, {name: ".1%" if name == "power" else "" for name in table})
-
-    def _shown_row(self, name: str) -> dict[str, Any]:
-        best = [by_model[name] for by_model in self.best.values() if name in by_model]
-        scores, failed = [each.scores[each.area] for each in best], name in self.failures
-        enough = any(each.enough_images for each in scores)
-        above = sum(each.beats_controls for each in scores) if enough else "too few images"
-        leads = [
-            f"{shortened(self.best[target][name].label)}, {100 * lead:+.0f} points"
-            for target, (lead, _, model) in self.leads.items()
-            if model == name and lead
-        ]
-        return {
-            "model": name,
-            "power": fmean(each.power.value for each in scores) if scores else None,
-            "classes": f"{len(best)} of {len(self.classes)}{', failed' * failed}",
-            "above_controls": above if scores else None,
-            "furthest_above_others": leads[0] if leads else None,
-        }
 
     def sections(self, whole: bool) -> Iterable[Any]:
         models = self.shown_table()
@@ -176,51 +173,9 @@ class Sweep(Result):
         return [*figure, few, models.head(MOST_MODELS)]
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        from captum_classpattern.pages import parts
-        from captum_classpattern.surveys import site
+        from captum_classpattern.surveys.site import write_site
 
-        folder, sections = Path(path), [*self.sections(whole=True)]
-        links = {
-            name: site.write_model(survey, name, folder / f"model_{i}_{as_file_name(name)}.html")
-            if (survey := self.survey(name))
-            else name
-            for i, name in enumerate(self.models)
-        }
-        sections[-1]["model"] = [*links.values()]
-        first = {name: self.survey(name) for name in self.models[:MOST_IN_GRID]}
-        found = {name: survey for name, survey in first.items() if survey}
-        if found and len(self.classes) <= MOST_CLASSES:  # else it can't be read
-            few = f"The first {MOST_IN_GRID} of {len(self.models)} models"
-            title = few if len(self.models) > MOST_IN_GRID else None
-            sections.append(partial(plot_grid, found, title=title))
-        classes = [self._write_class(target, links, folder) for target in self.best]
-        sections += [parts.heading("Classes"), as_table(classes)]
-        if self.failures:
-            reasons = ({"model": name, "reason": self._reason(name)} for name in self.failures)
-            sections += [parts.heading("Failed"), as_table(reasons)]
-        return parts.write_page(folder / site.INDEX, self.text(), sections)
-
-    def _write_class(self, target: int, links: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """Writes the pages of a class, whose patterns are read for it; returns its row of the
-        index."""
-        from captum_classpattern.surveys import site
-
-        best = self.best[target]
-        by_model = {name: [f for f in self.survey(name) if f.target == target] for name in best}
-        only = None, next(iter(best))
-        usual, strongest = self.leads[target][1:] if target in self.leads else only
-        return {
-            "name": site.write_class(by_model, links, folder),
-            "power": percent(best[strongest].power.value),
-            "model": links[strongest],
-            "median of others": None if usual is None else percent(usual),
-            "models": str(len(best)),
-        }
-
-    def _reason(self, model: str) -> str:
-        """Why a model failed; of paths, a page shows the file names alone."""
-        folder = os.path.dirname(str(self.rows[model].get("path") or ""))
-        return FOLDERS.sub("", self.failures[model].replace(f"{folder}{os.sep}", "/"))
+        return write_site(self, Path(path))
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.heat_map import plot_heat_map

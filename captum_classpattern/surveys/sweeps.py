@@ -15,7 +15,7 @@ from captum_classpattern._support import validation
 from captum_classpattern._support.files import check_folder, reason_of
 from captum_classpattern._support.progress import passes_bar
 from captum_classpattern.adapters.load import check_folders
-from captum_classpattern.classifier import difference, enter_model, warn
+from captum_classpattern.classifier import device_and_dtype, difference, enter_model, warn
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
@@ -134,12 +134,13 @@ def _check_engine(
     validation.check_count("workers", 1 if workers is None else workers)
     for name in needs.keys() & {"num_cpus", "num_gpus"}:
         validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
-    on_gpu = [source.name for source in sources if source.needs_gpu]
-    if engine == "ray" and on_gpu and not needs.get("num_gpus"):  # all would take the first GPU
-        raise ValueError(
-            f"the model {on_gpu[0]!r} is for a GPU, but its task has none: ask for one by "
-            '`ray_options`, such as {"num_gpus": 1}, or for a share of one'
-        )
+    for source in sources if engine == "ray" and not needs.get("num_gpus") else ():
+        place = source.options.get("device") or device_and_dtype(source.model, torch.empty(0))[0]
+        if str(place).startswith("cuda"):  # all would take the first GPU
+            raise ValueError(
+                f"the model {source.name!r} is for a GPU, but its task has none: ask for one by "
+                '`ray_options`, such as {"num_gpus": 1}, or for a share of one'
+            )
 
 
 def _locked(folder: Path) -> Any:
@@ -213,23 +214,19 @@ class Work:
             for key in IDENTITY
             if known.get(key) != row.get(key)
         ]
-        if other := self._difference_from(source):
-            differing = [f"{other} differ"]
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):
+            # if both models are known; one that can't be called fails later
+            found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
+            with enter_model(source.model, self.search.first()) as model:
+                identity = identity_of(model, self.search)
+            if other := difference(found["settings"][MODEL], identity):
+                differing = [f"{other} differ"]
         if differing:
             raise ValueError(
                 f"{self.folder} holds another model {source.name!r} ({differing[0]}): give this "
                 "one another name, or choose another folder"
             )
         return known
-
-    def _difference_from(self, source: ModelSource) -> str:
-        """How a model that was given as it is differs from that of its folder, if both are known;
-        one that can't be called fails later."""
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):
-            found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
-            with enter_model(source.model, self.search.first()) as model:
-                return difference(found["settings"][MODEL], identity_of(model, self.search))
-        return ""
 
     def is_complete(self, name: str) -> bool:
         """Whether all classes of a model are there, and in its summary."""
@@ -246,14 +243,13 @@ class Work:
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
             with warnings.catch_warnings(record=True) as caught:
-                self._search(source)
+                model, folder = source.open(self.device), self.folder / folder_of(source.name)
+                with enter_model(model, self.search.first(), self.settings.seed) as checked:
+                    search_classes(
+                        checked, self.search, self.held_out, self.settings, self.classes, folder
+                    )
         except Exception as error:
             reason = reason_of(error)
         finally:
             torch.set_num_threads(threads)
         return reason, [(str(each.message), each.category) for each in caught]
-
-    def _search(self, source: ModelSource) -> None:
-        model, folder = source.open(self.device), self.folder / folder_of(source.name)
-        with enter_model(model, self.search.first(), self.settings.seed) as checked:
-            search_classes(checked, self.search, self.held_out, self.settings, self.classes, folder)

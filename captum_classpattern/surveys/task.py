@@ -43,7 +43,6 @@ from captum_classpattern.surveys.settings import (
     DRAWS,
     NO_IMAGES,
     SurveySettings,
-    next_class,
     shared_search,
 )
 
@@ -98,7 +97,11 @@ class SurveyTask:
         images. So many classes are ``left``, with these."""
         canvases, patches = self._decide(group), self._decide_patches(group)
         passes = sum(plan.passes for plan in (*(plan for _, plan in canvases), *patches.values()))
-        expect_passes(left * (passes / len(group) + self._scoring_passes))
+        others, settings = len(self.scorer.images), self.settings
+        scored = len(settings.canvases) * (others + 2 * min(others, CONTROL_IMAGES))
+        squares = SQUARES * SQUARE_IMAGES * (PATCH in settings.canvases)
+        scoring = len(settings.areas) * (scored + squares) / 2  # to classify is half of a pass
+        expect_passes(left * (passes / len(group) + scoring))
         best: dict[tuple[int, str], dict[float, Pattern]] = defaultdict(dict)
         for pools, plan in canvases:
             for area, patterns in find_patterns(plan).items():
@@ -108,17 +111,9 @@ class SurveyTask:
         for area, by_area in found.items():
             for patch in next(iter(by_area.values())):
                 self.patches.setdefault(patch.target, {})[area] = patch
-        if PATCH in self.settings.canvases:
+        if PATCH in settings.canvases:
             best |= {(y, PATCH): self.patches[y] for y in group}
         return best
-
-    @property
-    def _scoring_passes(self) -> float:
-        """About how many passes the scores of a class take; to classify an image is half of one."""
-        others, settings = len(self.scorer.images), self.settings
-        scored = len(settings.canvases) * (others + 2 * min(others, CONTROL_IMAGES))
-        squares = SQUARES * SQUARE_IMAGES * (PATCH in settings.canvases)
-        return len(settings.areas) * (scored + squares) / 2
 
     def _decide(self, group: Sequence[int]) -> list[tuple[list[tuple[int, str]], SearchPlan]]:
         """The searches of canvases, with the classes and kinds of canvas of each.
@@ -148,15 +143,23 @@ class SurveyTask:
 
     def _decide_patches(self, group: Sequence[int]) -> dict[float, SearchPlan]:
         """By area the searches of the moving patches of classes, and of the one after each, that
-        are not known."""
+        are not known. ``n_steps`` is meant for canvases if there are any, and the areas share the
+        time, since each is a search."""
         if PATCH not in self.settings.canvases:
             return {}
         wanted = {y: None for target in group for y in (target, self._next_class(target))}
         missing = [y for y in wanted if y not in self.patches]
-        settings, patches = self.settings.of_patches, self.settings.patches(self.split.fit.shape)
+        settings = self.settings
+        own = replace(
+            settings,
+            canvases={PATCH: 1},
+            n_steps=settings.n_steps if {*settings.canvases} == {PATCH} else None,
+            max_seconds=settings.max_seconds and settings.max_seconds / len(settings.areas),
+            feature_mask=None,
+        )
         return {
-            area: decide_patches(self.model, missing, self.split, replace(settings, solver=patch))
-            for area, patch in zip(settings.areas, patches)
+            area: decide_patches(self.model, missing, self.split, replace(own, solver=patch))
+            for area, patch in zip(settings.areas, settings.patches(self.split.fit.shape))
             if missing
         }
 
@@ -169,12 +172,14 @@ class SurveyTask:
         return split_for_validation(self.search_images, self.settings.seed, [*required])
 
     def _next_class(self, target: int) -> int:
-        """The class whose canvas and patch are controls."""
-        if (other := next_class(self.search_images.known_labels.tolist(), target)) == target:
+        """The class whose canvas and patch are controls: the next of those that have images,
+        whatever other classes are searched."""
+        others: list[int] = sorted({*self.search_images.known_labels.tolist()} - {target})
+        if not others:
             raise ValueError(
                 f"the search images are all of class {target}: give images of other classes too"
             )
-        return other
+        return next((y for y in others if y > target), others[0])
 
     def _findings(
         self, target: int, by_kind: Mapping[str, Mapping[float, Pattern]]
@@ -183,6 +188,8 @@ class SurveyTask:
         shows what another class does: the same mask over the positive canvas of the next class, or
         the patch of the next class."""
         next_class, findings = self._next_class(target), list[Finding]()
+        images, seed = self.scorer.images, self.settings.seed
+        name, names = name_of(target, self.model.names), self.model.names or images.class_names
         if {*by_kind} != {PATCH}:
             [canvas] = canvases_for(self.model, self.search_images, next_class, 1, "positive", 0)
         for kind, patterns in by_kind.items():
@@ -191,31 +198,18 @@ class SurveyTask:
                 others = {area: replace(each, target=target) for area, each in patches}
             else:
                 others = {a: replace(p.topk(a), canvas=canvas) for a, p in patterns.items()}
-            findings.append(self._finding(target, kind, patterns, others))
+            scores = {a: self._score(pattern, others[a], a) for a, pattern in patterns.items()}
+            if name is not None:
+                for pattern in patterns.values():
+                    pattern.info["class_name"] = name
+            seed_generators(seed)
+            shown = {
+                area: stamp_examples(self.model, pattern.topk(area), images, names, seed)
+                for area, pattern in patterns.items()
+            }
+            stamped = {area: examples for area, examples in shown.items() if examples}
+            findings.append(Finding(patterns, kind, scores, name, stamped=stamped))
         return findings
-
-    def _finding(
-        self,
-        target: int,
-        kind: str,
-        patterns: Mapping[float, Pattern],
-        others: Mapping[float, Pattern],
-    ) -> Finding:
-        """The patterns of a class on a kind of canvas, next to the controls of another class."""
-        scores = {area: self._score(each, others[area], area) for area, each in patterns.items()}
-        name = name_of(target, self.model.names)
-        if name is not None:
-            for pattern in patterns.values():
-                pattern.info["class_name"] = name
-        images, seed = self.scorer.images, self.settings.seed
-        names = self.model.names or images.class_names
-        seed_generators(seed)
-        shown = {
-            area: stamp_examples(self.model, pattern.topk(area), images, names, seed)
-            for area, pattern in patterns.items()
-        }
-        stamped = {area: examples for area, examples in shown.items() if examples}
-        return Finding(patterns, kind, scores, name, stamped=stamped)
 
     def _score(self, pattern: Pattern, other: Pattern, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""

@@ -123,7 +123,12 @@ def _draw_cell(axis: Axes, cell: Cell, width: float) -> None:
     else:
         axis.set_facecolor(EMPTY_CELL)
     if cell.boxed is not None:
-        _draw_box(axis, cell.boxed)
+        rows, columns = torch.nonzero(cell.boxed[0] > 0, as_tuple=True)
+        if len(rows):  # half a pixel away from them
+            left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
+            size = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
+            box = Rectangle((left, top), *size, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)
+            axis.add_patch(box).set(clip_on=False, in_layout=False)
     if cell.text:
         place: dict[str, Any] = {"transform": axis.transAxes, "ha": "center", "va": "center"}
         axis.text(0.5, 0.5, cell.text, color=QUIET, fontstyle="italic", **place)
@@ -136,14 +141,3 @@ def _draw_cell(axis: Axes, cell: Cell, width: float) -> None:
         bar = axis.figure.colorbar(ScalarMappable(cmap=colors), **strip)
         bar.set_label(cell.range, color=QUIET, labelpad=3)
         wrap(bar.ax.xaxis.label, width)
-
-
-def _draw_box(axis: Axes, mask: Tensor) -> None:
-    """A box around the pixels of a mask (1, H, W), half a pixel away from them."""
-    rows, columns = torch.nonzero(mask[0] > 0, as_tuple=True)
-    if len(rows) == 0:
-        return
-    left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
-    width, height = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
-    box = Rectangle((left, top), width, height, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)
-    axis.add_patch(box).set(clip_on=False, in_layout=False)

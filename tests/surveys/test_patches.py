@@ -230,11 +230,17 @@ def test_a_patch_that_cannot_move_or_has_no_features_is_none_of_the_defaults(siz
     assert "patch" in SurveySettings.of(shape, canvases="patch", **options).canvases
 
 
-def test_steps_are_those_of_canvases_if_there_are_any():
-    both = SurveySettings.of((3, 64, 64), n_steps=3, max_seconds=6, areas=[0.1, 0.2])
-    assert (both.of_patches.n_steps, both.of_patches.max_seconds) == (None, 3)
-    assert replace(both, canvases="patch").of_patches.n_steps == 3
-    assert replace(both, budget=100).of_patches.budget == 100
+@pytest.mark.parametrize(
+    ("kinds", "steps", "passes"), [("patch", 3, 24), (["patch", "white"], None, 960)]
+)
+def test_steps_are_those_of_canvases_if_there_are_any_and_areas_share_the_time(
+    kinds, steps, passes
+):
+    quick = {"n_steps": 3, "max_seconds": 600, "show_progress": False}
+    found = survey(NET, SEARCH, HELD_OUT, canvases=kinds, areas=(0.2, 0.06), classes=[1], **quick)
+    info = found.findings[0].pattern.info
+    assert (info["settings"]["n_steps"], info["passes"]) == (steps, passes)
+    assert info["settings"]["max_seconds"] == 300
 
 
 def test_a_patch_may_have_a_small_budget():
