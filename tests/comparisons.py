@@ -48,9 +48,7 @@ class FunctionMethod(Attribution):
         self.function = function
 
     def attribute(self, inputs, target=None, additional_forward_args=None):
-        in_tuple = isinstance(inputs, tuple)
-        result = self.function(inputs[0] if in_tuple else inputs, target)
-        return (result,) if in_tuple else result
+        return self.function(inputs, target)
 
 
 def from_function(function):

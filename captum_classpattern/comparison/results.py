@@ -223,16 +223,6 @@ class Comparison(Result):
             f"{row['other']}, the strongest control (95 % interval {points[1]} to {points[2]})."
         )
 
-    def notes(self) -> list[str]:
-        """What could not run or be measured, and why: a sentence for each method and reason."""
-        models = grouped(((f.method, f.what, f.reason), f.model) for f in self.failures)
-        texts = []
-        for (method, what, reason), on in models.items():
-            where = "" if len(on) == len(self.models) else f" on {', '.join(on)}"
-            metric = "" if what == "maps" else f", {what}"
-            texts.append(f"{method}{where}{metric}: {reason.rstrip('.')}.")
-        return texts
-
     def select(self, **wanted: Any) -> list[Record]:
         """The records, in order, whose fields have these values, such as ``model="natural",
         method="Saliency"``. The ``target`` may be a number or a name."""
@@ -334,9 +324,15 @@ class Comparison(Result):
         )
 
     def text(self) -> str:
-        """The strongest method, next to the strongest control, and what could not run."""
-        failed = (f"Not run here: {note}" for note in self.notes())
-        return "\n".join(["Comparison", *filter(None, [self.summary]), *failed])
+        """The strongest method, next to the strongest control, and what could not run or be
+        measured, and why: a line for each method and reason."""
+        lines = ["Comparison", *filter(None, [self.summary])]
+        models = grouped(((f.method, f.what, f.reason), f.model) for f in self.failures)
+        for (method, what, reason), on in models.items():
+            where = "" if len(on) == len(self.models) else f" on {', '.join(on)}"
+            metric = "" if what == "maps" else f", {what}"
+            lines.append(f"Not run here: {method}{where}{metric}: {reason.rstrip('.')}.")
+        return "\n".join(lines)
 
     def shown_table(self) -> Any:
         """The powers on the first kind of canvas at the compared area."""

@@ -229,14 +229,3 @@ def test_attribute_returns_what_the_search_finds(name):
     assert (tensor.shape, tensor.dtype) == ((1, *SHAPE), torch.float64)
     assert not tensor.requires_grad
     assert not method.patterns[0].canvas.requires_grad
-
-
-def test_a_method_of_another_module_is_known_by_its_name():
-    names = ["LRP", *(f"rivals:{name}" for name in OWN[1:])]
-    found = known_methods(SEARCH, LABELS, names=names, budget=64)
-    assert [*found] == ["LRP", *OWN[1:]]
-    for name in OWN[1:]:
-        make, keywords = found[name]
-        assert type(make(linear_net())) is CLASSES[name]
-        assert keywords == {"budget": 64}
-        assert known_methods(SEARCH, LABELS, names=f"rivals:{name}")[name][1] == {}

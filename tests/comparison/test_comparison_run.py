@@ -16,7 +16,6 @@ from comparisons import (
     METHODS,
     SEARCH,
     TARGETS,
-    FunctionMethod,
     Searching,
     all_facts,
     compared,
@@ -149,10 +148,12 @@ def test_the_settings_are_complete():
     assert settings["versions"]["torch"] == torch.__version__
 
 
-def test_class_names_are_the_first_models():
-    named = PixelClassifier(linear_net(), class_names=["a", "b", "c"])
-    for model in (named, nn.DataParallel(named).eval(), named.forward):
-        assert compared(methods={}, models={"m": model}).class_names == ["a", "b", "c"]
+def test_class_names_and_the_trigger_are_found_behind_what_wraps_a_model():
+    trigger, names = Pattern(WHITE, CORNER, 1), ["a", "b", "c"]
+    known = PixelClassifier(linear_net(), class_names=names, trigger=trigger)
+    for model in (known, nn.DataParallel(known).eval(), known.forward):
+        found = compared(methods={}, models={"m": model})
+        assert (found.class_names, found.settings["backdoored"]) == (names, ["m"])
     assert compared(methods={}).class_names is None
 
 
@@ -245,43 +246,32 @@ def test_known_methods_get_the_search_images_alone(monkeypatch):
 # ---- nobody is harmed
 
 
-class Careless(FunctionMethod):
+class Careless(Attribution):
     """Doubles the model's weights, leaves a hook in it and changes its inputs in place."""
 
     def attribute(self, inputs, target=None, additional_forward_args=None):
         with torch.no_grad():
             self.forward_func[1].weight.mul_(2)
         self.forward_func.register_forward_hook(lambda part, inputs, output: output * 0)
-        self.forward_func(inputs[0] if isinstance(inputs, tuple) else inputs)
-        return super().attribute(inputs, target)
-
-
-def spoiling(images, targets):
-    return images.mul_(0).requires_grad_().detach()
+        self.forward_func(inputs)
+        return inputs.mul_(0).requires_grad_().detach()
 
 
 def failing(images, targets):
     raise RuntimeError("half\nway")
 
 
-CARELESS = {
-    spoiling: [],
-    failing: [("maps", "RuntimeError: half way")],
-}
-
-
-@pytest.mark.parametrize("function", CARELESS)
-def test_a_careless_method_harms_no_other_one(function):
+def test_careless_and_failing_methods_harm_no_other_one():
     net = linear_net()
     before = state_of_caller(net, CANVASES)
     expected = compared(models={"linear": net})
-    methods = {"careless": lambda m: Careless(m, function), "no": lambda m: 1 / 0, **METHODS}
-    careless = compared(models={"linear": net}, methods=methods)
+    careless = {"careless": Careless, "fails": from_function(failing), "no": lambda m: 1 / 0}
+    found = compared(models={"linear": net}, methods={**careless, **METHODS})
     assert state_of_caller(net, CANVASES) == before
-    kept = [record for record in careless.records if record.method != "careless"]
+    kept = [record for record in found.records if record.method != "careless"]
     assert [facts(record) for record in kept] == all_facts(expected)
-    assert [(f.model, f.method, f.what, f.reason) for f in careless.failures] == [
-        *(("linear", "careless", *failure) for failure in CARELESS[function]),
+    assert [(f.model, f.method, f.what, f.reason) for f in found.failures] == [
+        ("linear", "fails", "maps", "RuntimeError: half way"),
         ("linear", "no", "maps", "ZeroDivisionError: division by zero"),
     ]
 
@@ -386,13 +376,6 @@ def test_each_model_has_its_own_trigger_and_a_perfect_map_is_localised_perfectly
     assert comparison.stamped["one"][0, :, 4:, 4:].eq(1).all()
     assert comparison.stamped["other"][0, :, :, 0].eq(1).all()
     assert len(comparison.stamped["third"]) == 0
-
-
-@pytest.mark.parametrize("way", [lambda model: model.forward, lambda m: nn.DataParallel(m).eval()])
-def test_a_trigger_is_found_behind_what_wraps_the_model(way):
-    bad = PixelClassifier(linear_net(1), trigger=Pattern(WHITE, CORNER, 1))
-    comparison = compared(models={"bad": way(bad)}, methods={"Saliency": Saliency}, stamped=1)
-    assert comparison.settings["backdoored"] == ["bad"]
 
 
 def test_a_model_without_a_trigger_is_measured_with_the_only_one():
