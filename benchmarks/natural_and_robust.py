@@ -27,7 +27,7 @@ from captum_classpattern import (
 from captum_classpattern._support.formats import percent
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import judge, random_pixels
-from captum_classpattern.surveys.settings import DRAWS
+from captum_classpattern.surveys.task import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.patterns import NOT_ABOVE

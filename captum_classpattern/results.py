@@ -59,9 +59,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from captum_classpattern.pages.parts import fragment
+        from captum_classpattern.pages.parts import content_of, render
 
-        return fragment(self.text(), self.sections(whole=False))
+        content = content_of(self.text(), self.sections(whole=False))
+        return render("fragment.html", **content).decode()
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         r"""

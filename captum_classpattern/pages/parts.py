@@ -58,11 +58,6 @@ def write(path: Path, page: bytes) -> Path:
     return path
 
 
-def fragment(text: str, sections: Iterable[Any]) -> str:
-    """What a notebook shows of a result: the same as its page."""
-    return render("fragment.html", **content_of(text, sections)).decode()
-
-
 def content_of(text: str, sections: Iterable[Any]) -> dict[str, str]:
     """The first line of a text as the title; and as HTML the first section, if it is a picture, the
     other lines, and the other sections."""

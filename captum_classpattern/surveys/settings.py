@@ -18,7 +18,6 @@ LARGE = 64  # pixels a side, from which on these are the defaults; blank canvase
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
 LARGE_AREAS, LARGE_BUDGET = (0.18,), MovingPatch.steps * MovingPatch.batch_size
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
-DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
 class SurveyOptions(SearchOptions, total=False):

@@ -11,15 +11,10 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from captum_classpattern._support import validation
 from captum_classpattern._support.files import check_folder
 from captum_classpattern._support.progress import passes_bar
 from captum_classpattern._support.topk import pixels_kept
-from captum_classpattern._support.validation import (
-    ArgumentTypeError,
-    check_labels,
-    check_options,
-    is_whole,
-)
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
@@ -96,7 +91,7 @@ def _begin(
 ) -> tuple[SurveyTask, dict[str, Any]]:
     """What finds the classes, and how they are searched, for results.json. Without labels, nothing
     is known of accuracy."""
-    check_labels(held_out.labels, model.n_classes, "the held-out images")
+    validation.check_labels(held_out.labels, model.n_classes, "the held-out images")
     held_out.names_for(model)  # or an error
     names, labelled = search.names_for(model), ensure_labels(model, search)
     if search.labels is not None and not labelled.known_labels.equal(search.labels):
@@ -152,7 +147,7 @@ def find_classes(
         labelled = images if model is None else ensure_labels(model, images)
         return sorted({*labelled.known_labels.tolist()})
     if isinstance(classes, str):
-        raise ArgumentTypeError(f"`classes` must be a list of classes, got {classes!r}")
+        raise validation.ArgumentTypeError(f"`classes` must be a list of classes, got {classes!r}")
     if len(classes) == 0:
         raise ValueError("`classes` is empty: leave it out to search all")
     return list(dict.fromkeys(parse_targets([*classes], None, names)))
@@ -286,15 +281,17 @@ def explain_class(
         >>> found.stamp(images[:4]).shape
         torch.Size([4, 1, 8, 8])
     """
-    if isinstance(labels, str) or (target is None and is_whole(labels)):
-        raise ArgumentTypeError(
+    if isinstance(labels, str) or (target is None and validation.is_whole(labels)):
+        raise validation.ArgumentTypeError(
             f"the third argument is `labels`, got {labels!r}: name the class `target={labels!r}`"
         )
     if target is None:
         raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
     if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
-        raise ArgumentTypeError(f"`target` is one class (for several: survey), got {target!r:.80}")
-    check_options("explain_class", options, SearchOptions)
+        raise validation.ArgumentTypeError(
+            f"`target` is one class (for several: survey), got {target!r:.80}"
+        )
+    validation.check_options("explain_class", options, SearchOptions)
     sample, seed = first_of(images), options.get("seed", 0)
     with enter_model(model, sample, seed, mean=mean, std=std, class_names=class_names) as checked:
         given = LabelledImages.of(images, labels, checked)
@@ -393,7 +390,7 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
-    check_options("survey", options, SurveyOptions)
+    validation.check_options("survey", options, SurveyOptions)
     place = check_folder(folder)
     if place is not None and not resume and (place / RESULTS).exists():
         raise ValueError(

@@ -38,13 +38,9 @@ from captum_classpattern.scores.power import (
     random_pixels,
 )
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.settings import (
-    CONTROL_IMAGES,
-    DRAWS,
-    NO_IMAGES,
-    SurveySettings,
-    shared_search,
-)
+from captum_classpattern.surveys.settings import NO_IMAGES, SurveySettings, shared_search
+
+DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
 @dataclass(frozen=True)

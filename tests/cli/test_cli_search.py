@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,19 +17,6 @@ from captum_classpattern.surveys.settings import CANVASES
 QUICK = "--canvases 1 --n-steps 2 --area 0.3"
 OWN = f"--arch own_models:Net --mean 0 --std 1 {QUICK}"
 PLOT, TO_HTML = Survey.plot, Survey.to_html
-KILLED = """
-import os, signal
-from itertools import islice
-from captum_classpattern.cli import main
-from captum_classpattern.surveys.task import SurveyTask
-
-def killed(self, targets, find=SurveyTask.find):
-    yield from islice(find(self, targets), 1)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-SurveyTask.find = killed
-main()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -103,22 +87,12 @@ def test_kinds_of_canvas_can_be_named(tmp_path):
         assert said in " ".join(refused.output.split())
 
 
-@pytest.mark.parametrize("end", ["Ctrl+C", pytest.param("a kill", marks=pytest.mark.script)])
-def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(
-    end, tmp_path, monkeypatch
-):
-    if end == "Ctrl+C":
-        with monkeypatch.context() as patch:
-            searched = interrupt_searches(patch, after=1)
-            result = search(tmp_path)
-            assert (result.exit_code, searched) == (130, [[0, 1, 2]])
-        assert f"Interrupted: the same command continues the search in {tmp_path}." in result.stderr
-    else:
-        line = f"search named.pt --data images {OWN} --out {tmp_path}".split()
-        tests = os.pathsep.join(path for path in sys.path if path)
-        environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-c", KILLED, *line], env=environment)
-        assert done.returncode == -signal.SIGKILL
+def test_a_search_that_was_stopped_continues_with_the_unfinished_classes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        searched = interrupt_searches(patch, after=1)
+        result = search(tmp_path)
+        assert (result.exit_code, searched) == (130, [[0, 1, 2]])
+    assert f"Interrupted: the same command continues the search in {tmp_path}." in result.stderr
     first = read(tmp_path)
     assert not first["complete"]
     assert [(row["class"], row["canvas"]) for row in first["rows"]] == [

@@ -150,12 +150,6 @@ def test_held_out_folders_are_matched_by_name_too():
     assert same(explained(images=FIRST, held_out=numbered, class_names=names), expected)
 
 
-def test_kinds_of_canvas_can_be_named():
-    assert same(explained(canvases="black"), explained(canvases={"black": 1}))
-    several = explained(canvases=["white", "positive"], n_steps=1)
-    assert {each.canvas for each in (several, *several.others)} == {"white", "positive"}
-
-
 # ---- the caller's model
 
 

@@ -15,7 +15,7 @@ from surveyed import finding, stamped
 
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.folder import Folder, SurveyFolder
+from captum_classpattern.surveys.folder import SurveyFolder
 
 WITHOUT_VERSION = {"seed": 0, "canvases": {"positive": 1, "white": 1}}
 SETTINGS = {**WITHOUT_VERSION, "captum_classpattern": "1"}
@@ -100,14 +100,6 @@ def test_patterns_are_read_when_they_are_used(tmp_path, monkeypatch):
         found.findings[1].patterns[0.01]
 
 
-def test_the_summary_is_read_once(tmp_path, monkeypatch):
-    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path)
-    read, original = [], Folder.read
-    monkeypatch.setattr(Folder, "read", lambda *of: read.append(of[1]) or original(*of))
-    Survey.load(tmp_path)
-    assert read == ["results.json"]
-
-
 def test_a_class_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     store = SurveyFolder(tmp_path, SETTINGS)
     store.add(class_of(2))
@@ -130,14 +122,6 @@ def test_a_folder_of_version_0_4_is_refused_in_a_sentence(tmp_path):
     said = f"ValueError: {tmp_path} was written by version 0.4 or earlier, which kept findings in"
     for call in (lambda: Survey.load(tmp_path), lambda: Survey(class_of(1)).save(tmp_path)):
         assert refusal(call).startswith(said)
-
-
-def test_classes_of_which_a_canvas_is_missing_are_read_as_they_are(tmp_path):
-    store = SurveyFolder(tmp_path, SETTINGS)
-    store.add(class_of(0))
-    store.add(class_of(1)[:1])
-    read = targets(SurveyFolder(tmp_path, SETTINGS))
-    assert read == [(0, "positive"), (0, "white"), (1, "positive")]
 
 
 def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):

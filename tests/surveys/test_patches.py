@@ -158,12 +158,6 @@ def test_explain_class_has_the_better_of_patch_and_photo():
 def test_a_folder_page_and_figure_have_the_patch(found, tmp_path):
     found.save(tmp_path)
     loaded = Survey.load(tmp_path)
-    for one, other in zip(found, loaded):
-        assert one.scores == other.scores
-        assert torch.equal(one.pattern.canvas, other.pattern.canvas)
-        torch.testing.assert_close(  # kept in 256 levels
-            one.examples.images, other.examples.images, atol=1 / 255, rtol=0
-        )
     first = loaded.findings[3]
     assert "With a patch" not in first.text()
     assert "Stamped with a patch of 6 x 6 pixels at random places, " in first.text()

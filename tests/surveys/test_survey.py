@@ -31,8 +31,7 @@ from captum_classpattern.optimization.competition import find_patterns
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted, stands_out, survey, task
-from captum_classpattern.surveys.settings import DRAWS
-from captum_classpattern.surveys.task import SurveyTask
+from captum_classpattern.surveys.task import DRAWS, SurveyTask
 
 module = sys.modules[survey.__module__]  # the function has its name
 
