@@ -26,7 +26,7 @@ class Own:
 
 def targets_of(plan):
     """The class of each canvas that was given to a search."""
-    by_canvas = {one.canvas: one.target for one in plan.candidates}
+    by_canvas = {one.given: one.target for one in plan.candidates}
     return [by_canvas[first] for first in plan.first]
 
 

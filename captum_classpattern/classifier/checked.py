@@ -48,8 +48,10 @@ class CheckedModel:
     A classifier over [0, 1] pixels that was checked, and what is known of it.
 
     Attributes:
-        call (Callable): The user's model, from pixels (B, C, H, W) to outputs (B, K).
-        logits (Callable): The same, or its logarithm if the outputs are probabilities.
+        call (Callable): The user's model, from pixels (B, C, H, W) to outputs (B, K). Methods of
+            others, such as Captum's, get it.
+        logits (Callable): The same, or its logarithm if the outputs are probabilities. Searches
+            call it, or a faster copy; whatever classifies images calls :meth:`outputs`.
         networks (Sequence[nn.Module]): The networks that it runs, also those that a function hides.
         device, dtype: Where it takes its images, and in which precision.
         n_classes (int): K.

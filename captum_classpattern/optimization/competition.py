@@ -46,8 +46,8 @@ def find_patterns(plan: SearchPlan) -> dict[float, list[Pattern]]:
     started, searches = time.perf_counter(), compete(plan)
     # of a Tensor all images, of others those that were used, since to hash all would load them
     used = sorted({place for search in searches.values() for place in search.seen})
-    fitted = plan.fit if plan.fit.in_memory else plan.fit.subset(used)
-    seen = frozenset({*fitted.hashes, *plan.validation.hashes})
+    fitted = plan.split.fit if plan.split.fit.in_memory else plan.split.fit.subset(used)
+    seen = frozenset({*fitted.hashes, *plan.split.validation.hashes})
     evidence = {
         "settings": plan.settings.as_dict(),
         "seed": plan.settings.seed,
@@ -82,7 +82,7 @@ def compete(plan: SearchPlan) -> dict[float, Search]:
         else:
             search = search.continue_at(area, sorted(winners(search)))
             search.finish()
-            _score(search, plan.validation)
+            _score(search, plan.split.validation)
         searches[area] = search
     return searches
 
@@ -92,12 +92,12 @@ def _run(search: Search) -> None:
     first_masks = _screen(search)
     before = search.passes
     for _ in search.run():
-        _score(search, validation_subset(search.plan.validation, EARLY_IMAGES), early=True)
+        _score(search, validation_subset(search.plan.split.validation, EARLY_IMAGES), early=True)
         search.rows = sorted(winners(search))
     # candidates that there was no time for keep the mask of the screening, or an empty one
     untouched = (search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
     search.masks = first_masks.where(untouched, search.masks)
-    _score(search, search.plan.validation)
+    _score(search, search.plan.split.validation)
 
 
 def _screen(search: Search) -> Tensor:
@@ -113,7 +113,7 @@ def _screen(search: Search) -> Tensor:
     quick.finish()
     masks[rows] = quick.masks[rows]
     losses: list[Tensor] = []
-    validation = validation_subset(plan.validation, SCREENING_IMAGES)
+    validation = validation_subset(plan.split.validation, SCREENING_IMAGES)
     images = on_device(validation.images, masks.device)
     at_once = max(1, images_at_once(masks.device) // SCREENING_IMAGES)
     for start in range(0, len(rows), at_once):
@@ -124,7 +124,7 @@ def _screen(search: Search) -> Tensor:
         search.scored_early += len(batch.places)
         pixels = quick.units.at(batch.index).spread(masks[batch.index])
         losses.append(evaluate(quick, pixels, batch, bounded=True, gradient=False)[0])
-    search.batch_size, search.copies_images = quick.batch_size, quick.copies_images
+    search.images_per_call, search.copies_images = quick.images_per_call, quick.copies_images
     values = torch.cat(losses).tolist()
     scores = {row: -math.inf if math.isnan(x) else -x for row, x in zip(rows, values)}
     search.rows = sorted(plan.best(search.rows, scores, plan.places))
@@ -135,7 +135,7 @@ def _score(search: Search, validation: LabelledImages, *, early: bool = False) -
     """Extends the curves of those that are still searched: how many validation images of other
     classes get the class with their binary masks."""
     plan = search.plan
-    rows = search.rows if plan.scores_all else plan.crowded(search.rows)
+    rows = plan.crowded(search.rows) if plan.masks_only else search.rows
     masks = search.pixel_masks
     binary = masks if plan.settings.is_patch else topk_masks(masks, search.n_pixels)
 
@@ -156,7 +156,7 @@ def _score(search: Search, validation: LabelledImages, *, early: bool = False) -
         for row in rows
         if len(others[target := plan.candidates[row].target])
     }
-    hits = judge_each(plan.model, [*judged.values()], search.batch_size)
+    hits = judge_each(plan.model, [*judged.values()], search.images_per_call)
     passes = search.passes.tolist()
     for (row, (_, _, images, _)), of_row in zip(judged.items(), hits):
         search.powers[row], search.margins[row] = of_row.hits / len(images), of_row.margin
@@ -173,7 +173,7 @@ def winners(search: Search) -> list[int]:
 def masks_of_canvases(search: Search) -> Tensor:
     """The best mask of each canvas that was given, (M, 1, H, W), the same for equal ones, where
     each canvas is a group of its own."""
-    best = {search.plan.candidates[row].canvas: row for row in winners(search)}
+    best = {search.plan.candidates[row].given: row for row in winners(search)}
     return search.pixel_masks[[best[first] for first in search.plan.first]]
 
 
@@ -181,7 +181,7 @@ def patterns_of(search: Search, evidence: dict[str, Any], seen: frozenset[str]) 
     """The patterns of the winners, with what the search knows of each and further evidence."""
     plan, patterns = search.plan, list[Pattern]()
     masks, losses, passes = search.pixel_masks, search.loss_curves, search.passes
-    canvases = [one.canvas for one in plan.candidates]
+    canvases = [one.given for one in plan.candidates]
     make = partial(MovingPattern, size=plan.size) if plan.settings.is_patch else Pattern
     for row in winners(search):
         mask, target = masks[row].clone(), plan.candidates[row].target

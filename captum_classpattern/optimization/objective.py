@@ -47,7 +47,7 @@ def evaluate(
     slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
     start, end = 0, len(batch.places)
     while start < end:
-        part = slice(start, start + search.batch_size)
+        part = slice(start, start + search.images_per_call)
         try:
             loss, slope = _pairs(search, masks, batch, part, bounded, gradient, colours)
         except RuntimeError as error:
@@ -57,7 +57,7 @@ def evaluate(
             size = min(part.stop, end) - start
             if size == 1 or not lacks_memory(error):
                 raise
-            search.batch_size = size // 2
+            search.images_per_call = size // 2
             warn(
                 f"the device has too little memory for {size} images at once: the search "
                 f"continues with `internal_batch_size={size // 2}`"

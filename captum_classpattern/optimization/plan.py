@@ -83,10 +83,11 @@ def validation_subset(validation: LabelledImages, most: int) -> LabelledImages:
 
 
 class Candidate(NamedTuple):
-    """A canvas, by its position, and one of its starts, each of which meets the baselines in its
-    own order. Candidates of one ``group`` compete; those of one ``budget_key`` share a budget."""
+    """A canvas, by its place among those that were given, and one of its starts, each of which
+    meets the baselines in its own order. Candidates of one ``group`` compete; those of one
+    ``budget_key`` share a budget."""
 
-    canvas: int
+    given: int
     target: int
     start: int
     group: Hashable
@@ -100,17 +101,18 @@ class SearchPlan:
     Attributes:
         model (CheckedModel): The model, which is entered.
         fast (Callable): What the passes of the search call, see :func:`accelerated`.
-        arguments (tuple): What the model gets after the images.
+        arguments (tuple): What the model gets after the images. If there are Tensors with a row for
+            each canvas, each canvas is one candidate, so that their rows are those of candidates.
         canvases (Tensor): (N, C, H, W), the canvas of each candidate; of a moving patch its square.
         size (tuple[int, int]): H and W of the images.
         features (Features or None): The pixels of each candidate that are kept together.
         first (list[int]): Of each canvas that was given the first one that is equal to it.
-        n_copies (Counter): How often each of these was given.
+        n_copies (Counter): Where patterns compete, how often each of these was given; otherwise 1.
         n_patterns (Counter): How many patterns of each group are kept.
-        fit, validation (LabelledImages): What masks are fitted to, and what scores them.
+        split (Split): What masks are fitted to, and what scores them.
         n_steps (int or None): Steps of the solver on each canvas; None leaves them to it.
-        batch_size (int): The most images in one call.
-        scores_all (bool): Whether candidates are also scored where none can be dropped.
+        images_per_call (int): The most images in one call of the model.
+        masks_only (bool): Whether candidates are only scored where some can be dropped.
     """
 
     model: CheckedModel
@@ -124,11 +126,10 @@ class SearchPlan:
     first: list[int]
     n_copies: Counter[int]
     n_patterns: Counter[Hashable]
-    fit: LabelledImages
-    validation: LabelledImages
+    split: Split
     n_steps: int | None
-    batch_size: int
-    scores_all: bool
+    images_per_call: int
+    masks_only: bool
 
     @cached_property
     def targets(self) -> Tensor:
@@ -139,7 +140,7 @@ class SearchPlan:
     def new_streams(self) -> list[Stream]:
         """The baselines of each candidate, from their beginning; equal streams are one."""
         keys, seed = [(one.target, one.start) for one in self.candidates], self.settings.seed
-        streams = {key: Stream(self.fit, *key, seed) for key in dict.fromkeys(keys)}
+        streams = {key: Stream(self.split.fit, *key, seed) for key in dict.fromkeys(keys)}
         return [streams[key] for key in keys]
 
     @property
@@ -155,7 +156,8 @@ class SearchPlan:
         many of the validation images are of the class, so that classes with as many canvases are
         searched alike."""
         at_first, early = (
-            len(validation_subset(self.validation, n)) for n in (SCREENING_IMAGES, EARLY_IMAGES)
+            len(validation_subset(self.split.validation, n))
+            for n in (SCREENING_IMAGES, EARLY_IMAGES)
         )
         passes, needed = self.settings.solver.passes(n_steps), Counter[Hashable]()
         sizes = Counter((one.budget_key, one.group) for one in self.candidates)
@@ -198,7 +200,7 @@ class SearchPlan:
 
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
         if steps == 0:
-            each, fewer = (" per class", " or fewer canvases") if self.scores_all else ("", "")
+            each, fewer = ("", "") if self.masks_only else (" per class", " or fewer canvases")
             raise ValueError(
                 f"`budget={budget}` is too small: one step on each canvas takes {cost(1)} passes"
                 f"{each}; give a larger `budget`{fewer}"
@@ -233,7 +235,7 @@ class SearchPlan:
             ranked.sort(key=lambda row: -scores.get(row, -math.inf))
             starts, further = Counter[int](), set[int]()
             for row in ranked:
-                canvas = self.candidates[row].canvas
+                canvas = self.candidates[row].given
                 starts[canvas] += 1
                 if starts[canvas] > self.n_copies[canvas]:
                     further.add(row)
@@ -284,7 +286,7 @@ def decide_search(
         candidates += [Candidate(canvas, target, n, group, budget_key) for n in range(starts)]
         copies = n_copies[canvas] if blank[canvas] else 1
         n_patterns[group] = min(n_patterns[group] + copies, settings.keep or 1)
-    chosen = [one.canvas for one in candidates]
+    chosen = [one.given for one in candidates]
     shown, size = canvases[chosen], (canvases.shape[-2], canvases.shape[-1])
     fast = model.logits
     if settings.solver.accelerates:
@@ -302,11 +304,10 @@ def decide_search(
         first=first,
         n_copies=n_copies,
         n_patterns=n_patterns,
-        fit=split.fit,
-        validation=split.validation,
+        split=split,
         n_steps=settings.n_steps,
-        batch_size=settings.internal_batch_size or images_at_once_in_search(canvases),
-        scores_all=not masks_only,
+        images_per_call=settings.internal_batch_size or images_at_once_in_search(canvases),
+        masks_only=masks_only,
     )
     return replace(plan, n_steps=plan.steps_within_budget())
 

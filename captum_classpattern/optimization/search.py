@@ -66,8 +66,8 @@ class Search:
         curves (dict[int, list]): Passes and powers of each candidate.
         scored_early (int): How many images were scored before the end.
         was_screened (bool): Whether there were so many candidates that a quick search came first.
-        batch_size (int): The most images in one call; halved where the device's memory is too
-            small.
+        images_per_call (int): The most images in one call of the model; halved where the device's
+            memory is too small.
         deadline (float or None): When it stops, by ``time.perf_counter()``.
         copies_images (bool): Whether the model changes its images in place, so that it needs a copy
             of them.
@@ -79,7 +79,7 @@ class Search:
     n_steps: int | None
     canvases: Tensor
     streams: list[Stream]
-    batch_size: int
+    images_per_call: int
     deadline: float | None
     copies_images: bool = False
     seen: set[int] = field(default_factory=set)  # places of the baselines that were used
@@ -114,7 +114,7 @@ class Search:
             plan.n_steps,
             plan.canvases.clone(),
             plan.new_streams(),
-            plan.batch_size,
+            plan.images_per_call,
             None if seconds is None else time.perf_counter() + seconds,
         )
 
@@ -257,7 +257,7 @@ class Search:
         """The next images of some streams. An image that several of them meet is loaded once."""
         picks = {stream: stream.take(size) for stream in streams}
         numbers = sorted(set().union(*picks.values()))
-        images = on_device(self.plan.fit.take(numbers), self.canvases.device)
+        images = on_device(self.plan.split.fit.take(numbers), self.canvases.device)
         self.seen.update(numbers)
         place = {number: i for i, number in enumerate(numbers)}
         rows = [row for row in self.rows if self.streams[row] in picks]

@@ -1,5 +1,5 @@
-"""Solvers: how the masks of a search are found. Each is one file, and those in ``SOLVERS`` can be
-chosen by name."""
+"""Solvers: how the masks of a search are found, each in one file; those in ``SOLVERS`` can be
+chosen by name. A scan's changes of whole images, which have no masks, lie beside them."""
 
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.solvers.learned import Learned
