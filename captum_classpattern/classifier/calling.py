@@ -56,9 +56,7 @@ def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.devi
     it has none."""
     module = find_module(forward_func)
     tensors = () if module is None else itertools.chain(module.parameters(), module.buffers())
-    for tensor in tensors:
-        if tensor.is_floating_point():
-            return tensor.device, tensor.dtype
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), like)
     return like.device, like.dtype
 
 
@@ -85,37 +83,25 @@ def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]
     deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
     as before. One thread at a time does so: all of these belong to the process."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
-    with _one_thread_at_a_time():
-        kind, devices = _accelerators_in_use()
-        python_state, numpy_state = random.getstate(), np.random.get_state()
-        kernels = cudnn.benchmark, cudnn.deterministic
-        try:
-            cudnn.benchmark, cudnn.deterministic = False, True
-            with ExitStack() as stack:
-                for device in filter(torch.is_autocast_enabled, {"cpu", kind or "cpu"}):
-                    stack.enter_context(torch.autocast(device, enabled=False))
-                stack.enter_context(in_eval_mode([] if module is None else [module]))
-                stack.enter_context(torch.random.fork_rng(devices, device_type=kind))
-                stack.enter_context(torch.inference_mode(False))
-                stack.enter_context(torch.enable_grad())
-                seed_generators(seed)
-                yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-            cudnn.benchmark, cudnn.deterministic = kernels
-
-
-@contextmanager
-def _one_thread_at_a_time() -> Iterator[None]:
-    """Waits for other threads, with a notice after a minute: one of them may wait for this one."""
-    if not _one_thread.acquire(timeout=WAIT):
+    if not _one_thread.acquire(timeout=WAIT):  # the other thread may wait for this one
         warn("this call waits for one in another thread: calls of this package take turns", Notice)
         _one_thread.acquire()
-    try:
+    with ExitStack() as stack:
+        stack.callback(_one_thread.release)
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        for name, value in (("benchmark", False), ("deterministic", True)):
+            stack.callback(setattr, cudnn, name, getattr(cudnn, name))
+            setattr(cudnn, name, value)
+        kind, devices = _accelerators_in_use()
+        for device in filter(torch.is_autocast_enabled, {"cpu", kind or "cpu"}):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(in_eval_mode([] if module is None else [module]))
+        stack.enter_context(torch.random.fork_rng(devices, device_type=kind))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        seed_generators(seed)
         yield
-    finally:
-        _one_thread.release()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -106,14 +106,6 @@ class CheckedModel:
         """The true trigger of a backdoored model, if it is known."""
         return attribute_of(self.call, "trigger")
 
-    def check_device(self, images: Tensor) -> None:
-        """Raises an error unless these images are where the model is."""
-        if images.device != self.device:
-            raise ValueError(
-                f"the images are on {images.device}, but the model's parameters are on "
-                f"{self.device}: move one of them (a pattern, by pattern.to(device))"
-            )
-
     def identity(self, images: Tensor | None = None) -> dict[str, Any]:
         """What tells it from other models, for files: hashes of its weights, and its logits for
         probes made of two of these images, if there are any, see :func:`probes_of`. Compare it by
@@ -158,7 +150,8 @@ def enter_model(
             return
         device, dtype = device_and_dtype(call, sample)
         first, count = sample[:1].to(device, dtype), len(sample)
-        with _networks_run(find_module(call)) as networks:
+        networks, parts = list[nn.Module](), set[nn.Module]()
+        with _networks_run(find_module(call)) as have_run:
             of_first = additional_rows(additional, slice(1), count)
             outputs = check_classifier(call, first, of_first)
             logits = with_logits(call, outputs, dtype)
@@ -166,8 +159,12 @@ def enter_model(
             if not attribute_of(call, "is_random"):
                 twice = torch.zeros(2, dtype=torch.int64)
                 _check_steady(checked, first, additional_rows(additional, twice, count), of_first)
-        checked = replace(checked, networks=_roots_of([*networks]))
-        with in_eval_mode(checked.networks):
+        for network in have_run:
+            if network not in parts:  # of those that came before
+                networks.append(network)
+                parts.update(network.modules())
+        checked = replace(checked, networks=networks)
+        with in_eval_mode(networks):
             _entered.append(checked)
             try:
                 with preserve_state(call, seed):  # checks may have drawn from the generators
@@ -191,36 +188,17 @@ def _networks_run(module: nn.Module | None) -> Iterator[dict[nn.Module, bool]]:
             if part.training:
                 part.training = False
 
-    hook = register_module_forward_pre_hook(note)
-    try:
-        with _uncompiled():
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # hooks would have compiled parts compiled again
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Using `torch.compile")
+        stack.callback(register_module_forward_pre_hook(note).remove)
+        try:
             yield modes
-    finally:
-        hook.remove()
-        for part in (part for part, mode in modes.items() if mode):
-            part.training = True
-
-
-@contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Compiled parts run as they were written: hooks would have them compiled again. Where there
-    are none, nothing slow is imported."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Using `torch.compile")
-        yield
-
-
-def _roots_of(networks: Sequence[nn.Module]) -> list[nn.Module]:
-    """Those that are no part of an earlier one."""
-    roots, parts = list[nn.Module](), set[nn.Module]()
-    for network in networks:
-        if network not in parts:
-            roots.append(network)
-            parts.update(network.modules())
-    return roots
+        finally:
+            for part in (part for part, mode in modes.items() if mode):
+                part.training = True
 
 
 def _check_steady(

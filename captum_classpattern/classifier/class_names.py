@@ -255,8 +255,8 @@ def renumber(images: Any, names: ClassNames | None, count: int) -> tuple[Tensor,
         return torch.tensor([numbers[label] for label in labels.tolist()]), names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
     keeps_order = by_id or images.numbering == "dataset"
-    elsewhere = any(number != meant for number, meant in numbers.items())
-    if not keeps_order or elsewhere or len(folders) != count:
+    in_place = all(number == meant for number, meant in numbers.items())
+    if not (keeps_order and in_place and len(folders) == count):
         raise ValueError(
             f"{len(problems)} of {len(given)} classes of {source} can't be matched to the "
             f"model's {count:,} classes ({problems[0]}). Rename the folders, or {REMEDY}"

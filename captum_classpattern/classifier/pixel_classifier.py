@@ -120,7 +120,20 @@ class PixelClassifier(nn.Module):
             )
         normalised = (images - _at(self.mean, images)) / _at(self.std, images)
         result = self.model(normalised, *additional)
-        return result if self.output is None else _pick(result, self.output)
+        if self.output is None:
+            return cast(Tensor, result)
+        with suppress(KeyError, IndexError, TypeError):
+            if not isinstance(result, Tensor) and isinstance(result[self.output], Tensor):
+                return cast(Tensor, result[self.output])
+        held = f" with keys {list(result)}" if isinstance(result, dict) else ""
+        if isinstance(result, tuple | list):
+            held = f" of {len(result)}"
+        if isinstance(result, Tensor):
+            held = f" of shape {tuple(result.shape)}: leave out `output`"
+        raise ValueError(
+            f"`output={self.output!r}` does not pick the logits: the model returned a "
+            f"{type(result).__name__}{held}"
+        )
 
 
 def over_pixels(
@@ -144,7 +157,13 @@ def over_pixels(
     if not plain:
         return model
     network = cast(nn.Module, model)
-    if mean is None and network not in _noticed and not any(map(_normalises, network.modules())):
+    held = (
+        name
+        for part in network.modules()
+        for name in {**vars(part), **part._buffers, **part._parameters}
+    )
+    normalises = any("mean" in name.lower() and name != "running_mean" for name in held)
+    if mean is None and network not in _noticed and not normalises:
         _noticed.add(network)
         warn(
             "the network gets pixels in [0, 1] as they are: if it was trained on normalised "
@@ -156,12 +175,6 @@ def over_pixels(
     if mean is None and class_names is None:
         return model
     return PixelClassifier(network, mean, std, class_names=class_names)
-
-
-def _normalises(part: nn.Module) -> bool:
-    """Whether a layer seems to normalise images: it holds a mean, other than batch norms."""
-    held = {**vars(part), **part._buffers, **part._parameters}
-    return any("mean" in name.lower() and name != "running_mean" for name in held)
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:
@@ -188,19 +201,3 @@ def _copied(values: Tensor, version: int, device: torch.device, dtype: torch.dty
     """A copy on a device that is kept, since to copy in each call would wait for the device."""
     with torch.inference_mode(False):  # tensors from within it allow no gradients
         return values.to(device, dtype, copy=True)
-
-
-def _pick(result: Any, output: int | str) -> Tensor:
-    """The logits in a tuple or dict."""
-    with suppress(KeyError, IndexError, TypeError):
-        if not isinstance(result, Tensor) and isinstance(logits := result[output], Tensor):
-            return logits
-    held = f" with keys {list(result)}" if isinstance(result, dict) else ""
-    if isinstance(result, tuple | list):
-        held = f" of {len(result)}"
-    if isinstance(result, Tensor):
-        held = f" of shape {tuple(result.shape)}: leave out `output`"
-    raise ValueError(
-        f"`output={output!r}` does not pick the logits: the model returned a "
-        f"{type(result).__name__}{held}"
-    )

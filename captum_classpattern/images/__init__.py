@@ -230,7 +230,8 @@ class LabelledImages(Dataset[Any]):
         if labels is None:  # those of a data set, if they were read
             labels = vars(self.source).get("labels")
         labels = None if labels is None else labels[numbers]
-        return self._with(source=self.source.part(numbers), labels=labels)
+        places = [self.source.places[i] for i in numbers]
+        return self._with(source=replace(self.source, places=places), labels=labels)
 
     def of_class(self, target: int) -> "LabelledImages":
         """The images of one class."""

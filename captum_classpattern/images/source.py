@@ -1,7 +1,7 @@
 """Tensors, data sets and loaders, read by the places of their images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,6 @@ class ImageSource:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: not the floats, which can be read again."""
         return {name: value for name, value in vars(self).items() if name != "floats"}
-
-    def part(self, indices: Sequence[int]) -> "ImageSource":
-        """Some of these images, by their indices among them."""
-        return replace(self, places=[self.places[i] for i in indices])
 
     def moved(self, images: Tensor) -> "ImageSource":
         """A copy of these images in a Tensor, with the hashes of the originals."""

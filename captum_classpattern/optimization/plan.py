@@ -261,7 +261,11 @@ def decide_search(
     a search, and only those that may be dropped are scored.
     """
     ids = number_features(settings.feature_mask, canvases, settings.areas)
-    model.check_device(canvases)
+    if canvases.device != model.device:
+        raise ValueError(
+            f"the images are on {canvases.device}, but the model's parameters are on "
+            f"{model.device}: move one of them (a pattern, by pattern.to(device))"
+        )
     check_targets(targets, model.n_classes)
     check_labels(split.fit.labels, model.n_classes, split.fit.argument)
     canvases = canvases.detach()

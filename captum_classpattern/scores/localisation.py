@@ -63,10 +63,22 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
         >>> found.pointing_game, found.relevance_rank, round(found.iou, 4)
         (1.0, 0.5, 0.3333)
     """
-    _check_map(map, pixels)
+    check_float_tensor(map, "map", "(1, H, W) or (H, W)")
+    shape = tuple(pixels.shape)
+    if len(shape) != 3 or shape[0] != 1 or map.shape not in (shape, shape[1:]):
+        raise ValueError(
+            "pixels must be (1, H, W), and the map the same or (H, W), got "
+            f"{shape} and {tuple(map.shape)}: sum the map over its channels if it has several"
+        )
+    if (count := int(pixels.bool().sum())) in (0, pixels.numel()):
+        raise ValueError(f"pixels must mark some pixels as true, got {count} of {pixels.numel()}")
+    if not bool(map.isfinite().all()):
+        raise ValueError(
+            "map has NaN or infinite values, which rank nothing: report it as a failure of its "
+            "method"
+        )
     pixels = pixels.detach().cpu().bool().flatten()
     map = map.detach().cpu().double().flatten()
-    count = int(pixels.sum())
     values, ranks = torch.unique(map, return_inverse=True)  # equal values share a rank
     both = int(pixels[highest(ranks[None], count)[0]].sum())
     marked = torch.bincount(ranks, minlength=len(values)).flip(0)
@@ -90,20 +102,3 @@ def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
     black images, a trigger's black pixels are not among them."""
     change = (trigger.stamp(images) - images).abs().mean((0, 1))
     return (change >= MIN_CHANGE)[None]
-
-
-def _check_map(map: Tensor, pixels: Tensor) -> None:
-    check_float_tensor(map, "map", "(1, H, W) or (H, W)")
-    shape = tuple(pixels.shape)
-    if len(shape) != 3 or shape[0] != 1 or map.shape not in (shape, shape[1:]):
-        raise ValueError(
-            "pixels must be (1, H, W), and the map the same or (H, W), got "
-            f"{shape} and {tuple(map.shape)}: sum the map over its channels if it has several"
-        )
-    if (true := int(pixels.bool().sum())) in (0, pixels.numel()):
-        raise ValueError(f"pixels must mark some pixels as true, got {true} of {pixels.numel()}")
-    if not bool(map.isfinite().all()):
-        raise ValueError(
-            "map has NaN or infinite values, which rank nothing: report it as a failure of its "
-            "method"
-        )
