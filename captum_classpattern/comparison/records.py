@@ -159,13 +159,13 @@ def mean_difference(
 ) -> Estimate:
     """The mean over classes of each record's power minus another share of the same images, by
     canvas: the power of another method there, or the share without a pattern."""
-
-    def difference(record: Record) -> tuple[int, Measured]:
+    differences = list[tuple[int, Measured]]()
+    for record in records:
         power, share = record.powers[area], shares[record.canvas]
         hits, other_hits = (round(value * power.n) for value in (power.value, share))
-        return record.target, (power.value - share, newcombe(hits, power.n, other_hits, power.n))
-
-    return mean_over_classes(grouped(map(difference, records)))
+        interval = newcombe(hits, power.n, other_hits, power.n)
+        differences.append((record.target, (power.value - share, interval)))
+    return mean_over_classes(grouped(differences))
 
 
 # ---- which methods are shown
