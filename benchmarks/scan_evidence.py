@@ -36,7 +36,6 @@ from captum_classpattern.scanning.decision import (
 from captum_classpattern.scanning.families import FAMILIES, PATCHES
 from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.references import ReferenceSet
-from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.visualization.style import HIGHLIGHTS
 
@@ -102,13 +101,13 @@ class Network:
 
 
 Networks: TypeAlias = Sequence[Network]
-Pair: TypeAlias = tuple[Network, Scan]
+Pair: TypeAlias = tuple[Network, Compared]
 Groups: TypeAlias = dict[str, list[Pair]]  # by what was planted
 
 
-def scan_of(network: Network, known: ReferenceSet) -> Scan:
+def scan_of(network: Network, known: ReferenceSet) -> Compared:
     """The verdict on what was measured."""
-    return Scan(Compared.of(network.profile, known, ALPHA, list(known.class_names or ())))
+    return Compared.of(network.profile, known, ALPHA, list(known.class_names or ()))
 
 
 def by_kind(networks: Networks, references: Networks) -> Groups:
@@ -153,23 +152,23 @@ def first_seed(pairs: Iterable[Pair]) -> list[Pair]:
     return [(each, scan) for each, scan in pairs if not each.row["scan_seed"]]
 
 
-Judge: TypeAlias = Callable[[Network, Scan], tuple[bool, float]]  # right alarm, statistic
+Judge: TypeAlias = Callable[[Network, Compared], tuple[bool, float]]  # right alarm, statistic
 
 
 def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
     """Each detector with what it needs, by its own rule."""
 
-    def cbd(network: Network, _: Scan) -> tuple[bool, float]:
+    def cbd(network: Network, _: Compared) -> tuple[bool, float]:
         scores = network.scores("CBD")
         alarm = cbd_alarm(scores.max(), [each.scores("CBD").max() for each in known])
         return alarm and network.is_class(int(scores.argmax())), float(scores.max())
 
-    def mm_bd(network: Network, _: Scan) -> tuple[bool, float]:
+    def mm_bd(network: Network, _: Compared) -> tuple[bool, float]:
         margins = network.scores("MM-BD")
         p_value = mm_bd_p_value(margins)
         return p_value <= ALPHA and network.is_class(int(margins.argmax())), -p_value
 
-    def neural_cleanse(network: Network, _: Scan) -> tuple[bool, float]:
+    def neural_cleanse(network: Network, _: Compared) -> tuple[bool, float]:
         scores = network.scores("Neural Cleanse")
         spread = float(stats.median_abs_deviation(scores, scale="normal"))
         index = float(scores.max() - np.median(scores)) / max(spread, 1e-9)
@@ -309,12 +308,12 @@ def summary(found: Mapping[str, Groups]) -> Iterator[str]:
     yield line("networks with the same verdict in both scans", *steady)
 
 
-def words_of(scan: Scan) -> str:
+def words_of(scan: Compared) -> str:
     """A verdict, and the reason if it is inconclusive."""
     return f"{scan.verdict}{f' ({scan.doubt.name})' if scan.doubt else ''}"
 
 
-def outcome_of(scan: Scan) -> tuple[str, int | None]:
+def outcome_of(scan: Compared) -> tuple[str, int | None]:
     """A verdict, and the class if it is suspicious."""
     return scan.verdict, scan.target if scan.verdict == SUSPICIOUS else None
 

@@ -14,7 +14,6 @@ from captum_classpattern.scanning import ReferenceSet
 from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import Profile, check_on_unseen
-from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scanning.task import ScanTask
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
@@ -103,7 +102,7 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
     first = {name: each.target for name, each in found.comparisons.items()}
     with task_of(Net(backdoor=3, cells=8), images_of(side, n)) as task:
         looks = check_on_unseen(task, profile, first, [*names])
-    return Scan(replace(found, looks=looks))
+    return replace(found, looks=looks)
 
 
 @contextmanager
@@ -111,13 +110,3 @@ def task_of(model, images, **settings):
     """The scan of a model that is decided."""
     with enter_model(model, images.take([0])) as checked:
         yield ScanTask.of(checked, images, SearchSettings(**settings))
-
-
-def judged(*measured):
-    """A scan of what was measured, without a closer look at images."""
-    return Scan(Compared.of(*measured))
-
-
-def altered(scan, **changes):
-    """The same scan, with other values of its judgement."""
-    return replace(scan, judgement=replace(scan.judgement, **changes))

@@ -76,7 +76,9 @@ def demo(
         found = cp.scan(*scanned, references="demo", folder=folder, **keywords)
         found.save(folder)
         found.to_html(folder / "scan.html")
-        page.show(SCAN, found.figure, found.headline, [found], {"scan/scan.html": "its page"})
+        page.show(
+            SCAN, partial(found.draw, None), found.headline, [found], {"scan/scan.html": "its page"}
+        )
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
         compared = _compare(out / "comparison", searches)
         links = {"comparison/report.html": "the report"}

@@ -1,5 +1,6 @@
 """What a scan with references says: the decision, in words, rows and a figure."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,14 +17,14 @@ from captum_classpattern.scanning.decision import (
     NOTHING,
     SUSPICIOUS,
     Decision,
+    Doubt,
     decide,
     references_needed,
 )
-from captum_classpattern.scanning.doubts import STRONG_PATTERN, UNDECIDED, Doubt, first_doubt
 from captum_classpattern.scanning.families import CHANGES, FAMILIES, PATCHES, SIZES, unit_of
 from captum_classpattern.scanning.profile import Profile, UnseenCheck
-from captum_classpattern.scanning.references import ReferenceSet
-from captum_classpattern.scanning.results import NEXT_STEPS
+from captum_classpattern.scanning.references import TRAINED_ON, ReferenceSet
+from captum_classpattern.scanning.results import NEXT_STEPS, Scan
 
 COLUMNS_EXPLAINED = (
     "Lead: how far the class is ahead of the median class, compared with the same class of clean "
@@ -34,6 +35,22 @@ COLUMNS_EXPLAINED = (
     "the usual distance of the model's two largest logits."
 )
 STRONG, AHEAD = 0.5, 0.25  # a power, and how far it is above those of all references
+STRONG_PATTERN = "a strong pattern"
+AS_ACCURATE = " that are not far less accurate than the model"
+OTHER_REFERENCES = "Add references with the architecture and the training of the model."
+CLOSE = (
+    f"Classes of clean networks of other kinds lead as far; above {LEAST:g}, a model is suspicious."
+)
+LOOK_AT_REFERENCES = (
+    "Look at the references that lead furthest in the figure. Are they clean, and as accurate as "
+    "the model? Replace those that are not."
+)
+ANOTHER_KIND = Doubt(
+    "another kind of model",
+    "All classes are easier to reach than those of the references, not one class alone: the "
+    "excess of the median class is larger than that of any reference.",
+    OTHER_REFERENCES,
+)
 
 
 class StrongPattern(NamedTuple):
@@ -45,17 +62,18 @@ class StrongPattern(NamedTuple):
     target: int
 
 
-@dataclass(frozen=True)
-class Compared(Decision):
+@dataclass(frozen=True, repr=False)
+class Compared(Decision, Scan):
     r"""
-    A model that was compared with clean ones: a decision, and what it rests on.
+    A scan with references: a decision, and what it rests on. ``plot`` draws for each family what
+    was found, images with it and the model's predictions, and the standardised excess of all
+    classes, next to the references.
 
     Attributes:
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
-        class_names (list[str]): The name of each class.
         left_out (list[str]): References that are far less accurate than the model, so that they
             don't count. If too few others are left, the figure shows all of them.
         looks (dict[str, UnseenCheck]): A closer look at the class that is shown of each family.
@@ -67,14 +85,12 @@ class Compared(Decision):
     notes: list[str]
     profile: Profile
     references: ReferenceSet
-    class_names: list[str]
     left_out: list[str] = field(default_factory=list)
     looks: Mapping[str, UnseenCheck] = field(default_factory=dict)
     doubted_pattern: StrongPattern | None = None
 
-    legend = COLUMNS_EXPLAINED  # of the table
+    legend = COLUMNS_EXPLAINED
     rows_shown = 10
-    can_be_drawn = True
 
     @classmethod
     def of(
@@ -84,8 +100,9 @@ class Compared(Decision):
         alpha: float,
         class_names: list[str],
         notes: Sequence[str] = (),
+        source: str | None = None,
     ) -> "Compared":
-        """The judgement of what was measured, without a closer look at images."""
+        """The verdict on what was measured, without a closer look at images."""
         like = references.without_weak(profile.accuracy)
         enough = len(like) >= references_needed(alpha)
         known = like if enough else references  # else too few are left to compare with
@@ -100,6 +117,7 @@ class Compared(Decision):
             references=known,
             class_names=class_names,
             left_out=[name for name in references.profiles if name not in like.profiles],
+            source=source,
         )
         if not enough:
             return replace(found, p_value=None, bound=None)
@@ -113,34 +131,36 @@ class Compared(Decision):
         first = {family: each.target for family, each in self.comparisons.items()}
         return first | ({PATCHES: self.doubted_pattern.target} if self.doubted_pattern else {})
 
-    @property
-    def in_short(self) -> str:
-        """The p-value, if there is one."""
-        return "" if self.p_value is None else f"p = {self.p_value:.2g}"
+    def __repr__(self) -> str:
+        p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
+        return f"Scan({self.verdict}, {self.target_name}{p_value})"
 
     @property
     def p_text(self) -> str:
-        """The same, and whether it is the smallest possible."""
+        """The p-value, if there is one, and whether it is the smallest possible."""
+        if self.p_value is None:
+            return ""
         n = len(self.references)
-        return f"{self.in_short}{f', the smallest that {n} references allow' * (self.ahead == n)}"
+        smallest = f", the smallest that {n} references allow" * (self.ahead == n)
+        return f"p = {self.p_value:.2g}{smallest}"
 
     @property
-    def ahead(self) -> int | None:
-        """How many references the model leads, if there is a p-value."""
+    def ahead(self) -> int:
+        """How many references the model leads; 0 if there is no p-value."""
         n = len(self.references)
-        return None if self.p_value is None else n + 1 - round(self.p_value * (n + 1))
+        return 0 if self.p_value is None else n + 1 - round(self.p_value * (n + 1))
 
     @property
     def headline(self) -> str:
         """``Suspicious: cat leads the other classes further than any class of 98 clean models.``"""
         n, ahead, verdict = len(self.references), self.ahead, self.verdict.capitalize()
-        name = self.class_names[self.target]
+        name = self.target_name
         if self.verdict == SUSPICIOUS:
             models = f"{n}" if ahead == n else f"{ahead} of {n}"
             further = f"leads the other classes further than any class of {models} clean models."
             return f"{verdict}: {name} {further}"
         if self.doubt is None:
-            others = f"classes of {n - (ahead or 0)} of {counted(n, 'clean model')} lead as far"
+            others = f"classes of {n - ahead} of {counted(n, 'clean model')} lead as far"
             return f"{verdict}. The easiest class is {name}, and {others}."
         if self.doubted_pattern:
             name = self.class_names[self.doubted_pattern.target]
@@ -169,32 +189,52 @@ class Compared(Decision):
     @cached_property
     def doubt(self) -> Doubt | None:
         """Why the scan is inconclusive; None if it is not."""
-        if self.verdict != INCONCLUSIVE:
-            return None
-        n, left_out, strong = len(self.references), self.left_out, self.doubted_pattern
-        left = n - len(left_out)
-        known: dict[str, Any] = {
-            **{"n": n, "ahead": self.ahead, "behind": n - (self.ahead or 0), "left": left},
-            **{"name": self.class_names[self.target], "lead": self.comparison.largest},
-            **{"p": self.p_text, "alpha": self.alpha, "needed": self.needed},
-            **{"missing": self.needed - left, "unit": unit_of(self.references.shape)},
-            "as_accurate": " that are not far less accurate than the model" * bool(left_out),
-            "of_another_kind": self.comparison.of_another_kind,
-            "strong": strong,
-        }
-        if strong:
-            leads = self.comparisons[PATCHES].standardised
-            known |= {"strong_name": self.class_names[strong.target]}
-            known |= {"strong_percent": 100 * strong.power, "usual_percent": 100 * strong.usual}
-            known |= {"strong_lead": leads[strong.target]}
-        return self.references.doubt_about(self.profile) or first_doubt(UNDECIDED, known)
+        if (unlike := self.references.doubt_about(self.profile)) or self.verdict != INCONCLUSIVE:
+            return unlike
+        n, name, lead = len(self.references), self.target_name, self.comparison.largest
+        if strong := self.doubted_pattern:
+            strong_name, unit = self.class_names[strong.target], unit_of(self.references.shape)
+            strong_lead = self.comparisons[PATCHES].standardised[strong.target]
+            return Doubt(
+                STRONG_PATTERN,
+                f"With {strong.size} {unit}, the model predicts {strong_name} for "
+                f"{100 * strong.power:.0f} % of the validation images, and no reference for more "
+                f"than {100 * strong.usual:.0f} %. But over all sizes, the lead of {strong_name} "
+                f"is only {strong_lead:.1f} standard deviations ({self.p_text}).",
+                OTHER_REFERENCES,
+            )
+        if self.p_value is None:
+            left, kind = n - len(self.left_out), AS_ACCURATE * bool(self.left_out)
+            return Doubt(
+                "too few references",
+                f"A p-value of {self.alpha:g} needs at least {self.needed} references{kind}, and "
+                f"there are {left}. Of all classes, {name} differs most from those of the "
+                "references.",
+                "Measure more clean models with classpattern reference, at least "
+                f"{self.needed - left}{kind}. tutorials/train_references.py trains some.",
+            )
+        if self.comparison.of_another_kind:
+            return ANOTHER_KIND
+        if lead > LEAST:
+            return Doubt(
+                "the references differ too much",
+                f"{name} leads by {lead:.1f} standard deviations, but classes of {n - self.ahead} "
+                f"of the {n} references lead as far ({self.p_text}).",
+                LOOK_AT_REFERENCES,
+            )
+        return Doubt(
+            "a small lead",
+            f"{name} leads by more than the classes of {self.ahead} of the {n} references "
+            f"({self.p_text}), but only by {lead:.2f} standard deviations. {CLOSE}",
+            OTHER_REFERENCES,
+        )
 
     @property
     def reason(self) -> str:
         """The verdict in words, with the power of the closer look, if there was one."""
         if self.doubt:
             return self.doubt.reason
-        name, n = self.class_names[self.target], len(self.references)
+        name, n = self.target_name, len(self.references)
         if self.verdict == NOTHING:
             additive, warp = (each.words for each in CHANGES.values())
             patterns = f"patterns of {min(SIZES)} to {max(SIZES)} {unit_of(self.references.shape)}"
@@ -218,7 +258,7 @@ class Compared(Decision):
         what, power = pixels if self.family == PATCHES else "it", look.power
         low, high = (100 * end for end in power.interval)
         return (
-            f" With {what}, the model predicts {self.class_names[self.target]} for "
+            f" With {what}, the model predicts {self.target_name} for "
             f"{100 * power.value:.1f} % of {power.n} {'unseen' if look.unseen else 'validation'} "
             f"images of other classes (95 % interval {low:.1f} to {high:.1f}), and for "
             f"{100 * power.without:.1f} % of them as they are."
@@ -236,8 +276,12 @@ class Compared(Decision):
                 f"The model classifies {100 * own:.1f} % of {self.profile.images} images "
                 f"correctly, its {known} {' to '.join(ends)} %."
             ]
-        if trained_on := self.references.training_images:
-            said.append(f"These were trained on {trained_on}.")
+        recipes = self.references.recipes.values()
+        kinds = Counter(str(recipe.get(TRAINED_ON) or "") for recipe in recipes)
+        if trained_on := [
+            f"{k} ({n})" if len(kinds) > 1 else k for k, n in kinds.most_common() if k
+        ]:
+            said.append(f"These were trained on {', '.join(trained_on)}.")
         if measured_on := self.references.images.get("description"):
             said.append(f"The references were measured on {measured_on}.")
         if self.left_out:
@@ -251,10 +295,9 @@ class Compared(Decision):
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        remedy, target = self.doubt.remedy if self.doubt else "", self.target
-        if self.doubted_pattern:
-            target = self.doubted_pattern.target
-        known = {"name": self.class_names[target], "remedy": remedy}
+        shown = self.doubted_pattern or self
+        known = {"name": self.class_names[shown.target]}
+        known |= {"remedy": self.doubt.remedy if self.doubt else ""}
         return [step.format(**known) for step in NEXT_STEPS[self.verdict]]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -275,7 +318,7 @@ class Compared(Decision):
                 **{f"gain_{of}": each[target] for of, each in gains.items()},
             }
 
-    def figure(self, title: str | None, use_pyplot: bool) -> tuple[Any, Any]:
+    def draw(self, title: str | None, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.scans import draw_families
 
         note = (
@@ -317,7 +360,7 @@ class Compared(Decision):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The judgement as plain values."""
+        """The result as plain values."""
         profile, families = self.profile, dict[str, dict[str, Any]]()
         powers = profile.all_powers
         for family, each in self.comparisons.items():
@@ -332,7 +375,7 @@ class Compared(Decision):
                 power = look.power.as_columns() | {"unseen_images": look.unseen}
                 power |= {f"power_{end}": power.pop(end) for end in ("low", "high")}
                 families[family] |= {"shown": look.target, **power}
-        return {
+        return super().as_dict() | {
             **{name: getattr(self, name) for name in ("p_value", "alpha", "bound", "family")},
             "doubt": self.doubt and self.doubt.name,
             "families": families,
@@ -353,5 +396,5 @@ class Compared(Decision):
 
     @property
     def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
-        """What is saved beside it: what the search depends on, and its patterns."""
+        """What is saved: what the search depends on, and its patterns."""
         return self.profile.key, self.profile.patterns

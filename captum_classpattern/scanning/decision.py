@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,14 @@ STEADY = 0.1  # least variance of a class, as a share of the family's mean varia
 LEAST = 4.5  # standard deviations: clean networks of other kinds are closer to their references
 
 ClassScores = npt.NDArray[np.float64]
+
+
+class Doubt(NamedTuple):
+    """Why a scan is inconclusive: in a few words, in a sentence, and what to do about it."""
+
+    name: str
+    reason: str
+    remedy: str
 
 
 @dataclass(frozen=True)

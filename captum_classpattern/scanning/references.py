@@ -1,7 +1,7 @@
 """Clean models that a scanned model is compared with."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +24,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import label_of, simplified
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
-from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.doubts import UNLIKE, Doubt, first_doubt
+from captum_classpattern.scanning.decision import ClassScores, Doubt
 from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import SETTINGS, Profile, identity_for_references, measure
 from captum_classpattern.scanning.task import PER_CLASS, ScanTask
@@ -39,6 +38,7 @@ OWN_ONES = (
     "measure at least 19 clean models of the same task and size of images, in some minutes each "
     f"(tutorials/train_references.py trains them), with '{MEASURE}'"
 )
+FACTOR = 3  # by which the number of validation images may differ from the references'
 WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out
 ENDING = "_references.safetensors"
 NUMBERS = ("judged", "powers", "others", "gains")  # of a model in a file: arrays
@@ -246,14 +246,6 @@ class ReferenceSet:
         return {family: np.array([one[family] for one in each]) for family in each[0]}
 
     @property
-    def training_images(self) -> str:
-        """What the models were trained on, as far as their recipes say so: ``JPEG images (30),
-        original images (12)``."""
-        kinds = Counter(str(recipe.get(TRAINED_ON) or "") for recipe in self.recipes.values())
-        shown = (f"{k} ({n})" if len(kinds) > 1 else k for k, n in kinds.most_common() if k)
-        return ", ".join(shown)
-
-    @property
     def accuracies(self) -> list[float]:
         """Those that are known."""
         known = (profile.accuracy for profile in self.profiles.values())
@@ -333,21 +325,35 @@ class ReferenceSet:
     def doubt_about(self, profile: Profile) -> Doubt | None:
         """Why these models may not be like a scanned one, or None."""
         accuracy, chance = profile.accuracy, 1 / self.n_classes
-        best, low = max(self.accuracies, default=1.0), 0.0
-        if accuracy is not None:
-            low, _ = wilson(round(accuracy * profile.images), profile.images)
-        known = {
-            "images": float(np.median(profile.n_validation)),
-            "usual": float(np.median([each.n_validation for each in self.profiles.values()])),
-            "per_class": PER_CLASS,
-            "accuracy": 1.0 if accuracy is None else accuracy,
-            "percent": 100 * (accuracy or 0),
-            "guessing": chance + MIN_GAIN * (1 - chance),
-            "low": low,
-            "best": best,
-            "best_percent": 100 * best,
-        }
-        return first_doubt(UNLIKE, known)
+        images = float(np.median(profile.n_validation))
+        usual = float(np.median([each.n_validation for each in self.profiles.values()]))
+        if not usual / FACTOR <= images <= usual * FACTOR:
+            return Doubt(
+                f"too {'few' if images < usual else 'many'} images",
+                f"Each power was measured on {images:.0f} images, and those of the references on "
+                f"{usual:.0f}, so the scores cannot be compared.",
+                "Give as many images of each class as for the references, "
+                f"{PER_CLASS} if possible.",
+            )
+        if accuracy is None:
+            return None
+        correct = f"The model classifies {100 * accuracy:.1f} % of the images correctly"
+        if accuracy < chance + MIN_GAIN * (1 - chance):
+            return Doubt(
+                "the model guesses",
+                f"{correct}, hardly more than by guessing.",
+                "Check its mean and standard deviation, its classes and its weights.",
+            )
+        best = max(self.accuracies, default=1.0)
+        if wilson(round(accuracy * profile.images), profile.images)[0] > best:
+            return Doubt(
+                "better than all references",
+                f"{correct}, the best reference {100 * best:.1f} %. A better model can look "
+                "suspicious without a backdoor.",
+                "Add references that are as accurate: train them longer, or measure models from "
+                "people you trust.",
+            )
+        return None
 
     def notes_on(
         self, profile: Profile, images: LabelledImages, names: list[str] | None

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from captum_classpattern._support.files import write_figure, write_json
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, SUSPICIOUS
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
-
-if TYPE_CHECKING:
-    from captum_classpattern.scanning.compared import Compared
-    from captum_classpattern.scanning.triage import Ranking
 
 COLUMNS = 6  # of a table that fits a terminal
 AGAIN = "Scan again with another seed and other images, into another folder."
@@ -38,18 +35,14 @@ NEXT_STEPS = {
 }
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Scan(Result):
     r"""
-    What a scan found, and how sure it is. With references, ``plot`` draws for each family what was
-    found, images with it and the model's predictions, and the standardised excess of all classes,
-    next to the references; without, moving patches of the first classes, each also on three images.
+    What a scan found, and how sure it is: with references a
+    :class:`~captum_classpattern.scanning.compared.Compared`, without them a
+    :class:`~captum_classpattern.scanning.triage.Ranking`.
 
     Attributes:
-        judgement (Compared or Ranking): What decided, and what it rests on: a comparison with
-            references, or without them a ranking of the classes. All its attributes, such as
-            ``p_value``, ``comparisons``, ``looks``, ``gains`` and ``patterns``, are also attributes
-            of the scan.
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
         target (int): The most suspicious class, whatever the verdict.
         class_names (list[str]): The name of each class.
@@ -60,28 +53,25 @@ class Scan(Result):
             provenance.
     """
 
-    judgement: "Compared | Ranking"
+    class_names: list[str]
     source: str | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "judgement":  # of a copy that is being made
-            raise AttributeError(name)
-        return getattr(self.judgement, name)
-
-    def __repr__(self) -> str:
-        parts = self.judgement.verdict, self.target_name, self.judgement.in_short
-        return f"Scan({', '.join(filter(None, parts))})"
+    # each kind of scan has its own, and a `verdict`
+    target = headline = reason = remarks = next_steps = rows = kept = property()
+    legend: ClassVar[str]  # of the table
+    rows_shown: ClassVar[int]  # on a page
 
     @property
     def target_name(self) -> str:
         """The name of the most suspicious class, the target."""
-        return self.judgement.class_names[self.judgement.target]
+        name: str = self.class_names[self.target]
+        return name
 
     def text(self) -> str:
         """The verdict, why, and what it rests on."""
         source = [] if self.source is None else [f"Model: {self.source}."]
-        judged = self.judgement
-        return "\n".join((judged.headline, judged.reason, *source, *judged.remarks))
+        lines: list[str] = [self.headline, self.reason, *source, *self.remarks]
+        return "\n".join(lines)
 
     def table(self, full: bool = False) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first. With references:
@@ -89,46 +79,44 @@ class Scan(Result):
         excess over the references, in the family of the largest one; with ``full`` also all powers
         and gains. Without: the powers of its two patches, its gain, and how far that is from the
         others."""
-        table = as_table(self.judgement.rows())
+        table = as_table(self.rows())
         return table if full else table.iloc[:, :COLUMNS]
 
     def shown_table(self, full: bool = False) -> Any:
-        table = self.table(full).head(self.judgement.rows_shown).drop(columns="class")
+        table = self.table(full).head(self.rows_shown).drop(columns="class")
         forms = {key: ".0%" if key.startswith("power") else "+.2f" for key in table}
         others = {"name": "", "pixels": "", "deviations": "+.1f"}
         return as_texts(table, forms | {key: others[key] for key in others.keys() & forms})
 
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        return self.judgement.figure(self.judgement.headline, use_pyplot)
+    def draw(self, title: str | None, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        """The figure with a title, or without: pages have it above."""
+        raise NotImplementedError
 
-    def figure(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """Without the headline, which pages have above it."""
-        return self.judgement.figure(None, use_pyplot)
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        return self.draw(self.headline, use_pyplot=use_pyplot)
 
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts as html
 
-        shown, count = self.shown_table(full=True), len(self.judgement.class_names)
-        if self.judgement.can_be_drawn:
-            yield self.figure
+        shown, count = self.shown_table(full=True), len(self.class_names)
+        yield partial(self.draw, None)
         yield html.heading("What next")
-        yield self.judgement.next_steps
+        yield self.next_steps
         of_all = f" of {count:,}" if count > len(shown) else ""
-        yield html.folded(f"The first {len(shown)}{of_all} classes", self.judgement.legend, shown)
+        yield html.folded(f"The first {len(shown)}{of_all} classes", self.legend, shown)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        first = ("verdict", "target", "target_name", "reason", "next_steps")
-        values = {name: getattr(self, name) for name in first}
-        return values | {"search": dict(self.judgement.kept[0])} | self.judgement.as_dict()
+        names = ("verdict", "target", "target_name", "reason", "next_steps")
+        return {name: getattr(self, name) for name in names} | {"search": dict(self.kept[0])}
 
     def save(self, folder: str | Path) -> None:
         """Writes scan.json and the patterns, in place of those of any other scan in the folder; and
         scan.png, unless the images have neither one nor three channels."""
-        (key, patterns), folder = self.judgement.kept, Path(folder)
+        (key, patterns), folder = self.kept, Path(folder)
         PatternFolder(folder / PATTERNS, key).replace(patterns)
         write_json(self.as_dict(), folder / "scan.json")
-        if self.judgement.can_be_drawn:
+        try:
             write_figure(self.plot(use_pyplot=False)[0], folder / "scan.png")
-        else:
+        except ValueError:  # such images can't be drawn
             (folder / "scan.png").unlink(missing_ok=True)  # of another scan

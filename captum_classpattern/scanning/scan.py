@@ -15,7 +15,6 @@ from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.folder import PATTERNS
 from captum_classpattern.scanning.profile import check_on_unseen, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
-from captum_classpattern.scanning.results import Scan
 from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scanning.triage import FEWEST, MOST_IMAGES, Ranking, rank_classes
 
@@ -32,7 +31,7 @@ def scan(
     alpha: float = 0.05,
     folder: str | Path | None = None,
     **options: Unpack[ComputeOptions],
-) -> Scan:
+) -> Compared | Ranking:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
 
@@ -102,8 +101,7 @@ def scan(
         model, sample, settings.seed, mean=mean, std=std, class_names=class_names
     ) as checked:
         source = LabelledImages.of(images, labels, checked)
-        judgement = _judge(checked, source, clean, alpha, where, settings)
-        return Scan(judgement, checked.provenance.get("source"))
+        return _judge(checked, source, clean, alpha, where, settings)
 
 
 def _judge(
@@ -139,5 +137,6 @@ def _judge(
         what_next = "to keep finished patches, pass `folder`" if folder is None else resumes
         raise KeyboardInterrupt(what_next) from None
     notes = clean.notes_on(profile, images, names)
-    found = Compared.of(profile, clean.in_order(names or ()), alpha, listed, notes)
+    clean, origin = clean.in_order(names or ()), model.provenance.get("source")
+    found = Compared.of(profile, clean, alpha, listed, notes, origin)
     return replace(found, looks=check_on_unseen(task, profile, found.shown, listed))

@@ -24,7 +24,7 @@ from captum_classpattern.results import as_table
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scanning.profile import SETTINGS
-from captum_classpattern.scanning.results import NEXT_STEPS
+from captum_classpattern.scanning.results import NEXT_STEPS, Scan
 from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.figure import figure_row
@@ -53,10 +53,11 @@ GAINS = (
 )
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Scan):
     r"""
-    All classes, ranked by their gains, and moving patches of the first.
+    A scan without references: all classes, ranked by their gains, and moving patches of the first.
+    ``plot`` draws these, each also on three images.
 
     Attributes:
         gains (list[float]): Of each class: how far a short search raises its logit against the
@@ -69,7 +70,6 @@ class Ranking:
         judged (int): How many validation images there were.
         accuracy (float or None): The model's accuracy on the images of the scan, if they are
             labelled.
-        class_names (list[str]): The name of each class.
         key (dict): All that the search depends on.
     """
 
@@ -79,15 +79,14 @@ class Ranking:
     without: list[float]
     judged: int
     accuracy: float | None
-    class_names: list[str]
     key: Mapping[str, Any]
 
-    legend = GAINS  # of its table
+    legend = GAINS
+    rows_shown = FIRST
 
-    @property
-    def rows_shown(self) -> int:
-        """Of the table, on a page."""
-        return max(1, len(self.patterns))
+    def __repr__(self) -> str:
+        powers = " and ".join(f"{power:.0%}" for power in self._powers(self.target))
+        return f"Scan({self.verdict}, {self.target_name}, {powers})"
 
     @property
     def deviations(self) -> list[float]:
@@ -97,7 +96,7 @@ class Ranking:
     @property
     def order(self) -> list[int]:
         """The classes, the largest gain first."""
-        return largest_first(self.gains)
+        return sorted(range(len(self.gains)), key=lambda y: -self.gains[y])
 
     @property
     def suspects(self) -> list[int]:
@@ -122,19 +121,10 @@ class Ranking:
         return better(self.patterns[self.target])
 
     @property
-    def can_be_drawn(self) -> bool:
-        """Whether its images have as many channels as a figure can show."""
-        return self.pattern.canvas.shape[0] in (1, 3)
-
-    @property
-    def in_short(self) -> str:
-        return " and ".join(f"{power:.0%}" for power in self._powers(self.target))
-
-    @property
     def headline(self) -> str:
         """``Suspicious: cat is far easier to reach than other classes.``"""
         if not self.suspects:
-            return f"Inconclusive. The easiest class is {self.class_names[self.target]}."
+            return f"Inconclusive. The easiest class is {self.target_name}."
         names = join_names([self.class_names[y] for y in self.suspects])
         are = "is" if len(self.suspects) == 1 else "are"
         return f"Suspicious: {names} {are} far easier to reach than other classes."
@@ -162,7 +152,7 @@ class Ranking:
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        name = self.class_names[self.target]
+        name = self.target_name
         look = (
             f"Look at the patches of the first classes, above all {name}: they may show a trigger."
         )
@@ -183,7 +173,7 @@ class Ranking:
             row |= zip(POWERS, self._powers(y))
             yield row | {"gain": self.gains[y], "deviations": far[y]}
 
-    def figure(self, title: str | None, use_pyplot: bool) -> tuple[Any, Any]:
+    def draw(self, title: str | None, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
 
         rows, far = [], self.deviations
@@ -198,15 +188,16 @@ class Ranking:
         return [float(each.info["search_power"]) for each in self.patterns.get(target, ())]
 
     def as_dict(self) -> dict[str, Any]:
-        """The judgement as plain values."""
+        """The result as plain values."""
         classes = parse_json(as_table(self.rows()).to_json(orient="records"))
         names = ("accuracy", "suspects", "judged")
-        return {name: getattr(self, name) for name in names} | {"classes": classes}
+        own = {name: getattr(self, name) for name in names}
+        return super().as_dict() | own | {"classes": classes}
 
     @property
     def kept(self) -> tuple[Mapping[str, Any], Mapping[tuple[int, int], Pattern]]:
-        """What is saved beside it: what the search depends on, and its patches, by the number of
-        the longer search and the class."""
+        """What is saved: what the search depends on, and its patches, by the number of the longer
+        search and the class."""
         patches = {(n, y): p for y, each in self.patterns.items() for n, p in enumerate(each, 1)}
         return self.key, patches
 
@@ -217,11 +208,6 @@ def stand_out(powers: Mapping[int, Sequence[float]]) -> list[int]:
     least = {y: min(each) for y, each in powers.items()}
     usual = float(np.quantile([*least.values()], 0.25))
     return [y for y, power in least.items() if power >= usual + STANDS_OUT]
-
-
-def largest_first(gains: Sequence[float]) -> list[int]:
-    """The classes, the largest gain first."""
-    return [int(y) for y in np.argsort([-gain for gain in gains], kind="stable")]
 
 
 def robust_deviations(margins: Sequence[float]) -> list[float]:
@@ -257,7 +243,8 @@ def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranki
         seed_generators(seed)
         before, without = without_patches(model, validation)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
-        first, by_seed = largest_first(gains)[:FIRST], list[list[Pattern]]()
+        first = sorted(range(count), key=lambda y: -gains[y])[:FIRST]
+        by_seed = list[list[Pattern]]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
             own_seed = (SEEDS * seed + n) % 2**63  # of no scan with a seed close to this one
@@ -269,8 +256,8 @@ def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranki
             patch = better(patches)
             _, unseen = split_for_validation(sample, patch.info["seed"])
             stamped[y] = stamp_examples(model, patch, unseen, names, seed)
-    measured = gains, patterns, stamped, without, len(validation)
-    return Ranking(*measured, task.accuracy, names, key)
+    measured = gains, patterns, stamped, without, len(validation), task.accuracy, key
+    return Ranking(*measured, class_names=names, source=model.provenance.get("source"))
 
 
 def _check_enough(validation: LabelledImages, n_classes: int) -> None:

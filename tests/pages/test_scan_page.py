@@ -7,10 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from scanned import NAMES, altered, judged, looked_at, made_up
+from scanned import NAMES, looked_at, made_up
 from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern.cli.printing import print_result
+from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import FAMILIES
 from captum_classpattern.visualization.drawing import levels, on_neutral
 
@@ -81,7 +82,7 @@ def test_names_are_shown_as_texts(found):
 
 def test_without_a_look_at_images_there_is_the_chart_alone():
     known = made_up(19)
-    found = judged(known.profiles["clean 3"], known, 0.05, NAMES)
+    found = Compared.of(known.profiles["clean 3"], known, 0.05, NAMES)
     assert found.next_steps[0] in check(html_of(found), pictures=1).text
     figure, axes = found.plot(use_pyplot=False)
     assert isinstance(figure, Figure)
@@ -90,9 +91,9 @@ def test_without_a_look_at_images_there_is_the_chart_alone():
 
 
 def test_cells_and_channels_that_cannot_be_drawn(found):
-    cells = altered(found, references=replace(found.references, shape=(1, 66, 66)))
+    cells = replace(found, references=replace(found.references, shape=(1, 66, 66)))
     assert " cells" in read(cells).text
-    other = altered(found, references=replace(found.references, shape=(2, 8, 8)))
+    other = replace(found, references=replace(found.references, shape=(2, 8, 8)))
     assert len(other.plot(use_pyplot=False)[1]) == len(FAMILIES)
 
 
@@ -105,7 +106,7 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
         figure.get_suptitle()
         == "Suspicious: owl leads the other classes further than any class of 19 clean models."
     )
-    assert found.figure(use_pyplot=False)[0].get_suptitle() == ""  # a page has it above
+    assert found.draw(None, use_pyplot=False)[0].get_suptitle() == ""  # a page has it above
     assert axes.shape == (3, 5)
     assert axes[0, 2].get_title().startswith("held-out images")
     for row, (family, look) in zip(axes, found.looks.items()):
@@ -132,7 +133,7 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
         low, high = row[4].get_xlim()
         assert low < min(map(min, drawn)) <= max(map(max, drawn)) < high
     doubted = replace(found.looks["patches"], target=2)  # a strong pattern of another class
-    other = altered(found, looks=found.looks | {"patches": doubted})
+    other = replace(found, looks=found.looks | {"patches": doubted})
     words = other.plot(use_pyplot=False)[1][0, 0].get_ylabel().replace("\n", " ")
     assert words == f"{FAMILIES['patches'].words}: {NAMES[2]}"
     of_patches = other.as_dict()["families"]["patches"]
@@ -145,8 +146,8 @@ def test_the_figure_shows_images_with_predictions_and_the_excess_of_all_classes(
 def test_a_model_can_be_suspicious_only_right_of_the_dotted_line(known, alpha):
     """It lies at 4.5 in each figure. What is rare as well is suspicious."""
     references = made_up(known)
-    found = judged(references.profiles["clean 0"], references, alpha, NAMES)
+    found = Compared.of(references.profiles["clean 0"], references, alpha, NAMES)
     own = max(each.largest for each in found.comparisons.values())
     assert found.bound == 4.5
     assert (found.verdict == "suspicious") == (found.p_value <= alpha and own > found.bound)
-    assert judged(references.profiles["clean 0"], made_up(3), alpha, NAMES).bound is None
+    assert Compared.of(references.profiles["clean 0"], made_up(3), alpha, NAMES).bound is None

@@ -16,6 +16,7 @@ import captum_classpattern as cp
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
+from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import FAMILIES
 from captum_classpattern.scanning.profile import SETTINGS
 
@@ -189,9 +190,10 @@ def test_a_set_says_which_images_it_was_measured_with():
 
 
 def test_what_the_models_were_trained_on_may_be_anything_that_json_holds():
-    known = with_model()
-    known.recipes = {"clean 0": {references.TRAINED_ON: ["a", "b"]}, "other": {}}
-    assert known.training_images == "['a', 'b'] (1)"
+    known = made_up(2)
+    known.recipes = {"clean 0": {references.TRAINED_ON: ["a", "b"]}, "clean 1": {}}
+    found = Compared.of(known.profiles["clean 0"], known, 0.05, NAMES)
+    assert "These were trained on ['a', 'b'] (1)." in found.likeness
 
 
 def test_one_network_with_two_normalisations_is_two_models():

@@ -13,9 +13,7 @@ from scanned import (
     CLASSES,
     NAMES,
     Net,
-    altered,
     images_of,
-    judged,
     made_up,
     task_of,
     with_profiles,
@@ -25,6 +23,7 @@ from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.optimization.solvers.whole_image import WholeImage
 from captum_classpattern.scanning import ReferenceSet, families, scan
 from captum_classpattern.scanning import task as tasks
+from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES
 from captum_classpattern.scanning.folder import SEARCH, PatternFolder
 from captum_classpattern.scanning.profile import SETTINGS, Profile, check_on_unseen
@@ -354,26 +353,28 @@ VERDICTS = {
 @pytest.mark.parametrize("case", VERDICTS)
 def test_verdicts_in_words(case, snapshot):
     """And whether the model is like the references."""
-    found = judged(*VERDICTS[case], 0.05, NAMES)
+    found = Compared.of(*VERDICTS[case], 0.05, NAMES)
     assert f"{found!r}: {found.reason} {found.likeness}" == snapshot
 
 
 def test_a_scan_whose_references_are_all_too_weak_shows_them_all():
-    found = judged(*VERDICTS["all left out"], 0.05, NAMES)
+    found = Compared.of(*VERDICTS["all left out"], 0.05, NAMES)
     assert (found.verdict, found.p_value, found.bound) == ("inconclusive", None, None)
     assert found.doubt.name == "better than all references"
     assert found.left_out == [*found.references.profiles]
     assert found.target_name == "fox"
     drawn = found.plot(use_pyplot=False)[1][0, -1].lines[0]
     assert len(drawn.get_xdata()) == len(found.left_out)
-    weaker = altered(found, profile=replace(found.profile, accuracy=None))
+    weaker = replace(found, profile=replace(found.profile, accuracy=None))
     assert "that are not far less accurate than the model, and there are 0" in weaker.reason
 
 
 def test_the_next_steps_are_those_of_the_verdict(snapshot):
     cases = ("patches", "nothing", "too few", "a better model", "a small lead")
     cases += ("as far as some references", "a strong pattern beside wild references")
-    assert {case: judged(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases} == snapshot
+    assert {
+        case: Compared.of(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases
+    } == snapshot
 
 
 def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():
@@ -391,14 +392,14 @@ def test_the_number_of_images_does_not_move_the_scores_of_a_model_like_its_refer
     """Of powers of 0, fewer images say less: so all powers are taken as of the fewest."""
     known = with_profiles(made_up(19), powers={size: [0.0, 0.2, 0.3, 0.4] for size in SIZES})
     like = replace(known.profiles["clean 0"], n_validation=[30] * CLASSES)
-    found = judged(like, known, 0.05, NAMES)
+    found = Compared.of(like, known, 0.05, NAMES)
     assert found.verdict == "nothing found"
     np.testing.assert_allclose(found.comparisons["patches"].excess, 0, atol=1e-9)
 
 
 def test_a_strong_pattern_may_be_of_any_class_and_size():
     generator = np.random.default_rng(1)
-    found = judged(measured(), made_up(19), 0.05, NAMES)
+    found = Compared.of(measured(), made_up(19), 0.05, NAMES)
     assert found.verdict == "nothing found"
     assert found.strong_pattern is None
     for _ in range(20):
@@ -409,7 +410,7 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
             usual = max(each.powers[size][y] for each in found.references.profiles.values())
             if own[size][y] >= 0.5 and own[size][y] - usual >= 0.25:
                 leads[y == found.target, own[size][y] - usual] = (own[size][y], usual, size, y)
-        strongest = altered(found, profile=profile).strong_pattern
+        strongest = replace(found, profile=profile).strong_pattern
         assert strongest == leads[max(leads)]
 
 
@@ -424,14 +425,14 @@ def test_a_strong_pattern_may_be_of_any_class_and_size():
 )
 def test_a_p_value_says_when_it_is_the_smallest_that_the_references_allow(p_value, text):
     known = made_up(20)
-    found = judged(known.profiles["clean 3"], known, 0.05, NAMES)
-    assert altered(found, p_value=p_value).p_text == text
+    found = Compared.of(known.profiles["clean 3"], known, 0.05, NAMES)
+    assert replace(found, p_value=p_value).p_text == text
 
 
 def test_a_strong_pattern_of_another_class_than_the_first_is_shown():
-    found = judged(*VERDICTS["more pixels than the best pattern needs"], 0.05, NAMES)
+    found = Compared.of(*VERDICTS["more pixels than the best pattern needs"], 0.05, NAMES)
     gains = found.profile.gains | {"warp": [0.0, 0.3, 0.0, 0.0]}
-    found = judged(replace(found.profile, gains=gains), found.references, found.alpha, NAMES)
+    found = Compared.of(replace(found.profile, gains=gains), found.references, found.alpha, NAMES)
     assert (found.verdict, found.family, found.target_name) == ("inconclusive", "warp", "dog")
     assert found.doubted_pattern.target == 2
     assert found.headline == "Inconclusive (a strong pattern): look at what was found for fox."

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scanned import altered
 from searched import targets_of
 from torch import nn
 
@@ -87,7 +86,7 @@ def with_powers(found, powers):
         y: [replace(p, info={**p.info, "search_power": power}) for p, power in zip(each, both)]
         for (y, each), both in zip(found.patterns.items(), powers)
     }
-    return altered(found, patterns=patterns)
+    return replace(found, patterns=patterns)
 
 
 def test_a_class_is_suspicious_if_both_patches_work_on_far_more_images(found):
@@ -100,7 +99,7 @@ def test_a_class_is_suspicious_if_both_patches_work_on_far_more_images(found):
         usual = with_powers(found, powers)
         assert (usual.verdict, usual.suspects, usual.target) == ("inconclusive", [], TARGET)
     assert "The first is class 41 (55% and 60%)." in usual.reason
-    nothing = altered(found, without=[0.0] * CLASSES)
+    nothing = replace(found, without=[0.0] * CLASSES)
     later = with_powers(nothing, [*weak, (0.5, 0.7)])
     [last] = found.order[FIRST - 1 : FIRST]
     assert (later.verdict, later.suspects, later.target) == ("suspicious", [last], last)
@@ -241,7 +240,7 @@ def test_a_class_that_the_model_prefers_anyway_gains_nothing(images):
     assert usual.verdict == "inconclusive"
     assert usual.without[7] > 0.5
     patches = {7: usual.patterns[usual.target]} | dict(usual.patterns)
-    preferred = with_powers(altered(usual, patterns=patches), [(1.0, 1.0)] + [(0, 0)] * FIRST)
+    preferred = with_powers(replace(usual, patterns=patches), [(1.0, 1.0)] + [(0, 0)] * FIRST)
     assert preferred.suspects == []  # it works as well without a patch
 
 
