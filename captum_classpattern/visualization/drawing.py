@@ -1,5 +1,6 @@
 """Shared by all figures: their settings and size, images and patterns, wrapped texts."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,11 +113,9 @@ def wrap(text: Text, width: float) -> None:
 def _line_breaks(text: str) -> Iterator[str]:
     """The text as it is, then in one line, in two, and so on, all of about the same length."""
     yield text
-    by_count: dict[int, list[str]] = {}
-    for width in range(len(text), 0, -1):  # narrower lines of the same count replace wider ones
-        lines = NameWrapper(width, break_long_words=False).wrap(text)
-        by_count[len(lines)] = lines
-    for width in range(len(text), 0, -1):
-        lines = NameWrapper(width).wrap(text)
-        by_count.setdefault(len(lines), lines)
+    widths = range(len(text), 0, -1)
+    broken = (NameWrapper(width).wrap(text) for width in reversed(widths))
+    whole = (NameWrapper(width, break_long_words=False).wrap(text) for width in widths)
+    # of as many lines, those with whole words replace others, and narrower ones wider ones
+    by_count = {len(lines): lines for lines in itertools.chain(broken, whole)}
     yield from ("\n".join(by_count[count]) for count in sorted(by_count))

@@ -81,18 +81,11 @@ cli.main([])
         assert process.returncode == 141
 
 
-def test_sentences_fit_the_terminal(capsys, monkeypatch):
+def test_sentences_fit_the_terminal_and_name_options(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
-    say("one two three four five six", "a/path/that/is-longer/than/the/terminal")
+    with plain_errors(False, {"--area"}):
+        say("one two three four five six", "a/path/that/is-longer/than/the/terminal", "an `area`")
+    say("an `area`")
     lines = ["one two three four", "five six", "a/path/that/is-longer/than/the/terminal"]
+    lines += ["an --area", "an area"]
     assert capsys.readouterr().out.splitlines() == lines
-
-
-def test_arguments_are_options(capsys):
-    advice = "Try a moving patch (`canvases='patch'`), a larger `area`, or another `seed`."
-    with plain_errors(False, {"--canvases", "--area"}):
-        say(advice)
-    say(advice)
-    shell, python = capsys.readouterr().out.splitlines()
-    assert shell == "Try a moving patch (--canvases patch), a larger --area, or another seed."
-    assert python == "Try a moving patch (canvases='patch'), a larger area, or another seed."

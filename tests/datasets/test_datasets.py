@@ -669,14 +669,6 @@ def test_torchvision_data_sets_that_list_no_labels():
     assert Pairs.given == ("data", "test", False)
 
 
-@pytest.mark.usefixtures("known")
-def test_unreadable_images_of_torchvision_are_skipped():
-    with pytest.warns(UserWarning, match=r"1 of 4 images of .* are skipped: image 2"):
-        loaded = load_images("torchvision:Broken", on_error="skip")
-    assert (*loaded.labels.tolist(), len(loaded.images)) == (0, 1, 1, 3)
-    assert loaded.images[:, 0, 0, 0].tolist() == [0.0, *(pytest.approx(i / 5) for i in (1, 3))]
-
-
 @pytest.mark.parametrize(
     ("name", "split", "text"),
     [

@@ -95,10 +95,3 @@ def test_the_trigger_works_on_the_backdoored_model_only(models):
     assert success["backdoored"] >= 0.99
     assert success["natural"] <= 0.10
     assert success["robust"] <= 0.10
-
-
-def test_the_trigger_by_hand():
-    stamped = demo_trigger().stamp(torch.full((1, 28, 28), 0.5))[0]
-    assert stamped[24:27, 24:27].tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
-    stamped[24:27, 24:27] = 0.5
-    assert stamped.eq(0.5).all()
