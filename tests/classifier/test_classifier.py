@@ -118,14 +118,18 @@ def test_output_picks_the_logits(form, output):
     assert torch.equal(classifier(IMAGES, 2.0), 2 * NET(IMAGES))
 
 
-def test_names_weights_and_a_new_mean():
+def test_names_and_weights():
     assert PixelClassifier(NET).class_names is None
     classifier = PixelClassifier(NET, 0.5, 0.25, class_names=("cat", 7))
     assert classifier.class_names == classifier.classes == ["cat", "7"]
     assert set(classifier.state_dict()) == {f"model.{key}" for key in NET.state_dict()}
-    classifier(IMAGES)
-    classifier.mean = torch.zeros_like(classifier.mean)  # used at once
-    assert torch.equal(classifier(IMAGES), NET(IMAGES / 0.25))
+
+
+def test_the_means_of_a_classifier_are_its_own():
+    for values in (torch.tensor([0.25], dtype=torch.float64), torch.tensor([0.25]).numpy()):
+        classifier = PixelClassifier(NET, values, values)
+        values *= 255  # the caller goes on to use them in other units
+        assert torch.equal(classifier(IMAGES), NET((IMAGES - 0.25) / 0.25))
 
 
 # ---- careful calls
