@@ -124,16 +124,10 @@ def test_a_models_own_names_may_be_an_array_and_nothing_else_than_names_counts()
 @pytest.mark.filterwarnings("ignore:the class folders")
 def test_numbered_folders_that_are_the_models_names_are_matched_by_name():
     names = ["1", "10", "2"]  # as ImageFolder numbers them
-    matched = folders("1", "2", "10").for_classifier(classifier(3, names))
-    assert by_place(matched) == by_place(matched.for_classifier(classifier(3, names))) == [0, 2, 1]
-    assert matched.class_names == tuple(names)
-
-
-def test_names_that_are_passed_in_replace_the_classifiers():
-    model, names = classifier(3, ["dog", "cat", "eel"]), ["eel", "cat", "dog"]
-    matched = folders("dog", "cat").for_classifier(model, names)
-    assert by_place(matched) == [2, 1]
-    assert matched.class_names == ("eel", "cat", "dog")
+    for given in ((classifier(3, names),), (classifier(3, names[::-1]), names)):  # these replace it
+        matched = folders("1", "2", "10").for_classifier(*given)
+        assert by_place(matched) == by_place(matched.for_classifier(*given)) == [0, 2, 1]
+        assert matched.class_names == tuple(names)
 
 
 def data_set(names=("cat", "dog"), labels=(0, 1, 1)):
@@ -189,7 +183,6 @@ REFUSALS = {
         classifier(3, ["kitten", "puppy", "eel"])
     ),
     "numbers of more classes": lambda: numbered().for_classifier(classifier(3)),
-    "another numbering": lambda: LabelledImages(torch.rand(1, 3, 2, 2), numbering="guessed"),
 }
 
 
