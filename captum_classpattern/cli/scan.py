@@ -97,17 +97,6 @@ def read_recipe(given: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
-def _with_others(known: "cp.ReferenceSet", out: Path) -> "cp.ReferenceSet":
-    """The set, with the models that another process has added to its file."""
-    from captum_classpattern.classifier import difference
-
-    there = cp.ReferenceSet.load(out) if out.exists() else known
-    for name in known.profiles.keys() & there.profiles:
-        if difference(there.profiles[name].model, known.profiles[name].model):
-            raise ValueError(f"{out} now holds another model of the name {name}")
-    return there.with_models(known)
-
-
 def reference(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
@@ -155,7 +144,8 @@ def reference(
             continue
         known.add(name, classifier, source, recipe=trained, **compute.keywords())
         with FileLock(out.with_name(f".{out.name[:50]}.lock")):
-            known = _with_others(known, out)
+            if out.exists():  # perhaps with models that another process has added
+                known = cp.ReferenceSet.load(out).with_models(known)
             known.save(out)
         accuracy = known.profiles[name].accuracy
         say_line(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %")

@@ -25,8 +25,7 @@ from captum_classpattern.optimization.plan import (
     images_at_once_in_search,
 )
 from captum_classpattern.optimization.solvers.learned import Learned
-from captum_classpattern.optimization.solvers.perturbation import Perturbation
-from captum_classpattern.optimization.solvers.warp import Warp
+from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp, WholeImage
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.folder import PatternFolder
@@ -48,11 +47,10 @@ VALIDATION_PASSES = 30  # of a class, for the validation images
 class Patches:
     """Patterns of few pixels, or cells of large images, of all sizes.
 
-    Like each family, it has a name, words and a solver, and says how many passes a class takes, how
-    it is measured, how scores are made of that, what changes images, and what shows it.
+    Like each family, it has words and a solver, and says how many passes a class takes, how it is
+    measured, how scores are made of that, what changes images, and what shows it.
     """
 
-    name: str
     words: str
     solver: Learned
 
@@ -118,7 +116,7 @@ class WholeImages:
 
     name: str
     words: str
-    solver: Perturbation | Warp
+    solver: WholeImage
 
     @property
     def passes(self) -> int:
@@ -170,7 +168,7 @@ CHANGES = {
     "warp": WholeImages("warp", "a smooth warp", Warp()),
 }
 FAMILIES: Mapping[str, Patches | WholeImages] = {
-    PATCHES: Patches(PATCHES, "a pattern", SOLVER),
+    PATCHES: Patches("a pattern", SOLVER),
     **CHANGES,
 }
 

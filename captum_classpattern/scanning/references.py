@@ -146,8 +146,14 @@ class ReferenceSet:
         self.recipes = {**self.recipes, name: trained}
 
     def with_models(self, others: "ReferenceSet") -> "ReferenceSet":
-        """The set with the models of another one, if they fit, their classes in its own order."""
+        """The set with the models of another one, their classes in its own order; an error unless
+        they fit, and models of the same name are the same."""
         self._check_fit(others)
+        for name in self.profiles.keys() & others.profiles:
+            if difference(self.profiles[name].model, others.profiles[name].model):
+                raise ValueError(
+                    f"{name} is another model in each of the two sets: give one another name"
+                )
         others = others.in_order(self.class_names or ())
         profiles, recipes = self.profiles | others.profiles, self.recipes | others.recipes
         names = self.class_names or others.class_names

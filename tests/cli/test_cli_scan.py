@@ -18,7 +18,6 @@ from searched import targets_of
 import captum_classpattern as cp
 from captum_classpattern import Pattern, PixelClassifier
 from captum_classpattern.adapters.load import folder_name
-from captum_classpattern.cli import scan as scan_commands
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, families, triage
 from captum_classpattern.scanning.families import SIZES
@@ -349,31 +348,16 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
 
 
-def test_references_that_another_process_adds_are_kept(tmp_path):
+def test_references_that_another_process_adds_are_kept(tmp_path, monkeypatch):
     out, few = tmp_path / "references.json", ReferenceSet.load("few.json")
-    [first, second] = (
-        replace(few, profiles={name: few.profiles[name]}, recipes={})
-        for name in list(few.profiles)[:2]
-    )
-    assert scan_commands._with_others(first, out) == first
-    first.save(out)
-    both = scan_commands._with_others(second, out)
-    assert [*both.profiles] == [*few.profiles][:2]
-    turned = second.in_order([*reversed(first.class_names)])
-    assert scan_commands._with_others(turned, out) == both  # in the order of the file
-    for names in (["bat", *first.class_names[1:]], None):
-        renamed = scan_commands._with_others(replace(second, class_names=names), out)
-        assert renamed.class_names == first.class_names
-    [name], [measured] = first.profiles, first.profiles.values()
-    another = replace(first, profiles={name: replace(measured, model="0")})
-    for other, text in (
-        (replace(second, images={"hash": "0"}), "other images"),
-        (replace(second, n_classes=3), "the model has 3 classes"),
-        (another, f"another model of the name {name}"),
-        (replace(first, profiles={"copy": measured}), f"copy is the same model as {name}"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            scan_commands._with_others(other, out)
+
+    def add(known, name, *_, **__):
+        replace(few, profiles={"other": few.profiles["clean_0"]}, recipes={}).save(out)
+        known.profiles[name] = few.profiles[name]
+
+    monkeypatch.setattr(ReferenceSet, "add", add)
+    assert reference("clean_1.pt", out).exit_code == 0
+    assert [*ReferenceSet.load(out).profiles] == ["other", "clean_1"]
 
 
 @pytest.mark.filterwarnings("default:.*has no class folders")

@@ -16,9 +16,7 @@ from captum_classpattern.classifier import enter_model
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.optimization.solvers.perturbation import Perturbation
-from captum_classpattern.optimization.solvers.warp import Warp
-from captum_classpattern.optimization.solvers.whole_image import WholeImage
+from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp, WholeImage
 from captum_classpattern.scanning.families import CHANGES
 from captum_classpattern.scanning.task import ScanTask
 

@@ -218,6 +218,30 @@ def test_a_model_of_the_same_name_is_replaced(monkeypatch):
     assert known.recipes == {"clean 0": {"sizes": [3, 6]}}  # as it is read back
 
 
+def test_two_sets_are_put_together():
+    known, (a, b) = with_model(class_names=NAMES), made_up(2).profiles.values()
+    first = replace(known, profiles={"a": replace(a, model="1")})
+    second = replace(known, profiles={"b": replace(b, model="2")})
+    both = first.with_models(second)
+    assert both.profiles == first.profiles | second.profiles
+    assert both.with_models(first) == both
+    turned = second.in_order(NAMES[::-1])
+    assert first.with_models(turned) == both  # in the order of the first
+    for names in (["bat", *NAMES[1:]], None):
+        assert first.with_models(replace(second, class_names=names)).class_names == NAMES
+    for other, text in (
+        (replace(second, images={"hash": "0"}), "other images"),
+        (replace(second, n_classes=3), "the model has 3 classes"),
+        (
+            replace(first, profiles={"a": replace(a, model="0")}),
+            "a is another model in each of the two sets",
+        ),
+        (replace(first, profiles={"copy": replace(a, model="1")}), "copy is the same model as a"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            first.with_models(other)
+
+
 def test_classes_are_put_in_the_order_of_their_names():
     known = with_profiles(made_up(2), n_validation=[61, 62, 63, 64])
     known.class_names = NAMES

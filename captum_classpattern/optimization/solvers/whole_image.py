@@ -1,6 +1,7 @@
 """The search for one change of whole images, the same for all of them, that makes a class be
-predicted. What such changes are lies beside it, each in one file."""
+predicted: a small perturbation, or a smooth warp."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 from captum_classpattern._support.progress import advance_bar
 from captum_classpattern.classifier import CheckedModel, lacks_memory
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.masks import norms, unit
 
 SIDE = 28  # pixels of the images that bounds are meant for
 
@@ -43,6 +45,10 @@ class WholeImage(ABC):
     @abstractmethod
     def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
         """The values after a step against the gradient, within their bound."""
+
+    @abstractmethod
+    def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+        """An image (C, H, W) that shows one value."""
 
     def stamp(self, value: Tensor, images: Tensor) -> Tensor:
         """Images (N, C, H, W), changed by one value."""
@@ -102,3 +108,73 @@ class WholeImage(ABC):
                     raise
                 at_once //= 2
         return gradient, at_once
+
+
+@dataclass(frozen=True)
+class Perturbation(WholeImage):
+    """A perturbation of bounded Euclidean norm that is added to every image (Moosavi-Dezfooli et
+    al. 2017, arXiv 1610.08401).
+
+    Args:
+        radius (float): The bound for 28x28 grey pixels; for others that of the same root mean
+            square, 0.054. Default: 1.5.
+    """
+
+    radius: float = 1.5
+
+    def start(self, count: int, shape: Sequence[int]) -> Tensor:
+        return torch.zeros(count, *shape)
+
+    def apply(self, values: Tensor, images: Tensor) -> Tensor:
+        return (images + values.unsqueeze(1)).clamp(0, 1)
+
+    def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
+        bound = self.radius * math.sqrt(values[0].numel()) / SIDE
+        moved = values - rate * bound * unit(gradient)
+        return moved * (bound / norms(moved)).clamp(max=1)
+
+    def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+        """Grey where nothing changes."""
+        value = value.cpu().float()
+        return (0.5 + 0.5 * value / value.abs().max().clamp(min=1e-9)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Warp(WholeImage):
+    """A smooth field of displacements, like the trigger of WaNet (Nguyen and Tran 2021, arXiv
+    2102.10369). Its values are shares of the bound.
+
+    Args:
+        shift (float): The bound in pixels at the control points (up to nearly two between them) for
+            images of 28x28 pixels, and more for larger ones. Default: 1.
+        points (int): Control points a side. Default: 5.
+    """
+
+    shift: float = 1.0
+    points: int = 5
+
+    def start(self, count: int, shape: Sequence[int]) -> Tensor:
+        return torch.zeros(count, 2, self.points, self.points)
+
+    def apply(self, values: Tensor, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        # in units of half the image
+        field = F.interpolate(values, (height, width), mode="bicubic", align_corners=True)
+        shifts = field.permute(0, 2, 3, 1) * (2 * self.shift / SIDE)
+        sides = (torch.linspace(-1, 1, n, device=values.device) for n in (width, height))
+        identity = torch.stack(torch.meshgrid(*sides, indexing="xy"), 2).to(values.dtype)
+        grid = (identity + shifts).repeat_interleave(images.shape[1], 0)
+        moved = F.grid_sample(
+            images.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=True
+        )
+        return moved.view_as(images).clamp(0, 1)
+
+    def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
+        largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-20)
+        return (values - rate * gradient / largest).clamp(-1, 1)
+
+    def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+        """Lines of a grid, warped."""
+        lines = torch.ones(*shape)
+        lines[:, 1::4] = lines[:, :, 1::4] = 0.0
+        return self.stamp(value.cpu().float(), lines[None])[0]
