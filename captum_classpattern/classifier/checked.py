@@ -71,12 +71,9 @@ class CheckedModel:
     @cached_property
     def names(self) -> ClassNames | None:
         """The names of its classes: those that the user gives, else its own, if it has any."""
-        given = self.given_names
-        return (
-            given
-            if isinstance(given, ClassNames)
-            else ClassNames.of(self.call, self.n_classes, given)
-        )
+        if isinstance(self.given_names, ClassNames):
+            return self.given_names
+        return ClassNames.of(self.call, self.n_classes, self.given_names)
 
     def outputs(self, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
         """The logits (N, K) for images (N, C, H, W), which the model gets where it is, as a copy

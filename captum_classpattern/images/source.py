@@ -62,7 +62,19 @@ class ImageSource:
             raise ValueError(f"{argument} has no images")
         if not is_loader:
             return cls(items, range(len(items)), argument)
-        return cls(items, sampled_places(images, argument), argument, images.collate_fn)
+        places: Sequence[int] = range(len(items))
+        batches: Any = images.batch_sampler
+        sampler: Any = batches.sampler if type(batches) is data.BatchSampler else batches
+        is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
+        if type(sampler) is data.SubsetRandomSampler:
+            places = [int(place) for place in sampler.indices]
+        elif not (is_plain and len(sampler) == len(places)):
+            raise ValueError(
+                f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the "
+                "search can't follow: give a torch.utils.data.Subset, or a loader of it with a "
+                "batch_size"
+            )
+        return cls(items, places, argument, images.collate_fn)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: not the floats, which can be read again."""
@@ -166,23 +178,6 @@ class ImageSource:
                 "items: it must keep each"
             )
         return images, labels
-
-
-def sampled_places(loader: data.DataLoader[Any], argument: str) -> Sequence[int]:
-    """Which items of its data set a loader gives."""
-    batches: Any = loader.batch_sampler
-    sampler: Any = batches.sampler if type(batches) is data.BatchSampler else batches
-    if type(sampler) is data.SubsetRandomSampler:
-        return [int(place) for place in sampler.indices]
-    places = range(len(loader.dataset))  # type: ignore[arg-type]
-    is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
-    if not (is_plain and len(sampler) == len(places)):
-        raise ValueError(
-            f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the "
-            "search can't follow: give a torch.utils.data.Subset, or a loader of it with a "
-            "batch_size"
-        )
-    return places
 
 
 def listed_labels(images: Any) -> Tensor | None:

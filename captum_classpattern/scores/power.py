@@ -205,13 +205,10 @@ class Scores:
     def as_columns(self) -> dict[str, Any]:
         """The columns of tables: the power with its interval, the strongest ``control``, and all
         controls that were measured."""
-        measured = {name: getattr(self, name) for name in CONTROLS}
-        return {
-            **self.power.as_columns(),
-            "control": self.strongest_control,
-            **{name: share for name, share in measured.items() if share is not None},
-            "beats_controls": self.beats_controls,
-        }
+        shares = {name: getattr(self, name) for name in CONTROLS}
+        measured = {name: share for name, share in shares.items() if share is not None}
+        columns = self.power.as_columns() | {"control": self.strongest_control} | measured
+        return columns | {"beats_controls": self.beats_controls}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], *, moving: bool = False) -> "Scores":
