@@ -96,6 +96,7 @@ def _run(search: Search) -> None:
         search.rows = sorted(winners(search))
     # candidates that there was no time for keep the mask of the screening, or an empty one
     untouched = (search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
+    untouched = untouched & search.stopped_early
     search.masks = first_masks.where(untouched, search.masks)
     _score(search, search.plan.split.validation)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_classpattern._support.progress import new_bar
 from captum_classpattern._support.topk import pixels_kept
+from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.baselines import Batch, Stream
 from captum_classpattern.optimization.features import Features, Pixels
@@ -150,7 +151,13 @@ class Search:
 
     def run(self) -> Iterator[None]:
         """Runs the search; pauses where the solver yields, once the losses are looked at."""
-        for _ in self.solver.run(self):
+        steps = self.solver.run(self)
+        if not isinstance(steps, Iterator):
+            raise ArgumentTypeError(
+                f"`run` of solver {self.solver.name!r} must be a generator, got "
+                f"{type(steps).__name__}: end it in `yield from ()`"
+            )
+        for _ in steps:
             self._check_losses()
             yield
         self._bar.close()

@@ -73,9 +73,11 @@ class SearchSettings:
             solver = SOLVERS[solver]()
         if isinstance(solver, type) or not all(hasattr(solver, name) for name in PARTS):
             error = ValueError if isinstance(solver, str) else ArgumentTypeError
+            lacking = [f"`{name}`" for name in PARTS if not hasattr(solver, name)]
+            which = "" if isinstance(solver, str | type) else f", which lacks {', '.join(lacking)}"
             raise error(
                 f"solver must be one of {', '.join(SOLVERS)}, or an object with {', '.join(PARTS)} "
-                f"such as PaperLoop(epochs=2), got {solver!r}"
+                f"such as PaperLoop(epochs=2), got {solver!r}{which}"
             )
         object.__setattr__(self, "solver", solver)
         features: Any = self.feature_mask
