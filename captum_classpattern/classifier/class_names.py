@@ -229,8 +229,7 @@ def renumber(images: Any, names: ClassNames | None, count: int) -> tuple[Tensor,
     labels, source = images.labels, images.description or "the images"
     listed, present = images.class_names or (), sorted(set(labels.tolist()))
     given = {number: listed[number] if number < len(listed) else str(number) for number in present}
-    if names is None and count == len(imagenet_names()):
-        names = _imagenet_of(given)
+    names = names or _imagenet_of(given, count)
     by_name = names is not None and all(  # folders 1 to 10, say, if these are the model's names
         folder.isdigit() and names.count(folder) == 1 for folder in given.values()
     )
@@ -255,8 +254,7 @@ def renumber(images: Any, names: ClassNames | None, count: int) -> tuple[Tensor,
         return torch.tensor([numbers[label] for label in labels.tolist()]), names
     by_id = all(re.fullmatch(WORDNET_ID, folder) for folder in folders)
     keeps_order = by_id or images.numbering == "dataset"
-    in_place = all(number == meant for number, meant in numbers.items())
-    if not (keeps_order and in_place and len(folders) == count):
+    if not keeps_order or len(folders) != count or any(n != to for n, to in numbers.items()):
         raise ValueError(
             f"{len(problems)} of {len(given)} classes of {source} can't be matched to the "
             f"model's {count:,} classes ({problems[0]}). Rename the folders, or {REMEDY}"
@@ -269,13 +267,14 @@ def renumber(images: Any, names: ClassNames | None, count: int) -> tuple[Tensor,
     return labels, names
 
 
-def _imagenet_of(folders: Mapping[int, str]) -> ClassNames | None:
-    """ImageNet's classes, if these folders, by their numbers, have the WordNet ids of some: alone,
-    or after the number of that class."""
+def _imagenet_of(folders: Mapping[int, str], count: int) -> ClassNames | None:
+    """ImageNet's classes, if there are as many, and these folders, by their numbers, have the
+    WordNet ids of some: alone, or after the number of that class."""
     ids = dict(enumerate(imagenet_names()))
     in_place = all(folder.rpartition("_")[2] == ids.get(n) for n, folder in folders.items())
     are_ids = {*folders.values()} <= {*ids.values()}
-    return ClassNames([*ids.values()]) if in_place or are_ids else None
+    fits = count == len(ids) and (in_place or are_ids)
+    return ClassNames([*ids.values()]) if fits else None
 
 
 def _keep_numbers(
