@@ -72,13 +72,13 @@ def demo(
             links = {f"{each}.html": f"the {each} model" for each in surveys}
             page.show(PATTERNS, partial(cp.plot_grid, surveys), said, surveys.values(), links)
             page.write(f"2 of 4: the patterns of the {name} model.")
-        scanned = models[SCANNED], images.search
-        found = cp.scan(*scanned, references="demo", folder=folder, **keywords)
+        found = cp.scan(
+            models[SCANNED], images.search, references="demo", folder=folder, **keywords
+        )
         found.save(folder)
         found.to_html(folder / "scan.html")
-        page.show(
-            SCAN, partial(found.draw, None), found.headline, [found], {"scan/scan.html": "its page"}
-        )
+        links = {"scan/scan.html": "its page"}
+        page.show(SCAN, partial(found.draw, None), found.headline, [found], links)
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
         compared = _compare(out / "comparison", searches)
         links = {"comparison/report.html": "the report"}
