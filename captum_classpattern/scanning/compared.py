@@ -125,12 +125,6 @@ class Compared(Decision, Scan):
             return replace(found, verdict=INCONCLUSIVE, doubted_pattern=strong)
         return found
 
-    @property
-    def shown(self) -> dict[str, int]:
-        """The class of each family that is shown: the first, or that of the strong pattern."""
-        first = {family: each.target for family, each in self.comparisons.items()}
-        return first | ({PATCHES: self.doubted_pattern.target} if self.doubted_pattern else {})
-
     def __repr__(self) -> str:
         p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
         return f"Scan({self.verdict}, {self.target_name}{p_value})"

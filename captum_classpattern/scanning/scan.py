@@ -12,6 +12,7 @@ from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels, first_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
 from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.families import PATCHES
 from captum_classpattern.scanning.folder import PATTERNS
 from captum_classpattern.scanning.profile import check_on_unseen, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
@@ -139,4 +140,7 @@ def _judge(
     notes = clean.notes_on(profile, images, names)
     clean, origin = clean.in_order(names or ()), model.provenance.get("source")
     found = Compared.of(profile, clean, alpha, listed, notes, origin)
-    return replace(found, looks=check_on_unseen(task, profile, found.shown, listed))
+    shown = {family: each.target for family, each in found.comparisons.items()}
+    if found.doubted_pattern:
+        shown[PATCHES] = found.doubted_pattern.target
+    return replace(found, looks=check_on_unseen(task, profile, shown, listed))
