@@ -72,13 +72,11 @@ def demo(
             links = {f"{each}.html": f"the {each} model" for each in surveys}
             page.show(PATTERNS, partial(cp.plot_grid, surveys), said, surveys.values(), links)
             page.write(f"2 of 4: the patterns of the {name} model.")
-        found = cp.scan(
-            models[SCANNED], images.search, references="demo", folder=folder, **keywords
-        )
-        found.save(folder)
-        found.to_html(folder / "scan.html")
+        scan = cp.scan(models[SCANNED], images.search, references="demo", folder=folder, **keywords)
+        scan.save(folder)
+        scan.to_html(folder / "scan.html")
         links = {"scan/scan.html": "its page"}
-        page.show(SCAN, partial(found.draw, None), found.headline, [found], links)
+        page.show(SCAN, partial(scan.draw, None), scan.headline, [scan], links)
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
         compared = _compare(out / "comparison", searches)
         links = {"comparison/report.html": "the report"}
