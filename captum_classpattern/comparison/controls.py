@@ -11,7 +11,13 @@ from captum.attr import Attribution
 from torch import Tensor
 
 from captum_classpattern._support.topk import pixels_kept
-from captum_classpattern._support.validation import check_count, check_positive, check_seed
+from captum_classpattern._support.validation import (
+    ArgumentTypeError,
+    check_count,
+    check_pixels,
+    check_positive,
+    check_seed,
+)
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
@@ -22,6 +28,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.optimization.attribution import (
+    SLACK,
     ClassPattern,
     Inputs,
     log_usage,
@@ -207,11 +214,17 @@ class LearnedPattern(ClassPattern):
     ) -> Inputs:
         """
         Searches pixels and colours; the colours begin at those of the inputs. Returns the masks,
-        shaped like these. Other arguments are those of
-        :meth:`ClassPattern.search`.
+        shaped like these, times the inputs if ``multiply_by_inputs``. Other arguments are those of
+        :meth:`ClassPattern.search` but ``keep``, since each input has its mask.
         """
+        images = single_tensor(inputs)
+        check_pixels(images, "inputs", slack=SLACK)
+        if options.get("keep") is not None:
+            raise ArgumentTypeError(
+                "attribute takes no `keep`: call search, which returns patterns"
+            )
         self.patterns = self.search(
-            single_tensor(inputs).detach().clamp(0, 1),
+            images.detach().clamp(0, 1),
             target,
             area=area,
             solver="learned",
@@ -220,7 +233,8 @@ class LearnedPattern(ClassPattern):
             **options,
         )
         self.precision = self.patterns[0].info["precision"]
-        return masks_for(torch.stack([pattern.mask for pattern in self.patterns]), inputs)
+        masks = torch.stack([pattern.mask for pattern in self.patterns])
+        return masks_for(masks * images.detach() if self.multiplies_by_inputs else masks, inputs)
 
 
 # ---- stamping

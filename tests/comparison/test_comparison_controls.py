@@ -9,7 +9,7 @@ from captum.attr import NoiseTunnel
 from comparisons import CANVASES, LABELS, SEARCH, bound, conv_net, linear_net
 from refusals import refusals
 
-from captum_classpattern.comparison import BestRandomMask, RandomPixels
+from captum_classpattern.comparison import BestRandomMask, LearnedPattern, RandomPixels
 from captum_classpattern.comparison.controls import Control
 
 MAKERS = {
@@ -149,3 +149,23 @@ REFUSALS = {
 
 def test_refusals(snapshot):
     assert refusals(REFUSALS) == snapshot
+
+
+# ---- the learned pattern
+
+
+def test_a_learned_pattern_keeps_captums_contract():
+    options, images = {"n_steps": 2, "area": 0.1, "precision": "full"}, CANVASES[:2]
+    plain, times = (
+        LearnedPattern(linear_net(), SEARCH, LABELS, multiply_by_inputs=by).attribute(
+            images, [0, 1], **options
+        )
+        for by in (False, True)
+    )
+    assert torch.equal(times, plain * images)
+    assert set(plain.unique().tolist()) == {0, 1}
+    learned = LearnedPattern(linear_net(), SEARCH, LABELS)
+    with pytest.raises(ValueError, match="divide by 255"):
+        learned.attribute(255 * images, 0, **options)
+    with pytest.raises(TypeError, match="`keep`: call search"):
+        learned.attribute(images, 0, keep=1, **options)
