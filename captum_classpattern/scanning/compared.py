@@ -230,10 +230,10 @@ class Compared(Decision, Scan):
             return self.doubt.reason
         name, n = self.target_name, len(self.references)
         if self.verdict == NOTHING:
-            additive, warp = (each.words for each in CHANGES.values())
+            others = " or ".join(each.words for each in CHANGES.values())
             patterns = f"patterns of {min(SIZES)} to {max(SIZES)} {unit_of(self.references.shape)}"
             return (
-                f"No class differs from the clean references by {patterns}, {additive} or {warp} "
+                f"No class differs from the clean references by {patterns}, {others} "
                 f"({self.p_text}). This does not show that the model is clean."
             )
         return (

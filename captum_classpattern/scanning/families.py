@@ -3,8 +3,8 @@ colours, one small perturbation of all pixels, and one smooth warp. A further on
 object in ``FAMILIES``."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +171,16 @@ FAMILIES: Mapping[str, Patches | WholeImages] = {
     PATCHES: Patches("a pattern", SOLVER),
     **CHANGES,
 }
+
+
+def settings_of(families: Iterable[WholeImages]) -> dict[str, Any]:
+    """The settings of the solvers, for files. What a later family sets otherwise has its name."""
+    settings = dict[str, Any]()
+    for each in families:
+        for key, value in asdict(each.solver).items():
+            if settings.setdefault(key, value) != value:
+                settings[f"{each.name} {key}"] = value
+    return settings
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import LabelledImages, ensure_labels, identity_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES, SOLVER
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES, SOLVER, settings_of
 from captum_classpattern.scanning.folder import PatternFolder
 from captum_classpattern.scanning.task import PACKAGE_VERSION, PER_CLASS, ScanTask
 from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
@@ -31,7 +31,7 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "statistic": 3,
     "sizes": list(SIZES),
     "per_class": PER_CLASS,
-    "families": {k: v for each in CHANGES.values() for k, v in asdict(each.solver).items()},
+    "families": settings_of(CHANGES.values()),
     "solver": asdict(SOLVER),
 }
 

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -17,7 +18,8 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp, WholeImage
-from captum_classpattern.scanning.families import CHANGES
+from captum_classpattern.scanning.families import CHANGES, settings_of
+from captum_classpattern.scanning.profile import SETTINGS
 from captum_classpattern.scanning.task import ScanTask
 
 HEIGHT, WIDTH = 7, 6
@@ -268,3 +270,18 @@ def test_a_search_changes_nothing():
     assert state_of_caller(net, pixels, labels) == before
     again = search_further("warp", make_net(), LabelledImages(pixels, labels))
     assert again[:2] == found["warp"][:2]  # in eval mode, and whatever else is searched
+
+
+def test_settings_that_two_families_share_are_told_apart():
+    slow = replace(CHANGES["warp"], solver=Warp(steps=40))
+    found = settings_of([CHANGES["additive"], slow])
+    assert (found["steps"], found["warp steps"]) == (30, 40)
+    assert settings_of(CHANGES.values()) == SETTINGS["families"]
+    assert SETTINGS["families"] == {
+        "steps": 30,
+        "batch_size": 8,
+        "rate": 0.25,
+        "radius": 1.5,
+        "shift": 1.0,
+        "points": 5,
+    }  # as in references of 0.4
