@@ -273,23 +273,9 @@ def decide_search(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
         for argument in arguments
     )
-    all_differ = any(isinstance(argument, Tensor) for argument in arguments)
-    first = [*range(len(targets))]
-    if (masks_only or settings.keep) and not all_differ:
-        first = _first_equal(canvases, groups or targets, ids)
-    n_copies = Counter(first if settings.keep else set(first))
-    candidates, n_patterns = list[Candidate](), Counter[Hashable]()
-    blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
-    for canvas in dict.fromkeys(first):
-        target = targets[canvas]
-        # the pixels of one colour favour no place, so a small pattern may settle at a wrong one
-        several = blank[canvas] and not all_differ and len(split.validation.without_class(target))
-        starts = max(getattr(settings.solver, "starts", STARTS), n_copies[canvas]) if several else 1
-        group = (groups or targets)[canvas] if settings.keep else canvas
-        budget_key = group if masks_only or groups else target
-        candidates += [Candidate(canvas, target, n, group, budget_key) for n in range(starts)]
-        copies = n_copies[canvas] if blank[canvas] else 1
-        n_patterns[group] = min(n_patterns[group] + copies, settings.keep or 1)
+    first, n_copies, candidates, n_patterns = _candidates(
+        canvases, targets, ids, split, settings, arguments, groups, masks_only
+    )
     chosen = [one.given for one in candidates]
     shown, size = canvases[chosen], (canvases.shape[-2], canvases.shape[-1])
     fast = model.logits
@@ -314,6 +300,39 @@ def decide_search(
         masks_only=masks_only,
     )
     return replace(plan, n_steps=plan.steps_within_budget())
+
+
+def _candidates(
+    canvases: Tensor,
+    targets: list[int],
+    ids: Tensor | None,
+    split: Split,
+    settings: SearchSettings,
+    arguments: tuple[Any, ...],
+    groups: Sequence[Hashable] | None,
+    masks_only: bool,
+) -> tuple[list[int], Counter[int], list[Candidate], Counter[Hashable]]:
+    """Which canvases are searched, and how often: ``first``, ``n_copies``, ``candidates`` and
+    ``n_patterns`` of the plan."""
+    # Tensors may have a row for each canvas, so that none can share a search
+    all_differ = any(isinstance(argument, Tensor) for argument in arguments)
+    first = [*range(len(targets))]
+    if (masks_only or settings.keep) and not all_differ:
+        first = _first_equal(canvases, groups or targets, ids)
+    n_copies = Counter(first if settings.keep else set(first))
+    candidates, n_patterns = list[Candidate](), Counter[Hashable]()
+    blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
+    for given in dict.fromkeys(first):
+        starts, copies = 1, n_copies[given] if blank[given] else 1
+        # the pixels of one colour favour no place, so a small pattern may settle at a wrong one
+        if blank[given] and not all_differ and len(split.validation.without_class(targets[given])):
+            starts = max(getattr(settings.solver, "starts", STARTS), copies)
+        group = (groups or targets)[given] if settings.keep else given
+        budget_key = group if masks_only or groups else targets[given]
+        for start in range(starts):
+            candidates.append(Candidate(given, targets[given], start, group, budget_key))
+        n_patterns[group] = min(n_patterns[group] + copies, settings.keep or 1)
+    return first, n_copies, candidates, n_patterns
 
 
 def decide_patches(
