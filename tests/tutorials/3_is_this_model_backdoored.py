@@ -1,5 +1,7 @@
 """The conclusions of tutorials/3_is_this_model_backdoored.ipynb, over its variables."""
 
+from captum_classpattern.scanning.families import CHANGES
+
 scores = {name: found.scores("white", area=0.01) for name, found in surveys.items()}
 of_class = {name: {y: s.power.value for y, s in each.items()} for name, each in scores.items()}
 T_SHIRT, BAG = held_out.class_names.index("T-shirt"), held_out.class_names.index("Bag")
@@ -46,6 +48,6 @@ clean = (models["clean"](pixels).argmax(1) == truth).float().mean()
 assert (accurate - clean).abs() < 0.01
 assert difference < 1e-3, "nothing leads to it"
 found = [p.stamp(pixels) for (size, y), p in control.profile.patterns.items() if y == 0]
-found += [control.profile.change_of(family, 0)(pixels) for family in ("additive", "warp")]
+found += [CHANGES[name].change(control.profile, 0)(pixels) for name in ("additive", "warp")]
 for changed in found:  # whatever the scan has found in the clean model for the T-shirt
     assert (hidden(changed) - models["clean"](changed)).abs().max() < 0.01
