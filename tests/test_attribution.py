@@ -268,3 +268,32 @@ def test_refused_before_the_model_is_called(method):
     explainer = ClassPattern(lambda images: 1 / 0, IMAGES[:4], [1, 2, 1, 2])
     with pytest.raises(ValueError, match="`internal_batch_size` must be a whole number from 1"):
         getattr(explainer, method)(CANVASES, 0, internal_batch_size=-1)
+
+
+@pytest.mark.parametrize("method", ["search", "attribute"])
+def test_what_is_typed_is_checked_before_baselines_are_classified(method):
+    seen = []
+
+    def counted(images):
+        seen.append(len(images))
+        return NET(images)
+
+    explainer = ClassPattern(counted, IMAGES)
+    with pytest.raises(ValueError, match="area"):
+        getattr(explainer, method)(CANVASES[:1], 0, area=0.001)
+    assert sum(seen) < 20
+
+
+def test_the_time_of_a_call_begins_when_the_model_is_entered(monkeypatch):
+    """To classify the baselines takes some of it."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def slow(images):
+        now[0] += 1.0
+        return NET(images)
+
+    [pattern] = ClassPattern(slow, IMAGES).search(CANVASES[:1], 0, n_steps=2, max_seconds=1)
+    assert pattern.info["stopped_early"]
+    assert pattern.info["passes"] < 10
+    assert pattern.info["seconds"] >= 2  # baselines in two calls, and a step

@@ -57,7 +57,6 @@ def read_references(path):
     known = ReferenceSet.load(path)
     return (
         repr(known),
-        known.training_images,
         known.without_weak(0.9),
         len(known) and known.scores(50),
     )

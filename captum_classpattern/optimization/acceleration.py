@@ -34,7 +34,7 @@ def accelerated(
     model: CheckedModel, canvases: Tensor, additional: tuple[Any, ...], precision: str
 ) -> Classifier:
     """The classifier itself, or a private copy of it that is faster on its device. Without
-    additional arguments, there is one copy as long as the model is entered.
+    additional arguments, there is one copy a precision as long as the model is entered.
 
     A copy that fails on the first canvas is not used: some networks can't run in bfloat16, say.
     Then the speedups are tried one by one.
@@ -50,7 +50,10 @@ def accelerated(
         first = canvases[:1].to(model.dtype)  # two images: a copy may fail with several alone
         rows = torch.zeros(2, dtype=torch.int64, device=canvases.device)
         sample = torch.cat([first, 1 - first]), additional_rows(additional, rows, len(canvases))
-        model.copies[precision] = _fastest(model.logits, sample, precision)
+        faster = _fastest(model.logits, sample, precision)
+        if additional:
+            return faster
+        model.copies[precision] = faster
     return model.copies[precision]
 
 

@@ -1,5 +1,6 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
@@ -24,6 +25,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import ClassNames, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.competition import compete, find_patterns, masks_of_canvases
+from captum_classpattern.optimization.features import number_features
 from captum_classpattern.optimization.plan import (
     SearchPlan,
     decide_patches,
@@ -387,6 +389,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = given if isinstance(given, tuple) else (given,)
         call, batch_size = self.forward_func, settings.internal_batch_size
         with enter_model(call, sample, settings.seed, additional=arguments) as model:
+            started, features = time.perf_counter(), None
+            if canvases is not None:  # or an error, before labels are predicted
+                areas = settings.areas
+                features = number_features(settings.feature_mask, canvases, areas)
             if self._baselines.labels is None:
                 self._check_accuracy = False  # the labels will be the model's predictions
             self._baselines = ensure_labels(
@@ -396,11 +402,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             required = [] if settings.keep is None else targets
             split = split_for_validation(self._baselines, settings.seed, required)
             if canvases is None:
-                plan = decide_patches(model, targets, split, settings, arguments)
+                plan = decide_patches(model, targets, split, settings, arguments, started=started)
             else:
                 plan = decide_search(
-                    model, canvases, targets, split, settings, arguments, masks_only=masks_only
-                )
+                    model, canvases, targets, split, settings, arguments,
+                    masks_only=masks_only, features=features, started=started,
+                )  # fmt: skip
             if not arguments:
                 self._warn_if_guessing(model, batch_size)
             yield plan

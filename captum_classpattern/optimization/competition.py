@@ -43,7 +43,7 @@ from captum_classpattern.scores.power import StampTest, judge_each
 
 def find_patterns(plan: SearchPlan) -> dict[float, list[Pattern]]:
     """The patterns of a search, by area, with what is known of it."""
-    started, searches = time.perf_counter(), compete(plan)
+    started, searches = plan.started or time.perf_counter(), compete(plan)
     # of a Tensor all images, of others those that were used, since to hash all would load them
     used = sorted({place for search in searches.values() for place in search.seen})
     fitted = plan.split.fit if plan.split.fit.in_memory else plan.split.fit.subset(used)

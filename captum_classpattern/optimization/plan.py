@@ -83,7 +83,7 @@ def validation_subset(validation: LabelledImages, most: int) -> LabelledImages:
 
 
 class Candidate(NamedTuple):
-    """A canvas, by its place among those that were given, and one of its starts, each of which
+    """A canvas, by the first place at which it was given, and one of its starts, each of which
     meets the baselines in its own order. Candidates of one ``group`` compete; those of one
     ``budget_key`` share a budget."""
 
@@ -113,6 +113,8 @@ class SearchPlan:
         n_steps (int or None): Steps of the solver on each canvas; None leaves them to it.
         images_per_call (int): The most images in one call of the model.
         masks_only (bool): Whether candidates are only scored where some can be dropped.
+        started (float or None): When its time began, by ``time.perf_counter()``; None: with the
+            search.
     """
 
     model: CheckedModel
@@ -130,6 +132,7 @@ class SearchPlan:
     n_steps: int | None
     images_per_call: int
     masks_only: bool
+    started: float | None
 
     @cached_property
     def targets(self) -> Tensor:
@@ -151,14 +154,18 @@ class SearchPlan:
             return len(self.candidates)
         return max(SCREENED, getattr(self.settings.solver, "starts", STARTS))
 
+    @cached_property
+    def n_scored(self) -> tuple[int, int]:
+        """How many validation images score a candidate of the screening, and one half-way."""
+        most, validation = (SCREENING_IMAGES, EARLY_IMAGES), self.split.validation
+        at_first, early = (len(validation_subset(validation, n)) for n in most)
+        return at_first, early
+
     def passes_needed(self, n_steps: int | None) -> Counter[Hashable]:
         """The most passes that each budget can take at the largest area. They do not depend on how
         many of the validation images are of the class, so that classes with as many canvases are
         searched alike."""
-        at_first, early = (
-            len(validation_subset(self.split.validation, n))
-            for n in (SCREENING_IMAGES, EARLY_IMAGES)
-        )
+        at_first, early = self.n_scored
         passes, needed = self.settings.solver.passes(n_steps), Counter[Hashable]()
         sizes = Counter((one.budget_key, one.group) for one in self.candidates)
         for (key, group), size in sizes.items():
@@ -253,14 +260,20 @@ def decide_search(
     *,
     groups: Sequence[Hashable] | None = None,
     masks_only: bool = False,
+    features: Tensor | None = None,
+    started: float | None = None,
 ) -> SearchPlan:
     """Decides the search of canvases (M, C, H, W), of a model that is entered.
 
     Canvases of one class compete if ``keep`` is set, or those of one of the ``groups``, each of
     which has the whole budget. With ``masks_only``, a budget is for each canvas, equal ones share
-    a search, and only those that may be dropped are scored.
+    a search, and only those that may be dropped are scored. ``features`` are from
+    :func:`number_features`, if they are known already. ``started`` is by ``time.perf_counter()``
+    when ``max_seconds`` and ``seconds`` begin, if that is not when the search does.
     """
-    ids = number_features(settings.feature_mask, canvases, settings.areas)
+    ids = features
+    if ids is None:
+        ids = number_features(settings.feature_mask, canvases, settings.areas)
     if canvases.device != model.device:
         raise ValueError(
             f"the images are on {canvases.device}, but the model's parameters are on "
@@ -298,6 +311,7 @@ def decide_search(
         n_steps=settings.n_steps,
         images_per_call=settings.internal_batch_size or images_at_once_in_search(canvases),
         masks_only=masks_only,
+        started=started,
     )
     return replace(plan, n_steps=plan.steps_within_budget())
 
@@ -341,6 +355,8 @@ def decide_patches(
     split: Split,
     settings: SearchSettings,
     arguments: tuple[Any, ...] = (),
+    *,
+    started: float | None = None,
 ) -> SearchPlan:
     """Decides the search of a moving patch of each target, which begins grey. The area is that of
     its side."""
@@ -348,7 +364,7 @@ def decide_patches(
     solver.check_images(sample.shape[1:])
     grey = sample.new_full((len(targets), *sample.shape[1:]), GREY, device=model.device)
     settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
-    return decide_search(model, grey, targets, split, settings, arguments)
+    return decide_search(model, grey, targets, split, settings, arguments, started=started)
 
 
 def _first_equal(

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -106,7 +106,7 @@ class Search:
 
     @classmethod
     def of(cls, plan: "SearchPlan") -> "Search":
-        """A search at the largest area, which begins now."""
+        """A search at the largest area, which has not begun."""
         settings, seconds = plan.settings, plan.settings.max_seconds
         return cls(
             plan,
@@ -116,7 +116,7 @@ class Search:
             plan.canvases.clone(),
             plan.new_streams(),
             plan.images_per_call,
-            None if seconds is None else time.perf_counter() + seconds,
+            None if seconds is None else (plan.started or time.perf_counter()) + seconds,
         )
 
     # ---- for solvers
@@ -152,9 +152,9 @@ class Search:
     def run(self) -> Iterator[None]:
         """Runs the search; pauses where the solver yields, once the losses are looked at."""
         steps = self.solver.run(self)
-        if not isinstance(steps, Iterator):
+        if not isinstance(steps, Iterable):
             raise ArgumentTypeError(
-                f"`run` of solver {self.solver.name!r} must be a generator, got "
+                f"`run` of solver {self.solver.name!r} must be a generator, got a "
                 f"{type(steps).__name__}: end it in `yield from ()`"
             )
         for _ in steps:

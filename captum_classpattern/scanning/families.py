@@ -133,7 +133,8 @@ class WholeImages:
         if not on_cpu:
             at_once = min(at_once, images_at_once_in_search(fit.take([0]).to(model.device)))
         for group in in_batches(range(model.n_classes), together):
-            changes |= zip(group, self.solver.run(model, fit, group, seed, at_once))
+            values, at_once = self.solver.run(model, fit, group, seed, at_once)
+            changes |= zip(group, values)
         outputs = outputs_in_order(model, validation, wanted)
         clean = torch.cat([batch.float() for batch in outputs])
         high, next_one = clean.topk(2).values.mean(0).tolist()

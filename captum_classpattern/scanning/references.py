@@ -265,8 +265,8 @@ class ReferenceSet:
             )
 
     def name_of(self, model: Any) -> str | None:
-        """The name of the reference that is this model, by its :attr:`CheckedModel.identity`, or
-        None."""
+        """The name of the reference that is this model, by its
+        :func:`~captum_classpattern.scanning.profile.identity_for_references`, or None."""
         same = (name for name, each in self.profiles.items() if not difference(each.model, model))
         return next(same, None)
 

@@ -81,8 +81,8 @@ class Finding(Result):
         others (tuple[Finding, ...]): The findings of the class on the other kinds of canvas, from
             :func:`explain_class`. Default: ().
         stamped (Mapping[float, StampedImages], optional): Three held-out images with the binary
-            pattern of each area, and what the model predicts for them. Default: None (unknown, as
-            in folders of earlier versions).
+            pattern of each area, and what the model predicts for them. Default: None
+            (unknown).
         accuracy (float, optional): The model's accuracy on the held-out images, from
             :func:`explain_class`. Default: None.
         row (Mapping, optional): What :meth:`as_dict` wrote into the file that the finding was read

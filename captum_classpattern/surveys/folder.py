@@ -221,7 +221,9 @@ def read_findings(path: Path) -> tuple[dict[str, Any], list[Finding]]:
                 raise ValueError("it has no areas")
             place = path.absolute(), canvas
             patterns = Saved(scores, partial(_read_pattern, *place))
-            shown = map(float, words["examples"].get(canvas, ()))
+            shown = {*map(float, words["examples"].get(canvas, ()))}
+            if shown and shown != {*scores}:
+                raise ValueError(f"it has examples of the areas {sorted(shown)}")
             examples = Saved(shown, partial(_read_examples, *place, patterns)) or None
             name = row["class_name"]
             findings.append(Finding(patterns, canvas, scores, name, stamped=examples, row=row))
@@ -239,7 +241,10 @@ def _read_pattern(path: Path, canvas: str, area: float) -> Pattern:
         metadata = files.parse_json(file.metadata()["patterns"])[key]
         names = [name for name in file.keys() if name.startswith(f"{key}/")]  # noqa: SIM118
         tensors = {name.removeprefix(f"{key}/"): file.get_tensor(name) for name in names}
-        return Pattern.unpacked(tensors, metadata)
+        pattern = Pattern.unpacked(tensors, metadata)
+        if f"{pattern.target}" != path.stem:
+            raise ValueError(f"it has a pattern of class {pattern.target}")
+        return pattern
 
 
 def _read_examples(

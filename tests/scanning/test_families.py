@@ -211,19 +211,22 @@ def test_parts_of_a_step_add_up(name):
 
 
 def test_a_step_is_taken_in_parts_where_the_memory_is_too_small():
-    net = net_of(1, 5)
-    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
+    """All further ones as well, also those of other classes."""
+    net = net_of(1, 8)
+    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 8)
     [name, *_] = CHANGES
-    whole, sizes = search_further(name, net, sample), []
+    whole, sizes, refused = search_further(name, net, sample), [], []
 
     def most(net, given):
         if len(given[0]) > 10 and given[0].requires_grad:
+            refused.append(len(given[0]))
             raise torch.OutOfMemoryError("full")
         sizes.append(len(given[0]))
 
     net.register_forward_pre_hook(most)
     parts = search_further(name, net, sample)
-    assert 8 in sizes  # half of a half of 32
+    assert 8 in sizes
+    assert refused == [32, 16]
     assert parts[0] == whole[0]
     torch.testing.assert_close(parts[2], whole[2])
 
@@ -246,7 +249,7 @@ def test_gains_have_no_unit(name, monkeypatch):
     net = net_of(1)
     values = values_of(CHANGES[name].solver, (1, HEIGHT, WIDTH), 4, 1).double()
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 4)
-    monkeypatch.setattr(WholeImage, "run", lambda *_: values)
+    monkeypatch.setattr(WholeImage, "run", lambda *_: (values, 8))
     models = net, lambda given: 2 * net(given), lambda given: 2 * net(given) + 3
     found = [search_further(name, model, sample) for model in models]
     powers, gains, _ = found[0]

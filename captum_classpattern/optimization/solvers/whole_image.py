@@ -65,9 +65,9 @@ class WholeImage(ABC):
         targets: Sequence[int],
         seed: int,
         at_once: int,
-    ) -> Tensor:
-        """The value of each class. ``at_once`` images are in one call, or fewer where the memory is
-        too small."""
+    ) -> tuple[Tensor, int]:
+        """The value of each class, and how many images fit into a call: ``at_once``, or fewer where
+        the memory is too small."""
         labels = images.known_labels
         others = [torch.nonzero(labels != y).flatten().tolist() for y in targets]
         chances = [np.random.default_rng([seed, y]) for y in targets]
@@ -81,7 +81,7 @@ class WholeImage(ABC):
             rate = self.rate * (1 - 0.9 * number / max(1, self.steps - 1))
             values = self.step(values, gradient, rate)
             advance_bar(2 * len(targets) * self.batch_size)
-        return values
+        return values, at_once
 
     def _gradient(
         self,
