@@ -10,7 +10,7 @@ import torch
 from captum import attr
 from torch import Tensor, nn
 
-from captum_classpattern._support.validation import import_named
+from captum_classpattern._support.validation import ArgumentTypeError, import_named
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
 from captum_classpattern.comparison.controls import (
     BUDGET,
@@ -117,6 +117,11 @@ def known_methods(
     }
     methods: dict[str, Method] = {}
     for name in dict.fromkeys([names] if isinstance(names, str) else names):
+        if not isinstance(name, str):
+            raise ArgumentTypeError(
+                f"a method in a list is a name, got {name!r:.80}: give your own as a dict, such as "
+                "{'Mine': a function from a model to an Attribution}"
+            )
         own = name.rpartition(":")[2]
         if own in methods:
             raise ValueError(f"two methods are named {own!r}: rename one of them")

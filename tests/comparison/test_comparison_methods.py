@@ -194,6 +194,7 @@ PATCHES = nn.Sequential(
 REFUSALS = {
     "an unknown name": lambda: known_methods(SEARCH, LABELS, names=["Saliency", "SHAP"]),
     "an unknown name alone": lambda: known_methods(SEARCH, LABELS, names="L"),
+    "a class in a list": lambda: known_methods(SEARCH, LABELS, names=[Exception]),
     "an unknown precision": lambda: known_methods(SEARCH, LABELS, precision="x"),
     "a module that is missing": lambda: known_methods(SEARCH, names="not_there:Mine"),
     "a module that needs another": lambda: known_methods(SEARCH, names="needing:Mine"),
