@@ -23,7 +23,6 @@ from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
-from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.power import Scorer
 from photos.likeness import likeness, picture_of, ranks_of
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
@@ -78,8 +77,8 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
         together = triage.TOGETHER if solver is short else triage.LONG_TOGETHER
         settings = SearchSettings(solver=solver, seed=seed)
         with enter_model(model, search.take([0]), seed) as entered:
-            task = ScanTask(entered, settings, search, search, split, None)
-            return triage.search_all(task, classes, settings, store, number, together)
+            parts = split_for_validation(search, seed)
+            return triage.search_all(entered, parts, classes, settings, store, number, together)
 
     with enter_model(model, search.take([0]), SEEDS[0]) as entered:
         before, _ = triage.without_patches(entered, split.validation)

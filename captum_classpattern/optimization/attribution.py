@@ -382,8 +382,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     ) -> Iterator[SearchPlan]:
         """The decided search of canvases, or of moving patches without any. The model is entered
         until the end of the block."""
-        sample: Tensor = self._baselines.first().expand(len(targets), -1, -1, -1)
-        if canvases is not None:
+        if canvases is None:
+            sample = self._baselines.first().expand(len(targets), -1, -1, -1)
+        else:
             check_same_shape(sample := canvases, self._baselines.shape)
         given = () if additional_forward_args is None else additional_forward_args
         arguments = given if isinstance(given, tuple) else (given,)
@@ -391,8 +392,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         with enter_model(call, sample, settings.seed, additional=arguments) as model:
             started, features = time.perf_counter(), None
             if canvases is not None:  # or an error, before labels are predicted
-                areas = settings.areas
-                features = number_features(settings.feature_mask, canvases, areas)
+                features = number_features(settings.feature_mask, canvases, settings.areas)
             if self._baselines.labels is None:
                 self._check_accuracy = False  # the labels will be the model's predictions
             self._baselines = ensure_labels(

@@ -16,7 +16,7 @@ from captum_classpattern.classifier import CheckedModel, seed_generators, warn_i
 from captum_classpattern.images import LabelledImages, outputs_in_order
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.competition import find_patterns
-from captum_classpattern.optimization.plan import decide_patches, split_for_validation
+from captum_classpattern.optimization.plan import Split, decide_patches, split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
 from captum_classpattern.pattern import Pattern
@@ -239,22 +239,23 @@ def rank_classes(task: ScanTask, names: list[str], folder: Path | None) -> Ranki
     with passes_bar("Scanning", count * once + FIRST * SEEDS * longer, settings.show_progress):
         name_stage("all classes")
         own = replace(settings, solver=short)
-        found = search_all(task, range(count), own, store, 0, TOGETHER)
+        found = search_all(model, task.split, range(count), own, store, 0, TOGETHER)
         seed_generators(seed)
         before, without = without_patches(model, validation)
         gains = [float(p.info["search_margin"]) - b for p, b in zip(found, before)]
         first = sorted(range(count), key=lambda y: -gains[y])[:FIRST]
-        by_seed = list[list[Pattern]]()
+        by_seed, splits = list[list[Pattern]](), dict[int, Split]()
         for n in range(SEEDS):
             name_stage(f"the first {FIRST}, search {n + 1} of {SEEDS}")
             own_seed = (SEEDS * seed + n) % 2**63  # of no scan with a seed close to this one
             own = replace(settings, solver=long, seed=own_seed)
-            by_seed.append(search_all(task, first, own, store, 1 + n, together))
+            splits[own_seed] = split = split_for_validation(sample, own_seed)
+            by_seed.append(search_all(model, split, first, own, store, 1 + n, together))
         patterns, stamped = dict(zip(first, zip(*by_seed))), dict[int, StampedImages | None]()
         seed_generators(seed)
         for y, patches in patterns.items():
             patch = better(patches)
-            _, unseen = split_for_validation(sample, patch.info["seed"])
+            unseen = splits[patch.info["seed"]].validation
             stamped[y] = stamp_examples(model, patch, unseen, names, seed)
     measured = gains, patterns, stamped, without, len(validation), task.accuracy, key
     return Ranking(*measured, class_names=names, source=model.provenance.get("source"))
@@ -272,7 +273,8 @@ def _check_enough(validation: LabelledImages, n_classes: int) -> None:
 
 
 def search_all(
-    task: ScanTask,
+    model: CheckedModel,
+    split: Split,
     classes: Sequence[int],
     settings: SearchSettings,
     store: PatternFolder | None,
@@ -280,13 +282,13 @@ def search_all(
     together: int,
 ) -> list[Pattern]:
     """The moving patch of each class. Finished groups are kept, by the number of the search."""
-    patches, split = list[Pattern](), split_for_validation(task.sample, settings.seed)
+    patches = list[Pattern]()
     for group in in_batches(classes, together):
         found = store and store.find([(number, y) for y in group])
         if found:
             advance_bar(2 * sum(patch.info["passes"] for patch in found.values()))
         else:
-            plan = decide_patches(task.model, [*group], split, settings)
+            plan = decide_patches(model, [*group], split, settings)
             [searched] = find_patterns(plan).values()
             found = {(number, patch.target): patch for patch in searched}
             if store:

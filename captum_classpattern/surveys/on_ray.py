@@ -20,8 +20,7 @@ def run_on_ray(
     """Each model as its survey ends, with what ``run`` returns. A cluster that is connected or
     started here is left."""
     ray = validation.import_optional("ray")
-    connected_here = not ray.is_initialized()
-    _connect(ray, address, workers, needs["num_cpus"])
+    connected_here = _connect(ray, address, workers, needs["num_cpus"])
     waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
     try:
         cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
@@ -33,6 +32,7 @@ def run_on_ray(
                 f"a model needs {cores:g} cores and {gpus:g} GPUs, {has}: ask for less"
             )
         options = {"max_retries": RETRIES, **needs}
+        # Ray makes tasks of functions alone, and ``run`` may be a bound method
         task = ray.remote(lambda run, source: run(source)).options(**options)
         shared = ray.put(run)
         while waiting or pending:
@@ -53,8 +53,8 @@ def run_on_ray(
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None, workers: int | None, threads: float) -> None:
-    """Connects to a cluster, or starts one here, unless one is connected."""
+def _connect(ray: Any, address: str | None, workers: int | None, threads: float) -> bool:
+    """Connects to a cluster, or starts one here, unless one is connected; whether it did."""
     connect = not ray.is_initialized()
     start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     if workers is not None and not start:
@@ -66,3 +66,4 @@ def _connect(ray: Any, address: str | None, workers: int | None, threads: float)
         ray.init("local", num_cpus=least * threads or None, logging_level="WARNING", **ours)
     elif connect:
         ray.init(address, logging_level="WARNING")
+    return connect

@@ -199,7 +199,7 @@ class Work:
         return begun
 
     def _row_of(self, source: ModelSource, before: Sweep) -> dict[str, Any]:
-        """What sweep.json says of a model; an error if the folder has another of this name."""
+        """The row of a model in sweep.json; an error if another model there has its name."""
         row = {"hash": None, **source.as_dict()}
         if source.name not in before.rows:
             return row
@@ -215,7 +215,7 @@ class Work:
             if known.get(key) != row.get(key)
         ]
         with suppress(Exception), warnings.catch_warnings(action="ignore"):
-            # if both models are known; one from a file, or that can't be called, fails later
+            # if both models are known; one that can't be called fails later
             found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
             with enter_model(source.model, self.search.first()) as model:
                 identity = identity_of(model, self.search)

@@ -1,4 +1,4 @@
-"""What a solver is told: the baselines that each candidate meets, losses and gradients."""
+"""The inputs of a solver: the baselines that each candidate meets, losses and gradients."""
 
 import pytest
 import torch
@@ -94,7 +94,7 @@ def make_net(dtype=torch.float32):
     return conv_net(2, 4, 4, maps=4, gain=2.0).to(dtype)
 
 
-def told(net, *, bounded=False, begin=list, **settings):
+def evaluations(net, *, bounded=False, begin=list, **settings):
     """The losses and gradients of all masks, their losses without gradients, and the batch."""
     answers = []
 
@@ -130,14 +130,16 @@ def check_by_formula(answers, bounded=False, rough=None):
 @pytest.mark.parametrize("bounded", [False, True])
 def test_values_and_gradients(bounded):
     for size in (None, 1, 4, 14):
-        check_by_formula(told(make_net(), bounded=bounded, internal_batch_size=size), bounded)
+        check_by_formula(
+            evaluations(make_net(), bounded=bounded, internal_batch_size=size), bounded
+        )
 
 
 @pytest.mark.parametrize(("dtype", "rough"), [(torch.float64, 1e-5), (torch.bfloat16, 0.05)])
 def test_the_model_gets_its_own_precision_and_the_result_is_float32(dtype, rough):
     net, dtypes = make_net(dtype), set()
     net.register_forward_pre_hook(lambda _, inputs: dtypes.add(inputs[0].dtype))
-    check_by_formula(told(net), rough=rough)
+    check_by_formula(evaluations(net), rough=rough)
     assert dtypes == {dtype}
 
 
@@ -172,7 +174,7 @@ class Small:
 def test_the_batch_is_halved_where_memory_is_short_and_stays_so(small, size, images, halved, sizes):
     little = f"memory for {images} images at once: the search continues with `internal_batch_size="
     with pytest.warns(UserWarning, match=f"{little}{halved}`$") as record:
-        answers = told(small, bounded=True, begin=small.begin, internal_batch_size=size)
+        answers = evaluations(small, bounded=True, begin=small.begin, internal_batch_size=size)
     assert [warning.filename for warning in record] == [__file__]
     assert small.sizes[: len(sizes)] == sizes  # then the one pattern with a validation image
     assert len(small.sizes) == len(sizes) + 1
@@ -185,7 +187,7 @@ def test_one_image_that_is_too_large_and_any_other_error_are_raised():
         pytest.warns(UserWarning, match="`internal_batch_size=1`"),
         pytest.raises(torch.OutOfMemoryError, match="too little memory"),
     ):
-        told(small, begin=small.begin, internal_batch_size=2)
+        evaluations(small, begin=small.begin, internal_batch_size=2)
     with pytest.raises(RuntimeError, match="a mistake"):
-        told(other, begin=other.begin)
+        evaluations(other, begin=other.begin)
     assert (small.sizes, other.sizes) == ([2, 1], [14])

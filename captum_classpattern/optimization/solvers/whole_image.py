@@ -54,9 +54,9 @@ class WholeImage(ABC):
         """Images (N, C, H, W), changed by one value."""
         return self.apply(value.to(images)[None], images[None])[0]
 
-    def passes(self, n_steps: int | None = None) -> Sequence[int]:
+    def passes(self) -> Sequence[int]:
         """The passes of one class."""
-        return [(n_steps or self.steps) * self.batch_size]
+        return [self.steps * self.batch_size]
 
     def run(
         self,
