@@ -9,9 +9,8 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, enter_model, uncounted
 from captum_classpattern.classifier.class_names import ClassNames, parse_targets
-from captum_classpattern.comparison.controls import masks_for
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
-from captum_classpattern.optimization.attribution import single_tensor
+from captum_classpattern.optimization.attribution import masks_for, single_tensor
 from captum_classpattern.pattern import Pattern
 
 from .inversion import Inversion, neural_cleanse, pixel_inversion

@@ -32,6 +32,7 @@ from captum_classpattern.optimization.attribution import (
     ClassPattern,
     Inputs,
     log_usage,
+    masks_for,
     single_tensor,
 )
 from captum_classpattern.pattern import Pattern
@@ -252,10 +253,3 @@ def mean_probabilities(
         with torch.no_grad():
             logits = forward_func(stamped.flatten(0, 1)).float()
         yield from logits.softmax(1)[:, target].view(len(batch), -1).mean(1).tolist()
-
-
-def masks_for(maps: Tensor, inputs: Inputs) -> Inputs:
-    """Maps (N, 1 or C, H, W) in Captum's form: shaped like the inputs, in a tuple if these are."""
-    images = single_tensor(inputs)
-    masks = maps.to(images).expand_as(images).contiguous()
-    return (masks,) if isinstance(inputs, tuple) else masks

@@ -359,10 +359,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         with self._decided(canvases, targets, settings, arguments, masks_only=True) as plan:
             self.precision = plan.precision
             [search] = compete(plan).values()
-            result = masks_of_canvases(search).to(images.dtype).expand_as(images).contiguous()
+            masks = masks_of_canvases(search).to(images.dtype)
             if self.multiplies_by_inputs:
-                result = result * images.detach()
-        return (result,) if isinstance(inputs, tuple) else result
+                masks = masks * images.detach()
+            return masks_for(masks, inputs)  # here, where a caller's inference mode is off
 
     def attribute_future(self, *_: Any, **__: Any) -> NoReturn:
         """Not implemented, as for Captum's own methods: use :meth:`attribute`."""
@@ -448,3 +448,10 @@ def single_tensor(inputs: Any) -> Any:
             )
         return inputs[0]
     return inputs
+
+
+def masks_for(maps: Tensor, inputs: Inputs) -> Inputs:
+    """Maps (N, 1 or C, H, W) in Captum's form: shaped like the inputs, in a tuple if these are."""
+    images = single_tensor(inputs)
+    masks = maps.to(images).expand_as(images).contiguous()
+    return (masks,) if isinstance(inputs, tuple) else masks

@@ -214,13 +214,14 @@ class Work:
             for key in IDENTITY
             if known.get(key) != row.get(key)
         ]
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):
-            # if both models are known; one that can't be called fails later
-            found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
-            with enter_model(source.model, self.search.first()) as model:
-                identity = identity_of(model, self.search)
-            if other := difference(found["settings"][MODEL], identity):
-                differing = [f"{other} differ"]
+        if source.model is not None:
+            with suppress(Exception), warnings.catch_warnings(action="ignore"):
+                # if both models are known; one that can't be called fails later
+                found = Folder(self.folder / folder_of(source.name)).read(RESULTS)
+                with enter_model(source.model, self.search.first()) as model:
+                    identity = identity_of(model, self.search)
+                if other := difference(found["settings"][MODEL], identity):
+                    differing = [f"{other} differ"]
         if differing:
             raise ValueError(
                 f"{self.folder} holds another model {source.name!r} ({differing[0]}): give this "
