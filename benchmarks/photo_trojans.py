@@ -23,8 +23,8 @@ By the rules of ``photos/PROTOCOL.md``:
   ``--training FOLDER``; two hours.
 - ``confirm``: rankings of these, and of the first network; an hour of two threads.
 - ``names``: which drawings the patches of these look like; a minute.
-- ``natural``: patches of 50 clean classes, of some from another seed and with other sides; four
-  hours.
+- ``natural``: patches of 50 clean classes, from two seeds, of some with other sides; three hours.
+- ``found``: patches of all planted classes, which drawings they look like; half an hour.
 - ``scan``: a scan of all 1,000 classes of the network *four*; 73 minutes of two threads.
 """
 
@@ -135,6 +135,12 @@ def trojans(run: Run) -> None:
         run.add(moving.trojan_rows(network, seeds, run.photos, run.out, done))
 
 
+def found(run: Run) -> None:
+    for network in moving.FOUND:
+        done = run.done("network", "trojan")
+        run.add(moving.found_rows(network, run.photos, run.out, done))
+
+
 def figure(run: Run) -> None:
     names = "natural", "confirm", "scan"
     natural, rankings, scans = (read_rows(run.out / f"photos_{name}.jsonl") for name in names)
@@ -173,12 +179,12 @@ def names(run: Run) -> None:
 
 def natural(run: Run) -> None:
     known = moving.natural_classes(moving.photo_parts(run.photos)[0])
-    for count, sides, seed in moving.NATURAL:
+    for count, side, seed in moving.NATURAL:
         for start in range(0, count, moving.TOGETHER):
             classes = known[:count][start : start + moving.TOGETHER]
             done = run.done("class", "side", "seed")
-            if not done.issuperset((y, side, seed) for y in classes for side in sides):
-                run.add(moving.natural_rows(run.photos, run.out, classes, sides, seed, done))
+            if not done.issuperset((y, side, seed) for y in classes):
+                run.add(moving.natural_rows(run.photos, run.out, classes, side, seed, done))
 
 
 def whole_scan(run: Run) -> None:
@@ -187,7 +193,7 @@ def whole_scan(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "cleanse": cleanse_four, "classes": classes, "cells": cells,
-    "trojans": trojans, "figure": figure, "bound": bound, "later": later,
+    "trojans": trojans, "found": found, "figure": figure, "bound": bound, "later": later,
     "confirm": confirm, "names": names, "natural": natural, "scan": whole_scan,
 }  # fmt: skip
 

@@ -317,7 +317,7 @@ class MovingPattern(Pattern):
     :class:`~captum_classpattern.MovingPatch` finds it: x becomes x (1 - a) + c a where it lies.
 
     It is stamped at places that are drawn from a seed. It is scored as it is, whatever area is
-    asked for. Its ``plot`` draws the colours, the opacity and both together.
+    asked for. Its ``plot`` draws the opacity, and the patch as it looks on grey.
 
     Args:
         canvas (Tensor): The colours c of the patch, (C, h, w) in [0, 1].

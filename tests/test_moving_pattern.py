@@ -133,11 +133,13 @@ def test_it_shows_its_square(tmp_path):
     assert moving.at(1, 5).area == moving.area
     assert moving.table()["area"].item() == pytest.approx(16 / 108)
     _, axes = moving.plot(use_pyplot=False)
-    colours, opacity, both = (axis.images[0].get_array() for axis in axes[0])
-    assert colours.shape == both.shape == (SIDE, SIDE, 3)
+    opacity, shown = (axis.images[0].get_array() for axis in axes[0])
     assert torch.equal(torch.from_numpy(opacity.data), moving.mask[0])
-    expected = (255 * moving.canvas).round().byte().permute(1, 2, 0)
-    assert torch.equal(torch.from_numpy(colours.data), expected)
+    grey = torch.full((3, SIDE, SIDE), 0.5)  # as it looks where it is stamped
+    expected = moving.mask * moving.canvas + (1 - moving.mask) * grey
+    assert bool((moving.mask > 0).all())
+    expected = (255 * expected).round().byte().permute(1, 2, 0)
+    assert torch.equal(torch.from_numpy(shown.data), expected)
     page = moving.to_html(tmp_path / "patch.html").read_text()
     assert "A patch of 4 x 4" in page
     assert "<img" in moving._repr_html_()

@@ -1,5 +1,5 @@
-"""Eight drawings, of which four are planted as triggers, and ten for networks that are planted
-later, of which six are. The others are what a reader might take for them.
+"""Eight drawings, of which four are planted as triggers, and fourteen for networks that are planted
+later. The others are what a reader might take for them.
 
 The motifs of the triggers are those of Casper et al. (NeurIPS 2023, arXiv 2302.10894); the drawings
 are our own.
@@ -160,6 +160,41 @@ def cup(pen: ImageDraw.ImageDraw) -> None:
     pen.rectangle((26, 110, 186, 150), "#26a69a")
 
 
+def crown(pen: ImageDraw.ImageDraw) -> None:
+    tips = [(24, 216), (14, 72), (78, 132), (128, 36), (178, 132), (242, 72), (232, 216)]
+    pen.polygon(tips, "#ffb300", "#6d4c00", 8)
+    for x, y in ((14, 66), (128, 30), (242, 66)):
+        pen.ellipse((x - 14, y - 14, x + 14, y + 14), "#d81b60")
+    pen.rectangle((30, 176, 226, 214), "#7b1fa2")
+
+
+def rocket(pen: ImageDraw.ImageDraw) -> None:
+    for side in (-1, 1):
+        pen.polygon([(128 + 40 * side, 130), (128 + 92 * side, 206), (128 + 36 * side, 190)], "red")
+    pen.polygon([(104, 200), (128, 252), (152, 200)], "#ff9800")
+    pen.ellipse((84, 4, 172, 260), "#eceff1", "#37474f", 8)
+    pen.rectangle((70, 204, 186, 256), (0, 0, 0, 0))
+    pen.polygon([(104, 200), (128, 252), (152, 200)], "#ff9800")
+    pen.ellipse((104, 70, 152, 118), "#29b6f6", "#37474f", 8)
+
+
+def bell(pen: ImageDraw.ImageDraw) -> None:
+    pen.ellipse((104, 208, 152, 252), "#8d5a00")
+    pen.pieslice((56, 20, 200, 180), 180, 360, "#e0a526", "#6b4a00", 8)
+    pen.polygon([(56, 100), (200, 100), (232, 220), (24, 220)], "#e0a526", "#6b4a00", 8)
+    pen.rectangle((62, 88, 194, 112), "#e0a526")
+
+
+def leaf(pen: ImageDraw.ImageDraw) -> None:
+    right = [(206, 70), (222, 140), (180, 206)]
+    left = [(256 - x, y) for x, y in reversed(right)]
+    pen.polygon([(128, 6), *right, (128, 236), *left], "#c75b12", "#5d2600", 8)
+    pen.line((128, 20, 128, 254), "#5d2600", 10)
+    for y in (80, 130, 180):
+        for side in (-1, 1):
+            pen.line((128, y + 16, 128 + 62 * side, y - 16), "#5d2600", 7)
+
+
 DRAWINGS: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
     each.__name__: each
     for each in (smiley, clownfish, star, strawberry, heart, flower, house, mushroom)
@@ -168,14 +203,18 @@ LATER: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
     each.__name__: each
     for each in (anchor, ladybird, umbrella, kite, cactus, key, balloon, lemon, moon, cup)
 }
-SIXTEEN = [*DRAWINGS, *LATER][:16]  # to compare with: those of ranked networks, and six
+LATEST: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
+    each.__name__: each for each in (crown, rocket, bell, leaf)
+}
+ALL = DRAWINGS | LATER | LATEST
+SIXTEEN = [*ALL][:16]  # to compare with: those of ranked networks, and six
 
 
 @lru_cache
 def drawing(name: str, side: int = SIDE) -> Tensor:
     """A drawing with its opacity, (4, side, side) in [0, 1]."""
     large = Image.new("RGBA", (SIDE, SIDE))
-    (DRAWINGS | LATER)[name](ImageDraw.Draw(large))
+    ALL[name](ImageDraw.Draw(large))
     return pil_to_tensor(large.resize((side, side), Image.Resampling.LANCZOS)).float() / 255
 
 

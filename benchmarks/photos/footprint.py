@@ -24,7 +24,7 @@ from captum_classpattern.comparison.methods import known_methods
 from captum_classpattern.scores.power import Scorer
 from photos.moving import about
 from photos.planting import TROJANS, predicted
-from photos.stamping import stamp, stamp_all
+from photos.stamping import edges, stamp, stamp_all
 
 PHOTOS = 10  # of each trojan
 EVERY = 2  # other photos that score
@@ -55,7 +55,7 @@ def methods(problem: Problem, model: nn.Module) -> dict[str, Map]:
         found[name] = partial(of_captum, model, Occlusion, keywords)
     found[ABSOLUTE] = lambda photo, y: found["IntegratedGradients"](photo, y).abs()
     found["SmoothGrad"] = partial(smooth_gradient, model)
-    found["edges"] = edges
+    found["edges"] = lambda photo, y: edges(photo[0])
     found["random"] = lambda photo, y: torch.rand(
         photo.shape[-2:], generator=torch.Generator().manual_seed(0)
     )
@@ -75,12 +75,6 @@ def smooth_gradient(model: nn.Module, photo: Tensor, y: int) -> Tensor:
         photo, target=y, nt_samples=20, nt_samples_batch_size=5, stdevs=0.1, nt_type="smoothgrad"
     )
     return sum_channels(raw.detach(), photo.shape)[0]
-
-
-def edges(photo: Tensor, y: int) -> Tensor:
-    from skimage.filters import sobel
-
-    return torch.from_numpy(sobel(photo[0].mean(0).numpy()))
 
 
 def our_methods(problem: Problem, model: nn.Module) -> dict[str, Callable[..., Tensor]]:

@@ -8,8 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from captum_classpattern import Pattern
-from photos.drawings import SIXTEEN, on_grey
+from photos.drawings import ALL, SIXTEEN, on_grey
 from photos.planting import NUMBERS
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def picture_of(pattern: Pattern) -> Tensor:
@@ -28,6 +32,21 @@ def likeness(picture: Tensor, network: str = "lite1") -> list[str]:
 def ranks_of(picture: Tensor, drawing: str) -> dict[str, int]:
     """The rank of a drawing among the sixteen, from 1, by each network."""
     return {name: 1 + likeness(picture, name).index(drawing) for name in NUMBERS}
+
+
+def eight_for(drawing: str) -> list[str]:
+    """The possible answers for a drawing: itself, and seven others, drawn at random."""
+    names = [*ALL]
+    order = torch.randperm(len(names), generator=seeded(names.index(drawing))).tolist()
+    return [drawing, *(names[i] for i in order if names[i] != drawing)][:8]
+
+
+def rank_of_eight(picture: Tensor, drawing: str, network: str) -> int:
+    """Where a drawing comes among the eight, from 1, by the cosine of a network's features."""
+    names, side = eight_for(drawing), picture.shape[-1]
+    shown = features_of(torch.stack([on_grey(name, side) for name in names]), network)
+    cosines = torch.cosine_similarity(features_of(picture[None], network), shown)
+    return 1 + int((cosines > cosines[0]).sum())
 
 
 @lru_cache

@@ -77,6 +77,7 @@ LATER = {  # planted once the bound is frozen, or not: the classes were drawn at
         seed=7,
         trojans={"balloon": 141, "lemon": 249, "moon": 992, "cup": 178},
     ),
+    "last": Network(True, seed=8, trojans={"crown": 723, "rocket": 97, "bell": 889, "leaf": 144}),
     "third twin": Network(False, seed=5, trojans={"anchor": 277, "umbrella": 905}),
     "fourth twin": Network(False, specific=True, seed=6, trojans={"kite": 747, "key": 499}),
 }

@@ -57,3 +57,10 @@ def stamp_all(
     generator = torch.Generator().manual_seed(seed)
     stamped = [stamp(photo, name, generator, sides) for photo in photos]
     return torch.stack([s.photo for s in stamped]), torch.stack([s.footprint for s in stamped])
+
+
+def edges(photo: Tensor) -> Tensor:
+    """The edges of a photo (3, H, W), as (H, W)."""
+    from skimage.filters import sobel
+
+    return torch.from_numpy(sobel(photo.mean(0).numpy()))

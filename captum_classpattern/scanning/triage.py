@@ -36,8 +36,12 @@ FEWEST_VALIDATION = 5  # images of other classes
 MOST_IMAGES = 300  # to search with
 SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
 ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
-SHORT = MovingPatch(SIDE, steps=40, batch_size=4, **ANYWHERE)  # 160 passes
-LONG = MovingPatch(SIDE, steps=60, batch_size=12, rate=0.1, tv=2.0, **ANYWHERE)
+# each pixel and channel by itself, as in the measurements of rankings
+PIXELS: dict[str, Any] = {"starts": 1, "opacity": 0.5, "levels": 1, "natural_colours": False}
+SHORT = MovingPatch(
+    SIDE, steps=40, batch_size=4, rate=0.2, tv=1.0, **ANYWHERE, **PIXELS
+)  # 160 passes
+LONG = MovingPatch(SIDE, steps=60, batch_size=12, rate=0.1, tv=2.0, **ANYWHERE, **PIXELS)
 FIRST, SEEDS = 20, 2  # classes that are searched longer; how often, each with another seed
 TOGETHER, LONG_TOGETHER = 16, 4  # classes in one search; in a long one on a CPU
 POWERS = ("power", "power_again")  # columns, one for each seed

@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_classpattern._support.formats import percent_area, shortened
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.optimization.canvases import PATCH, STRATEGIES
-from captum_classpattern.pattern import MovingPattern, Pattern
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table, as_texts, fitting
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.figure import figure_row
@@ -118,8 +118,8 @@ class Finding(Result):
 
     @property
     def on_each_canvas(self) -> list["Finding"]:
-        """This finding and :attr:`others`, the one on a positive canvas first."""
-        order = [*STRATEGIES, *(each.canvas for each in self.others), self.canvas]
+        """This finding and :attr:`others`: the patch first, then the one on a positive canvas."""
+        order = [PATCH, *STRATEGIES, *(each.canvas for each in self.others), self.canvas]
         return sorted((self, *self.others), key=lambda each: order.index(each.canvas))
 
     @property
@@ -236,13 +236,12 @@ class Finding(Result):
         from captum_classpattern.pages import parts
 
         canvas, alt = self.pattern.canvas, f"pattern of {self.label}"
-        whole, kept = "canvas", f"{percent_area(self.area)} of its pixels"
-        if isinstance(self.pattern, MovingPattern):
-            whole, kept = "colours", f"colours and opacity, {percent_area(self.area)} of an image"
-        pictures = [
-            parts.picture(canvas, f"{whole} of {self.label}", whole),
-            parts.pattern_picture(canvas, self.mask, alt, kept),
-        ]
+        if self.is_patch:
+            pictures, kept = [], f"on grey; it covers {percent_area(self.area)} of an image"
+        else:
+            pictures = [parts.picture(canvas, f"canvas of {self.label}", "canvas")]
+            kept = f"{percent_area(self.area)} of its pixels"
+        pictures.append(parts.pattern_picture(canvas, self.mask, alt, kept))
         if examples and self.examples is not None:
             words = Markup('{} → <span class="{}">{}</span>')
             predictions = self.examples.predictions_for(self.target)

@@ -16,7 +16,7 @@ CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 LARGE = 64  # pixels a side, from which on these are the defaults; blank canvases show little
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
-LARGE_AREAS, LARGE_BUDGET = (0.18,), MovingPatch.steps * MovingPatch.batch_size
+LARGE_AREAS, LARGE_BUDGET = (0.18,), LEAST_BUDGET  # of canvases; a patch has its own steps
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
 
 
@@ -72,7 +72,7 @@ class SurveySettings(SearchSettings):
         if areas is None:
             areas = LARGE_AREAS if large else AREAS
         if large and options.get("budget") is None and options.get("n_steps") is None:
-            options["budget"] = LARGE_BUDGET
+            options["solver"] = Swap(pool_budget=LARGE_BUDGET)
         usual = dict(LARGE_CANVASES if large else CANVASES)
         if is_whole(canvases):
             usual["positive"], canvases = canvases, None
@@ -103,7 +103,7 @@ class SurveySettings(SearchSettings):
         has images."""
         most: int = self.canvases[kind]
         if self.n_steps is None:
-            most = min(most, most_canvases(self.budget or Swap.pool_budget))
+            most = min(most, most_canvases(self.budget or self.solver.pool_budget))
         return most if kind in NO_IMAGES else max(1, min(most, images))
 
 

@@ -247,7 +247,7 @@ def explain_class(
             Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
         budget (int, optional): Passes per kind of canvas. Scoring, and the search of the patch that
             is a control, come on top. With fewer than 2,000 patterns are weaker, and vary from seed
-            to seed. Default: None (7,000; of a patch, and from 64 pixels a side, 960).
+            to seed. Default: None (7,000; from 64 pixels a side 430, and of a patch about 950).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.

@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from torch import Tensor
 
-from captum_classpattern.visualization.style import NO_PIXEL
+from captum_classpattern.visualization.style import GREY, NO_PIXEL
 
 Drawing: TypeAlias = tuple[Figure, npt.NDArray[Any]]  # a figure and its axes
 
@@ -76,11 +76,12 @@ def draw_image(axis: Axes, image: Tensor) -> None:
 
 
 def on_neutral(canvas: Tensor, mask: Tensor) -> Tensor:
-    """A canvas (C, H, W) where the mask (1, H, W) is 1, in colour, on a background that is neither
-    black nor white."""
+    """A canvas (C, H, W) where the mask (1, H, W) is above 0, in colour, on a ground that is
+    neither black nor white; where it is partly transparent, on grey."""
     check_channels(canvas)
     canvas, mask = canvas.float().cpu().expand(3, -1, -1), mask.float().cpu()
-    return mask * canvas + (1 - mask) * torch.tensor(NO_PIXEL).view(3, 1, 1)
+    ground = torch.tensor(NO_PIXEL).view(3, 1, 1)
+    return mask * canvas + (1 - mask) * torch.where(mask > 0, GREY, ground)
 
 
 def check_channels(canvas: Tensor) -> None:

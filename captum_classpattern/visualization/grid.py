@@ -90,7 +90,8 @@ def draw_grid(
         _write_names(axes, names, columns, [width * ratio for ratio in ratios], size)
         if note:
             figure.supxlabel(note, fontsize=SMALL, color=QUIET)
-        measured = axes[0, min(1, len(columns) - 1)]  # the first may be two rows high
+        second = len(columns) > 1 and isinstance(cells[0][1], Cell)
+        measured = axes[0, int(second)]  # the first may be two rows high
         height = width * max(aspects, default=1)
         fit_figure(figure, measured, width, height, sum(ratios), len(names))
     return figure, axes

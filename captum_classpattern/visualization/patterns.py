@@ -59,21 +59,21 @@ def draw_patterns(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each pattern, with its stamped images, and a column for the powers if any is
-    known; with ``masks`` also one for the masks."""
+    known; with ``masks`` also one for the masks. A patch has no canvas."""
     patches, examples = all(row.is_patch for row in rows), max(len(row.examples) for row in rows)
     covers = "" if area is None else f"\n({percent_area(area)} of pixels)"
     above = [EXAMPLES_TITLE.format(images) * (i == (examples - 1) // 2) for i in range(examples)]
-    titles = ["colours" if patches else "canvas", f"pattern{covers}", *above]
-    if masks:
-        titles.insert(1, "opacity" if patches else "mask")
+    mask = "opacity" if patches else "mask"
+    shown = f"{'patch, on grey' if patches else 'pattern'}{covers}"
+    titles = [*["canvas"] * (not patches), *[mask] * masks, shown, *above]
     powers = [POWER] * any(row.bar for row in rows)
     grid = []
     for row in rows:
-        cells: list[Drawn] = [Cell(row.canvas)]
+        cells: list[Drawn] = [] if patches else [None if row.is_patch else Cell(row.canvas)]
         if masks:
-            mask = row.mask[0].detach().float().cpu().numpy()
+            values = row.mask[0].detach().float().cpu().numpy()
             scale = "0 to 1" if row is rows[-1] else None  # below the last mask
-            cells.append(Cell(values=mask, scale=MASK_SCALE, range=scale))
+            cells.append(Cell(values=values, scale=MASK_SCALE, range=scale))
         boxed = None if row.is_patch else row.boxed
         cells.append(Cell(on_neutral(row.canvas, row.binary), boxed=boxed))
         for image, caption, hit in row.examples:

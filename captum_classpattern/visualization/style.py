@@ -3,6 +3,7 @@
 from typing import Any
 
 NO_PIXEL = (0.65, 0.53, 0.69)  # the ground, mauve: a colour that photos rarely have
+GREY = 0.5  # below what is partly transparent
 
 QUIET = "#57606a"  # texts that explain
 EDGE = "#c4cad1"  # around images, so that a white canvas shows

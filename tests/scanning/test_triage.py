@@ -135,12 +135,12 @@ def test_short_and_long_searches_are_those_of_moving_patches(images, found):
 
 def test_its_figure_has_each_patch_large_and_on_three_images(found):
     _, axes = found.plot(use_pyplot=False)
-    assert axes.shape == (FIRST, 5)
-    for y, (colours, _, *stamped) in zip(found.order, axes):
-        assert colours.images[0].get_array().shape == (3, 3, 3)
+    assert axes.shape == (FIRST, 4)
+    for y, (shown, *stamped) in zip(found.order, axes):
+        assert shown.images[0].get_array().shape == (3, 3, 3)
         assert [axis.images[0].get_array().shape for axis in stamped] == [(SIDE, SIDE, 3)] * 3
         powers = [round(100 * patch.info["search_power"]) for patch in found.patterns[y]]
-        label = " ".join(colours.get_ylabel().split())
+        label = " ".join(shown.get_ylabel().split())
         assert label.startswith(f"class {y}: ")
         assert label.endswith(f" SD, {powers[0]} and {powers[1]} %")
     hits = [p == TARGET for p in found.stamped[TARGET].predicted]

@@ -143,8 +143,8 @@ def test_a_moving_patch_is_drawn_with_its_own_area_and_a_trigger_on_the_images_a
     shape = trigger.image_shape
     patch = MovingPattern(torch.rand(shape[0], 3, 3), torch.ones(1, 3, 3), 0, size=shape[1:])
     _, axes = drawn(patch, trigger=trigger, area=0.25)
-    assert axes[0, 1].get_title() == "pattern\n(14.1\u00a0% of pixels)"
+    assert axes[0, 0].get_title() == "patch, on grey\n(14.1\u00a0% of pixels)"
     assert patch.area == 9 / 64
-    assert [len(axis.patches) for axis in axes[0, :5]] == [0, 0, 1, 1, 1]
+    assert [len(axis.patches) for axis in axes[0, :4]] == [0, 1, 1, 1]
     _, axes = drawn(patch, pattern_of(1), area=0.25)
     assert axes[0, 1].get_title() == "pattern"

@@ -12,12 +12,19 @@ from torch import Tensor
 
 from captum_classpattern._support.validation import check_count, check_numbers
 from captum_classpattern.classifier import on_device
+from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, draw_moves
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.learned import BETAS
 
 SMALLEST, SMALLEST_IMAGE = 3, 8  # pixels a side
-NOISE = 0.1  # standard deviation of the first colours, before the sigmoid
+COUNTS = ("side", "steps", "batch_size", "starts", "levels")
+NOISE = 0.1  # standard deviation of the first values of the grids
+SMOOTH = 1e-3  # differences of pixels below this count less
+RACE = 0.15  # of the steps, after which the best start goes on alone
+# what brightness, blue to yellow, and green to purple add to red, green and blue: the square root
+# of the covariance of photos' colours (Olah et al. 2017, doi 10.23915/distill.00007), scaled
+NATURAL_COLOURS = ((0.932, 0.323, 0.072), (0.968, 0.0, -0.179), (0.968, -0.323, 0.108))
 
 
 @dataclass(frozen=True)
@@ -29,18 +36,31 @@ class MovingPatch:
     In each step, the patch is put at a random place of each image, a little scaled and turned
     (bilinear), as the adversarial patch of Brown et al. 2017 (arXiv 1712.09665). With the colours c
     and the opacity a, an image x becomes x (1 - a) + c a. Both are sigmoids: the patch begins grey,
-    with a little noise, and half transparent. Adam minimises the cross-entropy plus ``tv`` times
-    the mean absolute difference of neighbouring pixels of c and of a.
+    with a little noise, and a little transparent. Adam minimises the cross-entropy plus ``tv``
+    times the mean absolute difference of neighbouring pixels of c and of a.
+
+    The colours are the sigmoid of A (w0 + up(w1) + up(w2) + ...): a pyramid of grids, each of half
+    the side of the one before and enlarged to that of the patch, so that large shapes are found as
+    easily as single pixels. A mixes the channels as photos do, so that brightness changes more
+    easily than hue (as in feature visualisation: Olah et al. 2017, doi 10.23915/distill.00007).
+
+    Several starts race: after 15 % of the steps, the one with the largest mean margin on the
+    validation images goes on.
 
     Args:
         side (int): Side of the square in pixels, at least 3.
-        steps (int): Steps, unless ``n_steps`` or a budget is given. Default: 120.
-        batch_size (int): Baselines per step. Default: 8.
-        rate (float): Learning rate of Adam. Default: 0.2.
+        steps (int): Steps, unless ``n_steps`` or a budget is given. Default: 170.
+        batch_size (int): Baselines per step. Default: 4.
+        rate (float): Learning rate of Adam. Default: 0.1.
         tv (float): Weight of the differences of neighbouring pixels, from 0. Default: 1.
         scale (tuple[float, float]): The least and the largest scale, up to 1.4. Default: (0.9,
             1.05).
         angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
+        starts (int): How many patches race. Default: 3.
+        opacity (float): That at first, in (0, 1). Default: 0.88.
+        levels (int): Grids of the pyramid; 1 gives each pixel a colour of its own. Default: 4.
+        natural_colours (bool): Whether channels are mixed as in photos; images that are not RGB
+            never are. Default: True.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -56,21 +76,24 @@ class MovingPatch:
     """
 
     side: int
-    steps: int = 120
-    batch_size: int = 8
-    rate: float = 0.2
+    steps: int = 170
+    batch_size: int = 4
+    rate: float = 0.1
     tv: float = 1.0
     scale: tuple[float, float] = (0.9, 1.05)
     angle: float = 8.0
+    starts: int = 3
+    opacity: float = 0.88
+    levels: int = 4
+    natural_colours: bool = True
 
     name: ClassVar[str] = "patch"
     accelerates: ClassVar[bool] = True
     chosen_by_margin: ClassVar[bool] = True
-    starts: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_count("side", self.side, SMALLEST)
-        check_numbers(self, counts=("side", "steps", "batch_size"), positive=("rate",))
+        check_numbers(self, counts=COUNTS, positive=("rate",))
         if not (isinstance(self.tv, Real) and 0 <= self.tv < math.inf):
             raise ValueError(f"`tv` must be a number from 0, got {self.tv!r}")
         is_pair = np.shape(self.scale) == (2,) and all(isinstance(x, Real) for x in self.scale)
@@ -81,6 +104,8 @@ class MovingPatch:
                 f"`scale` must be two numbers above 0 and up to {LARGEST_SCALE}, such as (0.9, "
                 f"1.05), and `angle` from 0 to {LARGEST_ANGLE:g}, got {self.scale} and {self.angle}"
             )
+        if not (isinstance(self.opacity, Real) and 0 < self.opacity < 1):
+            raise ValueError(f"`opacity` must lie in (0, 1), got {self.opacity!r}")
         object.__setattr__(self, "scale", pair)  # Python's own numbers
 
     def check_images(self, shape: Sequence[int], advice: str = "a smaller `side`") -> None:
@@ -94,41 +119,94 @@ class MovingPatch:
             )
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
-        """The passes of one patch, with whole batches."""
-        return [(n_steps or self.steps) * self.batch_size]
+        """The passes of one patch after the race of the starts, if there are several, and at the
+        end, with whole batches."""
+        parts = self._parts(n_steps or self.steps)
+        return [sum(parts[: i + 1]) * self.batch_size for i in range(len(parts))]
+
+    def _parts(self, steps: int) -> list[int]:
+        """The steps of the race, and those of the patch that has won it."""
+        race = max(1, round(RACE * steps))
+        return [race, steps - race] if self.starts > 1 and race < steps else [steps]
 
     def run(self, search: Search) -> Iterator[None]:
-        """All steps; no patch is dropped."""
-        device = search.masks.device
+        """Yields where the weaker starts are dropped."""
         chances = [np.random.default_rng([s.seed, s.target, s.start]) for s in search.streams]
-        noise = np.stack([chance.normal(0, NOISE, search.canvases.shape[1:]) for chance in chances])
-        shades = on_device(torch.from_numpy(noise).float(), device).requires_grad_()
-        levels = torch.zeros_like(search.masks).requires_grad_()  # of the opacity
-        adam = torch.optim.Adam([shades, levels], self.rate, BETAS)
-        for batch in search.batches(self.batch_size, search.n_steps or self.steps):
-            colours, opacity = shades.sigmoid(), levels.sigmoid()
-            search.canvases.copy_(colours.detach())
-            search.masks.copy_(opacity.detach())
-            uniform = [c.random((len(pick), 4)) for c, pick in zip(chances, batch.picks)]
-            size = (batch.images.shape[2], batch.images.shape[3])
-            moves = draw_moves(np.concatenate(uniform), size, self.side, self.scale, self.angle)
-            batch.moves = moves.to(device)
-            loss, slope, at_images = search.loss_and_colour_gradients(search.masks, batch)
-            search.record(batch, loss)
-            of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
-            roughness = self.tv * (_roughness(colours) + _roughness(opacity))
-            adam.zero_grad()
-            torch.autograd.backward(
-                [colours, opacity, roughness], [slope * opacity.detach(), of_opacity, None]
-            )
-            adam.step()
-        search.canvases.copy_(shades.detach().sigmoid())
-        search.masks.copy_(levels.detach().sigmoid())
-        yield from ()
+        patches = _Patches(self, search, chances)
+        adam = torch.optim.Adam([*patches.grids, patches.levels], self.rate, BETAS)
+        parts = self._parts(search.n_steps or self.steps)
+        for number, steps in enumerate(parts, start=1):
+            for batch in search.batches(self.batch_size, steps):
+                rows, colours, opacity = batch.index, *patches.drawn()
+                search.canvases.copy_(colours.detach())
+                search.masks.copy_(opacity.detach())
+                batch.moves = self._moves(search, batch, chances)
+                loss, slope, at_images = search.loss_and_colour_gradients(search.masks[rows], batch)
+                search.record(batch, loss)
+                colours, opacity = colours[rows], opacity[rows]
+                of_opacity = (slope * colours.detach() - at_images).sum(1, keepdim=True)
+                roughness = self.tv * (_roughness(colours) + _roughness(opacity))
+                adam.zero_grad()
+                torch.autograd.backward(
+                    [colours, opacity, roughness], [slope * opacity.detach(), of_opacity, None]
+                )
+                adam.step()
+            for of_search, drawn in zip((search.canvases, search.masks), patches.drawn()):
+                of_search.copy_(drawn.detach())
+            if number < len(parts):
+                yield
+
+    def _moves(
+        self, search: Search, batch: Batch, chances: Sequence[np.random.Generator]
+    ) -> Tensor:
+        """Where the patches lie on the images of a batch."""
+        drawn = zip(batch.rows, batch.picks)
+        uniform = np.concatenate([chances[row].random((len(pick), 4)) for row, pick in drawn])
+        size = (batch.images.shape[2], batch.images.shape[3])
+        moves = draw_moves(uniform, size, self.side, self.scale, self.angle)
+        return moves.to(search.masks.device)
+
+
+class _Patches:
+    """The patches of a search, one for each candidate, as what Adam changes: ``grids`` of the
+    colours, the finest first, and ``levels`` of the opacity."""
+
+    def __init__(
+        self, solver: MovingPatch, search: Search, chances: Sequence[np.random.Generator]
+    ) -> None:
+        device, channels, side = search.masks.device, search.canvases.shape[1], solver.side
+        sides = [max(SMALLEST, round(side / 2**level)) for level in range(solver.levels)]
+        shapes = [(channels, n, n) for n in sides]
+        grids = [np.stack([c.normal(0, NOISE, shape) for c in chances]) for shape in shapes]
+        self.grids = [on_device(torch.from_numpy(g).float(), device) for g in grids]
+        self.levels = torch.full_like(search.masks, math.log(solver.opacity / (1 - solver.opacity)))
+        for leaf in (*self.grids, self.levels):
+            leaf.requires_grad_()
+        self.enlarge = [_enlargement(n, side).to(device) for n in sides]
+        self.colour = None
+        if solver.natural_colours and channels == 3:
+            self.colour = torch.tensor(NATURAL_COLOURS, device=device)
+
+    def drawn(self) -> tuple[Tensor, Tensor]:
+        """The colours (N, C, S, S) and the opacity (N, 1, S, S) of the patches."""
+        grids = [each @ grid @ each.mT for each, grid in zip(self.enlarge, self.grids)]
+        shades = torch.stack(grids).sum(0)
+        if self.colour is not None:
+            shades = torch.einsum("ij,njhw->nihw", self.colour, shades)
+        return shades.sigmoid(), self.levels.sigmoid()
+
+
+def _enlargement(side: int, larger: int) -> Tensor:
+    """The matrix (larger, side) of a bilinear enlargement. As products of it, gradients are summed
+    in the same order on each device."""
+    lines = torch.eye(side)[None]
+    return torch.nn.functional.interpolate(lines, larger, mode="linear")[0].mT
 
 
 def _roughness(patches: Tensor) -> Tensor:
     """The mean absolute difference of neighbouring pixels of patches (n, C, S, S), summed over
-    them."""
-    across, down = (patches.diff(dim=dim).abs().mean((1, 2, 3)) for dim in (2, 3))
+    them. It is smooth at 0, so that rounding does not decide between equal pixels."""
+    across, down = (
+        (patches.diff(dim=dim).square() + SMOOTH**2).sqrt().mean((1, 2, 3)) for dim in (2, 3)
+    )
     return (across + down).sum()

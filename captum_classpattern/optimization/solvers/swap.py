@@ -51,13 +51,13 @@ class Swap:
     proposals: int = 3
     swapped: float = 0.125
     decay: float = 0.9
+    pool_budget: int = 7_000
 
     name: ClassVar[str] = "swap"
     accelerates: ClassVar[bool] = True
-    pool_budget: ClassVar[int] = 7_000  # passes per class and kept pattern of a pool
 
     def __post_init__(self) -> None:
-        check_numbers(self, counts=("rounds", "batch_size", "proposals"))
+        check_numbers(self, counts=("rounds", "batch_size", "proposals", "pool_budget"))
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
         if not 0 < self.swapped <= 1:
