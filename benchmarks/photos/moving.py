@@ -49,7 +49,7 @@ SEEDS = (0, 1)
 SCANNED = "four"  # all of its classes, as users scan a network
 SEARCHED = {"planted": SEEDS, "twin": (0,), "second twin": (0,)}  # for the four planted classes
 FOUND = ("planted", "small", "large", "few", "four", "last")  # by the search of one class
-TROJAN = MovingPatch(32, scale=(0.8, 1.1), angle=15.0)
+TROJAN = MovingPatch(32, opacity=0.5, scale=(0.8, 1.1), angle=15.0)
 STAMPED = 10  # photos whose edges are judged
 PASSES = triage.SHORT.passes()[-1]  # that rank a class
 OTHERS, FIRST = 96, 6  # classes of a ranking that are nowhere planted; classes searched longer
