@@ -185,7 +185,7 @@ class _Patches:
         self.enlarge = [_enlargement(n, side).to(device) for n in sides]
         self.colour = None
         if solver.natural_colours and channels == 3:
-            self.colour = torch.tensor(NATURAL_COLOURS, device=device)
+            self.colour = torch.tensor(NATURAL_COLOURS, dtype=torch.float32, device=device)
 
     def drawn(self) -> tuple[Tensor, Tensor]:
         """The colours (N, C, S, S) and the opacity (N, 1, S, S) of the patches."""
@@ -199,7 +199,7 @@ class _Patches:
 def _enlargement(side: int, larger: int) -> Tensor:
     """The matrix (larger, side) of a bilinear enlargement. As products of it, gradients are summed
     in the same order on each device."""
-    lines = torch.eye(side)[None]
+    lines = torch.eye(side, dtype=torch.float32)[None]
     return torch.nn.functional.interpolate(lines, larger, mode="linear")[0].mT
 
 
