@@ -11,15 +11,18 @@ from torch import nn
 
 from captum_classpattern._support.files import check_kinds, parse_json, read_text, reading
 from captum_classpattern._support.validation import Notice, import_optional, join_names
+from captum_classpattern.adapters.formats.timm import load_timm_folder
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.safe_load import REFUSAL
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import names_in_config
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = "model.safetensors"  # those of timm
 FILES = (CONFIG, PROCESSOR, "*.safetensors", "*.safetensors.index.json")  # of a hub, nothing else
 BROKEN, AGAIN = "was not written by save_pretrained", "save or download it again"
 SIDES = ("crop_size", "size")  # of a processor, which may resize and then crop
+SHOWN = 5  # names of weights in a message
 SPARE = 1.5  # how many more weights a network may have than its files
 LARGEST = 2**20  # of the numbers in a configuration
 
@@ -47,7 +50,7 @@ class HuggingFace:
         if pickled and not file.trust_pickle:
             raise ValueError(REFUSAL.format(path=folder, kind="a folder of pickled weights"))
         file.opened_by = "pickle" if pickled else "safetensors"
-        return _load(folder, str(folder), pickled=pickled)
+        return _load(folder, str(folder), options, pickled=pickled)
 
 
 def load_from_huggingface(name: str) -> LoadedNetwork:
@@ -73,34 +76,43 @@ def load_from_huggingface(name: str) -> LoadedNetwork:
             f"huggingface:{name} has no weights in safetensors, and pickled ones of a hub are not "
             "read: convert them, or choose another revision"
         )
-    return _load(Path(folder), f"huggingface:{name}")
+    return _load(Path(folder), f"huggingface:{name}", LoadOptions())
 
 
-def _load(folder: Path, source: str, *, pickled: bool = False) -> LoadedNetwork:
+def _load(
+    folder: Path, source: str, options: LoadOptions, *, pickled: bool = False
+) -> LoadedNetwork:
+    """A network of transformers or timm from a folder that can be trusted as far as its kind of
+    weights."""
+    config = _read_json(folder / CONFIG)
+    if isinstance(config.get("architecture"), str):  # timm's
+        return load_timm_folder(CheckpointFile(folder / WEIGHTS), config)
     transformers = import_optional("transformers")
-    config, processor = (_read_json(folder / name) for name in (CONFIG, PROCESSOR))
     with reading(folder / CONFIG, BROKEN, AGAIN):
         check_kinds(config, model_type=str, architectures=list, id2label=dict)
     arch = _check_classifier(config, source, transformers)
+    processor = _read_json(folder / PROCESSOR)
+    if not (processor or options.is_normalised):
+        raise ValueError(
+            f"{source} has no {PROCESSOR}, so it is not known how its pixels were normalised: pass "
+            "`mean` and `std`, or save its image processor in the folder"
+        )
     network = _network(folder, source, transformers, pickled)
-    count = int(network.config.num_labels)
-    loaded = LoadedNetwork(network, details={"arch": arch, "num_classes": count})
-    loaded.class_names = names_in_config(network.config)
+    settings: Any = network.config
+    details = {"arch": arch, "num_classes": int(settings.num_labels)}
+    loaded = LoadedNetwork(network, details=details)
+    loaded.class_names = names_in_config(settings)
     if loaded.class_names and loaded.class_names[0].casefold() == "background":
         warn(
-            f"class 0 of {source} is {loaded.class_names[0]!r}, so labels by number begin at 1; "
-            "labels and class folders with names are matched by these",
+            f"class 0 of {source} is {loaded.class_names[0]!r}, so classes by number begin at 1; "
+            "names are matched as usual",
             Notice,
         )
-    of_timm = config.get("pretrained_cfg")
-    if isinstance(of_timm, Mapping):
-        loaded.mean, loaded.std = of_timm.get("mean"), of_timm.get("std")
-        loaded.normalised_by, loaded.input_size = f"{CONFIG}", of_timm.get("input_size")
-    elif processor:
-        with reading(folder / PROCESSOR, BROKEN, AGAIN):
+    with reading(folder / PROCESSOR, BROKEN, AGAIN):
+        if processor:
             loaded.mean, loaded.std = _normalisation(processor)
-        loaded.normalised_by = PROCESSOR
-        loaded.input_size = _input_size(processor, getattr(network.config, "num_channels", 3))
+            loaded.normalised_by = PROCESSOR
+        loaded.input_size = _input_size(processor, getattr(settings, "num_channels", 3))
     return loaded
 
 
@@ -130,12 +142,8 @@ def _check_classifier(config: Mapping[str, Any], source: str, transformers: Any)
     """The name of the network; an error unless transformers itself has it, as an image
     classifier."""
     known = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    of_timm, kind = "pretrained_cfg" in config, config.get("model_type")
-    named = [str(each) for each in config.get("architectures") or ()]
-    arch = named[0] if named else str(config.get("architecture") or kind)
-    if of_timm:
-        import_optional("timm")
-        return arch
+    kind, named = config.get("model_type"), [str(x) for x in config.get("architectures") or ()]
+    arch = named[0] if named else str(kind)
     if kind not in known:
         code = "auto_map" in config
         own = "needs code of its author, which is not run" if code else "is no image classifier"
@@ -165,13 +173,17 @@ def _network(folder: Path, source: str, transformers: Any, pickled: bool) -> nn.
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=not pickled,
+            ignore_mismatched_sizes=True,  # they are listed
             output_loading_info=True,
         )
-    lacking = [*info["missing_keys"], *info["mismatched_keys"]]
-    if lacking:
+    of_other_sizes = [
+        each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]
+    ]
+    if lacking := sorted({*info["missing_keys"], *of_other_sizes}):
         raise ValueError(
-            f"{source} lacks weights of its network ({join_names(sorted(map(str, lacking)))}), so "
-            "these would be random: give a network that was trained to classify"
+            f"{source} lacks weights of its network, or has them in other sizes "
+            f"({join_names(lacking, SHOWN)}), so these would be random: give a network that "
+            "was trained to classify"
         )
     found: nn.Module = network.float()
     return found
@@ -219,7 +231,11 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[list[float], list[floa
     scale, shift = 255 * float(scale), 1.0 * bool(processor.get("rescale_offset", False))
     if not scale > 0:
         raise ValueError(f"rescale_factor is {processor.get('rescale_factor')!r:.80}")
-    return [(each + shift) / scale for each in mean], [each / scale for each in std]
+    mean, std = [(each + shift) / scale for each in mean], [each / scale for each in std]
+    if processor.get("include_top"):  # EfficientNet's divides once more
+        again = _per_channel(processor["image_std"])
+        std = [each * more for each, more in zip(std * (len(again) // len(std)), again)]
+    return mean, std
 
 
 def _per_channel(value: Any) -> list[float]:
