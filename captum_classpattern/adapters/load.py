@@ -44,8 +44,9 @@ def load_model(
     Args:
         source (str or PathLike): A checkpoint file, whose format is found from its content: a
             state dict or a training checkpoint around one, BackdoorBench's ``attack_result.pt``,
-            TrojanZoo's, RobustBench's, robustness's, timm's. Or ``"torchvision:NAME"``,
-            ``"timm:NAME"``, ``"robustbench:NAME"`` for a pretrained model of these packages.
+            TrojanZoo's, RobustBench's, robustness's, timm's; or the folder that
+            ``save_pretrained`` of transformers wrote. Or ``"torchvision:NAME"``, ``"timm:NAME"``,
+            ``"huggingface:NAME"``, ``"robustbench:NAME"`` for a pretrained model.
         arch (str, Callable or nn.Module, optional): The network, if the file does not name it: the
             class or function that makes it, or the network itself, which is copied; or
             ``"package.module:name"`` of such a class or function; or a name of torchvision or timm
@@ -55,9 +56,9 @@ def load_model(
         mean (float or Sequence[float], optional): Mean of the pixels that the model was trained
             with, in units where pixels lie in [0, 1]. Default: None (from the source).
         std (float or Sequence[float], optional): Standard deviation, likewise; both or neither.
-        format (str or Format, optional): ``"plain"``, ``"backdoorbench"``, ``"trojanzoo"``,
-            ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is a
-            :class:`Format`. Default: None (found from the file).
+        format (str or Format, optional): ``"plain"``, ``"huggingface"``, ``"backdoorbench"``,
+            ``"trojanzoo"``, ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is
+            a :class:`Format`. Default: None (found from the file).
         output (int or str, optional): Where the logits are if the model returns a tuple or a
             dict: ``-1``, ``0``, ``"logits"``. Default: None.
         trust_pickle (bool): Also opens files that run their author's code. Default: False.
