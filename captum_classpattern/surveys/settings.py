@@ -16,7 +16,8 @@ CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 LARGE = 64  # pixels a side, from which on these are the defaults; blank canvases show little
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
-LARGE_AREAS, LARGE_BUDGET = (0.18,), LEAST_BUDGET  # of canvases; a patch has its own steps
+LARGE_AREAS = (0.18,)
+LARGE_BUDGET, BESIDE_PATCH = 960, LEAST_BUDGET  # passes for canvases alone, and next to a patch
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
 
 
@@ -71,17 +72,18 @@ class SurveySettings(SearchSettings):
         large = min(shape[1:]) >= LARGE
         if areas is None:
             areas = LARGE_AREAS if large else AREAS
-        if large and options.get("budget") is None and options.get("n_steps") is None:
-            options["solver"] = Swap(pool_budget=LARGE_BUDGET)
         usual = dict(LARGE_CANVASES if large else CANVASES)
         if is_whole(canvases):
             usual["positive"], canvases = canvases, None
         given = cls(areas=areas, canvases=usual if canvases is None else canvases, **options)
+        if large and given.budget is None and given.n_steps is None:
+            budget = BESIDE_PATCH if PATCH in given.canvases else LARGE_BUDGET
+            given = replace(given, solver=Swap(pool_budget=budget))
         square = max(given.areas) * math.prod(shape[1:])
         can_move = square <= (min(shape[1:]) - 1) ** 2
         if canvases is None and not (can_move and given.feature_mask is None):
             usual.pop(PATCH, None)
-            return replace(given, canvases=usual)
+            return cls.of(shape, areas, usual, **options)
         return given
 
     def patches(self, shape: Sequence[int]) -> list[MovingPatch]:

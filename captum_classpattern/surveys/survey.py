@@ -246,8 +246,9 @@ def explain_class(
         area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
             Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
         budget (int, optional): Passes per kind of canvas. Scoring, and the search of the patch that
-            is a control, come on top. With fewer than 2,000 patterns are weaker, and vary from seed
-            to seed. Default: None (7,000; from 64 pixels a side 430, and of a patch about 950).
+            is a control, come on top. On small images, patterns of fewer than 2,000 are weaker, and
+            vary from seed to seed. Default: None (7,000; from 64 pixels a side 960, or 430 next to
+            a patch, which takes about 950).
         max_seconds (float, optional): Stops the search after that time, with what was found; each
             kind of canvas has an equal share, but white and black ones, which are searched
             together, have one. Choosing the canvases and scoring come on top. Default: None.

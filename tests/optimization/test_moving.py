@@ -104,7 +104,8 @@ class Problem(nn.Module):
     def run(self, steps):
         side, solver = self.solver.side, self.solver
         channels = self.images.shape[1]
-        sides = [max(3, round(side / 2**level)) for level in range(solver.levels)]
+        halved = [max(3, round(side / 2**level)) for level in range(solver.levels)]
+        sides = sorted(set(halved), reverse=True)
         noise = [self.chance.normal(0, 0.1, (channels, n, n)) for n in sides]
         grids = [torch.from_numpy(each).requires_grad_() for each in noise]
         o = torch.full((1, side, side), math.log(solver.opacity / (1 - solver.opacity)))
@@ -298,6 +299,8 @@ REFUSED = {
     "a scale from above": lambda: MovingPatch(4, scale=(1.1, 1)),
     "an angle that is too large": lambda: MovingPatch(4, angle=90),
     "an opacity of 1": lambda: MovingPatch(4, opacity=1),
+    "too many levels": lambda: MovingPatch(4, levels=9),
+    "natural colours in words": lambda: MovingPatch(4, natural_colours="no"),
     "no level": lambda: MovingPatch(4, levels=0),
     "no steps": lambda: MovingPatch(4, steps=0),
     "a side as large as the image": lambda: search(side=HEIGHT),

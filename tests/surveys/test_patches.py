@@ -203,10 +203,10 @@ def test_large_images_have_other_defaults(size, areas, kinds):
     assert SurveySettings.of(shape, n_steps=5).solver == Swap()
     assert SurveySettings.of(shape, budget=500).solver == Swap()
     given = SurveySettings.of(shape, [0.3], "white")
-    assert (given.areas, given.canvases, given.solver) == ((0.3,), {"white": 1}, settings.solver)
+    assert (given.areas, given.canvases) == ((0.3,), {"white": 1})
+    assert given.solver == Swap(pool_budget=960 if "patch" in kinds else 7_000)  # without a patch
     for named in ("white", ["positive", "patch"]):  # the size decides, whatever the canvases
-        same = SurveySettings.of(shape, canvases=named)
-        assert (same.areas, same.solver) == (areas, settings.solver)
+        assert SurveySettings.of(shape, canvases=named).areas == areas
     assert SurveySettings.of(shape, [0.3]).canvases == kinds
     assert SurveySettings.of(shape, canvases=4).canvases == {**kinds, "positive": 4}
 
@@ -222,7 +222,8 @@ def test_large_images_have_other_defaults(size, areas, kinds):
 )
 def test_a_patch_that_cannot_move_or_has_no_features_is_none_of_the_defaults(size, options):
     shape = (3, *size)
-    assert SurveySettings.of(shape, **options).canvases == {"positive": 32}
+    alone = SurveySettings.of(shape, **options)
+    assert (alone.canvases, alone.solver) == ({"positive": 32}, Swap(pool_budget=960))
     assert "patch" in SurveySettings.of(shape, canvases="patch", **options).canvases
 
 

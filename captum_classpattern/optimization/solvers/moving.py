@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._support.validation import check_count, check_numbers
+from captum_classpattern._support.validation import (
+    ArgumentTypeError,
+    check_count,
+    check_numbers,
+)
 from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.moves import LARGEST_ANGLE, LARGEST_SCALE, draw_moves
@@ -19,10 +23,11 @@ from captum_classpattern.optimization.solvers.learned import BETAS
 
 SMALLEST, SMALLEST_IMAGE = 3, 8  # pixels a side
 COUNTS = ("side", "steps", "batch_size", "starts", "levels")
+MOST_LEVELS = 8
 NOISE = 0.1  # standard deviation of the first values of the grids
 SMOOTH = 1e-3  # differences of pixels below this count less
 RACE = 0.15  # of the steps, after which the best start goes on alone
-# what brightness, blue to yellow, and green to purple add to red, green and blue: the square root
+# what brightness, blue to red, and green to purple add to red, green and blue: the square root
 # of the covariance of photos' colours (Olah et al. 2017, doi 10.23915/distill.00007), scaled
 NATURAL_COLOURS = ((0.932, 0.323, 0.072), (0.968, 0.0, -0.179), (0.968, -0.323, 0.108))
 
@@ -36,8 +41,8 @@ class MovingPatch:
     In each step, the patch is put at a random place of each image, a little scaled and turned
     (bilinear), as the adversarial patch of Brown et al. 2017 (arXiv 1712.09665). With the colours c
     and the opacity a, an image x becomes x (1 - a) + c a. Both are sigmoids: the patch begins grey,
-    with a little noise, and a little transparent. Adam minimises the cross-entropy plus ``tv``
-    times the mean absolute difference of neighbouring pixels of c and of a.
+    with a little noise, and with ``opacity``. Adam minimises the cross-entropy plus ``tv`` times
+    the mean absolute difference of neighbouring pixels of c and of a.
 
     The colours are the sigmoid of A (w0 + up(w1) + up(w2) + ...): a pyramid of grids, each of half
     the side of the one before and enlarged to that of the patch, so that large shapes are found as
@@ -58,7 +63,8 @@ class MovingPatch:
         angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
         starts (int): How many patches race. Default: 3.
         opacity (float): That at first, in (0, 1). Default: 0.88.
-        levels (int): Grids of the pyramid; 1 gives each pixel a colour of its own. Default: 4.
+        levels (int): At most how many grids, none below 3 pixels a side, from 1, which gives each
+            pixel a colour of its own, to 8. Default: 4.
         natural_colours (bool): Whether channels are mixed as in photos; images that are not RGB
             never are. Default: True.
 
@@ -106,6 +112,12 @@ class MovingPatch:
             )
         if not (isinstance(self.opacity, Real) and 0 < self.opacity < 1):
             raise ValueError(f"`opacity` must lie in (0, 1), got {self.opacity!r}")
+        if self.levels > MOST_LEVELS:
+            raise ValueError(f"`levels` must be at most {MOST_LEVELS}, got {self.levels}")
+        if not isinstance(self.natural_colours, bool):
+            raise ArgumentTypeError(
+                f"`natural_colours` must be True or False, got {self.natural_colours!r}"
+            )
         object.__setattr__(self, "scale", pair)  # Python's own numbers
 
     def check_images(self, shape: Sequence[int], advice: str = "a smaller `side`") -> None:
@@ -175,7 +187,8 @@ class _Patches:
         self, solver: MovingPatch, search: Search, chances: Sequence[np.random.Generator]
     ) -> None:
         device, channels, side = search.masks.device, search.canvases.shape[1], solver.side
-        sides = [max(SMALLEST, round(side / 2**level)) for level in range(solver.levels)]
+        halved = [max(SMALLEST, round(side / 2**level)) for level in range(solver.levels)]
+        sides = list(dict.fromkeys(halved))
         shapes = [(channels, n, n) for n in sides]
         grids = [np.stack([c.normal(0, NOISE, shape) for c in chances]) for shape in shapes]
         self.grids = [on_device(torch.from_numpy(g).float(), device) for g in grids]

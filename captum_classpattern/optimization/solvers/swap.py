@@ -41,6 +41,8 @@ class Swap:
         swapped (float): Share of the pixels that the first round swaps, in (0, 1].
             Default: 0.125.
         decay (float): Of the running mean of the gradients, in [0, 1). Default: 0.9.
+        pool_budget (int): Passes of a class and kept pattern where canvases compete and no budget
+            is given. Default: 7,000.
 
     Raises:
         ValueError: If a setting is out of range.
