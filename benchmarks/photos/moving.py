@@ -18,20 +18,13 @@ import captum_classpattern
 from captum_classpattern import ClassPattern, LabelledImages, scan
 from captum_classpattern.classifier import CheckedModel, enter_model
 from captum_classpattern.classifier.fingerprints import hash_of_model
-from captum_classpattern.images import evenly_spaced
 from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
-from captum_classpattern.scores.power import (
-    SQUARE_IMAGES,
-    SQUARES,
-    Scorer,
-    StampTest,
-    judge_each,
-)
+from captum_classpattern.scores.power import SQUARES, Scorer, best_of
 from photos.likeness import likeness, picture_of, rank_of_eight, ranks_of, seeded
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
 from photos.stamping import edges, stamp_all
@@ -295,10 +288,7 @@ def best_collage(
         colours = torch.cat(rows, 1)
         opaque = torch.ones_like(colours[:1])
         collages.append(MovingPattern(colours, opaque, patch.target, size=patch.size))
-    judged = others.subset(evenly_spaced(len(others), SQUARE_IMAGES))
-    tests = [StampTest(each.stamper(seed), each.target, judged) for each in collages]
-    margins = [hits.margin for hits in judge_each(model, tests)]
-    return collages[margins.index(max(margins))]
+    return best_of(model, collages, others, seed)
 
 
 def resized(model: nn.Module, size: int) -> nn.Module:

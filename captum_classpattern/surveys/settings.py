@@ -76,14 +76,14 @@ class SurveySettings(SearchSettings):
         if is_whole(canvases):
             usual["positive"], canvases = canvases, None
         given = cls(areas=areas, canvases=usual if canvases is None else canvases, **options)
-        if large and given.budget is None and given.n_steps is None:
-            budget = BESIDE_PATCH if PATCH in given.canvases else LARGE_BUDGET
-            given = replace(given, solver=Swap(pool_budget=budget))
         square = max(given.areas) * math.prod(shape[1:])
         can_move = square <= (min(shape[1:]) - 1) ** 2
         if canvases is None and not (can_move and given.feature_mask is None):
             usual.pop(PATCH, None)
-            return cls.of(shape, areas, usual, **options)
+            given = replace(given, canvases=usual)
+        if large and given.budget is None and given.n_steps is None:
+            budget = BESIDE_PATCH if PATCH in given.canvases else LARGE_BUDGET
+            given = replace(given, solver=Swap(pool_budget=budget))
         return given
 
     def patches(self, shape: Sequence[int]) -> list[MovingPatch]:
