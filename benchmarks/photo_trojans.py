@@ -13,8 +13,9 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 
 For moving patches:
 
-- ``trojans``: patches of the four planted classes, from two seeds, and in the twins; half an hour.
-- ``figure``: what ``natural``, ``confirm`` and ``scan`` have left in the folder.
+- ``keep``: the patches that ``natural`` and ``found`` have left in the folder are kept with the
+  rows, which must be committed.
+- ``figure``: figures of these.
 
 By the rules of ``photos/PROTOCOL.md``:
 
@@ -22,7 +23,6 @@ By the rules of ``photos/PROTOCOL.md``:
 - ``later``: three networks with two trojans each, and two clean ones, are planted with
   ``--training FOLDER``; two hours.
 - ``confirm``: rankings of these, and of the first network; an hour of two threads.
-- ``names``: which drawings the patches of these look like; a minute.
 - ``natural``: patches of 50 clean classes, from two seeds, of some with other sides; three hours.
 - ``found``: patches of all planted classes, which drawings they look like; half an hour.
 - ``scan``: a scan of all 1,000 classes of the network *four*; 73 minutes of two threads.
@@ -35,16 +35,18 @@ from pathlib import Path
 
 import torch
 from findings import Row, append_rows, having, parser_of, read_rows
-from photos import cleanse, footprint, moving, planting
+from photos import cleanse, footprint, moving, patches, planting
 from photos.figure import DPI, draw_gallery, draw_maps, draw_patches
 from photos.planting import LATER, NETWORKS, predicted
 from photos.stamping import stamp_all
 from photos.surveys import cell_rows, class_rows
+from photos.tables import SEED, SIDE, learnt_ones, success_in
 from problems import PIXELS, Problem, cifar10_problems, photo_problem
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
+ROWS = planting.ROOT / "benchmarks" / "results"
 JPEG = {"quality": 88}
 LARGE = Compose([PIXELS, Resize(256), CenterCrop(256)])
 
@@ -129,26 +131,29 @@ def classes(run: Run) -> None:
     run.add(class_rows(run.problem, run.out / "classes", run.done("class")))
 
 
-def trojans(run: Run) -> None:
-    for network, seeds in moving.SEARCHED.items():
-        done = run.done("network", "seed")
-        run.add(moving.trojan_rows(network, seeds, run.photos, run.out, done))
-
-
 def found(run: Run) -> None:
     for network in moving.FOUND:
         done = run.done("network", "trojan")
         run.add(moving.found_rows(network, run.photos, run.out, done))
 
 
+def keep(run: Run) -> None:
+    natural, found = rows_of_patches()
+    patches.keep([*natural, *found], run.out)
+
+
 def figure(run: Run) -> None:
-    names = "natural", "confirm", "scan"
-    natural, rankings, scans = (read_rows(run.out / f"photos_{name}.jsonl") for name in names)
-    scans = having(scans, network=moving.SCANNED)
-    drawn = draw_patches(natural, rankings, scans, run.out)
-    drawn.savefig(run.out / "photos.png", dpi=DPI)
-    gallery = draw_gallery(natural, run.out)
+    natural, found = rows_of_patches()
+    drawn = draw_patches(natural, learnt_ones(found, success_in(ROWS)))
+    drawn.savefig(run.out / "photos.jpg", dpi=DPI, pil_kwargs=JPEG)
+    gallery = draw_gallery(natural)
     gallery.savefig(run.out / "photos_classes.jpg", dpi=DPI, pil_kwargs=JPEG)
+
+
+def rows_of_patches() -> tuple[list[Row], list[Row]]:
+    """Those of clean classes and of trojans that figures show."""
+    natural, found = (read_rows(ROWS / f"photos_{name}.jsonl") for name in ("natural", "found"))
+    return having(natural, side=SIDE, seed=SEED), found
 
 
 def cells(run: Run) -> None:
@@ -172,11 +177,6 @@ def confirm(run: Run) -> None:
         run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network", "passes")))
 
 
-def names(run: Run) -> None:
-    rankings = read_rows(run.out / "photos_confirm.jsonl")
-    run.add(moving.name_rows(rankings, run.out, run.done("network", "passes")))
-
-
 def natural(run: Run) -> None:
     known = moving.natural_classes(moving.photo_parts(run.photos)[0])
     for count, side, seed in moving.NATURAL:
@@ -193,8 +193,8 @@ def whole_scan(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "cleanse": cleanse_four, "classes": classes, "cells": cells,
-    "trojans": trojans, "found": found, "figure": figure, "bound": bound, "later": later,
-    "confirm": confirm, "names": names, "natural": natural, "scan": whole_scan,
+    "found": found, "keep": keep, "figure": figure, "bound": bound, "later": later,
+    "confirm": confirm, "natural": natural, "scan": whole_scan,
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusio
     "6_imagenet_class": {'"budget": 500}': '"n_steps": 46}', "n_steps=25": "n_steps=10"},
     "7_imagenet_trojan": {
         "limit=2).halves()": "limit=2).subset(range(0, 300, 2)).halves()",
-        "steps=40, batch_size=8": "steps=36, batch_size=6",
+        "steps=80": "steps=50",
     },
 }
 METADATA = {

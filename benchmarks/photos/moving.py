@@ -25,8 +25,8 @@ from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scores.power import SQUARES, Scorer, best_of
-from photos.likeness import likeness, picture_of, rank_of_eight, ranks_of, seeded
-from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, load
+from photos.likeness import likeness, picture_of, rank_of_eight, seeded
+from photos.planting import LATER, NETWORKS, NUMBERS, load
 from photos.stamping import edges, stamp_all
 
 CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
@@ -40,7 +40,6 @@ OF_0_4 = 52  # the seed that drew the classes of version 0.4, and draws those of
 LOOKED_AT = (340, 483, 805, 0, 300, 200, 100, 600, 400, 500, 943, 113, 775, 709, 833)
 SEEDS = (0, 1)
 SCANNED = "four"  # all of its classes, as users scan a network
-SEARCHED = {"planted": SEEDS, "twin": (0,), "second twin": (0,)}  # for the four planted classes
 FOUND = ("planted", "small", "large", "few", "four", "last")  # by the search of one class
 TROJAN = MovingPatch(32, opacity=0.5, scale=(0.8, 1.1), angle=15.0)
 STAMPED = 10  # photos whose edges are judged
@@ -52,6 +51,7 @@ NATURAL = (  # how many of the clean classes are searched, with which side and s
     (COUNT, 96, 1),
     (10, 32, 0),
 )
+FOLDER, FILE = "natural_{}_{}_{}", "found_{}_{}.safetensors"  # of surveys; of a trojan's patch
 TOGETHER = 10  # of these classes in one survey; the next one of them is the control of each
 
 
@@ -143,28 +143,6 @@ def ranked_classes(network: str) -> list[int]:
     return [*own, *[y for y in drawn if y not in planted][:OTHERS]]
 
 
-def trojan_rows(
-    network: str, seeds: Sequence[int], photos: Path, out: Path, done: set
-) -> Iterator[list[Row]]:
-    """The longer searches of a scan, for the four planted classes alone: the power at random places
-    and at nine fixed ones, and which drawings the patches look like."""
-    model, (search, held_out) = load(network, out), photo_parts(photos)
-    scorer = Scorer(checked(model, held_out), held_out)
-    explainer = ClassPattern(model, search)
-    for seed in seeds:
-        if (network, seed) in done:
-            continue
-        patches = explainer.search(target=[*TROJANS.values()], solver=triage.LONG, seed=seed)
-        rows = []
-        for name, patch in zip(TROJANS, patches):
-            power = scorer.power(patch)
-            row = {**about(network, model), "trojan": name, "class": patch.target, "seed": seed}
-            row |= {"power": power.value, "n": power.n, "without": power.without}
-            row["grid"] = [scorer.power(patch.at(*place)).value for place in patch.grid().tolist()]
-            rows.append({**row, "passes": patch.info["passes"]} | ranks_of(picture_of(patch), name))
-        yield rows
-
-
 def found_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
     """A patch of each planted class, its power on photos that no search has seen, and where its
     drawing comes among eight. The control are the edges of stamped photos."""
@@ -185,48 +163,8 @@ def found_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[lis
         }
         row = {**about(network, model), "trojan": name, "class": y, "seed": 0, "n": power.n}
         row |= {"power": power.value, "without": power.without, "ranks": ranks, "edges": of_edges}
-        patch.save(out / f"found_{network}_{name}.safetensors")
+        patch.save(out / FILE.format(network, name))
         yield [{**row, "passes": patch.info["passes_together"]}]
-
-
-def name_rows(rankings: Sequence[Row], out: Path, done: set) -> Iterator[list[Row]]:
-    """The rank of its drawing among sixteen, for the patches of the planted classes that rankings
-    searched longer: by the features of two other clean networks."""
-    for row in rankings:
-        if (row["network"], row["passes"]) not in done:
-            rows = [
-                {**facts_of(row), "trojan": name, "seed": seed, **ranks_of(picture_of(patch), name)}
-                for name, patches in planted_patches(row, out).items()
-                for seed, patch in zip(SEEDS, patches)
-            ]
-            if rows:
-                yield rows
-
-
-def planted_patches(ranking: Row, out: Path) -> dict[str, list[Pattern]]:
-    """By trojan, the patches of the longer searches of its class, one for each seed; none if other
-    classes came first."""
-    store = PatternFolder(out / ranking["network"] / PATTERNS, facts_of(ranking))
-    return {
-        name: [*(store.find([(1 + seed, y) for seed in SEEDS]) or {}).values()]
-        for name, y in (NETWORKS | LATER)[ranking["network"]].own_trojans.items()
-    }
-
-
-def scanned_patches(scan: Row, out: Path) -> dict[str, list[Pattern]]:
-    """The same, of a scan of all classes."""
-    folder = out / scan["network"] / PATTERNS
-    return {
-        name: [Pattern.load(file) for file in sorted(folder.glob(f"{y}_[12].safetensors"))]
-        for name, y in (NETWORKS | LATER)[scan["network"]].own_trojans.items()
-    }
-
-
-def facts_of(ranking: Row) -> Row:
-    """What its patches depend on."""
-    return {
-        name: ranking[name] for name in ("network", "model", "version", "side", "seeds", "passes")
-    }
 
 
 def natural_classes(search: LabelledImages) -> list[int]:
@@ -246,7 +184,7 @@ def natural_rows(
     model, (search, held_out) = load("plain", out), photo_parts(photos)
     size = LITE_SIZES[0]
     settings = {"canvases": "patch", "areas": [(side / size) ** 2], "seed": seed}
-    folder = out / f"natural_{side}_{seed}_{classes[0]}"
+    folder = out / FOLDER.format(side, seed, classes[0])
     found = kept_survey(folder, model, search, held_out, classes=classes, **settings)
     own = Scorer(checked(model, held_out), held_out)
     others = {name: resized(load(name, out), LITE_SIZES[NUMBERS[name]]) for name in NUMBERS}

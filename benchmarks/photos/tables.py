@@ -16,11 +16,10 @@ from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
 
 SIDE, SEED = 96, 0  # of the clean classes' patches
-KNOWN = (943, 460, 863, 330, 833, 113)  # the first that were drawn, and searched before the freeze
 ENOUGH = 0.7  # the goal's power
 FAR = {80: 17.0}  # the bound, by passes: 1.5 times the largest first class of clean networks
 LEARNT = 0.8  # of the photos, on which a trojan must succeed to count
-RANKED = ("bound", "confirm", "scan", "names")  # by short searches, of so many passes
+RANKED = ("bound", "confirm", "scan")  # by short searches, of so many passes
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 CLOSEST = ("Occlusion", "SmoothGrad", "ClassPattern, pixels")
@@ -29,6 +28,7 @@ RANKS = [f"rank of its drawing of 16, by -{name}" for name in NUMBERS]
 
 def tables(folder: Path) -> Iterator[Table]:
     planted = partial(by_side, networks=read_rows(folder / "photos_later.jsonl"))
+    success = success_in(folder)
     for title, stage, table in (
         ("Clean classes, by a patch that moves", "natural", natural),
         ("Clean classes, one by one", "natural", patches),
@@ -39,8 +39,7 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Planted after the bound, by side", "confirm", planted),
         ("A scan of all 1,000 classes", "scan", scans),
         ("A scan of all 1,000 classes: ranks", "scan", rankings),
-        ("Which drawing?", "names", names),
-        ("Four trojans, by a patch that moves", "trojans", found),
+        ("Trojans, by a patch of their class", "found", partial(found, success=success)),
         ("Four trojans, by Neural Cleanse", "cleanse", cleanse),
         ("The networks", "plant", networks),
         ("Where methods look in a photo with a trigger", "maps", footprints),
@@ -59,23 +58,20 @@ def tables(folder: Path) -> Iterator[Table]:
 
 
 def natural(rows: Sequence[Row]) -> Iterator[str]:
-    """All clean classes, those that were never searched before, and other seeds and sides."""
+    """All clean classes, by side and seed."""
     yield head(
         *("classes", "side", "seed", "median power", "classes at 70 % or more"),
         *("median of the strongest control", "the least of nine places, median"),
         *("median power on -lite1, -lite2", "among the first five there, for the patch on grey"),
     )
-    main = having(rows, side=SIDE, seed=SEED)
-    kinds = dict.fromkeys((row["side"], row["seed"]) for row in rows)
-    groups = [main, [row for row in main if row["class"] not in KNOWN]]
-    groups += [having(rows, side=n, seed=s) for n, s in kinds if (n, s) != (SIDE, SEED)]
-    for group in filter(None, groups):
+    for side, seed in dict.fromkeys((row["side"], row["seed"]) for row in rows):
+        group = having(rows, side=side, seed=seed)
         powers = [row["power"] for row in group]
         enough = {row["class"]: [float(row["power"] >= ENOUGH)] for row in group}
         named = [sum(row["named"][each] <= 5 for row in group) for each in NUMBERS]
         transfer = [median(row["transfer"][each] for row in group) for each in NUMBERS]
         yield line(
-            *(len(group), group[0]["side"], group[0]["seed"]),
+            *(len(group), side, seed),
             median_of(powers),
             format_values(enough, ".0f", 100, "%"),
             percent(median(strongest(row)[0] for row in group)),
@@ -94,7 +90,7 @@ def median_of(values: Sequence[float]) -> str:
 
 def strongest(row: Row) -> tuple[float, str]:
     """The strongest control of a patch, and its name."""
-    controls = "no_pattern", "random_pixels", "other_canvas", "best_square"
+    controls = "no_pattern", "random_pixels", "other_canvas", "best_square", "collage"
     return max((row[name], name.replace("_", " ")) for name in controls)
 
 
@@ -156,14 +152,38 @@ def by_gain(gains: Mapping[int, float]) -> dict[int, float]:
     return {y: far[y] for y in sorted(gains, key=lambda y: -gains[y])}
 
 
-def found(rows: Sequence[Row]) -> Iterator[str]:
-    """Planted classes, with each seed; and the same classes in clean networks."""
-    yield head("network, trojan", "power", "the least of nine places", *RANKS)
-    for network, name in in_order((row["network"], row["trojan"]) for row in rows):
-        of = having(rows, network=network, trojan=name)
-        powers, least = ([row["power"] for row in of], [min(row["grid"]) for row in of])
-        shares = (", ".join(map(percent, each)) for each in (powers, least))
-        yield line(f"{network}, {name}", *shares, *ranks_in(of))
+def success_in(folder: Path) -> dict[tuple[str, str], float]:
+    """The share of photos on which a trojan succeeds, by network and drawing."""
+    networks = (
+        row for name in ("plant", "later") for row in read_rows(folder / f"photos_{name}.jsonl")
+    )
+    return {
+        (row["network"], name): share for row in networks for name, share in row["success"].items()
+    }
+
+
+def learnt_ones(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> list[Row]:
+    """The rows of trojans that succeed often enough to count."""
+    return [row for row in rows if success[row["network"], row["trojan"]] >= LEARNT]
+
+
+def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iterator[str]:
+    """The power of the patch of each planted class, and the place of its drawing among eight, next
+    to how often the edges of a stamped photo name it."""
+    places = [f"place of its drawing among eight, by -{name}" for name in NUMBERS]
+    edges = [f"edges: first, by -{name}" for name in NUMBERS]
+    yield head("network, trojan", "success", "power", "without", *places, *edges)
+    for row in rows:
+        first = [f"{of.count(1)} of {len(of)}" for of in row["edges"].values()]
+        learnt = percent(success[row["network"], row["trojan"]])
+        shares = learnt, percent(row["power"]), percent(row["without"])
+        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *first)
+    learnt = learnt_ones(rows, success)
+    for name, group in {"all": rows, "that were learnt": learnt}.items():
+        named = [f"{sum(row['ranks'][n] == 1 for row in group)} of {len(group)}" for n in NUMBERS]
+        tries = {n: [rank == 1 for row in group for rank in row["edges"][n]] for n in NUMBERS}
+        of_edges = [percent(fmean(hits)) for hits in tries.values()]
+        yield line(f"*first: {name}*", "", "", "", *named, *of_edges)
 
 
 def ranks_in(rows: Sequence[Row]) -> list[str]:
@@ -180,21 +200,6 @@ def cleanse(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         powers = (percent(row["powers"][n]) for n in shares)
         yield line(f"{row['network']}, {row['trojan']}", *powers, *ranks_in([row]))
-
-
-def names(rows: Sequence[Row]) -> Iterator[str]:
-    """Ranks of the drawings that were planted, and how many come first."""
-    yield head("network, trojan, seeds 0 and 1", *RANKS)
-    kinds = in_order((row["network"], row["trojan"]) for row in rows)
-    best = dict.fromkeys(NUMBERS, 0)
-    for network, name in kinds:
-        of = having(rows, network=network, trojan=name)
-        yield line(f"{network}, {name}", *ranks_in(of))
-        for each in best:
-            best[each] += min(row[each] for row in of) == 1
-    yield line(
-        "*first, for the better of the two*", *(f"{n} of {len(kinds)}" for n in best.values())
-    )
 
 
 def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:

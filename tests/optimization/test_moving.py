@@ -245,6 +245,9 @@ def test_budget_steps_and_time_decide_the_length():
     [short] = search(max_seconds=1e-9, solver=MovingPatch(SIDE, steps=50, batch_size=8, starts=1))
     assert short.info["stopped_early"]
     assert short.info["passes"] == 8
+    [short] = search(max_seconds=1e-9, solver=MovingPatch(SIDE, steps=50, batch_size=8))
+    assert short.info["stopped_early"]  # in the race, before any start is dropped
+    assert short.info["passes"] == 8
 
 
 def test_of_two_copies_the_one_with_the_larger_margin_is_returned():
