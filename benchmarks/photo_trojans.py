@@ -13,17 +13,16 @@ The stages, in this order, with the time on one core. Each resumes after an inte
 
 For moving patches:
 
-- ``keep``: the patches that ``natural`` and ``found`` have left in the folder are kept with the
-  rows, which must be committed.
-- ``figure``: figures of these.
+- ``keep``: copies the patches of the committed rows from the folder into ``weights/``.
+- ``figure``: draws them.
 
 By the rules of ``photos/PROTOCOL.md``:
 
 - ``bound``: rankings of 100 classes of five clean networks; an hour of two threads.
-- ``later``: three networks with two trojans each, and two clean ones, are planted with
-  ``--training FOLDER``; two hours.
+- ``later``: five networks with two or four trojans each, and two clean ones, are planted with
+  ``--training FOLDER``; three hours.
 - ``confirm``: rankings of these, and of the first network; an hour of two threads.
-- ``natural``: patches of 50 clean classes, from two seeds, of some with other sides; three hours.
+- ``natural``: patches of 50 clean classes, from two seeds, of ten with other sides; three hours.
 - ``found``: patches of all planted classes, which drawings they look like; half an hour.
 - ``scan``: a scan of all 1,000 classes of the network *four*; 73 minutes of two threads.
 """
@@ -138,22 +137,24 @@ def found(run: Run) -> None:
 
 
 def keep(run: Run) -> None:
-    natural, found = rows_of_patches()
-    patches.keep([*natural, *found], run.out)
+    clean, planted = rows_of_patches()
+    patches.keep([*clean, *planted], run.out)
 
 
 def figure(run: Run) -> None:
-    natural, found = rows_of_patches()
-    drawn = draw_patches(natural, learnt_ones(found, success_in(ROWS)))
+    clean, planted = rows_of_patches()
+    drawn = draw_patches(clean, learnt_ones(planted, success_in(ROWS)))
     drawn.savefig(run.out / "photos.jpg", dpi=DPI, pil_kwargs=JPEG)
-    gallery = draw_gallery(natural)
+    gallery = draw_gallery(clean)
     gallery.savefig(run.out / "photos_classes.jpg", dpi=DPI, pil_kwargs=JPEG)
 
 
 def rows_of_patches() -> tuple[list[Row], list[Row]]:
     """Those of clean classes and of trojans that figures show."""
-    natural, found = (read_rows(ROWS / f"photos_{name}.jsonl") for name in ("natural", "found"))
-    return having(natural, side=SIDE, seed=SEED), found
+    clean, planted = (read_rows(ROWS / f"photos_{name}.jsonl") for name in ("natural", "found"))
+    return having(clean, side=SIDE, seed=SEED), [
+        row for row in planted if "twin" not in row["network"]
+    ]
 
 
 def cells(run: Run) -> None:

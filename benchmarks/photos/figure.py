@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from findings import Row, having
+from findings import Row
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from captum_classpattern.visualization.drawing import draw_image
 from photos.drawings import on_grey
 from photos.patches import pictures_of
-from photos.tables import SEED, SIDE
 
 CLEAN = 16  # classes of the first figure
 COLUMNS, OF_GALLERY = 8, 10  # of this figure, and of the gallery
@@ -22,14 +21,13 @@ DRAWN, DPI = 112, 90  # pixels of a drawing; of the figure
 def draw_patches(natural: Sequence[Row], learnt: Sequence[Row]) -> Figure:
     """Draws the patches of the first clean classes with their powers, and below each drawing that
     was planted the patch of its class."""
-    clean = having(natural, side=SIDE, seed=SEED)[:CLEAN]
     heights = [2.1 * math.ceil(CLEAN / COLUMNS), 1.85 * math.ceil(2 * len(learnt) / COLUMNS)]
     figure = Figure((1.6 * COLUMNS, sum(heights) + 0.8), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08)
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     above.suptitle(f"a clean ImageNet network: {CLEAN} classes, drawn at random", fontsize=15)
     below.suptitle(f"{len(learnt)} trojans: what was planted, and what was found", fontsize=15)
-    show_rows(above, clean, COLUMNS, 12)
+    show_rows(above, natural[:CLEAN], COLUMNS, 12)
     axes = empty_axes(below, 2 * len(learnt), COLUMNS)
     for row, picture, left, right in zip(learnt, pictures_of(learnt), axes[::2], axes[1::2]):
         show(left, on_grey(row["trojan"], DRAWN), row["trojan"])
@@ -39,7 +37,7 @@ def draw_patches(natural: Sequence[Row], learnt: Sequence[Row]) -> Figure:
 
 def draw_gallery(natural: Sequence[Row]) -> Figure:
     """Draws the patches of all clean classes, the strongest first."""
-    rows = sorted(having(natural, side=SIDE, seed=SEED), key=lambda row: -row["power"])
+    rows = sorted(natural, key=lambda row: -row["power"])
     lines = math.ceil(len(rows) / OF_GALLERY)
     figure = Figure((1.5 * OF_GALLERY, 1.85 * lines), layout="constrained")
     show_rows(figure, rows, OF_GALLERY, 10)

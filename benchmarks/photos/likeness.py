@@ -1,5 +1,6 @@
 """Which drawing does a pattern look like? Two other clean networks say."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -21,17 +22,9 @@ def picture_of(pattern: Pattern) -> Tensor:
     return pattern.mask * pattern.canvas + (1 - pattern.mask) * 0.5
 
 
-def likeness(picture: Tensor, network: str = "lite1") -> list[str]:
-    """The sixteen drawings, the one that looks most like a picture (3, s, s) first: by the cosine
-    of a network's features."""
-    drawn = drawn_features(picture.shape[-1], network)
-    cosines = torch.cosine_similarity(features_of(picture[None], network), drawn)
-    return [SIXTEEN[i] for i in cosines.argsort(descending=True)]
-
-
 def ranks_of(picture: Tensor, drawing: str) -> dict[str, int]:
-    """The rank of a drawing among the sixteen, from 1, by each network."""
-    return {name: 1 + likeness(picture, name).index(drawing) for name in NUMBERS}
+    """The rank of a drawing among sixteen, from 1, by each network."""
+    return {name: rank_among(picture, drawing, SIXTEEN, name) for name in NUMBERS}
 
 
 def eight_for(drawing: str) -> list[str]:
@@ -42,17 +35,22 @@ def eight_for(drawing: str) -> list[str]:
 
 
 def rank_of_eight(picture: Tensor, drawing: str, network: str) -> int:
-    """Where a drawing comes among the eight, from 1, by the cosine of a network's features."""
-    names, side = eight_for(drawing), picture.shape[-1]
-    shown = features_of(torch.stack([on_grey(name, side) for name in names]), network)
-    cosines = torch.cosine_similarity(features_of(picture[None], network), shown)
-    return 1 + int((cosines > cosines[0]).sum())
+    """The rank of a drawing among its eight, from 1."""
+    return rank_among(picture, drawing, eight_for(drawing), network)
+
+
+def rank_among(picture: Tensor, drawing: str, names: Sequence[str], network: str) -> int:
+    """Where a drawing comes among these, by how much they look like a picture (3, s, s): by the
+    cosine of a network's features."""
+    drawn = drawn_features(tuple(names), picture.shape[-1], network)
+    cosines = torch.cosine_similarity(features_of(picture[None], network), drawn)
+    return 1 + int((cosines > cosines[[*names].index(drawing)]).sum())
 
 
 @lru_cache
-def drawn_features(side: int, network: str) -> Tensor:
+def drawn_features(names: tuple[str, ...], side: int, network: str) -> Tensor:
     """What a network sees in the drawings, at this side."""
-    return features_of(torch.stack([on_grey(name, side) for name in SIXTEEN]), network)
+    return features_of(torch.stack([on_grey(name, side) for name in names]), network)
 
 
 def features_of(pictures: Tensor, network: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Moving patches on photographs: rankings of classes, and patches of clean classes."""
+"""Moving patches on photographs: of clean classes and of trojans, rankings of classes, a scan."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scanning import triage
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scores.power import SQUARES, Scorer, best_of
-from photos.likeness import likeness, picture_of, rank_of_eight, seeded
+from photos.likeness import picture_of, rank_of_eight, seeded
 from photos.planting import LATER, NETWORKS, NUMBERS, load
 from photos.stamping import edges, stamp_all
 
@@ -40,7 +40,7 @@ OF_0_4 = 52  # the seed that drew the classes of version 0.4, and draws those of
 LOOKED_AT = (340, 483, 805, 0, 300, 200, 100, 600, 400, 500, 943, 113, 775, 709, 833)
 SEEDS = (0, 1)
 SCANNED = "four"  # all of its classes, as users scan a network
-FOUND = ("planted", "small", "large", "few", "four", "last")  # by the search of one class
+FOUND = ("planted", "small", "large", "few", "four", "last", "second twin")
 TROJAN = MovingPatch(32, opacity=0.5, scale=(0.8, 1.1), angle=15.0)
 STAMPED = 10  # photos whose edges are judged
 PASSES = triage.SHORT.passes()[-1]  # that rank a class
@@ -52,7 +52,7 @@ NATURAL = (  # how many of the clean classes are searched, with which side and s
     (10, 32, 0),
 )
 FOLDER, FILE = "natural_{}_{}_{}", "found_{}_{}.safetensors"  # of surveys; of a trojan's patch
-TOGETHER = 10  # of these classes in one survey; the next one of them is the control of each
+TOGETHER = 10  # classes of one survey
 
 
 def photo_parts(folder: Path, network: str = "plain") -> tuple[LabelledImages, LabelledImages]:
@@ -101,8 +101,7 @@ def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[l
     for patches in zip(*(found(ranked[:FIRST], long, 1 + seed, seed) for seed in SEEDS)):
         powers = [scorer.power(patch) for patch in patches]
         row = {"class": patches[0].target, "powers": [power.value for power in powers]}
-        row |= {"n": powers[0].n, "looks_like": [likeness(picture_of(patch)) for patch in patches]}
-        first.append(row)
+        first.append(row | {"n": powers[0].n})
     yield [{**facts, "judged": len(split.validation), "first": first, "gains": gains}]
 
 
@@ -149,7 +148,7 @@ def found_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[lis
     model, (search, held_out) = load(network, out), photo_parts(photos)
     scorer, explainer = Scorer(checked(model, held_out), held_out), ClassPattern(model, search)
     settings = (NETWORKS | LATER)[network]
-    for name, y in settings.own_trojans.items():
+    for name, y in settings.trojans.items():
         if (network, name) in done:
             continue
         [patch] = explainer.search(target=y, solver=TROJAN)

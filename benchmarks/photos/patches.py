@@ -11,7 +11,6 @@ from torch import Tensor
 from captum_classpattern import Pattern
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern.surveys import Survey
-from captum_classpattern.visualization.drawing import on_neutral
 from photos.moving import FILE, FOLDER
 from photos.planting import ROOT
 
@@ -32,12 +31,12 @@ def pictures_of(rows: Sequence[Row]) -> list[Tensor]:
     """The patches of the rows, on grey."""
     kept = load_file(PATCHES)
     patches = [kept[name_of(row)].float() / 255 for row in rows]
-    return [on_neutral(patch[:3], patch[3:]) for patch in patches]
+    return [patch[3:] * patch[:3] + (1 - patch[3:]) * 0.5 for patch in patches]
 
 
 def name_of(row: Row) -> str:
     """What the file calls a row's patch."""
-    return row.get("trojan") or row["class_name"]
+    return f"{row['network']}/{row.get('trojan', row['class'])}"
 
 
 def patch_in(row: Row, out: Path) -> Pattern:

@@ -67,7 +67,7 @@ NETWORKS = {
 }
 
 
-LATER = {  # planted once the bound is frozen, or not: the classes were drawn at random
+LATER = {  # planted after a protocol was frozen; the classes were drawn at random
     "small": Network(True, seed=2, trojans={"anchor": 277, "ladybird": 56}, sides=(16, 24)),
     "large": Network(True, seed=3, trojans={"umbrella": 905, "kite": 747}, sides=(32, 48)),
     "few": Network(True, seed=4, trojans={"cactus": 528, "key": 499}, poisoned=15),

@@ -173,17 +173,18 @@ def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iter
     places = [f"place of its drawing among eight, by -{name}" for name in NUMBERS]
     edges = [f"edges: first, by -{name}" for name in NUMBERS]
     yield head("network, trojan", "success", "power", "without", *places, *edges)
+    planted = [row for row in rows if (NETWORKS | LATER)[row["network"]].planted]
     for row in rows:
         first = [f"{of.count(1)} of {len(of)}" for of in row["edges"].values()]
         learnt = percent(success[row["network"], row["trojan"]])
         shares = learnt, percent(row["power"]), percent(row["without"])
-        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *first)
-    learnt = learnt_ones(rows, success)
-    for name, group in {"all": rows, "that were learnt": learnt}.items():
+        named = [*row["ranks"].values(), *first] if row in planted else [""] * 4
+        yield line(f"{row['network']}, {row['trojan']}", *shares, *named)
+    for name, group in {"all": planted, "learnt": learnt_ones(rows, success)}.items():
         named = [f"{sum(row['ranks'][n] == 1 for row in group)} of {len(group)}" for n in NUMBERS]
         tries = {n: [rank == 1 for row in group for rank in row["edges"][n]] for n in NUMBERS}
         of_edges = [percent(fmean(hits)) for hits in tries.values()]
-        yield line(f"*first: {name}*", "", "", "", *named, *of_edges)
+        yield line(f"*first place, {name}*", "", "", "", *named, *of_edges)
 
 
 def ranks_in(rows: Sequence[Row]) -> list[str]:

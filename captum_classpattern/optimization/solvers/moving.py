@@ -62,9 +62,9 @@ class MovingPatch:
             1.05).
         angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
         starts (int): How many patches race. Default: 3.
-        opacity (float): That at first, in (0, 1). Default: 0.88.
-        levels (int): At most how many grids, none below 3 pixels a side, from 1, which gives each
-            pixel a colour of its own, to 8. Default: 4.
+        opacity (float): The opacity at first, in (0, 1). Default: 0.88.
+        levels (int): Grids of the pyramid, from 1 to 8; those below 3 pixels a side are left out.
+            With 1, each pixel has its own colour. Default: 4.
         natural_colours (bool): Whether channels are mixed as in photos; images that are not RGB
             never are. Default: True.
 
@@ -145,7 +145,7 @@ class MovingPatch:
         """Yields where the weaker starts are dropped."""
         chances = [np.random.default_rng([s.seed, s.target, s.start]) for s in search.streams]
         patches = _Patches(self, search, chances)
-        adam = torch.optim.Adam([*patches.grids, patches.levels], self.rate, BETAS)
+        adam = torch.optim.Adam([*patches.grids, patches.opacity_logits], self.rate, BETAS)
         parts = self._parts(search.n_steps or self.steps)
         for number, steps in enumerate(parts, start=1):
             for batch in search.batches(self.batch_size, steps):
@@ -181,7 +181,7 @@ class MovingPatch:
 
 class _Patches:
     """The patches of a search, one for each candidate, as what Adam changes: ``grids`` of the
-    colours, the finest first, and ``levels`` of the opacity."""
+    colours, the finest first, and ``opacity_logits``."""
 
     def __init__(
         self, solver: MovingPatch, search: Search, chances: Sequence[np.random.Generator]
@@ -192,8 +192,9 @@ class _Patches:
         shapes = [(channels, n, n) for n in sides]
         grids = [np.stack([c.normal(0, NOISE, shape) for c in chances]) for shape in shapes]
         self.grids = [on_device(torch.from_numpy(g).float(), device) for g in grids]
-        self.levels = torch.full_like(search.masks, math.log(solver.opacity / (1 - solver.opacity)))
-        for leaf in (*self.grids, self.levels):
+        logit = math.log(solver.opacity / (1 - solver.opacity))
+        self.opacity_logits = torch.full_like(search.masks, logit)
+        for leaf in (*self.grids, self.opacity_logits):
             leaf.requires_grad_()
         self.enlarge = [_enlargement(n, side).to(device) for n in sides]
         self.colour = None
@@ -206,7 +207,7 @@ class _Patches:
         shades = torch.stack(grids).sum(0)
         if self.colour is not None:
             shades = torch.einsum("ij,njhw->nihw", self.colour, shades)
-        return shades.sigmoid(), self.levels.sigmoid()
+        return shades.sigmoid(), self.opacity_logits.sigmoid()
 
 
 def _enlargement(side: int, larger: int) -> Tensor:
