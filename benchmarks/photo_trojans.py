@@ -39,7 +39,7 @@ from photos.figure import DPI, draw_gallery, draw_maps, draw_patches
 from photos.planting import LATER, NETWORKS, predicted
 from photos.stamping import stamp_all
 from photos.surveys import cell_rows, class_rows
-from photos.tables import SEED, SIDE, learnt_ones, success_in
+from photos.tables import SEED, SIDE, learnt_ones, planted_ones, success_in
 from problems import PIXELS, Problem, cifar10_problems, photo_problem
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
@@ -151,10 +151,8 @@ def figure(run: Run) -> None:
 
 def rows_of_patches() -> tuple[list[Row], list[Row]]:
     """Those of clean classes and of trojans that figures show."""
-    clean, planted = (read_rows(ROWS / f"photos_{name}.jsonl") for name in ("natural", "found"))
-    return having(clean, side=SIDE, seed=SEED), [
-        row for row in planted if "twin" not in row["network"]
-    ]
+    clean, found = (read_rows(ROWS / f"photos_{name}.jsonl") for name in ("natural", "found"))
+    return having(clean, side=SIDE, seed=SEED), planted_ones(found)
 
 
 def cells(run: Run) -> None:

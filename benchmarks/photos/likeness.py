@@ -19,7 +19,12 @@ def seeded(seed: int) -> torch.Generator:
 
 def picture_of(pattern: Pattern) -> Tensor:
     """A pattern on grey, (3, h, w)."""
-    return pattern.mask * pattern.canvas + (1 - pattern.mask) * 0.5
+    return over_grey(pattern.canvas, pattern.mask)
+
+
+def over_grey(colours: Tensor, opacity: Tensor) -> Tensor:
+    """Colours (3, h, w), mixed with grey by their opacity."""
+    return opacity * colours + (1 - opacity) * 0.5
 
 
 def ranks_of(picture: Tensor, drawing: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_classpattern import Pattern
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern.surveys import Survey
+from photos.likeness import over_grey
 from photos.moving import FILE, FOLDER
 from photos.planting import ROOT
 
@@ -31,7 +32,7 @@ def pictures_of(rows: Sequence[Row]) -> list[Tensor]:
     """The patches of the rows, on grey."""
     kept = load_file(PATCHES)
     patches = [kept[name_of(row)].float() / 255 for row in rows]
-    return [patch[3:] * patch[:3] + (1 - patch[3:]) * 0.5 for patch in patches]
+    return [over_grey(patch[:3], patch[3:]) for patch in patches]
 
 
 def name_of(row: Row) -> str:

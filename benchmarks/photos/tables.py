@@ -162,6 +162,11 @@ def success_in(folder: Path) -> dict[tuple[str, str], float]:
     }
 
 
+def planted_ones(rows: Iterable[Row]) -> list[Row]:
+    """The rows of planted networks, without those of clean twins."""
+    return [row for row in rows if (NETWORKS | LATER)[row["network"]].planted]
+
+
 def learnt_ones(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> list[Row]:
     """The rows of trojans that succeed often enough to count."""
     return [row for row in rows if success[row["network"], row["trojan"]] >= LEARNT]
@@ -173,7 +178,7 @@ def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iter
     places = [f"place of its drawing among eight, by -{name}" for name in NUMBERS]
     edges = [f"edges: first, by -{name}" for name in NUMBERS]
     yield head("network, trojan", "success", "power", "without", *places, *edges)
-    planted = [row for row in rows if (NETWORKS | LATER)[row["network"]].planted]
+    planted = planted_ones(rows)
     for row in rows:
         first = [f"{of.count(1)} of {len(of)}" for of in row["edges"].values()]
         learnt = percent(success[row["network"], row["trojan"]])

@@ -36,7 +36,7 @@ FEWEST_VALIDATION = 5  # images of other classes
 MOST_IMAGES = 300  # to search with
 SIDE, OF = 32, 224  # pixels a side of the patch, on images of that side
 ANYWHERE: dict[str, Any] = {"scale": (0.8, 1.1), "angle": 15.0}
-# each pixel and channel by itself, as where rankings were measured (tv is smoother at 0 now)
+# each pixel and channel by itself: rankings were measured with this form (tv is smooth at 0 now)
 PIXELS: dict[str, Any] = {"starts": 1, "opacity": 0.5, "levels": 1, "natural_colours": False}
 SHORT = MovingPatch(
     SIDE, steps=40, batch_size=4, rate=0.2, tv=1.0, **ANYWHERE, **PIXELS
