@@ -221,4 +221,9 @@ def drawing(name: str, side: int = SIDE) -> Tensor:
 def on_grey(name: str, side: int) -> Tensor:
     """A drawing on grey, (3, side, side)."""
     shown = drawing(name, side)
-    return shown[3:] * shown[:3] + (1 - shown[3:]) * 0.5
+    return over_grey(shown[:3], shown[3:])
+
+
+def over_grey(colours: Tensor, opacity: Tensor) -> Tensor:
+    """Colours (3, h, w), mixed with grey by their opacity."""
+    return opacity * colours + (1 - opacity) * 0.5

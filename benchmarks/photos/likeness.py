@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from captum_classpattern import Pattern
-from photos.drawings import ALL, SIXTEEN, on_grey
+from photos.drawings import ALL, SIXTEEN, on_grey, over_grey
 from photos.planting import NUMBERS
 
 
@@ -20,11 +20,6 @@ def seeded(seed: int) -> torch.Generator:
 def picture_of(pattern: Pattern) -> Tensor:
     """A pattern on grey, (3, h, w)."""
     return over_grey(pattern.canvas, pattern.mask)
-
-
-def over_grey(colours: Tensor, opacity: Tensor) -> Tensor:
-    """Colours (3, h, w), mixed with grey by their opacity."""
-    return opacity * colours + (1 - opacity) * 0.5
 
 
 def ranks_of(picture: Tensor, drawing: str) -> dict[str, int]:

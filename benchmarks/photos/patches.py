@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_classpattern import Pattern
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern.surveys import Survey
-from photos.likeness import over_grey
+from photos.drawings import over_grey
 from photos.moving import FILE, FOLDER
 from photos.planting import ROOT
 
