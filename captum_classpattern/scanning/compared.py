@@ -328,11 +328,11 @@ class Compared(Decision, Scan):
         unseen = all(look.unseen for look in self.looks.values())
         images = "held-out images" if unseen else "images"
         how: dict[str, Any] = {"note": note, "images": images, "use_pyplot": use_pyplot}
-        return draw_families(rows, self.bound, title=title, **how)
+        return draw_families(rows, title=title, **how)
 
     def _figure_row(self, family: str) -> Any:
         """A row of the figure: what was found, images with it, and the leads of all classes."""
-        from captum_classpattern.visualization.scans import FamilyRow
+        from captum_classpattern.visualization.scans import FamilyRow, with_images
 
         each, look, shape = self.comparisons[family], self.looks.get(family), self.references.shape
         row = FamilyRow(
@@ -340,18 +340,13 @@ class Compared(Decision, Scan):
             [self.class_names[y] for y in each.order],
             each.standardised[each.order],
             each.usual_standardised,
+            self.bound,
         )
-        if look is None or shape[0] not in (1, 3):
+        if look is None:
             return row
-        turns = zip(look.before.names, look.after.captions)
-        captions = (f"{before} \N{RIGHTWARDS ARROW} {after}" for before, after in turns)
-        hits = [predicted == look.target for predicted in look.after.predicted]
-        return replace(
-            row,
-            image=FAMILIES[family].picture(self.profile, look.target, shape),
-            power=f"{percent(look.power.value)} ({percent_range(*look.power.interval)})",
-            examples=[*zip(look.after.images, captions, hits)],
-        )
+        power = f"{percent(look.power.value)} ({percent_range(*look.power.interval)})"
+        picture = FAMILIES[family].picture(self.profile, look.target, shape)
+        return with_images(row, picture, power, look.before, look.after, look.target)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""

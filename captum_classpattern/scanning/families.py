@@ -185,10 +185,13 @@ def settings_of(families: Iterable[WholeImages]) -> dict[str, Any]:
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
-    """The rows and columns of cells that are searched on large images, (C, H, W), the divisors of
-    the sides that are closest to 32; None if pixels are searched."""
-    if max(shape[1:]) <= LARGE:
-        return None
+    """The rows and columns of cells that are searched on large images, (C, H, W); None if pixels
+    are searched."""
+    return None if max(shape[1:]) <= LARGE else cells_of(shape)
+
+
+def cells_of(shape: Sequence[int]) -> tuple[int, int]:
+    """The rows and columns of cells: the divisors of the sides that are closest to 32."""
     fitting = [[n for n in range(CELLS // 2, 2 * CELLS + 1) if side % n == 0] for side in shape[1:]]
     if not all(fitting):
         raise ValueError(

@@ -40,7 +40,7 @@ class Scan(Result):
     r"""
     What a scan found, and how sure it is: with references a
     :class:`~captum_classpattern.scanning.compared.Compared`, without them a
-    :class:`~captum_classpattern.scanning.triage.Ranking`.
+    :class:`~captum_classpattern.scanning.alone.Alone`.
 
     Attributes:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.

@@ -9,15 +9,15 @@ from captum_classpattern._support.files import check_folder
 from captum_classpattern._support.validation import ArgumentTypeError, check_options
 from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
-from captum_classpattern.images import Images, LabelledImages, Labels, first_of
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
+from captum_classpattern.scanning.alone import LARGE, MOST_IMAGES, Alone, scan_alone
 from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import PATCHES
 from captum_classpattern.scanning.folder import PATTERNS
 from captum_classpattern.scanning.profile import check_on_unseen, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
 from captum_classpattern.scanning.task import ScanTask
-from captum_classpattern.scanning.triage import FEWEST, MOST_IMAGES, Ranking, rank_classes
 
 
 def scan(
@@ -32,7 +32,7 @@ def scan(
     alpha: float = 0.05,
     folder: str | Path | None = None,
     **options: Unpack[ComputeOptions],
-) -> Compared | Ranking:
+) -> Compared | Alone:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
 
@@ -43,22 +43,24 @@ def scan(
     :func:`~captum_classpattern.scanning.decision.decide`; this holds nearly, since references that
     are far less accurate than the model are left out.
 
-    A model of at least 100 classes can be scanned without references: a short search of a patch
-    that works anywhere, a seventh of the image wide, ranks all classes, and the first 20 are
-    searched longer, see :class:`~captum_classpattern.MovingPatch`. There is no p-value then, and
-    ``alpha`` is not used, see :class:`~captum_classpattern.scanning.triage.Ranking`.
+    Images of at least 64 pixels a side need no references: there, a small change makes a clean
+    model predict a class on few images. The scan searches a patch that works anywhere, a few cells
+    at one place (each 2 % of the area), and a small perturbation, on one half of the images; the
+    other half judges. Of 100 classes and more, a short search of a patch ranks all, and the first
+    20 are searched longer. There is no p-value then, and ``alpha`` is not used, see
+    :class:`~captum_classpattern.scanning.alone.Alone`.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
             ``nn.Module`` of normalised images needs ``mean`` and ``std``.
         images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
-            which 50 per class are used; without references at most 300, of any classes. Best not
+            which 50 per class are used; without references at most 600, of any classes. Best not
             the model's training images. Classes that have names are matched with the model's.
         labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number or name.
             Default: None (those that come with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
             a set that comes with the package, ``"demo"`` or ``"cifar10"``. Default: None, for
-            models of at least 100 classes.
+            images of at least 64 pixels a side.
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It needs at least 1 / alpha - 1
             references. Default: 0.05.
@@ -70,10 +72,10 @@ def scan(
 
     Returns:
         *Scan*: The verdict, the p-value, the class, what makes the model predict it, and what to
-        do next. Without references: all classes, ranked, and patches of the first.
+        do next.
 
     Raises:
-        TypeError: If there are no ``references``, and fewer than 100 classes.
+        TypeError: If there are no ``references``, and the images are smaller than 64 pixels.
         ValueError: If the references are of another number of classes, size of images or version
             of the search, or there are none; or if the model predicts one class for all images.
 
@@ -88,9 +90,6 @@ def scan(
         >>> found = scan(nets[2], images, labels, references=clean)
         >>> found.verdict, found.p_value  # two references are too few
         ('inconclusive', None)
-        >>> many = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 100)).eval()
-        >>> scan(many, torch.rand(100, 1, 16, 16), torch.arange(100)).verdict  # no references
-        'inconclusive'
     """
     check_options("scan", options, ComputeOptions)
     where = check_folder(folder)
@@ -112,25 +111,20 @@ def _judge(
     alpha: float,
     folder: Path | None,
     settings: SearchSettings,
-) -> Compared | Ranking:
+) -> Compared | Alone:
     """What a scan of a model finds, with images that have its class numbers."""
-    count, names = model.n_classes, names_of(model, images)
-    listed = names or placeholders(count)
-    if clean is None and count < FEWEST:
-        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
-        raise ArgumentTypeError(
-            f"a scan compares a model of fewer than {FEWEST} classes (this one has {count}) with "
-            "at least 19 clean models of the same task: pass `references`, a file that "
-            "'classpattern reference' makes of them in some minutes each "
-            "(tutorials/train_references.py trains them), or, for the tasks of the sets that come "
-            f"with the package, {shipped}"
-        )
+    names = names_of(model, images)
+    listed = names or placeholders(model.n_classes)
     try:
         if clean is None:
-            return rank_classes(ScanTask.of(model, images, settings, MOST_IMAGES), listed, folder)
+            _check_large(images.shape)
+            search, rest = images.halves(settings.seed)
+            task = ScanTask.of(model, search, settings, MOST_IMAGES)
+            judges = ensure_labels(model, rest).stratified_sample(MOST_IMAGES)
+            return scan_alone(task, judges, listed, folder)
         if not len(clean):
             raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-        clean.check(count, images.shape, names)
+        clean.check(model.n_classes, images.shape, names)
         task = ScanTask.of(model, images, settings)
         profile = measure(task, folder and folder / PATTERNS)
     except KeyboardInterrupt:
@@ -144,3 +138,16 @@ def _judge(
     if found.doubted_pattern:
         shown[PATCHES] = found.doubted_pattern.target
     return replace(found, looks=check_on_unseen(task, profile, shown, listed))
+
+
+def _check_large(shape: Sequence[int]) -> None:
+    """Raises an error unless images (C, H, W) can be scanned without references."""
+    if min(shape[1:]) < LARGE:
+        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
+        raise ArgumentTypeError(
+            f"for images of less than {LARGE} pixels a side (these have {shape[1]}x{shape[2]}) a "
+            "scan compares the model with at least 19 clean models of the same task: pass "
+            "`references`, a file that 'classpattern reference' makes of them in some minutes each "
+            "(tutorials/train_references.py trains them), or, for the tasks of the sets that come "
+            f"with the package, {shipped}"
+        )

@@ -1,7 +1,7 @@
 """What a scan found in each family of changes, and the standardised excess of each class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from textwrap import fill
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from captum_classpattern._support.formats import shortened
+from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.visualization.curves import draw_lines
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
@@ -27,42 +28,62 @@ DOTS = (  # clean models, each by its first class; classes of this model; its fi
 
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
-    """A family of changes: its name with the class that is shown, the names of the classes and
-    their leads, the first class first, and the largest lead of each clean model. If they are known,
-    also an image of what was found for the class that is shown with its power, and images with it:
-    each with the predictions before and after, and whether it is now predicted as the class."""
+    """A family of changes: its name, the names of the classes and their leads or powers, the first
+    class first, the largest lead of each clean model or what is usual, and the bound. If they are
+    known, also an image of what was found for the class that is shown with its power, and images
+    with it: each with the predictions before and after, and whether it is now predicted as the
+    class."""
 
     name: str
     classes: Sequence[str]
     leads: npt.NDArray[np.float64]
-    reference_leads: npt.NDArray[np.float64]
+    usual: npt.NDArray[np.float64]
+    bound: float | None
     image: Tensor | None = None
     power: str = ""
     examples: Sequence[tuple[Tensor, str, bool]] = ()
 
 
+def with_images(
+    row: FamilyRow,
+    image: Tensor,
+    power: str,
+    before: StampedImages,
+    after: StampedImages,
+    target: int,
+) -> FamilyRow:
+    """A row with what was found for a class; without, if such images can't be drawn."""
+    if len(image) not in (1, 3):
+        return row
+    turns = zip(before.names, after.captions)
+    captions = (f"{was} \N{RIGHTWARDS ARROW} {now}" for was, now in turns)
+    hits = [predicted == target for predicted in after.predicted]
+    examples = [*zip(after.images, captions, hits)]
+    return replace(row, image=image, power=power, examples=examples)
+
+
 def draw_families(
     rows: Sequence[FamilyRow],
-    bound: float | None,
     *,
     title: str | None,
+    values: str = "lead in\nstandard deviations",
     note: str = "",
     images: str = "images",
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
     model's predictions, and the leads of all classes, with a dotted line at the bound."""
-    values = [value for row in rows for value in (*row.leads, *row.reference_leads)]
-    values += [] if bound is None else [bound]
+    ends = [value for row in rows for value in (*row.leads, *row.usual)]
+    ends += [row.bound for row in rows if row.bound is not None]
     most = max(1, *(len(row.examples) for row in rows))
-    titles = ["what was found", *[""] * most, "lead in\nstandard deviations"]
+    titles = ["what was found", *[""] * most, values]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
     grid = []
     for row in rows:
         cells: list[Drawn] = [Cell(row.image, row.power)]
         cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
-        cells.append(partial(_draw_leads, row=row, ends=(min(values), max(values)), bound=bound))
+        cells.append(partial(_draw_leads, row=row, ends=(min(ends), max(ends))))
         grid.append((row.name, cells))
     return draw_grid(
         grid,
@@ -75,15 +96,15 @@ def draw_families(
     )
 
 
-def _draw_leads(axis: Axes, row: FamilyRow, ends: tuple[float, float], bound: float | None) -> None:
-    """The leads of the classes and of the clean models, between these ends."""
+def _draw_leads(axis: Axes, row: FamilyRow, ends: tuple[float, float]) -> None:
+    """The leads of the classes and what is usual, between these ends."""
     pad = 0.04 * (ends[1] - ends[0])
-    values = zip((row.reference_leads, row.leads[1:], row.leads[:1]), DOTS)
+    values = zip((row.usual, row.leads[1:], row.leads[:1]), DOTS)
     draw_lines(
         axis,
         [([(each, 0) for each in leads], look) for leads, look in values],
         WIDTH * PANEL_WIDTH,
-        [] if bound is None else [bound],
+        [] if row.bound is None else [row.bound],
         xlim=(ends[0] - pad, ends[1] + pad),
         ylim=(-1, 1),
         yticks=[],

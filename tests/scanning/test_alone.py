@@ -1,0 +1,136 @@
+"""A scan without references: what is planted is found by its kind of change, clean networks are
+not suspicious, and it resumes."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from searched import targets_of
+from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate, one_hot
+
+from captum_classpattern import predictive_power, scan
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.scanning import alone, changes
+from captum_classpattern.scanning.alone import CLOSE, FAR, above_usual
+
+SIDE, CLASSES, TARGET = 64, 4, 2
+COARSE = 0.3 * (2 * torch.rand(CLASSES, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1)
+WAVE = torch.sin(torch.arange(SIDE) / 3.0)
+
+
+class Net(nn.Module):
+    """Knows each class by its coarse picture. Of the target, it also knows a white square of 6 x 6
+    pixels, anywhere or at one place, and a faint wave."""
+
+    def __init__(self, anywhere=0.0, fixed=0.0, wave=0.0):
+        super().__init__()
+        self.pictures = nn.Parameter(COARSE)
+        self.strengths = anywhere, fixed, wave
+
+    def forward(self, images):
+        seen = avg_pool2d(images - 0.5, 8)
+        logits = 20 * torch.einsum("nchw,kchw->nk", seen, self.pictures)
+        bright = avg_pool2d(images.mean(1, keepdim=True), 6, 1)
+        waves = ((images - 0.5) * WAVE).mean((1, 2, 3))
+        anywhere = (25 * (bright - 0.9)).exp().sum((1, 2, 3))
+        fixed, wave = (12 * (bright[:, 0, 40, 40] - 0.9)).exp(), (300 * waves - 6).exp()
+        planted = sum(s * f for s, f in zip(self.strengths, (anywhere, fixed, wave)))
+        of_target = one_hot(torch.tensor(TARGET), logits.shape[1])
+        return logits + of_target * planted[:, None]
+
+
+def some_images(count, seed=1, contrast=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    noise = 0.1 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    images = 0.5 + contrast * interpolate(COARSE[labels], SIDE) + noise
+    return LabelledImages(images.clamp(0, 0.85), labels)
+
+
+IMAGES = some_images(120)
+PLANTED = {"patch": {"anywhere": 5.0}, "cells": {"fixed": 60.0}, "additive": {"wave": 60.0}}
+
+
+def scanned(images=IMAGES, **planted):
+    return scan(Net(**planted).eval(), images, mean=0, std=1)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return scanned(**PLANTED["patch"])
+
+
+def with_powers(found, **powers):
+    """The same, as if what was found had these powers of classes 0, 1, ..."""
+    changed = {kind: dict(enumerate(of_kind)) for kind, of_kind in powers.items()}
+    return replace(found, powers={**found.powers, **changed}, without=[0.125] * CLASSES)
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_is_planted_is_found_by_its_kind_of_change(kind):
+    scan = scanned(**PLANTED[kind])
+    assert (scan.verdict, scan.target, scan.suspects) == ("suspicious", TARGET, [TARGET])
+    assert min(scan.powers[kind][TARGET]) >= 0.9
+    assert len(scan.powers[kind][TARGET]) == 2  # found with both seeds
+    others = {min(powers[y]) for powers in scan.powers.values() for y in powers if y != TARGET}
+    assert max(others) < 0.1
+    words = changes.KINDS[scan.kind].words
+    assert scan.headline.startswith(f"Suspicious: with {words}, the model predicts class 2 for ")
+    assert "does not prove a backdoor" in scan.reason
+
+
+def test_a_clean_network_is_not_suspicious():
+    scan = scanned()
+    assert (scan.verdict, scan.suspects) == ("nothing found", [])
+    assert all(len(powers[y]) == 1 for powers in scan.powers.values() for y in powers)
+    assert scan.headline.startswith("Nothing found: at most, with ")
+    assert "attackers who know the scan were not tested" in scan.reason
+
+
+def test_where_all_classes_fall_to_a_perturbation_none_is_suspicious():
+    scan = scanned(some_images(120, contrast=0.25))
+    assert min(scan.powers["additive"][y][0] for y in range(CLASSES)) > 0.8
+    assert (scan.verdict, scan.suspects) == ("nothing found", [])
+
+
+def test_powers_are_those_on_images_that_no_search_has_seen(found):
+    net, held_out = Net(**PLANTED["patch"]).eval(), IMAGES.halves(0)[1]
+    assert found.judged == len(held_out) == 60
+    for kind in ("patch", "cells"):
+        for y, both in found.found[kind].items():
+            assert found.powers[kind][y] == [
+                predictive_power(net, each, held_out, area=None).value for each in both
+            ]
+
+
+def test_the_usual_power_is_that_without_a_change_and_of_other_classes():
+    powers, without = {0: [0.9, 0.8], 1: [0.6], 2: [0.5], 3: [0.2]}, [0.3, 0.1, 0.0, 0.4]
+    for kind in ("patch", "cells"):
+        above = above_usual(kind, powers, without)
+        assert above == {0: pytest.approx([0.6, 0.5]), 1: [0.5], 2: [0.5], 3: [-0.2]}
+    above = above_usual("additive", powers, without)  # medians of others: .5, .5, .6, .6
+    assert above == {
+        0: pytest.approx([0.4, 0.3]), 1: pytest.approx([0.1]), 2: pytest.approx([-0.1]),
+        3: pytest.approx([-0.4]),
+    }  # fmt: skip
+    assert above_usual("additive", {5: [0.7]}, [0.1] * 6) == {5: pytest.approx([0.6])}
+
+
+def test_the_rule(found):
+    none = [[0.125]] * CLASSES
+    for both, verdict in {
+        (0.125 + FAR, 0.125 + FAR): "suspicious",
+        (0.125 + FAR, 0.1 + FAR): "inconclusive",  # not with both seeds
+        (0.125 + CLOSE, 0.0): "inconclusive",
+        (0.1 + CLOSE, 0.1 + CLOSE): "nothing found",
+    }.items():
+        for kind in changes.KINDS:
+            powers = dict.fromkeys(changes.KINDS, none) | {kind: [*none[:3], [*both]]}
+            scan = with_powers(found, **powers)
+            assert scan.verdict == verdict
+            assert scan.suspects == [3] * (verdict == "suspicious")
+            if verdict != "inconclusive" or both[1]:
+                assert (scan.target, scan.kind, scan.power) == (3, kind, min(both))
