@@ -3,7 +3,7 @@ many images is suspicious by itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_classpattern._support.formats import percent
+from captum_classpattern._support.formats import percent as percent_of
 from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar
 from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
@@ -34,6 +34,7 @@ MOST_IMAGES = 300  # to search with; at most as many others judge
 FEWEST_JUDGES = 10  # images of other classes
 MANY, FIRST = 100, 20  # classes, from which a short search ranks them; the first go on
 RANKING = "short"
+percent = partial(percent_of, digits=0)
 LEGEND = (
     "Power: the share of images that no search has seen, of other classes, that are predicted as "
     "the class with this change; the lesser of two searches, if there were two. Without: the share "
@@ -205,7 +206,7 @@ class Alone(Scan):
         )
         how: dict[str, Any] = {"title": title, "note": note, "images": "unseen images"}
         rows = [self._figure_row(kind) for kind in KINDS]
-        return draw_families(rows, values="power", **how, use_pyplot=use_pyplot)
+        return draw_families(rows, values="power", least=(0.0, 1.0), **how, use_pyplot=use_pyplot)
 
     def _figure_row(self, kind: str) -> Any:
         """What was found for the first class, images with it, and the powers of all classes."""

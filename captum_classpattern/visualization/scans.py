@@ -67,13 +67,15 @@ def draw_families(
     *,
     title: str | None,
     values: str = "lead in\nstandard deviations",
+    least: tuple[float, ...] = (),
     note: str = "",
     images: str = "images",
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
-    model's predictions, and the leads of all classes, with a dotted line at the bound."""
-    ends = [value for row in rows for value in (*row.leads, *row.usual)]
+    model's predictions, and the leads of all classes, with a dotted line at the bound. The
+    axes show at least what ``least`` has."""
+    ends = [*least, *(value for row in rows for value in (*row.leads, *row.usual))]
     ends += [row.bound for row in rows if row.bound is not None]
     most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, values]

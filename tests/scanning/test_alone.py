@@ -134,3 +134,79 @@ def test_the_rule(found):
             assert scan.suspects == [3] * (verdict == "suspicious")
             if verdict != "inconclusive" or both[1]:
                 assert (scan.target, scan.kind, scan.power) == (3, kind, min(both))
+
+
+def searched_by(monkeypatch, stop_after=None):
+    """Notes which classes are searched, and by which solver; Ctrl+C after so many searches."""
+    calls, search = [], changes.find_patterns
+
+    def noting(plan):
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+        calls.append((plan.settings.solver.name, plan.settings.seed, targets_of(plan)))
+        return search(plan)
+
+    monkeypatch.setattr(changes, "find_patterns", noting)
+    return calls
+
+
+@pytest.mark.script
+def test_it_resumes_where_it_was_stopped(found, tmp_path, monkeypatch):
+    net, groups = Net(**PLANTED["patch"]).eval(), [[0, 1, 2], [3]]
+    monkeypatch.setattr(changes.Kind, "together", 3)
+    with monkeypatch.context() as patch:
+        searched_by(patch, 1)
+        with pytest.raises(KeyboardInterrupt, match="the same scan resumes from"):
+            scan(net, IMAGES, mean=0, std=1, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        calls = searched_by(patch)
+        again = scan(net, IMAGES, mean=0, std=1, folder=tmp_path)
+    longer = [("learned", 0, group) for group in groups]
+    assert calls == [("patch", 0, [3]), ("patch", 1, [2]), *longer, ("learned", 1, [2])]
+    assert again.powers == found.powers
+    again.save(tmp_path)
+    written = json.loads((tmp_path / "scan.json").read_text())
+    assert written["classes"][0]["powers_patch"] == found.powers["patch"][TARGET]
+    assert (tmp_path / "scan.png").stat().st_size > 10_000
+    assert found.headline in again.to_html(tmp_path / "scan.html").read_text()
+    with pytest.raises(ValueError, match="seed 0 then, 1 now"):
+        scan(net, IMAGES, mean=0, std=1, folder=tmp_path, seed=1)
+
+
+def test_the_figure_shows_each_change_of_the_first_class_and_all_powers(found):
+    _, axes = found.plot(use_pyplot=False)
+    assert axes.shape == (3, 5)
+    for kind, (shown, *stamped, dots) in zip(changes.KINDS, axes):
+        assert shown.get_ylabel().replace("\n", " ") == changes.KINDS[kind].words
+        assert len(stamped) == len(found.looks[kind][1].images) == 3
+        first = min(found.powers[kind][TARGET])
+        bound, usual, others, target = ([*line.get_xdata()] for line in dots.lines)
+        assert (target, bound) == ([first], [usual[0] + FAR] * 2)
+        assert len(others) == CLASSES - 1
+
+
+def test_of_many_classes_the_first_are_searched_longer(monkeypatch):
+    many = 100
+    monkeypatch.setattr(alone, "FIRST", 3)
+
+    class Many(Net):
+        def forward(self, images):
+            return nn.functional.pad(super().forward(images), (0, many - CLASSES), value=-30.0)
+
+    found = scan(Many(**PLANTED["patch"]).eval(), IMAGES, mean=0, std=1)
+    assert (found.verdict, found.target) == ("suspicious", TARGET)
+    assert len(found.gains) == many
+    first = sorted(range(many), key=lambda y: -found.gains[y])[:3]
+    assert all({*of_kind} == {*first} for of_kind in found.powers.values())
+    assert "ranked all 100 classes. Only the first 3 were searched longer" in found.text()
+    table = found.table(full=True)
+    assert len(table) == many
+    assert table["power_patch"].notna().tolist() == [True] * 3 + [False] * 97
+
+
+def test_refusals():
+    with pytest.raises(TypeError, match="images of less than 64 pixels a side .these have 63x64"):
+        scan(nn.Sequential(nn.Flatten(), nn.Linear(63 * 64, 3)).eval(), torch.rand(40, 1, 63, 64))
+    few = IMAGES.subset(range(12))
+    with pytest.raises(ValueError, match="but of the 6 that judge, half of all, there are 4"):
+        scan(Net().eval(), few, mean=0, std=1)
