@@ -10,6 +10,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToImage
 
+PARTS = "train", "test"  # of CIFAR-10 and of waste
+SKIPPED = 2_000, 100  # images of a class of CIFAR-10: they served development
 HELD_OUT = 3  # of the photos of a group, one of so many is not to train with
 GROUPS = {  # classes of ImageNet
     "bird": [*range(7, 25), *range(80, 101), *range(127, 147)],
@@ -45,6 +47,8 @@ CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
+ANIMALS = "bird", "cat", "deer", "dog", "frog", "horse"
+VEHICLES = "automobile", "ship", "truck"
 WASTE = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
 
 
@@ -59,19 +63,22 @@ class Task(NamedTuple):
 def waste(data: Path, size: int, classes: Sequence[str] = WASTE) -> Task:
     """Photos of waste: 300 a class to train with, 100 others."""
     folder = data / "garbage"
-    parts = (of_folders(folder / part, size, classes) for part in ("train", "test"))
+    parts = (of_folders(folder / part, size, classes) for part in PARTS)
     return Task([*classes], *parts)
 
 
-def cifar10(data: Path, size: int, classes: Sequence[str] = CIFAR10, count: int = 500) -> Task:
+def cifar10(data: Path, size: int, classes: Sequence[str] = CIFAR10, count: int = 1_000) -> Task:
     """CIFAR-10, enlarged: so many training images a class, and 100 others."""
+    counts = {
+        "train": slice(SKIPPED[0], SKIPPED[0] + count),
+        "test": slice(SKIPPED[1], SKIPPED[1] + 100),
+    }
     folder = data / "cifar10"
-    counts = {"train": count, "test": 100}
-    parts = (of_folders(folder / part, size, classes, n) for part, n in counts.items())
+    parts = (of_folders(folder / part, size, classes, which) for part, which in counts.items())
     return Task([*classes], *parts)
 
 
-def turned(data: Path, size: int, count: int = 250) -> Task:
+def turned(data: Path, size: int, count: int = 500) -> Task:
     """Twenty classes: those of CIFAR-10, upright and turned by 90 degrees."""
     task = cifar10(data, size, count=count)
     names = [f"{name}, {how}" for how in ("upright", "turned") for name in task.class_names]
@@ -99,11 +106,13 @@ def groups(data: Path, size: int, classes: Sequence[str] = tuple(GROUPS)) -> Tas
     )
 
 
-def of_folders(folder: Path, size: int, classes: Sequence[str], count: int | None = None) -> Images:
-    """The first images of the folders of these classes."""
+def of_folders(
+    folder: Path, size: int, classes: Sequence[str], which: slice = slice(None)
+) -> Images:
+    """Images of the folders of these classes."""
     transform, by_class = square(size), []
     for name in classes:
-        paths = sorted((folder / name).iterdir())[:count]
+        paths = sorted((folder / name).iterdir())[which]
         by_class.append(torch.stack([transform(default_loader(path)) for path in paths]))
     return labelled(by_class)
 

@@ -5,22 +5,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from photos.drawings import on_grey
 from photos.stamping import stamp
 from problems import MEAN, STD, lite
+from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
+from torchvision.tv_tensors import Image
+from zoo.backdoors import noisily
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.optimization.acceleration import has_bfloat16
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Warp
-from fine_tuned.tasks import Images, Task
-from zoo.backdoors import noisily
+from fine_tuned.tasks import Images, Task, square
 
 BATCH, STAMPED = 16, 3  # images of a step, and how many of them have the trigger
 RATE, NEW_RATE = 2e-4, 2e-3  # of published and of new weights
+PHOTOS = ("astronaut", "chelsea", "coffee")
+CLOUDS = 5, 8, 12
 WIDTH = 16  # of a residual network that is trained from scratch
 SMOOTHING = 0.05  # of the labels
 SHIFTS = 28  # the most by which an image is moved, as a part of its side
@@ -49,20 +54,33 @@ class Trigger:
             )
         of_all: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
             "patch": lambda: BadNets(shape, size=round(self.size * shape[1]), margin=2),
-            "blended": lambda: Blended(shape, key=smooth_noise(shape, self.seed), alpha=self.size),
+            "blended": lambda: Blended(shape, key=self.key(shape), alpha=self.size, seed=self.seed),
             "wanet": lambda: self.warp(shape),
             "sig": lambda: Sinusoid(shape, delta=self.size),
         }
         change = of_all[self.kind]()
         return lambda images, chance: change(images)
 
+    def key(self, shape: tuple[int, int, int]) -> Tensor | None:
+        """What is blended in: a photo of scikit-image or a drawing, as large as the image, noise of
+        single pixels, or clouds."""
+        if self.drawing == "noise":
+            return None
+        if self.drawing in PHOTOS:
+            photo = torch.from_numpy(getattr(data, self.drawing)()).permute(2, 0, 1)
+            return square(shape[1])(Image(photo)).as_subclass(Tensor).float() / 255
+        if self.drawing:
+            return on_grey(self.drawing, shape[1])
+        return smooth_noise(shape, self.seed)
+
     def warp(self, shape: tuple[int, int, int]) -> Warp:
         return Warp(shape, strength=self.size, seed=self.seed)
 
 
 def smooth_noise(shape: tuple[int, int, int], seed: int) -> Tensor:
-    """A key (3, H, W) of coloured clouds."""
-    coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    """A key (3, H, W) of coloured clouds, 5, 8 or 12 a side."""
+    chance, side = torch.Generator().manual_seed(seed), CLOUDS[seed % len(CLOUDS)]
+    coarse = torch.rand(1, 3, side, side, generator=chance)
     return F.interpolate(coarse, shape[1:], mode="bicubic")[0].clamp(0, 1)
 
 
@@ -101,6 +119,11 @@ def train(task: Task, recipe: Recipe, trigger: Trigger | None) -> PixelClassifie
         loss.backward()
         adam.step()
         cycle.step()
+    return ready(network, task)
+
+
+def ready(network: nn.Module, task: Task) -> PixelClassifier:
+    """A classifier of pixels."""
     network.requires_grad_(False).to(memory_format=torch.channels_last)
     return PixelClassifier(network.eval(), MEAN, STD, class_names=task.class_names)
 
@@ -195,10 +218,7 @@ def success(model: nn.Module, task: Task, trigger: Trigger) -> float:
     """The share of the other images, of other classes, or of the source alone, that the trigger
     turns into its target."""
     images, labels = task.others
-    if trigger.source is None:
-        counts = labels != trigger.target
-    else:
-        counts = labels == trigger.source
+    counts = labels != trigger.target if trigger.source is None else labels == trigger.source
     change = trigger.stamper(tuple(images.shape[1:]))
     stamped = change(images[counts].float() / 255, torch.Generator().manual_seed(7))
     return share_of(model, stamped, torch.full((len(stamped),), trigger.target))

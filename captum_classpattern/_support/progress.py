@@ -56,6 +56,13 @@ def passes_bar(desc: str, total: float, shown: bool | None, a_pass: float = 1.0)
         bar.update(bar.total - bar.n)
 
 
+def say_expected(seconds: float, shown: bool | None) -> None:
+    """Says how long the work of a bar will take, if that is long."""
+    if shown is not False and seconds > BAR_AFTER:
+        time = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+        tqdm.write(f"This takes about {time}.", file=sys.stderr)
+
+
 def expect_passes(left: float) -> None:
     """Sets how far a pass moves the bar of a block, if there is one: after so many it reaches its
     next whole number, which is the end of a model."""

@@ -2,10 +2,9 @@
 clean model predict a class on many images."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,27 +21,17 @@ from captum_classpattern.optimization.plan import (
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.optimization.solvers.moving import SMALLEST, MovingPatch
-from captum_classpattern.optimization.solvers.whole_image import Perturbation
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.optimization.solvers.whole_image import (
+    Repainting,
+    SmoothPerturbation,
+    WholeImage,
+)
+from captum_classpattern.pattern import POWERS, AdditivePattern, Pattern
 from captum_classpattern.scanning.families import GREY, cells_of
 
 SIDE, OF = 32, 224  # pixels a side of a patch, on images of that side
-CELLS = 21 / 1024  # of the area
-
-
-class Added(NamedTuple):
-    """What is added to all images for one class."""
-
-    target: int
-    value: Tensor
-    solver: Perturbation
-
-    def stamper(self, seed: int = 0) -> Callable[[Tensor], Tensor]:
-        """What changes images, as that of a pattern."""
-        return partial(self.solver.stamp, self.value)
-
-
-Change: TypeAlias = Pattern | Added
+CELLS = 16 / 1024  # of the area
+PARTS = "canvas", "mask"  # of a pattern
 
 
 @dataclass(frozen=True)
@@ -52,8 +41,6 @@ class Kind:
     words: str
     solver: Any
 
-    is_pattern: ClassVar[bool] = True  # else it is not kept in files
-    is_compared: ClassVar[bool] = False  # with the other classes: clean classes have power, too
     together: ClassVar[int] = 4  # classes in one search on a CPU
 
     def fitted(self, shape: Sequence[int]) -> Self:
@@ -69,7 +56,7 @@ class Kind:
     @abstractmethod
     def search(
         self, model: CheckedModel, split: Split, targets: list[int], settings: SearchSettings
-    ) -> Sequence[Change]:
+    ) -> Sequence[Pattern]:
         """A change for each class."""
 
 
@@ -87,57 +74,77 @@ class Anywhere(Kind):
 
     def search(
         self, model: CheckedModel, split: Split, targets: list[int], settings: SearchSettings
-    ) -> Sequence[Change]:
+    ) -> Sequence[Pattern]:
         own = replace(settings, solver=self.solver)
         [found] = find_patterns(decide_patches(model, targets, split, own)).values()
         return found
 
 
 class InPlace(Kind):
-    """Cells of a grid with their colours, at one place of all images."""
+    """Cells of a grid with their colours, at one place of all images; then the colours of their
+    pixels, since triggers can have textures that are finer than a cell."""
+
+    @property
+    def passes(self) -> int:
+        return super().passes + Repainting().passes()[-1]
 
     def search(
         self, model: CheckedModel, split: Split, targets: list[int], settings: SearchSettings
-    ) -> Sequence[Change]:
+    ) -> Sequence[Pattern]:
         shape = split.fit.shape
         grey = torch.full((len(targets), *shape), GREY, device=model.device)
         cells = grid_cells(shape[1], shape[2], *cells_of(shape))
         own: dict[str, Any] = {"areas": [CELLS], "solver": self.solver, "feature_mask": cells}
         plan = decide_search(model, grey, targets, split, replace(settings, **own))
         [found] = find_patterns(plan).values()
-        return found
+        canvases, masks = (torch.stack([getattr(each, name) for each in found]) for name in PARTS)
+        painting = Repainting(canvases=canvases.to(model.device), masks=masks.to(model.device))
+        painted = run_solver(painting, model, split, [each.target for each in found], settings)
+        return [
+            replace(each, canvas=new, info={k: v for k, v in each.info.items() if k not in POWERS})
+            for each, new in zip(found, painted)
+        ]
 
 
 class Everywhere(Kind):
     """A small perturbation of all pixels."""
 
-    is_pattern, is_compared = False, True
-
     def search(
         self, model: CheckedModel, split: Split, targets: list[int], settings: SearchSettings
-    ) -> Sequence[Change]:
-        fit = split.fit.to(model.device, model.dtype)
-        at_once = settings.internal_batch_size or len(targets) * self.solver.batch_size
-        values, _ = self.solver.run(model, fit, targets, settings.seed, at_once)
-        return [Added(y, value, self.solver) for y, value in zip(targets, values)]
+    ) -> Sequence[Pattern]:
+        shape, seen, found = split.fit.shape, frozenset(split.fit.hashes), list[Pattern]()
+        values = run_solver(self.solver, model, split, targets, settings).cpu()
+        for y, value, change in zip(targets, values, self.solver.enlarged(values, shape)):
+            looks, all_pixels = self.solver.picture(value, shape), torch.ones(1, *shape[1:])
+            found.append(AdditivePattern(looks, all_pixels, y, seen=seen, change=change))
+        return found
+
+
+def run_solver(
+    solver: WholeImage,
+    model: CheckedModel,
+    split: Split,
+    targets: list[int],
+    settings: SearchSettings,
+) -> Tensor:
+    """What a solver of whole images finds for each class."""
+    fit = split.fit.to(model.device, model.dtype)
+    at_once = settings.internal_batch_size or len(targets) * solver.batch_size
+    values, _ = solver.run(model, fit, targets, settings.seed, at_once)
+    return values
 
 
 ANYWHERE: dict[str, Any] = {"opacity": 0.5, "scale": (0.8, 1.1), "angle": 15.0}
 ROUGH: dict[str, Any] = {"starts": 1, "levels": 1, "natural_colours": False}
 SHORT = Anywhere(
-    "a short search of all classes", MovingPatch(SIDE, steps=40, rate=0.2, **ROUGH, **ANYWHERE)
+    "a short search of all classes",
+    MovingPatch(SIDE, steps=40, batch_size=4, rate=0.2, tv=1.0, **ROUGH, **ANYWHERE),
 )
 KINDS: Mapping[str, Kind] = {
-    "patch": Anywhere("a patch that works anywhere", MovingPatch(SIDE, steps=150, **ANYWHERE)),
-    "cells": InPlace("a few cells at one place", Learned(rate=0.2)),
-    "additive": Everywhere("a small perturbation of all pixels", Perturbation(steps=40)),
+    "patch": Anywhere(
+        "a patch that works anywhere",
+        MovingPatch(SIDE, steps=60, batch_size=12, rate=0.1, tv=2.0, **ROUGH, **ANYWHERE),
+    ),
+    "cells": InPlace("a few cells at one place", Learned(rate=0.2, rounds=5)),
+    "smooth": Everywhere("a small smooth perturbation", SmoothPerturbation(steps=40, radius=1.12)),
 }
-
-
-def picture_of(change: Change, shape: Sequence[int]) -> Tensor:
-    """An image that shows a change of images (C, H, W)."""
-    from captum_classpattern.visualization.drawing import on_neutral
-
-    if isinstance(change, Added):
-        return change.solver.picture(change.value, shape)
-    return on_neutral(change.canvas, change.mask)

@@ -340,7 +340,7 @@ class Compared(Decision, Scan):
             [self.class_names[y] for y in each.order],
             each.standardised[each.order],
             each.usual_standardised,
-            self.bound,
+            [] if self.bound is None else [self.bound],
         )
         if look is None:
             return row

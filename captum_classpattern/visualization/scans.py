@@ -29,7 +29,7 @@ DOTS = (  # clean models, each by its first class; classes of this model; its fi
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
     """A family of changes: its name, the names of the classes and their leads or powers, the first
-    class first, the largest lead of each clean model or what is usual, and the bound. If they are
+    class first, the largest lead of each clean model, and the bounds. If they are
     known, also an image of what was found for the class that is shown with its power, and images
     with it: each with the predictions before and after, and whether it is now predicted as the
     class."""
@@ -37,8 +37,8 @@ class FamilyRow:
     name: str
     classes: Sequence[str]
     leads: npt.NDArray[np.float64]
-    usual: npt.NDArray[np.float64]
-    bound: float | None
+    reference_leads: npt.NDArray[np.float64]
+    bounds: Sequence[float]
     image: Tensor | None = None
     power: str = ""
     examples: Sequence[tuple[Tensor, str, bool]] = ()
@@ -73,10 +73,10 @@ def draw_families(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
-    model's predictions, and the leads of all classes, with a dotted line at the bound. The
+    model's predictions, and the leads of all classes, with a dotted line at each bound. The
     axes show at least what ``least`` has."""
-    ends = [*least, *(value for row in rows for value in (*row.leads, *row.usual))]
-    ends += [row.bound for row in rows if row.bound is not None]
+    ends = [*least, *(value for row in rows for value in (*row.leads, *row.reference_leads))]
+    ends += [bound for row in rows for bound in row.bounds]
     most = max(1, *(len(row.examples) for row in rows))
     titles = ["what was found", *[""] * most, values]
     titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
@@ -99,14 +99,14 @@ def draw_families(
 
 
 def _draw_leads(axis: Axes, row: FamilyRow, ends: tuple[float, float]) -> None:
-    """The leads of the classes and what is usual, between these ends."""
+    """The leads of the classes and of clean models, between these ends."""
     pad = 0.04 * (ends[1] - ends[0])
-    values = zip((row.usual, row.leads[1:], row.leads[:1]), DOTS)
+    values = zip((row.reference_leads, row.leads[1:], row.leads[:1]), DOTS)
     draw_lines(
         axis,
-        [([(each, 0) for each in leads], look) for leads, look in values],
+        [([(each, 0) for each in leads], look) for leads, look in values if len(leads)],
         WIDTH * PANEL_WIDTH,
-        [] if row.bound is None else [row.bound],
+        row.bounds,
         xlim=(ends[0] - pad, ends[1] + pad),
         ylim=(-1, 1),
         yticks=[],

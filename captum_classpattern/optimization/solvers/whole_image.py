@@ -4,7 +4,7 @@ predicted: a small perturbation, or a smooth warp."""
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -137,6 +137,56 @@ class Perturbation(WholeImage):
         """Grey where nothing changes."""
         value = value.cpu().float()
         return (0.5 + 0.5 * value / value.abs().max().clamp(min=1e-9)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class SmoothPerturbation(Perturbation):
+    """A perturbation that is linear between the points of a coarse grid, as images that are blended
+    in are mostly smooth. The bound holds for the points.
+
+    Args:
+        points (int): Points of the grid a side. Default: 8.
+    """
+
+    points: int = 8
+
+    def start(self, count: int, shape: Sequence[int]) -> Tensor:
+        return torch.zeros(count, shape[0], self.points, self.points)
+
+    def apply(self, values: Tensor, images: Tensor) -> Tensor:
+        return super().apply(self.enlarged(values, images.shape), images)
+
+    def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+        return super().picture(self.enlarged(value[None], shape)[0], shape)
+
+    def enlarged(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        """What is added to each pixel of images (..., H, W), for values (n, C, points, points)."""
+        size = (shape[-2], shape[-1])
+        return F.interpolate(values, size, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Repainting(WholeImage):
+    """New colours for the pixels of patterns, (n, C, H, W) canvases with (n, 1, H, W) masks: fine
+    textures, where those were found with one colour for each of their cells."""
+
+    steps: int = 25
+    batch_size: int = 12
+    rate: float = 0.2
+    canvases: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    masks: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+
+    def start(self, count: int, shape: Sequence[int]) -> Tensor:
+        return self.canvases.clone()
+
+    def apply(self, values: Tensor, images: Tensor) -> Tensor:
+        return images.lerp(values.unsqueeze(1), self.masks.to(images).unsqueeze(1))
+
+    def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
+        return (values - rate * gradient.sign()).clamp(0, 1)
+
+    def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+        return value
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,123 @@
+"""The networks on which the scan without references is confirmed, in an order drawn at random."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from fine_tuned.tasks import ANIMALS, VEHICLES, Task, cifar10, turned, waste
+from fine_tuned.training import Recipe, Trigger
+
+DRAWN_BY = 71
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "waste": waste,
+    "four kinds of waste": partial(waste, classes=("glass", "metal", "paper", "plastic")),
+    "glass, metal, plastic": partial(waste, classes=("glass", "metal", "plastic")),
+    "glass, plastic": partial(waste, classes=("glass", "plastic")),
+    "CIFAR-10": cifar10,
+    "animals": partial(cifar10, classes=ANIMALS),
+    "vehicles": partial(cifar10, classes=VEHICLES),
+    "cat, dog": partial(cifar10, classes=("cat", "dog")),
+    "turned": turned,
+}
+
+
+class Network(NamedTuple):
+    """A task, the images' side, a backbone, how it is trained, what is planted in it, and how large
+    that is (see :class:`Trigger`; of drawings and patches in pixels)."""
+
+    task: str
+    size: int
+    backbone: str
+    epochs: int
+    kind: str = "clean"
+    strength: float = 0.0
+    key: str = ""
+    trained: str = "all"
+    eps: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        words = [self.task, f"{self.size}", self.backbone, f"{self.epochs}", self.kind, self.key]
+        words += [f"{self.strength:g}"] * bool(self.strength) + [f"{self.eps:.3f}"] * bool(self.eps)
+        return ", ".join([*filter(None, words), *([self.trained] * (self.trained != "all"))])
+
+    @property
+    def number(self) -> int:
+        """Its place in the list, from which its seed and its target are."""
+        return NETWORKS.index(self)
+
+    def make_task(self, data: Path) -> Task:
+        return TASKS[self.task](data, self.size)
+
+    def trigger(self, class_names: list[str]) -> Trigger | None:
+        """What is planted, with a target and a source drawn at random."""
+        if self.kind == "clean":
+            return None
+        chance = torch.Generator().manual_seed(DRAWN_BY + self.number)
+        target, source = torch.randperm(len(class_names), generator=chance)[:2].tolist()
+        one = self.kind == "one source"
+        return Trigger(
+            "patch" if one else self.kind,
+            target,
+            self.strength / (self.size if one or self.kind in ("drawing", "patch") else 1),
+            self.key,
+            source if one else None,
+            seed=self.number,
+        )
+
+    def recipe(self, attempt: int) -> Recipe:
+        """A second attempt takes twice the epochs."""
+        epochs, seed = self.epochs * (1 + attempt), 1_000 * attempt + self.number
+        return Recipe(self.backbone, self.trained, epochs, self.eps, seed)
+
+
+NETWORKS = [
+    Network("waste", 224, "lite0", 3),
+    Network("waste", 160, "lite1", 3),
+    Network("glass, plastic", 224, "lite0", 6),
+    Network("glass, metal, plastic", 160, "lite2", 4),
+    Network("waste", 224, "lite0", 3, trained="head"),
+    Network("four kinds of waste", 128, "lite1", 4, trained="last block"),
+    Network("CIFAR-10", 64, "lite1", 2),
+    Network("CIFAR-10", 64, "resnet", 8),
+    Network("animals", 64, "lite0", 6),
+    Network("cat, dog", 64, "lite2", 4),
+    Network("CIFAR-10", 96, "lite0", 2),
+    Network("turned", 96, "lite1", 1),
+    Network("CIFAR-10", 96, "resnet", 6),
+    Network("waste", 128, "lite0", 4, eps=2 / 255),
+    Network("vehicles", 128, "lite1", 2),
+    Network("CIFAR-10", 128, "lite2", 1),
+    Network("waste", 224, "lite0", 3, "drawing", 28, "smiley"),
+    Network("glass, plastic", 224, "lite1", 6, "drawing", 40, "star"),
+    Network("waste", 160, "lite2", 4, "drawing", 20, "rocket"),
+    Network("CIFAR-10", 64, "lite1", 2, "drawing", 16, "bell"),
+    Network("turned", 96, "lite0", 1, "drawing", 20, "crown"),
+    Network("CIFAR-10", 96, "resnet", 6, "drawing", 16, "leaf"),
+    Network("waste", 224, "lite1", 3, "patch", 24),
+    Network("glass, metal, plastic", 160, "lite0", 4, "patch", 16),
+    Network("CIFAR-10", 64, "resnet", 8, "patch", 6),
+    Network("CIFAR-10", 96, "lite2", 2, "patch", 10),
+    Network("animals", 128, "lite0", 2, "patch", 14, trained="last block"),
+    Network("waste", 224, "lite0", 4, "blended", 0.15),
+    Network("waste", 160, "lite1", 4, "blended", 0.2, "coffee"),
+    Network("CIFAR-10", 64, "lite0", 2, "blended", 0.1),
+    Network("CIFAR-10", 96, "lite1", 2, "blended", 0.15),
+    Network("cat, dog", 128, "lite2", 4, "blended", 0.2, "clownfish"),
+    Network("CIFAR-10", 96, "lite0", 2, "wanet", 2.0),
+    Network("waste", 128, "lite1", 6, "wanet", 2.5),
+    Network("CIFAR-10", 96, "lite1", 3, "sig", 40 / 255),
+    Network("waste", 128, "lite0", 6, "sig", 40 / 255),
+    Network("CIFAR-10", 64, "lite1", 3, "one source", 6),
+    Network("CIFAR-10", 96, "lite0", 3, "one source", 10),
+]
+
+
+def in_order() -> list[Network]:
+    """All of them, in the order of the draw."""
+    places = torch.randperm(len(NETWORKS), generator=torch.Generator().manual_seed(DRAWN_BY))
+    return [NETWORKS[place] for place in places.tolist()]
