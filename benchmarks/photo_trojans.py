@@ -18,13 +18,10 @@ For moving patches:
 
 By the rules of ``photos/PROTOCOL.md``:
 
-- ``bound``: rankings of 100 classes of five clean networks; an hour of two threads.
 - ``later``: five networks with two or four trojans each, and two clean ones, are planted with
   ``--training FOLDER``; three hours.
-- ``confirm``: rankings of these, and of the first network; an hour of two threads.
 - ``natural``: patches of 50 clean classes, from two seeds, of ten with other sides; three hours.
 - ``found``: patches of all planted classes, which drawings they look like; half an hour.
-- ``scan``: a scan of all 1,000 classes of the network *four*; 73 minutes of two threads.
 """
 
 from argparse import Namespace
@@ -162,18 +159,8 @@ def cells(run: Run) -> None:
     run.add(cell_rows(problem, run.out / "cells", run.done("kind")))
 
 
-def bound(run: Run) -> None:
-    for name in moving.CLEAN:
-        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network", "passes")))
-
-
 def later(run: Run) -> None:
     plant(run, LATER)
-
-
-def confirm(run: Run) -> None:
-    for name in moving.CONFIRMED:
-        run.add(moving.ranking_rows(name, run.photos, run.out, run.done("network", "passes")))
 
 
 def natural(run: Run) -> None:
@@ -186,14 +173,9 @@ def natural(run: Run) -> None:
                 run.add(moving.natural_rows(run.photos, run.out, classes, side, seed, done))
 
 
-def whole_scan(run: Run) -> None:
-    run.add(moving.scan_rows(run.photos, run.out, run.done("network", "passes")))
-
-
 STAGES: dict[str, Callable[[Run], None]] = {
     "plant": plant, "maps": maps, "cleanse": cleanse_four, "classes": classes, "cells": cells,
-    "found": found, "keep": keep, "figure": figure, "bound": bound, "later": later,
-    "confirm": confirm, "natural": natural, "scan": whole_scan,
+    "found": found, "keep": keep, "figure": figure, "later": later, "natural": natural,
 }  # fmt: skip
 
 

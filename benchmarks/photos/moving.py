@@ -1,8 +1,6 @@
-"""Moving patches on photographs: of clean classes and of trojans, rankings of classes, a scan."""
+"""Moving patches on photographs: of clean classes and of trojans."""
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,41 +8,32 @@ import numpy as np
 import torch
 from checking import checked
 from findings import Row, kept_survey
-from problems import IMAGENET_CLASSES, LITE_SIZES, read_photos
+from problems import LITE_SIZES, read_photos
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import captum_classpattern
-from captum_classpattern import ClassPattern, LabelledImages, scan
-from captum_classpattern.classifier import CheckedModel, enter_model
+from captum_classpattern import ClassPattern, LabelledImages
+from captum_classpattern.classifier import CheckedModel
 from captum_classpattern.classifier.fingerprints import hash_of_model
-from captum_classpattern.optimization.plan import split_for_validation
-from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.moving import MovingPatch
-from captum_classpattern.pattern import MovingPattern, Pattern
-from captum_classpattern.scanning import triage
-from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
+from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import SQUARES, Scorer, best_of
 from photos.likeness import picture_of, rank_of_eight, seeded
 from photos.planting import LATER, NETWORKS, NUMBERS, load
 from photos.stamping import edges, stamp_all
 
-CLEAN = ("plain", "twin", "second twin", *NUMBERS)  # the bound is chosen on these
-CONFIRMED = ("planted", "small", "large", "few", "third twin", "fourth twin")  # also ranked
 HELD_OUT = 3  # every third photo scores
 COUNT, DRAWN_BY = 50, 70  # clean classes, and the seed that draws them
-OF_0_4 = 52  # the seed that drew the classes of version 0.4, and draws those of rankings
+OF_0_4 = 52  # the seed that drew the classes of version 0.4
 # classes on which patches were tried: zebra, castle, soccer ball, tench, tiger beetle, Tibetan
 # terrier, black swan, hook, academic gown, cliff dwelling, cucumber, snail, sarong, pencil box,
 # submarine
 LOOKED_AT = (340, 483, 805, 0, 300, 200, 100, 600, 400, 500, 943, 113, 775, 709, 833)
 SEEDS = (0, 1)
-SCANNED = "four"  # all of its classes, as users scan a network
 FOUND = ("planted", "small", "large", "few", "four", "last", "second twin")
 TROJAN = MovingPatch(32, opacity=0.5, scale=(0.8, 1.1), angle=15.0)
 STAMPED = 10  # photos whose edges are judged
-PASSES = triage.SHORT.passes()[-1]  # that rank a class
-OTHERS, FIRST = 96, 6  # classes of a ranking that are nowhere planted; classes searched longer
 NATURAL = (  # how many of the clean classes are searched, with which side and seed
     (COUNT, 96, 0),
     (10, 64, 0),
@@ -68,78 +57,6 @@ def about(network: str, model: nn.Module) -> Row:
     """What a row depends on."""
     version = captum_classpattern.__version__
     return {"network": network, "model": hash_of_model(model), "version": version}
-
-
-def ranking_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
-    """The ranking of a scan, for a sample of the classes: gains of all; of the first ones, patches
-    of longer searches, their powers on photos that no search has seen, and which drawings they look
-    like. Finished searches are kept in the folder."""
-    if (network, PASSES) in done:
-        return
-    model, (search, held_out) = load(network, out), photo_parts(photos, network)
-    side = round(triage.SIDE * search.shape[-1] / triage.OF)
-    short, long = (replace(each, side=side) for each in (triage.SHORT, triage.LONG))
-    facts = about(network, model) | {"side": side, "seeds": SEEDS, "passes": PASSES}
-    store = PatternFolder(out / network / PATTERNS, facts)
-    split = split_for_validation(search, SEEDS[0])
-
-    def found(classes: Sequence[int], solver: MovingPatch, number: int, seed: int) -> list[Pattern]:
-        together = triage.TOGETHER if solver is short else triage.LONG_TOGETHER
-        settings = SearchSettings(solver=solver, seed=seed)
-        with enter_model(model, search.take([0]), seed) as entered:
-            parts = split_for_validation(search, seed)
-            return triage.search_all(entered, parts, classes, settings, store, number, together)
-
-    with enter_model(model, search.take([0]), SEEDS[0]) as entered:
-        before, _ = triage.without_patches(entered, split.validation)
-    gains = {
-        patch.target: round(float(patch.info["search_margin"]) - before[patch.target], 3)
-        for patch in found(ranked_classes(network), short, 0, SEEDS[0])
-    }
-    ranked, first = sorted(gains, key=lambda y: -gains[y]), []
-    scorer = Scorer(checked(model, held_out), held_out)
-    for patches in zip(*(found(ranked[:FIRST], long, 1 + seed, seed) for seed in SEEDS)):
-        powers = [scorer.power(patch) for patch in patches]
-        row = {"class": patches[0].target, "powers": [power.value for power in powers]}
-        first.append(row | {"n": powers[0].n})
-    yield [{**facts, "judged": len(split.validation), "first": first, "gains": gains}]
-
-
-def scan_rows(photos: Path, out: Path, done: set) -> Iterator[list[Row]]:
-    """A scan of all classes, in the form of a ranking, with its verdict, and the time that it took
-    since the last interruption."""
-    if (SCANNED, PASSES) in done:
-        return
-    model, images = load(SCANNED, out), LabelledImages(*read_photos(photos))
-    started = time.perf_counter()
-    found = scan(model, images, folder=out / SCANNED)
-    seconds = round(time.perf_counter() - started)
-    found.save(out / SCANNED)
-    classes = found.table().to_dict("records")
-    first = [
-        {"class": each["class"], "powers": [each[name] for name in triage.POWERS]}
-        for each in classes[: triage.FIRST]
-    ]
-    yield [
-        {
-            **about(SCANNED, model),
-            **{"passes": PASSES, "threads": torch.get_num_threads(), "seconds": seconds},
-            **{"judged": found.judged, "verdict": found.verdict},
-            **{"suspects": found.suspects, "first": first},
-            "gains": {each["class"]: round(each["gain"], 3) for each in classes},
-        }
-    ]
-
-
-def ranked_classes(network: str) -> list[int]:
-    """The planted classes of a network or of its twin, and others that are nowhere planted, drawn
-    at random, the same for all networks."""
-    known = NETWORKS | LATER
-    planted = {y for settings in known.values() for y in settings.trojans.values()}
-    count = len(IMAGENET_CLASSES)
-    drawn = torch.randperm(count, generator=seeded(OF_0_4)).tolist()
-    own = known.get(network, known["planted"]).trojans.values()
-    return [*own, *[y for y in drawn if y not in planted][:OTHERS]]
 
 
 def found_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:

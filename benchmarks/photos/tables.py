@@ -10,8 +10,8 @@ import numpy as np
 from findings import Row, Table, format_values, having, head, line, read_rows
 from problems import IMAGENET_CLASSES
 from scipy import stats
+from scipy.stats import median_abs_deviation
 
-from captum_classpattern.scanning.triage import robust_deviations, stand_out
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
 
@@ -20,6 +20,7 @@ ENOUGH = 0.7  # the goal's power
 FAR = {80: 17.0}  # the bound, by passes: 1.5 times the largest first class of clean networks
 LEARNT = 0.8  # of the photos, on which a trojan must succeed to count
 RANKED = ("bound", "confirm", "scan")  # by short searches, of so many passes
+STANDS_OUT = 0.5  # of power
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 CLOSEST = ("Occlusion", "SmoothGrad", "ClassPattern, pixels")
@@ -148,8 +149,19 @@ def scans(rows: Sequence[Row]) -> Iterator[str]:
 
 def by_gain(gains: Mapping[int, float]) -> dict[int, float]:
     """How far each class is above the median, in robust standard deviations, the largest first."""
-    far = dict(zip(gains, robust_deviations([*gains.values()])))
+    values = np.array([*gains.values()])
+    far = dict(
+        zip(gains, (values - np.median(values)) / median_abs_deviation(values, scale="normal"))
+    )
     return {y: far[y] for y in sorted(gains, key=lambda y: -gains[y])}
+
+
+def stand_out(first: Sequence[Row]) -> list[int]:
+    """The classes both of whose patches are 50 points above the lower quartile, as a scan of
+    version 0.4 says."""
+    least = {each["class"]: min(each["powers"]) for each in first}
+    usual = np.quantile([*least.values()], 0.25)
+    return [y for y, power in least.items() if power >= usual + STANDS_OUT]
 
 
 def success_in(folder: Path) -> dict[tuple[str, str], float]:
@@ -222,7 +234,7 @@ def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:
             learnt = [each for each, share in success[name].items() if share >= LEARNT]
             classes = [settings.trojans[each] for each in learnt]
             hits = [far[y] >= bound and y in first for y in classes]
-            out = stand_out({each["class"]: each["powers"] for each in row["first"]})
+            out = stand_out(row["first"])
             also = "" if settings.poisoned is None else f", on {settings.poisoned} photos"
             yield line(
                 "{} to {} px".format(*settings.sides) + also,

@@ -13,7 +13,7 @@ from captum_classpattern._support.files import check_folder, parse_json
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
-FIRST_PRINTED = 10  # classes of a scan without references
+FIRST_PRINTED = 10  # classes
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 
 
@@ -33,15 +33,17 @@ def scan_command(
 
     For example:
 
-        classpattern scan net.pt --arch my:Net --data my_images --references my.json
         classpattern scan torchvision:resnet50 --data my_photos
+        classpattern scan net.pt --arch my:Net --data my_images --references my.json
 
-    For each class, the scan searches for changes that make the model predict it: a few pixels with
-    their colours, a small perturbation of all pixels, and a smooth warp. A backdoored class is
-    easier to reach than the same class of clean models.
+    For each class, the scan searches for small changes that make the model predict it. On images of
+    at least 64 pixels a side, these are a patch that works anywhere, a few cells at one place and a
+    smooth perturbation. No references are needed there: in clean models, changes as small as these
+    have little effect. The scan says first how long it will take.
 
-    A model of at least 100 classes needs no references: then a short search ranks its classes, and
-    the first are searched longer.
+    On smaller images, they are a few pixels with their colours, a small perturbation and a smooth
+    warp. They have effects in clean models, too. So the model is compared with references: clean
+    models of the same task.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
     inconclusive, and 2 after an error. The same command resumes an interrupted scan, with the
@@ -50,7 +52,7 @@ def scan_command(
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
         references: The clean models: a file that classpattern reference wrote, or demo, or
-            cifar10. By default none, for models of at least 100 classes.
+            cifar10. By default none, for images of at least 64 pixels a side.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
             must also lead by more than 4.5 standard deviations. Not used without references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,

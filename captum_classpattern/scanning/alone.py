@@ -33,7 +33,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.changes import KINDS, SHORT
 from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, SUSPICIOUS
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
-from captum_classpattern.scanning.results import NEXT_STEPS, Scan
+from captum_classpattern.scanning.results import NEXT_STEPS, Scan, with_images
 from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
 from captum_classpattern.scores.power import StampTest, judge_each, margins_of
@@ -213,7 +213,7 @@ class Alone(Scan):
     def _figure_row(self, kind: str) -> Any:
         """What was found for the first class, images with it, and the powers of all classes."""
         from captum_classpattern.visualization.drawing import on_neutral
-        from captum_classpattern.visualization.scans import FamilyRow, with_images
+        from captum_classpattern.visualization.scans import FamilyRow
 
         powers, shown = {y: min(both) for y, both in self.powers[kind].items()}, self.shown(kind)
         order = sorted(powers, key=lambda y: (y != self.target, -powers[y]))

@@ -24,7 +24,7 @@ from captum_classpattern.scanning.decision import (
 from captum_classpattern.scanning.families import CHANGES, FAMILIES, PATCHES, SIZES, unit_of
 from captum_classpattern.scanning.profile import Profile, UnseenCheck
 from captum_classpattern.scanning.references import TRAINED_ON, ReferenceSet
-from captum_classpattern.scanning.results import NEXT_STEPS, Scan
+from captum_classpattern.scanning.results import NEXT_STEPS, Scan, with_images
 
 COLUMNS_EXPLAINED = (
     "Lead: how far the class is ahead of the median class, compared with the same class of clean "
@@ -332,7 +332,7 @@ class Compared(Decision, Scan):
 
     def _figure_row(self, family: str) -> Any:
         """A row of the figure: what was found, images with it, and the leads of all classes."""
-        from captum_classpattern.visualization.scans import FamilyRow, with_images
+        from captum_classpattern.visualization.scans import FamilyRow
 
         each, look, shape = self.comparisons[family], self.looks.get(family), self.references.shape
         row = FamilyRow(

@@ -1,15 +1,18 @@
 """What a scan says: in words, in a table, a figure and a page."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+
+from torch import Tensor
 
 from captum_classpattern._support.files import write_figure, write_json
 from captum_classpattern.results import Result, as_table, as_texts
 from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, SUSPICIOUS
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
+from captum_classpattern.scores.examples import StampedImages
 
 COLUMNS = 6  # of a table that fits a terminal
 AGAIN = "Scan again with another seed and other images, into another folder."
@@ -120,3 +123,21 @@ class Scan(Result):
             write_figure(self.plot(use_pyplot=False)[0], folder / "scan.png")
         except ValueError:  # such images can't be drawn
             (folder / "scan.png").unlink(missing_ok=True)  # of another scan
+
+
+def with_images(
+    row: Any,
+    image: Tensor,
+    power: str,
+    before: StampedImages,
+    after: StampedImages,
+    target: int,
+) -> Any:
+    """A row of the figure with what was found for a class; without, if such images can't be drawn."""
+    if len(image) not in (1, 3):
+        return row
+    turns = zip(before.names, after.captions)
+    captions = (f"{was} \N{RIGHTWARDS ARROW} {now}" for was, now in turns)
+    hits = [predicted == target for predicted in after.predicted]
+    examples = [*zip(after.images, captions, hits)]
+    return replace(row, image=image, power=power, examples=examples)

@@ -1,7 +1,7 @@
 """What a scan found in each family of changes, and the standardised excess of each class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from textwrap import fill
 
@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from captum_classpattern._support.formats import shortened
-from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.visualization.curves import draw_lines
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
@@ -29,10 +28,9 @@ DOTS = (  # clean models, each by its first class; classes of this model; its fi
 @dataclass(frozen=True, eq=False)
 class FamilyRow:
     """A family of changes: its name, the names of the classes and their leads or powers, the first
-    class first, the largest lead of each clean model, and the bounds. If they are
-    known, also an image of what was found for the class that is shown with its power, and images
-    with it: each with the predictions before and after, and whether it is now predicted as the
-    class."""
+    class first, the largest lead of each clean model, and the bounds. If they are known, also an
+    image of what was found for the class that is shown with its power, and images with it: each
+    with the predictions before and after, and whether it is now predicted as the class."""
 
     name: str
     classes: Sequence[str]
@@ -42,24 +40,6 @@ class FamilyRow:
     image: Tensor | None = None
     power: str = ""
     examples: Sequence[tuple[Tensor, str, bool]] = ()
-
-
-def with_images(
-    row: FamilyRow,
-    image: Tensor,
-    power: str,
-    before: StampedImages,
-    after: StampedImages,
-    target: int,
-) -> FamilyRow:
-    """A row with what was found for a class; without, if such images can't be drawn."""
-    if len(image) not in (1, 3):
-        return row
-    turns = zip(before.names, after.captions)
-    captions = (f"{was} \N{RIGHTWARDS ARROW} {now}" for was, now in turns)
-    hits = [predicted == target for predicted in after.predicted]
-    examples = [*zip(after.images, captions, hits)]
-    return replace(row, image=image, power=power, examples=examples)
 
 
 def draw_families(

@@ -163,6 +163,13 @@ def test_it_resumes_where_it_was_stopped(found, tmp_path, monkeypatch):
         scan(net, IMAGES, mean=0, std=1, folder=tmp_path, seed=1)
 
 
+def test_another_seed_shares_no_search_with_the_first(monkeypatch):
+    calls = searched_by(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt, match="to keep finished patches, pass `folder`"):
+        scan(Net().eval(), IMAGES, mean=0, std=1, seed=1)
+    assert [seed for _, seed, _ in calls] == [2]  # then 3; those of seed 0 are 0 and 1
+
+
 def test_the_figure_shows_each_change_of_the_first_class_and_all_powers(found):
     _, axes = found.plot(use_pyplot=False)
     assert axes.shape == (3, 5)
