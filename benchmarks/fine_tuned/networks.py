@@ -14,13 +14,13 @@ DRAWN_BY = 71
 TASKS: Mapping[str, Callable[..., Task]] = {
     "waste": waste,
     "four kinds of waste": partial(waste, classes=("glass", "metal", "paper", "plastic")),
-    "glass, metal, plastic": partial(waste, classes=("glass", "metal", "plastic")),
-    "glass, plastic": partial(waste, classes=("glass", "plastic")),
+    "glass, metal and plastic": partial(waste, classes=("glass", "metal", "plastic")),
+    "glass and plastic": partial(waste, classes=("glass", "plastic")),
     "CIFAR-10": cifar10,
     "animals": partial(cifar10, classes=ANIMALS),
     "vehicles": partial(cifar10, classes=VEHICLES),
-    "cat, dog": partial(cifar10, classes=("cat", "dog")),
-    "turned": turned,
+    "cats and dogs": partial(cifar10, classes=("cat", "dog")),
+    "CIFAR-10, upright and turned": turned,
 }
 
 
@@ -39,11 +39,29 @@ class Network(NamedTuple):
     eps: float = 0.0
 
     @property
+    def made(self) -> str:
+        """What it is and how it was trained, in words."""
+        parts = ["a residual network" if self.backbone == "resnet" else f"-{self.backbone}"]
+        parts += [self.trained] * (self.trained != "all")
+        parts += [f"adversarial, {255 * self.eps:.0f}/255"] * bool(self.eps)
+        return ", ".join([*parts, f"{self.epochs} epoch{'s' * (self.epochs > 1)}"])
+
+    @property
+    def planted(self) -> str:
+        """What is planted, in words."""
+        of_kind = {
+            "drawing": f"drawing ({self.key}, {self.strength:.0f} px)",
+            "patch": f"checkerboard ({self.strength:.0f} px)",
+            "blended": f"Blended ({self.key or 'clouds'}, {self.strength:.0%})",
+            "wanet": f"WaNet ({self.strength:g})",
+            "sig": f"SIG ({255 * self.strength:.0f}/255)",
+            "one source": f"checkerboard ({self.strength:.0f} px), one source class",
+        }
+        return of_kind.get(self.kind, self.kind)
+
+    @property
     def name(self) -> str:
-        """What it is, in words."""
-        words = [self.task, f"{self.size}", self.backbone, f"{self.epochs}", self.kind, self.key]
-        words += [f"{self.strength:g}"] * bool(self.strength) + [f"{self.eps:.3f}"] * bool(self.eps)
-        return ", ".join([*filter(None, words), *([self.trained] * (self.trained != "all"))])
+        return f"{self.task}, {self.size} px, {self.made}: {self.planted}"
 
     @property
     def number(self) -> int:
@@ -78,28 +96,28 @@ class Network(NamedTuple):
 NETWORKS = [
     Network("waste", 224, "lite0", 3),
     Network("waste", 160, "lite1", 3),
-    Network("glass, plastic", 224, "lite0", 6),
-    Network("glass, metal, plastic", 160, "lite2", 4),
+    Network("glass and plastic", 224, "lite0", 6),
+    Network("glass, metal and plastic", 160, "lite2", 4),
     Network("waste", 224, "lite0", 3, trained="head"),
     Network("four kinds of waste", 128, "lite1", 4, trained="last block"),
     Network("CIFAR-10", 64, "lite1", 2),
     Network("CIFAR-10", 64, "resnet", 8),
     Network("animals", 64, "lite0", 6),
-    Network("cat, dog", 64, "lite2", 4),
+    Network("cats and dogs", 64, "lite2", 4),
     Network("CIFAR-10", 96, "lite0", 2),
-    Network("turned", 96, "lite1", 1),
+    Network("CIFAR-10, upright and turned", 96, "lite1", 1),
     Network("CIFAR-10", 96, "resnet", 6),
     Network("waste", 128, "lite0", 4, eps=2 / 255),
     Network("vehicles", 128, "lite1", 2),
     Network("CIFAR-10", 128, "lite2", 1),
     Network("waste", 224, "lite0", 3, "drawing", 28, "smiley"),
-    Network("glass, plastic", 224, "lite1", 6, "drawing", 40, "star"),
+    Network("glass and plastic", 224, "lite1", 6, "drawing", 40, "star"),
     Network("waste", 160, "lite2", 4, "drawing", 20, "rocket"),
     Network("CIFAR-10", 64, "lite1", 2, "drawing", 16, "bell"),
-    Network("turned", 96, "lite0", 1, "drawing", 20, "crown"),
+    Network("CIFAR-10, upright and turned", 96, "lite0", 1, "drawing", 20, "crown"),
     Network("CIFAR-10", 96, "resnet", 6, "drawing", 16, "leaf"),
     Network("waste", 224, "lite1", 3, "patch", 24),
-    Network("glass, metal, plastic", 160, "lite0", 4, "patch", 16),
+    Network("glass, metal and plastic", 160, "lite0", 4, "patch", 16),
     Network("CIFAR-10", 64, "resnet", 8, "patch", 6),
     Network("CIFAR-10", 96, "lite2", 2, "patch", 10),
     Network("animals", 128, "lite0", 2, "patch", 14, trained="last block"),
@@ -107,7 +125,7 @@ NETWORKS = [
     Network("waste", 160, "lite1", 4, "blended", 0.2, "coffee"),
     Network("CIFAR-10", 64, "lite0", 2, "blended", 0.1),
     Network("CIFAR-10", 96, "lite1", 2, "blended", 0.15),
-    Network("cat, dog", 128, "lite2", 4, "blended", 0.2, "clownfish"),
+    Network("cats and dogs", 128, "lite2", 4, "blended", 0.2, "clownfish"),
     Network("CIFAR-10", 96, "lite0", 2, "wanet", 2.0),
     Network("waste", 128, "lite1", 6, "wanet", 2.5),
     Network("CIFAR-10", 96, "lite1", 3, "sig", 40 / 255),

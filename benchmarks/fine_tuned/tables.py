@@ -108,15 +108,17 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
 def networks(rows: Sequence[Row]) -> Iterator[str]:
     planted = bool(rows) and is_planted(rows[0])
     more = ["success", *(f"target: {kind}" for kind in CHANGES)] if planted else []
-    yield head("network", "accuracy", *more, "verdict", "largest power of other classes", "minutes")
+    last = "verdict", "largest power of other classes" if planted else "largest power", "minutes"
+    yield head("task", "pixels", "network", *["planted"] * planted, "accuracy", *more, *last)
     for row in rows:
-        own = []
+        network, own = network_of(row), list[str]()
         if planted:
             powers = (min(row["powers"][kind][str(row["target"])]) for kind in CHANGES)
             own = [" then ".join(f"{each:.0%}" for each in row["successes"])]
             own += [f"{power:.0%}" for power in powers]
+        what = [network.task, network.size, network.made, *[network.planted] * planted]
         facts = [row["verdict"], f"{largest_other(row):.0%}", f"{row['seconds'] / 60:.1f}"]
-        yield line(network_of(row).name, f"{row['accuracy']:.0%}", *own, *facts)
+        yield line(*what, f"{row['accuracy']:.0%}", *own, *facts)
 
 
 def by_count(rows: Sequence[Row], photos: Sequence[Row]) -> Iterator[str]:
