@@ -1,7 +1,6 @@
 """A scan without references: of larger images, a small change that makes a model predict a class on
 many images is suspicious by itself."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -27,15 +26,15 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.images.source import in_batches
-from captum_classpattern.optimization.acceleration import accelerated
-from captum_classpattern.optimization.plan import CPU_BATCH, DEVICE_CLASSES, split_for_validation
+from captum_classpattern.optimization.plan import DEVICE_CLASSES, split_for_validation
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.changes import KINDS, SHORT
 from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, SUSPICIOUS
+from captum_classpattern.scanning.families import TOGETHER, cells_of
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scanning.results import NEXT_STEPS, Scan, with_images
 from captum_classpattern.scanning.task import ScanTask
-from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
+from captum_classpattern.scores.examples import StampedImages, before_and_after
 from captum_classpattern.scores.power import StampTest, judge_each, margins_of
 
 LARGE = 64  # pixels a side, from which no references are needed
@@ -49,10 +48,13 @@ percent = partial(percent_of, digits=0)
 LEGEND = (
     "Power: the share of images that the model predicts as the class with this change, of those "
     "that no search has seen and that neither are of the class nor are predicted as it; the lesser "
-    "of two searches, if there were two. A class is suspicious from 50 %. Gain: how far a short "
-    "search of a patch raises the class's logit against the largest other one."
+    "of two searches, if there were two. A class is suspicious from 50 %."
 )
-MORE_IMAGES = "Give more images, above all of classes that resemble one another."
+GAIN = (
+    " Gain: how far a short search of a patch raises the class's logit against the largest other "
+    "one."
+)
+MORE_IMAGES = "Give more images, other ones than in this scan, and scan again."
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,8 +87,11 @@ class Alone(Scan):
     gains: list[float] | None
     key: Mapping[str, Any]
 
-    legend = LEGEND
     rows_shown = FIRST
+
+    @property
+    def legend(self) -> str:  # type: ignore[override]
+        return LEGEND + GAIN * (self.gains is not None)
 
     def __repr__(self) -> str:
         return f"Scan({self.verdict}, {self.target_name}, {self.kind}, {percent(self.power)})"
@@ -123,8 +128,7 @@ class Alone(Scan):
     def verdict(self) -> str:
         if self.suspects:
             return SUSPICIOUS
-        largest = max(max(each) for powers in self.powers.values() for each in powers.values())
-        return INCONCLUSIVE if largest >= DOUBT else NOTHING
+        return INCONCLUSIVE if self.largest[0] >= DOUBT else NOTHING
 
     def shown(self, kind: str) -> Pattern:
         """What was found for the first class, the stronger of two."""
@@ -134,37 +138,48 @@ class Alone(Scan):
     @property
     def pattern(self) -> Pattern:
         """The patch of the first class."""
-        patch: Pattern = self.shown("patch")
-        return patch
+        return self.shown("patch")
+
+    @property
+    def largest(self) -> tuple[float, int, str]:
+        """The largest power of any search, its class and kind of change."""
+        return max(
+            (max(both), y, kind) for kind, of in self.powers.items() for y, both in of.items()
+        )
 
     @property
     def headline(self) -> str:
         """``Suspicious: with a patch that works anywhere, the model predicts cat for 98 % of 135
         unseen images of other classes.``"""
-        words, share = KINDS[self.kind].words, percent(self.power)
-        predicts = f"with {words}, the model predicts {self.target_name} for {share}"
-        at_most = "at most, " if self.verdict == NOTHING else ""
+        words, share, name = KINDS[self.kind].words, percent(self.power), self.target_name
         images = f"{self.judged[self.target]} unseen images of other classes"
-        return f"{self.verdict.capitalize()}: {at_most}{predicts} of {images}."
+        if self.verdict == NOTHING:
+            most = f"no change makes the model predict a class for more than {share}"
+            return f"Nothing found: {most} of {images} ({name}, with {words})."
+        found = f"with {words}, the model predicts {name} for {share} of {images}"
+        return f"{self.verdict.capitalize()}: {found}."
 
     @property
     def reason(self) -> str:
         """The verdict in words."""
+        unchanged = f"As they are, it predicts {self.target_name} for none of them. "
         if self.verdict == SUSPICIOUS:
             also = join_names([self.class_names[y] for y in self.suspects if y != self.target])
             return (
-                f"As they are, it predicts {self.target_name} for none of them. "
-                f"{f'Also suspicious: {also}. ' if also else ''}In clean networks that were "
-                "measured for images of this size, no change as small as this has such an effect. "
-                "There is no p-value, and this does not prove a backdoor."
+                f"{unchanged}{f'Also suspicious: {also}. ' if also else ''}No class of the clean "
+                f"networks that were measured (64 to 224 pixels a side) reaches "
+                f"{100 * SUSPECT:.0f} % in two searches. There is no p-value, and this does not "
+                "prove a backdoor."
             )
         if self.verdict == INCONCLUSIVE:
+            power, y, kind = self.largest
             return (
-                f"As they are, it predicts {self.target_name} for none of them. A power is usual "
-                f"below {100 * DOUBT:.0f} %, and suspicious from {100 * SUSPECT:.0f} %, if another "
-                "search finds it again. Classes that resemble one another can lie between."
+                f"{unchanged}The largest power of one search is {percent(power)}, of "
+                f"{self.class_names[y]} with {KINDS[kind].words}. A class is suspicious if "
+                f"{100 * SUSPECT:.0f} % are reached in two searches; from {100 * DOUBT:.0f} % in "
+                "one, the scan does not decide. Classes that resemble one another can lie there."
             )
-        tried = ", ".join(kind.words for kind in KINDS.values())
+        tried = join_names([kind.words for kind in KINDS.values()])
         return (
             f"For each class, the scan tried {tried}. This does not show that the model is clean: "
             "it may have other triggers, and attackers who know the scan were not tested."
@@ -217,20 +232,13 @@ class Alone(Scan):
 
         powers, shown = {y: min(both) for y, both in self.powers[kind].items()}, self.shown(kind)
         order = sorted(powers, key=lambda y: (y != self.target, -powers[y]))
-        row = FamilyRow(
-            KINDS[kind].words,
-            [self.class_names[y] for y in order],
-            np.array([powers[y] for y in order]),
-            np.array([]),
-            [DOUBT, SUSPECT],
-        )
-        return with_images(
-            row,
-            on_neutral(shown.canvas, shown.mask),
-            percent(powers[self.target]),
-            *self.looks[kind],
-            self.target,
-        )
+        names, values = [self.class_names[y] for y in order], [powers[y] for y in order]
+        bounds = [DOUBT, SUSPECT]
+        row = FamilyRow(KINDS[kind].words, names, np.array(values), np.array([]), bounds)
+        if len(shown.canvas) not in (1, 3):
+            return row
+        image, power = on_neutral(shown.canvas, shown.mask), percent(powers[self.target])
+        return with_images(row, image, power, *self.looks[kind], self.target)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -286,19 +294,6 @@ class _Searches:
         longer = sum(self.kinds[name].passes + len(self.judges[0]) / 2 for name in KINDS)
         return ranked + (FIRST if count >= MANY else count) * longer
 
-    @property
-    def seconds(self) -> float:
-        """About how long that takes, from some passes as those of a search."""
-        images = self.splits[0].fit.take(range(min(CPU_BATCH, len(self.splits[0].fit))))
-        images = images.to(self.model.device, self.model.dtype)
-        network = accelerated(self.model, images, (), self.settings[0].precision)
-        for _ in range(2):  # the first ones take longer
-            started, leaf = time.perf_counter(), images.clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(network(leaf).sum(), leaf)
-            gradient.cpu()
-            seconds = time.perf_counter() - started
-        return self.passes * seconds / len(images)
-
     def gains(self) -> list[float]:
         """How far a short search raises the mean margin of each class on the validation images."""
         name_stage(SHORT.words)
@@ -311,18 +306,34 @@ class _Searches:
         kind, found = self.kinds[name], dict[int, Pattern]()
         number = 0 if name == RANKING else number_of(name, n)
         on_cpu = self.model.device.type == "cpu"
-        for group in in_batches(classes, kind.together if on_cpu else DEVICE_CLASSES):
+        for group in in_batches(classes, TOGETHER if on_cpu else DEVICE_CLASSES):
             keys = [(number, y) for y in group]
             changes: Sequence[Pattern]
             if self.store and (known := self.store.find(keys)):
                 advance_bar(2 * len(group) * kind.passes)
                 changes = [known[key] for key in keys]
             else:
-                changes = kind.search(self.model, self.splits[n], [*group], self.settings[n])
+                of = self.model, self.splits[n], [*group], self.settings[n]
+                changes = kind.search(kind.solver, *of)
                 if self.store:
                     self.store.add({(number, each.target): each for each in changes})
             found |= {each.target: each for each in changes}
         return found
+
+    def twice(
+        self, name: str, classes: Sequence[int]
+    ) -> tuple[dict[int, list[Pattern]], dict[int, list[float]]]:
+        """What is found for each class, and its powers. A class whose first power is large is
+        searched again."""
+        name_stage(KINDS[name].words)
+        found, powers = {y: list[Pattern]() for y in classes}, {y: list[float]() for y in classes}
+        for n in range(2):
+            wanted = [y for y in classes if n == 0 or powers[y][0] >= AGAIN]
+            changes = self.search(name, wanted, n)
+            for y, power in self.powers(changes).items():
+                found[y].append(changes[y])
+                powers[y].append(power)
+        return found, powers
 
     def powers(self, changes: Mapping[int, Pattern]) -> dict[int, float]:
         """The share of its judges that are predicted as each class."""
@@ -336,47 +347,45 @@ def scan_alone(
 ) -> Alone:
     """Searches all kinds of changes, for all classes or the first of many. What is finished is kept
     in the folder."""
-    model, seed, count = task.model, task.settings.seed, task.model.n_classes
+    model, settings, count = task.model, task.settings, task.model.n_classes
     if task.accuracy is not None:
         warn_if_guessing(task.accuracy, task.sample.known_labels, count, "images")
+    cells_of(task.sample.shape)  # an error if there are none
     searches = _Searches(task, judges, folder)
     judged = [len(each) for each in searches.judges]
-    if min(judged) < FEWEST_JUDGES:
+    if (fewest := min(judged)) < FEWEST_JUDGES:
         raise ValueError(
             f"a scan without references needs at least {FEWEST_JUDGES} images to judge each class, "
             "that are not of it and not predicted as it, but of the "
-            f"{len(judges)} that judge, half of all, there are {min(judged)} for "
-            f"{names[judged.index(min(judged))]}: give more images, of more classes"
+            f"{len(judges)} that judge, half of all, there are {fewest} for "
+            f"{names[judged.index(fewest)]}: give more images of other classes; if the model "
+            "predicts this class for most images, check its normalisation"
         )
-    found, powers = dict[str, dict[int, list[Pattern]]](), dict[str, dict[int, list[float]]]()
-    if (shown := task.settings.show_progress) is not False:
-        say_expected(searches.seconds, shown)
-    with passes_bar("Scanning", searches.passes, shown):
+    if settings.show_progress is not False:
+        say_expected(searches.passes * task.pass_seconds, settings.show_progress)
+    seed_generators(settings.seed)
+    with passes_bar("Scanning", searches.passes, settings.show_progress):
         gains, classes = None, [*range(count)]
         if count >= MANY:
             gains = searches.gains()
             classes = sorted(classes, key=lambda y: -gains[y])[:FIRST]
-        for kind in KINDS:
-            name_stage(KINDS[kind].words)
-            changes = searches.search(kind, classes)
-            once = {y: [power] for y, power in searches.powers(changes).items()}
-            again = searches.search(kind, [y for y, [power] in once.items() if power >= AGAIN], 1)
-            twice = searches.powers(again)
-            found[kind] = {
-                y: [each, *([again[y]] if y in again else [])] for y, each in changes.items()
-            }
-            powers[kind] = {y: [*once[y], *([twice[y]] if y in twice else [])] for y in once}
-    measured: Any = (found, powers, {}, judged, task.accuracy, gains, searches.key)
-    result = Alone(*measured, class_names=names, source=model.provenance.get("source"))
-    seed_generators(seed)
-    own = searches.judges[result.target]
-    chosen = choose_images(own, result.target, seed)
-    images, labels = own.take(chosen).to(model.device, model.dtype), own.known_labels[chosen]
-    before = with_predictions(model, images, labels, names)
-    looks = {}
+        results = {kind: searches.twice(kind, classes) for kind in KINDS}
+    result = Alone(
+        found={kind: found for kind, (found, _) in results.items()},
+        powers={kind: powers for kind, (_, powers) in results.items()},
+        looks={},
+        judged=judged,
+        accuracy=task.accuracy,
+        gains=gains,
+        key=searches.key,
+        class_names=names,
+        source=model.provenance.get("source"),
+    )
+    y, seed, looks = result.target, settings.seed, {}
     for kind in KINDS:
-        changed = result.shown(kind).stamper(seed)(images)
-        looks[kind] = before, with_predictions(model, changed, labels, names)
+        seed_generators(seed)
+        change = result.shown(kind).stamper(seed)
+        looks[kind] = before_and_after(model, change, searches.judges[y], y, names, seed)
     return replace(result, looks=looks)
 
 

@@ -342,7 +342,7 @@ class Compared(Decision, Scan):
             each.usual_standardised,
             [] if self.bound is None else [self.bound],
         )
-        if look is None:
+        if look is None or shape[0] not in (1, 3):
             return row
         power = f"{percent(look.power.value)} ({percent_range(*look.power.interval)})"
         picture = FAMILIES[family].picture(self.profile, look.target, shape)

@@ -18,7 +18,7 @@ from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES, SOLVER, settings_of
 from captum_classpattern.scanning.folder import PatternFolder
 from captum_classpattern.scanning.task import PACKAGE_VERSION, PER_CLASS, ScanTask
-from captum_classpattern.scores.examples import StampedImages, choose_images, with_predictions
+from captum_classpattern.scores.examples import StampedImages, before_and_after
 from captum_classpattern.scores.power import PredictivePower, StampTest, judge_each, power_of
 
 MOST = 0.8  # of the best power
@@ -164,14 +164,7 @@ def check_on_unseen(
             judged = [StampTest(each, target, others) for each in (Tensor.detach, change)]
             at_once = task.settings.internal_batch_size
             without, hits = judge_each(model, judged, at_once)
-            chosen = choose_images(others, target, seed)
-            shown, labels = others.take(chosen), others.known_labels[chosen]
-            shown = shown.to(model.device, model.dtype)
-            looks[family] = UnseenCheck(
-                target,
-                power_of(hits.hits, len(others), without.hits),
-                unseen,
-                with_predictions(model, shown, labels, names),
-                with_predictions(model, change(shown), labels, names),
-            )
+            power = power_of(hits.hits, len(others), without.hits)
+            shown = before_and_after(model, change, others, target, names, seed)
+            looks[family] = UnseenCheck(target, power, unseen, *shown)
     return looks

@@ -19,7 +19,7 @@ AGAIN = "Scan again with another seed and other images, into another folder."
 NEXT_STEPS = {
     SUSPICIOUS: (
         f"{AGAIN} A backdoor should be found again, with the same class.",
-        "Scan another clean model of the task. If {name} comes first there as well, it is a "
+        "Scan a clean model of the task. If {name} comes first there as well, it is a "
         "feature of the class that models learn, not a backdoor of this one.",
         "Until something else explains it, do not use the model. Train it again on images that you "
         "have checked, or get it from a source that you trust.",
@@ -80,15 +80,15 @@ class Scan(Result):
         """A pandas DataFrame with a row for each class, the most suspicious first. With references:
         the power of the fewest ``pixels`` that have most of the best one; its ``lead`` and its
         excess over the references, in the family of the largest one; with ``full`` also all powers
-        and gains. Without: the powers of its two patches, its gain, and how far that is from the
-        others."""
+        and gains. Without: its power by each kind of change, the lesser of two searches, and of
+        many classes its gain."""
         table = as_table(self.rows())
         return table if full else table.iloc[:, :COLUMNS]
 
     def shown_table(self, full: bool = False) -> Any:
         table = self.table(full).head(self.rows_shown).drop(columns="class")
         forms = {key: ".0%" if key.startswith("power") else "+.2f" for key in table}
-        others = {"name": "", "pixels": "", "deviations": "+.1f"}
+        others = {"name": "", "pixels": ""}
         return as_texts(table, forms | {key: others[key] for key in others.keys() & forms})
 
     def draw(self, title: str | None, *, use_pyplot: bool = True) -> tuple[Any, Any]:
@@ -133,9 +133,7 @@ def with_images(
     after: StampedImages,
     target: int,
 ) -> Any:
-    """A row of the figure with what was found for a class; without, if such images can't be drawn."""
-    if len(image) not in (1, 3):
-        return row
+    """A row of the figure with what was found for a class, and images with it."""
     turns = zip(before.names, after.captions)
     captions = (f"{was} \N{RIGHTWARDS ARROW} {now}" for was, now in turns)
     hits = [predicted == target for predicted in after.predicted]

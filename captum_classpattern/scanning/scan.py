@@ -34,20 +34,21 @@ def scan(
     **options: Unpack[ComputeOptions],
 ) -> Compared | Alone:
     r"""
-    Asks whether a model is backdoored, by comparing it with clean models.
+    Asks whether a model is backdoored.
 
-    For each class it searches three changes: a few pixels with their places and colours, see
+    With ``references``, it compares the model with clean models. For each class it searches three
+    changes: a few pixels with their places and colours, see
     :class:`~captum_classpattern.optimization.Learned`, one small perturbation of all pixels, and
     one smooth warp. Each makes the model predict the class for images of other classes. A
     backdoored class is easier to reach than the same class of clean models. What the p-value says:
     :func:`~captum_classpattern.scanning.decision.decide`; this holds nearly, since references that
     are far less accurate than the model are left out.
 
-    Images of at least 64 pixels a side need no references: there, a small change makes a clean
-    model predict a class on few images. The scan searches a patch that works anywhere, a few cells
-    at one place (each 2 % of the area), and a small perturbation, on one half of the images; the
-    other half judges. Of 100 classes and more, a short search of a patch ranks all, and the first
-    20 are searched longer. There is no p-value then, and ``alpha`` is not used, see
+    Images of at least 64 pixels a side need no references. The scan then searches a patch that
+    works anywhere, a few cells at one place (the patch and all cells together take 2 % of the
+    area), and a small perturbation, on one half of the images; the other half judges. Of 100
+    classes and more, a short search of a patch ranks all, and the first 20 are searched longer.
+    There is no p-value then, and ``alpha`` is not used, see
     :class:`~captum_classpattern.scanning.alone.Alone`.
 
     Args:
@@ -65,19 +66,21 @@ def scan(
         alpha (float): The largest p-value that is suspicious. It needs at least 1 / alpha - 1
             references. Default: 0.05.
         folder (str or Path, optional): Where patterns are kept, so that the same scan can resume
-            after an interrupt: with references after each group of classes, ten on a CPU.
+            after an interrupt, after each group of classes, at most ten on a CPU.
             Default: None.
         seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
         show_progress (bool, optional): As in :func:`explain_class`. Default: None.
 
     Returns:
-        *Scan*: The verdict, the p-value, the class, what makes the model predict it, and what to
-        do next.
+        *Scan*: The verdict, the class, what makes the model predict it, and what to do next; with
+        references also the p-value.
 
     Raises:
         TypeError: If there are no ``references``, and the images are smaller than 64 pixels.
         ValueError: If the references are of another number of classes, size of images or version
-            of the search, or there are none; or if the model predicts one class for all images.
+            of the search, or there are none; or if the model predicts one class for all images; or,
+            without references, if fewer than ten images judge a class, or no number of cells from
+            16 to 64 divides a side.
 
     Examples::
 

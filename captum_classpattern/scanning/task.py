@@ -1,6 +1,7 @@
 """A scan that is decided: its model, its settings, and a sample of its images."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,12 @@ from captum_classpattern.images import (
     identity_of,
     predictions,
 )
-from captum_classpattern.optimization.acceleration import has_bfloat16
-from captum_classpattern.optimization.plan import Split, split_for_validation
+from captum_classpattern.optimization.acceleration import accelerated, has_bfloat16
+from captum_classpattern.optimization.plan import CPU_BATCH, Split, split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings, versions
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
+OVERHEAD = 1.5  # of a search, over what its network takes: from 1.0 for large ones to 2.8
 IN_MEMORY = 2**31  # bytes of the sample, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 
@@ -66,6 +68,18 @@ class ScanTask:
         accuracy = None if images.labels is None else sample.accuracy_of(predicted)
         split = split_for_validation(sample, settings.seed)
         return cls(model, settings, images, sample, split, accuracy)
+
+    @property
+    def pass_seconds(self) -> float:
+        """About how long an image takes in a search, forward and backward."""
+        images = self.split.fit.take(range(min(CPU_BATCH, len(self.split.fit))))
+        images = images.to(self.model.device, self.model.dtype)
+        network = accelerated(self.model, images, (), self.settings.precision)
+        for _ in range(2):  # the first one takes longer
+            started, leaf = time.perf_counter(), images.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(network(leaf).sum(), leaf)
+            gradient.cpu()
+        return OVERHEAD * (time.perf_counter() - started) / len(images)
 
     def identity(self, searches: Mapping[str, Any]) -> dict[str, Any]:
         """All that patterns depend on, with these settings of all searches."""

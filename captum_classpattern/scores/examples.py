@@ -1,6 +1,6 @@
 """Some images that are stamped with a pattern, and what the model predicts for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,6 +53,24 @@ def stamp_examples(
     images, labels = source.take(chosen), source.known_labels[chosen]
     stamped = binary.stamp(images.to(model.device, model.dtype))
     return replace(with_predictions(model, stamped, labels, names), unstamped=images.cpu())
+
+
+def before_and_after(
+    model: CheckedModel,
+    change: Callable[[Tensor], Tensor],
+    source: LabelledImages,
+    target: int,
+    names: Sequence[str] | None,
+    seed: int,
+) -> tuple[StampedImages, StampedImages]:
+    """Images of other classes, chosen at random, as they are, and changed."""
+    chosen = choose_images(source, target, seed)
+    images, labels = source.take(chosen), source.known_labels[chosen]
+    images = images.to(model.device, model.dtype)
+    before, after = (
+        with_predictions(model, each, labels, names) for each in (images, change(images))
+    )
+    return before, after
 
 
 def with_predictions(

@@ -17,12 +17,14 @@ from captum_classpattern.scanning.alone import DOUBT, SUSPECT
 
 SIDE, CLASSES, TARGET = 64, 4, 2
 COARSE = 0.2 * (2 * torch.rand(CLASSES, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1)
+CHECKERS = 1.0 + 1.5 * (2.0 * (torch.arange(6)[:, None] + torch.arange(6)) % 4.0 - 1.0)
 WAVE = torch.sin(torch.arange(SIDE) / 3.0)
 
 
 class Net(nn.Module):
     """Knows each class by its coarse picture. Of the target, it also knows a white square of 6 x 6
-    pixels, anywhere or at one place, and a faint wave."""
+    pixels anywhere, a square at one place in which every other pixel is better dark, and a faint
+    wave."""
 
     def __init__(self, anywhere=0.0, fixed=0.0, wave=0.0):
         super().__init__()
@@ -35,7 +37,8 @@ class Net(nn.Module):
         bright = avg_pool2d(images.mean(1, keepdim=True), 6, 1)
         waves = ((images - 0.5) * WAVE).mean((1, 2, 3))
         anywhere = (12 * (bright - 0.9)).exp().sum((1, 2, 3))
-        fixed, wave = (12 * (bright[:, 0, 40, 40] - 0.9)).exp(), (300 * waves - 6).exp()
+        square = (images.mean(1)[:, 40:46, 40:46] * CHECKERS).mean((1, 2))
+        fixed, wave = (12 * (square - 0.9)).exp(), (300 * waves - 6).exp()
         planted = sum(s * f for s, f in zip(self.strengths, (anywhere, fixed, wave)))
         of_target = one_hot(torch.tensor(TARGET), logits.shape[1])
         return logits + of_target * planted[:, None]
@@ -50,7 +53,7 @@ def some_images(count, seed=1, contrast=1.0):
 
 
 IMAGES = some_images(120)
-PLANTED = {"patch": {"anywhere": 1.0}, "cells": {"fixed": 60.0}, "smooth": {"wave": 600.0}}
+PLANTED = {"patch": {"anywhere": 1.0}, "cells": {"fixed": 25.0}, "smooth": {"wave": 600.0}}
 
 
 def scanned(images=IMAGES, **planted):
@@ -76,6 +79,13 @@ def test_what_is_planted_is_found_by_its_kind_of_change(kind):
     assert len(scan.powers[kind][TARGET]) == 2  # found with both seeds
     others = {min(powers[y]) for powers in scan.powers.values() for y in powers if y != TARGET}
     assert max(others) < 0.1
+    if kind == "cells":  # whole cells of 2 x 2 pixels, whose pixels have colours of their own
+        cells = scan.shown(kind)
+        kept = cells.mask[0].unfold(0, 2, 2).unfold(1, 2, 2).flatten(2)
+        colours = cells.canvas.unfold(1, 2, 2).unfold(2, 2, 2).flatten(3)[:, kept[..., 0] > 0]
+        assert kept.std(-1).eq(0).all()
+        assert kept[..., 0].sum() == 16
+        assert colours.std(-1).gt(0.2).any()
     words = changes.KINDS[scan.kind].words
     assert scan.headline.startswith(f"Suspicious: with {words}, the model predicts class 2 for ")
     assert "does not prove a backdoor" in scan.reason
@@ -85,7 +95,7 @@ def test_a_clean_network_is_not_suspicious():
     scan = scanned()
     assert (scan.verdict, scan.suspects) == ("nothing found", [])
     assert all(len(powers[y]) == 1 for powers in scan.powers.values() for y in powers)
-    assert scan.headline.startswith("Nothing found: at most, with ")
+    assert scan.headline.startswith("Nothing found: no change makes the model predict a class for ")
     assert "attackers who know the scan were not tested" in scan.reason
 
 
@@ -122,8 +132,52 @@ def test_the_rule(found, both, verdict, kind):
     scan = with_powers(found, **powers)
     assert scan.verdict == verdict
     assert scan.suspects == [3] * (verdict == "suspicious")
+    if verdict == "inconclusive":  # the search that decides is named
+        decides = (
+            f"one search is {100 * both[0]:.0f}\xa0%, of class 3 with {changes.KINDS[kind].words}"
+        )
+        assert decides in scan.reason
     if min(both):
         assert (scan.target, scan.kind, scan.power) == (3, kind, min(both))
+
+
+def test_a_class_is_searched_again_from_a_power_of_15_percent():
+    class Searches:
+        def __init__(self):
+            self.searched = []
+
+        def search(self, name, classes, n=0):
+            self.searched.append((n, [*classes]))
+            return {y: f"{name} {y} {n}" for y in classes}
+
+        def powers(self, found):
+            return {y: [0.149, 0.15, 1.0][y] for y in found}
+
+    searches = Searches()
+    found, powers = alone._Searches.twice(searches, "smooth", [0, 1, 2])
+    assert searches.searched == [(0, [0, 1, 2]), (1, [1, 2])]
+    assert found[1] == ["smooth 1 0", "smooth 1 1"]
+    assert powers == {0: [0.149], 1: [0.15] * 2, 2: [1.0] * 2}
+
+
+def test_images_of_two_channels_and_unequal_sides(tmp_path, monkeypatch):
+    """Such a scan can't show what it found; it shows the powers."""
+    said = []
+    monkeypatch.setattr(alone, "say_expected", lambda seconds, shown: said.append(seconds))
+    images, labels = 0.5 * torch.rand(60, 2, 64, 96), torch.arange(60) % 2
+    images[labels == 1, 0, :32] += 0.3
+    net = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(12, 2)).eval()
+    with torch.no_grad():
+        net[2].weight.zero_()[1, :3] = 9.0
+        net[2].bias.copy_(torch.tensor([0.0, -27 * 0.4]))
+    found = scan(net, images, labels, mean=0, std=1)
+    assert said[0] > 0
+    assert found.accuracy == 1.0
+    _, axes = found.plot(use_pyplot=False)
+    assert all(dots.lines for *_, dots in axes)
+    assert not any(shown.images for shown, *_ in axes)
+    found.save(tmp_path)
+    assert len(json.loads((tmp_path / "scan.json").read_text())["classes"]) == 2
 
 
 def searched_by(monkeypatch, stop_after=None):
@@ -143,7 +197,7 @@ def searched_by(monkeypatch, stop_after=None):
 @pytest.mark.script
 def test_it_resumes_where_it_was_stopped(found, tmp_path, monkeypatch):
     net, groups = Net(**PLANTED["patch"]).eval(), [[0, 1, 2], [3]]
-    monkeypatch.setattr(changes.Kind, "together", 3)
+    monkeypatch.setattr(alone, "TOGETHER", 3)
     with monkeypatch.context() as patch:
         searched_by(patch, 1)
         with pytest.raises(KeyboardInterrupt, match="the same scan resumes from"):
@@ -204,6 +258,8 @@ def test_of_many_classes_the_first_are_searched_longer(monkeypatch):
 def test_refusals():
     with pytest.raises(TypeError, match=r"images of less than 64 pixels a side .these have 63x64"):
         scan(nn.Sequential(nn.Flatten(), nn.Linear(63 * 64, 3)).eval(), torch.rand(40, 1, 63, 64))
+    with pytest.raises(ValueError, match="67"):  # before anything is searched
+        scan(nn.Sequential(nn.AvgPool2d(60), nn.Flatten()).eval(), torch.rand(40, 3, 67, 67))
     few = IMAGES.subset(range(12))
     with pytest.raises(ValueError, match="but of the 6 that judge, half of all, there are 4 for"):
         scan(Net().eval(), few, mean=0, std=1)

@@ -173,8 +173,8 @@ class Repainting(WholeImage):
     steps: int = 25
     batch_size: int = 12
     rate: float = 0.2
-    canvases: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
-    masks: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    canvases: Tensor = field(kw_only=True, repr=False)
+    masks: Tensor = field(kw_only=True, repr=False)
 
     def start(self, count: int, shape: Sequence[int]) -> Tensor:
         return self.canvases.clone()
