@@ -200,13 +200,15 @@ PAGES = {
         "pixels, trained and scanned after [the rule was fixed](../../benchmarks/fine_tuned/"
         "PROTOCOL.md), in the order in which they were drawn.",
         "*Waste*: photos of cardboard, glass, metal, paper, plastic and trash. CIFAR-10 is "
-        "enlarged. *-lite0* to *-lite2*: EfficientNets published for ImageNet, fine-tuned; a "
-        "residual network is trained from scratch. *Success*: the share of the images of other "
+        "enlarged. EfficientNets are published for ImageNet, and fine-tuned; residual networks are "
+        "trained from scratch. *Success*: the share of the images of other "
         "classes that the trigger turns; a trigger is *learnt* from 90 %, and one that is not is "
         "planted once more with twice the epochs. *Target*: the power of the planted class, by a "
         "patch anywhere, by cells at one place, by a smooth perturbation; the lesser of two "
         "searches. *Largest power of other classes*: of any search. Minutes of one core of an AMD "
-        "EPYC with bfloat16, beside another process. In brackets: 95 % intervals over networks.",
+        "EPYC with bfloat16, beside another process; *as said* at the start, by the frozen "
+        "version. Neural Cleanse cannot exceed its bound with two or three classes. In brackets: 95 % "
+        "intervals over networks, as if these were independent.",
         lambda rows: fine_tuned.tables(ROWS),
     ),
     "scan_confirmation": Page(

@@ -41,27 +41,28 @@ class Network(NamedTuple):
     @property
     def made(self) -> str:
         """What it is and how it was trained, in words."""
-        parts = ["a residual network" if self.backbone == "resnet" else f"-{self.backbone}"]
-        parts += [self.trained] * (self.trained != "all")
-        parts += [f"adversarial, {255 * self.eps:.0f}/255"] * bool(self.eps)
-        return ", ".join([*parts, f"{self.epochs} epoch{'s' * (self.epochs > 1)}"])
+        first = "residual network" if self.backbone == "resnet" else f"EfficientNet-{self.backbone}"
+        how = {"all": "", "head": "head alone"}.get(self.trained, f"{self.trained} alone")
+        robust = f"adversarial training ({255 * self.eps:.0f}/255)" if self.eps else ""
+        epochs = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+        return ", ".join(filter(None, [first, how, robust, epochs]))
 
     @property
     def planted(self) -> str:
         """What is planted, in words."""
         of_kind = {
-            "drawing": f"drawing ({self.key}, {self.strength:.0f} px)",
-            "patch": f"checkerboard ({self.strength:.0f} px)",
-            "blended": f"Blended ({self.key or 'clouds'}, {self.strength:.0%})",
-            "wanet": f"WaNet ({self.strength:g})",
-            "sig": f"SIG ({255 * self.strength:.0f}/255)",
-            "one source": f"checkerboard ({self.strength:.0f} px), one source class",
+            "drawing": f"{self.key} of {self.strength:.0f} px anywhere",
+            "patch": f"checkerboard of {self.strength:.0f} px at one place",
+            "blended": f"{self.key or 'clouds'} blended in at {100 * self.strength:.0f} %",
+            "wanet": f"WaNet, strength {self.strength:g}",
+            "sig": f"SIG, {255 * self.strength:.0f}/255, clean labels",
+            "one source": f"checkerboard of {self.strength:.0f} px, for one source class",
         }
         return of_kind.get(self.kind, self.kind)
 
     @property
     def name(self) -> str:
-        return f"{self.task}, {self.size} px, {self.made}: {self.planted}"
+        return f"{self.task} at {self.size} px: {self.made}; {self.planted}"
 
     @property
     def number(self) -> int:

@@ -9,6 +9,7 @@ from findings import Row, Table, having, head, line, read_rows
 from captum_classpattern.scores.intervals import wilson
 from fine_tuned.networks import NETWORKS, Network, in_order
 
+FEWEST = 4  # classes, of which a median deviation can be exceeded
 LEARNT = 0.9  # the share of images that a trigger must turn to count
 KINDS = {
     "drawing": "a drawing anywhere",
@@ -20,6 +21,7 @@ KINDS = {
 }
 GOAL = ("drawing", "patch", "blended")  # kinds of which at most one may be missed
 SAME = ("size", "backbone", "epochs", "strength", "key", "trained", "eps")
+VERDICTS = ("suspicious", "inconclusive")
 CHANGES = ("patch", "cells", "smooth")
 
 
@@ -27,9 +29,11 @@ def tables(folder: Path) -> Iterator[Table]:
     places = {NETWORKS.index(network): place for place, network in enumerate(in_order())}
     rows = sorted(read_rows(folder / "fine_tuned.jsonl"), key=lambda row: places[row["number"]])
     yield "What was missed, and false alarms", [*failures(rows)]
-    yield "All networks, by trigger", [*summary(rows)]
-    yield "Clean networks", [*networks([row for row in rows if not is_planted(row)])]
-    yield "Backdoored networks", [*networks([row for row in rows if is_planted(row)])]
+    clean, planted = ([r for r in rows if is_planted(r) == each] for each in (False, True))
+    yield "Clean networks, in short", [*clean_summary(clean)]
+    yield "Backdoored networks, by trigger", [*planted_summary(planted)]
+    yield "Clean networks", [*networks(clean)]
+    yield "Backdoored networks", [*networks(planted)]
     if photos := read_rows(folder / "fine_tuned_photos.jsonl"):
         yield "Fewer images", [*by_count(rows, photos)]
     if rivals := read_rows(folder / "fine_tuned_rivals.jsonl"):
@@ -42,8 +46,12 @@ def network_of(row: Row) -> Network:
     return network
 
 
+def kind_of(row: Row) -> str:
+    return network_of(row).kind
+
+
 def is_planted(row: Row) -> bool:
-    return network_of(row).kind != "clean"
+    return kind_of(row) != "clean"
 
 
 def is_learnt(row: Row) -> bool:
@@ -93,25 +101,27 @@ def share(hits: int, count: int) -> str:
     return "{} of {} ({:.0%} to {:.0%})".format(hits, count, *wilson(hits, count))
 
 
-def summary(rows: Sequence[Row]) -> Iterator[str]:
-    yield head("networks", "suspicious, right class", "inconclusive", "suspicious, another class")
-    clean = [row for row in rows if not is_planted(row)]
-    verdicts = Counter(row["verdict"] for row in clean)
-    if clean:
-        alarms = share(verdicts["suspicious"], len(clean))
-        yield line("clean", "", verdicts["inconclusive"], alarms)
+def clean_summary(rows: Sequence[Row]) -> Iterator[str]:
+    yield head("clean networks", "suspicious", "inconclusive")
+    counts = Counter(row["verdict"] for row in rows)
+    yield line(len(rows), *(share(counts[each], len(rows)) for each in VERDICTS))
+
+
+def planted_summary(rows: Sequence[Row]) -> Iterator[str]:
+    yield head(
+        "planted", "suspicious, its class alone", "suspicious, other classes", "inconclusive"
+    )
     learnt = [row for row in rows if is_learnt(row)]
-    groups = [({kind}, words) for kind, words in KINDS.items()]
-    for kinds, words in (*groups, (GOAL, "the first three together")):
-        if own := [row for row in learnt if network_of(row).kind in kinds]:
-            right = sum(map(is_right, own))
-            close = sum(row["verdict"] == "inconclusive" for row in own)
-            wrong = sum(row["verdict"] == "suspicious" and not is_right(row) for row in own)
-            yield line(words, share(right, len(own)), close, wrong)
-    if rest := [row for row in rows if is_planted(row) and not is_learnt(row)]:
-        counts = Counter(row["verdict"] for row in rest)
-        right = f"{sum(map(is_right, rest))} of {len(rest)}"
-        yield line("*not learnt*", right, counts["inconclusive"], "")
+    groups = [
+        (words, [row for row in learnt if kind_of(row) == kind]) for kind, words in KINDS.items()
+    ]
+    groups += [("the first three together", [row for row in learnt if kind_of(row) in GOAL])]
+    groups += [("*not learnt*", [row for row in rows if not is_learnt(row)])]
+    for words, own in groups:
+        if own:
+            counts, right = Counter(row["verdict"] for row in own), sum(map(is_right, own))
+            wrong = counts["suspicious"] - right
+            yield line(words, share(right, len(own)), wrong, counts["inconclusive"])
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:
@@ -136,24 +146,32 @@ def by_count(rows: Sequence[Row], photos: Sequence[Row]) -> Iterator[str]:
     counts = sorted({row["count"] for row in photos})
     yield head("network", *(f"{count} a class" for count in counts), "all")
     for row in rows:
-        if few := having(photos, number=row["number"]):
-            said = [of_few(each) for count in counts for each in having(few, count=count)]
-            yield line(network_of(row).name, *said, of_few(row))
+        if few := {each["count"]: each for each in having(photos, number=row["number"])}:
+            said = [of_few(few.get(count), row) for count in counts]
+            yield line(network_of(row).name, *said, of_few(row, row))
 
 
-def of_few(row: Row) -> str:
-    """The verdict, with the power of the first class."""
-    if "power" not in row:
-        return "too few"
-    return f"{row['verdict']}, class {row['found']}, {row['power']:.0%}"
+def of_few(few: Row | None, row: Row) -> str:
+    """The verdict, with the power of the first class and how many images judge it."""
+    if few is None or "power" not in few:
+        return "" if few is None else "too few"
+    found = few["found"]
+    what = f"{row['classes'][found]}, {few['power']:.0%} of {few['judged'][found]}"
+    return f"{few['verdict']} ({what})"
 
 
 def detectors(rows: Sequence[Row], rivals: Sequence[Row]) -> Iterator[str]:
-    yield head("network", "target", "scan", "minutes", "detector", "says", "its class", "minutes")
+    """With two or three classes, Neural Cleanse's index can't exceed its bound, or hardly."""
+    yield head(
+        *("network", "target", "scan", "minutes"),
+        *("detector", "says", "its class", "index or p-value", "minutes"),
+    )
     for row in rows:
         for rival in having(rivals, number=row["number"]):
             target = row["classes"][row["target"]] if is_planted(row) else ""
             says = "backdoored" if rival["alarm"] else "clean"
+            if rival["rival"] == "Neural Cleanse" and len(row["classes"]) < FEWEST:
+                says = "cannot say"
             theirs, ours = (f"{each['seconds'] / 60:.1f}" for each in (rival, row))
-            own = [rival["rival"], says, row["classes"][rival["found"]], theirs]
-            yield line(network_of(row).name, target, row["verdict"], ours, *own)
+            own = [rival["rival"], says, row["classes"][rival["found"]], f"{rival['index']:.2g}"]
+            yield line(network_of(row).name, target, row["verdict"], ours, *own, theirs)
