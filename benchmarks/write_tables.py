@@ -207,8 +207,8 @@ PAGES = {
         "patch anywhere, by cells at one place, by a smooth perturbation; the lesser of two "
         "searches. *Largest power of other classes*: of any search. Minutes of one core of an AMD "
         "EPYC with bfloat16, beside another process; *as said* at the start, by the frozen "
-        "version. Neural Cleanse cannot exceed its bound with two or three classes. In brackets: 95 % "
-        "intervals over networks, as if these were independent.",
+        "version. Neural Cleanse cannot exceed its bound with two or three classes. In brackets: "
+        "95 % intervals over networks, as if these were independent.",
         lambda rows: fine_tuned.tables(ROWS),
     ),
     "scan_confirmation": Page(

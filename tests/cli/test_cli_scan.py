@@ -383,15 +383,16 @@ def test_images_without_labels(tmp_path):
 
 
 class Large(torch.nn.Module):
-    """A linear network of images of 64 x 64 pixels."""
+    """Compares the rows of images of 64 x 64 pixels, as Net does; a bright square at one place
+    is a backdoor of the owl."""
 
     def __init__(self, num_classes=4):
         super().__init__()
-        torch.manual_seed(0)
-        self.head = torch.nn.Linear(64**2, num_classes)
+        self.net = Net(0)
 
     def forward(self, images):
-        return self.head(images.mean(1).flatten(1) - 0.5)
+        bright = (12 * (images[:, 0, 30:36, 30:36].mean((1, 2)) - 0.9)).exp()
+        return self.net(images) + 60 * bright[:, None] * torch.tensor([0.0, 0.0, 0.0, 1.0])
 
 
 @pytest.mark.script
@@ -400,10 +401,10 @@ def test_larger_images_are_scanned_without_references(place, tmp_path, monkeypat
     torch.save({"net": Large().state_dict(), "classes": NAMES}, place / "large.pt")
     command = "scan large.pt --arch test_cli_scan:Large --mean 0 --std 1 --data images --size 64"
     result = run([*command.split(), "--out", str(tmp_path)])
-    assert result.exit_code in EXIT_CODES.values(), result.output
+    assert result.exit_code == EXIT_CODES["suspicious"], result.output
     kept = json.loads((tmp_path / "scan.json").read_text())
-    assert result.exit_code == EXIT_CODES[kept["verdict"]]
-    assert result.output.startswith(f"{kept['verdict'].capitalize()}: ")
+    assert (kept["verdict"], kept["target_name"], kept["kind"]) == ("suspicious", "owl", "cells")
+    assert result.output.startswith("Suspicious: with a few cells at one place, the model predicts")
     assert sorted(each["name"] for each in kept["classes"]) == sorted(NAMES)
     assert {*kept["classes"][0]} >= {"power_patch", "powers_patch", "power_cells", "power_smooth"}
     assert (tmp_path / "scan.html").exists()

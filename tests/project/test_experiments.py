@@ -59,3 +59,37 @@ def test_canvas_and_mask_move_together():
     total = int(pattern.mask.sum())
     assert {int(mask.sum()) for mask in lost} == {total - round(total / 2)}
     assert not lost[0].equal(lost[1])
+
+
+def test_scans_without_references_are_counted_by_the_protocol():
+    networks, tables = imported("benchmarks", "fine_tuned.networks", "fine_tuned.tables")
+
+    def row(number, verdict, suspects=(), success=(), target=None):
+        network = networks.NETWORKS[number]
+        given = {name: getattr(network, name) for name in tables.SAME}
+        return (
+            given
+            | {"number": number, "verdict": verdict, "suspects": [*suspects]}
+            | {
+                "successes": [*success],
+                "target": target,
+            }
+        )
+
+    clean = [row(0, "nothing found"), row(1, "suspicious", [2]), row(2, "inconclusive")]
+    [*_, counted] = tables.clean_summary(clean)
+    assert counted == "| 3 | 1 of 3 (6% to 79%) | 1 of 3 (6% to 79%) |"
+    planted = [
+        row(16, "suspicious", [1], [0.95], 1),
+        row(17, "suspicious", [0, 1], [0.5, 0.95], 1),  # learnt at the second attempt
+        row(18, "suspicious", [2], [0.95], 1),
+        row(22, "inconclusive", [], [0.9], 1),
+        row(27, "suspicious", [1], [0.95, 0.89], 1),  # not learnt
+    ]
+    lines = [*tables.planted_summary(planted)]
+    assert lines[1].startswith("| a drawing anywhere | 1 of 3 (")
+    assert lines[1].endswith(" | 2 | 0 |")
+    assert lines[2].startswith("| a checkerboard at one place | 0 of 1 (")
+    assert lines[2].endswith(" | 0 | 1 |")
+    assert lines[3].startswith("| the first three together | 1 of 4 (")
+    assert lines[4].startswith("| *not learnt* | 1 of 1 (")

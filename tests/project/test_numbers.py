@@ -9,13 +9,12 @@ from statistics import fmean, stdev
 import pytest
 from scripts import ROOT, imported
 
-from captum_classpattern.scanning import references
-
 RESULTS = ROOT / "benchmarks" / "results"
 findings, hero, two_models, compare_methods = imported(
     *("benchmarks", "findings", "hero", "natural_and_robust", "compare_methods"),
 )
 scan_evidence, write_tables = imported("benchmarks", "scan_evidence", "write_tables")
+fine_tuned = imported("benchmarks", "fine_tuned.tables")
 
 
 @cache
@@ -120,8 +119,12 @@ def test_the_readme_has_what_the_rows_say():
         said.append(f"{sum(network.right(scan) for network, scan in own)} of {len(own)}")
     clean, patches, others = said
     assert f"Ours: {clean} if clean, {patches} with patches, {others} with other triggers;" in text
-    count = len(references.ReferenceSet.load("cifar10"))
-    assert f"The set `cifar10` has {count} small clean models;" in text
+    rows = rows_of("fine_tuned")
+    clean = [row["verdict"] == "suspicious" for row in rows if not fine_tuned.is_planted(row)]
+    kinds = ("drawing", "patch")
+    own = [row for row in rows if fine_tuned.kind_of(row) in kinds and fine_tuned.is_learnt(row)]
+    right = f"{sum(map(fine_tuned.is_right, own))} of {len(own)}"
+    assert f"it called {sum(clean)} of {len(clean)} clean networks suspicious, and {right}" in text
     of_others = {True: [], False: []}  # clean or not
     for kind, pairs in groups["others"].items():
         found = [network.right(scan) for network, scan in pairs if network.row["name"] != SEEN]
