@@ -76,6 +76,7 @@ MENU = {
             "project/claims_protocol",
             "project/scan_protocol",
             "project/photos_protocol",
+            "project/fine_tuned_protocol",
             "project/development_log",
         ],
         "API": [
@@ -117,6 +118,7 @@ COPIED = {
     "benchmarks/claims/PROTOCOL.md": "project/claims_protocol.md",
     "benchmarks/zoo/PROTOCOL.md": "project/scan_protocol.md",
     "benchmarks/photos/PROTOCOL.md": "project/photos_protocol.md",
+    "benchmarks/fine_tuned/PROTOCOL.md": "project/fine_tuned_protocol.md",
     "benchmarks/development_log.md": "project/development_log.md",
     "tutorials/README.md": "tutorials/index.md",
     **{

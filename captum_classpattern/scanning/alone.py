@@ -149,8 +149,8 @@ class Alone(Scan):
 
     @property
     def headline(self) -> str:
-        """``Suspicious: with a patch that works anywhere, the model predicts cat for 98 % of 135
-        unseen images of other classes.``"""
+        """The verdict, with the change and the class: "with a patch that works anywhere, the model
+        predicts cat for 98 % of 135 unseen images of other classes"."""
         words, share, name = KINDS[self.kind].words, percent(self.power), self.target_name
         images = f"{self.judged[self.target]} unseen images of other classes"
         if self.verdict == NOTHING:
