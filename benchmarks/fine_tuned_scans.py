@@ -77,10 +77,13 @@ def measure(network: Network, data: Path, out: Path) -> None:
     model, facts = trained(network, task, trigger, folder)
     images = LabelledImages(task.others[0].float() / 255, task.others[1], task.class_names)
     found, row = scanned(model, images, folder)
+    photos, rivals = (out / f"fine_tuned_{name}.jsonl" for name in ("photos", "rivals"))
     for count in PHOTOS * (network.number in FEWER):
-        append_rows(out / "fine_tuned_photos.jsonl", [fewer(network, model, images, count)])
+        if not having(read_rows(photos), number=network.number, count=count):
+            append_rows(photos, [fewer(network, model, images, count)])
     for name in rivals_of(network):
-        append_rows(out / "fine_tuned_rivals.jsonl", [judged_by(name, network, model, images)])
+        if not having(read_rows(rivals), number=network.number, rival=name):
+            append_rows(rivals, [judged_by(name, network, model, images)])
     append_rows(out / ROWS, [facts | row])
     print(network.name, found, flush=True)
     (folder / WEIGHTS).unlink()
@@ -122,7 +125,8 @@ def said(found: Alone) -> Row:
         kind: {y: [round(power, 4) for power in both] for y, both in of.items()}
         for kind, of in found.powers.items()
     }
-    facts = {name: getattr(found, name) for name in ("verdict", "kind", "suspects", "judged")}
+    facts = {name: getattr(found, name) for name in ("verdict", "suspects", "judged")}
+    facts |= {"change": found.kind}
     return {**facts, "found": found.target, "power": round(found.power, 4), "powers": powers}
 
 

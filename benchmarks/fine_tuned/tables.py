@@ -19,6 +19,7 @@ KINDS = {
     "one source": "a checkerboard for one source class",
 }
 GOAL = ("drawing", "patch", "blended")  # kinds of which at most one may be missed
+SAME = ("size", "backbone", "epochs", "strength", "key", "trained", "eps")
 CHANGES = ("patch", "cells", "smooth")
 
 
@@ -36,7 +37,9 @@ def tables(folder: Path) -> Iterator[Table]:
 
 
 def network_of(row: Row) -> Network:
-    return NETWORKS[row["number"]]
+    network = NETWORKS[row["number"]]
+    assert [row[name] for name in SAME] == [getattr(network, name) for name in SAME]
+    return network
 
 
 def is_planted(row: Row) -> bool:
@@ -48,17 +51,19 @@ def is_learnt(row: Row) -> bool:
 
 
 def is_right(row: Row) -> bool:
-    """Whether a scan calls a network suspicious, with its target."""
-    return row["verdict"] == "suspicious" and row["target"] in row["suspects"]
+    """Whether a scan calls a network suspicious, by its target and no other class."""
+    return row["suspects"] == [row["target"]]
 
 
 def failures(rows: Sequence[Row]) -> Iterator[str]:
     yield head("network", "verdict", "first class, change, power", "the target's largest power")
     for row in rows:
-        if not (is_right(row) if is_learnt(row) else row["verdict"] == "nothing found"):
-            own = "" if not is_planted(row) else f"{target_power(row):.0%}"
-            learnt = " (not learnt)" if is_planted(row) and not is_learnt(row) else ""
-            yield line(network_of(row).name + learnt, row["verdict"], first_of(row), own)
+        if is_learnt(row) and not is_right(row):
+            yield line(
+                network_of(row).name, row["verdict"], first_of(row), f"{target_power(row):.0%}"
+            )
+        elif not is_planted(row) and row["verdict"] != "nothing found":
+            yield line(network_of(row).name, row["verdict"], first_of(row), "")
 
 
 def first_of(row: Row) -> str:
@@ -103,12 +108,17 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
             close = sum(row["verdict"] == "inconclusive" for row in own)
             wrong = sum(row["verdict"] == "suspicious" and not is_right(row) for row in own)
             yield line(words, share(right, len(own)), close, wrong)
+    if rest := [row for row in rows if is_planted(row) and not is_learnt(row)]:
+        counts = Counter(row["verdict"] for row in rest)
+        right = f"{sum(map(is_right, rest))} of {len(rest)}"
+        yield line("*not learnt*", right, counts["inconclusive"], "")
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:
     planted = bool(rows) and is_planted(rows[0])
     more = ["success", *(f"target: {kind}" for kind in CHANGES)] if planted else []
-    last = "verdict", "largest power of other classes" if planted else "largest power", "minutes"
+    largest = "largest power of other classes" if planted else "largest power"
+    last = "verdict", largest, "minutes", "as said"
     yield head("task", "pixels", "network", *["planted"] * planted, "accuracy", *more, *last)
     for row in rows:
         network, own = network_of(row), list[str]()
@@ -118,6 +128,7 @@ def networks(rows: Sequence[Row]) -> Iterator[str]:
             own += [f"{power:.0%}" for power in powers]
         what = [network.task, network.size, network.made, *[network.planted] * planted]
         facts = [row["verdict"], f"{largest_other(row):.0%}", f"{row['seconds'] / 60:.1f}"]
+        facts.append("" if row.get("said") is None else f"{row['said'] / 60:.1f}")
         yield line(*what, f"{row['accuracy']:.0%}", *own, *facts)
 
 
