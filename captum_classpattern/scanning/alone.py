@@ -28,7 +28,7 @@ from captum_classpattern.images import (
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.plan import DEVICE_CLASSES, split_for_validation
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.changes import KINDS, SHORT
+from captum_classpattern.scanning.changes import CELLS, KINDS, PAINTING, SHORT, Kind
 from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, SUSPICIOUS
 from captum_classpattern.scanning.families import TOGETHER, cells_of
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
@@ -137,8 +137,8 @@ class Alone(Scan):
 
     @property
     def pattern(self) -> Pattern:
-        """The patch of the first class."""
-        return self.shown("patch")
+        """What was found for the first class, by the kind of change that has its largest power."""
+        return self.shown(self.kind)
 
     @property
     def largest(self) -> tuple[float, int, str]:
@@ -279,8 +279,8 @@ class _Searches:
         ]
         self.kinds = {n: k.fitted(task.sample.shape) for n, k in {RANKING: SHORT, **KINDS}.items()}
         solvers = {name: asdict(kind.solver) for name, kind in self.kinds.items()}
-        judged_on = hash_of_images(judges)
-        self.key = task.identity({"kind": "alone", "judges": judged_on, "solvers": solvers})
+        searches = {"solvers": solvers, "cells": CELLS, "painting": [*PAINTING]}
+        self.key = task.identity({"kind": "alone", "judges": hash_of_images(judges), **searches})
         self.store = None if folder is None else PatternFolder(folder / PATTERNS, self.key)
         seeds = [(2 * task.settings.seed + n) % 2**63 for n in range(2)]  # of no other scan
         self.settings = [replace(task.settings, seed=seed) for seed in seeds]
@@ -312,6 +312,7 @@ class _Searches:
             if self.store and (known := self.store.find(keys)):
                 advance_bar(2 * len(group) * kind.passes)
                 changes = [known[key] for key in keys]
+                self.check(kind, dict(zip(group, changes)))
             else:
                 of = self.model, self.splits[n], [*group], self.settings[n]
                 changes = kind.search(kind.solver, *of)
@@ -319,6 +320,17 @@ class _Searches:
                     self.store.add({(number, each.target): each for each in changes})
             found |= {each.target: each for each in changes}
         return found
+
+    def check(self, kind: Kind, changes: Mapping[int, Pattern]) -> None:
+        """Raises an error if a kept pattern is not what such a search finds."""
+        shape = self.task.sample.shape
+        for y, each in changes.items():
+            if not (each.target == y and type(each) is kind.finds and each.image_shape == shape):
+                raise ValueError(
+                    f"{self.store and self.store.path} has a pattern of {type(each).__name__} for "
+                    f"class {each.target} that is not of this scan: remove it, or choose another "
+                    "folder"
+                )
 
     def twice(
         self, name: str, classes: Sequence[int]
@@ -355,11 +367,10 @@ def scan_alone(
     judged = [len(each) for each in searches.judges]
     if (fewest := min(judged)) < FEWEST_JUDGES:
         raise ValueError(
-            f"a scan without references needs at least {FEWEST_JUDGES} images to judge each class, "
-            "that are not of it and not predicted as it, but of the "
-            f"{len(judges)} that judge, half of all, there are {fewest} for "
-            f"{names[judged.index(fewest)]}: give more images of other classes; if the model "
-            "predicts this class for most images, check its normalisation"
+            f"{names[judged.index(fewest)]} has {fewest} images that can judge it, of the "
+            f"{len(judges)} that are not searched with, but a scan without references needs "
+            f"{FEWEST_JUDGES}, not of the class and not predicted as it: give more images of other "
+            "classes; if the model predicts this class for most images, check its normalisation"
         )
     if settings.show_progress is not False:
         say_expected(searches.passes * task.pass_seconds, settings.show_progress)

@@ -24,23 +24,24 @@ from captum_classpattern.optimization.solvers.whole_image import (
     SmoothPerturbation,
     WholeImage,
 )
-from captum_classpattern.pattern import POWERS, AdditivePattern, Pattern
+from captum_classpattern.pattern import POWERS, AdditivePattern, MovingPattern, Pattern
 from captum_classpattern.scanning.families import GREY, cells_of
 
 SIDE, OF = 32, 224  # pixels a side of a patch, on images of that side
 CELLS = 16 / 1024  # of the area
-PAINTING = Repainting.steps * Repainting.batch_size  # passes
+PAINTING = Repainting.steps, Repainting.batch_size, Repainting.rate
 Search = Callable[[Any, CheckedModel, Split, list[int], SearchSettings], Sequence[Pattern]]
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of change, in words: the solver that searches it, what finds a change for each class
-    with this solver, and how many passes that takes beside the solver's own."""
+    with this solver, of which type, and how many passes that takes beside the solver's own."""
 
     words: str
     solver: Any
     search: Search
+    finds: type[Pattern]
     more_passes: int = 0
 
     @property
@@ -76,8 +77,9 @@ def find_in_place(
     own: dict[str, Any] = {"areas": [CELLS], "solver": solver, "feature_mask": cells}
     plan = decide_search(model, grey, targets, split, replace(settings, **own))
     [found] = find_patterns(plan).values()
-    canvases, masks = (torch.stack([getattr(f, name) for f in found]) for name in PARTS)
-    painting = Repainting(canvases=canvases.to(model.device), masks=masks.to(model.device))
+    canvases = torch.stack([each.canvas for each in found]).to(model.device)
+    masks = torch.stack([each.mask for each in found]).to(model.device)
+    painting = Repainting(canvases=canvases, masks=masks)
     painted = run_solver(painting, model, split, [each.target for each in found], settings)
     return [
         replace(each, canvas=new, info={k: v for k, v in each.info.items() if k not in POWERS})
@@ -113,22 +115,32 @@ def run_solver(
     return values
 
 
-PARTS = "canvas", "mask"  # of a pattern
 ANYWHERE: dict[str, Any] = {"opacity": 0.5, "scale": (0.8, 1.1), "angle": 15.0}
 ROUGH: dict[str, Any] = {"starts": 1, "levels": 1, "natural_colours": False}
 SHORT = Kind(
     "a short search of all classes",
     MovingPatch(SIDE, steps=40, batch_size=4, rate=0.2, tv=1.0, **ROUGH, **ANYWHERE),
     find_anywhere,
+    MovingPattern,
 )
 KINDS: Mapping[str, Kind] = {
     "patch": Kind(
         "a patch that works anywhere",
         MovingPatch(SIDE, steps=60, batch_size=12, rate=0.1, tv=2.0, **ROUGH, **ANYWHERE),
         find_anywhere,
+        MovingPattern,
     ),
-    "cells": Kind("a few cells at one place", Learned(rate=0.2, rounds=5), find_in_place, PAINTING),
+    "cells": Kind(
+        "a few cells at one place",
+        Learned(rate=0.2, rounds=5),
+        find_in_place,
+        Pattern,
+        more_passes=PAINTING[0] * PAINTING[1],
+    ),
     "smooth": Kind(
-        "a small smooth perturbation", SmoothPerturbation(steps=40, radius=1.12), find_everywhere
+        "a small smooth perturbation",
+        SmoothPerturbation(steps=40, radius=1.12),
+        find_everywhere,
+        AdditivePattern,
     ),
 }

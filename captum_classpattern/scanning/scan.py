@@ -17,7 +17,7 @@ from captum_classpattern.scanning.families import PATCHES
 from captum_classpattern.scanning.folder import PATTERNS
 from captum_classpattern.scanning.profile import check_on_unseen, measure
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
-from captum_classpattern.scanning.task import ScanTask
+from captum_classpattern.scanning.task import ScanTask, in_memory
 
 
 def scan(
@@ -123,7 +123,7 @@ def _judge(
             _check_large(images.shape)
             search, rest = images.halves(settings.seed)
             task = ScanTask.of(model, search, settings, MOST_IMAGES)
-            judges = ensure_labels(model, rest).stratified_sample(MOST_IMAGES)
+            judges = in_memory(ensure_labels(model, rest).stratified_sample(MOST_IMAGES))
             return scan_alone(task, judges, listed, folder)
         if not len(clean):
             raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")

@@ -18,7 +18,12 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.acceleration import accelerated, has_bfloat16
-from captum_classpattern.optimization.plan import CPU_BATCH, Split, split_for_validation
+from captum_classpattern.optimization.plan import (
+    CPU_BATCH,
+    Split,
+    images_at_once_in_search,
+    split_for_validation,
+)
 from captum_classpattern.optimization.settings import SearchSettings, versions
 
 PER_CLASS = 50  # images that are searched with; every fifth is for validation
@@ -56,9 +61,7 @@ class ScanTask:
         if len({len(each) for each in places}) > 1:
             chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
             labelled = labelled.subset(torch.cat(chosen))
-        sample = labelled.stratified_sample(most or PER_CLASS * len(places))
-        if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
-            sample = sample.in_one_tensor()
+        sample = in_memory(labelled.stratified_sample(most or PER_CLASS * len(places)))
         predicted = predictions(model, sample)
         if len(set(predicted.tolist())) == 1:
             raise ValueError(
@@ -74,6 +77,7 @@ class ScanTask:
         """About how long an image takes in a search, forward and backward."""
         images = self.split.fit.take(range(min(CPU_BATCH, len(self.split.fit))))
         images = images.to(self.model.device, self.model.dtype)
+        images = images[: self.settings.internal_batch_size or images_at_once_in_search(images)]
         network = accelerated(self.model, images, (), self.settings.precision)
         for _ in range(2):  # the first one takes longer
             started, leaf = time.perf_counter(), images.clone().requires_grad_()
@@ -94,3 +98,9 @@ class ScanTask:
             "captum_classpattern": PACKAGE_VERSION,
             **searches,
         }
+
+
+def in_memory(images: LabelledImages) -> LabelledImages:
+    """The images, read once if they fit into memory."""
+    small = 4 * len(images) * math.prod(images.shape) <= IN_MEMORY
+    return images.in_one_tensor() if small else images

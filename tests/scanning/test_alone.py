@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
 from captum_classpattern import predictive_power, scan
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.solvers.whole_image import Repainting
 from captum_classpattern.scanning import alone, changes
 from captum_classpattern.scanning.alone import DOUBT, SUSPECT
 
@@ -160,6 +161,51 @@ def test_a_class_is_searched_again_from_a_power_of_15_percent():
     assert powers == {0: [0.149], 1: [0.15] * 2, 2: [1.0] * 2}
 
 
+def test_what_is_shown_is_the_stronger_of_two(found):
+    first, second = found.found["patch"][TARGET]
+    for powers, shown in (([0.9, 0.6], first), ([0.6, 0.9], second)):
+        of_patches = {**found.powers["patch"], TARGET: powers}
+        changed = replace(found, powers={**found.powers, "patch": of_patches})
+        assert changed.shown("patch") is shown
+    assert found.pattern is found.shown(found.kind)
+
+
+def test_a_repainted_pattern_changes_nothing_else():
+    masks = torch.zeros(1, 1, 8, 8)
+    masks[..., :4] = 1
+    painting = Repainting(canvases=torch.full((1, 3, 8, 8), 0.5), masks=masks)
+    images, values = torch.rand(2, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    painted = painting.apply(values, images)
+    assert painted[0, ..., 4:].equal(images[..., 4:])
+    assert painted[0, ..., :4].equal(values[..., :4].expand(2, -1, -1, -1))
+    down = painting.step(values, torch.ones_like(values), 0.2)
+    assert down.equal((values - 0.2).clamp(0, 1))
+
+
+def test_a_smooth_perturbation_is_shown_as_it_is_added(found):
+    change = found.found["smooth"][0][0]
+    bends = change.change.diff(n=2).abs().amax((0, 1)) > 1e-6
+    assert bends.sum() <= 2 * 8  # linear between eight points
+    shown = change.canvas - 0.5
+    assert (shown / shown.abs().max()).allclose(
+        change.change / change.change.abs().max(), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(("shape", "side"), [((3, 64, 96), 9), ((3, 224, 224), 32)])
+def test_patches_are_as_large_as_the_image_allows(shape, side):
+    assert changes.KINDS["patch"].fitted(shape).solver.side == side
+
+
+def test_kept_patterns_of_others_are_refused(tmp_path):
+    net = Net(**PLANTED["patch"]).eval()
+    scan(net, IMAGES, mean=0, std=1, folder=tmp_path)
+    patterns = tmp_path / "patterns"
+    (patterns / "1_1.safetensors").write_bytes((patterns / "0_1.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="for class 0 that is not of this scan: remove it, or"):
+        scan(net, IMAGES, mean=0, std=1, folder=tmp_path)
+
+
 def test_images_of_two_channels_and_unequal_sides(tmp_path, monkeypatch):
     """Such a scan can't show what it found; it shows the powers."""
     said = []
@@ -248,6 +294,7 @@ def test_of_many_classes_the_first_are_searched_longer(monkeypatch):
     assert (found.verdict, found.target) == ("suspicious", TARGET)
     assert len(found.gains) == many
     first = sorted(range(many), key=lambda y: -found.gains[y])[:3]
+    assert abs(found.gains[99]) < 2  # not its margin, which is below -29
     assert all({*of_kind} == {*first} for of_kind in found.powers.values())
     assert "ranked all 100 classes. Only the first 3 were searched longer" in found.text()
     table = found.table(full=True)
@@ -261,5 +308,5 @@ def test_refusals():
     with pytest.raises(ValueError, match="67"):  # before anything is searched
         scan(nn.Sequential(nn.AvgPool2d(60), nn.Flatten()).eval(), torch.rand(40, 3, 67, 67))
     few = IMAGES.subset(range(12))
-    with pytest.raises(ValueError, match="but of the 6 that judge, half of all, there are 4 for"):
+    with pytest.raises(ValueError, match="class 1 has 4 images that can judge it, of the 6"):
         scan(Net().eval(), few, mean=0, std=1)
