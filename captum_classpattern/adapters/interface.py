@@ -12,12 +12,13 @@ from captum_classpattern.pattern import Pattern
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What the caller of :func:`load_model` says about the network, if anything; and the name of
-    the format, if the caller chose it."""
+    """What the caller of :func:`load_model` says about the network, if anything; the name of the
+    format, if the caller chose it; and whether the caller gives mean and std."""
 
     arch: str | Callable[..., nn.Module] | None = None
     num_classes: int | None = None
     format: str | None = None
+    is_normalised: bool = False
 
 
 @dataclass

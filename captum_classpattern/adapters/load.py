@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,8 +44,9 @@ def load_model(
     Args:
         source (str or PathLike): A checkpoint file, whose format is found from its content: a
             state dict or a training checkpoint around one, BackdoorBench's ``attack_result.pt``,
-            TrojanZoo's, RobustBench's, robustness's, timm's. Or ``"torchvision:NAME"``,
-            ``"timm:NAME"``, ``"robustbench:NAME"`` for a pretrained model of these packages.
+            TrojanZoo's, RobustBench's, robustness's, timm's; or the folder that
+            ``save_pretrained`` of transformers wrote. Or ``"torchvision:NAME"``, ``"timm:NAME"``,
+            ``"huggingface:NAME"``, ``"robustbench:NAME"`` for a pretrained model.
         arch (str, Callable or nn.Module, optional): The network, if the file does not name it: the
             class or function that makes it, or the network itself, which is copied; or
             ``"package.module:name"`` of such a class or function; or a name of torchvision or timm
@@ -54,9 +56,9 @@ def load_model(
         mean (float or Sequence[float], optional): Mean of the pixels that the model was trained
             with, in units where pixels lie in [0, 1]. Default: None (from the source).
         std (float or Sequence[float], optional): Standard deviation, likewise; both or neither.
-        format (str or Format, optional): ``"plain"``, ``"backdoorbench"``, ``"trojanzoo"``,
-            ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is a
-            :class:`Format`. Default: None (found from the file).
+        format (str or Format, optional): ``"plain"``, ``"huggingface"``, ``"backdoorbench"``,
+            ``"trojanzoo"``, ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is
+            a :class:`Format`. Default: None (found from the file).
         output (int or str, optional): Where the logits are if the model returns a tuple or a
             dict: ``-1``, ``0``, ``"logits"``. Default: None.
         trust_pickle (bool): Also opens files that run their author's code. Default: False.
@@ -97,7 +99,8 @@ def load_model(
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
         file = CheckpointFile(Path(source), trust_pickle)
-        loaded, provenance = _load_file(file, arch, num_classes, format)
+        options = LoadOptions(arch, num_classes, is_normalised=mean is not None)
+        loaded, provenance = _load_file(file, options, format)
     _choose_normalisation(loaded, mean, std, str(source))
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
@@ -116,10 +119,10 @@ def load_model(
 
 
 def _load_file(
-    file: CheckpointFile, arch: Any, num_classes: int | None, format: Any
+    file: CheckpointFile, options: LoadOptions, format: Any
 ) -> tuple[LoadedNetwork, dict[str, Any]]:
     """The network of a checkpoint file by its format, and where it comes from."""
-    by_name, path = {one.name: one for one in FORMATS}, file.path
+    by_name, path, arch = {one.name: one for one in FORMATS}, file.path, options.arch
     if isinstance(format, str) and format not in by_name:
         raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
     chosen = by_name[format] if isinstance(format, str) else format
@@ -139,10 +142,9 @@ def _load_file(
             f"itself, got {arch!r:.80}"
         )
     if chosen is None:
-        options = LoadOptions(arch, num_classes)
         chosen = next(one for one in FORMATS if one.matches(file, options))
     else:
-        options = LoadOptions(arch, num_classes, chosen.name)
+        options = replace(options, format=chosen.name)
         file.check_layout(chosen.matches(file, options), chosen.name)
     loaded = chosen.load(file, options)
     digest = {"sha256": hash_of_file(path)} if path.is_file() else {}  # not of a folder

@@ -74,6 +74,7 @@ class ClassNames(tuple[str, ...]):
         has none, or only placeholders. An error unless there are ``count``, if that is known."""
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         own = own.tolist() if isinstance(own, np.ndarray) else own
+        own = own or names_in_config(attribute_of(classifier, "config"))
         if given is not None:
             return cls(check_names(given, count), ids)
         names = check_names(own, count) if own and not isinstance(own, Mapping) else ()
@@ -156,6 +157,18 @@ def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
 def label_of(number: int, names: Sequence[str] | None = None) -> str:
     """How a class is called: by its name among these, or else "class 3"."""
     return f"class {number}" if names is None or number >= len(names) else str(names[number])
+
+
+def names_in_config(config: Any) -> list[str] | None:
+    """The names of the classes in the configuration of one of transformers' networks, if it has
+    any."""
+    labels = getattr(config, "id2label", None)
+    if not isinstance(labels, Mapping) or not labels:
+        return None
+    by_number = {int(number): str(name) for number, name in labels.items()}
+    names = [by_number.get(number, "") for number in range(len(by_number))]
+    is_named = all(names) and names != [f"LABEL_{number}" for number in range(len(names))]
+    return names if is_named else None
 
 
 def placeholders(count: int) -> list[str]:

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from captum_classpattern._support.validation import import_optional
+from captum_classpattern._support.files import check_kinds, reading
+from captum_classpattern._support.validation import import_optional, join_names
 from captum_classpattern.adapters.architectures import check_arch_from_file, unknown_network
 from captum_classpattern.adapters.formats.plain import Plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
+from captum_classpattern.adapters.weights import find_weights, load_network
 
+USUAL_SETTINGS = {"num_classes", "in_chans", "global_pool"}  # that do not change a classifier
 TIMM_KEYS = {"arch", "state_dict", "optimizer", "version"}
 
 
@@ -48,17 +51,36 @@ def load_from_timm(name: str) -> LoadedNetwork:
         network = timm.create_model(name, pretrained=True)
     except RuntimeError as error:  # for a name that it has no weights for
         raise ValueError(f"timm:{name} can't be loaded: {error}") from error
-    config = network.pretrained_cfg
+    details = {"arch": f"timm:{name}", "num_classes": network.num_classes}
+    loaded = LoadedNetwork(network, details=details)
+    return _with_config(_with_names(loaded, network.pretrained_cfg), network.pretrained_cfg)
+
+
+def load_timm_folder(file: CheckpointFile, config: Mapping[str, Any]) -> LoadedNetwork:
+    """The network of a folder for a hub, with its configuration."""
+    arch = check_arch_from_file(config["architecture"], file.path)
+    with reading(file.path, "is of another form", "give the weights with their `arch`"):
+        check_kinds(config, pretrained_cfg=dict, model_args=dict, num_classes=int)
+        settings: Any = config.get("model_args") or {}
+        if unusual := sorted({*settings} - USUAL_SETTINGS):
+            raise ValueError(f"it sets {join_names(unusual)} of its network")
+    weights = find_weights(file.content, file.path)
+    loaded = load_network(f"timm:{arch.removeprefix('timm:')}", weights, config.get("num_classes"))
+    known = {**(config.get("pretrained_cfg") or {}), **config}
+    return _with_config(_with_names(loaded, known), known)
+
+
+def _with_names(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
+    """Sets the names of the classes of one of timm's configurations, or ImageNet's."""
+    data = import_optional("timm").data
     ids, names = config.get("label_names"), config.get("label_descriptions")
-    subset = timm.data.infer_imagenet_subset(network)
+    subset = data.infer_imagenet_subset(loaded.network)
     if ids is None and subset is not None:
-        info = timm.data.ImageNetInfo(subset)
+        info = data.ImageNetInfo(subset)
         ids, names = info.label_names(), info.label_descriptions(as_dict=True)
     described = [names.get(one, one) for one in ids] if ids and names else None
-    details = {"arch": f"timm:{name}", "num_classes": network.num_classes}
-    loaded = LoadedNetwork(network, class_names=described or ids, details=details)
-    loaded.class_ids = ids if described else None
-    return _with_config(loaded, config)
+    loaded.class_names, loaded.class_ids = described or ids, ids if described else None
+    return loaded
 
 
 def _with_config(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
