@@ -18,7 +18,7 @@ class LoadOptions:
     arch: str | Callable[..., nn.Module] | None = None
     num_classes: int | None = None
     format: str | None = None
-    is_normalised: bool = False
+    has_normalisation: bool = False
 
 
 @dataclass

@@ -89,6 +89,7 @@ def load_model(
         >>> classifier(torch.rand(2, 3, 64, 64)).shape, classifier.provenance["weights"]
         (torch.Size([2, 7]), 'state_dict')
     """
+    options = LoadOptions(arch, num_classes, has_normalisation=mean is not None)
     if is_pretrained(str(source)):
         if (arch, num_classes, format) != (None, None, None):
             raise ValueError(
@@ -96,10 +97,10 @@ def load_model(
                 "`format`, which are for checkpoint files"
             )
         family, _, name = str(source).partition(":")
-        loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
+        loaded = PRETRAINED[family](name, options)
+        provenance = {"format": family, "source": str(source)}
     else:
         file = CheckpointFile(Path(source), trust_pickle)
-        options = LoadOptions(arch, num_classes, is_normalised=mean is not None)
         loaded, provenance = _load_file(file, options, format)
     _choose_normalisation(loaded, mean, std, str(source))
     for part in loaded.network.modules():  # not eval(), which exported programs do not have

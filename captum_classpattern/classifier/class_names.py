@@ -74,7 +74,8 @@ class ClassNames(tuple[str, ...]):
         has none, or only placeholders. An error unless there are ``count``, if that is known."""
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         own = own.tolist() if isinstance(own, np.ndarray) else own
-        own = own or names_in_config(attribute_of(classifier, "config"))
+        config = attribute_of(classifier, "config")
+        own = own or names_by_number(getattr(config, "id2label", None), count)
         if given is not None:
             return cls(check_names(given, count), ids)
         names = check_names(own, count) if own and not isinstance(own, Mapping) else ()
@@ -159,16 +160,15 @@ def label_of(number: int, names: Sequence[str] | None = None) -> str:
     return f"class {number}" if names is None or number >= len(names) else str(names[number])
 
 
-def names_in_config(config: Any) -> list[str] | None:
-    """The names of the classes in the configuration of one of transformers' networks, if it has
-    any."""
-    labels = getattr(config, "id2label", None)
-    if not isinstance(labels, Mapping) or not labels:
+def names_by_number(labels: Any, count: int | None) -> list[str] | None:
+    """The names of the classes by their numbers, as in the ``id2label`` of transformers; None
+    unless there are ``count`` (None: any), all of them with names that say something."""
+    if not isinstance(labels, Mapping) or count not in (None, len(labels)):
         return None
-    by_number = {int(number): str(name) for number, name in labels.items()}
-    names = [by_number.get(number, "") for number in range(len(by_number))]
+    by_number = {str(number): str(name) for number, name in labels.items()}
+    names = [by_number.get(str(number), "") for number in range(len(by_number))]
     is_named = all(names) and names != [f"LABEL_{number}" for number in range(len(names))]
-    return names if is_named else None
+    return names if names and is_named else None
 
 
 def placeholders(count: int) -> list[str]:

@@ -48,7 +48,7 @@ def scan_command(
     groups of classes that are finished.
 
     Args:
-        checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
+        checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or huggingface:NAME.
         references: The clean models: a file that classpattern reference wrote, or demo, or
             cifar10. By default none, for models of at least 100 classes.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
@@ -116,8 +116,8 @@ def reference(
     --mean or --std need a call of their own. tutorials/train_references.py trains clean models.
 
     Args:
-        models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name
-            of your choice if you like, as in old=a.pt.
+        models: Checkpoint files of clean models, or torchvision:NAME, timm:NAME or
+            huggingface:NAME, each with a name of your choice if you like, as in old=a.pt.
         out: The file for the references, such as my_references.json.
         recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """

@@ -5,10 +5,7 @@ to ``FORMATS``.
 """
 
 from captum_classpattern.adapters.formats.backdoorbench import BackdoorBench
-from captum_classpattern.adapters.formats.huggingface import (
-    HuggingFace,
-    load_from_huggingface,
-)
+from captum_classpattern.adapters.formats.huggingface import HuggingFace, load_from_huggingface
 from captum_classpattern.adapters.formats.plain import Plain, Robustness, load_from_torchvision
 from captum_classpattern.adapters.formats.robustbench import RobustBench, load_from_robustbench
 from captum_classpattern.adapters.formats.timm import Timm, load_from_timm

@@ -3,16 +3,24 @@
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from captum_classpattern._support.files import check_kinds, reading
-from captum_classpattern._support.validation import import_optional, join_names
+from captum_classpattern._support.validation import import_optional
 from captum_classpattern.adapters.architectures import check_arch_from_file, unknown_network
 from captum_classpattern.adapters.formats.plain import Plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
-from captum_classpattern.adapters.weights import find_weights, load_network
+from captum_classpattern.adapters.safe_load import shown_names
+from captum_classpattern.adapters.size_check import check_size
+from captum_classpattern.adapters.weights import Weights, load_weights
+from captum_classpattern.classifier.class_names import names_by_number
 
-USUAL_SETTINGS = {"num_classes", "in_chans", "global_pool"}  # that do not change a classifier
+HARMLESS: Mapping[str, Any] = {  # settings of a network that a stranger's file may choose
+    "num_classes": int, "in_chans": int, "global_pool": str, "img_size": int | list,
+    "dynamic_img_size": bool, "drop_rate": int | float, "drop_path_rate": int | float,
+}  # fmt: skip
+NOT_FOR_TIMM = "timm can't build its network", "give its weights with their `arch`"
 TIMM_KEYS = {"arch", "state_dict", "optimizer", "version"}
 
 
@@ -42,7 +50,7 @@ class Timm(Plain):
         return _with_config(loaded, config)
 
 
-def load_from_timm(name: str) -> LoadedNetwork:
+def load_from_timm(name: str, options: LoadOptions) -> LoadedNetwork:
     """A pretrained model, which timm downloads or finds in its cache."""
     timm = import_optional("timm")
     if ":" not in name and not timm.is_model(name):
@@ -56,18 +64,43 @@ def load_from_timm(name: str) -> LoadedNetwork:
     return _with_config(_with_names(loaded, network.pretrained_cfg), network.pretrained_cfg)
 
 
-def load_timm_folder(file: CheckpointFile, config: Mapping[str, Any]) -> LoadedNetwork:
-    """The network of a folder for a hub, with its configuration."""
-    arch = check_arch_from_file(config["architecture"], file.path)
-    with reading(file.path, "is of another form", "give the weights with their `arch`"):
-        check_kinds(config, pretrained_cfg=dict, model_args=dict, num_classes=int)
-        settings: Any = config.get("model_args") or {}
-        if unusual := sorted({*settings} - USUAL_SETTINGS):
-            raise ValueError(f"it sets {join_names(unusual)} of its network")
-    weights = find_weights(file.content, file.path)
-    loaded = load_network(f"timm:{arch.removeprefix('timm:')}", weights, config.get("num_classes"))
+def load_timm_folder(weights: Weights, config: Mapping[str, Any]) -> LoadedNetwork:
+    """The network that the configuration of a folder for a hub describes, with these weights."""
+    timm, path = import_optional("timm"), weights.path
+    with reading(path, *NOT_FOR_TIMM):
+        arch, settings, known = config["architecture"], *_checked_settings(config)
+    name = check_arch_from_file(arch, path).removeprefix("timm:")
+    if not timm.is_model(name):
+        raise unknown_network(f"timm:{name}")
+    with reading(path, *NOT_FOR_TIMM):
+        make = partial(timm.create_model, name, pretrained=False, **settings)
+        check_size(make, weights.state)
+        network = make()
+    count = settings["num_classes"]
+    loaded = load_weights(network, weights, arch=f"timm:{name}", num_classes=count)
+    _with_names(loaded, known)
+    return loaded if loaded.mean is not None else _with_config(loaded, known)
+
+
+def _checked_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a stranger's configuration gives to timm, which only builds the network; and what it
+    says about images and classes."""
+    check_kinds(config, architecture=str, pretrained_cfg=dict, model_args=dict)
     known = {**(config.get("pretrained_cfg") or {}), **config}
-    return _with_config(_with_names(loaded, known), known)
+    given = {key: known.get(key) for key in ("num_classes", "global_pool")}
+    given |= config.get("model_args") or {}
+    if unusual := sorted({*given} - {*HARMLESS}):
+        raise ValueError(f"it sets {shown_names(unusual)} of its network")
+    check_kinds(given, **HARMLESS)
+    check_kinds(known, mean=list, std=list, label_names=list | dict, label_descriptions=dict)
+    for name, kind in {"mean": int | float, "std": int | float, "label_names": str}.items():
+        if not all(isinstance(each, kind) for each in known.get(name) or ()):
+            raise ValueError(f"{name} is {known[name]!r:.80}")
+    if not (count := given["num_classes"] or 0) > 1:
+        raise ValueError(f"it has {count} classes")
+    if isinstance(known.get("label_names"), dict):
+        known["label_names"] = names_by_number(known["label_names"], count)
+    return given, known
 
 
 def _with_names(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
