@@ -417,13 +417,10 @@ FOLDERS = {
     "large windows": lambda f: edited(f, make=swin, window_size=300),
     "names that are a number": lambda f: edited(f, id2label=7),
     "no image processor": lambda f: replaced(f, PROCESSOR, lambda _: None),
-    "a processor of texts": lambda f: edited(f, PROCESSOR, image_std="wide"),
-    "a processor of zeros": lambda f: edited(f, PROCESSOR, rescale_factor=0),
     "a processor of mine": lambda f: edited(f, PROCESSOR, image_processor_type="OfMine"),
     "a processor of pages": lambda f: edited(
         f, PROCESSOR, image_processor_type="DonutImageProcessor"
     ),
-    "channels that are a text": lambda f: edited(f, PROCESSOR, image_mean=[0.5] * 4),
     "timm, a file to load": lambda f: of_timm(f, model_args={"checkpoint_path": "evil.pt"}),
     "timm, a size that is a text": lambda f: of_timm(f, model_args={"img_size": "large"}),
     "timm, a function to call": lambda f: of_timm(f, architecture="os:system"),
@@ -460,6 +457,17 @@ def test_folders_that_are_refused(tmp_path, snapshot, monkeypatch):
 def saved_in(tmp_path):
     saved(tmp_path / "whole")
     return tmp_path / "whole"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"image_std": "wide"}, {"image_std": 0}, {"rescale_factor": 0}, {"image_mean": [0.5] * 4}],
+)
+@pytest.mark.filterwarnings("ignore")  # of what is divided by zero
+def test_a_processor_that_fails_on_plain_images_is_refused(tmp_path, wrong):
+    edited(tmp_path, PROCESSOR, **wrong)
+    with pytest.raises(ValueError, match=r"unusual preprocessor_config.json .*: pass `mean` and"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
