@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 MAX_NAMES = 10  # in a message
-MAX_LENGTH = 200  # characters of a name that similar ones are sought for
 
 
 class ArgumentTypeError(TypeError):
@@ -243,7 +242,7 @@ def join_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
 def similar_names(name: str, known: Iterable[str]) -> str:
     """A question for an error about an unknown name: similar known names; empty without any."""
     by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower()[:MAX_LENGTH], by_lower, n=3)
+    close = difflib.get_close_matches(name.lower()[:200], by_lower, n=3)  # it may be long
     return f"did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""
 
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,9 +43,8 @@ def load_model(
     Args:
         source (str or PathLike): A checkpoint file, whose format is found from its content: a
             state dict or a training checkpoint around one, BackdoorBench's ``attack_result.pt``,
-            TrojanZoo's, RobustBench's, robustness's, timm's; or the folder that
-            ``save_pretrained`` of transformers wrote. Or ``"torchvision:NAME"``, ``"timm:NAME"``,
-            ``"huggingface:NAME"``, ``"robustbench:NAME"`` for a pretrained model.
+            TrojanZoo's, RobustBench's, robustness's, timm's; or a folder of transformers. Or
+            ``"FAMILY:NAME"`` for a pretrained model of torchvision, timm, huggingface, robustbench.
         arch (str, Callable or nn.Module, optional): The network, if the file does not name it: the
             class or function that makes it, or the network itself, which is copied; or
             ``"package.module:name"`` of such a class or function; or a name of torchvision or timm
@@ -89,7 +87,6 @@ def load_model(
         >>> classifier(torch.rand(2, 3, 64, 64)).shape, classifier.provenance["weights"]
         (torch.Size([2, 7]), 'state_dict')
     """
-    options = LoadOptions(arch, num_classes, has_normalisation=mean is not None)
     if is_pretrained(str(source)):
         if (arch, num_classes, format) != (None, None, None):
             raise ValueError(
@@ -97,11 +94,10 @@ def load_model(
                 "`format`, which are for checkpoint files"
             )
         family, _, name = str(source).partition(":")
-        loaded = PRETRAINED[family](name, options)
-        provenance = {"format": family, "source": str(source)}
+        loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
         file = CheckpointFile(Path(source), trust_pickle)
-        loaded, provenance = _load_file(file, options, format)
+        loaded, provenance = _load_file(file, arch, num_classes, format)
     _choose_normalisation(loaded, mean, std, str(source))
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
@@ -120,10 +116,10 @@ def load_model(
 
 
 def _load_file(
-    file: CheckpointFile, options: LoadOptions, format: Any
+    file: CheckpointFile, arch: Any, num_classes: int | None, format: Any
 ) -> tuple[LoadedNetwork, dict[str, Any]]:
     """The network of a checkpoint file by its format, and where it comes from."""
-    by_name, path, arch = {one.name: one for one in FORMATS}, file.path, options.arch
+    by_name, path = {one.name: one for one in FORMATS}, file.path
     if isinstance(format, str) and format not in by_name:
         raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
     chosen = by_name[format] if isinstance(format, str) else format
@@ -143,9 +139,10 @@ def _load_file(
             f"itself, got {arch!r:.80}"
         )
     if chosen is None:
+        options = LoadOptions(arch, num_classes)
         chosen = next(one for one in FORMATS if one.matches(file, options))
     else:
-        options = replace(options, format=chosen.name)
+        options = LoadOptions(arch, num_classes, chosen.name)
         file.check_layout(chosen.matches(file, options), chosen.name)
     loaded = chosen.load(file, options)
     digest = {"sha256": hash_of_file(path)} if path.is_file() else {}  # not of a folder
@@ -160,6 +157,8 @@ def _choose_normalisation(loaded: LoadedNetwork, mean: Any, std: Any, source: st
             given, missing = ("mean", "std") if std is None else ("std", "mean")
             raise ValueError(f"there is a `{given}` but no `{missing}`: pass both, or neither")
         loaded.mean, loaded.std, loaded.normalised_by = mean, std, "the caller"
+    elif loaded.needs_normalisation:
+        raise ValueError(loaded.needs_normalisation)
     elif loaded.mean is None:
         loaded.normalised_by = "nothing: pixels are used unchanged"
         warn(

@@ -161,14 +161,12 @@ def label_of(number: int, names: Sequence[str] | None = None) -> str:
 
 
 def names_by_number(labels: Any, count: int | None) -> list[str] | None:
-    """The names of the classes by their numbers, as in the ``id2label`` of transformers; None
-    unless there are ``count`` (None: any), all of them with names that say something."""
+    """The names of classes in the ``id2label`` of transformers, if it has ``count`` of them."""
     if not isinstance(labels, Mapping) or count not in (None, len(labels)):
         return None
     by_number = {str(number): str(name) for number, name in labels.items()}
     names = [by_number.get(str(number), "") for number in range(len(by_number))]
-    is_named = all(names) and names != [f"LABEL_{number}" for number in range(len(names))]
-    return names if names and is_named else None
+    return names if all(names) and names[:1] not in ([], ["LABEL_0"]) else None
 
 
 def placeholders(count: int) -> list[str]:

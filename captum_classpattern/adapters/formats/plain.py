@@ -47,7 +47,7 @@ class Robustness(Plain):
         return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
 
 
-def load_from_torchvision(name: str, options: LoadOptions) -> LoadedNetwork:
+def load_from_torchvision(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""
     from torchvision.models import get_model, get_model_weights  # slow to import
 

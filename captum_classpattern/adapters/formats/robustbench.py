@@ -60,7 +60,7 @@ class RobustBench:
         return loaded
 
 
-def load_from_robustbench(name: str, options: LoadOptions) -> LoadedNetwork:
+def load_from_robustbench(name: str) -> LoadedNetwork:
     """A model of the zoo, ``[DATA/THREAT/]NAME``, which RobustBench downloads or finds."""
     arch, data, threat, model = _parse(name)
     load_model = import_optional("robustbench").load_model

@@ -6,21 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from captum_classpattern._support.files import check_kinds, reading
+from captum_classpattern._support.files import reading
 from captum_classpattern._support.validation import import_optional
 from captum_classpattern.adapters.architectures import check_arch_from_file, unknown_network
 from captum_classpattern.adapters.formats.plain import Plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
-from captum_classpattern.adapters.safe_load import shown_names
-from captum_classpattern.adapters.size_check import check_size
-from captum_classpattern.adapters.weights import Weights, load_weights
-from captum_classpattern.classifier.class_names import names_by_number
+from captum_classpattern.adapters.weights import Weights, check_size, load_weights
 
-HARMLESS: Mapping[str, Any] = {  # settings of a network that a stranger's file may choose
-    "num_classes": int, "in_chans": int, "global_pool": str, "img_size": int | list,
-    "dynamic_img_size": bool, "drop_rate": int | float, "drop_path_rate": int | float,
-}  # fmt: skip
-NOT_FOR_TIMM = "timm can't build its network", "give its weights with their `arch`"
+SETTINGS = {"num_classes", "in_chans", "global_pool", "img_size"}  # that a stranger may choose
 TIMM_KEYS = {"arch", "state_dict", "optimizer", "version"}
 
 
@@ -50,7 +43,7 @@ class Timm(Plain):
         return _with_config(loaded, config)
 
 
-def load_from_timm(name: str, options: LoadOptions) -> LoadedNetwork:
+def load_from_timm(name: str) -> LoadedNetwork:
     """A pretrained model, which timm downloads or finds in its cache."""
     timm = import_optional("timm")
     if ":" not in name and not timm.is_model(name):
@@ -60,58 +53,39 @@ def load_from_timm(name: str, options: LoadOptions) -> LoadedNetwork:
     except RuntimeError as error:  # for a name that it has no weights for
         raise ValueError(f"timm:{name} can't be loaded: {error}") from error
     details = {"arch": f"timm:{name}", "num_classes": network.num_classes}
-    loaded = LoadedNetwork(network, details=details)
-    return _with_config(_with_names(loaded, network.pretrained_cfg), network.pretrained_cfg)
+    config = network.pretrained_cfg
+    return _with_config(_with_names(LoadedNetwork(network, details=details), config), config)
 
 
-def load_timm_folder(weights: Weights, config: Mapping[str, Any]) -> LoadedNetwork:
-    """The network that the configuration of a folder for a hub describes, with these weights."""
+def load_timm_folder(config: Mapping[str, Any], weights: Weights) -> LoadedNetwork:
+    """The network that a stranger's configuration names, with these weights."""
     timm, path = import_optional("timm"), weights.path
-    with reading(path, *NOT_FOR_TIMM):
-        arch, settings, known = config["architecture"], *_checked_settings(config)
-    name = check_arch_from_file(arch, path).removeprefix("timm:")
-    if not timm.is_model(name):
-        raise unknown_network(f"timm:{name}")
-    with reading(path, *NOT_FOR_TIMM):
+    known = {**(config.get("pretrained_cfg") or {}), **config}
+    settings = {key: known[key] for key in ("num_classes", "global_pool") if key in known}
+    settings |= config.get("model_args") or {}
+    name = check_arch_from_file(config["architecture"], path).removeprefix("timm:")
+    with reading(path, "timm can't build its network", "give its weights with their `arch`"):
+        if {*settings} - SETTINGS or (settings.get("num_classes") or 0) < 2:
+            raise ValueError(f"it sets {settings!r:.200}")
+        mean, std = ([float(each) for each in known.get(of) or ()] for of in ("mean", "std"))
         make = partial(timm.create_model, name, pretrained=False, **settings)
         check_size(make, weights.state)
         network = make()
-    count = settings["num_classes"]
-    loaded = load_weights(network, weights, arch=f"timm:{name}", num_classes=count)
-    _with_names(loaded, known)
-    return loaded if loaded.mean is not None else _with_config(loaded, known)
-
-
-def _checked_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a stranger's configuration gives to timm, which only builds the network; and what it
-    says about images and classes."""
-    check_kinds(config, architecture=str, pretrained_cfg=dict, model_args=dict)
-    known = {**(config.get("pretrained_cfg") or {}), **config}
-    given = {key: known.get(key) for key in ("num_classes", "global_pool")}
-    given |= config.get("model_args") or {}
-    if unusual := sorted({*given} - {*HARMLESS}):
-        raise ValueError(f"it sets {shown_names(unusual)} of its network")
-    check_kinds(given, **HARMLESS)
-    check_kinds(known, mean=list, std=list, label_names=list | dict, label_descriptions=dict)
-    for name, kind in {"mean": int | float, "std": int | float, "label_names": str}.items():
-        if not all(isinstance(each, kind) for each in known.get(name) or ()):
-            raise ValueError(f"{name} is {known[name]!r:.80}")
-    if not (count := given["num_classes"] or 0) > 1:
-        raise ValueError(f"it has {count} classes")
-    if isinstance(known.get("label_names"), dict):
-        known["label_names"] = names_by_number(known["label_names"], count)
-    return given, known
+    details = {"arch": f"timm:{name}", "num_classes": network.num_classes}
+    loaded = load_weights(network, weights, **details)
+    config = {**known, "mean": mean or None, "std": std or None}
+    return _with_names(loaded if loaded.mean is not None else _with_config(loaded, config), config)
 
 
 def _with_names(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
     """Sets the names of the classes of one of timm's configurations, or ImageNet's."""
-    data = import_optional("timm").data
     ids, names = config.get("label_names"), config.get("label_descriptions")
+    data = import_optional("timm").data
     subset = data.infer_imagenet_subset(loaded.network)
     if ids is None and subset is not None:
         info = data.ImageNetInfo(subset)
         ids, names = info.label_names(), info.label_descriptions(as_dict=True)
-    described = [names.get(one, one) for one in ids] if ids and names else None
+    described = [names.get(str(one), one) for one in ids] if ids and names else None
     loaded.class_names, loaded.class_ids = described or ids, ids if described else None
     return loaded
 
