@@ -187,7 +187,7 @@ def check_size(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> No
     stored = sum(weight.numel() for weight in state.values())
     own = sum(each.numel() for each in (*network.parameters(), *network.buffers()))
     if own > stored + SPARE_NUMBERS:
-        raise ValueError(f"its network would have {own:,} numbers, but there are {stored:,}")
+        raise ValueError(f"its network would have {own:,} numbers, far more than its weights")
 
 
 def load_weights(

@@ -36,7 +36,7 @@ KINDS: Mapping[str, Any] = {  # of values anywhere in settings; NoneType is for 
     "auto_map": NoneType, "quantization_config": NoneType, "attn_implementation": NoneType,
     "_attn_implementation": NoneType, "do_flip_channel_order": NoneType, "architectures": list,
     "id2label": dict, "pretrained_cfg": dict, "model_args": dict, "num_classes": int, "mean": list,
-    "std": list, "global_pool": str, "label_names": list, "label_descriptions": dict,
+    "std": list, "global_pool": str, "num_labels": int, "label_names": list, "label_descriptions": dict,
 }  # fmt: skip
 LARGEST_FILE = 2**24  # bytes
 LARGEST = 2**18  # number, such as that of tokens; or sum of a list, such as the layers of stages
@@ -134,13 +134,14 @@ def _load_network(arch: str, config: Mapping[str, Any], weights: Weights) -> Loa
     transformers, log = import_optional("transformers"), logging.getLogger("transformers")
     network_class = getattr(transformers, arch)
     kind = network_class.config_class
-    common = inspect.signature(transformers.PreTrainedConfig).parameters  # none but labels is used
-    own = {*inspect.signature(kind).parameters} - {*common} | {"id2label", "num_labels"}
+    common = inspect.signature(transformers.PreTrainedConfig).parameters  # none of these is used
+    own = {*inspect.signature(kind).parameters} - {*common}
+    count = config.get("num_labels") or len(config.get("id2label") or ()) or 2  # as there
     with files.reading(weights.path, *UNUSABLE), ExitStack() as quietly:
         quietly.enter_context(redirect_stderr(io.StringIO()))  # bars
         quietly.callback(log.setLevel, log.level)  # reports with names that the file chose
         log.setLevel(logging.ERROR)
-        settings = kind(**{key: value for key, value in config.items() if key in own})
+        settings = kind(num_labels=count, **{key: config[key] for key in own & {*config}})
         settings._attn_implementation = "eager"
         check_size(partial(network_class, settings), weights.state)
         network, info = network_class.from_pretrained(
@@ -154,11 +155,10 @@ def _load_network(arch: str, config: Mapping[str, Any], weights: Weights) -> Loa
             f"(missing, not needed, or of another shape: {files.printable(join_names(wrong, 3))}): "
             "give what save_pretrained of a trained classifier wrote"
         )
-    names = names_by_number(settings.id2label, settings.num_labels)
+    names = names_by_number(config.get("id2label"), count)
     if names and names[0].casefold() == "background":
         warn(f"class 0 of {weights.path} is {names[0]!r}: the others begin at 1", Notice)
-    details = {"arch": arch, "num_classes": settings.num_labels}
-    return LoadedNetwork(network, class_names=names, details=details)
+    return LoadedNetwork(network, class_names=names, details={"arch": arch, "num_classes": count})
 
 
 def _add_processor(loaded: LoadedNetwork, processor: Mapping[str, Any], source: str) -> None:

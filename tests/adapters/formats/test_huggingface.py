@@ -202,7 +202,7 @@ def test_a_network_in_python_needs_its_mean_and_std_alone(tmp_path):
 def test_names_that_do_not_fit_are_left_out(tmp_path):
     network = saved(tmp_path)
     assert ClassNames.of(network, 4) == tuple(NAMES)
-    for labels in ({"0": "ant"}, {"0": "ant", "1": "bee", "2": "cat", "7": "dog"}, {}):
+    for labels in ({"0": "ant"}, {"0": "ant", "1": "bee", "2": "cat", "7": "dog"}, {"ant": 0}, {}):
         changed(tmp_path, id2label=labels, num_labels=4)
         assert load_model(tmp_path).class_names == [f"class {i}" for i in range(4)]
         network.config.__dict__["id2label"] = labels
