@@ -36,7 +36,7 @@ KINDS: Mapping[str, Any] = {  # of values anywhere in settings; NoneType is for 
     "auto_map": NoneType, "quantization_config": NoneType, "attn_implementation": NoneType,
     "_attn_implementation": NoneType, "do_flip_channel_order": NoneType, "architectures": list,
     "id2label": dict, "pretrained_cfg": dict, "model_args": dict, "num_classes": int, "mean": list,
-    "std": list, "global_pool": str, "num_labels": int, "label_names": list, "label_descriptions": dict,
+    "std": list, "num_labels": int, "label_names": list, "label_descriptions": dict,
 }  # fmt: skip
 LARGEST_FILE = 2**24  # bytes
 LARGEST = 2**18  # number, such as that of tokens; or sum of a list, such as the layers of stages
