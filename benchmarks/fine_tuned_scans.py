@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from findings import Row, append_rows, having, parser_of, read_rows
 from fine_tuned.networks import Network, in_order
+from fine_tuned.tables import LEARNT
 from fine_tuned.tasks import Task
 from fine_tuned.training import Trigger, built, ready, share_of, success, train
 from photos.planting import LATER, NETWORKS, load
@@ -34,7 +35,6 @@ from captum_classpattern.scanning.alone import Alone
 
 ROWS, WEIGHTS = "fine_tuned.jsonl", "weights.pt"
 THOUSAND = ("four", "second twin")  # networks of photos/planting.py
-LEARNT = 0.9  # of the images of other classes, that a trigger turns
 ATTEMPTS = 2
 FEWER, PHOTOS = (0, 19, 30), (5, 10, 20, 50)  # networks; images of each class
 CLEANSED, MARGINS = (5, 9, 10, 11, 19, 23, 24, 30), (7, 24)  # networks that others judge as well

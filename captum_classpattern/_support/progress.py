@@ -56,9 +56,9 @@ def passes_bar(desc: str, total: float, shown: bool | None, a_pass: float = 1.0)
         bar.update(bar.total - bar.n)
 
 
-def say_expected(seconds: float, shown: bool | None) -> None:
+def say_expected(seconds: float) -> None:
     """Says how long the work of a bar will take, if that is long."""
-    if shown is not False and seconds > BAR_AFTER:
+    if seconds > BAR_AFTER:
         time = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
         tqdm.write(f"This takes about {time}.", file=sys.stderr)
 

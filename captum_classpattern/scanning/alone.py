@@ -26,11 +26,11 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.images.source import in_batches
-from captum_classpattern.optimization.plan import DEVICE_CLASSES, split_for_validation
+from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.changes import CELLS, KINDS, PAINTING, SHORT, Kind
 from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, SUSPICIOUS
-from captum_classpattern.scanning.families import TOGETHER, cells_of
+from captum_classpattern.scanning.families import cells_of, classes_together
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scanning.results import NEXT_STEPS, Scan, with_images
 from captum_classpattern.scanning.task import ScanTask
@@ -305,14 +305,13 @@ class _Searches:
         """A change for each class. Finished groups of patterns are kept."""
         kind, found = self.kinds[name], dict[int, Pattern]()
         number = 0 if name == RANKING else number_of(name, n)
-        on_cpu = self.model.device.type == "cpu"
-        for group in in_batches(classes, TOGETHER if on_cpu else DEVICE_CLASSES):
+        for group in in_batches(classes, classes_together(self.model.device)):
             keys = [(number, y) for y in group]
             changes: Sequence[Pattern]
             if self.store and (known := self.store.find(keys)):
                 advance_bar(2 * len(group) * kind.passes)
                 changes = [known[key] for key in keys]
-                self.check(kind, dict(zip(group, changes)))
+                self.check(kind, dict(zip(group, changes)), self.store.path)
             else:
                 of = self.model, self.splits[n], [*group], self.settings[n]
                 changes = kind.search(kind.solver, *of)
@@ -321,15 +320,14 @@ class _Searches:
             found |= {each.target: each for each in changes}
         return found
 
-    def check(self, kind: Kind, changes: Mapping[int, Pattern]) -> None:
+    def check(self, kind: Kind, changes: Mapping[int, Pattern], path: Path) -> None:
         """Raises an error if a kept pattern is not what such a search finds."""
         shape = self.task.sample.shape
         for y, each in changes.items():
             if not (each.target == y and type(each) is kind.finds and each.image_shape == shape):
                 raise ValueError(
-                    f"{self.store and self.store.path} has a pattern of {type(each).__name__} for "
-                    f"class {each.target} that is not of this scan: remove it, or choose another "
-                    "folder"
+                    f"{path} has a pattern of {type(each).__name__} for class {each.target} that "
+                    "is not of this scan: remove it, or choose another folder"
                 )
 
     def twice(
@@ -373,7 +371,7 @@ def scan_alone(
             "classes; if the model predicts this class for most images, check its normalisation"
         )
     if settings.show_progress is not False:
-        say_expected(searches.passes * task.pass_seconds, settings.show_progress)
+        say_expected(searches.passes * task.pass_seconds)
     seed_generators(settings.seed)
     with passes_bar("Scanning", searches.passes, settings.show_progress):
         gains, classes = None, [*range(count)]

@@ -14,7 +14,6 @@ from captum_classpattern.optimization.plan import (
     Split,
     decide_patches,
     decide_search,
-    images_at_once_in_search,
 )
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -25,7 +24,7 @@ from captum_classpattern.optimization.solvers.whole_image import (
     WholeImage,
 )
 from captum_classpattern.pattern import POWERS, AdditivePattern, MovingPattern, Pattern
-from captum_classpattern.scanning.families import GREY, cells_of
+from captum_classpattern.scanning.families import GREY, cells_of, images_in_a_call
 
 SIDE, OF = 32, 224  # pixels a side of a patch, on images of that side
 CELLS = 16 / 1024  # of the area
@@ -108,9 +107,8 @@ def run_solver(
 ) -> Tensor:
     """What a solver of whole images finds for each class."""
     fit = split.fit.to(model.device, model.dtype)
-    at_once = settings.internal_batch_size or len(targets) * solver.batch_size
-    if model.device.type != "cpu":
-        at_once = min(at_once, images_at_once_in_search(fit.take([0]).to(model.device)))
+    like, wanted = fit.take([0]).to(model.device), settings.internal_batch_size
+    at_once = images_in_a_call(solver, like, len(targets), wanted)
     values, _ = solver.run(model, fit, targets, settings.seed, at_once)
     return values
 

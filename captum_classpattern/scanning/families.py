@@ -125,13 +125,10 @@ class WholeImages:
     def measure(self, task: ScanTask, store: PatternFolder | None) -> dict[str, dict[Any, Any]]:
         """Nothing is kept."""
         model, seed, validation = task.model, task.settings.seed, task.split.validation
-        wanted, on_cpu = task.settings.internal_batch_size, model.device.type == "cpu"
+        wanted, together = task.settings.internal_batch_size, classes_together(model.device)
         seed_generators(seed)
         fit, changes = task.split.fit.to(model.device, model.dtype), dict[int, Tensor]()
-        together = TOGETHER if on_cpu else DEVICE_CLASSES
-        at_once = wanted or together * self.solver.batch_size
-        if not on_cpu:
-            at_once = min(at_once, images_at_once_in_search(fit.take([0]).to(model.device)))
+        at_once = images_in_a_call(self.solver, fit.take([0]).to(model.device), together, wanted)
         for group in in_batches(range(model.n_classes), together):
             values, at_once = self.solver.run(model, fit, group, seed, at_once)
             changes |= zip(group, values)
@@ -182,6 +179,19 @@ def settings_of(families: Iterable[WholeImages]) -> dict[str, Any]:
             if settings.setdefault(key, value) != value:
                 settings[f"{each.name} {key}"] = value
     return settings
+
+
+def classes_together(device: torch.device) -> int:
+    """How many classes are in one search of whole images."""
+    return TOGETHER if device.type == "cpu" else DEVICE_CLASSES
+
+
+def images_in_a_call(solver: WholeImage, like: Tensor, classes: int, wanted: int | None) -> int:
+    """The most images in one call of a search of whole images like this, for so many classes."""
+    at_once = wanted or classes * solver.batch_size
+    if like.device.type == "cpu":
+        return at_once
+    return min(at_once, images_at_once_in_search(like))
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:

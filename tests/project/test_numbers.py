@@ -121,6 +121,8 @@ def test_the_readme_has_what_the_rows_say():
         said.append(f"{sum(network.right(scan) for network, scan in own)} of {len(own)}")
     clean, patches, others = said
     assert f"Ours: {clean} if clean, {patches} with patches, {others} with other triggers;" in text
+    count = len(references.ReferenceSet.load("cifar10"))
+    assert f"The set `cifar10` has {count} small clean models;" in text
     rows = rows_of("fine_tuned")
     clean = [row["verdict"] == "suspicious" for row in rows if not fine_tuned.is_planted(row)]
     kinds = ("drawing", "patch")

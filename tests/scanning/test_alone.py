@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate, one_hot
 from captum_classpattern import predictive_power, scan
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.solvers.whole_image import Repainting
-from captum_classpattern.scanning import alone, changes
+from captum_classpattern.scanning import alone, changes, families
 from captum_classpattern.scanning.alone import DOUBT, SUSPECT
 
 SIDE, CLASSES, TARGET = 64, 4, 2
@@ -209,7 +209,7 @@ def test_kept_patterns_of_others_are_refused(tmp_path):
 def test_images_of_two_channels_and_unequal_sides(tmp_path, monkeypatch):
     """Such a scan can't show what it found; it shows the powers."""
     said = []
-    monkeypatch.setattr(alone, "say_expected", lambda seconds, shown: said.append(seconds))
+    monkeypatch.setattr(alone, "say_expected", said.append)
     images, labels = 0.5 * torch.rand(60, 2, 64, 96), torch.arange(60) % 2
     images[labels == 1, 0, :32] += 0.3
     net = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(12, 2)).eval()
@@ -243,7 +243,7 @@ def searched_by(monkeypatch, stop_after=None):
 @pytest.mark.script
 def test_it_resumes_where_it_was_stopped(found, tmp_path, monkeypatch):
     net, groups = Net(**PLANTED["patch"]).eval(), [[0, 1, 2], [3]]
-    monkeypatch.setattr(alone, "TOGETHER", 3)
+    monkeypatch.setattr(families, "TOGETHER", 3)
     with monkeypatch.context() as patch:
         searched_by(patch, 1)
         with pytest.raises(KeyboardInterrupt, match="the same scan resumes from"):
