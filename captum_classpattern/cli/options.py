@@ -258,6 +258,40 @@ class ComputeOptions:
         return {name: value for name, value in vars(self).items() if name != "classes"}
 
 
+@Parameter(name="*", group=RAY)
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """Where the models of a command are worked on.
+
+    Args:
+        ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
+            last, on all cores. It needs pip install 'captum_classpattern[ray]'.
+        workers: How many models are worked on at a time, with --ray and no address. By default, one
+            for each core.
+        ray_options: What each model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'. By default,
+            one core. The number of cores changes results in the last digits.
+    """
+
+    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]")] = False
+    workers: Count | None = None
+    ray_options: Annotated[
+        dict[str, Any] | None, read_as(lambda text: dict(parse_json(text)), "JSON")
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as the library takes them."""
+        if not self.ray and (self.workers is not None or "num_gpus" in (self.ray_options or {})):
+            raise ValueError(
+                "--workers, and num_gpus in --ray-options, are for Ray: also pass --ray"
+            )
+        return {
+            "engine": "ray" if self.ray else "local",
+            "address": self.ray if isinstance(self.ray, str) else None,
+            "workers": self.workers,
+            "ray_options": self.ray_options or {},
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassOptions(ComputeOptions):
     """Which classes are searched, and how.

@@ -1,10 +1,11 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 from filelock import FileLock
 
@@ -14,7 +15,38 @@ from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
 FIRST_PRINTED = 10  # classes
+TRAINING = Group("References that are made here", sort_key=2)
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
+
+
+@Parameter(name="*", group=TRAINING)
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How clean models are trained to compare with.
+
+    Args:
+        make_references: A folder of class folders, such as my_images/train, to train 20 clean
+            models of the same architecture on. They are kept in the folder of the scan, in
+            references.safetensors for other scans.
+        epochs: Train so many times as long as usual.
+        no_flips: Never mirror images, as of digits.
+    """
+
+    make_references: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
+    epochs: Annotated[float, Parameter(validator=Number(gt=0), metavar="FACTOR")] = 1.0
+    no_flips: bool = False
+
+    def training(
+        self, like: "cp.LabelledImages", engine: dict[str, Any]
+    ) -> "cp.scanning.ReferenceTraining | None":
+        """The training, on images of the size of others."""
+        if self.make_references is None:
+            return None
+        channels, *size = like.shape
+        images = cp.load_images(self.make_references, size=(size[0], size[1]), channels=channels)
+        return cp.scanning.ReferenceTraining(
+            images, epochs=self.epochs, flips=not self.no_flips, **engine
+        )
 
 
 def scan_command(
@@ -25,6 +57,8 @@ def scan_command(
     images: options.SourceOptions,
     compute: options.ComputeOptions = options.ComputeOptions(),
     references: Annotated[str | None, Parameter(metavar="FILE|NAME")] = None,
+    training: TrainingOptions = TrainingOptions(),
+    ray: options.RayOptions = options.RayOptions(),
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="P")] = 0.05,
     out: options.OutputFolder | None = None,
     exit_zero: bool = False,
@@ -34,7 +68,7 @@ def scan_command(
     For example:
 
         classpattern scan torchvision:resnet50 --data my_photos
-        classpattern scan net.pt --arch my:Net --data my_images --references my.json
+        classpattern scan net.pt --arch my:Net --data images/test --make-references images/train
 
     For each class, the scan searches for small changes that make the model predict it. On images of
     at least 64 pixels a side, these are a patch that works anywhere, a few cells at one place and a
@@ -43,7 +77,7 @@ def scan_command(
 
     On smaller images, they are a few pixels with their colours, a small perturbation and a smooth
     warp. They have effects in clean models, too. So the model is compared with references: clean
-    models of the same task.
+    models of the same task. --make-references trains them.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
     inconclusive, and 2 after an error. The same command resumes an interrupted scan, with the
@@ -62,6 +96,7 @@ def scan_command(
     from captum_classpattern.adapters.load import folder_name
 
     known = None if references is None else cp.ReferenceSet.load(references)
+    engine = ray.keywords()
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
     classifier = model.open(checkpoint)
     shape = None if known is None else known.shape
@@ -71,6 +106,7 @@ def scan_command(
             classifier,
             source,
             references=known,
+            make_references=training.training(source, engine),
             alpha=alpha,
             folder=folder,
             **compute.keywords(),
@@ -115,7 +151,7 @@ def reference(
 
     The file is written after each model. If it is there already, models are added to it, and those
     that it holds are skipped. All must be measured with the same images. Models of another --arch,
-    --mean or --std need a call of their own. tutorials/train_references.py trains clean models.
+    --mean or --std need a call of their own.
 
     Args:
         models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._support.files import parse_json, write_atomically
+from captum_classpattern._support.files import write_atomically
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
-IN_RAY = Parameter(group=options.RAY)
-OBJECT = options.read_as(lambda text: dict(parse_json(text)), "JSON")
 SHOWN = 20  # models, and reasons of failures
 
 
@@ -23,9 +21,7 @@ def sweep_command(
     images: options.ImageOptions,
     searches: options.CanvasOptions = options.CanvasOptions(),
     out: options.OutputFolder,
-    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
-    workers: Annotated[options.Count | None, IN_RAY] = None,
-    ray_options: Annotated[dict[str, Any] | None, OBJECT, IN_RAY] = None,
+    ray: options.RayOptions = options.RayOptions(),
 ) -> int:
     """Find the patterns of many models, on one machine or many.
 
@@ -42,17 +38,10 @@ def sweep_command(
             you like, as in old=a.pt. Or a manifest: a CSV file with the columns
             path, name, arch, mean, std and others.
         out: The folder for everything that is found, and for the site.
-        ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
-            last, on all cores. It needs pip install 'captum_classpattern[ray]'.
-        workers: How many models are searched at a time, with --ray and no address. By default, one
-            for each core.
-        ray_options: What the search of a model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'.
-            By default, one core. The number of cores changes results in the last digits.
     """
     from captum_classpattern.surveys.sources import read_models
 
-    if not ray and (workers is not None or "num_gpus" in (ray_options or {})):
-        raise ValueError("--workers, and num_gpus in --ray-options, are for Ray: also pass --ray")
+    engine = ray.keywords()
     device = {} if model.device == "cpu" else {"device": model.device}  # else as Ray gives
     sources = read_models(models, {**model.loading(), **device})
     options.import_from_here()
@@ -70,10 +59,7 @@ def sweep_command(
             held_out,
             folder=out,
             classes=classes,
-            engine="ray" if ray else "local",
-            address=ray if isinstance(ray, str) else None,
-            workers=workers,
-            ray_options=ray_options,
+            **engine,
             **searches.keywords(),
         )
     return _report(sweep, out)

@@ -97,6 +97,11 @@ def identity_for_references(model: CheckedModel, images: LabelledImages) -> dict
     return {**identity_of(model, images), "hash": hash_of_model(model.networks)}
 
 
+def passes_of(n_classes: int) -> int:
+    """About how many a model of so many classes takes."""
+    return n_classes * sum(family.passes for family in FAMILIES.values())
+
+
 def measure(task: ScanTask, folder: Path | None = None) -> Profile:
     """Searches all families and classes. Groups of classes whose patterns are finished are kept in
     the folder, if there is one."""
@@ -109,8 +114,7 @@ def measure(task: ScanTask, folder: Path | None = None) -> Profile:
         )
     key = task.identity(SETTINGS)
     store = None if folder is None else PatternFolder(folder, key)
-    passes = n_classes * sum(family.passes for family in FAMILIES.values())
-    with passes_bar("Scanning", passes, task.settings.show_progress):
+    with passes_bar("Scanning", passes_of(n_classes), task.settings.show_progress):
         for family in FAMILIES.values():
             name_stage(family.words)
             for name, values in family.measure(task, store).items():

@@ -35,8 +35,8 @@ FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
 TRAINED_ON = "trained on"  # in a recipe
 MEASURE = "classpattern reference MODEL ... --data IMAGES --out NEW.json"
 OWN_ONES = (
-    "measure at least 19 clean models of the same task and size of images, in some minutes each "
-    f"(tutorials/train_references.py trains them), with '{MEASURE}'"
+    "let the scan make clean models of the same task, in some minutes each, with "
+    f"`make_references`, or measure at least 19 of your own with '{MEASURE}'"
 )
 FACTOR = 3  # by which the number of validation images may differ from the references'
 WEAK = 0.7  # of the model's accuracy above guessing: references below it are left out

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from captum_classpattern._support.files import check_folder
+from captum_classpattern._support.progress import say_expected
 from captum_classpattern._support.validation import ArgumentTypeError, check_options
 from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
@@ -15,9 +16,12 @@ from captum_classpattern.scanning.alone import LARGE, MOST_IMAGES, Alone, scan_a
 from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import PATCHES
 from captum_classpattern.scanning.folder import PATTERNS
-from captum_classpattern.scanning.profile import check_on_unseen, measure
+from captum_classpattern.scanning.profile import check_on_unseen, measure, passes_of
 from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, names_of
 from captum_classpattern.scanning.task import ScanTask, in_memory
+from captum_classpattern.scanning.training import ReferenceTraining, train_references
+
+REFERENCES = "references"  # a folder for those that are trained here
 
 
 def scan(
@@ -26,6 +30,7 @@ def scan(
     labels: Labels = None,
     *,
     references: str | Path | ReferenceSet | None = None,
+    make_references: "Images | ReferenceTraining | None" = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
@@ -62,6 +67,12 @@ def scan(
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
             a set that comes with the package, ``"demo"`` or ``"cifar10"``. Default: None, for
             images of at least 64 pixels a side.
+        make_references (LabelledImages, Dataset, DataLoader or ReferenceTraining, optional):
+            Training images of all classes, with labels. 20 clean models with the architecture of
+            ``model`` are trained on them, measured, and compared with. What is finished is kept in
+            the ``folder``, which is needed; its ``references.safetensors`` has them for other
+            scans. :class:`~captum_classpattern.scanning.ReferenceTraining` has further settings.
+            Default: None.
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It needs at least 1 / alpha - 1
             references. Default: 0.05.
@@ -99,7 +110,7 @@ def scan(
     settings, sample = SearchSettings(**options), first_of(images)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
-    clean = None if references is None else ReferenceSet.load(references)
+    clean = _references(references, make_references, where)
     with enter_model(
         model, sample, settings.seed, mean=mean, std=std, class_names=class_names
     ) as checked:
@@ -110,7 +121,7 @@ def scan(
 def _judge(
     model: CheckedModel,
     images: LabelledImages,
-    clean: ReferenceSet | None,
+    clean: ReferenceSet | ReferenceTraining | None,
     alpha: float,
     folder: Path | None,
     settings: SearchSettings,
@@ -125,10 +136,14 @@ def _judge(
             task = ScanTask.of(model, search, settings, MOST_IMAGES)
             judges = in_memory(ensure_labels(model, rest).stratified_sample(MOST_IMAGES))
             return scan_alone(task, judges, listed, folder)
-        if not len(clean):
-            raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-        clean.check(model.n_classes, images.shape, names)
+        if isinstance(clean, ReferenceSet):
+            clean.check(model.n_classes, images.shape, names)
         task = ScanTask.of(model, images, settings)
+        if isinstance(clean, ReferenceTraining):
+            assert folder is not None
+            clean = train_references(task, clean, folder / REFERENCES)
+        else:
+            say_expected(passes_of(model.n_classes) * task.pass_seconds, settings.show_progress)
         profile = measure(task, folder and folder / PATTERNS)
     except KeyboardInterrupt:
         resumes = f"the same scan resumes from {folder}"
@@ -143,6 +158,24 @@ def _judge(
     return replace(found, looks=check_on_unseen(task, profile, shown, listed))
 
 
+def _references(
+    given: str | Path | ReferenceSet | None,
+    training: "Images | ReferenceTraining | None",
+    folder: Path | None,
+) -> ReferenceSet | ReferenceTraining | None:
+    """What the model is compared with, or how that is made."""
+    if training is None:
+        known = None if given is None else ReferenceSet.load(given)
+        if known is not None and not len(known):
+            raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
+        return known
+    if given is not None:
+        raise ArgumentTypeError("`references` and `make_references` exclude one another: give one")
+    if folder is None:
+        raise ArgumentTypeError("`make_references` needs a `folder`, where they are kept")
+    return training if isinstance(training, ReferenceTraining) else ReferenceTraining(training)
+
+
 def _check_large(shape: Sequence[int]) -> None:
     """Raises an error unless images (C, H, W) can be scanned without references."""
     if min(shape[1:]) < LARGE:
@@ -150,7 +183,7 @@ def _check_large(shape: Sequence[int]) -> None:
         raise ArgumentTypeError(
             f"for images of less than {LARGE} pixels a side (these have {shape[1]}x{shape[2]}) a "
             "scan compares the model with at least 19 clean models of the same task: pass "
-            "`references`, a file that 'classpattern reference' makes of them in some minutes each "
-            "(tutorials/train_references.py trains them), or, for the tasks of the sets that come "
-            f"with the package, {shipped}"
+            "`make_references`, training images with which 20 are made in some minutes each, or "
+            "`references`, a file that 'classpattern reference' makes of your own, or, for the "
+            f"tasks of the sets that come with the package, {shipped}"
         )

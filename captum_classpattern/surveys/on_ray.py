@@ -1,27 +1,42 @@
-"""Runs the surveys of a sweep as tasks of a Ray cluster. All that knows Ray is here."""
+"""Runs the surveys of a sweep, or makes references, as tasks of a Ray cluster. All that knows Ray
+is here."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captum_classpattern._support import validation
-from captum_classpattern.surveys.sources import ModelSource
 
-RETRIES = 3  # of a survey whose worker or node dies
+RETRIES = 3  # of a task whose worker or node dies
+
+
+def check_engine(
+    engine: str, address: str | None, workers: int | None, needs: Mapping[str, Any]
+) -> None:
+    """Raises an error unless tasks can be run as they should, before anything is written."""
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine must be local or ray, got {engine!r}")
+    if engine == "local" and (address, workers) != (None, None):
+        raise ValueError("`address` and `workers` are for `engine='ray'`")
+    if engine == "ray":
+        validation.import_optional("ray")
+    validation.check_count("workers", 1 if workers is None else workers)
+    for name in needs.keys() & {"num_cpus", "num_gpus"}:
+        validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
 
 
 def run_on_ray(
-    run: Callable[[ModelSource], tuple[Any, ...]],
-    sources: Sequence[ModelSource],
+    run: Callable[[Any], tuple[Any, ...]],
+    sources: Sequence[Any],
     address: str | None,
     workers: int | None,
     needs: Mapping[str, Any],
 ) -> Iterator[tuple[Any, ...]]:
-    """Each model as its survey ends, with what ``run`` returns. A cluster that is connected or
+    """Each source as its task ends, with what ``run`` returns. A cluster that is connected or
     started here is left."""
     ray = validation.import_optional("ray")
     connected_here = _connect(ray, address, workers, needs["num_cpus"])
-    waiting, pending = [*reversed(sources)], dict[Any, ModelSource]()
+    waiting, pending = [*reversed(sources)], dict[Any, Any]()
     try:
         cores, gpus = needs["num_cpus"], needs.get("num_gpus", 0)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -20,7 +20,7 @@ from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
 from captum_classpattern.surveys.folder import FINDING, MODEL, RESULTS, Folder
-from captum_classpattern.surveys.on_ray import run_on_ray
+from captum_classpattern.surveys.on_ray import check_engine, run_on_ray
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
 from captum_classpattern.surveys.survey import (
@@ -125,15 +125,7 @@ def _check_engine(
     sources: Sequence[ModelSource],
 ) -> None:  # fmt: skip
     """Raises an error unless the surveys can be run as they should, before anything is written."""
-    if engine not in ("local", "ray"):
-        raise ValueError(f"engine must be local or ray, got {engine!r}")
-    if engine == "local" and (address, workers) != (None, None):
-        raise ValueError("`address` and `workers` are for `engine='ray'`")
-    if engine == "ray":
-        validation.import_optional("ray")
-    validation.check_count("workers", 1 if workers is None else workers)
-    for name in needs.keys() & {"num_cpus", "num_gpus"}:
-        validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
+    check_engine(engine, address, workers, needs)
     for source in sources if engine == "ray" and not needs.get("num_gpus") else ():
         place = source.options.get("device") or device_and_dtype(source.model, torch.empty(0))[0]
         if str(place).startswith("cuda"):  # all would take the first GPU
