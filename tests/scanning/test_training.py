@@ -1,0 +1,167 @@
+"""Clean models that a scan trains to compare with."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from refusals import refusals
+from scanned import NAMES, Net, images_of, made_up
+from torch import nn
+
+import captum_classpattern as cp
+from captum_classpattern.optimization.solvers.learned import Learned
+from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp
+from captum_classpattern.scanning import ReferenceSet, ReferenceTraining, training
+from captum_classpattern.scanning.families import FAMILIES
+from captum_classpattern.scanning.training import RECIPES, Plan, Recipe, augmented, untrained
+
+FEW = {Learned: {"rounds": 2, "starts": 1}, Perturbation: {"steps": 3}, Warp: {"steps": 3}}
+TRAINING, IMAGES = images_of(n=160, seed=1), images_of(n=80)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, family in FAMILIES.items():
+            solver = replace(family.solver, **FEW[type(family.solver)])
+            patch.setitem(FAMILIES, name, replace(family, solver=solver))
+        yield
+
+
+class Tokens(nn.Module):
+    """A parameter that nothing resets, layers that can reset theirs, and frozen weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.arange(12.0).view(3, 4))
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+        self.layers[0].requires_grad_(False)
+        self.layers[1].running_mean.fill_(7.0)
+
+
+def test_an_untrained_network_knows_nothing_of_the_first():
+    first = Tokens()
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    new, same, other = (untrained(first, seed) for seed in (0, 0, 1))
+    assert all(value.equal(before[name]) for name, value in first.state_dict().items())
+    assert all(a.equal(b) for a, b in zip(new.parameters(), same.parameters()))
+    for part in ("layers.0.weight", "layers.2.weight", "token"):
+        values = [net.get_parameter(part) for net in (first, new, other)]
+        assert not any(a.equal(b) for a, b in zip(values, values[1:] + values[:1])), part
+    assert [*new.token.flatten().sort().values] == [*range(12)]
+    assert new.layers[1].running_mean.eq(0).all()
+
+
+@pytest.mark.parametrize("count", [64, 100, 500, 2_500, 50_000])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("name", RECIPES)
+def test_few_images_take_smaller_batches_and_more_epochs(name, count, factor):
+    recipe, plan = RECIPES[name], Plan.of(RECIPES[name], count, factor)
+    assert plan.images == round(recipe.share * count)
+    assert plan.steps * plan.size <= plan.images < (plan.steps + 1) * plan.size
+    assert plan.size == 128 or plan.steps >= 32
+    assert plan.epochs >= factor * recipe.epochs
+    assert plan.epochs * plan.steps >= factor * recipe.least_steps
+    enough = math.ceil(factor * recipe.epochs), factor * recipe.least_steps
+    assert (plan.epochs - 1) * plan.steps < enough[1] or plan.epochs == enough[0]
+    assert plan.passes == plan.epochs * plan.steps * plan.size
+
+
+def test_mirrored_and_moved_images_are_those_that_were_given():
+    torch.manual_seed(0)
+    images = torch.rand(40, 3, 16, 16)
+    assert augmented(images, flips=False, crops=False).equal(images)
+    flipped = augmented(images, flips=True, crops=False)
+    mirrored = [new.equal(old.flip(2)) for new, old in zip(flipped, images)]
+    assert 8 < sum(mirrored) < 32
+    assert all(m or new.equal(old) for m, new, old in zip(mirrored, flipped, images))
+    padded, moves = nn.functional.pad(images, (2, 2, 2, 2)), set()
+    for new, old in zip(augmented(images, flips=False, crops=True), padded):
+        places = [(r, c) for r in range(5) for c in range(5)]
+        moves |= {p for p in places if new.equal(old[:, p[0] : p[0] + 16, p[1] : p[1] + 16])}
+    assert len(moves) > 10
+
+
+class Small(nn.Module):
+    """A linear network of coarse pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, images):
+        return self.head(4 * nn.functional.avg_pool2d(images - 0.5, 2).flatten(1))
+
+
+def scan(folder, model=None, **more):
+    given = ReferenceTraining(TRAINING, models=2, epochs=0.2)
+    model = cp.PixelClassifier(model or Small().eval())
+    how = {"make_references": replace(given, **more), "folder": folder, "show_progress": False}
+    return cp.scan(model, IMAGES, **how)
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scan")
+    return folder, scan(folder)
+
+
+def test_clean_models_are_trained_measured_and_kept(scanned):
+    folder, found = scanned
+    made = ReferenceSet.load(folder / "references.safetensors")
+    assert [*made.profiles] == ["few_0", "short_1"]
+    assert made.accuracies == [1.0, 1.0]  # bright rows are easy
+    assert made.class_names == NAMES
+    assert made.recipes["few_0"] == {"recipe": "few_0", "epochs": 5, "images": 80}
+    assert found.verdict == "inconclusive"  # two are too few
+    assert cp.scan(Small().eval(), IMAGES, references=made, mean=0, std=1).verdict == "inconclusive"
+
+
+def test_an_interrupted_training_resumes(scanned, tmp_path, monkeypatch):
+    folder, _ = scanned
+    for file in (folder / "references").iterdir():  # the second was trained, and not measured
+        if file.name != "short_1.safetensors":
+            (tmp_path / "references").mkdir(exist_ok=True)
+            (tmp_path / "references" / file.name).write_bytes(file.read_bytes())
+    trained = []
+    monkeypatch.setattr(training, "train", lambda *_, **__: trained.append(1))
+    scan(tmp_path)
+    assert len(trained) == 2  # to say how long it takes
+    both = (ReferenceSet.load(each / "references.safetensors") for each in (folder, tmp_path))
+    assert next(both) == next(both)
+
+
+def test_the_time_is_said_first(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(training, "say_expected", lambda seconds, shown: said.append(seconds))
+    monkeypatch.setattr(training, "seconds_of_a_step", lambda work: 100.0)
+    monkeypatch.setattr(training, "RECIPES", {"few": Recipe(1, 1, share=0.5)})
+    scan(tmp_path)
+    assert said[0] >= 100 * 2 * 80
+    assert said[0] < 100 * 2 * 80 + 600
+
+
+def test_what_is_refused(scanned, tmp_path, snapshot):
+    folder, _ = scanned
+    net, images = Small().eval(), TRAINING.images
+    other_size = (torch.rand(160, 1, 16, 16), TRAINING.labels)
+    calls = {
+        "trained otherwise": lambda: scan(folder, epochs=0.4),
+        "another network": lambda: scan(folder, Net(0)),
+        "a function": lambda: cp.scan(
+            lambda images: net(images), IMAGES, make_references=TRAINING, folder=tmp_path
+        ),
+        "no labels": lambda: scan(tmp_path, images=images),
+        "another size": lambda: scan(tmp_path, images=other_size),
+        "few": lambda: scan(tmp_path, images=TRAINING.subset(range(40))),
+        "a class is missing": lambda: scan(tmp_path, images=TRAINING.without_class(2)),
+        "the same images": lambda: scan(tmp_path, images=IMAGES),
+        "no folder": lambda: scan(None),
+        "both": lambda: cp.scan(
+            Small(), IMAGES, references=made_up(3), make_references=TRAINING, folder=tmp_path
+        ),
+        "another engine": lambda: scan(tmp_path, engine="slurm"),
+        "workers without Ray": lambda: scan(tmp_path, workers=2),
+    }
+    assert refusals(calls).replace(str(folder), "FOLDER") == snapshot
