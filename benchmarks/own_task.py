@@ -1,14 +1,12 @@
-"""Scans of an own task, as a new user meets it: 2,500 training images, 20 references by
-``tutorials/train_references.py`` as it is, and a clean and a backdoored network of another recipe
-for each of four seeds.
+"""Scans of an own task, as a new user meets it: 2,500 training images, 20 references that the first
+scan makes, and a clean and a backdoored network of another recipe for each of four seeds.
 
 FASHION is the folder of Fashion-MNIST. What is in --out already is not made again.
 """
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from findings import Row, append_rows, parser_of, read_rows
@@ -19,14 +17,15 @@ from zoo import DATA_SETS, Backdoor, Recipe, train
 from zoo.networks import resnet
 from zoo.training import Images, attack_success
 
-from captum_classpattern import LabelledImages, PixelClassifier, ReferenceSet, load_images, scan
+from captum_classpattern import PixelClassifier, load_images, scan
 from captum_classpattern.scanning.task import PACKAGE_VERSION
 
-HERE = Path(__file__).parent
 PER_CLASS = {"train": 250, "test": 100}
-MODELS, SEEDS = 20, range(4)
+SEEDS = range(4)
 WIDTH = 12
-SUSPECT = Recipe("resnet", WIDTH, 1, 60, 1.0, smoothing=0.05, shifts=2)  # no recipe of the script
+SUSPECT = Recipe(
+    "resnet", WIDTH, 1, 60, 1.0, smoothing=0.05, shifts=2
+)  # of no reference
 PLACES = ("corner", "edge", "centre", "random")
 
 
@@ -49,38 +48,22 @@ def write_images(data: Images, folder: Path, per_class: int) -> None:
             Image.fromarray(image[0].numpy()).save(folder / str(label) / f"{number:03}.png")
 
 
-def references(out: Path, images: LabelledImages) -> ReferenceSet:
-    """The references, trained by the script and measured one by one."""
-    script = HERE.parent / "tutorials" / "train_references.py"
-    options = ["--images", out / "train", "--arch", "own_task:network", "--models", MODELS]
-    options += ["--size", 28, "--channels", 1, "--out", out / "references"]
-    subprocess.run([sys.executable, script.resolve(), *map(str, options)], cwd=HERE, check=True)
-    file = out / "references.json"
-    known = ReferenceSet.load(file) if file.exists() else None
-    for path in sorted((out / "references").glob("*.pt")):
-        model = opened(torch.load(path)["net"])
-        known = known or ReferenceSet.for_models(model, images)
-        if path.stem not in known.profiles:
-            known.add(path.stem, model, images)
-            known.save(file)
-            print(path.stem, known.profiles[path.stem].accuracy, flush=True)
-    assert known is not None
-    return known
-
-
 def opened(weights: dict[str, torch.Tensor]) -> PixelClassifier:
     model = network()
     model.load_state_dict(weights)
     return PixelClassifier(model.eval(), class_names=[*map(str, range(10))])
 
 
-def measured(
-    seed: int, planted: Backdoor | None, out: Path, data: dict[str, Images], known: ReferenceSet
-) -> Row:
+def measured(seed: int, planted: Backdoor | None, out: Path, data: dict[str, Images]) -> Row:
     """The row of a clean or backdoored network: what it is, and what the scan says."""
-    images = load_images(out / "test", size=28, channels=1)
+    training, images = (load_images(out / part, size=28, channels=1) for part in PER_CLASS)
+    known = out / "scan" / "references.safetensors"
+    making = {"make_references": training, "folder": known.parent, "show_progress": True}
+    how: Any = {"references": known} if known.exists() else making
     trained = train(SUSPECT, data["train"], 500 + seed, planted)
-    found = scan(opened(trained.state_dict()), images, references=known)
+    found = scan(
+        opened(trained.state_dict()), images, folder=out / "scan", show_progress=True, **how
+    )
     look = found.looks[found.family]
     return {
         "seed": seed,
@@ -126,12 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = out / "own_task.jsonl"
     few = load_images(out / "train", size=28, channels=1).in_one_tensor()
     data["train"] = few.images, few.known_labels
-    known = references(out, load_images(out / "test", size=28, channels=1))
     done = {(row["seed"], row["planted"]) for row in read_rows(file)}
     for seed in SEEDS:
         for planted in (None, backdoor(seed)):
             if (seed, planted is not None) not in done:
-                row = measured(seed, planted, out, data, known)
+                row = measured(seed, planted, out, data)
                 append_rows(file, [row])
                 print(row, flush=True)
     print(*summary(read_rows(file)), sep="\n")

@@ -204,8 +204,8 @@ class Compared(Decision, Scan):
                 f"A p-value of {self.alpha:g} needs at least {self.needed} references{kind}, and "
                 f"there are {left}. Of all classes, {name} differs most from those of the "
                 "references.",
-                "Measure more clean models with classpattern reference, at least "
-                f"{self.needed - left}{kind}. tutorials/train_references.py trains some.",
+                "Let the scan make them with `make_references`, or measure more clean models with "
+                f"classpattern reference, at least {self.needed - left}{kind}.",
             )
         if self.comparison.of_another_kind:
             return ANOTHER_KIND

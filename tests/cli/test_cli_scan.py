@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,7 +146,7 @@ EARLY = f"scan missing.pt {OWN} --references enough.json"  # before the model is
 ADD = f"{OWN} --out few.json"
 NEW = f"{OWN} --out new.json"
 ERRORS = {  # lines, and what they say
-    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: measure",
+    f"{SCAN} --references demo": "the model has 4 classes, the references have 10: let",
     f"{SCAN} --size 24": "with 'classpattern reference MODEL ... --data IMAGES --out NEW.json'",
     f"{SCAN} --references notes.json": "--references: notes.json is damaged, or holds no",
     f"{EARLY} --references cifar": "or make one from clean models with 'classpattern reference'",
@@ -411,3 +412,27 @@ def test_larger_images_are_scanned_without_references(place, tmp_path, monkeypat
     again = run([*command.split(), "--out", str(tmp_path), "--exit-zero"])
     assert again.exit_code == 0
     assert json.loads((tmp_path / "scan.json").read_text()) == kept
+
+
+def test_references_are_made_by_the_same_command(place, tmp_path, monkeypatch):
+    """What the command hands on; tests/scanning/test_training.py trains."""
+    monkeypatch.chdir(place)
+    given = []
+
+    def train_references(task, training, folder):
+        given.append((training, folder))
+        return ReferenceSet.load(place / "enough.json")
+
+    module = sys.modules["captum_classpattern.scanning.scan"]
+    monkeypatch.setattr(module, "train_references", train_references)
+    line = f"scan bad.pt {OWN} --arch test_cli_scan:Backdoored --make-references images"
+    more = ["--epochs", "0.5", "--no-flips", "--ray", "--workers", "2", "--out", str(tmp_path)]
+    result = run([*line.split(), *more[:3], *more[6:]])
+    assert result.exit_code == EXIT_CODES["suspicious"], result.output
+    [(training, folder)] = given
+    assert (training.epochs, training.flips, training.engine) == (0.5, False, "local")
+    assert training.images.shape == (1, 8, 8)
+    assert len(training.images) == 120
+    assert folder == tmp_path / "references"
+    assert "`--workers`" not in (error := error_of([*line.split(), "--workers", "2"]))
+    assert "also pass --ray" in error

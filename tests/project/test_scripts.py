@@ -1,11 +1,7 @@
 """The scripts beside the package can be imported, say what they need, and are documented."""
 
-import re
-
 import pytest
-import torch
-from scripts import ROOT, change, imported, write_cifar10
-from torch import nn
+from scripts import ROOT, imported
 
 SCRIPTS = [
     path.relative_to(ROOT)
@@ -48,36 +44,3 @@ def test_the_report_from_a_gpu_can_be_tried_on_a_cpu(capsys):
         assert cells[1] == cells[2]
         assert cells[4] == "0"  # pixels that differ
     assert [line.split("|")[3].strip() for line in tables[2].splitlines()[2:]] == ["1", "2"]
-
-
-class Net(nn.Module):
-    """A linear network of coarse pixels."""
-
-    def __init__(self, num_classes=10):
-        super().__init__()
-        self.head = nn.Linear(3 * 16 * 16, num_classes)
-
-    def forward(self, images):
-        return self.head(4 * nn.functional.avg_pool2d(images - 0.5, 2).flatten(1))
-
-
-@pytest.mark.script
-def test_references_are_trained_once(tmp_path, monkeypatch, capsys):
-    script = imported("tutorials", "train_references")
-    change(monkeypatch, script, BATCH=16)
-    images = write_cifar10(tmp_path, 40, 3, bars=True) / "train"
-    given = ["--images", str(images), "--arch", f"{__name__}:Net", "--out", str(tmp_path / "out")]
-    given += ["--recipes", "adam", "short", "--models"]
-    script.main([*given, "1"])
-    first = tmp_path / "out" / "Net_adam_0.pt"
-    before = first.read_bytes()
-    script.main([*given, "2"])
-    trained, there, other = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"{first}: accuracy \d+\.\d %, 0 min left", trained)
-    assert there == f"{first} is there already"
-    assert other.startswith(str(tmp_path / "out" / "Net_short_1.pt"))
-    assert first.read_bytes() == before
-    assert torch.load(first, weights_only=True)["classes"] == ["0", "1", "2"]
-    with pytest.raises(SystemExit):
-        script.main([*given, "2", "--limit", "10", "--no-flips"])
-    assert f"{first} was trained with --limit None: give another --out" in capsys.readouterr().err
