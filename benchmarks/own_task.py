@@ -23,9 +23,7 @@ from captum_classpattern.scanning.task import PACKAGE_VERSION
 PER_CLASS = {"train": 250, "test": 100}
 SEEDS = range(4)
 WIDTH = 12
-SUSPECT = Recipe(
-    "resnet", WIDTH, 1, 60, 1.0, smoothing=0.05, shifts=2
-)  # of no reference
+SUSPECT = Recipe("resnet", WIDTH, 1, 60, 1.0, smoothing=0.05, shifts=2)  # of no reference
 PLACES = ("corner", "edge", "centre", "random")
 
 
