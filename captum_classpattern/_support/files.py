@@ -73,15 +73,15 @@ def reason_of(error: Exception) -> str:
     """What an error says in a line, without long lists; with its kind unless the words suffice."""
     if isinstance(error, RecursionError):
         return "it nests too deeply"
-    text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    text = printable(" ".join(str(error).strip().partition("\n\n")[0].split()))
     is_ours = isinstance(error, TypeError) and type(error) is not TypeError
     words_suffice = text and (is_ours or isinstance(error, ValueError | OSError | ImportError))
     return text if words_suffice else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
     """A stranger's text in UTF-8."""
-    if (size := path.stat().st_size) > LARGEST_TEXT:
+    if (size := path.stat().st_size) > largest:
         raise ValueError(f"it has {size:,} bytes")
     return path.read_bytes().decode("utf-8-sig")
 

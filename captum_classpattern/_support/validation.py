@@ -242,7 +242,7 @@ def join_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
 def similar_names(name: str, known: Iterable[str]) -> str:
     """A question for an error about an unknown name: similar known names; empty without any."""
     by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    close = difflib.get_close_matches(name.lower()[:200], by_lower, n=3)  # it may be long
     return f"did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""
 
 

@@ -30,6 +30,7 @@ class LoadedNetwork:
             Default: None (not known).
         std (float or Sequence[float], optional): Standard deviation, likewise.
         normalised_by (str): Where mean and std come from. Default: "".
+        needs_normalisation (str): An error, unless the caller gives mean and std. Default: "".
         class_names (Sequence[str], optional): In the order of the logits. Default: None.
         class_ids (Sequence[str], optional): Other names, such as WordNet ids. Default: None.
         input_size (Sequence[int], optional): (C, H, W). A size that images can't have is ignored.
@@ -42,6 +43,7 @@ class LoadedNetwork:
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
     normalised_by: str = ""
+    needs_normalisation: str = ""
     class_names: Sequence[str] | None = None
     class_ids: Sequence[str] | None = None
     input_size: Sequence[int] | None = None

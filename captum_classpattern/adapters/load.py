@@ -43,8 +43,8 @@ def load_model(
     Args:
         source (str or PathLike): A checkpoint file, whose format is found from its content: a
             state dict or a training checkpoint around one, BackdoorBench's ``attack_result.pt``,
-            TrojanZoo's, RobustBench's, robustness's, timm's. Or ``"torchvision:NAME"``,
-            ``"timm:NAME"``, ``"robustbench:NAME"`` for a pretrained model of these packages.
+            TrojanZoo's, RobustBench's, robustness's, timm's; or a folder of transformers. Or
+            ``"FAMILY:NAME"`` for a pretrained model of torchvision, timm, huggingface, robustbench.
         arch (str, Callable or nn.Module, optional): The network, if the file does not name it: the
             class or function that makes it, or the network itself, which is copied; or
             ``"package.module:name"`` of such a class or function; or a name of torchvision or timm
@@ -54,9 +54,9 @@ def load_model(
         mean (float or Sequence[float], optional): Mean of the pixels that the model was trained
             with, in units where pixels lie in [0, 1]. Default: None (from the source).
         std (float or Sequence[float], optional): Standard deviation, likewise; both or neither.
-        format (str or Format, optional): ``"plain"``, ``"backdoorbench"``, ``"trojanzoo"``,
-            ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is a
-            :class:`Format`. Default: None (found from the file).
+        format (str or Format, optional): ``"plain"``, ``"huggingface"``, ``"backdoorbench"``,
+            ``"trojanzoo"``, ``"robustbench"``, ``"robustness"``, ``"timm"``, or any object that is
+            a :class:`Format`. Default: None (found from the file).
         output (int or str, optional): Where the logits are if the model returns a tuple or a
             dict: ``-1``, ``0``, ``"logits"``. Default: None.
         trust_pickle (bool): Also opens files that run their author's code. Default: False.
@@ -157,6 +157,8 @@ def _choose_normalisation(loaded: LoadedNetwork, mean: Any, std: Any, source: st
             given, missing = ("mean", "std") if std is None else ("std", "mean")
             raise ValueError(f"there is a `{given}` but no `{missing}`: pass both, or neither")
         loaded.mean, loaded.std, loaded.normalised_by = mean, std, "the caller"
+    elif loaded.needs_normalisation:
+        raise ValueError(loaded.needs_normalisation)
     elif loaded.mean is None:
         loaded.normalised_by = "nothing: pixels are used unchanged"
         warn(

@@ -184,8 +184,8 @@ class CheckpointFile:
         """
         path = self.path
         if not path.is_file():
-            is_folder = " (this is a folder)" if path.is_dir() else ""
-            raise FileNotFoundError(f"there is no checkpoint file at {path}{is_folder}")
+            hint = " (a folder is read without `arch` and `num_classes`)" if path.is_dir() else ""
+            raise FileNotFoundError(f"there is no checkpoint file at {path}{hint}")
         self._check_size(path.stat().st_size, "has")
         with path.open("rb") as file:
             head = file.read(512)

@@ -3,12 +3,13 @@
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parameter import is_lazy
 
 from captum_classpattern._support.validation import import_optional
@@ -30,6 +31,8 @@ ITSELF = (0.0,), (1.0,), "the model itself"  # mean and std of a model that norm
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 4
 MAX_SHARING = 4  # how many tensors may share each byte that is stored, on average
+# of a network beside its weights: timm's have up to 4 modules a tensor, and tables of positions
+MODULES_PER_TENSOR, SPARE_MODULES, SPARE_NUMBERS = 10, 1000, 2**24
 PROBE = 997  # classes: a network for so many has this size in its classifier alone
 
 
@@ -167,6 +170,24 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
         if probe == PROBE
     ]
     return max(counts, default=None)
+
+
+def check_size(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Raises an error if a stranger's network, built without memory, is far larger than weights."""
+    modules_left = MODULES_PER_TENSOR * len(state) + SPARE_MODULES
+
+    def count_module(*_: Any) -> None:
+        nonlocal modules_left
+        modules_left -= 1
+        if modules_left < 0:
+            raise ValueError("its network would have many more layers than there are weights")
+
+    with register_module_module_registration_hook(count_module), torch.device("meta"):
+        network = make()
+    stored = sum(weight.numel() for weight in state.values())
+    own = sum(each.numel() for each in (*network.parameters(), *network.buffers()))
+    if own > stored + SPARE_NUMBERS:
+        raise ValueError(f"its network would have {own:,} numbers, far more than its weights")
 
 
 def load_weights(

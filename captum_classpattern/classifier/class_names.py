@@ -74,6 +74,8 @@ class ClassNames(tuple[str, ...]):
         has none, or only placeholders. An error unless there are ``count``, if that is known."""
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         own = own.tolist() if isinstance(own, np.ndarray) else own
+        config = attribute_of(classifier, "config")
+        own = own or names_by_number(getattr(config, "id2label", None), count)
         if given is not None:
             return cls(check_names(given, count), ids)
         names = check_names(own, count) if own and not isinstance(own, Mapping) else ()
@@ -156,6 +158,15 @@ def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
 def label_of(number: int, names: Sequence[str] | None = None) -> str:
     """How a class is called: by its name among these, or else "class 3"."""
     return f"class {number}" if names is None or number >= len(names) else str(names[number])
+
+
+def names_by_number(labels: Any, count: int | None) -> list[str] | None:
+    """The names of classes in the ``id2label`` of transformers, if it has ``count`` of them."""
+    if not isinstance(labels, Mapping) or count not in (None, len(labels)):
+        return None
+    by_number = {str(number): str(name) for number, name in labels.items()}
+    names = [by_number.get(str(number), "") for number in range(len(by_number))]
+    return names if all(names) and names[:1] not in ([], ["LABEL_0"]) else None
 
 
 def placeholders(count: int) -> list[str]:

@@ -32,8 +32,8 @@ class PixelClassifier(nn.Module):
         mean (float or Sequence[float], optional): Mean of the pixels, one per channel, in units
             where pixels lie in [0, 1]. Default: None (0).
         std (float or Sequence[float], optional): Standard deviation, likewise. Default: None (1).
-        output (int or str, optional): Where the logits are if the model returns a tuple (an
-            index such as ``-1``) or a dict (a key such as ``"logits"``). Default: None.
+        output (int or str, optional): Where the logits are if the model returns a tuple (an index
+            such as ``-1``) or a dict (``"logits"``). Default: None (its ``.logits``, or itself).
         class_names (Sequence[str], optional): Name of each class, for tables and plots; also
             available as ``.classes``. Default: None.
         input_size (tuple[int, int, int], optional): The (C, H, W) that the model was made for.
@@ -121,7 +121,7 @@ class PixelClassifier(nn.Module):
         normalised = (images - _at(self.mean, images)) / _at(self.std, images)
         result = self.model(normalised, *additional)
         if self.output is None:
-            return cast(Tensor, result)
+            return cast(Tensor, getattr(result, "logits", result))
         with suppress(KeyError, IndexError, TypeError):
             if not isinstance(result, Tensor) and isinstance(result[self.output], Tensor):
                 return cast(Tensor, result[self.output])
@@ -172,7 +172,7 @@ def over_pixels(
             "and `std`)",
             Notice,
         )
-    if mean is None and class_names is None:
+    if mean is None and class_names is None and not hasattr(network, "config"):
         return model
     return PixelClassifier(network, mean, std, class_names=class_names)
 

@@ -43,8 +43,8 @@ def compare(
     A report shows the maps and the predictive power of their pixels.
 
     Args:
-        models: Checkpoint files, or torchvision:NAME or timm:NAME, each with a name of your choice
-            if you like, as in old=a.pt.
+        models: Checkpoint files, or torchvision:NAME, timm:NAME or huggingface:NAME, each with a
+            name of your choice if you like, as in old=a.pt.
         methods: Names of methods, separated by commas. By default, ClassPattern and 13 others.
             MODULE:NAME is a function of yours, from model and images to an Attribution.
         area: The share of the pixels at which the methods are compared.

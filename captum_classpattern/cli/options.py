@@ -104,8 +104,8 @@ class ModelOptions:
             list. Class folders are matched to them.
         num_classes: The number of classes. By default, that of the weights of the last layer.
         output: Which of several outputs holds the logits, such as -1 or logits.
-        format: One of backdoorbench, trojanzoo, robustbench, robustness, timm, plain. By default,
-            recognised.
+        format: One of huggingface, backdoorbench, trojanzoo, robustbench, robustness, timm, plain.
+            By default, recognised.
         trust_pickle: Also open files that can run any code. Only for files from people you trust.
     """
 

@@ -28,7 +28,7 @@ class TrainingOptions:
         make_references: A folder of class folders, such as my_images/train, to train 20 clean
             models of the same architecture on. They are kept in the folder of the scan, in
             references.safetensors for other scans.
-        epochs: Train so many times as long as usual.
+        epochs: By how much the epochs of each recipe are multiplied, such as 4 or 0.5.
         no_flips: Never mirror images, as of digits.
     """
 
@@ -37,13 +37,20 @@ class TrainingOptions:
     no_flips: bool = False
 
     def training(
-        self, like: "cp.LabelledImages", engine: dict[str, Any]
+        self, like: "cp.LabelledImages", on_error: str, engine: dict[str, Any]
     ) -> "cp.scanning.ReferenceTraining | None":
         """The training, on images of the size of others."""
         if self.make_references is None:
+            if self.epochs != 1 or self.no_flips or engine["engine"] != "local":
+                raise ValueError(
+                    "--epochs, --no-flips and --ray are for clean models that are trained here: "
+                    "also pass --make-references FOLDER"
+                )
             return None
-        channels, *size = like.shape
-        images = cp.load_images(self.make_references, size=(size[0], size[1]), channels=channels)
+        channels, height, width = like.shape
+        images = cp.load_images(
+            self.make_references, size=(height, width), channels=channels, on_error=on_error
+        )
         return cp.scanning.ReferenceTraining(
             images, epochs=self.epochs, flips=not self.no_flips, **engine
         )
@@ -84,7 +91,7 @@ def scan_command(
     groups of classes that are finished.
 
     Args:
-        checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
+        checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or huggingface:NAME.
         references: The clean models: a file that classpattern reference wrote, or demo, or
             cifar10. By default none, for images of at least 64 pixels a side.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
@@ -96,17 +103,17 @@ def scan_command(
     from captum_classpattern.adapters.load import folder_name
 
     known = None if references is None else cp.ReferenceSet.load(references)
-    engine = ray.keywords()
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
     classifier = model.open(checkpoint)
     shape = None if known is None else known.shape
     source = images.load_all([classifier], seed=compute.seed, shape=shape)
+    making = training.training(source, images.on_error, ray.keywords())
     with interrupted(f"the same command resumes from {folder}"):
         found = cp.scan(
             classifier,
             source,
             references=known,
-            make_references=training.training(source, engine),
+            make_references=making,
             alpha=alpha,
             folder=folder,
             **compute.keywords(),
@@ -154,8 +161,8 @@ def reference(
     --mean or --std need a call of their own.
 
     Args:
-        models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name
-            of your choice if you like, as in old=a.pt.
+        models: Checkpoint files of clean models, or torchvision:NAME, timm:NAME or
+            huggingface:NAME, each with a name of your choice if you like, as in old=a.pt.
         out: The file for the references, such as my_references.json.
         recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """

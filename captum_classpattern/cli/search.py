@@ -38,7 +38,8 @@ def search(
     interrupted search.
 
     Args:
-        checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
+        checkpoint: A checkpoint file, or a folder of save_pretrained, or torchvision:NAME,
+            timm:NAME, huggingface:NAME or robustbench:NAME.
         out: The folder for report.html, results.json, the figure and the findings.
     """
     classifier = model.open(checkpoint)

@@ -34,8 +34,8 @@ def sweep_command(
     interrupted sweep, and tries again what failed. At the end there is a site: site/index.html.
 
     Args:
-        models: Checkpoint files, torchvision:NAME or timm:NAME, each with a name of your choice if
-            you like, as in old=a.pt. Or a manifest: a CSV file with the columns
+        models: Checkpoint files, torchvision:NAME, timm:NAME or huggingface:NAME, each with a name
+            of your choice if you like, as in old=a.pt. Or a manifest: a CSV file with the columns
             path, name, arch, mean, std and others.
         out: The folder for everything that is found, and for the site.
     """

@@ -110,7 +110,7 @@ def scan(
     settings, sample = SearchSettings(**options), first_of(images)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
-    clean = _references(references, make_references, where)
+    clean = _references(references, make_references)
     with enter_model(
         model, sample, settings.seed, mean=mean, std=std, class_names=class_names
     ) as checked:
@@ -140,10 +140,11 @@ def _judge(
             clean.check(model.n_classes, images.shape, names)
         task = ScanTask.of(model, images, settings)
         if isinstance(clean, ReferenceTraining):
-            assert folder is not None
+            if folder is None:
+                raise ArgumentTypeError("`make_references` needs a `folder`, where they are kept")
             clean = train_references(task, clean, folder / REFERENCES)
-        else:
-            say_expected(passes_of(model.n_classes) * task.pass_seconds, settings.show_progress)
+        elif settings.show_progress is not False:
+            say_expected(passes_of(model.n_classes) * task.pass_seconds)
         profile = measure(task, folder and folder / PATTERNS)
     except KeyboardInterrupt:
         resumes = f"the same scan resumes from {folder}"
@@ -161,7 +162,6 @@ def _judge(
 def _references(
     given: str | Path | ReferenceSet | None,
     training: "Images | ReferenceTraining | None",
-    folder: Path | None,
 ) -> ReferenceSet | ReferenceTraining | None:
     """What the model is compared with, or how that is made."""
     if training is None:
@@ -171,8 +171,6 @@ def _references(
         return known
     if given is not None:
         raise ArgumentTypeError("`references` and `make_references` exclude one another: give one")
-    if folder is None:
-        raise ArgumentTypeError("`make_references` needs a `folder`, where they are kept")
     return training if isinstance(training, ReferenceTraining) else ReferenceTraining(training)
 
 

@@ -1,8 +1,9 @@
 """Clean models of a task, trained here for a scan to compare with."""
 
+import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -14,24 +15,33 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from captum_classpattern._support.files import write_atomically
+from captum_classpattern._support.files import reason_of, write_atomically
 from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar, say_expected
-from captum_classpattern._support.validation import ArgumentTypeError
+from captum_classpattern._support.validation import (
+    ArgumentTypeError,
+    check_count,
+    check_positive,
+    join_names,
+)
+from captum_classpattern.classifier import CheckedModel
+from captum_classpattern.classifier.calling import LogProbabilities, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.acceleration import has_bfloat16
-from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning.profile import passes_of
+from captum_classpattern.scanning.profile import SETTINGS, passes_of
 from captum_classpattern.scanning.references import ReferenceSet
-from captum_classpattern.scanning.task import ScanTask
-from captum_classpattern.surveys.folder import Folder
+from captum_classpattern.scanning.task import ScanTask, in_memory
+from captum_classpattern.surveys.folder import Folder, locked
 from captum_classpattern.surveys.on_ray import check_engine, run_on_ray
 
 BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
 IN_AN_EPOCH = 32  # batches, at least: of few images they are small
 FEWEST_IMAGES = 4 * IN_AN_EPOCH  # so that half of them make batches of two
+FEWEST_OF_A_CLASS = 20
 RESETS = ("reset_parameters", "_reset_parameters")  # methods of torch's modules
-SETTINGS = "training.json"  # in the folder
+COMPUTED = ("seed", "precision", "internal_batch_size")  # settings
+TRAINING = "training.json"  # in the folder
+OWN_ONES = "train clean models yourself, and measure them with 'classpattern reference'"
 
 
 class Recipe(NamedTuple):
@@ -62,13 +72,24 @@ class ReferenceTraining:
 
     Args:
         images (LabelledImages, Tensor, Dataset or DataLoader): Training images of all classes, of
-            the size that the model takes.
+            the size that the model takes. Those that the scan uses are left out.
         labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes. Default: None
             (those that come with the images).
         models (int): How many are trained. A p-value of 5 % needs 19. Default: 20.
         epochs (float): By how much the recipes' epochs are multiplied. Default: 1.0.
         flips (bool): Whether half of the images are mirrored; better not of digits. Default: True.
-        engine, address, workers, ray_options: As in :func:`sweep`, each task makes one reference.
+        engine, address, workers, ray_options: As in :func:`sweep`; each task makes one reference.
+
+    Examples::
+
+        >>> images, labels = torch.rand(260, 1, 8, 8), torch.arange(260) % 3
+        >>> layers = torch.nn.Flatten(), torch.nn.LayerNorm(64), torch.nn.Linear(64, 3)
+        >>> net = torch.nn.Sequential(*layers).eval()
+        >>> training = ReferenceTraining(images[60:], labels[60:], models=2, epochs=0.01)
+        >>> found = scan(net, images[:60], labels[:60], make_references=training,
+        ...              folder=getfixture("tmp_path"))
+        >>> len(found.references), found.verdict
+        (2, 'inconclusive')
     """
 
     images: Images
@@ -90,14 +111,15 @@ class Plan(NamedTuple):
     epochs: int
     steps: int
     size: int
+    flips: bool = True
 
     @classmethod
-    def of(cls, recipe: Recipe, images: int, factor: float) -> "Plan":
+    def of(cls, recipe: Recipe, images: int, factor: float, flips: bool = True) -> "Plan":
         used = round(recipe.share * images)
         size = min(BATCH, used // IN_AN_EPOCH)
         steps = used // size
         epochs = max(recipe.epochs, recipe.least_steps / steps)
-        return cls(recipe, used, math.ceil(factor * epochs), steps, size)
+        return cls(recipe, used, math.ceil(factor * epochs), steps, size, flips)
 
     @property
     def passes(self) -> int:
@@ -106,141 +128,205 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """The references of a scan: each is trained and measured, and kept in a file of its own."""
+    """The references of a scan by name, each of which is trained, measured and kept in a file of
+    its own. A worker gets a copy."""
 
     network: nn.Module
-    training: ReferenceTraining
+    gives_probabilities: bool
+    device: torch.device
     fit: LabelledImages
+    plans: Mapping[str, Plan]
     images: LabelledImages
-    settings: SearchSettings
+    computed: Mapping[str, Any]  # how searches are
     folder: Path
-
-    @property
-    def names(self) -> list[str]:
-        recipes = [*RECIPES]
-        return [f"{recipes[n % len(recipes)]}_{n}" for n in range(self.training.models)]
 
     def file(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def plan(self, name: str) -> Plan:
-        return Plan.of(RECIPES[name.partition("_")[0]], len(self.fit), self.training.epochs)
+    def weights(self, name: str) -> Path:
+        return self.folder / f"{name}_weights.safetensors"
 
-    def begin(self) -> None:
-        """Raises an error if the folder has references that were trained otherwise."""
-        shapes = [f"{name} {[*value.shape]}" for name, value in self.network.state_dict().items()]
-        training = {name: getattr(self.training, name) for name in ("epochs", "flips")}
-        training |= {"images": combined_hash(self.fit.hashes), "network": combined_hash(shapes)}
-        folder = Folder(self.folder, training, kind="training of references")
-        if not folder.read(SETTINGS):
-            folder.write(SETTINGS, {})
+    def run(self, name: str) -> tuple[str | None]:
+        """Makes a reference, unless its weights are there already; returns why it failed."""
+        try:
+            self._make(name, 1_000 * self.computed["seed"] + [*self.plans].index(name))
+        except Exception as error:
+            return (reason_of(error),)
+        return (None,)
 
-    def run(self, name: str) -> tuple[None]:
-        """Trains a model, unless its weights are there, and measures it."""
-        weights, plan = self.folder / f"{name}_weights.safetensors", self.plan(name)
-        network = untrained(self.network, self.names.index(name))
+    def train(self, network: nn.Module, plan: Plan, seed: int) -> None:
+        """Trains a network, whose outputs may be probabilities."""
+        with preserve_state(None, seed):
+            train(
+                LogProbabilities(network) if self.gives_probabilities else network, self.fit, plan
+            )
+
+    def _make(self, name: str, seed: int) -> None:
+        plan, weights = self.plans[name], self.weights(name)
+        network = untrained(self.network, seed).to(self.device)
         if weights.exists():
             network.load_state_dict(load_file(weights))
             advance_bar(2 * plan.passes)
         else:
             name_stage(f"training {name}")
-            train(network, self.fit, plan, self.names.index(name), flips=self.training.flips)
+            self.train(network, plan, seed)
             state = network.state_dict().items()
             write_atomically(weights, save({key: each.cpu().clone() for key, each in state}))
         name_stage(f"measuring {name}")
-        measured = ReferenceSet.for_models(network.eval(), self.images)
+        network.eval().requires_grad_(False)
+        measured = ReferenceSet.for_models(network, self.images)
         recipe = {"recipe": name, "epochs": plan.epochs, "images": plan.images}
-        own: Any = {key: getattr(self.settings, key) for key in ("seed", "precision")}
-        measured.add(name, network, self.images, recipe=recipe, **own, show_progress=False)
+        measured.add(name, network, self.images, recipe=recipe, **self.computed)
         measured.save(self.file(name))
-        return (None,)
 
 
 def train_references(task: ScanTask, training: ReferenceTraining, folder: Path) -> ReferenceSet:
     """Trains clean models like that of a task, and measures them with its images. What is finished
     is kept in the folder."""
-    model, network, shown = task.model, task.model.call, task.settings.show_progress
-    if not isinstance(network, nn.Module):
-        raise ArgumentTypeError(
-            f"`make_references` trains a torch.nn.Module, got a {type(network).__name__}: give the "
-            "network itself, or `references`"
-        )
-    check_engine(training.engine, training.address, training.workers, training.ray_options)
-    fit = LabelledImages.of(training.images, training.labels, model, argument="training images")
-    check_training_images(fit := fit.without(task.images), task)
-    work = _Work(network, training, fit.in_one_tensor(), task.images, task.settings, folder)
-    work.begin()
-    left = [name for name in work.names if not work.file(name).exists()]
-    measured, in_training = len(left) * passes_of(model.n_classes), seconds_of_a_step(work)
-    trained = sum(work.plan(name).passes for name in left)
-    seconds = trained * in_training + (measured + passes_of(model.n_classes)) * task.pass_seconds
-    say_expected(seconds / (training.workers or 1), shown)
-    outcomes: Any = ((name, *work.run(name)) for name in left)
-    if training.engine == "ray":
-        of_ray = training.address, training.workers, {"num_cpus": 1, **training.ray_options}
-        outcomes = run_on_ray(work.run, left, *of_ray)
-    with passes_bar("References", trained + measured, shown), closing(outcomes):
-        for name, reason, *_ in outcomes:
-            if reason is not None:
-                raise ValueError(f"the reference {name} could not be made: {reason}")
-    first, *others = (ReferenceSet.load(work.file(name)) for name in work.names)
+    model, settings = task.model, task.settings
+    needs = {"num_cpus": 1, **training.ray_options}
+    check_count("models", training.models)
+    check_positive("epochs", training.epochs)
+    on_ray, places = training.engine == "ray", [("scanned", model.device)]
+    check_engine(training.engine, training.address, training.workers, needs, places)
+    work = _Work(
+        _network_of(model),
+        model.logits is not model.call,
+        torch.device("cuda") if on_ray and needs.get("num_gpus") else model.device,
+        fit := in_memory(_training_images(training, task)),
+        _plans(training, len(fit)),
+        task.images,
+        {**{key: getattr(settings, key) for key in COMPUTED}, "show_progress": False},
+        folder.absolute(),
+    )
+    with locked(work.folder):
+        _begin(work, training, task)
+        left = [name for name in work.plans if not work.file(name).exists()]
+        training_seconds, measuring = _training_seconds(work, left), passes_of(model.n_classes)
+        if settings.show_progress is not False:
+            say_expected(training_seconds + (len(left) + 1) * measuring * task.pass_seconds)
+        outcomes: Any = ((name, *work.run(name)) for name in left)
+        if on_ray:
+            outcomes = run_on_ray(work.run, left, training.address, training.workers, needs)
+        passes = {name: work.plans[name].passes + measuring for name in left}
+        with (
+            passes_bar("References", sum(passes.values()), settings.show_progress),
+            closing(outcomes),
+        ):
+            for name, reason, *_ in outcomes:
+                if reason is not None:
+                    raise ValueError(f"the reference {name} was not made: {reason}")
+                advance_bar(2 * passes[name] if on_ray else 0)
+    first, *others = (ReferenceSet.load(work.file(name)) for name in work.plans)
     made = reduce(ReferenceSet.with_models, others, first)
     made.save(folder.with_suffix(".safetensors"))  # for other scans
     return made
 
 
-def check_training_images(images: LabelledImages, task: ScanTask) -> None:
-    """Raises an error unless models of the task can be trained on these images."""
-    if images.labels is None:
-        raise ValueError("the training images of `make_references` have no labels: give them")
-    if images.shape != task.images.shape:
+def _training_images(training: ReferenceTraining, task: ScanTask) -> LabelledImages:
+    """The images to train on; an error unless models of the task can be trained on them."""
+    given = LabelledImages.of(
+        training.images, training.labels, task.model, argument="the training images"
+    )
+    if given.shape != task.images.shape:
         raise ValueError(
-            f"the training images are of {images.shape}, those of the scan of {task.images.shape}: "
+            f"the training images are of {given.shape}, those of the scan of {task.images.shape}: "
             "give both in one size"
         )
-    counts = torch.bincount(images.known_labels, minlength=task.model.n_classes)
-    if len(images) < FEWEST_IMAGES or not counts.all():
+    names, theirs = given.class_names, task.images.class_names
+    if names and theirs and names != theirs:
         raise ValueError(
-            f"{len(images)} training images, {int(counts.min())} of one class, are too few: give "
-            "at least 100 of each class"
+            f"the training images have the classes {join_names(names)}, those of the scan "
+            f"{join_names(theirs)}: give both the same names"
         )
+    given = given.with_labels(given.known_labels).without(task.images)
+    counts = torch.bincount(given.known_labels, minlength=task.model.n_classes)
+    if len(given) < FEWEST_IMAGES or counts.min() < FEWEST_OF_A_CLASS:
+        raise ValueError(
+            f"{len(given)} training images that the scan does not use, {int(counts.min())} of one "
+            f"class, are too few: give at least {FEWEST_IMAGES}, and {FEWEST_OF_A_CLASS} of each "
+            "class, better hundreds"
+        )
+    return given
 
 
-def seconds_of_a_step(work: _Work) -> float:
-    """How long it takes to train on an image."""
-    plan = work.plan(work.names[-1])._replace(epochs=1, steps=1)
-    network = untrained(work.network, 0)
-    for _ in range(2):  # the first one takes longer
-        started = time.perf_counter()
-        train(network, work.fit, plan, 0, flips=True)
-    return (time.perf_counter() - started) / plan.size
+def _network_of(model: CheckedModel) -> nn.Module:
+    """The network of a model; an error unless all that it learnt can be replaced."""
+    network = model.call
+    if not isinstance(network, nn.Module):
+        raise ArgumentTypeError(
+            f"`make_references` trains a torch.nn.Module, got a {type(network).__name__}: give the "
+            f"network itself, or {OWN_ONES}"
+        )
+    run = {part: None for each in model.networks for part in each.modules()}
+    with_weights = (part for part in run if next(part.parameters(recurse=False), None) is not None)
+    hidden = [part for part in with_weights if part not in {*network.modules()}]
+    if hidden or next(network.parameters(), None) is None:
+        parts = f"a {type(hidden[0]).__name__}" if hidden else "all of its parameters"
+        raise ArgumentTypeError(
+            f"`make_references` can't replace what the {type(network).__name__} learnt: it hides "
+            f"{parts} from its modules(); register it as an attribute, or {OWN_ONES}"
+        )
+    return network
+
+
+def _begin(work: _Work, training: ReferenceTraining, task: ScanTask) -> None:
+    """Raises an error if the folder has references that were trained otherwise."""
+    settings = {"epochs": training.epochs, "flips": training.flips, "recipes": RECIPES}
+    settings |= {"training images": combined_hash(work.fit.hashes)}
+    folder = Folder(work.folder, task.identity(SETTINGS | settings), kind="training of references")
+    if not folder.read(TRAINING):
+        folder.write(TRAINING, {})
+
+
+def _training_seconds(work: _Work, left: Sequence[str]) -> float:
+    """About how long it takes to train what is left; an error if a copy can't be trained."""
+    plans = [work.plans[name] for name in left if not work.weights(name).exists()]
+    if not plans:
+        return 0.0
+    step = plans[-1]._replace(epochs=1, steps=1)
+    try:
+        network = untrained(work.network, 0)
+        for _ in range(2):  # the first one takes longer
+            started = time.perf_counter()
+            work.train(network, step, 0)
+            next(network.parameters()).cpu()  # waits for a GPU
+    except Exception as error:
+        raise ValueError(
+            f"a copy of the model can't be trained ({reason_of(error)}): {OWN_ONES}"
+        ) from error
+    return sum(plan.passes for plan in plans) * (time.perf_counter() - started) / step.size
+
+
+def _plans(training: ReferenceTraining, images: int) -> dict[str, Plan]:
+    """How each reference is trained, by its name."""
+    recipes = itertools.islice(itertools.cycle(RECIPES.items()), training.models)
+    return {
+        f"{name}_{number}": Plan.of(recipe, images, training.epochs, training.flips)
+        for number, (name, recipe) in enumerate(recipes)
+    }
 
 
 def untrained(network: nn.Module, seed: int) -> nn.Module:
-    """A copy with new random weights. Parameters of modules that can't reset theirs are put into
-    random order, which keeps their scale."""
-    torch.manual_seed(seed)
-    new = deepcopy(network).float()
-    for part in new.modules():
-        if reset := next(filter(None, (getattr(part, name, None) for name in RESETS)), None):
-            reset()
-            continue
-        for parameter in part.parameters(recurse=False):
+    """A copy with new random weights: all parameters are put into random order, which keeps their
+    scale, and then modules that can reset theirs do so."""
+    with preserve_state(None, seed):
+        new = deepcopy(network).float()
+        for parameter in new.parameters():
             order = torch.randperm(parameter.numel(), device=parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
+        for part in new.modules():
+            if reset := next(filter(None, (getattr(part, name, None) for name in RESETS)), None):
+                reset()
     return new
 
 
-@torch.enable_grad()
-def train(
-    network: nn.Module, images: LabelledImages, plan: Plan, seed: int, *, flips: bool
-) -> None:
+def train(network: nn.Module, images: LabelledImages, plan: Plan) -> None:
     """Trains on a share of the images, in one cycle of the learning rate."""
-    torch.manual_seed(seed)
-    device = next(network.parameters()).device
+    device, recipe = next(network.parameters()).device, plan.recipe
     network.requires_grad_().train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chosen, recipe = torch.randperm(len(images))[: plan.images], plan.recipe
+    chosen = torch.randperm(len(images))[: plan.images]
     if recipe.optimizer == "adam":
         rate = ADAM_RATE
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), rate)
@@ -254,7 +340,7 @@ def train(
     for _ in range(plan.epochs):
         order = chosen[torch.randperm(len(chosen))]
         for batch in order[: plan.steps * plan.size].view(-1, plan.size):
-            x = augmented(images.take(batch.tolist()), flips, recipe.crops).to(device)
+            x = augmented(images.take(batch.tolist()), plan.flips, recipe.crops).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             loss = loss_of(logits.float(), images.known_labels[batch].to(device))
@@ -263,7 +349,6 @@ def train(
             optimizer.step()
             cycle.step()
             advance_bar(2 * plan.size)
-    network.eval().requires_grad_(False)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 

@@ -13,6 +13,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -174,6 +175,16 @@ class SurveyFolder(Folder):
             self.check_same(settings, path)
             self._by_class[findings[0].target] = findings
         return bool(new)
+
+
+def locked(folder: Path) -> Any:
+    """The lock of a folder, which is made. The operating system lifts it when the process ends,
+    however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise ValueError(f"another call is writing into {folder}: wait for it or stop it") from None
 
 
 def pack_findings(findings: Sequence[Finding], settings: Mapping[str, Any] | None) -> bytes:

@@ -2,7 +2,7 @@
 is here."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captum_classpattern._support import validation
@@ -11,9 +11,14 @@ RETRIES = 3  # of a task whose worker or node dies
 
 
 def check_engine(
-    engine: str, address: str | None, workers: int | None, needs: Mapping[str, Any]
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    needs: Mapping[str, Any],
+    devices: Iterable[tuple[str, Any]],
 ) -> None:
-    """Raises an error unless tasks can be run as they should, before anything is written."""
+    """Raises an error unless tasks, of models on these devices, can be run as they should, before
+    anything is written."""
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be local or ray, got {engine!r}")
     if engine == "local" and (address, workers) != (None, None):
@@ -23,6 +28,12 @@ def check_engine(
     validation.check_count("workers", 1 if workers is None else workers)
     for name in needs.keys() & {"num_cpus", "num_gpus"}:
         validation.check_positive(name, 1 if needs[name] == 0 else needs[name])
+    for name, device in devices if engine == "ray" and not needs.get("num_gpus") else ():
+        if str(device).startswith("cuda"):  # all would take the first GPU
+            raise ValueError(
+                f"the model {name!r} is for a GPU, but its task has none: ask for one by "
+                '`ray_options`, such as {"num_gpus": 1}, or for a share of one'
+            )
 
 
 def run_on_ray(

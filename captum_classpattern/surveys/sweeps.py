@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 
 import torch
-from filelock import FileLock, Timeout
 
 from captum_classpattern._support import validation
 from captum_classpattern._support.files import check_folder, reason_of
@@ -19,7 +18,7 @@ from captum_classpattern.classifier import device_and_dtype, difference, enter_m
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, identity_of
 from captum_classpattern.optimization.features import check_can_resume
-from captum_classpattern.surveys.folder import FINDING, MODEL, RESULTS, Folder
+from captum_classpattern.surveys.folder import FINDING, MODEL, RESULTS, Folder, locked
 from captum_classpattern.surveys.on_ray import check_engine, run_on_ray
 from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.sources import LOADING, Models, ModelSource, folder_of, read_models
@@ -95,7 +94,7 @@ def sweep(
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
     validation.check_options("sweep", options, SurveyOptions)
-    _check_engine(engine, address, workers, needs, sources)
+    check_engine(engine, address, workers, needs, map(_device_of, sources))
     check_folder(folder)
     images = LabelledImages.of(search, argument="search images")
     unseen = LabelledImages.of(held_out, argument="held-out images")
@@ -107,7 +106,7 @@ def sweep(
     place = "cuda" if engine == "ray" and needs.get("num_gpus") else None
     threads = max(1, int(needs["num_cpus"]))
     work = Work(Path(folder), images, unseen, settings, targets, threads, place)
-    with _locked(work.folder):
+    with locked(work.folder):
         begun = work.begin(sources)
         left = [source for source in sources if not work.is_complete(source.name)]
         outcomes: Any = ((source, *work.run(source)) for source in left)
@@ -120,30 +119,10 @@ def sweep(
     return Sweep.load(work.folder)
 
 
-def _check_engine(
-    engine: str, address: str | None, workers: int | None, needs: Mapping[str, Any],
-    sources: Sequence[ModelSource],
-) -> None:  # fmt: skip
-    """Raises an error unless the surveys can be run as they should, before anything is written."""
-    check_engine(engine, address, workers, needs)
-    for source in sources if engine == "ray" and not needs.get("num_gpus") else ():
-        place = source.options.get("device") or device_and_dtype(source.model, torch.empty(0))[0]
-        if str(place).startswith("cuda"):  # all would take the first GPU
-            raise ValueError(
-                f"the model {source.name!r} is for a GPU, but its task has none: ask for one by "
-                '`ray_options`, such as {"num_gpus": 1}, or for a share of one'
-            )
-
-
-def _locked(folder: Path) -> Any:
-    """The lock of a sweep's folder, which is made. The operating system lifts it when the process
-    ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return FileLock(folder / ".lock", timeout=0).acquire()
-    except Timeout:
-        words = f"another sweep is writing into {folder}: wait for it or stop it"
-        raise ValueError(words) from None
+def _device_of(source: ModelSource) -> tuple[str, Any]:
+    """A model's name, and where it is or will be."""
+    device = source.options.get("device") or device_and_dtype(source.model, torch.empty(0))[0]
+    return source.name, device
 
 
 def _note(sweep: Sweep, model: str, reason: str | None, warned: Warned) -> Sweep:

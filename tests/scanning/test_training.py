@@ -1,20 +1,25 @@
 """Clean models that a scan trains to compare with."""
 
+import itertools
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from refusals import refusals
+from safetensors.torch import load_file
 from scanned import NAMES, Net, images_of, made_up
 from torch import nn
+from torch.nn.utils import spectral_norm
 
 import captum_classpattern as cp
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp
 from captum_classpattern.scanning import ReferenceSet, ReferenceTraining, training
 from captum_classpattern.scanning.families import FAMILIES
-from captum_classpattern.scanning.training import RECIPES, Plan, Recipe, augmented, untrained
+from captum_classpattern.scanning.training import RECIPES, Plan, augmented, untrained
+from captum_classpattern.surveys.folder import locked
 
 FEW = {Learned: {"rounds": 2, "starts": 1}, Perturbation: {"steps": 3}, Warp: {"steps": 3}}
 TRAINING, IMAGES = images_of(n=160, seed=1), images_of(n=80)
@@ -37,6 +42,7 @@ class Tokens(nn.Module):
         self.token = nn.Parameter(torch.arange(12.0).view(3, 4))
         self.layers = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
         self.layers[0].requires_grad_(False)
+        spectral_norm(self.layers[2])  # whose reset does not reach the weight
         self.layers[1].running_mean.fill_(7.0)
 
 
@@ -46,7 +52,7 @@ def test_an_untrained_network_knows_nothing_of_the_first():
     new, same, other = (untrained(first, seed) for seed in (0, 0, 1))
     assert all(value.equal(before[name]) for name, value in first.state_dict().items())
     assert all(a.equal(b) for a, b in zip(new.parameters(), same.parameters()))
-    for part in ("layers.0.weight", "layers.2.weight", "token"):
+    for part in ("layers.0.weight", "layers.2.weight_orig", "token"):
         values = [net.get_parameter(part) for net in (first, new, other)]
         assert not any(a.equal(b) for a, b in zip(values, values[1:] + values[:1])), part
     assert [*new.token.flatten().sort().values] == [*range(12)]
@@ -88,16 +94,17 @@ class Small(nn.Module):
 
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.head = nn.Linear(16, 4)
 
     def forward(self, images):
         return self.head(4 * nn.functional.avg_pool2d(images - 0.5, 2).flatten(1))
 
 
-def scan(folder, model=None, **more):
+def scan(folder, model=None, shown=False, **more):
     given = ReferenceTraining(TRAINING, models=2, epochs=0.2)
     model = cp.PixelClassifier(model or Small().eval())
-    how = {"make_references": replace(given, **more), "folder": folder, "show_progress": False}
+    how = {"make_references": replace(given, **more), "folder": folder, "show_progress": shown}
     return cp.scan(model, IMAGES, **how)
 
 
@@ -124,26 +131,87 @@ def test_an_interrupted_training_resumes(scanned, tmp_path, monkeypatch):
         if file.name != "short_1.safetensors":
             (tmp_path / "references").mkdir(exist_ok=True)
             (tmp_path / "references" / file.name).write_bytes(file.read_bytes())
-    trained = []
-    monkeypatch.setattr(training, "train", lambda *_, **__: trained.append(1))
+    monkeypatch.setattr(training, "train", None)  # not again, not even to say how long it takes
     scan(tmp_path)
-    assert len(trained) == 2  # to say how long it takes
     both = (ReferenceSet.load(each / "references.safetensors") for each in (folder, tmp_path))
     assert next(both) == next(both)
 
 
 def test_the_time_is_said_first(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(training, "say_expected", lambda seconds, shown: said.append(seconds))
-    monkeypatch.setattr(training, "seconds_of_a_step", lambda work: 100.0)
-    monkeypatch.setattr(training, "RECIPES", {"few": Recipe(1, 1, share=0.5)})
+    said, left = [], []
+    monkeypatch.setattr(training, "say_expected", said.append)
+    monkeypatch.setattr(training.ScanTask, "pass_seconds", 2.0)
+    monkeypatch.setattr(training, "_training_seconds", lambda _, names: left.append(names) or 7.0)
+    scan(tmp_path, shown=None)
+    scan(tmp_path, shown=None, models=3)  # more of them
+    assert left == [["few_0", "short_1"], ["adam_2"]]
+    assert said == [7 + 2 * 3 * training.passes_of(4), 7 + 2 * 2 * training.passes_of(4)]
+
+
+def test_training_takes_a_step_for_each_batch(tmp_path, monkeypatch):
+    """With a clock that moves by ten seconds at each look."""
+    asked = []
+    monkeypatch.setattr(training, "_training_seconds", partial(asked_of, asked))
+    monkeypatch.setattr(training.time, "perf_counter", itertools.count(0, 10).__next__)
     scan(tmp_path)
-    assert said[0] >= 100 * 2 * 80
-    assert said[0] < 100 * 2 * 80 + 600
+    [(plans, seconds)] = asked
+    assert seconds == 10 * sum(plan.passes for plan in plans) / plans[-1].size
+
+
+def asked_of(asked, work, left, seconds_of=training._training_seconds):
+    asked.append(([work.plans[name] for name in left], seconds_of(work, left)))
+    return asked[-1][1]
+
+
+class Softmax(Small):
+    def forward(self, images):
+        return super().forward(images).softmax(1)
+
+
+def test_probabilities_are_trained_by_their_logarithm(scanned, tmp_path):
+    with pytest.warns(cp.Notice, match="look like probabilities"):
+        scan(tmp_path, Softmax().eval())
+    for name in ("few_0", "short_1"):
+        kept = [
+            load_file(each / f"references/{name}_weights.safetensors")
+            for each in (scanned[0], tmp_path)
+        ]
+        for key, value in kept[0].items():
+            torch.testing.assert_close(value, kept[1][f"{key}"], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("place", ["list", "closure"])
+def test_a_network_that_hides_its_weights_is_refused(tmp_path, place):
+    hidden = Net(0)
+
+    class Hides(Small):
+        def __init__(self):
+            super().__init__()
+            self.parts = [hidden] if place == "list" else None
+
+        def forward(self, images):
+            return super().forward(images) + hidden(images)
+
+    with pytest.raises(TypeError, match="it hides a Net from its modules"):
+        scan(tmp_path, Hides().eval())
+
+
+def test_a_network_that_cannot_be_trained_is_refused(tmp_path):
+    class Whole(Small):
+        def forward(self, images):
+            if self.training:
+                raise RuntimeError("no training here")
+            return super().forward(images)
+
+    with pytest.raises(
+        ValueError, match=r"can't be trained .*no training here.*train clean models"
+    ):
+        scan(tmp_path, Whole().eval())
 
 
 def test_what_is_refused(scanned, tmp_path, snapshot):
-    folder, _ = scanned
+    folder, in_use = scanned[0], tmp_path / "in_use"
+    lock = locked(in_use / "references")
     net, images = Small().eval(), TRAINING.images
     other_size = (torch.rand(160, 1, 16, 16), TRAINING.labels)
     calls = {
@@ -157,11 +225,18 @@ def test_what_is_refused(scanned, tmp_path, snapshot):
         "few": lambda: scan(tmp_path, images=TRAINING.subset(range(40))),
         "a class is missing": lambda: scan(tmp_path, images=TRAINING.without_class(2)),
         "the same images": lambda: scan(tmp_path, images=IMAGES),
+        "no models": lambda: scan(tmp_path, models=0),
+        "no epochs": lambda: scan(tmp_path, epochs=0),
+        "other names": lambda: scan(tmp_path, images=TRAINING._with(class_names=NAMES[::-1])),
         "no folder": lambda: scan(None),
         "both": lambda: cp.scan(
             Small(), IMAGES, references=made_up(3), make_references=TRAINING, folder=tmp_path
         ),
+        "another process": lambda: scan(in_use),
         "another engine": lambda: scan(tmp_path, engine="slurm"),
         "workers without Ray": lambda: scan(tmp_path, workers=2),
     }
-    assert refusals(calls).replace(str(folder), "FOLDER") == snapshot
+    with lock:
+        assert (
+            refusals(calls).replace(str(folder), "FOLDER").replace(str(in_use), "HERE") == snapshot
+        )

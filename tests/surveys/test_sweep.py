@@ -291,7 +291,7 @@ def test_killed_at_any_moment_nothing_is_lost_repeated_or_half(swept, tmp_path):
     line = [sys.executable, "-c", SCRIPT.format(tests=tests, folder=str(tmp_path))]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
-        with pytest.raises(ValueError, match="another sweep is writing into"):
+        with pytest.raises(ValueError, match="another call is writing into"):
             run(tmp_path, two())
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)

@@ -186,7 +186,7 @@ def test_the_driver_killed_and_started_again(cluster, serial, tmp_path, by_value
     code = SCRIPT.format(tests=tests, folder=str(tmp_path), address=cluster.address)
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         wait_for_a_class(tmp_path)
-        with pytest.raises(ValueError, match="another sweep is writing into"):
+        with pytest.raises(ValueError, match="another call is writing into"):
             run(tmp_path, slow())
         process.send_signal(signal.SIGKILL)
     before = times_of(tmp_path)
