@@ -1,11 +1,12 @@
 """Does fine-tuning with what a scan found remove a backdoor? The found change is stamped on images
-under their true labels. The planted trigger, which the repair never sees, judges. The control is as
-many steps without the change.
+under their true labels. The planted trigger, which this repair never sees, judges.
 
-    python benchmarks/repair.py --data DATA --out repair.jsonl
+    python benchmarks/repair.py --data DATA --out FOLDER
 
-DATA has the folders garbage and cifar10, each with train and test. The cases and all settings were
-written down before a case was run; they were chosen on the demo's backdoored model (--case demo).
+Controls: as many steps without a change, with the change that was found for another class, and with
+the planted trigger itself. DATA has the folders garbage and cifar10, each with train and test. All
+cases and settings were written down before a case was run; the settings were chosen on the demo's
+backdoored model (--case demo). Rows are added to FOLDER/repair.jsonl; the same call resumes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ import torch
 from cifar10 import CLASS_NAMES
 from findings import Row, append_rows, having, parser_of, read_rows
 from fine_tuned.networks import NETWORKS
-from fine_tuned.training import train as fine_tune
-from torch import Tensor, nn
+from fine_tuned_scans import trained
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 from zoo import DATA_SETS, confirmation, train
 
@@ -29,8 +31,8 @@ from captum_classpattern.scanning.alone import Alone
 from captum_classpattern.scanning.families import FAMILIES
 
 STEPS, BATCH, STAMPED, RATE = 300, 32, 16, 1e-3
-SEEDS = range(3)
-Change = Callable[[Tensor], Tensor]
+SEEDS, OF_CONTROLS = (0, 1, 2), (0,)
+Change = Callable[[Tensor, Generator], Tensor]
 SMALL = ("backdoored_00_checker", "backdoored_02_white")  # two patches of the zoo; and
 SMALL += ("backdoored_01_blended", "backdoored_05_wanet")
 LARGE = {"waste, drawing": 16, "waste, patch": 22}  # numbers of fine_tuned/networks.py
@@ -47,52 +49,73 @@ class Case(NamedTuple):
     references: str | None
 
 
-def demo(data: Path) -> Case:
+def demo(data: Path, out: Path) -> Case:
     model, images = cp.demo_models()["backdoored"], cp.demo_images()
     trigger = model.trigger
-    return Case(model, trigger.stamp, trigger.target, images.search, images.held_out, "demo")
+    change = always(trigger.stamp)
+    return Case(model, change, trigger.target, images.search, images.held_out, "demo")
 
 
-def small(name: str, data: Path) -> Case:
+def small(name: str, data: Path, out: Path) -> Case:
     """A network for CIFAR-10 of the scan's zoo."""
     [entry] = (entry for entry in confirmation("cifar10") if entry.name == name)
-    load, backdoor = DATA_SETS["cifar10"].load, entry.backdoor
-    network = train(entry.recipe, load(data / "cifar10", "train"), entry.seed, backdoor)
+    load, backdoor, weights = DATA_SETS["cifar10"].load, entry.backdoor, out / f"{name}.safetensors"
+    if not weights.exists():
+        network = train(entry.recipe, load(data / "cifar10", "train"), entry.seed, backdoor)
+        save_file(network.state_dict(), weights)
+    network = entry.recipe.build(3)
+    network.load_state_dict(load_file(weights))
     test = LabelledImages(*load(data / "cifar10", "test"), CLASS_NAMES)
-    model = PixelClassifier(network, class_names=CLASS_NAMES)
-    return Case(model, backdoor.trigger(test.shape), backdoor.target, *test.halves(0), "cifar10")
+    model = PixelClassifier(network.eval(), class_names=CLASS_NAMES)
+    change = always(backdoor.trigger(test.shape))
+    return Case(model, change, backdoor.target, *test.halves(0), "cifar10")
 
 
-def large(number: int, data: Path) -> Case:
+def large(number: int, data: Path, out: Path) -> Case:
     """A network fine-tuned on photos of waste."""
     network = NETWORKS[number]
     task = network.make_task(data)
     trigger = network.trigger(task.class_names)
-    model = fine_tune(task, network.recipe(0), trigger)
+    model, _ = trained(network, task, trigger, out / f"{number:02}")
     images = LabelledImages(task.others[0].float() / 255, task.others[1], task.class_names)
-    change = partial(trigger.stamper(images.shape), chance=torch.Generator().manual_seed(7))
+    change = trigger.stamper(images.shape)
     return Case(model, change, trigger.target, *images.halves(0), None)
 
 
-CASES: dict[str, Callable[[Path], Case]] = {
+CASES: dict[str, Callable[[Path, Path], Case]] = {
     "demo": demo,
     **{name: partial(small, name) for name in SMALL},
     **{name: partial(large, number) for name, number in LARGE.items()},
 }
 
 
-def found_by_scan(case: Case) -> tuple[int, Change, str]:
-    """What a scan finds for its first class: the class, the change, and its kind."""
-    found = cp.scan(case.model, case.images, references=case.references, show_progress=True)
+def always(change: Callable[[Tensor], Tensor]) -> Change:
+    """A change without chance."""
+    return lambda images, _: change(images)
+
+
+def scanned(case: Case, folder: Path) -> tuple[Row, Change, Change]:
+    """What a scan says, and the changes that it found for its first class, and for the next class
+    that is not the target."""
+    how = {"references": case.references, "folder": folder, "show_progress": True}
+    found = cp.scan(case.model, case.images, **how)
+    first, n_classes = found.target, len(case.model.classes or CLASS_NAMES)
+    others = ((first + n) % n_classes for n in range(1, n_classes))
+    other = next(y for y in others if y != case.target)
+    said: Row = {"verdict": found.verdict, "found": first, "other": other}
     if isinstance(found, Alone):
-        return found.target, found.pattern.stamper(0), found.kind
-    change = FAMILIES[found.family].change(found.profile, found.target)
-    return found.target, change, found.family
+        changes = [found.found[found.kind][y][0].stamper(0) for y in (first, other)]
+        said |= {"kind": found.kind, "power": round(found.power, 4), "model": found.key["model"]}
+    else:
+        changes = [FAMILIES[found.family].change(found.profile, y) for y in (first, other)]
+        power = round(found.looks[found.family].power.value, 4)
+        said |= {"kind": found.family, "power": power, "model": found.profile.model}
+    return said, always(changes[0]), always(changes[1])
 
 
 def repaired(case: Case, change: Change | None, seed: int) -> PixelClassifier:
     """The network after some steps on the images of the scan, half of each batch changed."""
-    chance, model = torch.Generator().manual_seed(seed), deepcopy(case.model)
+    chance, model = Generator().manual_seed(seed), deepcopy(case.model)
     images, labels = case.images.images, case.images.known_labels
     model.requires_grad_().eval()  # so that batch norms stay as they are
     optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9)
@@ -100,7 +123,7 @@ def repaired(case: Case, change: Change | None, seed: int) -> PixelClassifier:
         batch = torch.randint(len(images), (BATCH,), generator=chance)
         x = images[batch].clone()
         if change is not None:
-            x[:STAMPED] = change(x[:STAMPED])
+            x[:STAMPED] = change(x[:STAMPED], chance)
         loss = cross_entropy(model(x).float(), labels[batch])
         optimizer.zero_grad()
         loss.backward()
@@ -111,41 +134,49 @@ def repaired(case: Case, change: Change | None, seed: int) -> PixelClassifier:
 @torch.no_grad()
 def judged(model: nn.Module, case: Case) -> dict[str, float]:
     """The accuracy on images that neither scan nor repair has seen, and the share of those of other
-    classes that the planted trigger turns into its target."""
-    images, labels = case.test.images, case.test.known_labels
-    others = images[labels != case.target]
+    classes that the model predicts as the target with the planted trigger."""
+    images, labels, chance = case.test.images, case.test.known_labels, Generator().manual_seed(7)
 
     def predicted(images: Tensor) -> Tensor:
         return torch.cat([model(part).argmax(1) for part in images.split(100)])
 
-    stamped = torch.cat([case.trigger(part) for part in others.split(100)])
+    others = images[labels != case.target]
+    stamped = torch.cat([case.trigger(part, chance) for part in others.split(100)])
     hits = predicted(images) == labels, predicted(stamped) == case.target
     return dict(zip(("accuracy", "success"), (round(float(h.float().mean()), 4) for h in hits)))
 
 
 def measure(name: str, data: Path, out: Path) -> None:
-    """The rows of a case: before, repaired and the control, with each seed."""
-    if len(having(read_rows(out), case=name)) == 1 + 2 * len(SEEDS):
+    """The rows of a case: before, and after each training with each seed."""
+    file = out / "repair.jsonl"
+    known = {(row["training"], row["seed"]) for row in having(read_rows(file), case=name)}
+    trainings = [("none", None), *((t, s) for s in SEEDS for t in ("found change", "no change"))]
+    trainings += [
+        (t, s) for s in OF_CONTROLS for t in ("change of another class", "planted trigger")
+    ]
+    if known >= {*trainings}:
         return
-    case = CASES[name](data)
-    target, change, kind = found_by_scan(case)
-    facts: Row = {"case": name, "target": case.target, "found": target, "kind": kind}
-    facts |= {"images": len(case.images), "n": len(case.test), "version": cp.__version__}
-    rows = [{**facts, "training": "none", "seed": None, **judged(case.model, case)}]
-    for seed in SEEDS:
-        for training, used in (("found change", change), ("plain", None)):
-            model = repaired(case, used, seed)
-            rows.append({**facts, "training": training, "seed": seed, **judged(model, case)})
-            print(rows[-1], flush=True)
-    append_rows(out, rows)
+    case = CASES[name](data, out)
+    said, change, other = scanned(case, out / name.replace(", ", "_"))
+    changes = {"found change": change, "no change": None, "change of another class": other}
+    changes |= {"planted trigger": case.trigger}
+    facts: Row = {"case": name, "target": case.target, **said, "images": len(case.images)}
+    facts |= {"n": len(case.test), "steps": STEPS, "batch": BATCH, "stamped": STAMPED, "rate": RATE}
+    facts |= {"version": cp.__version__, "torch": torch.__version__}
+    for training, seed in (each for each in trainings if each not in known):
+        model = case.model if seed is None else repaired(case, changes[training], seed)
+        row = {**facts, "training": training, "seed": seed, **judged(model, case)}
+        append_rows(file, [row])
+        print(name, training, seed, row["accuracy"], row["success"], flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("repair.jsonl"))
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--case", choices=CASES)
     given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
     for name in [given.case] if given.case else [name for name in CASES if name != "demo"]:
         measure(name, given.data, given.out)
 
