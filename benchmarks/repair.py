@@ -149,7 +149,9 @@ def judged(model: nn.Module, case: Case) -> dict[str, float]:
 def measure(name: str, data: Path, out: Path) -> None:
     """The rows of a case: before, and after each training with each seed."""
     file = out / "repair.jsonl"
-    known = {(row["training"], row["seed"]) for row in having(read_rows(file), case=name)}
+    how = {"steps": STEPS, "batch": BATCH, "stamped": STAMPED, "rate": RATE}
+    how |= {"version": cp.__version__}
+    known = {(row["training"], row["seed"]) for row in having(read_rows(file), case=name, **how)}
     trainings = [("none", None), *((t, s) for s in SEEDS for t in ("found change", "no change"))]
     trainings += [
         (t, s) for s in OF_CONTROLS for t in ("change of another class", "planted trigger")
@@ -161,8 +163,7 @@ def measure(name: str, data: Path, out: Path) -> None:
     changes = {"found change": change, "no change": None, "change of another class": other}
     changes |= {"planted trigger": case.trigger}
     facts: Row = {"case": name, "target": case.target, **said, "images": len(case.images)}
-    facts |= {"n": len(case.test), "steps": STEPS, "batch": BATCH, "stamped": STAMPED, "rate": RATE}
-    facts |= {"version": cp.__version__, "torch": torch.__version__}
+    facts |= {"n": len(case.test), **how, "torch": torch.__version__}
     for training, seed in (each for each in trainings if each not in known):
         model = case.model if seed is None else repaired(case, changes[training], seed)
         row = {**facts, "training": training, "seed": seed, **judged(model, case)}

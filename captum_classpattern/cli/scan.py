@@ -1,7 +1,7 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,35 +25,30 @@ class TrainingOptions:
     """How clean models are trained to compare with.
 
     Args:
-        make_references: A folder of class folders, such as my_images/train, to train 20 clean
-            models of the same architecture on. They are kept in the folder of the scan, in
-            references.safetensors for other scans.
+        make_references: Training images in any form of --data, such as my_images/train. 20 clean
+            models of the same architecture are trained on all of them, more for a smaller --alpha,
+            and kept in the folder of the scan, in references.safetensors for other scans.
         epochs: By how much the epochs of each recipe are multiplied, such as 4 or 0.5.
         no_flips: Never mirror images, as of digits.
     """
 
-    make_references: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
+    make_references: options.Source | None = None
     epochs: Annotated[float, Parameter(validator=Number(gt=0), metavar="FACTOR")] = 1.0
     no_flips: bool = False
 
     def training(
-        self, like: "cp.LabelledImages", on_error: str, engine: dict[str, Any]
+        self, load: "Callable[[str], cp.LabelledImages]", engine: dict[str, Any]
     ) -> "cp.scanning.ReferenceTraining | None":
-        """The training, on images of the size of others."""
-        if self.make_references is None:
-            if self.epochs != 1 or self.no_flips or engine["engine"] != "local":
-                raise ValueError(
-                    "--epochs, --no-flips and --ray are for clean models that are trained here: "
-                    "also pass --make-references FOLDER"
-                )
-            return None
-        channels, height, width = like.shape
-        images = cp.load_images(
-            self.make_references, size=(height, width), channels=channels, on_error=on_error
-        )
-        return cp.scanning.ReferenceTraining(
-            images, epochs=self.epochs, flips=not self.no_flips, **engine
-        )
+        """The training, on images that are loaded so."""
+        if self.make_references is not None:
+            how = {"epochs": self.epochs, "flips": not self.no_flips, **engine}
+            return cp.scanning.ReferenceTraining(load(self.make_references), **how)
+        if self.epochs != 1 or self.no_flips or engine["engine"] != "local":
+            raise ValueError(
+                "--epochs, --no-flips and --ray are for clean models that are trained here: also "
+                "pass --make-references FOLDER"
+            )
+        return None
 
 
 def scan_command(
@@ -107,7 +102,12 @@ def scan_command(
     classifier = model.open(checkpoint)
     shape = None if known is None else known.shape
     source = images.load_all([classifier], seed=compute.seed, shape=shape)
-    making = training.training(source, images.on_error, ray.keywords())
+
+    def load(where: str) -> "cp.LabelledImages":
+        how: Any = {"seed": compute.seed, "shape": source.shape, "source": where}
+        return replace(images, limit=None).load_all([classifier], **how)
+
+    making = training.training(load, ray.keywords())
     with interrupted(f"the same command resumes from {folder}"):
         found = cp.scan(
             classifier,

@@ -204,8 +204,8 @@ class Compared(Decision, Scan):
                 f"A p-value of {self.alpha:g} needs at least {self.needed} references{kind}, and "
                 f"there are {left}. Of all classes, {name} differs most from those of the "
                 "references.",
-                "Let the scan make them with `make_references`, or measure more clean models with "
-                f"classpattern reference, at least {self.needed - left}{kind}.",
+                f"Add at least {self.needed - left} clean models{kind}: `make_references` trains "
+                "some, better ones with more epochs, and classpattern reference measures your own.",
             )
         if self.comparison.of_another_kind:
             return ANOTHER_KIND

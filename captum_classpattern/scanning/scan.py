@@ -68,11 +68,11 @@ def scan(
             a set that comes with the package, ``"demo"`` or ``"cifar10"``. Default: None, for
             images of at least 64 pixels a side.
         make_references (LabelledImages, Dataset, DataLoader or ReferenceTraining, optional):
-            Training images of all classes, with labels. 20 clean models with the architecture of
-            ``model`` are trained on them, measured, and compared with. What is finished is kept in
-            the ``folder``, which is needed; its ``references.safetensors`` has them for other
-            scans. :class:`~captum_classpattern.scanning.ReferenceTraining` has further settings.
-            Default: None.
+            Training images of all classes, with labels. 20 clean models (for an ``alpha`` of 5 %)
+            with the architecture of ``model`` are trained on them, measured, and compared with.
+            What is finished is kept in the ``folder``, which is needed; its
+            ``references.safetensors`` has them for other scans. Further settings:
+            :class:`~captum_classpattern.scanning.ReferenceTraining`. Default: None.
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It needs at least 1 / alpha - 1
             references. Default: 0.05.
@@ -142,7 +142,7 @@ def _judge(
         if isinstance(clean, ReferenceTraining):
             if folder is None:
                 raise ArgumentTypeError("`make_references` needs a `folder`, where they are kept")
-            clean = train_references(task, clean, folder / REFERENCES)
+            clean = train_references(task, clean, alpha, folder / REFERENCES)
         elif settings.show_progress is not False:
             say_expected(passes_of(model.n_classes) * task.pass_seconds)
         profile = measure(task, folder and folder / PATTERNS)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -16,7 +17,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from captum_classpattern._support.files import reason_of, write_atomically
-from captum_classpattern._support.hashes import combined_hash
 from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar, say_expected
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
@@ -24,12 +24,13 @@ from captum_classpattern._support.validation import (
     check_positive,
     join_names,
 )
-from captum_classpattern.classifier import CheckedModel
+from captum_classpattern.classifier import CheckedModel, PixelClassifier
 from captum_classpattern.classifier.calling import LogProbabilities, preserve_state
-from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.images import Images, LabelledImages, Labels, hash_of_images
 from captum_classpattern.optimization.acceleration import has_bfloat16
+from captum_classpattern.scanning.decision import references_needed
 from captum_classpattern.scanning.profile import SETTINGS, passes_of
-from captum_classpattern.scanning.references import ReferenceSet
+from captum_classpattern.scanning.references import ReferenceSet, names_of
 from captum_classpattern.scanning.task import ScanTask, in_memory
 from captum_classpattern.surveys.folder import Folder, locked
 from captum_classpattern.surveys.on_ray import check_engine, run_on_ray
@@ -38,6 +39,8 @@ BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
 IN_AN_EPOCH = 32  # batches, at least: of few images they are small
 FEWEST_IMAGES = 4 * IN_AN_EPOCH  # so that half of them make batches of two
 FEWEST_OF_A_CLASS = 20
+RATES = 1.0, 0.1  # the second after a collapse
+LOOKED_AT = 200  # images
 RESETS = ("reset_parameters", "_reset_parameters")  # methods of torch's modules
 COMPUTED = ("seed", "precision", "internal_batch_size")  # settings
 TRAINING = "training.json"  # in the folder
@@ -75,10 +78,12 @@ class ReferenceTraining:
             the size that the model takes. Those that the scan uses are left out.
         labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes. Default: None
             (those that come with the images).
-        models (int): How many are trained. A p-value of 5 % needs 19. Default: 20.
+        models (int, optional): How many are trained. Default: None (one more than ``alpha`` needs,
+            so 20 for 5 %).
         epochs (float): By how much the recipes' epochs are multiplied. Default: 1.0.
         flips (bool): Whether half of the images are mirrored; better not of digits. Default: True.
-        engine, address, workers, ray_options: As in :func:`sweep`; each task makes one reference.
+        engine, address, workers, ray_options: As in :func:`sweep`; each task makes one reference,
+            and ``ray_options`` are for Ray alone. References of another number of threads differ.
 
     Examples::
 
@@ -94,7 +99,7 @@ class ReferenceTraining:
 
     images: Images
     labels: Labels = None
-    models: int = 20
+    models: int | None = None
     epochs: float = 1.0
     flips: bool = True
     engine: str = "local"
@@ -112,6 +117,7 @@ class Plan(NamedTuple):
     steps: int
     size: int
     flips: bool = True
+    rate: float = 1.0  # of learning, as a share of the usual one
 
     @classmethod
     def of(cls, recipe: Recipe, images: int, factor: float, flips: bool = True) -> "Plan":
@@ -132,7 +138,8 @@ class _Work:
     its own. A worker gets a copy."""
 
     network: nn.Module
-    gives_probabilities: bool
+    names: list[str] | None  # of its classes
+    as_log: bool  # its outputs are probabilities
     device: torch.device
     fit: LabelledImages
     plans: Mapping[str, Plan]
@@ -154,47 +161,70 @@ class _Work:
             return (reason_of(error),)
         return (None,)
 
-    def train(self, network: nn.Module, plan: Plan, seed: int) -> None:
-        """Trains a network, whose outputs may be probabilities."""
+    def untrained(self, seed: int) -> nn.Module:
+        """A network with random weights, and the names of the classes."""
+        network = untrained(self.network, seed).to(self.device)
+        if isinstance(network, PixelClassifier):
+            network.class_names = self.names
+        return network
+
+    def trained(self, plan: Plan, seed: int) -> nn.Module:
+        """A network that was trained."""
+        network = self.untrained(seed)
         with preserve_state(None, seed):
-            train(
-                LogProbabilities(network) if self.gives_probabilities else network, self.fit, plan
-            )
+            train(LogProbabilities(network) if self.as_log else network, self.fit, plan)
+        return network
+
+    def has_learnt(self, network: nn.Module) -> bool:
+        """Whether it predicts several classes: a fast training may collapse."""
+        some = self.fit.stratified_sample(LOOKED_AT).images.to(self.device)
+        return len(network.eval()(some).argmax(1).unique()) > 1
 
     def _make(self, name: str, seed: int) -> None:
         plan, weights = self.plans[name], self.weights(name)
-        network = untrained(self.network, seed).to(self.device)
         if weights.exists():
+            network = self.untrained(seed)
             network.load_state_dict(load_file(weights))
             advance_bar(2 * plan.passes)
         else:
             name_stage(f"training {name}")
-            self.train(network, plan, seed)
-            state = network.state_dict().items()
-            write_atomically(weights, save({key: each.cpu().clone() for key, each in state}))
-        name_stage(f"measuring {name}")
+            networks = (self.trained(plan._replace(rate=rate), seed) for rate in RATES)
+            learnt = next(filter(self.has_learnt, networks), None)
+            if learnt is None:
+                raise ValueError(f"it predicts one class for all images: {OWN_ONES}")
+            network, state = learnt, learnt.state_dict().items()
+            kept = {key: each.cpu().clone().contiguous() for key, each in state}
+            write_atomically(weights, save(kept))
         network.eval().requires_grad_(False)
+        name_stage(f"measuring {name}")
         measured = ReferenceSet.for_models(network, self.images)
         recipe = {"recipe": name, "epochs": plan.epochs, "images": plan.images}
         measured.add(name, network, self.images, recipe=recipe, **self.computed)
         measured.save(self.file(name))
 
 
-def train_references(task: ScanTask, training: ReferenceTraining, folder: Path) -> ReferenceSet:
+def train_references(
+    task: ScanTask, training: ReferenceTraining, alpha: float, folder: Path
+) -> ReferenceSet:
     """Trains clean models like that of a task, and measures them with its images. What is finished
     is kept in the folder."""
     model, settings = task.model, task.settings
     needs = {"num_cpus": 1, **training.ray_options}
-    check_count("models", training.models)
+    count = references_needed(alpha) + 1 if training.models is None else training.models
+    check_count("models", count)
     check_positive("epochs", training.epochs)
+    if training.engine == "local" and training.ray_options:
+        raise ValueError("`ray_options` are for `engine='ray'`")
     on_ray, places = training.engine == "ray", [("scanned", model.device)]
     check_engine(training.engine, training.address, training.workers, needs, places)
+    network, workers = _network_of(model), training.workers or os.cpu_count() or 1
     work = _Work(
-        _network_of(model),
+        deepcopy(network).cpu() if on_ray else network,  # workers may lack its device
+        names_of(model, task.images),
         model.logits is not model.call,
         torch.device("cuda") if on_ray and needs.get("num_gpus") else model.device,
         fit := in_memory(_training_images(training, task)),
-        _plans(training, len(fit)),
+        _plans(training, count, len(fit)),
         task.images,
         {**{key: getattr(settings, key) for key in COMPUTED}, "show_progress": False},
         folder.absolute(),
@@ -203,8 +233,11 @@ def train_references(task: ScanTask, training: ReferenceTraining, folder: Path) 
         _begin(work, training, task)
         left = [name for name in work.plans if not work.file(name).exists()]
         training_seconds, measuring = _training_seconds(work, left), passes_of(model.n_classes)
+        seconds = training_seconds + len(left) * measuring * task.pass_seconds
+        if on_ray:  # each worker has threads of its own
+            seconds *= torch.get_num_threads() / max(1, needs["num_cpus"]) / workers
         if settings.show_progress is not False:
-            say_expected(training_seconds + (len(left) + 1) * measuring * task.pass_seconds)
+            say_expected(seconds + measuring * task.pass_seconds)
         outcomes: Any = ((name, *work.run(name)) for name in left)
         if on_ray:
             outcomes = run_on_ray(work.run, left, training.address, training.workers, needs)
@@ -215,7 +248,7 @@ def train_references(task: ScanTask, training: ReferenceTraining, folder: Path) 
         ):
             for name, reason, *_ in outcomes:
                 if reason is not None:
-                    raise ValueError(f"the reference {name} was not made: {reason}")
+                    raise ValueError(f"the reference {name} was not made ({reason})")
                 advance_bar(2 * passes[name] if on_ray else 0)
     first, *others = (ReferenceSet.load(work.file(name)) for name in work.plans)
     made = reduce(ReferenceSet.with_models, others, first)
@@ -273,8 +306,13 @@ def _network_of(model: CheckedModel) -> nn.Module:
 def _begin(work: _Work, training: ReferenceTraining, task: ScanTask) -> None:
     """Raises an error if the folder has references that were trained otherwise."""
     settings = {"epochs": training.epochs, "flips": training.flips, "recipes": RECIPES}
-    settings |= {"training images": combined_hash(work.fit.hashes)}
-    folder = Folder(work.folder, task.identity(SETTINGS | settings), kind="training of references")
+    settings |= {"training images": hash_of_images(work.fit)}
+    folder = Folder(
+        work.folder,
+        task.identity(SETTINGS | settings),
+        kind="training of references",
+        any_version=False,
+    )
     if not folder.read(TRAINING):
         folder.write(TRAINING, {})
 
@@ -286,11 +324,9 @@ def _training_seconds(work: _Work, left: Sequence[str]) -> float:
         return 0.0
     step = plans[-1]._replace(epochs=1, steps=1)
     try:
-        network = untrained(work.network, 0)
         for _ in range(2):  # the first one takes longer
             started = time.perf_counter()
-            work.train(network, step, 0)
-            next(network.parameters()).cpu()  # waits for a GPU
+            next(work.trained(step, 0).parameters()).cpu()  # waits for a GPU
     except Exception as error:
         raise ValueError(
             f"a copy of the model can't be trained ({reason_of(error)}): {OWN_ONES}"
@@ -298,9 +334,9 @@ def _training_seconds(work: _Work, left: Sequence[str]) -> float:
     return sum(plan.passes for plan in plans) * (time.perf_counter() - started) / step.size
 
 
-def _plans(training: ReferenceTraining, images: int) -> dict[str, Plan]:
+def _plans(training: ReferenceTraining, count: int, images: int) -> dict[str, Plan]:
     """How each reference is trained, by its name."""
-    recipes = itertools.islice(itertools.cycle(RECIPES.items()), training.models)
+    recipes = itertools.islice(itertools.cycle(RECIPES.items()), count)
     return {
         f"{name}_{number}": Plan.of(recipe, images, training.epochs, training.flips)
         for number, (name, recipe) in enumerate(recipes)
@@ -328,10 +364,10 @@ def train(network: nn.Module, images: LabelledImages, plan: Plan) -> None:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = torch.randperm(len(images))[: plan.images]
     if recipe.optimizer == "adam":
-        rate = ADAM_RATE
+        rate = plan.rate * ADAM_RATE
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), rate)
     else:
-        rate = SGD_RATE * plan.size / BATCH
+        rate = plan.rate * SGD_RATE * plan.size / BATCH
         optimizer = torch.optim.SGD(
             network.parameters(), rate, momentum=0.9, weight_decay=DECAY, nesterov=True
         )

@@ -420,7 +420,7 @@ def test_references_are_made_by_the_same_command(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     given = []
 
-    def train_references(task, training, folder):
+    def train_references(task, training, alpha, folder):
         given.append((training, folder))
         return ReferenceSet.load(place / "enough.json")
 

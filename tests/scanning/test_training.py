@@ -101,11 +101,11 @@ class Small(nn.Module):
         return self.head(4 * nn.functional.avg_pool2d(images - 0.5, 2).flatten(1))
 
 
-def scan(folder, model=None, shown=False, **more):
+def scan(folder, model=None, shown=False, data=IMAGES, seed=0, **more):
     given = ReferenceTraining(TRAINING, models=2, epochs=0.2)
     model = cp.PixelClassifier(model or Small().eval())
     how = {"make_references": replace(given, **more), "folder": folder, "show_progress": shown}
-    return cp.scan(model, IMAGES, **how)
+    return cp.scan(model, data, **how, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,45 @@ def test_probabilities_are_trained_by_their_logarithm(scanned, tmp_path):
             torch.testing.assert_close(value, kept[1][f"{key}"], atol=1e-3, rtol=1e-3)
 
 
+def test_a_training_that_collapses_is_tried_again_more_slowly(scanned, tmp_path, monkeypatch):
+    tried, train = [], training.train
+
+    def collapsing(network, images, plan):
+        tried.append(plan.rate)
+        train(network, images, plan)
+        if plan.rate == 1:
+            with torch.no_grad():
+                next(network.parameters()).mul_(0)
+
+    monkeypatch.setattr(training, "train", collapsing)
+    scan(tmp_path)
+    assert tried == [1, 1, *[1, 0.1] * 2]  # two to say how long it takes
+    monkeypatch.setattr(training, "RATES", (1.0,))
+    with pytest.raises(ValueError, match=r"few_0 was not made \(it predicts one class for all"):
+        scan(tmp_path / "other")
+    assert not [*(tmp_path / "other").rglob("*_weights*")]
+
+
+def test_a_smaller_alpha_needs_more_references(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr(training, "_training_seconds", lambda work, _: planned.append(work.plans))
+    for alpha in (0.05, 0.01):
+        with pytest.raises(TypeError):  # the time is None
+            cp.scan(
+                cp.PixelClassifier(Small().eval()), IMAGES, alpha=alpha, make_references=TRAINING,
+                folder=tmp_path,
+            )  # fmt: skip
+    assert [*map(len, planned)] == [20, 100]
+
+
+def test_classes_have_the_names_that_are_given(tmp_path):
+    model = cp.PixelClassifier(Small().eval(), class_names=["a", "b", "c", "d"])
+    numbered = {"labels": IMAGES.labels, "class_names": NAMES, "show_progress": False}
+    few = ReferenceTraining(TRAINING.images, TRAINING.labels, models=1, epochs=0.1)
+    found = cp.scan(model, IMAGES.images, make_references=few, folder=tmp_path, **numbered)
+    assert [*found.references.class_names] == NAMES
+
+
 @pytest.mark.parametrize("place", ["list", "closure"])
 def test_a_network_that_hides_its_weights_is_refused(tmp_path, place):
     hidden = Net(0)
@@ -227,6 +266,9 @@ def test_what_is_refused(scanned, tmp_path, snapshot):
         "the same images": lambda: scan(tmp_path, images=IMAGES),
         "no models": lambda: scan(tmp_path, models=0),
         "no epochs": lambda: scan(tmp_path, epochs=0),
+        "other labels": lambda: scan(folder, images=TRAINING.with_labels(3 - TRAINING.labels)),
+        "other images of the scan": lambda: scan(folder, data=images_of(n=80, seed=2)),
+        "another seed": lambda: scan(folder, seed=1),
         "other names": lambda: scan(tmp_path, images=TRAINING._with(class_names=NAMES[::-1])),
         "no folder": lambda: scan(None),
         "both": lambda: cp.scan(

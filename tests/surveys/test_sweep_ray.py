@@ -207,7 +207,7 @@ def test_references_are_made_on_a_cluster_as_in_one_process(cluster, tmp_path):
             )
             with enter_model(PixelClassifier(net), images_of().first()) as model:
                 task = ScanTask.of(model, images_of(), SearchSettings(show_progress=False))
-                made.append(train_references(task, training, tmp_path / engine))
+                made.append(train_references(task, training, 0.05, tmp_path / engine))
     finally:
         torch.set_num_threads(threads)
     assert made[0] == made[1]
