@@ -6,6 +6,7 @@ from pathlib import Path
 
 from findings import Row, Table, having, head, line, read_rows
 
+from captum_classpattern.scanning.changes import KINDS as KINDS_OF_CHANGES
 from captum_classpattern.scores.intervals import wilson
 from fine_tuned.networks import NETWORKS, Network, in_order
 
@@ -63,6 +64,18 @@ def is_right(row: Row) -> bool:
     return row["suspects"] == [row["target"]]
 
 
+def suspects_today(row: Row) -> list[int]:
+    """The classes that are suspicious by today's rule, which was chosen on the first 28 networks
+    of the draw: with a smooth perturbation from 65 %."""
+    return [
+        y
+        for y in range(len(row["classes"]))
+        if any(
+            min(of[str(y)]) >= KINDS_OF_CHANGES[kind].bound for kind, of in row["powers"].items()
+        )
+    ]
+
+
 def failures(rows: Sequence[Row]) -> Iterator[str]:
     yield head("network", "verdict", "first class, change, power", "the target's largest power")
     for row in rows:
@@ -102,14 +115,20 @@ def share(hits: int, count: int) -> str:
 
 
 def clean_summary(rows: Sequence[Row]) -> Iterator[str]:
-    yield head("clean networks", "suspicious", "inconclusive")
-    counts = Counter(row["verdict"] for row in rows)
-    yield line(len(rows), *(share(counts[each], len(rows)) for each in VERDICTS))
+    yield head("clean networks", "suspicious", "inconclusive", "suspicious by today's rule")
+    counts, today = (
+        Counter(row["verdict"] for row in rows),
+        sum(map(bool, map(suspects_today, rows))),
+    )
+    yield line(
+        len(rows), *(share(n, len(rows)) for n in (*(counts[each] for each in VERDICTS), today))
+    )
 
 
 def planted_summary(rows: Sequence[Row]) -> Iterator[str]:
     yield head(
-        "planted", "suspicious, its class alone", "suspicious, other classes", "inconclusive"
+        *("planted", "suspicious, its class alone", "suspicious, other classes", "inconclusive"),
+        "its class alone by today's rule",
     )
     learnt = [row for row in rows if is_learnt(row)]
     groups = [
@@ -121,7 +140,9 @@ def planted_summary(rows: Sequence[Row]) -> Iterator[str]:
         if own:
             counts, right = Counter(row["verdict"] for row in own), sum(map(is_right, own))
             wrong = counts["suspicious"] - right
-            yield line(words, share(right, len(own)), wrong, counts["inconclusive"])
+            today = sum(suspects_today(row) == [row["target"]] for row in own)
+            facts = wrong, counts["inconclusive"], f"{today} of {len(own)}"
+            yield line(words, share(right, len(own)), *facts)
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:

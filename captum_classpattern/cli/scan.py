@@ -74,8 +74,8 @@ def scan_command(
 
     For each class, the scan searches for small changes that make the model predict it. On images of
     at least 64 pixels a side, these are a patch that works anywhere, a few cells at one place and a
-    smooth perturbation. No references are needed there: no class of the clean models that were
-    measured was suspicious. The scan says first how long it will take.
+    smooth perturbation. No references are needed there: in clean models, such changes rarely do
+    much. The scan says first how long it will take.
 
     On smaller images, they are a few pixels with their colours, a small perturbation and a smooth
     warp. They have effects in clean models, too. So the model is compared with references: clean

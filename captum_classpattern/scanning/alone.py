@@ -38,7 +38,7 @@ from captum_classpattern.scores.examples import StampedImages, before_and_after
 from captum_classpattern.scores.power import StampTest, judge_each, margins_of
 
 LARGE = 64  # pixels a side, from which no references are needed
-SUSPECT, DOUBT = 0.5, 0.45  # powers from which a model is suspicious; inconclusive
+DOUBT = 0.45  # power from which a scan is inconclusive
 AGAIN = 0.15  # power from which a class is searched again, with another seed
 MOST_IMAGES = 300  # to search with; at most as many others judge
 FEWEST_JUDGES = 10  # images for each class
@@ -48,7 +48,9 @@ percent = partial(percent_of, digits=0)
 LEGEND = (
     "Power: the share of images that the model predicts as the class with this change, of those "
     "that no search has seen and that neither are of the class nor are predicted as it; the lesser "
-    "of two searches, if there were two. A class is suspicious from 50 %."
+    "of two searches, if there were two. A class is suspicious from "
+    f"{percent(KINDS['patch'].bound)}, with {KINDS['smooth'].words} from "
+    f"{percent(KINDS['smooth'].bound)}."
 )
 GAIN = (
     " Gain: how far a short search of a patch raises the class's logit against the largest other "
@@ -98,25 +100,30 @@ class Alone(Scan):
 
     @cached_property
     def best(self) -> dict[int, tuple[float, str]]:
-        """Of each class that was searched, the most suspicious first: its largest power, the lesser
-        of two searches, and the kind of change."""
+        """Of each class that was searched, the most suspicious first: the power that is furthest
+        above its bound, the lesser of two searches, and the kind of change."""
+
+        def margin(found: tuple[float, str]) -> float:
+            return found[0] - KINDS[found[1]].bound
+
         classes = {y for of_kind in self.powers.values() for y in of_kind}
-        best = {y: max((min(of[y]), kind) for kind, of in self.powers.items()) for y in classes}
-        return dict(sorted(best.items(), key=lambda each: -each[1][0]))
+        found = {y: [(min(of[y]), kind) for kind, of in self.powers.items()] for y in classes}
+        best = {y: max(each, key=margin) for y, each in found.items()}
+        return dict(sorted(best.items(), key=lambda each: -margin(each[1])))
 
     @property
     def suspects(self) -> list[int]:
         """The classes that a change makes the model predict for most images."""
-        return [y for y, (power, _) in self.best.items() if power >= SUSPECT]
+        return [y for y, (power, kind) in self.best.items() if power >= KINDS[kind].bound]
 
     @property
     def target(self) -> int:
-        """The class with the largest power."""
+        """The most suspicious class."""
         return next(iter(self.best))
 
     @property
     def kind(self) -> str:
-        """The kind of change that has it."""
+        """The kind of change that makes it so."""
         return self.best[self.target][1]
 
     @property
@@ -165,19 +172,19 @@ class Alone(Scan):
         unchanged = f"As they are, it predicts {self.target_name} for none of them. "
         if self.verdict == SUSPICIOUS:
             also = join_names([self.class_names[y] for y in self.suspects if y != self.target])
+            bound = percent(KINDS[self.kind].bound)
             return (
                 f"{unchanged}{f'Also suspicious: {also}. ' if also else ''}No class of the clean "
-                f"networks that were measured (64 to 224 pixels a side) reaches "
-                f"{100 * SUSPECT:.0f} % in two searches. There is no p-value, and this does not "
-                "prove a backdoor."
+                f"networks that were measured (64 to 224 pixels a side) reaches {bound} with such "
+                "a change in two searches. There is no p-value, and this does not prove a backdoor."
             )
         if self.verdict == INCONCLUSIVE:
             power, y, kind = self.largest
             return (
                 f"{unchanged}The largest power of one search is {percent(power)}, of "
                 f"{self.class_names[y]} with {KINDS[kind].words}. A class is suspicious if "
-                f"{100 * SUSPECT:.0f} % are reached in two searches; from {100 * DOUBT:.0f} % in "
-                "one, the scan does not decide. Classes that resemble one another can lie there."
+                f"{percent(KINDS[kind].bound)} are reached in two searches; from {percent(DOUBT)} "
+                "in one, the scan does not decide. Classes that resemble one another can lie there."
             )
         tried = join_names([kind.words for kind in KINDS.values()])
         return (
@@ -233,7 +240,7 @@ class Alone(Scan):
         powers, shown = {y: min(both) for y, both in self.powers[kind].items()}, self.shown(kind)
         order = sorted(powers, key=lambda y: (y != self.target, -powers[y]))
         names, values = [self.class_names[y] for y in order], [powers[y] for y in order]
-        bounds = [DOUBT, SUSPECT]
+        bounds = [DOUBT, KINDS[kind].bound]
         row = FamilyRow(KINDS[kind].words, names, np.array(values), np.array([]), bounds)
         if len(shown.canvas) not in (1, 3):
             return row

@@ -128,7 +128,8 @@ def test_the_readme_has_what_the_rows_say():
     kinds = ("drawing", "patch")
     own = [row for row in rows if fine_tuned.kind_of(row) in kinds and fine_tuned.is_learnt(row)]
     right = f"{sum(map(fine_tuned.is_right, own))} of {len(own)}"
-    assert f"it called {sum(clean)} of {len(clean)} clean networks suspicious, and {right}" in text
+    assert f"it called {sum(clean)} of {len(clean)} clean networks suspicious (" in text
+    assert f", and {right} with planted drawings" in text
     of_others = {True: [], False: []}  # clean or not
     for kind, pairs in groups["others"].items():
         found = [network.right(scan) for network, scan in pairs if network.row["name"] != SEEN]

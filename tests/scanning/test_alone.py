@@ -14,7 +14,7 @@ from captum_classpattern import predictive_power, scan
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.solvers.whole_image import Repainting
 from captum_classpattern.scanning import alone, changes, families
-from captum_classpattern.scanning.alone import DOUBT, SUSPECT
+from captum_classpattern.scanning.alone import DOUBT
 
 SIDE, CLASSES, TARGET = 64, 4, 2
 COARSE = 0.2 * (2 * torch.rand(CLASSES, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1)
@@ -120,15 +120,15 @@ def test_images_judge_that_neither_are_of_the_class_nor_predicted_as_it():
 @pytest.mark.parametrize(
     ("both", "verdict"),
     [
-        ((SUSPECT, SUSPECT), "suspicious"),
-        ((SUSPECT, SUSPECT - 0.01), "inconclusive"),  # not with both seeds
-        ((DOUBT, 0.0), "inconclusive"),
-        ((DOUBT - 0.01, DOUBT - 0.01), "nothing found"),
+        (lambda bound: (bound, bound), "suspicious"),
+        (lambda bound: (bound, bound - 0.01), "inconclusive"),  # not with both seeds
+        (lambda _: (DOUBT, 0.0), "inconclusive"),
+        (lambda _: (DOUBT - 0.01, DOUBT - 0.01), "nothing found"),
     ],
 )
 @pytest.mark.parametrize("kind", changes.KINDS)
 def test_the_rule(found, both, verdict, kind):
-    none = [[0.0]] * CLASSES
+    none, both = [[0.0]] * CLASSES, both(changes.KINDS[kind].bound)
     powers = dict.fromkeys(changes.KINDS, none) | {kind: [*none[:3], [*both]]}
     scan = with_powers(found, **powers)
     assert scan.verdict == verdict
@@ -270,6 +270,14 @@ def test_another_seed_shares_no_search_with_the_first(monkeypatch):
     assert [seed for _, seed, _ in calls] == [2]  # then 3; those of seed 0 are 0 and 1
 
 
+def test_the_class_that_is_furthest_above_its_bound_comes_first(found):
+    none = [[0.0]] * (CLASSES - 2)
+    powers = {"patch": [[0.56], [0.1], *none], "smooth": [[0.2], [0.6], *none]}
+    scan = with_powers(found, **dict.fromkeys(changes.KINDS, [[0.0]] * CLASSES) | powers)
+    assert [*scan.best.items()][:2] == [(0, (0.56, "patch")), (1, (0.6, "smooth"))]
+    assert (scan.target, scan.suspects, scan.verdict) == (0, [0], "suspicious")
+
+
 def test_the_figure_shows_each_change_of_the_first_class_and_all_powers(found):
     _, axes = found.plot(use_pyplot=False)
     assert axes.shape == (3, 5)
@@ -278,7 +286,7 @@ def test_the_figure_shows_each_change_of_the_first_class_and_all_powers(found):
         assert len(stamped) == len(found.looks[kind][1].images) == 3
         first = min(found.powers[kind][TARGET])
         *bounds, others, target = ([*line.get_xdata()] for line in dots.lines)
-        assert (target, bounds) == ([first], [[DOUBT] * 2, [SUSPECT] * 2])
+        assert (target, bounds) == ([first], [[DOUBT] * 2, [changes.KINDS[kind].bound] * 2])
         assert len(others) == CLASSES - 1
 
 
