@@ -69,7 +69,7 @@ def suspects_today(row: Row) -> list[int]:
     of the draw: with a smooth perturbation from 65 %."""
     return [
         y
-        for y in range(len(row["classes"]))
+        for y in sorted({int(y) for of in row["powers"].values() for y in of})
         if any(
             min(of[str(y)]) >= KINDS_OF_CHANGES[kind].bound for kind, of in row["powers"].items()
         )

@@ -79,9 +79,9 @@ def reason_of(error: Exception) -> str:
     return text if words_suffice else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+def read_text(path: Path, largest: int | None = None) -> str:
     """A stranger's text in UTF-8."""
-    if (size := path.stat().st_size) > largest:
+    if (size := path.stat().st_size) > (LARGEST_TEXT if largest is None else largest):
         raise ValueError(f"it has {size:,} bytes")
     return path.read_bytes().decode("utf-8-sig")
 

@@ -288,7 +288,7 @@ class RayOptions:
             "engine": "ray" if self.ray else "local",
             "address": self.ray if isinstance(self.ray, str) else None,
             "workers": self.workers,
-            "ray_options": self.ray_options or {},
+            "ray_options": self.ray_options,
         }
 
 

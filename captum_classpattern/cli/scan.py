@@ -70,7 +70,7 @@ def scan_command(
     For example:
 
         classpattern scan torchvision:resnet50 --data my_photos
-        classpattern scan net.pt --arch my:Net --data images/test --make-references images/train
+        classpattern scan net.pt --arch my:Net --data test --make-references train
 
     For each class, the scan searches for small changes that make the model predict it. On images of
     at least 64 pixels a side, these are a patch that works anywhere, a few cells at one place and a

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,7 +105,7 @@ class ReferenceTraining:
     engine: str = "local"
     address: str | None = None
     workers: int | None = None
-    ray_options: Mapping[str, Any] = field(default_factory=dict)
+    ray_options: Mapping[str, Any] | None = None
 
 
 class Plan(NamedTuple):
@@ -209,7 +209,7 @@ def train_references(
     """Trains clean models like that of a task, and measures them with its images. What is finished
     is kept in the folder."""
     model, settings = task.model, task.settings
-    needs = {"num_cpus": 1, **training.ray_options}
+    needs = {"num_cpus": 1, **(training.ray_options or {})}
     count = references_needed(alpha) + 1 if training.models is None else training.models
     check_count("models", count)
     check_positive("epochs", training.epochs)

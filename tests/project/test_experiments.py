@@ -64,21 +64,18 @@ def test_canvas_and_mask_move_together():
 def test_scans_without_references_are_counted_by_the_protocol():
     networks, tables = imported("benchmarks", "fine_tuned.networks", "fine_tuned.tables")
 
-    def row(number, verdict, suspects=(), success=(), target=None):
+    def row(number, verdict, suspects=(), success=(), target=None, by="cells"):
         network = networks.NETWORKS[number]
+        powers = {by: {str(y): [0.64, 0.6 if y in suspects else 0.1] for y in range(3)}}
         given = {name: getattr(network, name) for name in tables.SAME}
-        return (
-            given
-            | {"number": number, "verdict": verdict, "suspects": [*suspects]}
-            | {
-                "successes": [*success],
-                "target": target,
-            }
-        )
+        given |= {"number": number, "verdict": verdict, "suspects": [*suspects]}
+        return given | {"successes": [*success], "target": target, "powers": powers}
 
     clean = [row(0, "nothing found"), row(1, "suspicious", [2]), row(2, "inconclusive")]
     [*_, counted] = tables.clean_summary(clean)
-    assert counted == "| 3 | 1 of 3 (6% to 79%) | 1 of 3 (6% to 79%) |"
+    assert counted == "| 3 | 1 of 3 (6% to 79%) | 1 of 3 (6% to 79%) | 1 of 3 (6% to 79%) |"
+    [*_, counted] = tables.clean_summary([row(1, "suspicious", [2], by="smooth")])
+    assert counted.endswith("| 0 of 1 (0% to 79%) |")  # from 65 % today
     planted = [
         row(16, "suspicious", [1], [0.95], 1),
         row(17, "suspicious", [0, 1], [0.5, 0.95], 1),  # learnt at the second attempt
@@ -88,8 +85,8 @@ def test_scans_without_references_are_counted_by_the_protocol():
     ]
     lines = [*tables.planted_summary(planted)]
     assert lines[1].startswith("| a drawing anywhere | 1 of 3 (")
-    assert lines[1].endswith(" | 2 | 0 |")
+    assert lines[1].endswith(" | 2 | 0 | 1 of 3 |")
     assert lines[2].startswith("| a checkerboard at one place | 0 of 1 (")
-    assert lines[2].endswith(" | 0 | 1 |")
+    assert lines[2].endswith(" | 0 | 1 | 0 of 1 |")
     assert lines[3].startswith("| the first three together | 1 of 4 (")
     assert lines[4].startswith("| *not learnt* | 1 of 1 (")
