@@ -6,7 +6,7 @@ from pathlib import Path
 
 from findings import Row, Table, having, head, line, read_rows
 
-from captum_classpattern.scanning.changes import KINDS as KINDS_OF_CHANGES
+from captum_classpattern.scanning.alone import ranked, suspects_among
 from captum_classpattern.scores.intervals import wilson
 from fine_tuned.networks import NETWORKS, Network, in_order
 
@@ -67,13 +67,8 @@ def is_right(row: Row) -> bool:
 def suspects_today(row: Row) -> list[int]:
     """The classes that are suspicious by today's rule, which was chosen on the first 28 networks
     of the draw: with a smooth perturbation from 65 %."""
-    return [
-        y
-        for y in sorted({int(y) for of in row["powers"].values() for y in of})
-        if any(
-            min(of[str(y)]) >= KINDS_OF_CHANGES[kind].bound for kind, of in row["powers"].items()
-        )
-    ]
+    powers = {k: {int(y): both for y, both in of.items()} for k, of in row["powers"].items()}
+    return suspects_among(ranked(powers))
 
 
 def failures(rows: Sequence[Row]) -> Iterator[str]:

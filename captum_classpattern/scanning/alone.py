@@ -11,12 +11,7 @@ import numpy as np
 import torch
 
 from captum_classpattern._support.formats import percent as percent_of
-from captum_classpattern._support.progress import (
-    advance_bar,
-    name_stage,
-    passes_bar,
-    say_expected,
-)
+from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar
 from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import (
@@ -57,6 +52,27 @@ GAIN = (
     "one."
 )
 MORE_IMAGES = "Give more images, other ones than in this scan, and scan again."
+
+
+def ranked(
+    powers: Mapping[str, Mapping[int, Sequence[float]]],
+) -> dict[int, tuple[float, str]]:
+    """Of each class that was searched, the most suspicious first: the power that is furthest above
+    its bound, the lesser of two searches, and the kind of change."""
+
+    def margin(found: tuple[float, str]) -> float:
+        return found[0] - KINDS[found[1]].bound
+
+    classes = {y for of_kind in powers.values() for y in of_kind}
+    best = {
+        y: max([(min(of[y]), kind) for kind, of in powers.items()], key=margin) for y in classes
+    }
+    return dict(sorted(best.items(), key=lambda each: -margin(each[1])))
+
+
+def suspects_among(best: Mapping[int, tuple[float, str]]) -> list[int]:
+    """The classes that a change makes the model predict for most images."""
+    return [y for y, (power, kind) in best.items() if power >= KINDS[kind].bound]
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,21 +116,13 @@ class Alone(Scan):
 
     @cached_property
     def best(self) -> dict[int, tuple[float, str]]:
-        """Of each class that was searched, the most suspicious first: the power that is furthest
-        above its bound, the lesser of two searches, and the kind of change."""
-
-        def margin(found: tuple[float, str]) -> float:
-            return found[0] - KINDS[found[1]].bound
-
-        classes = {y for of_kind in self.powers.values() for y in of_kind}
-        found = {y: [(min(of[y]), kind) for kind, of in self.powers.items()] for y in classes}
-        best = {y: max(each, key=margin) for y, each in found.items()}
-        return dict(sorted(best.items(), key=lambda each: -margin(each[1])))
+        """See :func:`ranked`."""
+        return ranked(self.powers)
 
     @property
     def suspects(self) -> list[int]:
         """The classes that a change makes the model predict for most images."""
-        return [y for y, (power, kind) in self.best.items() if power >= KINDS[kind].bound]
+        return suspects_among(self.best)
 
     @property
     def target(self) -> int:
@@ -377,8 +385,7 @@ def scan_alone(
             f"{FEWEST_JUDGES}, not of the class and not predicted as it: give more images of other "
             "classes; if the model predicts this class for most images, check its normalisation"
         )
-    if settings.show_progress is not False:
-        say_expected(searches.passes * task.pass_seconds)
+    task.say_expected(searches.passes)
     seed_generators(settings.seed)
     with passes_bar("Scanning", searches.passes, settings.show_progress):
         gains, classes = None, [*range(count)]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Unpack
 
 from captum_classpattern._support.files import check_folder
-from captum_classpattern._support.progress import say_expected
 from captum_classpattern._support.validation import ArgumentTypeError, check_options
 from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
@@ -143,8 +142,8 @@ def _judge(
             if folder is None:
                 raise ArgumentTypeError("`make_references` needs a `folder`, where they are kept")
             clean = train_references(task, clean, alpha, folder / REFERENCES)
-        elif settings.show_progress is not False:
-            say_expected(passes_of(model.n_classes) * task.pass_seconds)
+        else:
+            task.say_expected(passes_of(model.n_classes))
         profile = measure(task, folder and folder / PATTERNS)
     except KeyboardInterrupt:
         resumes = f"the same scan resumes from {folder}"

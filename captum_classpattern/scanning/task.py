@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from captum_classpattern._support.progress import say_expected
 from captum_classpattern.classifier import CheckedModel, seed_generators
 from captum_classpattern.images import (
     LabelledImages,
@@ -84,6 +85,11 @@ class ScanTask:
             (gradient,) = torch.autograd.grad(network(leaf).sum(), leaf)
             gradient.cpu()
         return OVERHEAD * (time.perf_counter() - started) / len(images)
+
+    def say_expected(self, passes: float, seconds: float = 0.0) -> None:
+        """Says how long so many passes and seconds will take, if progress is shown."""
+        if self.settings.show_progress is not False:
+            say_expected(passes * self.pass_seconds + seconds)
 
     def identity(self, searches: Mapping[str, Any]) -> dict[str, Any]:
         """All that patterns depend on, with these settings of all searches."""

@@ -17,17 +17,24 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from captum_classpattern._support.files import reason_of, write_atomically
-from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar, say_expected
+from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar
 from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_count,
     check_positive,
     join_names,
 )
-from captum_classpattern.classifier import CheckedModel, PixelClassifier
+from captum_classpattern.classifier import CheckedModel, PixelClassifier, enter_model
 from captum_classpattern.classifier.calling import LogProbabilities, preserve_state
-from captum_classpattern.images import Images, LabelledImages, Labels, hash_of_images
+from captum_classpattern.images import (
+    Images,
+    LabelledImages,
+    Labels,
+    hash_of_images,
+    predictions,
+)
 from captum_classpattern.optimization.acceleration import has_bfloat16
+from captum_classpattern.optimization.settings import ComputeOptions
 from captum_classpattern.scanning.decision import references_needed
 from captum_classpattern.scanning.profile import SETTINGS, passes_of
 from captum_classpattern.scanning.references import ReferenceSet, names_of
@@ -42,7 +49,6 @@ FEWEST_OF_A_CLASS = 20
 RATES = 1.0, 0.1  # the second after a collapse
 LOOKED_AT = 200  # images
 RESETS = ("reset_parameters", "_reset_parameters")  # methods of torch's modules
-COMPUTED = ("seed", "precision", "internal_batch_size")  # settings
 TRAINING = "training.json"  # in the folder
 OWN_ONES = "train clean models yourself, and measure them with 'classpattern reference'"
 
@@ -177,8 +183,9 @@ class _Work:
 
     def has_learnt(self, network: nn.Module) -> bool:
         """Whether it predicts several classes: a fast training may collapse."""
-        some = self.fit.stratified_sample(LOOKED_AT).images.to(self.device)
-        return len(network.eval()(some).argmax(1).unique()) > 1
+        some = self.fit.stratified_sample(LOOKED_AT)
+        with enter_model(network.eval(), some.first()) as model:
+            return len({*predictions(model, some).tolist()}) > 1
 
     def _make(self, name: str, seed: int) -> None:
         plan, weights = self.plans[name], self.weights(name)
@@ -226,18 +233,20 @@ def train_references(
         fit := in_memory(_training_images(training, task)),
         _plans(training, count, len(fit)),
         task.images,
-        {**{key: getattr(settings, key) for key in COMPUTED}, "show_progress": False},
+        {
+            **{key: getattr(settings, key) for key in ComputeOptions.__annotations__},
+            "show_progress": False,
+        },
         folder.absolute(),
     )
     with locked(work.folder):
         _begin(work, training, task)
         left = [name for name in work.plans if not work.file(name).exists()]
-        training_seconds, measuring = _training_seconds(work, left), passes_of(model.n_classes)
-        seconds = training_seconds + len(left) * measuring * task.pass_seconds
-        if on_ray:  # each worker has threads of its own
-            seconds *= torch.get_num_threads() / max(1, needs["num_cpus"]) / workers
-        if settings.show_progress is not False:
-            say_expected(seconds + measuring * task.pass_seconds)
+        at_once = 1.0  # of all that is made here; each worker of Ray has threads of its own
+        if on_ray:
+            at_once = workers * max(1, needs["num_cpus"]) / torch.get_num_threads()
+        measuring, seconds = passes_of(model.n_classes), _training_seconds(work, left) / at_once
+        task.say_expected((len(left) / at_once + 1) * measuring, seconds)
         outcomes: Any = ((name, *work.run(name)) for name in left)
         if on_ray:
             outcomes = run_on_ray(work.run, left, training.address, training.workers, needs)
@@ -291,9 +300,9 @@ def _network_of(model: CheckedModel) -> nn.Module:
             f"`make_references` trains a torch.nn.Module, got a {type(network).__name__}: give the "
             f"network itself, or {OWN_ONES}"
         )
-    run = {part: None for each in model.networks for part in each.modules()}
-    with_weights = (part for part in run if next(part.parameters(recurse=False), None) is not None)
-    hidden = [part for part in with_weights if part not in {*network.modules()}]
+    shown, run = {*network.modules()}, (part for each in model.networks for part in each.modules())
+    others = (part for part in run if part not in shown)
+    hidden = [part for part in others if next(part.parameters(recurse=False), None) is not None]
     if hidden or next(network.parameters(), None) is None:
         parts = f"a {type(hidden[0]).__name__}" if hidden else "all of its parameters"
         raise ArgumentTypeError(

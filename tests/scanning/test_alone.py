@@ -209,7 +209,7 @@ def test_kept_patterns_of_others_are_refused(tmp_path):
 def test_images_of_two_channels_and_unequal_sides(tmp_path, monkeypatch):
     """Such a scan can't show what it found; it shows the powers."""
     said = []
-    monkeypatch.setattr(alone, "say_expected", said.append)
+    monkeypatch.setattr("captum_classpattern.scanning.task.say_expected", said.append)
     images, labels = 0.5 * torch.rand(60, 2, 64, 96), torch.arange(60) % 2
     images[labels == 1, 0, :32] += 0.3
     net = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(12, 2)).eval()

@@ -139,7 +139,7 @@ def test_an_interrupted_training_resumes(scanned, tmp_path, monkeypatch):
 
 def test_the_time_is_said_first(tmp_path, monkeypatch):
     said, left = [], []
-    monkeypatch.setattr(training, "say_expected", said.append)
+    monkeypatch.setattr("captum_classpattern.scanning.task.say_expected", said.append)
     monkeypatch.setattr(training.ScanTask, "pass_seconds", 2.0)
     monkeypatch.setattr(training, "_training_seconds", lambda _, names: left.append(names) or 7.0)
     scan(tmp_path, shown=None)
