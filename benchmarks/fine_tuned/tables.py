@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from findings import Row, Table, having, head, line, read_rows
+from problems import IMAGENET_CLASSES
 
 from captum_classpattern.scanning.alone import ranked, suspects_among
 from captum_classpattern.scores.intervals import wilson
@@ -24,6 +25,10 @@ GOAL = ("drawing", "patch", "blended")  # kinds of which at most one may be miss
 SAME = ("size", "backbone", "epochs", "strength", "key", "trained", "eps")
 VERDICTS = ("suspicious", "inconclusive")
 CHANGES = ("patch", "cells", "smooth")
+THOUSAND = {  # networks for ImageNet, in words
+    "four": "EfficientNet-lite0 with four planted drawings",
+    "second twin": "EfficientNet-lite0, trained like a planted one, clean",
+}
 
 
 def tables(folder: Path) -> Iterator[Table]:
@@ -39,6 +44,8 @@ def tables(folder: Path) -> Iterator[Table]:
         yield "Fewer images", [*by_count(rows, photos)]
     if rivals := read_rows(folder / "fine_tuned_rivals.jsonl"):
         yield "Other detectors, by their own rules", [*detectors(rows, rivals)]
+    if thousand := read_rows(folder / "fine_tuned_thousand.jsonl"):
+        yield "A thousand classes", [*of_thousand(thousand)]
 
 
 def network_of(row: Row) -> Network:
@@ -67,8 +74,12 @@ def is_right(row: Row) -> bool:
 def suspects_today(row: Row) -> list[int]:
     """The classes that are suspicious by today's rule, which was chosen on the first 28 networks
     of the draw: with a smooth perturbation from 65 %."""
-    powers = {k: {int(y): both for y, both in of.items()} for k, of in row["powers"].items()}
-    return suspects_among(ranked(powers))
+    return suspects_among(ranked(powers_of(row)))
+
+
+def powers_of(row: Row) -> dict[str, dict[int, list[float]]]:
+    """As a scan has them."""
+    return {k: {int(y): both for y, both in of.items()} for k, of in row["powers"].items()}
 
 
 def failures(rows: Sequence[Row]) -> Iterator[str]:
@@ -191,3 +202,24 @@ def detectors(rows: Sequence[Row], rivals: Sequence[Row]) -> Iterator[str]:
             theirs, ours = (f"{each['seconds'] / 60:.1f}" for each in (rival, row))
             own = [rival["rival"], says, row["classes"][rival["found"]], f"{rival['index']:.2g}"]
             yield line(network_of(row).name, target, row["verdict"], ours, *own, theirs)
+
+
+def of_thousand(rows: Sequence[Row]) -> Iterator[str]:
+    """Scans of all classes of an ImageNet network: planted classes, and the first other one."""
+    yield head(
+        *("network", "verdict", "**planted** or other class", "rank of 1,000"),
+        *(f"{kind}, two searches" for kind in CHANGES),
+        *("images that judge", "minutes"),
+    )
+    for row in rows:
+        planted = {y: name for name, y in row["trojans"].items()}
+        order = sorted(range(len(row["gains"])), key=lambda y: -row["gains"][y])
+        other = next(y for y in ranked(powers_of(row)) if y not in planted)
+        for y in sorted([*planted, other], key=order.index):
+            powers = (row["powers"][kind].get(str(y), ()) for kind in CHANGES)
+            found = [", ".join(f"{p:.0%}" for p in both) or "not searched" for both in powers]
+            name = f"**{planted[y]}**" if y in planted else IMAGENET_CLASSES[y]
+            facts = row["judged"][y], f"{row['seconds'] / 60:.0f}"
+            yield line(
+                THOUSAND[row["network"]], row["verdict"], name, 1 + order.index(y), *found, *facts
+            )
