@@ -107,10 +107,7 @@ RAISED = [  # in the order of the page
 def test_the_errors_that_the_page_lists_are_raised_in_these_words(tmp_path, monkeypatch):
     page = (DOCS / "bring_your_own_model.md").read_text()
     [section] = re.findall(r"^## If something goes wrong\n(.*?)(?=^## |\Z)", page, re.M | re.S)
-    titles = re.findall("^### (.*)", section, re.MULTILINE)
-    assert len(titles) <= 12
-    assert all(len(answer.split()) <= 75 for answer in re.split("^### .*", section, flags=re.M)[1:])
-    quoted = [text for title in titles for text in re.findall('"(.*?)"', title)]
+    quoted = re.findall(r'^\| "(.*?)" \|', section, re.MULTILINE)
     assert len(quoted) == len(RAISED)
     for number, (text, call) in enumerate(zip(quoted, RAISED)):
         (tmp_path / str(number)).mkdir()
