@@ -119,7 +119,7 @@ def choose_canvases(names):
 
 def small_areas(names):
     """The page explains all keys of a pattern's info."""
-    text = text_of(DOCS / "read_a_pattern.md", "What `info` holds")
+    text = text_of(DOCS / "api" / "json.md", "What `info` holds")
     rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     [pattern] = names["found"][0.05]
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(pattern.info)
@@ -185,7 +185,7 @@ PAGES = {  # a page, and the section that a check runs
     extend: ("extend.md", None),
     invariance: ("what_changes_a_pattern.md", "Shifts, blur and colours"),
     quantus: ("compare.md", "Quantus"),
-    small_areas: ("read_a_pattern.md", "Small areas and saturation"),
+    small_areas: ("read_a_pattern.md", "Choose the area"),
     stability: ("what_changes_a_pattern.md", "Another seed"),
     sweep: ("many_models.md", ""),
 }

@@ -58,7 +58,6 @@ SEEN = "verazuo_badnet"  # probably: see benchmarks/zoo/PROTOCOL.md
 QUOTED = {  # how many tables of a page are parts of those in docs/results
     "claims.md": 4,
     "photographs.md": 6,
-    "read_a_pattern.md": 1,
     "results_to_cite.md": 9,
     "scan_evidence.md": 6,
     "what_changes_a_pattern.md": 4,
