@@ -32,7 +32,7 @@ from captum_classpattern._support.files import hash_of_file
 ROOT = Path(__file__).parents[1]
 DIGITS = 12  # of a hash that is shown
 ROWS, OUT = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
-BRACKETS = "Brackets are 95 % intervals over the classes ([bootstrap](../glossary.md#evidence))."
+BRACKETS = "Brackets are 95 % intervals over the classes ([bootstrap](../method.md#intervals))."
 
 
 class Page(NamedTuple):

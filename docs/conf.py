@@ -64,7 +64,7 @@ MENU = {
             "many_models",
             "extend",
         ],
-        "Understand": ["what_a_pattern_is", "method"],
+        "Understand": ["method"],
         "Evidence": [
             "results_to_cite",
             "claims",

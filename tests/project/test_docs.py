@@ -105,8 +105,8 @@ def test_the_page_on_scans_finds_the_backdoor():
 
 
 @pytest.mark.page
-def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls():
-    pattern, *controls = run_page("what_a_pattern_is.md", budget="n_steps=4")["powers"]
+def test_the_page_on_the_method_shows_a_pattern_above_its_controls():
+    pattern, *controls = run_page("method.md", budget="n_steps=4")["powers"]
     assert all(pattern.interval[0] > 0.5 > control.interval[1] for control in controls)
     assert size_of("controls.png") > 10_000
 
