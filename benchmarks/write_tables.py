@@ -3,7 +3,8 @@
     python benchmarks/write_tables.py
     python benchmarks/write_tables.py --only stability
 
-The tests compare these pages with the rows. To add one, add it to PAGES.
+The tests compare these pages with the rows. To add one, add it to PAGES. What the rows show is
+written by hand in benchmarks/notes, and comes before the tables.
 """
 
 import tomllib
@@ -32,6 +33,7 @@ from captum_classpattern._support.files import hash_of_file
 ROOT = Path(__file__).parents[1]
 DIGITS = 12  # of a hash that is shown
 ROWS, OUT = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
+NOTES = ROOT / "benchmarks" / "notes"  # with links as from OUT
 BRACKETS = "Brackets are 95 % intervals over the classes ([bootstrap](../method.md#intervals))."
 
 
@@ -230,8 +232,11 @@ PAGES = {
 
 def text_of(name: str) -> str:
     """A page in Markdown."""
-    page = PAGES[name]
-    parts = [f"# {page.title}", page.about, page.note]
+    page, notes = PAGES[name], NOTES / f"{name}.md"
+    parts = [f"# {page.title}", page.about]
+    if notes.exists():
+        parts += [notes.read_text(encoding="utf-8").strip(), "## How to read the tables"]
+    parts.append(page.note)
     for title, lines in page.tables(read_rows(ROWS / f"{name}.jsonl")):
         parts += [f"## {title}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
