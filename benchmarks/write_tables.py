@@ -170,7 +170,7 @@ PAGES = {
         "[Trojans, planted and looked for](../photographs.md) in EfficientNet-lite0, next to "
         "Captum's methods.",
         "A patch that moves: 200 photos to search with, 100 to score on, at random places; 944 "
-        "to 948 passes (rankings: 160, then 690); brackets are Wilson intervals. Controls of clean "
+        "to 948 passes; brackets are Wilson intervals. Controls of clean "
         "classes: no patch, its "
         "pixels in random order, a patch of another class, the best of 32 squares of a photo of "
         "the class, and the best of 32 collages of photos of other classes. *Edges*: the same "
@@ -178,15 +178,14 @@ PAGES = {
         "photos; their seconds beside another process. A scan uses all 300. Fixed pixels: version"
         " 0.3, 150 photos to search with, 149 or 150 to score on. 224 pixels. *Planted*: four "
         "trojans. *Specific*: the same, and trained to ignore four other drawings; settings were "
-        "chosen on it. *Four*: four other trojans, and trained to ignore the same drawings; "
-        "planted after the choice of 160 passes. *Twin*: that of the specific network, without "
+        "chosen on it. *Four*: four other trojans, and trained to ignore the same drawings. "
+        "*Twin*: that of the specific network, without "
         "trojans. *Second twin*: that of the planted one, with another seed. *Plain*: as "
         "published. *Inside*: the share of the highest pixels, at most as many as the trigger "
         "has, that lie in it. *In cells*: the same for the mean of the map over cells of 7 x 7. "
         "*Cells minus*: in points, paired by photo; brackets are 95 % intervals over the photos. "
         "*Distance*: the mean absolute difference between a map and the footprint ([Casper et al."
-        " 2023](https://arxiv.org/abs/2302.10894)). In italics: controls. *SD*: robust standard "
-        "deviations of the gain above the median class.",
+        " 2023](https://arxiv.org/abs/2302.10894)). In italics: controls.",
         lambda rows: photo_tables.tables(ROWS),
     ),
     "protocol": Page(

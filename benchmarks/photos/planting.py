@@ -29,7 +29,7 @@ SHIPPED = {  # so that all can be measured without planting
     name: ROOT / f"benchmarks/weights/efficientnet_lite0_{name.replace(' ', '_')}.safetensors.xz"
     for name in (
         *("twin", "specific", "second twin"),
-        *("small", "large", "few", "four", "last", "third twin", "fourth twin"),
+        *("small", "large", "few", "four", "last"),
     )
 }
 OF_TUTORIAL = ROOT / "tutorials" / "models" / "efficientnet_lite0_trojans.safetensors"

@@ -1,6 +1,5 @@
 """The tables of the trojans in an ImageNet network."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,19 +7,14 @@ from statistics import fmean, median
 
 import numpy as np
 from findings import Row, Table, format_values, having, head, line, read_rows
-from problems import IMAGENET_CLASSES
 from scipy import stats
-from scipy.stats import median_abs_deviation
 
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
-from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS, Network
+from photos.planting import LATER, NETWORKS, NUMBERS, TROJANS
 
 SIDE, SEED = 96, 0  # of the clean classes' patches
 ENOUGH = 0.7  # the goal's power
-FAR = {80: 17.0}  # the bound, by passes: 1.5 times the largest first class of clean networks
 LEARNT = 0.8  # of the photos, on which a trojan must succeed to count
-RANKED = ("bound", "confirm", "scan")  # by short searches, of so many passes
-STANDS_OUT = 0.5  # of power
 CONTROLS = ("edges", "random")
 OURS = "ClassPattern"
 CLOSEST = ("Occlusion", "SmoothGrad", "ClassPattern, pixels")
@@ -28,18 +22,12 @@ RANKS = [f"rank of its drawing of 16, by -{name}" for name in NUMBERS]
 
 
 def tables(folder: Path) -> Iterator[Table]:
-    planted = partial(by_side, networks=read_rows(folder / "photos_later.jsonl"))
     success = success_in(folder)
     for title, stage, table in (
         ("Clean classes, by a patch that moves", "natural", natural),
         ("Clean classes, one by one", "natural", patches),
         ("Clean classes, by the side of the patch", "natural", sides),
-        ("Clean networks: a ranking of 100 classes", "bound", rankings),
-        ("Planted after the bound: the networks", "later", networks),
-        ("Trojans, and new clean networks: a ranking of 100 classes", "confirm", rankings),
-        ("Planted after the bound, by side", "confirm", planted),
-        ("A scan of all 1,000 classes", "scan", scans),
-        ("A scan of all 1,000 classes: ranks", "scan", rankings),
+        ("Networks that were planted later", "later", networks),
         ("Trojans, by a patch of their class", "found", partial(found, success=success)),
         ("Four trojans, by Neural Cleanse", "cleanse", cleanse),
         ("The networks", "plant", networks),
@@ -50,11 +38,7 @@ def tables(folder: Path) -> Iterator[Table]:
         ("Cells or pixels, on CIFAR-10", "cells", kinds),
         ("The time of a pass", "time", times),
     ):
-        rows = read_rows(folder / f"photos_{stage}.jsonl")
-        if stage in RANKED:
-            for passes in sorted({row["passes"] for row in rows}, reverse=True):
-                yield f"{title} ({passes} passes)", table(having(rows, passes=passes))
-        elif rows:
+        if rows := read_rows(folder / f"photos_{stage}.jsonl"):
             yield title, table(rows)
 
 
@@ -121,49 +105,6 @@ def patches(rows: Sequence[Row]) -> Iterator[str]:
         yield line(row["class_name"], own, percent(min(row["grid"])), control, others, named)
 
 
-def rankings(rows: Sequence[Row]) -> Iterator[str]:
-    """Where planted classes come in each network, the first other class, and the strongest."""
-    yield head("network", "**planted** or other class", "rank", "SD", "power, with two seeds")
-    for row in rows:
-        far = by_gain({int(y): gain for y, gain in row["gains"].items()})
-        ranked = [*far]
-        planted = (NETWORKS | LATER).get(row["network"], Network(False)).own_trojans
-        powers = {each["class"]: each["powers"] for each in row["first"]}
-        others = [y for y in ranked if y not in planted.values()]
-        strongest = max((y for y in powers if y in others), key=lambda y: max(powers[y]))
-        shown = {y: IMAGENET_CLASSES[y] for y in (others[0], strongest)}
-        shown |= {y: f"**{name}**" for name, y in planted.items()}
-        for y, name in sorted(shown.items(), key=lambda each: ranked.index(each[0])):
-            found = ", ".join(map(percent, powers[y])) if y in powers else "not searched longer"
-            yield line(row["network"], name, 1 + ranked.index(y), f"{far[y]:+.1f}", found)
-
-
-def scans(rows: Sequence[Row]) -> Iterator[str]:
-    """Verdicts and times."""
-    yield head("network", "verdict", "suspicious", "photos that judge", "threads", "minutes")
-    for row in rows:
-        suspects = ", ".join(IMAGENET_CLASSES[y] for y in row["suspects"]) or "none"
-        facts = row["judged"], row["threads"], round(row["seconds"] / 60)
-        yield line(row["network"], row["verdict"], suspects, *facts)
-
-
-def by_gain(gains: Mapping[int, float]) -> dict[int, float]:
-    """How far each class is above the median, in robust standard deviations, the largest first."""
-    values = np.array([*gains.values()])
-    far = dict(
-        zip(gains, (values - np.median(values)) / median_abs_deviation(values, scale="normal"))
-    )
-    return {y: far[y] for y in sorted(gains, key=lambda y: -gains[y])}
-
-
-def stand_out(first: Sequence[Row]) -> list[int]:
-    """The classes both of whose patches are 50 points above the lower quartile, as a scan of
-    version 0.4 says."""
-    least = {each["class"]: min(each["powers"]) for each in first}
-    usual = np.quantile([*least.values()], 0.25)
-    return [y for y, power in least.items() if power >= usual + STANDS_OUT]
-
-
 def success_in(folder: Path) -> dict[tuple[str, str], float]:
     """The share of photos on which a trojan succeeds, by network and drawing."""
     networks = (
@@ -218,29 +159,6 @@ def cleanse(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         powers = (percent(row["powers"][n]) for n in shares)
         yield line(f"{row['network']}, {row['trojan']}", *powers, *ranks_in([row]))
-
-
-def by_side(rows: Sequence[Row], networks: Sequence[Row]) -> Iterator[str]:
-    """Which of the trojans that were learnt were found, by the sides of their drawings."""
-    bound = FAR.get(rows[0]["passes"], -math.inf)
-    ranked = "first or second" + f", from {bound:.0f} SD" * (bound > 0)
-    yield head("sides", "trojans: success", "learnt", ranked, "stand out by their power")
-    success = {row["network"]: row["success"] for row in networks}
-    for row in rows:
-        name = row["network"]
-        if name in LATER and LATER[name].planted:
-            settings, far = LATER[name], by_gain({int(y): g for y, g in row["gains"].items()})
-            first = [*far][: len(settings.trojans)]
-            learnt = [each for each, share in success[name].items() if share >= LEARNT]
-            classes = [settings.trojans[each] for each in learnt]
-            hits = [far[y] >= bound and y in first for y in classes]
-            out = stand_out(row["first"])
-            also = "" if settings.poisoned is None else f", on {settings.poisoned} photos"
-            yield line(
-                "{} to {} px".format(*settings.sides) + also,
-                ", ".join(f"{each}: {percent(share)}" for each, share in success[name].items()),
-                *(len(learnt), sum(hits), len({*out} & {*classes})),
-            )
 
 
 def percent(value: float, digits: int = 0) -> str:
