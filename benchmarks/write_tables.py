@@ -47,9 +47,9 @@ class Page(NamedTuple):
 PAGES = {
     "claims": Page(
         "The paper's claims: all verdicts",
-        "[What they mean](../claims.md), claim by claim, and [the rule](../../benchmarks/claims/"
-        "pooled.py). It was frozen before networks were trained on CIFAR-10, and chosen when the "
-        "rows of Fashion-MNIST were known.",
+        "Do the paper's claims hold on small networks? [The rule](../../benchmarks/claims/pooled.py"
+        ") was frozen before networks were trained on CIFAR-10, and chosen when the rows of "
+        "Fashion-MNIST were known.",
         "A statement is about a difference: its mean over classes in each training seed, then the "
         "mean of the seeds with a 95 % t-interval. It *holds* if the interval lies on the claim's "
         "side of 0, *does not hold* if it lies on the other, and is *not shown* if it contains 0, "
@@ -67,7 +67,7 @@ PAGES = {
     ),
     "class_patterns": Page(
         "Class patterns of networks trained on Fashion-MNIST",
-        "[The paper's claims](../claims.md), on networks that were trained for them with three "
+        "[The paper's claims](claims.md), on networks that were trained for them with three "
         "seeds, and on [the demo's](../index.md).",
         "The default search, 900 held-out images of other classes for each pattern, canvases that "
         "all networks share: the best of 32 positive ones, a white and a black one. The controls "
@@ -81,7 +81,7 @@ PAGES = {
     ),
     "class_patterns_cifar10": Page(
         "Class patterns of networks trained on CIFAR-10",
-        "[The paper's claims](../claims.md) on small wide ResNets, four kinds with three training "
+        "[The paper's claims](claims.md) on small wide ResNets, four kinds with three training "
         "seeds, and on larger ones, [those of the tutorials](../../tutorials/README.md#models).",
         "As [those of Fashion-MNIST](class_patterns.md), with 882 to 912 held-out images. No "
         f"verdict uses the *shipped* networks, which have one training seed. {BRACKETS}",
@@ -89,8 +89,7 @@ PAGES = {
     ),
     "stability": Page(
         "Two searches of the same class",
-        "[Another seed, canvas or network](../what_changes_a_pattern.md#another-seed): do the "
-        "patterns agree?",
+        "Do the patterns of two searches agree, with another seed, canvas or network?",
         "Ten classes, one canvas of a kind for each class, 5 % of the pixels, about 1,000 "
         "passes (a white canvas starts twice), 300 held-out images. *Classes*: patterns of two "
         "classes. *Long*: four times the passes. *Found by all*: the share of a pattern's "
@@ -100,9 +99,8 @@ PAGES = {
     ),
     "invariance": Page(
         "Shifts, blur, colours and other changes",
-        "[How much of the predictive power "
-        "stays](../what_changes_a_pattern.md#shifts-blur-and-colours) when a pattern is moved "
-        "or cut, or the stamped image is changed?",
+        "How much of the predictive power stays when a pattern is moved or cut, or the stamped "
+        "image is changed?",
         "CIFAR-10, the first five classes of each model, the best of 32 positive canvases, 5 % "
         "of the pixels, about 180 held-out images. The range over which half of the power above "
         "the controls stays; a plus sign marks an end that some pattern reaches at the last "
@@ -114,8 +112,7 @@ PAGES = {
     ),
     "sanity": Page(
         "Random weights and other labels",
-        "[Do the maps depend on the model?](../what_changes_a_pattern.md#random-weights) Maps "
-        "of a network next to those of the same network with random layers, or of one that "
+        "Do the maps depend on the model? Maps of a network next to those of the same network with random layers, or of one that "
         "memorised the same images with other labels.",
         "Ten classes, one canvas each, two seeds, 200 held-out images, searches of 1,000 "
         "passes. Up to the verdict: the IoU of the highest 5 % of the pixels. *Absolute*: "
@@ -127,8 +124,7 @@ PAGES = {
     ),
     "architectures": Page(
         "Seven architectures",
-        "[Does a pattern need a deep network?](../what_changes_a_pattern.md#another-architecture) "
-        "The patterns of seven networks trained on Fashion-MNIST, on the network itself and on the "
+        "Does a pattern need a deep network? The patterns of seven networks trained on Fashion-MNIST, on the network itself and on the "
         "others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
@@ -150,7 +146,7 @@ PAGES = {
     ),
     "quantus": Page(
         "Metrics of Quantus",
-        "[Metrics of Quantus](../results_to_cite.md#metrics-of-quantus) for a class pattern, "
+        "[Metrics of Quantus](../compare.md#quantus) for a class pattern, "
         "Integrated Gradients and random pixels.",
         "The demo's natural model, ten classes, one positive canvas each, 5 % of the pixels; "
         f"for the predictive power 300 held-out images. {BRACKETS}",
@@ -158,16 +154,15 @@ PAGES = {
     ),
     "gallery": Page(
         "An ImageNet classifier",
-        "[Every tenth class of EfficientNet-lite0](../photographs.md#clean-classes), "
-        "on a white canvas.",
+        "Every tenth class of EfficientNet-lite0, on a white canvas. [Patches](photos.md) do more.",
         "224 pixels, of which 5 % are kept; about 1,130 passes a class; 150 held-out photos. "
         "The order is that of the held-out powers, so those of the strongest are a little too "
         "high.",
         gallery.tables,
     ),
     "photos": Page(
-        "Trojans in an ImageNet network",
-        "[Trojans, planted and looked for](../photographs.md) in EfficientNet-lite0, next to "
+        "Photographs: classes and trojans of ImageNet networks",
+        "Patches for clean classes of EfficientNet-lite0; trojans, planted and looked for, next to "
         "Captum's methods.",
         "A patch that moves: 200 photos to search with, 100 to score on, at random places; 944 "
         "to 948 passes; brackets are Wilson intervals. Controls of clean "
@@ -190,14 +185,14 @@ PAGES = {
     ),
     "protocol": Page(
         "The authors' protocol and ours",
-        "[The paper's claims](../claims.md): how much of the predictive power comes from the "
+        "[The paper's claims](claims.md): how much of the predictive power comes from the "
         "choice of the images that are counted?",
         f"CIFAR-10, two canvases per class, 50 of 1,024 pixels, one search seed. {BRACKETS}",
         lambda rows: [("Step by step", protocol.tables(rows))],
     ),
     "fine_tuned": Page(
         "Scans without references",
-        "[How good is a scan?](../scan_evidence.md#larger-images) Networks for images of 64 to 224 "
+        "[How good is a scan?](../scan.md#larger-images) Networks for images of 64 to 224 "
         "pixels, trained and scanned after [the rule was fixed](../../benchmarks/fine_tuned/"
         "PROTOCOL.md), in the order in which they were drawn.",
         "*Waste*: photos of cardboard, glass, metal, paper, plastic and trash. CIFAR-10 is "
@@ -214,7 +209,7 @@ PAGES = {
     ),
     "scan_confirmation": Page(
         "Scans of new networks",
-        "[How good is a scan?](../scan_evidence.md) Networks that were scanned after the "
+        "[How good is a scan?](../scan.md#small-images) Networks that were scanned after the "
         "rule was fixed; in the last two tables, those of version 0.3.",
         "A backdoor is *learnt* if its trigger makes the network predict its class for at least 90 "
         "% of the test images of other classes. *Excess*: the largest standardised excess. *In "

@@ -57,7 +57,6 @@ MENU = {
         "Get started": ["Start here <self>", "tutorials/index", "README <project/readme>"],
         "How-to": [
             "bring_your_own_model",
-            "speed",
             "read_a_pattern",
             "scan",
             "compare",
@@ -67,10 +66,6 @@ MENU = {
         "Understand": ["method"],
         "Evidence": [
             "results_to_cite",
-            "claims",
-            "scan_evidence",
-            "what_changes_a_pattern",
-            "photographs",
             "results/index",
             "project/benchmarks",
             "project/claims_protocol",
@@ -87,7 +82,6 @@ MENU = {
             "project/contributing",
             "project/notice",
         ],
-        "Glossary": ["glossary"],
     },
     "tutorials/index": {"Tutorials": ["[0-9]*"]},
     "results/index": {"Tables": ["*"]},
@@ -126,7 +120,6 @@ COPIED = {
         for name in ROOT.glob("tutorials/*.ipynb")
     },
 }
-TERMS = re.compile(r"(?:^- \*\*.*\n)+", re.MULTILINE)
 LINK = re.compile(r"\[([^][]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -175,24 +168,13 @@ def copy_pages(app):
 
 
 def adapt_page(app, docname, source):
-    """Adapts the links of the pages in docs/, adds their menus, and makes terms linkable."""
+    """Adapts the links of the pages in docs/, and adds their menus."""
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md":
         source[0] = adapt_links(source[0], page, page)
-    if docname == "glossary":
-        source[0] = TERMS.sub(as_glossary, source[0])
     for caption, pages in MENU.get(docname, {}).items():
         lines = "\n".join(pages)
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{lines}\n```\n"
-
-
-def as_glossary(terms: re.Match[str]) -> str:
-    """A list of terms, which a code host shows well, as a glossary to which docstrings can link."""
-    entries = re.findall(r"^- (.*?): (.*)$", terms[0], re.MULTILINE)
-    found = (
-        "\n".join([*re.findall(r"\*\*(.+?)\*\*", names), f"  {text}"]) for names, text in entries
-    )
-    return "```{glossary}\n" + "\n\n".join(found) + "\n```\n"
 
 
 def write_inline(self, node):

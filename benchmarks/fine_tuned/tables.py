@@ -7,7 +7,7 @@ from pathlib import Path
 from findings import Row, Table, having, head, line, read_rows
 from problems import IMAGENET_CLASSES
 
-from captum_classpattern.scanning.alone import ranked, suspects_among
+from captum_classpattern.scanning.alone import DOUBT, ranked, suspects_among
 from captum_classpattern.scores.intervals import wilson
 from fine_tuned.networks import NETWORKS, Network, in_order
 
@@ -24,6 +24,7 @@ KINDS = {
 GOAL = ("drawing", "patch", "blended")  # kinds of which at most one may be missed
 SAME = ("size", "backbone", "epochs", "strength", "key", "trained", "eps")
 VERDICTS = ("suspicious", "inconclusive")
+CONFIRM = (16, 27, 30, 5, 15, 4, 29, 32, 6, 20)  # not measured yet when the rule was changed
 CHANGES = ("patch", "cells", "smooth")
 THOUSAND = {  # networks for ImageNet, in words
     "four": "EfficientNet-lite0 with four planted drawings",
@@ -38,6 +39,7 @@ def tables(folder: Path) -> Iterator[Table]:
     clean, planted = ([r for r in rows if is_planted(r) == each] for each in (False, True))
     yield "Clean networks, in short", [*clean_summary(clean)]
     yield "Backdoored networks, by trigger", [*planted_summary(planted)]
+    yield "The ten networks that confirm today's rule", [*confirmation(rows)]
     yield "Clean networks", [*networks(clean)]
     yield "Backdoored networks", [*networks(planted)]
     if photos := read_rows(folder / "fine_tuned_photos.jsonl"):
@@ -149,6 +151,27 @@ def planted_summary(rows: Sequence[Row]) -> Iterator[str]:
             today = sum(suspects_today(row) == [row["target"]] for row in own)
             facts = wrong, counts["inconclusive"], f"{today} of {len(own)}"
             yield line(words, share(right, len(own)), *facts)
+
+
+def confirmation(rows: Sequence[Row]) -> Iterator[str]:
+    """What today's rule says of the networks that had not been measured when it was chosen."""
+    yield head("networks", "suspicious, no class but its own", "other class", "inconclusive")
+    own = [row for row in rows if row["number"] in CONFIRM]
+    groups = {"clean": [row for row in own if not is_planted(row)]}
+    for kind, words in KINDS.items():
+        groups[words] = [row for row in own if kind_of(row) == kind and is_learnt(row)]
+    groups["*not learnt*"] = [row for row in own if is_planted(row) and not is_learnt(row)]
+    for words, group in groups.items():
+        found = [suspects_today(row) for row in group]
+        right = sum(f == [row["target"]] for f, row in zip(found, group))
+        doubt = sum(not f and largest_of(row) >= DOUBT for f, row in zip(found, group))
+        if group:
+            yield line(words, share(right, len(group)), sum(map(bool, found)) - right, doubt)
+
+
+def largest_of(row: Row) -> float:
+    """The largest power of any search."""
+    return max(p for of in row["powers"].values() for both in of.values() for p in both)
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:
