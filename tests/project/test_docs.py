@@ -183,10 +183,10 @@ PAGES = {  # a page, and the section that a check runs
     choose_canvases: ("read_a_pattern.md", "Choose canvases"),
     compare: ("compare.md", ""),
     extend: ("extend.md", None),
-    invariance: ("what_changes_a_pattern.md", "Shifts, blur and colours"),
+    invariance: ("results/invariance.md", None),
     quantus: ("compare.md", "Quantus"),
     small_areas: ("read_a_pattern.md", "Choose the area"),
-    stability: ("what_changes_a_pattern.md", "Another seed"),
+    stability: ("results/stability.md", None),
     sweep: ("many_models.md", ""),
 }
 
@@ -214,17 +214,13 @@ def test_the_readme_explains_a_model_of_your_own():
 
 @pytest.mark.page
 @pytest.mark.usefixtures("_few_images")
-def test_the_readme_uses_captums_tools(monkeypatch):
-    monkeypatch.setattr(matplotlib.pyplot, "show", lambda: None)
+def test_the_readme_uses_captums_tools():
     _, code = blocks_of(ROOT / "README.md")
     names = run(code, {"cp": cp})
     mask, smooth = names["mask"], names["smooth"]
     assert mask.shape == smooth.shape == (1, 1, 28, 28)
     assert mask.count_nonzero() == 39  # 5 % of the pixels
     assert smooth.count_nonzero() > 39
-    assert names["error"].shape == (1,)
-    figure, _ = names["drawn"]
-    assert figure.axes[0].images
 
 
 @pytest.mark.page
