@@ -112,8 +112,8 @@ PAGES = {
     ),
     "sanity": Page(
         "Random weights and other labels",
-        "Do the maps depend on the model? Maps of a network next to those of the same network with random layers, or of one that "
-        "memorised the same images with other labels.",
+        "Do the maps depend on the model? Maps of a network next to those of the same network "
+        "with random layers, or of one that memorised the same images with other labels.",
         "Ten classes, one canvas each, two seeds, 200 held-out images, searches of 1,000 "
         "passes. Up to the verdict: the IoU of the highest 5 % of the pixels. *Absolute*: "
         "ranked by absolute value. *Order*: the rank correlation of all pixels. *Power after*: "
@@ -124,8 +124,8 @@ PAGES = {
     ),
     "architectures": Page(
         "Seven architectures",
-        "Does a pattern need a deep network? The patterns of seven networks trained on Fashion-MNIST, on the network itself and on the "
-        "others.",
+        "Does a pattern need a deep network? The patterns of seven networks trained on "
+        "Fashion-MNIST, on the network itself and on the others.",
         "Three training seeds, ten classes, the same two canvases per class, 5 % of the pixels, "
         "400 held-out images. On the diagonals: other training seeds. Pairs of architectures "
         "also have different seeds; distillation compares student and teacher of one seed. The "

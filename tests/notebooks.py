@@ -33,7 +33,7 @@ QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusio
         "budget=1000": "budget=500",
         "max_images=300": "max_images=150",
     },
-    "4_your_own_network": {"steps = 200": "steps = 150", "steps=100": "steps=60"},
+    "4_your_own_network": {"steps = 200": "steps = 150", "steps=160": "steps=60"},
     "3_is_this_model_backdoored": {'"n_steps": 5': '"n_steps": 3', "range(10)": "range(8)"},
     "6_imagenet_class": {'"budget": 500}': '"n_steps": 46}', "n_steps=25": "n_steps=10"},
     "7_imagenet_trojan": {
