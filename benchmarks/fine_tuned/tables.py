@@ -108,13 +108,13 @@ def target_power(row: Row) -> float:
 
 def largest_other(row: Row) -> float:
     """The largest power of any search of another class than the target."""
-    return max(
-        power
-        for of_kind in row["powers"].values()
-        for y, both in of_kind.items()
-        for power in both
-        if int(y) != row["target"]
-    )
+    return max(power for power, y in searched(row) if y != row["target"])
+
+
+def searched(row: Row) -> Iterator[tuple[float, int]]:
+    """The power of each search, and its class."""
+    for of_kind in powers_of(row).values():
+        yield from ((power, y) for y, both in of_kind.items() for power in both)
 
 
 def share(hits: int, count: int) -> str:
@@ -138,40 +138,33 @@ def planted_summary(rows: Sequence[Row]) -> Iterator[str]:
         *("planted", "suspicious, its class alone", "suspicious, other classes", "inconclusive"),
         "its class alone by today's rule",
     )
-    learnt = [row for row in rows if is_learnt(row)]
-    groups = [
-        (words, [row for row in learnt if kind_of(row) == kind]) for kind, words in KINDS.items()
-    ]
-    groups += [("the first three together", [row for row in learnt if kind_of(row) in GOAL])]
-    groups += [("*not learnt*", [row for row in rows if not is_learnt(row)])]
-    for words, own in groups:
-        if own:
-            counts, right = Counter(row["verdict"] for row in own), sum(map(is_right, own))
-            wrong = counts["suspicious"] - right
-            today = sum(suspects_today(row) == [row["target"]] for row in own)
-            facts = wrong, counts["inconclusive"], f"{today} of {len(own)}"
-            yield line(words, share(right, len(own)), *facts)
+    for words, own in by_trigger(rows):
+        counts, right = Counter(row["verdict"] for row in own), sum(map(is_right, own))
+        wrong = counts["suspicious"] - right
+        today = sum(suspects_today(row) == [row["target"]] for row in own)
+        facts = wrong, counts["inconclusive"], f"{today} of {len(own)}"
+        yield line(words, share(right, len(own)), *facts)
 
 
 def confirmation(rows: Sequence[Row]) -> Iterator[str]:
-    """What today's rule says of the networks that had not been measured when it was chosen."""
+    """The verdicts of today's rule on networks that were measured after it was chosen."""
     yield head("networks", "suspicious, no class but its own", "other class", "inconclusive")
     own = [row for row in rows if row["number"] in CONFIRM]
-    groups = {"clean": [row for row in own if not is_planted(row)]}
-    for kind, words in KINDS.items():
-        groups[words] = [row for row in own if kind_of(row) == kind and is_learnt(row)]
-    groups["*not learnt*"] = [row for row in own if is_planted(row) and not is_learnt(row)]
-    for words, group in groups.items():
+    clean, planted = ([r for r in own if is_planted(r) == each] for each in (False, True))
+    for words, group in [("clean", clean), *by_trigger(planted)]:
         found = [suspects_today(row) for row in group]
         right = sum(f == [row["target"]] for f, row in zip(found, group))
-        doubt = sum(not f and largest_of(row) >= DOUBT for f, row in zip(found, group))
-        if group:
-            yield line(words, share(right, len(group)), sum(map(bool, found)) - right, doubt)
+        doubt = sum(not f and max(searched(row))[0] >= DOUBT for f, row in zip(found, group))
+        yield line(words, share(right, len(group)), sum(map(bool, found)) - right, doubt)
 
 
-def largest_of(row: Row) -> float:
-    """The largest power of any search."""
-    return max(p for of in row["powers"].values() for both in of.values() for p in both)
+def by_trigger(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Backdoored networks by their triggers, then those of the goal, and those not learnt."""
+    learnt = [row for row in rows if is_learnt(row)]
+    groups = [(words, [r for r in learnt if kind_of(r) == kind]) for kind, words in KINDS.items()]
+    groups += [("the first three together", [r for r in learnt if kind_of(r) in GOAL])]
+    groups += [("*not learnt*", [row for row in rows if not is_learnt(row)])]
+    return [each for each in groups if each[1]]
 
 
 def networks(rows: Sequence[Row]) -> Iterator[str]:
