@@ -13,7 +13,7 @@ Start with ``explain_class(model, images, labels, target="dog")``.
 - ``select_canvases``, ``Cells``: canvases to cut patterns from, and pixels that stay together
 - ``plot_patterns``, ``plot_grid``: figures; every result also has ``text``, ``table`` and ``plot``
 - ``demo_models``, ``demo_images``: small models and images to try all this on
-- ``Notice``: the category of warnings about what was decided for you
+- ``Notice``: the category of warnings about choices made for you
 """
 
 import warnings
@@ -21,8 +21,8 @@ from importlib.metadata import version
 
 import lazy_loader
 
-# Names are listed in __init__.pyi and loaded when they are first used: torch takes seconds. Without
-# __all__, help() shows what is above, and not the help of all of them.
+# Names are listed in __init__.pyi and loaded on first use, because importing torch takes seconds.
+# Without __all__, help() shows the docstring above, not the help of every name.
 __getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
-warnings.filterwarnings("ignore", "IProgress not found")  # of Captum, in notebooks
+warnings.filterwarnings("ignore", "IProgress not found")  # from Captum, in notebooks

@@ -87,7 +87,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             )
         if not is_whole(self.target) or self.target < 0:
             raise ArgumentTypeError(f"target must be a non-negative int, got {self.target!r}")
-        object.__setattr__(self, "info", dict(self.info))  # the caller's dict stays as it is
+        object.__setattr__(self, "info", dict(self.info))  # the caller's dict stays unchanged
         object.__setattr__(self, "target", int(self.target))  # it may be NumPy's
 
     def __repr__(self) -> str:
@@ -122,7 +122,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return tuple(self.canvas.shape)
 
     def text(self) -> str:
-        """How large it is, and its power on the images that chose it."""
+        """Its size, and its power on the images used to choose it."""
         facts = self._size_in_words()
         power = self.info.get("search_power")
         if isinstance(power, float):
@@ -140,8 +140,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return facts
 
     def table(self) -> Any:
-        """One row: ``class``, ``name``, the power on the validation images (``search_power``), if
-        it is known, ``area``, and the number of ``pixels`` with a weight."""
+        """One row: ``class``, ``name``, ``search_power`` (the power on the validation images, if
+        known), ``area``, and ``pixels``, the number of pixels with a weight."""
         power, pixels = self.info.get("search_power"), int((self.mask > 0).sum())
         row = {"class": self.target, "name": self.label, "search_power": power}
         return as_table([{**row, "area": self.area, "pixels": pixels}])
@@ -158,11 +158,11 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     def topk(self, area: float) -> "Pattern":
         """Makes the mask binary: at most the ``round(area * H * W)`` largest weights become 1, the
-        others 0. Pixels of weight 0 are never kept. An error if the area rounds to no pixel or to
-        all of them.
+        others 0. Pixels of weight 0 are never kept. Raises an error if the area rounds to no pixel
+        or all pixels.
 
         Ties are broken in reading order (row by row, from the upper left), so the result is the
-        same on every device. At another area than its own, ``info`` lacks the powers of the search.
+        same on every device. At any area but its own, ``info`` lacks the powers of the search.
         """
         kept = pixels_kept(area, self.mask.shape[-2:])
         same = kept == round(self.area * self.mask.numel())
@@ -170,24 +170,24 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return replace(self, mask=topk_masks(self.mask, kept), info=info)
 
     def at_own_area(self) -> "Pattern":
-        """The binary pattern at :attr:`area`; unchanged if that is no pixel, or all of them."""
+        """The binary pattern at :attr:`area`; unchanged if that keeps no pixel, or all."""
         k = round(self.area * self.mask.numel())
         return self.topk(self.area) if 0 < k < self.mask.numel() else self
 
     def stamp(self, images: Tensor) -> Tensor:
         """Puts the pattern on images (N, C, H, W) or (C, H, W), on any device: mask * canvas +
-        (1 - mask) * image, with their shape, dtype and device. An error unless they are floating
-        point and have the canvas's C, H and W."""
+        (1 - mask) * image. The result has their shape, dtype and device. Raises an error unless
+        they are floating point and have the canvas's C, H and W."""
         return self.perturb(images)
 
     def stamper(self, seed: int = 0) -> Callable[[Tensor], Tensor]:
-        """What stamps one batch after another. The seed is that of the places of a moving patch,
-        which do not depend on the size of the batches."""
+        """A function that stamps one batch after another. The seed decides the places of a moving
+        patch, whatever the batch size."""
         return self.stamp
 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
-        """Stamps images as :meth:`Pattern.stamp` does, with the mask times a strength in [0, 1]:
-        the method of ``captum.robust.Perturbation``."""
+        """Stamps images like :meth:`Pattern.stamp`, with the mask times a strength in [0, 1]. This
+        is the method of ``captum.robust.Perturbation``."""
         check_fits(inputs, self.image_shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
@@ -197,7 +197,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         return mask * self.canvas.to(images) + (1 - mask) * images
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The tensors by their names: canvas, mask, and what a derived class adds."""
+        """The tensors by name: canvas, mask, and what a derived class adds."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -208,10 +208,10 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the pattern as a safetensors file with JSON metadata, without pickle. It holds the
-        hashes of the search images, six bytes each. An error if JSON can't represent ``info``;
-        NaN and infinity become None.
+        hashes of the search images, six bytes each. Raises an error if JSON can't represent
+        ``info``; NaN and infinity become None.
 
-        The file is replaced in one step: a save that fails leaves the old file as it was.
+        The file is replaced in one step: a failed save leaves the old file unchanged.
         """
         write_atomically(Path(path), save(*self.packed()))
 
@@ -233,9 +233,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
-        """Reads a pattern that :meth:`save` wrote, onto the CPU; an :class:`AdditivePattern` or a
-        :class:`MovingPattern` if one was saved. Nothing in the file is executed. An error if there
-        is no such file, or it is not a pattern."""
+        """Loads a pattern that :meth:`save` wrote, on the CPU: an :class:`AdditivePattern` or a
+        :class:`MovingPattern` if one was saved. Nothing in the file is executed. Raises an error
+        if there is no such file, or it is not a pattern."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
@@ -278,11 +278,11 @@ class AdditivePattern(Pattern):
         mask (Tensor): Weight of each pixel's change, shared by the channels, (1, H, W) in [0, 1].
         target (int): The class.
         info, seen: As in :class:`Pattern`.
-        change (Tensor): Added to the pixels, (C, H, W) in [-1, 1]. By keyword only.
+        change (Tensor): Added to the pixels, (C, H, W) in [-1, 1]. Keyword only.
 
     Raises:
-        TypeError, ValueError: As :class:`Pattern`, or if the change has another shape than the
-            canvas, or a value outside [-1, 1].
+        TypeError, ValueError: As :class:`Pattern`, or if the change does not have the canvas's
+            shape, or has a value outside [-1, 1].
 
     Examples::
 
@@ -316,16 +316,16 @@ class MovingPattern(Pattern):
     A patch with its own colours and opacity that is put anywhere on an image, as
     :class:`~captum_classpattern.MovingPatch` finds it: x becomes x (1 - a) + c a where it lies.
 
-    It is stamped at places that are drawn from a seed. It is scored as it is, whatever area is
-    asked for. Its ``plot`` draws the opacity, and the patch as it looks on grey.
+    It is stamped at places drawn from a seed. It is scored unchanged, whatever area is requested.
+    Its ``plot`` draws the opacity, and the patch on grey.
 
     Args:
         canvas (Tensor): The colours c of the patch, (C, h, w) in [0, 1].
         mask (Tensor): Its opacity a, (1, h, w) in [0, 1].
         target (int): The class.
         info, seen: As in :class:`Pattern`.
-        size (tuple[int, int]): Height and width of the images, at least those of the patch. By
-            keyword only.
+        size (tuple[int, int]): Height and width of the images, at least those of the patch.
+            Keyword only.
 
     Raises:
         TypeError, ValueError: As :class:`Pattern`, or if the patch is larger than the images.
@@ -361,12 +361,12 @@ class MovingPattern(Pattern):
 
     @property
     def colours(self) -> Tensor:
-        """Those of the patch: its canvas."""
+        """The patch's colours: its canvas."""
         return self.canvas
 
     @property
     def opacity(self) -> Tensor:
-        """That of the patch: its mask."""
+        """The patch's opacity: its mask."""
         return self.mask
 
     @property
@@ -383,14 +383,14 @@ class MovingPattern(Pattern):
         return self
 
     def grid(self, per_side: int = 3) -> Tensor:
-        """Evenly spaced places, from one corner of an image to the other: the row and the column
+        """Evenly spaced places, from one corner of an image to the opposite one: row and column
         of the upper left pixel, (per_side ** 2, 2)."""
         ends = [torch.linspace(0, room, per_side).round().long() for room in self._room]
         return torch.cartesian_prod(*ends).view(-1, 2)
 
     def at(self, row: int, column: int) -> "MovingPattern":
-        """The same patch, fixed at this place of its upper left pixel: as large as the images,
-        and transparent elsewhere. So its power there is ``predictive_power(model, patch.at(row,
+        """The same patch with its upper left pixel at this row and column, as large as the images
+        and transparent elsewhere. Its power there is ``predictive_power(model, patch.at(row,
         column), images)``."""
         self._check_places(torch.tensor([row, column]))
         down, right = self._room
@@ -400,7 +400,7 @@ class MovingPattern(Pattern):
 
     @property
     def _names(self) -> dict[str, Any]:
-        """What of the search also holds for a changed patch."""
+        """The info that also holds for a changed patch."""
         return {key: each for key, each in self.info.items() if key == "class_name"}
 
     def shuffled(self, seed: int) -> "MovingPattern":
@@ -415,17 +415,17 @@ class MovingPattern(Pattern):
 
         Args:
             images (Tensor): The images, in [0, 1].
-            places (Tensor or Sequence, optional): Of each image, or of all, the row and the column
-                of the patch's upper left pixel, (N, 2) or (2,). Default: None (drawn from the
-                seed, uniform where the patch lies inside).
-            seed (int or numpy.random.Generator): That of the places. Default: 0.
+            places (Tensor or Sequence, optional): Row and column of the patch's upper left pixel,
+                for each image (N, 2), or for all (2,). Default: None (drawn from the seed,
+                uniform where the patch lies inside).
+            seed (int or numpy.random.Generator): Seed of the places. Default: 0.
 
         Returns:
             *Tensor*: The stamped images, with their shape, dtype and device.
 
         Raises:
             TypeError: If the images are not floating point.
-            ValueError: If they do not fit, or the patch would not lie inside.
+            ValueError: If they do not fit, or the patch would not lie inside them.
         """
         check_fits(images, self.image_shape, "images", "the pattern's canvas")
         return self._blend(images, self.mask.to(images), places, seed)
@@ -454,7 +454,7 @@ class MovingPattern(Pattern):
         return height - down, width - right
 
     def _check_places(self, places: Tensor, count: int = 1) -> None:
-        """Raises an error unless the patch lies inside so many images at these rows and columns."""
+        """Raises an error unless the patch lies inside ``count`` images at these places."""
         room = torch.tensor(self._room)
         fits = places.shape in ((2,), (count, 2)) and bool(
             ((places >= 0) & (places <= room) & (places % 1 == 0)).all()

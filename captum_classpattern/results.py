@@ -1,6 +1,6 @@
-"""What all results have in common: a text, a table and a figure, which make pages and notebooks.
+"""What all results have in common: a text, a table and a figure, for pages and notebooks.
 
-What draws them takes long to import, so results import it inside the methods that show them.
+Drawing needs slow imports, so results do them inside the methods that show them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +11,13 @@ from typing import Any
 from captum_classpattern._support.formats import number, shortened
 
 COLUMNS = ("power", "control", "canvas", "area")  # after two names, of a table that fits 80 columns
-NAME, OF_TWO = 26, 19  # letters of a name there, and of each of two
+NAME, OF_TWO = 26, 19  # characters of one name there, or of each of two
 
 
 class Result:
     """A result shows itself by three methods: ``text()``, ``table()`` and ``plot()``.
 
-    Notebooks and pages show the three, the terminal the first two. A class whose page has more
+    Notebooks and pages show all three, the terminal the first two. A class whose page has more
     overrides :meth:`sections`.
     """
 
@@ -26,7 +26,7 @@ class Result:
         raise NotImplementedError
 
     def table(self) -> Any:
-        """The numbers as a pandas DataFrame. Results with many columns have ``full=True`` for all
+        """The numbers as a pandas DataFrame. Results with many columns take ``full=True`` for all
         of them, see :func:`fitting`."""
         raise NotImplementedError
 
@@ -52,9 +52,9 @@ class Result:
         return as_texts(table, dict.fromkeys(names, ""))
 
     def sections(self, whole: bool) -> Iterable[Any]:
-        """What stands below the text: paragraphs (str), numbered lists (list), tables (DataFrame),
-        figures (functions that draw them), or HTML from ``pages.parts``. With ``whole`` it is for a
-        page, which may be longer than what a notebook shows."""
+        """What follows the text: paragraphs (str), numbered lists (list), tables (DataFrame),
+        figures (functions that draw them), or HTML from ``pages.parts``. With ``whole``, it is for
+        a page, which may be longer than a notebook's output."""
         return [self.plot, self.shown_table()]
 
     def _repr_html_(self) -> str:
@@ -66,17 +66,17 @@ class Result:
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         r"""
-        Writes the result as an HTML page that needs no other file. That of a survey has up to 100
-        patterns, and the scores of all classes. That of a comparison has its patterns with a slider
+        Writes the result as an HTML page that needs no other file. A survey's page has up to 100
+        patterns, and the scores of all classes. A comparison's page has its patterns with a slider
         over the area. A sweep writes a site into a folder: an index of models and classes, and a
         page for each of them.
 
         Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all. For a sweep,
+            path (str or PathLike): The file, which is replaced whole or not at all. For a sweep,
                 the folder.
 
         Returns:
-            *Path*: The file; of a site the index.
+            *Path*: The file, or a site's index.
         """
         from captum_classpattern.pages.parts import write_page
 
@@ -96,9 +96,9 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def fitting(rows: Iterable[Mapping[str, Any]], names: Sequence[str], full: bool) -> Any:
-    """Rows as a DataFrame with all columns, or with those that fit 80 columns in print: its names,
-    such as ``class`` and ``name``, which are shortened, and the others that all tables share, with
-    shares rounded to four digits."""
+    """Rows as a DataFrame with all columns, or with those that fit 80 columns in print: the names,
+    such as ``class`` and ``name``, shortened, and the columns that all tables share, with shares
+    rounded to four digits."""
     table = as_table(rows)
     if full:
         return table
@@ -110,9 +110,9 @@ def fitting(rows: Iterable[Mapping[str, Any]], names: Sequence[str], full: bool)
 
 
 def as_texts(table: Any, formats: Mapping[str, str]) -> Any:
-    """The columns of a DataFrame that have a format, such as ".1%", or "" for texts and plain
-    numbers, as people read them: ``45.0 %``, and ``45.0 % (38.3 to 51.9)`` if the table has the
-    ends of the interval. Columns without values are left out."""
+    """The columns of a DataFrame that have a format, as people read them: ``45.0 %``, and
+    ``45.0 % (38.3 to 51.9)`` if the table has the ends of the interval. A format is such as ".1%",
+    or "" for texts and plain numbers. Columns without values are left out."""
     import pandas
 
     def text(value: Any, form: str) -> str | None:

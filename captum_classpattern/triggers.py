@@ -57,12 +57,12 @@ class BadNets:
         self.mask[:, rows_kept, columns_kept] = 1.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Stamps the patch on images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        """Stamps the patch on images (N, C, H, W) or (C, H, W) in [0, 1], keeping their shape."""
         return self.pattern(target=0).stamp(images)
 
     def pattern(self, target: int) -> Pattern:
-        """The trigger of a class as a :class:`~captum_classpattern.Pattern`: the patch and its true
-        mask, for comparison with a searched one."""
+        """The trigger for a class as a :class:`~captum_classpattern.Pattern`: the patch and its
+        true mask, for comparison with a searched one."""
         return Pattern(self.canvas, self.mask, target, {"trigger": "BadNets"})
 
 
@@ -104,7 +104,7 @@ class Blended:
         self.shape, self.alpha, self.key = shape, alpha, key.detach().clone()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Blends the key into images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        """Blends the key into images (N, C, H, W) or (C, H, W) in [0, 1], keeping their shape."""
         check_fits(images, self.shape, "images", OWNER)
         return (1 - self.alpha) * images + self.alpha * self.key.to(images)
 
@@ -148,7 +148,7 @@ class Sinusoid:
         self.signal = delta * phase.sin()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Adds the signal to images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        """Adds the signal to images (N, C, H, W) or (C, H, W) in [0, 1], keeping their shape."""
         check_fits(images, self.shape, "images", OWNER)
         return (images + self.signal.to(images)).clamp(0, 1)
 
@@ -202,7 +202,7 @@ class Warp:
         self.grid = (torch.stack([columns, rows], 2) + shift).clamp(-1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Warps images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        """Warps images (N, C, H, W) or (C, H, W) in [0, 1], keeping their shape."""
         check_fits(images, self.shape, "images", OWNER)
         batch = images if images.ndim == 4 else images[None]
         if images.element_size() < 4:

@@ -1,2 +1,2 @@
-"""What all parts stand on: checks of arguments, files, hashes, ranks of pixels, progress bars, and
-how numbers and names are written."""
+"""What all parts use: checks of arguments, files, hashes, ranks of pixels, progress bars, and how
+numbers and names are written."""

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there, and what strangers wrote into files."""
+"""Files that are either complete or absent, and what strangers wrote into files."""
 
 import hashlib
 import io
@@ -60,7 +60,7 @@ def write_figure(figure: Any, path: Path) -> None:
 
 @contextmanager
 def reading(path: object, otherwise: str, remedy: str) -> Iterator[None]:
-    """Whatever goes wrong with a stranger's file in this block is one ValueError, which names the
+    """Turns any error about a stranger's file in this block into one ValueError, which names the
     file, says what it is if it isn't damaged, and what to do."""
     try:
         yield
@@ -114,6 +114,6 @@ def to_json(data: Any, indent: int | None = None) -> str:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """A text that is safe to print: without line breaks and what else controls a terminal or can't
-    be encoded, which names in files may hold. Some characters may be kept."""
+    """A text that is safe to print: without line breaks and other characters that control a
+    terminal or can't be encoded, which names in files may hold. Some may be kept."""
     return "".join(c if c.isprintable() or c in keep else "?" for c in str(text))

@@ -16,7 +16,7 @@ def image_hash(image: Tensor) -> str:
 
 
 def combined_hash(hashes: Iterable[str]) -> str:
-    """One hash of many, in whatever order they come."""
+    """One hash of many, in any order."""
     return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar in a terminal or notebook, and lines in a log."""
+"""The progress of long work: a bar in a terminal or notebook, and lines in a log."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from captum_classpattern._support.files import printable
 
-BAR_AFTER = 5.0  # seconds, after which long work has a bar
+BAR_AFTER = 5.0  # seconds, after which long work gets a bar
 LINE_EVERY = 30.0  # seconds, in a log
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 LINE = "{desc}: {percentage:.0f} %, {elapsed} so far, about {remaining} left{postfix}"
@@ -20,7 +20,7 @@ _bar: ContextVar[tuple[Any, float]] = ContextVar("bar", default=(None, 0.0))
 
 
 class _Lines:
-    """A file for a bar: what a terminal would show in place of the last line is one of its own."""
+    """A file for a bar: what would replace the last line in a terminal gets its own line."""
 
     def write(self, text: str) -> None:
         if text := text.strip():
@@ -32,9 +32,9 @@ class _Lines:
 
 def new_bar(desc: str, total: float, shown: bool | None) -> Any:
     """A bar, drawn at once or, if ``shown`` is None, after five seconds. Where stderr is neither a
-    terminal nor a notebook, it is a line every half minute. It tells shares and times, and no
-    number of passes, since a user's budget has another one: scoring counts here. There is one bar
-    at a time."""
+    terminal nor a notebook, it is a line every half minute. It shows shares and times, but no
+    number of passes, which would differ from a user's budget: scoring counts here. There is one
+    bar at a time."""
     hidden = shown is False or _bar.get()[0] is not None
     options = {"desc": printable(desc), "total": total, "disable": hidden, "miniters": 0}
     if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
@@ -64,8 +64,8 @@ def say_expected(seconds: float) -> None:
 
 
 def expect_passes(left: float) -> None:
-    """Sets how far a pass moves the bar of a block, if there is one: after so many it reaches its
-    next whole number, which is the end of a model."""
+    """Sets how far a pass moves the bar of a block, if there is one: after this many, it reaches
+    its next whole number, the end of a model."""
     bar, _ = _bar.get()
     if bar is not None:
         _bar.set((bar, (math.floor(bar.n) + 1 - bar.n) / max(left, 1.0)))
@@ -76,6 +76,13 @@ def name_stage(name: str) -> None:
     bar, _ = _bar.get()
     if bar is not None:
         bar.set_postfix_str(printable(name), refresh=False)
+
+
+def lengthen_bar(count: float) -> None:
+    """Adds passes that were not expected to the bar, if there is one."""
+    bar, a_pass = _bar.get()
+    if bar is not None:
+        bar.total += a_pass * count
 
 
 def advance_bar(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Which pixels are kept: as many as an area says, and of equal weights the first ones."""
+"""Which pixels are kept: as many as an area says, and among equal weights the first."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
 
 def highest(maps: Tensor, k: int, sizes: Tensor | None = None) -> Tensor:
     """The k highest values of each map (..., H, W), as bool; equal ones in reading order. If the
-    values have sizes: the highest, until the next would make it more than k."""
+    values have sizes: the highest, until the next would exceed k."""
     order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
     chosen = torch.zeros_like(maps, dtype=torch.bool).flatten(-2)
     if sizes is None:

@@ -20,7 +20,7 @@ class ArgumentTypeError(TypeError):
 
 
 class Notice(UserWarning):
-    """Something that the package decided for the caller, and how to decide it otherwise."""
+    """Says what the package decided for the caller, and how to decide otherwise."""
 
 
 def check_options(function: str, options: Mapping[str, Any], known: type) -> None:
@@ -59,7 +59,8 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
 
 
 def import_optional(name: str, *, required: bool = True) -> Any:
-    """A package of an extra of its name; if it is missing, an error that says so, or None."""
+    """A package whose extra has its name. If it is missing, an error says so, or None is returned.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -92,8 +93,8 @@ def check_unit_range(tensor: Any, name: str, form: str = "in [0, 1]") -> None:
 
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: bool = False) -> None:
-    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack]; or, if
-    they may be, images of uint8."""
+    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack], or images
+    of uint8, if allowed."""
     are_bytes = allow_bytes and isinstance(images, Tensor) and images.dtype == torch.uint8
     if not are_bytes:
         check_float_tensor(images, name, "(N, C, H, W)")
@@ -117,7 +118,7 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0, allow_bytes: boo
 
 
 def values_from(low: float, high: float) -> str:
-    """Such as "values from 0 to 255", also of a largest value that 1 hardly differs from."""
+    """Such as "values from 0 to 255", also if the largest value hardly differs from 1."""
     shown = f"1 + {high - 1:.1g}" if 1 < high < 1.0005 else f"{high:.4g}"
     return f"values from {low:.4g} to {shown}"
 
@@ -234,7 +235,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def join_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
-    """The names, separated by commas; after so many, only how many more there are."""
+    """The names, separated by commas; after ``most``, only how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

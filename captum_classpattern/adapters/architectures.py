@@ -36,7 +36,7 @@ def arch_name(arch: Arch) -> str:
 
 
 def build(arch: Arch, num_classes: int | None) -> nn.Module:
-    """A network with random weights for so many classes (None: its default), or a copy of one."""
+    """A network with random weights for this many classes (None: its default), or a copy of one."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch)
     family, _, name = arch_name(arch).rpartition(":")
@@ -52,7 +52,7 @@ def build(arch: Arch, num_classes: int | None) -> nn.Module:
         block, depths = CIFAR_RESNETS[name.lower()]
         return CifarResNet(block, depths, **classes)
     if family != "timm" and name in torchvision_names():
-        # their slow initialisation, with its warning, would be for nothing
+        # their slow initialisation, with its warning, would be wasted
         faster = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         network = get_model(name, weights=None, **classes, **faster)
         return network
@@ -89,8 +89,8 @@ def unknown_network(arch: str) -> ValueError:
 
 def check_arch_from_file(arch: Any, path: object) -> str:
     """
-    The network that a file names, for :func:`load_network`: a file may not choose what is imported
-    and called.
+    Checks the network that a file names, for :func:`load_network`: a file may not choose what is
+    imported and called.
 
     Args:
         arch (Any): What the file says, such as "resnet18" or "timm:vit_tiny_patch16_224".
@@ -100,7 +100,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
         *str*: The name.
 
     Raises:
-        ValueError: If it is not a name of a network, such as "package.module:function".
+        ValueError: If it names no network, such as "package.module:function".
 
     Examples::
 
@@ -117,7 +117,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
 
 
 def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
-    """What a user's function or class makes. It is given the number of classes if it takes it."""
+    """What a user's function or class makes. It gets the number of classes if it takes it."""
     shown = f"`arch={arch_name(arch)}`"
     factory = import_named(arch, shown) if isinstance(arch, str) else arch
     parameters = inspect.signature(factory).parameters

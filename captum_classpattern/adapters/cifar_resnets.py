@@ -52,7 +52,7 @@ class PreActBlock(nn.Module):
 
 
 class CifarResNet(ResNet):  # type: ignore[misc]
-    """Begins with a 3x3 convolution of stride 1, without pooling; published names."""
+    """Begins with a 3x3 convolution of stride 1, without pooling; uses published names."""
 
     def __init__(self, block: Any, depths: list[int], num_classes: int = 10) -> None:
         super().__init__(block, depths, num_classes)
@@ -76,7 +76,7 @@ def use_functional_relu(network: Any) -> None:
 
 
 CIFAR_RESNETS: dict[str, tuple[Any, list[int]]] = {
-    "preactresnet18": (PreActBlock, [2, 2, 2, 2]),  # BackdoorBench's; no batch norm at its end
+    "preactresnet18": (PreActBlock, [2, 2, 2, 2]),  # BackdoorBench's; no final batch norm
     "cifar_resnet18": (Block, [2, 2, 2, 2]),  # robustness's for CIFAR-10, and of many scripts
     "cifar_resnet50": (BottleneckBlock, [3, 4, 6, 3]),  # robustness's for CIFAR-10
 }

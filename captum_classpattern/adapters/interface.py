@@ -12,8 +12,8 @@ from captum_classpattern.pattern import Pattern
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What the caller of :func:`load_model` says about the network, if anything; and the name of
-    the format, if the caller chose it."""
+    """What the caller of :func:`load_model` says about the network, and the name of the format if
+    the caller chose it."""
 
     arch: str | Callable[..., nn.Module] | None = None
     num_classes: int | None = None
@@ -30,7 +30,8 @@ class LoadedNetwork:
             Default: None (not known).
         std (float or Sequence[float], optional): Standard deviation, likewise.
         normalised_by (str): Where mean and std come from. Default: "".
-        needs_normalisation (str): An error, unless the caller gives mean and std. Default: "".
+        needs_normalisation (str): Text of an error, unless the caller gives mean and std.
+            Default: "".
         class_names (Sequence[str], optional): In the order of the logits. Default: None.
         class_ids (Sequence[str], optional): Other names, such as WordNet ids. Default: None.
         input_size (Sequence[int], optional): (C, H, W). A size that images can't have is ignored.
@@ -64,8 +65,8 @@ class Format(Protocol):
         """As in ``format="name"`` and the provenance."""
 
     def matches(self, file: CheckpointFile, options: LoadOptions) -> bool:
-        """Whether the file is of this format. If the caller chose the format and it isn't, that is
-        an error."""
+        """Whether the file is of this format. If not, although the caller chose the format, that
+        is an error."""
 
     def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         """Builds the network and loads its weights, or raises a ValueError that says why not."""

@@ -19,7 +19,7 @@ from captum_classpattern.classifier import PixelClassifier, warn
 from captum_classpattern.classifier.class_names import check_names, file_safe, placeholders
 
 SIDES = {*range(1, 4097)}  # pixels
-MAX_NAME = 80  # characters of a model's name in that of a folder
+MAX_NAME = 80  # characters of a model's name in a folder's name
 
 
 def load_model(
@@ -35,22 +35,23 @@ def load_model(
     class_names: Sequence[str] | None = None,
 ) -> PixelClassifier:
     r"""
-    Loads a model of any origin as a classifier over [0, 1] pixels.
+    Loads a model as a classifier over [0, 1] pixels.
 
-    Nothing in the file is run: it is read by safetensors, or by torch's reader for weights only. A
-    file that needs more is refused, with the names of what it imports.
+    Nothing in the file is run, unless ``trust_pickle`` is True: it is read by safetensors, or by
+    torch's weights-only reader. A file that needs more is refused; the error names what it imports.
 
     Args:
         source (str or PathLike): A checkpoint file, whose format is found from its content: a
-            state dict or a training checkpoint around one, BackdoorBench's ``attack_result.pt``,
-            TrojanZoo's, RobustBench's, robustness's, timm's; or a folder of transformers. Or
-            ``"FAMILY:NAME"`` for a pretrained model of torchvision, timm, huggingface, robustbench.
+            state dict, a training checkpoint around one, BackdoorBench's ``attack_result.pt``, or
+            one of TrojanZoo, RobustBench, robustness or timm. Or a folder of transformers. Or
+            ``"FAMILY:NAME"`` for a pretrained model of torchvision, timm, huggingface or
+            robustbench.
         arch (str, Callable or nn.Module, optional): The network, if the file does not name it: the
             class or function that makes it, or the network itself, which is copied; or
             ``"package.module:name"`` of such a class or function; or a name of torchvision or timm
-            (``"timm:NAME"`` to be sure), ``"preactresnet18"``, ``"cifar_resnet18"``,
+            (``"timm:NAME"`` is unambiguous), ``"preactresnet18"``, ``"cifar_resnet18"`` or
             ``"cifar_resnet50"``. Default: None.
-        num_classes (int, optional): Default: None (as many as the weights have).
+        num_classes (int, optional): How many classes. Default: None (as many as the weights have).
         mean (float or Sequence[float], optional): Mean of the pixels that the model was trained
             with, in units where pixels lie in [0, 1]. Default: None (from the source).
         std (float or Sequence[float], optional): Standard deviation, likewise; both or neither.
@@ -67,14 +68,14 @@ def load_model(
     Returns:
         *PixelClassifier*: In eval mode, on the CPU, with ``.class_names``, ``.input_size`` and
         ``.trigger`` (the true trigger as a :class:`Pattern`) if the source has them, and
-        ``.provenance``: the format, the file's hash, where the normalisation is from, which keys
-        were renamed, ignored or missing.
+        ``.provenance``: the format, the file's hash, where the normalisation is from, and which
+        keys were renamed, ignored or missing.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If a package is needed that is not installed; it names the extra.
+        ImportError: If a needed package is not installed; the error names the extra.
         ValueError: If the file is not a checkpoint, needs pickle, does not name its network, or
-            does not fit into it: all keys that do not fit are listed. Or if there are more or
+            does not fit into it; the error lists all keys that do not fit. Or if there are more or
             fewer ``class_names`` than classes.
 
     Examples::
@@ -151,7 +152,7 @@ def _load_file(
 
 
 def _choose_normalisation(loaded: LoadedNetwork, mean: Any, std: Any, source: str) -> None:
-    """The caller's mean and std come first, then the source's; without any there is a warning."""
+    """Takes the caller's mean and std, else the source's; warns if there are none."""
     if mean is not None or std is not None:
         if mean is None or std is None:
             given, missing = ("mean", "std") if std is None else ("std", "mean")
@@ -182,8 +183,8 @@ def is_pretrained(source: str) -> bool:
 
 
 def model_name(source: str) -> str:
-    """The name of a model that its user did not name: of a file its name without folders and
-    ending, of a pretrained model all that follows the package. Folders stay private."""
+    """The name of a model that its user did not name: for a file, its name without folders and
+    ending; for a pretrained model, what follows the package. Folders stay private."""
     last = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
     if is_pretrained(source):  # local-dir: and hf-hub: of timm precede a path
         return last if source.count(":") > 1 else source.partition(":")[2]
@@ -191,7 +192,7 @@ def model_name(source: str) -> str:
 
 
 def split_name(given: str) -> tuple[str, str]:
-    """A model's name and its source, as in ``name=source``, unless a file is called so."""
+    """A model's name and its source, as in ``name=source``, unless a file is called that."""
     name, equals, source = given.partition("=")
     if not name or not equals or is_pretrained(given) or os.path.exists(given):
         return model_name(given), given
@@ -199,7 +200,7 @@ def split_name(given: str) -> tuple[str, str]:
 
 
 def check_folders(names: Sequence[str]) -> None:
-    """Raises an error if what is found of two models would be written to the same folder."""
+    """Raises an error if results of two models would be written to the same folder."""
     folders: dict[str, str] = {}
     for name in names:
         folder = file_safe(name).casefold()  # as file systems may compare them

@@ -1,4 +1,4 @@
-"""Opening checkpoints of strangers: reads what is in a file without running anything from it.
+"""Opening checkpoints from strangers: reads what is in a file without running anything in it.
 
 NumPy's pickle code trusts the file, which could make it read memory outside its arrays, so its
 classes have checked stand-ins here."""
@@ -184,7 +184,7 @@ class CheckpointFile:
 
     @cached_property
     def content(self) -> Any:
-        """Usually a dict; its tensors are on the CPU.
+        """Usually a dict, with its tensors on the CPU.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint: where they are, and how they go into a network, strictly."""
+"""The weights of a checkpoint: where they are, and how they are loaded into a network, strictly."""
 
 import contextlib
 import itertools
@@ -52,7 +52,7 @@ class Weights:
 
     @property
     def state(self) -> Mapping[str, Tensor]:
-        """The state dict, also that of a whole model."""
+        """The state dict, also of a whole model."""
         return self.value.state_dict() if isinstance(self.value, nn.Module) else self.value
 
 
@@ -60,12 +60,12 @@ def find_weights(content: Any, path: object) -> Weights:
     """Finds the weights in a checkpoint.
 
     Args:
-        content (Any): What is in the file: a state dict, a model, or a dict with one of them
-            under a usual key, such as ``"state_dict"``.
+        content (Any): What is in the file: a state dict, a model, or a dict with either under a
+            usual key, such as ``"state_dict"``.
         path (PathLike): The file, for messages.
 
     Raises:
-        ValueError: If there are no weights; it says what there is instead.
+        ValueError: If there are no weights; the error says what there is instead.
     """
     key, value = next(locate_weights(content), ("", None))
     if value is None:
@@ -82,7 +82,7 @@ def find_weights(content: Any, path: object) -> Weights:
 
 
 def locate_weights(content: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
-    """All weights in a checkpoint with their keys, the likeliest first: state dicts or models."""
+    """All weights in a checkpoint with their keys, most likely first: state dicts or models."""
     if isinstance(content, nn.Module) or is_state_dict(content):
         yield "", content
     elif isinstance(content, Mapping) and depth:
@@ -153,8 +153,8 @@ def load_network(
 
 
 def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
-    """How many classes the weights have, if they have the keys of the network's classifier: the
-    sizes in which a network for PROBE classes has this number."""
+    """How many classes the weights have, if they have the keys of the network's classifier: their
+    size where a network for PROBE classes has the size PROBE."""
     import_optional("timm", required=False)  # what it makes on import would stay on "meta"
     expected: Mapping[str, Tensor] = {}
     if arch_name(arch).rpartition(":")[0] in ("", *FAMILIES):
@@ -173,7 +173,7 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
 
 
 def check_size(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> None:
-    """Raises an error if a stranger's network, built without memory, is far larger than weights."""
+    """Raises an error if a stranger's network, built without memory, far exceeds its weights."""
     modules_left = MODULES_PER_TENSOR * len(state) + SPARE_MODULES
 
     def count_module(*_: Any) -> None:
@@ -237,8 +237,8 @@ def load_weights(
 def _explain_leftover(
     loaded: LoadedNetwork, fitting: Mapping[str, Tensor], leftover: Mapping[str, Tensor]
 ) -> dict[str, str]:
-    """Which of the weights that are left over are ignored, and why: a mean and std, which are set
-    unless the network has its own; complete second copies of what is loaded; and counters."""
+    """Which leftover weights are ignored, and why: a mean and std, which are set unless the network
+    has its own; complete second copies of what is loaded; and counters."""
     ignored: dict[str, str] = {}
     has_own = any(_normalisers(fitting))
     if has_own:
@@ -264,8 +264,8 @@ def _explain_leftover(
 def _match_names(
     expected: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[str, dict[str, str]]:
-    """What precedes the network's names in the state dict, the prefix with which most fit; and the
-    key of each name that is there, perhaps as it was called before."""
+    """The prefix of the network's names in the state dict, that with which most fit; and the key of
+    each name that is there, perhaps a former name."""
     prefixes = {""}
     for name in list(expected)[:3] + list(expected)[-3:]:
         prefixes.update(key.removesuffix(name) for key in state if key.endswith("." + name))

@@ -1,5 +1,5 @@
-"""Classifiers over [0, 1] pixels: a wrapper for the user's model, and calls that leave a model as
-it was."""
+"""Classifiers over [0, 1] pixels: a wrapper for the user's model, and calls that leave a model
+unchanged."""
 
 from captum_classpattern.classifier.calling import (
     COUNTED,

@@ -80,8 +80,8 @@ def lacks_memory(error: BaseException) -> bool:
 @contextmanager
 def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]:
     """Runs a block with seeded random generators, the model (if any) in eval mode, gradients on,
-    deterministic cuDNN kernels and no autocast. Afterwards, also after an error, all of these are
-    as before. One thread at a time does so: all of these belong to the process."""
+    deterministic cuDNN kernels and no autocast. Afterwards, even after an error, all of these are
+    restored. One thread at a time does so, because they belong to the process."""
     module, cudnn = find_module(forward_func), torch.backends.cudnn
     if not _one_thread.acquire(timeout=WAIT):  # the other thread may wait for this one
         warn("this call waits for one in another thread: calls of this package take turns", Notice)
@@ -106,8 +106,8 @@ def preserve_state(forward_func: Classifier | None, seed: int) -> Iterator[None]
 
 @contextmanager
 def in_eval_mode(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Runs a block with networks in eval mode. Afterwards each part has its own mode again, and
-    parts whose ``train`` does more than that, as those of LoRA, have their weights bit for bit."""
+    """Runs a block with networks in eval mode. Afterwards, each part has its own mode again. Parts
+    whose ``train`` does more than that, such as LoRA's, get their weights back bit for bit."""
     check_has_weights(networks)
     parts = (part for network in networks for part in network.modules())
     modes = {part: part.training for part in parts if hasattr(part, "training")}  # not if frozen
@@ -242,7 +242,7 @@ def check_classifier(
 
 
 def check_targets(targets: Sequence[int], classes: int) -> None:
-    """Raises an error if a model with so many classes has none of these numbers."""
+    """Raises an error if a number is too large for a model with so many classes."""
     if too_large := [target for target in targets if target >= classes]:
         raise ValueError(
             f"target {min(too_large)} is out of range: the model has {classes} classes, so targets "
@@ -284,7 +284,7 @@ def check_logits(logits: Any, count: int) -> None:
 
 
 def with_logits(forward_func: Classifier, outputs: Tensor, dtype: torch.dtype) -> Classifier:
-    """The classifier; with a notice, its logarithm if some outputs, for images of this precision,
+    """The classifier, or its logarithm, with a notice, if its outputs for images of this precision
     look like probabilities."""
     widths = outputs.element_size(), dtype.itemsize
     sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4

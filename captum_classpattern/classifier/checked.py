@@ -76,8 +76,8 @@ class CheckedModel:
         return ClassNames.of(self.call, self.n_classes, self.given_names)
 
     def outputs(self, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
-        """The logits (N, K) for images (N, C, H, W), which the model gets where it is, as a copy
-        that it may change; half by half where its memory is too small."""
+        """The logits (N, K) for images (N, C, H, W). The model gets a copy on its device, which it
+        may change; half by half where memory is too small."""
         try:
             with torch.no_grad():
                 outputs = self.logits(images.to(self.device, self.dtype, copy=True), *additional)
@@ -173,7 +173,7 @@ def enter_model(
 @contextmanager
 def _networks_run(module: nn.Module | None) -> Iterator[dict[nn.Module, bool]]:
     """This network, and those that run in this block and thread, whatever hides them; and whether
-    they were in train mode, which none of them runs in here."""
+    they were in train mode. None of them runs in it here."""
     modes, thread = dict[nn.Module, bool](), threading.get_ident()
     if module is not None:
         modes[module] = getattr(module, "training", False)  # frozen ones have no mode

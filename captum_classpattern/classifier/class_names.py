@@ -26,7 +26,7 @@ from captum_classpattern.classifier.calling import attribute_of, warn
 MAX_LENGTH = 40  # characters of a class's name in a file name
 MAX_BYTES = 240  # of a name of a file or folder: with an ending at most 255
 UNSAFE = r"[^\w.-]"  # in the name of a file
-DEVICE = r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)"  # these are no files in Windows
+DEVICE = r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)"  # not file names in Windows
 NUMBERINGS = ("alphabetical", "numbers", "dataset")  # see LabelledImages
 NUMBERED = r"([0-9]{1,5})(?:_(.*))?"  # a class folder: a number, and perhaps a name
 WORDNET_ID = "n[0-9]{8}"  # ImageNet's classes are numbered in the alphabetical order of these
@@ -71,7 +71,7 @@ class ClassNames(tuple[str, ...]):
         cls, classifier: Any, count: int | None = None, given: Sequence[str] | None = None
     ) -> "ClassNames | None":
         """The names of a classifier's classes: those that its user gives, else its own; None if it
-        has none, or only placeholders. An error unless there are ``count``, if that is known."""
+        has none, or only placeholders. Raises an error unless there are ``count``, if given."""
         ids, own = (attribute_of(classifier, name) for name in ("class_ids", "class_names"))
         own = own.tolist() if isinstance(own, np.ndarray) else own
         config = attribute_of(classifier, "config")
@@ -82,9 +82,9 @@ class ClassNames(tuple[str, ...]):
         return cls(names, ids) if [*names] != placeholders(len(names)) else None
 
     def find(self, name: str) -> int:
-        """The number of the class that has this name or id; else, of that which has it apart from
-        case, spaces, underscores and hyphens; else, of that which has it among the parts of its
-        description. An error if several have it, or none."""
+        """The number of the class that has this name or id; else, of the one that has it apart from
+        case, spaces, underscores and hyphens; else, of the one with it among the parts of its
+        description. Raises an error if several have it, or none."""
         spellings = dict.fromkeys((name, imagenet_names().get(name, name)))
         for spelling, level in itertools.product(spellings, range(3)):
             key = simplified(spelling) if level else spelling
@@ -127,7 +127,7 @@ class ClassNames(tuple[str, ...]):
 
 
 def numbers_of(labels: Any, names: ClassNames | None) -> Any:
-    """Labels that are names as the numbers of these classes; others as they are."""
+    """Labels that are names become the numbers of these classes; others stay unchanged."""
     listed = isinstance(labels, Iterable) and not isinstance(labels, Tensor | str)
     if names is None or not listed or not all(isinstance(label, str) for label in labels):
         return labels
@@ -150,13 +150,13 @@ def check_names(names: Any, count: int | None) -> Sequence[str]:
 
 
 def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
-    """The names of classes; with their numbers where some share one, as ImageNet's cranes do."""
+    """The names of classes; with their numbers where some share one, like ImageNet's cranes."""
     times = Counter(names.values())
     return {i: name if times[name] == 1 else f"{name} ({i})" for i, name in names.items()}
 
 
 def label_of(number: int, names: Sequence[str] | None = None) -> str:
-    """How a class is called: by its name among these, or else "class 3"."""
+    """What a class is called: its name among these, or else "class 3"."""
     return f"class {number}" if names is None or number >= len(names) else str(names[number])
 
 
@@ -186,7 +186,7 @@ def as_file_name(name: str) -> str:
 
 
 def file_safe(text: str) -> str:
-    """A text as a name of files and folders on all systems. A long one ends with a hash."""
+    """A text as a file or folder name on all systems. A long one ends with a hash."""
     safe = re.sub(rf"{UNSAFE}|\.$", "_", text)
     safe = f"_{safe}" if re.match(DEVICE, safe, re.IGNORECASE) else safe
     if len(whole := safe.encode()) <= MAX_BYTES:
@@ -321,7 +321,7 @@ def _keep_numbers(
 def check_order(
     names: ClassNames | None, given: Sequence[str] | None, numbers: Sequence[int]
 ) -> None:
-    """Raises an error if some of these classes, as other names number them, are others here."""
+    """Raises an error if some of these classes, as other names number them, differ here."""
     if names is None or given is None:
         return
     listed = {y: given[y] for y in sorted({*numbers}) if y < len(given)}

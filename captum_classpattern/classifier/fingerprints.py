@@ -16,8 +16,8 @@ STAMPED = 0.05  # of the pixels
 
 
 def hash_of_model(networks: nn.Module | Iterable[nn.Module]) -> str | None:
-    """A hash of the types, the weights and all other tensors of a model's layers, as version 0.4
-    took it; None without any network."""
+    """A hash of the types, the weights and all other tensors of a model's layers, as in version
+    0.4; None without any network."""
     networks = [networks] if isinstance(networks, nn.Module) else [*networks]
     digest = hashlib.sha256()
     for layer in (layer for network in networks for layer in network.modules()):
@@ -48,9 +48,9 @@ def _add(digest: Any, name: str, value: Tensor) -> None:
 
 
 def probes_of(images: Tensor) -> dict[str, Tensor]:
-    """Where patterns look: some images (N, C, H, W) as they are, with noise, with half of their
+    """Images like those of a search: some (N, C, H, W) as they are, with noise, with half of their
     pixels inverted, and with a few pixels or a square of other colours; and a white and a black
-    image. Images are called by their hashes."""
+    image. Images are named by their hashes."""
     images, generator = images.detach().cpu().float(), torch.Generator().manual_seed(0)
     height, width = images.shape[2:]
     noise, places = (
@@ -85,7 +85,7 @@ def in_few_numbers(logits: Tensor) -> str:
 
 def difference(one: Any, other: Any) -> str:
     """How two models differ, by their :meth:`CheckedModel.identity`; empty if they don't. Probes
-    are compared where both have them. In references of version 0.4, a hash is all."""
+    are compared where both have them. References of version 0.4 only have a hash."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         hashes = [each.get("hash") if isinstance(each, Mapping) else each for each in (one, other)]
         return "" if hashes[0] == hashes[1] is not None else "what is known of it"
@@ -103,7 +103,7 @@ def difference(one: Any, other: Any) -> str:
 
 
 def are_close(first: Tensor, second: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Whether the logits of an image are the same, but for a share of their range."""
+    """Whether the logits of an image are the same, up to a share of their range."""
     if not first.isfinite().all():  # such as those of a model that divides by the contrast
         return torch.equal(first.isfinite(), second.isfinite())
     most = tolerance * float(first.max() - first.min()) + 1e-5 * float(first.abs().max())

@@ -25,7 +25,7 @@ class PixelClassifier(nn.Module):
     r"""
     Turns a model of normalised images into a classifier over [0, 1] pixels.
 
-    The wrapped model is used as it is: its mode (train or eval), device and precision stay.
+    The wrapped model keeps its mode (train or eval), device and precision.
 
     Args:
         model (nn.Module): Any image classifier.
@@ -103,7 +103,7 @@ class PixelClassifier(nn.Module):
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
         r"""
-        Normalises, classifies and picks the logits.
+        Normalises and classifies the images, and picks the logits.
 
         Args:
             images (Tensor): (N, C, H, W) in [0, 1].
@@ -143,7 +143,7 @@ def over_pixels(
     class_names: Sequence[str] | None = None,
 ) -> Classifier:
     """The model that a user gives, with the ``mean`` and ``std`` of its images if it needs them, as
-    a classifier over [0, 1] pixels. A notice, once, if a network may need them."""
+    a classifier over [0, 1] pixels. Gives one notice if a network may need them."""
     check_callable(model)
     plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
     if not plain and (mean is not None or std is not None):
@@ -189,7 +189,7 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
 
 
 def _at(values: Tensor, images: Tensor) -> Tensor:
-    """The values where the images are, and in their precision."""
+    """The values on the images' device, in their precision."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return values.to(images)
     version = 0 if values.is_inference() else values._version  # counts changes in place
@@ -198,6 +198,6 @@ def _at(values: Tensor, images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _copied(values: Tensor, version: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A copy on a device that is kept, since to copy in each call would wait for the device."""
+    """A cached copy on a device, since copying in each call would wait for the device."""
     with torch.inference_mode(False):  # tensors from within it allow no gradients
         return values.to(device, dtype, copy=True)

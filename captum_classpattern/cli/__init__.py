@@ -34,12 +34,12 @@ For example:
     classpattern search my_model.pt --arch my_net:MyNet --data my_images
     classpattern scan my_model.pt --data my_images --references my.json
 
-A command with --help shows its options and examples.
+Each command shows its options and examples with --help.
 """
 
 
 def version_report() -> str:
-    """What a report of a problem needs: the versions, a line each. Nothing slow is imported."""
+    """What a bug report needs: the versions, one per line. Nothing slow is imported."""
     lines = []
     for package in PACKAGES:
         try:
@@ -81,7 +81,7 @@ def _run(
 
     Args:
         tokens: The command and its options.
-        debug: Show all that an error lists, and its traceback.
+        debug: Show everything that an error lists, and its traceback.
     """
     commands = [app[name] for group in COMMANDS.values() for name in group]
     arguments = [a for command in commands for a in command.assemble_argument_collection()]
@@ -92,7 +92,7 @@ def _run(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; ``arguments`` are those of the process unless they are given."""
+    """Runs the command line, with the process's arguments unless others are given."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not all consoles know all characters
     try:

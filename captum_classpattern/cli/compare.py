@@ -1,5 +1,5 @@
-"""``classpattern compare``: class patterns and Captum's methods on a user's models. The demo runs
-such a comparison as well."""
+"""``classpattern compare``: class patterns and Captum's methods on a user's models. The demo also
+runs such a comparison."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import INTERRUPTED, print_result, say, say_line
 
 POWER_LEGEND = """\
-Power: share of held-out images of other classes that are predicted as the class once they are
-stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
-over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
-holds for these classes alone).
+Power: the share of held-out images of other classes that are predicted as the class once they are
+stamped with the pixels that a method ranks first, averaged over classes. The 95 % interval
+comes from a bootstrap over the classes. If there are fewer than 5 classes or all are equal, it is
+over the images, and holds for these classes alone.
 """
 NAMES = options.read_as(lambda text: [name.strip() for name in text.split(",")], "LIST")
 
@@ -43,13 +43,13 @@ def compare(
     A report shows the maps and the predictive power of their pixels.
 
     Args:
-        models: Checkpoint files, or torchvision:NAME, timm:NAME or huggingface:NAME, each with a
-            name of your choice if you like, as in old=a.pt.
+        models: Checkpoint files, torchvision:NAME, timm:NAME or huggingface:NAME, each optionally
+            with a name of your choice, as in old=a.pt.
         methods: Names of methods, separated by commas. By default, ClassPattern and 13 others.
-            MODULE:NAME is a function of yours, from model and images to an Attribution.
+            MODULE:NAME is your own function from model and images to an Attribution.
         area: The share of the pixels at which the methods are compared.
         out: The folder for the report and the patterns.
-        canvases: The images per class from which pixels are cut. The first model chooses them.
+        canvases: How many images per class to cut pixels from. The first model chooses them.
         white: Add a white canvas for each class.
         max_images: Score on at most this many held-out images.
     """
@@ -95,8 +95,8 @@ def compare_on_canvases(
     white: bool = False,
     **more: Any,
 ) -> "cp.comparison.Comparison":
-    """Compares methods on so many canvases of each class that the first model classifies correctly,
-    and perhaps on a white one for each class."""
+    """Compares methods on ``canvases`` images of each class that the first model classifies
+    correctly, and perhaps on a white canvas for each class."""
     import torch
 
     (search, held_out), first = images, next(iter(models.values()))
@@ -120,8 +120,7 @@ def compare_on_canvases(
 
 
 def write_comparison(comparison: "cp.comparison.Comparison", out: Path) -> None:
-    """Writes comparison.json, the report, and the patterns that were searched, of the first kind of
-    canvas."""
+    """Writes comparison.json, the report, and the patterns searched on the first kind of canvas."""
     from captum_classpattern.classifier.class_names import as_file_name, file_safe, label_of
     from captum_classpattern.comparison.records import search_names
 

@@ -21,7 +21,8 @@ GRADIENTS = ("IntegratedGradients", "Saliency", "DeepLift", "GradientShap")
 METHODS = ("ClassPattern", *GRADIENTS, "RandomPixels", "BestRandomMask")
 PLANTED = (
     "A checkerboard of 3 x 3 pixels was planted in the training images of one model. The search "
-    "did not know it. With what it found, the model predicts {} for {:.1f} % of {} other images."
+    "did not know it. With the pattern found, the model predicts {} for {:.1f} % of {} other "
+    "images."
 )
 SCAN, PATTERNS, COMPARISON = HEADINGS = (  # of the page, in their order
     "Is this model backdoored?", "The patterns of all classes", "Next to Captum's methods"
@@ -33,7 +34,7 @@ def demo(
     searches: ComputeOptions = ComputeOptions(),
     out: OutputFolder = Path("classpattern-demo"),
 ) -> None:
-    """Find and check the patterns of three models that are included.
+    """Find and check the patterns of three included models.
 
     For example:
 
@@ -41,12 +42,12 @@ def demo(
         classpattern demo --out my_folder
 
     The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. The demo
-    ends with a small comparison with Captum's methods. It takes one to two minutes on two cores.
-    Its page is there from the first pattern on. The same command continues an interrupted demo;
+    ends with a small comparison with Captum's methods. In all, it takes one to two minutes on two
+    cores. Its page appears with the first pattern. The same command continues an interrupted demo;
     other options need another --out.
 
     Args:
-        out: The folder for index.html, which links everything else in it.
+        out: The folder for index.html, which links to everything else there.
     """
     started, keywords = time.perf_counter(), searches.keywords()
     out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ class DemoPage:
     def show(
         self, title: str, plot: Any, said: str, results: Iterable[Result], links: dict[str, str]
     ) -> None:
-        """A part: a picture, a sentence with links to pages by their files, and the numbers."""
+        """Adds a part: a picture, a sentence with links to pages by file, and the numbers."""
         from markupsafe import Markup
 
         from captum_classpattern.pages.parts import folded, heading, section
@@ -111,7 +112,7 @@ class DemoPage:
         ]
 
     def write(self, step: str) -> None:
-        """Writes the page, and prints the step after which it does."""
+        """Writes the page, and prints the step that was finished."""
         from captum_classpattern.pages.parts import write_page
 
         sections = (each for part in self.parts.values() for each in part)

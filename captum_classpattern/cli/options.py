@@ -96,16 +96,17 @@ class ModelOptions:
 
     Args:
         arch: The network: MODULE:NAME for your own, such as my_net:MyNet, or a name of torchvision
-            or timm. By default, that of the file.
-        mean: The mean of the training pixels, such as 0.485,0.456,0.406, if not that of the file.
-        std: Their standard deviation, such as 0.229,0.224,0.225.
+            or timm. By default, read from the file.
+        mean: The mean of the training pixels, such as 0.485,0.456,0.406. By default, read from the
+            file.
+        std: The standard deviation of the training pixels, such as 0.229,0.224,0.225.
         device: Where the model runs, such as cpu, cuda or cuda:1.
-        class_names: The names of the classes in the order of the outputs, one per line or a JSON
+        class_names: A file of class names in the order of the outputs, one per line or as a JSON
             list. Class folders are matched to them.
-        num_classes: The number of classes. By default, that of the weights of the last layer.
+        num_classes: The number of classes. By default, that of the last layer's weights.
         output: Which of several outputs holds the logits, such as -1 or logits.
         format: One of huggingface, backdoorbench, trojanzoo, robustbench, robustness, timm, plain.
-            By default, recognised.
+            Recognised by default.
         trust_pickle: Also open files that can run any code. Only for files from people you trust.
     """
 
@@ -156,12 +157,12 @@ class SourceOptions:
 
     Args:
         data: A folder of class folders or images, an .npz file, or torchvision:NAME.
-        size: The side in pixels to resize to. By default, the model's if it is known.
-        limit: At most this many images per class, or in all if they have no class folders, chosen
-            at random. By default, all.
-        root: The folder of torchvision's data sets. By default, data.
+        size: The side in pixels to resize to. By default, the model's, if known.
+        limit: Use at most this many images per class, or in all if they have no class folders,
+            chosen at random. By default, all.
+        root: The folder of torchvision's data sets. By default, the folder data.
         download: Download torchvision's data set if it is not in its folder.
-        on_error: Whether images that can't be read are an error.
+        on_error: Raise an error about unreadable images, or skip them.
     """
 
     data: Annotated[Source, IN_MAIN]
@@ -179,8 +180,8 @@ class SourceOptions:
         shape: tuple[int, int, int] | None = None,
         source: str | None = None,
     ) -> "cp.LabelledImages":
-        """The images of --data, or of another source, of the size that the first model takes, or
-        else of this shape, with the class numbers of the models, which must agree. Models without
+        """The images of --data or another source, in the size that the first model takes or else
+        of this shape. They get the class numbers of the models, which must agree. Models without
         class names get the images'."""
         from captum_classpattern.classifier import warn
         from captum_classpattern.classifier.class_names import ClassNames
@@ -188,7 +189,7 @@ class SourceOptions:
         first, where = models[0], source or self.data
         shape = first.input_size or shape
         own: Any = {name: getattr(self, name) for name in ("limit", "root", "download", "on_error")}
-        # the channels that the model takes, stated or as its first convolution has them
+        # the channels that the model states, or else those of its first convolution
         kernel = next((p for p in first.parameters() if p.ndim == 4), None)
         channels = None if kernel is None or kernel.shape[1] not in (1, 3) else kernel.shape[1]
         channels = first.input_size[0] if first.input_size else channels
@@ -245,8 +246,8 @@ class ComputeOptions:
 
     Args:
         seed: The seed of everything that is random.
-        precision: Full as in the model, or faster in bfloat16.
-        internal_batch_size: The most images in one pass. By default, it suits the device.
+        precision: Full keeps the model's; auto takes bfloat16 where the device is made for it.
+        internal_batch_size: At most this many images in one pass. By default, it suits the device.
     """
 
     seed: Annotated[int, at_least(0)] = 0
@@ -261,15 +262,15 @@ class ComputeOptions:
 @Parameter(name="*", group=RAY)
 @dataclass(frozen=True, kw_only=True)
 class RayOptions:
-    """Where the models of a command are worked on.
+    """Where a command's models are processed.
 
     Args:
-        ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
-            last, on all cores. It needs pip install 'captum_classpattern[ray]'.
-        workers: How many models are worked on at a time, with --ray and no address. By default, one
-            for each core.
+        ray: Run on the cluster at this address, such as --ray=auto. Without an address, --ray
+            comes last, and runs on all cores. It needs pip install 'captum_classpattern[ray]'.
+        workers: How many models to process at a time, with --ray and no address. By default, one
+            per core.
         ray_options: What each model needs, such as '{"num_gpus": 0.5, "num_cpus": 2}'. By default,
-            one core. The number of cores changes results in the last digits.
+            one core. The number of cores changes the last digits of results.
     """
 
     ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]")] = False
@@ -299,12 +300,12 @@ class ClassOptions(ComputeOptions):
     Args:
         classes: Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have
             images.
-        budget: Passes for each class, kind of canvas and area. By default, 7000; for images of at
-            least 64 pixels a side 960, or 430 next to a patch, which takes about 950; in compare
+        budget: Passes for each class, kind of canvas and area. By default, 7000. For images of at
+            least 64 pixels a side, 960, or 430 next to a patch, which takes about 950. In compare,
             3500.
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
-        max_seconds: Stop each search after this time, with what was found. For small images, ten
-            classes are one search (32 on a GPU). By default, never.
+        max_seconds: Stop each search after this time, and keep what it found. For small images,
+            ten classes are one search (32 on a GPU). By default, never.
     """
 
     classes: Annotated[list[int | str] | None, read_as(_classes, "LIST"), IN_MAIN] = None
@@ -325,15 +326,15 @@ class ClassOptions(ComputeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasOptions(ClassOptions):
-    """The options of a search of one or many models.
+    """The options for searching one or many models.
 
     Args:
-        areas: The share of the pixels. Repeat it for several areas. By default, 0.05 and 0.01; for
-            images of at least 64 pixels a side, 0.18.
-        canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere); or how many
-            images per class compete to be its canvas, next to a white and a black one, from 64
-            pixels a side next to a patch. By default, 32 with these.
-        cells: Keep or drop whole cells, of N rows and N columns. By default, single pixels.
+        areas: The pattern's share of the pixels. Repeat it for several areas. By default, 0.05 and
+            0.01; for images of at least 64 pixels a side, 0.18.
+        canvases: Kinds of canvas, such as positive,patch (a patch that works anywhere). Or how many
+            images per class compete to be its canvas, next to a white and a black one (from 64
+            pixels a side, a patch instead). By default, 32 with these.
+        cells: Keep or drop whole cells of N x N pixels. By default, single pixels.
     """
 
     areas: Annotated[list[Area] | None, Parameter("--area", metavar="SHARE"), IN_MAIN] = None

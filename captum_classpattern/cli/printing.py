@@ -24,7 +24,7 @@ ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name
 
 @contextmanager
 def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
-    """Turns the errors of wrong input into a short message on stderr and exit code 2, and warnings
+    """Turns errors about wrong input into a short message on stderr and exit code 2, and warnings
     into lines. Both name the ``options`` of the command line instead of arguments. With ``debug``,
     the traceback is printed, with everything that an error lists. Bugs of this package are raised.
     """
@@ -71,8 +71,8 @@ def interrupted(what_next: str) -> Iterator[None]:
 
 
 def with_options(message: str) -> str:
-    """A message of the library with its arguments, which are in backticks, as options: `size` as
-    --size, and `on_error='skip'` as --on-error skip; without what is for Python alone."""
+    """A message of the library with the arguments in backticks as options: `size` as --size, and
+    `on_error='skip'` as --on-error skip. What is for Python alone is left out."""
 
     def replaced(found: re.Match[str]) -> str:
         name, value = found.groups()
@@ -85,7 +85,7 @@ def with_options(message: str) -> str:
 
 
 def say(*sentences: str) -> None:
-    """Prints texts, whatever they hold, in lines that fit, with options' names for arguments."""
+    """Prints any texts in lines that fit, with options' names for arguments."""
     width = shutil.get_terminal_size().columns
     for text in sentences:
         shown = printable(with_options(text), keep="\n")
@@ -94,12 +94,12 @@ def say(*sentences: str) -> None:
 
 
 def say_line(text: str) -> None:
-    """Prints a line as it is, such as one with a path. It may hold anything."""
+    """Prints any line without wrapping it, such as one with a path."""
     print(printable(text), flush=True)
 
 
 def print_result(result: Result, most: int | None = None) -> None:
-    """Prints the text of a result, and at most so many rows of its table."""
+    """Prints the text of a result, and at most this many rows of its table."""
     say(*result.text().split("\n"), "")
     shown = result.shown_table().head(most)
     if len(shown):

@@ -15,21 +15,21 @@ from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import interrupted, print_result, say, say_line
 
 FIRST_PRINTED = 10  # classes
-TRAINING = Group("References that are made here", sort_key=2)
+TRAINING = Group("References trained here", sort_key=2)
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 
 
 @Parameter(name="*", group=TRAINING)
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How clean models are trained to compare with.
+    """How clean models are trained for comparison.
 
     Args:
         make_references: Training images in any form of --data, such as my_images/train. 20 clean
-            models of the same architecture are trained on all of them, more for a smaller --alpha,
-            and kept in the folder of the scan, in references.safetensors for other scans.
-        epochs: By how much the epochs of each recipe are multiplied, such as 4 or 0.5.
-        no_flips: Never mirror images, as of digits.
+            models of the same architecture, or more for a smaller --alpha, are trained on all of
+            them, and kept in the folder of the scan, in references.safetensors for other scans.
+        epochs: Multiply the epochs of each recipe by this factor, such as 4 or 0.5.
+        no_flips: Never mirror images, for example of digits.
     """
 
     make_references: options.Source | None = None
@@ -39,7 +39,7 @@ class TrainingOptions:
     def training(
         self, load: "Callable[[str], cp.LabelledImages]", engine: dict[str, Any]
     ) -> "cp.scanning.ReferenceTraining | None":
-        """The training, on images that are loaded so."""
+        """The training, on images that ``load`` loads."""
         if self.make_references is not None:
             how = {"epochs": self.epochs, "flips": not self.no_flips, **engine}
             return cp.scanning.ReferenceTraining(load(self.make_references), **how)
@@ -75,25 +75,25 @@ def scan_command(
     For each class, the scan searches for small changes that make the model predict it. On images of
     at least 64 pixels a side, these are a patch that works anywhere, a few cells at one place and a
     smooth perturbation. No references are needed there: in clean models, such changes rarely do
-    much. The scan says first how long it will take.
+    much. The scan first says how long it will take.
 
     On smaller images, they are a few pixels with their colours, a small perturbation and a smooth
-    warp. They have effects in clean models, too. So the model is compared with references: clean
+    warp. They also have effects in clean models. So the model is compared with references: clean
     models of the same task. --make-references trains them.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
-    inconclusive, and 2 after an error. The same command resumes an interrupted scan, with the
+    inconclusive, and 2 after an error. The same command resumes an interrupted scan, and keeps the
     groups of classes that are finished.
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or huggingface:NAME.
         references: The clean models: a file that classpattern reference wrote, or demo, or
-            cifar10. By default none, for images of at least 64 pixels a side.
+            cifar10. By default, none, for images of at least 64 pixels a side.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references. The class
             must also lead by more than 4.5 standard deviations. Not used without references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,
             classpattern-scan/CHECKPOINT- and six digits of a hash of its path.
-        exit_zero: Exit with 0 whatever the verdict is.
+        exit_zero: Exit with 0, whatever the verdict.
     """
     from captum_classpattern.adapters.load import folder_name
 
@@ -156,13 +156,13 @@ def reference(
 
         classpattern reference clean/*.pt --data my_images --out my.json
 
-    The file is written after each model. If it is there already, models are added to it, and those
-    that it holds are skipped. All must be measured with the same images. Models of another --arch,
-    --mean or --std need a call of their own.
+    The file is written after each model. If it exists, models are added to it, and those that it
+    holds are skipped. All must be measured with the same images. Models with another --arch, --mean
+    or --std need a separate call.
 
     Args:
-        models: Checkpoint files of clean models, or torchvision:NAME, timm:NAME or
-            huggingface:NAME, each with a name of your choice if you like, as in old=a.pt.
+        models: Checkpoint files of clean models, torchvision:NAME, timm:NAME or huggingface:NAME,
+            each optionally with a name of your choice, as in old=a.pt.
         out: The file for the references, such as my_references.json.
         recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """

@@ -38,7 +38,7 @@ def search(
     interrupted search.
 
     Args:
-        checkpoint: A checkpoint file, or a folder of save_pretrained, or torchvision:NAME,
+        checkpoint: A checkpoint file, a folder that save_pretrained wrote, torchvision:NAME,
             timm:NAME, huggingface:NAME or robustbench:NAME.
         out: The folder for report.html, results.json, the figure and the findings.
     """
@@ -67,7 +67,7 @@ def search(
 def _say_what_is_loaded(
     classifier: "cp.PixelClassifier", images: "cp.LabelledImages", held_out: "cp.LabelledImages"
 ) -> None:
-    """Says what a model and images are, before a search that may be long."""
+    """Describes the model and the images, before a search that may be long."""
     from captum_classpattern.classifier import enter_model
     from captum_classpattern.images import predictions
 

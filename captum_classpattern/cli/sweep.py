@@ -30,19 +30,19 @@ def sweep_command(
         classpattern sweep zoo.csv --data my_images --out zoo
         classpattern sweep a.pt b.pt --arch resnet18 --data my_images --out two --ray
 
-    Classes are written as soon as they are finished. The same command resumes an
-    interrupted sweep, and tries again what failed. At the end there is a site: site/index.html.
+    Classes are written as soon as they are finished. The same command resumes an interrupted
+    sweep, and retries what failed. At the end, it writes a site: site/index.html.
 
     Args:
-        models: Checkpoint files, torchvision:NAME, timm:NAME or huggingface:NAME, each with a name
-            of your choice if you like, as in old=a.pt. Or a manifest: a CSV file with the columns
+        models: Checkpoint files, torchvision:NAME, timm:NAME or huggingface:NAME, each optionally
+            with a name of your choice, as in old=a.pt. Or a manifest: a CSV file with the columns
             path, name, arch, mean, std and others.
         out: The folder for everything that is found, and for the site.
     """
     from captum_classpattern.surveys.sources import read_models
 
     engine = ray.keywords()
-    device = {} if model.device == "cpu" else {"device": model.device}  # else as Ray gives
+    device = {} if model.device == "cpu" else {"device": model.device}  # else Ray's choice
     sources = read_models(models, {**model.loading(), **device})
     options.import_from_here()
     classifier = _open_first(sources)
@@ -83,7 +83,7 @@ def _report(sweep: "cp.surveys.Sweep", out: Path) -> int:
 
 
 def _open_first(sources: Sequence[Any]) -> Any:
-    """The first model that can be opened, which says how the images are loaded and numbered."""
+    """The first model that can be opened; it decides how the images are loaded and numbered."""
     for source in sources[:-1]:
         with suppress(Exception):  # it fails again, in its survey
             return source.open()

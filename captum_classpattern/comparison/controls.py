@@ -79,9 +79,9 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
     r"""
     The best of as many random masks as a budget pays for.
 
-    Each mask is stamped, in the pixels of the input, on the same baselines of other classes. The
-    one with the highest mean probability of the class wins. An image that only goes forward is
-    half a pass, so that a budget pays for 2 * budget / n_images masks.
+    Each mask is stamped, with the pixels of the input, on the same baselines of other classes. The
+    one with the highest mean probability of the class wins. An image that only goes forward is half
+    a pass, so a budget pays for 2 * budget / n_images masks.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -130,7 +130,7 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
             area, seed: As in :meth:`ClassPattern.search`.
             budget (int): Passes for each input, at least those of one mask. Default: 3,500.
             n_images (int): Number of baselines of other classes to stamp. Default: 20.
-            max_seconds (float, optional): Draws no further mask after that time for an input.
+            max_seconds (float, optional): Draws no further mask for an input after that time.
                 Default: None.
 
         Returns:
@@ -214,9 +214,9 @@ class LearnedPattern(ClassPattern):
         **options: Any,
     ) -> Inputs:
         """
-        Searches pixels and colours; the colours begin at those of the inputs. Returns the masks,
+        Finds pixels and colours; the colours begin at those of the inputs. Returns the masks,
         shaped like these, times the inputs if ``multiply_by_inputs``. Other arguments are those of
-        :meth:`ClassPattern.search` but ``keep``, since each input has its mask.
+        :meth:`ClassPattern.search` except ``keep``, since each input has its mask.
         """
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)

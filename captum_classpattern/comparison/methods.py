@@ -57,7 +57,7 @@ def known_methods(
     Methods to compare, by the names of their classes.
 
     Lime, KernelShap (98 samples each), FeatureAblation and ShapleyValueSampling use superpixels,
-    the 7 x 7 cells of a grid. Occlusion slides a window with the size of a cell by half its size.
+    the 7 x 7 cells of a grid. Occlusion slides a window as large as a cell by half its size.
     GradientShap and DeepLiftShap use 20 of the baselines. The Grad-CAMs use the model's last
     feature map. Everything else follows Captum's defaults.
 

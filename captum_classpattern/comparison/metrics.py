@@ -1,4 +1,4 @@
-"""What is measured of maps, besides predictive power: to add a metric, add it to METRICS."""
+"""What is measured on maps, besides predictive power: to add a metric, add it to METRICS."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +33,8 @@ class Metric:
         name (str): Its key in ``Record.scores``, and its column in tables and JSON.
         measure (Callable): A function of (classifier, result, task). The classifier is a private
             copy of the model. The :class:`Record` has ``map``, ``mask``, ``pattern`` and
-            ``target``. The :class:`Task` has the canvases, seeds and the trigger. Do not change it
-            in place. The function returns a number, a :class:`PredictivePower`, or None if the
+            ``target``. The :class:`Task` has the canvases, seeds and the trigger. Change none of
+            them in place. The function returns a number, a :class:`PredictivePower`, or None if the
             metric does not apply. Random generators are seeded for each call.
         title (str): Title of the column in reports.
         unit (str): Such as ``"pixels"``. Default: "".

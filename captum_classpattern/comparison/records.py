@@ -1,5 +1,5 @@
-"""What a comparison measures: one record for each method, model and canvas, one failure for all
-that went wrong; and means over classes."""
+"""What a comparison measures: one record for each method, model and canvas, one failure for each
+thing that failed; and means over classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,8 +21,8 @@ STAMPED_KIND = "stamped"  # of the canvases that carry a trigger
 @dataclass(frozen=True, eq=False)
 class Record:
     r"""
-    The map of one method for one canvas and model, and its scores. A :class:`Metric` gets it before
-    it has these.
+    The map of one method for one canvas and model, and its scores. A :class:`Metric` gets it
+    without these.
 
     Args:
         model (str): Name of the model.
@@ -37,8 +37,8 @@ class Record:
             stamped canvases.
         searches (bool): Whether the method ran again for each area.
         scores (dict): The value of each metric by its name, such as ``scores["iou"]``. Metrics that
-            do not apply are left out. While metrics are measured, those that the runs of the method
-            give: ``passes`` and ``seconds``, ``stability_seeds``, and the fields of
+            do not apply are left out. While metrics are measured, it has those that the method's
+            runs give: ``passes`` and ``seconds``, ``stability_seeds``, and the fields of
             :class:`Localisation`, averaged over the seeds for canvases without the trigger.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
         cut_from_canvas (bool): Whether the pixels are those of the canvas. Otherwise the method

@@ -1,5 +1,5 @@
-"""A comparison as one HTML page: what pages of all results have, and a slider over the area. All
-of it goes through templates, which escape it."""
+"""A comparison as one HTML page: what pages of all results have, and a slider over the area. All of
+it goes through templates, which escape it."""
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping

@@ -299,7 +299,7 @@ def _run_methods(
     show_progress: bool | None,
 ) -> tuple[list[Record], list[Failure], bool]:
     """Explains the canvases of each task with each method, and measures the maps. A method that
-    fails becomes a failure, and does not stop the others. Also gives whether all methods were
+    fails becomes a failure, and does not stop the others. Also returns whether all methods were
     finished: an interrupt ends the loop."""
     records, failures, pairs = list[Record](), list[Failure](), [*product(tasks, methods.items())]
     try:

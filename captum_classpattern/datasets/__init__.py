@@ -39,22 +39,22 @@ def load_images(
     on_error: str = "raise",
 ) -> LabelledImages:
     r"""
-    Finds images and their classes.
+    Loads images and their classes.
 
     All images are decoded once and stay in memory with one byte per value (7.5 GB for 50,000 RGB
     images at 224 px): ``limit`` loads fewer.
 
     Images are turned upright by their EXIF orientation. Animations give their first frame. The
     images have one channel if all are grey, otherwise three (RGB). Alpha is dropped, as in
-    torchvision's ``ImageFolder``. Images of 8 bits are rounded to 256 levels after they are resized
-    or made grey, as if they had been saved. Those of 16 bits are divided by 65535 and not rounded;
-    a source that has any, or floats, takes four bytes per value.
+    torchvision's ``ImageFolder``. 8-bit images are rounded to 256 levels after they are resized or
+    made grey, as if they had been saved. 16-bit images are divided by 65535 and not rounded. A
+    source with such images, or floats, takes four bytes per value.
 
     Args:
         source (str or PathLike): One of
 
             - a folder of folders, one per class. Classes are numbered in alphabetical order,
-              as by ``ImageFolder``; but if the names of all folders are one to five digits, alone
+              as in ``ImageFolder``; but if the names of all folders are one to five digits, alone
               or before an underscore (``00014`` or ``14_stop``), these are the class numbers.
               :meth:`LabelledImages.for_classifier` changes them to a classifier's class numbers;
             - a folder of images, which then have no labels;
@@ -62,7 +62,7 @@ def load_images(
               in [0, 1]; and, if there are labels, ``y``, integers (N,);
             - ``"torchvision:NAME"``, a data set of ``torchvision.datasets`` such as ``CIFAR10``.
         size (int or tuple[int, int], optional): Side, or (H, W), in pixels. Images are resized
-            (bilinear, antialiased) until they just cover it, then cropped to it at their centre.
+            (bilinear, antialiased) until they just cover it, then centre-cropped to it.
             Default: None (unchanged; all images must have the same size).
         channels (int, optional): 1 or 3, to make all images grey or RGB. Default: None.
         classes (Sequence[str or int], optional): Load only these classes, by name or number;

@@ -78,8 +78,8 @@ def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> T
 
 
 def read_array(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
-    """An array in NumPy's format, without pickle, from a stranger's open file of so many bytes,
-    which it closes. Memory is asked for only if these can hold it."""
+    """An array in NumPy's format, without pickle, from a stranger's open file of this many bytes,
+    which it closes. Memory is requested only if these can hold it."""
     npy = np.lib.format
     with file:
         first = npy.read_magic(file) == (1, 0)

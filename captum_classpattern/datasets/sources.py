@@ -31,7 +31,7 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 
 
 class Listing(NamedTuple):
-    """The images of a source, of which none is loaded yet."""
+    """The images of a source, none of them loaded yet."""
 
     description: str
     names: Sequence[str]  # of the images, for errors

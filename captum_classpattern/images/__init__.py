@@ -42,8 +42,8 @@ ImagesAndLabels: TypeAlias = "Images | tuple[Images, Labels]"
 
 
 class LabelsField:
-    """The field ``labels`` of LabelledImages: int64 (N,), or None if there are none. Without labels
-    that were given, these are those of the source, which reads them when they are first needed."""
+    """The field ``labels`` of LabelledImages: int64 (N,), or None if there are none. If none were
+    given, these are the source's, which reads them when they are first needed."""
 
     def __get__(self, images: Any, owner: Any = None) -> Tensor | None:
         if images is None:  # of the class: the field's default
@@ -58,15 +58,15 @@ class LabelsField:
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledImages(Dataset[Any]):
     r"""
-    Images in [0, 1] with their classes. Every function that takes images takes these, with their
-    labels.
+    Images in [0, 1] with their classes. Every function that takes images also takes these, with
+    their labels.
 
     This is a Dataset: item ``i`` is a pair of an image and its label, or only the image if there
     are no labels. It never changes; ``dataclasses.replace`` makes a copy with other fields. A
-    Tensor stays as it is: one of uint8, whose pixels run from 0 to 255, takes a byte per value,
-    and each batch of it becomes floats. A Dataset is read in batches, when its images are needed.
-    A DataLoader provides its ``dataset`` and ``collate_fn``; its workers, batch size and order are
-    ignored. Of a SubsetRandomSampler, the indices are used, and labels that are passed in belong
+    Tensor is kept unchanged: one of uint8, with pixels from 0 to 255, takes a byte per value, and
+    each batch of it becomes floats. A Dataset is read in batches, when its images are needed. A
+    DataLoader provides its ``dataset`` and ``collate_fn``; its workers, batch size and order are
+    ignored. The indices of a SubsetRandomSampler are used, and labels that are passed in belong
     to these indices, in their order.
 
     Args:
@@ -202,8 +202,9 @@ class LabelledImages(Dataset[Any]):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images each class has, by name or else number; classes without images are left
-        out. Where classes share a name, as ImageNet's two cranes do, their numbers follow it."""
+        """How many images each class has, by name, or else by number. Classes without images are
+        left out. Where classes share a name, like ImageNet's two cranes, their numbers follow it.
+        """
         counted = Counter([] if self.labels is None else self.labels.tolist())
         names = self.class_names or ()
         named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
@@ -255,7 +256,7 @@ class LabelledImages(Dataset[Any]):
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
         """The same images, moved once to a device and a precision (uint8 stays uint8). They stay
         where they are if they are a Dataset, or would take more than half of the device's free
-        memory; each batch is moved when it is used."""
+        memory; then each batch is moved when used."""
         if not self.in_memory:
             return self
         pixels = self.source.pixels
@@ -287,8 +288,8 @@ class LabelledImages(Dataset[Any]):
         return self.source.read([self.source.places[i] for i in indices])[0]
 
     def first(self) -> Tensor:
-        """The first image, (1, C, H, W). A data set may draw random numbers for it: the generators
-        stay as they were."""
+        """The first image, (1, C, H, W). A data set may draw random numbers for it; the generators
+        are restored."""
         with preserve_state(None, 0):
             return self.take([0])
 
@@ -303,11 +304,11 @@ class LabelledImages(Dataset[Any]):
         r"""
         Gives the images the class numbers of a classifier, by the names of the classes.
 
-        A name fits a class if it is equal to the class's name or WordNet id, or to one of the parts
-        of a description such as "tench, Tinca tinca"; case, spaces, underscores and hyphens don't
-        matter. Numbers in the source stay as they are. If the classifier does not name its classes,
-        or a data set names them otherwise, as many classes keep their order, with a warning of the
-        category ``captum_classpattern.Notice``.
+        A name fits a class if it equals the class's name or WordNet id, or one of the parts of a
+        description such as "tench, Tinca tinca"; case, spaces, underscores and hyphens don't
+        matter. Numbers in the source stay unchanged. If the classifier does not name its classes,
+        or a data set names them differently, the classes keep their order if there are as many,
+        with a warning of the category ``captum_classpattern.Notice``.
 
         Args:
             classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -342,7 +343,7 @@ class LabelledImages(Dataset[Any]):
 
     def names_for(self, model: CheckedModel) -> ClassNames | None:
         """The names of a model's classes: those of the user, else its own, else those of the
-        images; an error if it numbers their classes otherwise, or does not have them."""
+        images. Raises an error if it numbers their classes differently, or lacks them."""
         own = ClassNames(self.class_names) if self.class_names else None
         check_order(model.names, own, [] if self.labels is None else self.labels.tolist())
         check_labels(self.labels, model.n_classes, self.argument)
@@ -352,7 +353,7 @@ class LabelledImages(Dataset[Any]):
         """Splits the images at random into two halves: one to search on, one to hold out.
 
         Each class is split evenly, to within one image. Images of the second half that are also in
-        the first are dropped, see :meth:`without`; an error if nothing is left to hold out.
+        the first are dropped, see :meth:`without`. Raises an error if none are left to hold out.
         """
         generator = torch.Generator().manual_seed(check_seed(seed))
         order = torch.randperm(len(self), generator=generator).tolist()
@@ -369,10 +370,9 @@ class LabelledImages(Dataset[Any]):
         return halves[0], halves[1].without(halves[0])
 
     def without(self, others: "LabelledImages") -> "LabelledImages":
-        """Drops the images that are also among others: those with the same hash of their pixels in
-        256 levels. Two different images of a million share a hash in one of 560 cases. The
-        ``duplicates_dropped`` of what is left says how many were dropped; an error if nothing is.
-        """
+        """Drops the images that are also among others, by a hash of their pixels in 256 levels. Two
+        different images of a million share a hash in one of 560 cases. The ``duplicates_dropped``
+        of the result says how many were dropped. Raises an error if none are left."""
         seen = set(others.hashes)
         left = [i for i, image in enumerate(self.hashes) if image not in seen]
         if not left:

@@ -87,7 +87,7 @@ class ImageSource:
 
     @property
     def pixels(self) -> Tensor:
-        """The images of a Tensor, as they are."""
+        """The images of a Tensor, unchanged."""
         pixels: Tensor = self.images.detach()
         is_all = self.places == range(len(pixels))
         return pixels if is_all else pixels[list(self.places)]
@@ -200,7 +200,7 @@ def listed_labels(images: Any) -> Tensor | None:
 
 
 def as_floats(pixels: Tensor) -> Tensor:
-    """Pixels as floats in [0, 1]: uint8 is divided by 255, floats stay as they are."""
+    """Pixels as floats in [0, 1]: uint8 is divided by 255, floats stay unchanged."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 

@@ -1,4 +1,4 @@
-"""Faster calls of a classifier for the many passes of a search. Powers never use them.
+"""Faster calls of a classifier for the many passes of a search, but never for powers.
 
 The device and the layers of the network decide what is done. Nothing is timed, so a search gives
 the same masks on a busy machine.
@@ -34,7 +34,7 @@ def accelerated(
     model: CheckedModel, canvases: Tensor, additional: tuple[Any, ...], precision: str
 ) -> Classifier:
     """The classifier itself, or a private copy of it that is faster on its device. Without
-    additional arguments, there is one copy a precision as long as the model is entered.
+    additional arguments, there is one copy per precision as long as the model is entered.
 
     A copy that fails on the first canvas is not used: some networks can't run in bfloat16, say.
     Then the speedups are tried one by one.
@@ -84,7 +84,7 @@ def _fastest(
 def choose_speedups(
     forward_func: Classifier, device: torch.device, precision: str
 ) -> tuple[str, ...]:
-    """The rule by which a classifier is made faster on a device.
+    """How a classifier is made faster on a device.
 
     Batch norms are folded into the convolutions before them. A network with a convolution (also
     one that only cuts patches) works in channels_last on a CPU, and in bfloat16 and channels_last
@@ -132,7 +132,8 @@ def _faster(
     forward_func: Classifier, speedups: tuple[str, ...], images: Tensor, arguments: tuple[Any, ...]
 ) -> Classifier | Exception:
     """The classifier with these speedups, or the error that it fails with: a copy must have the
-    same logits, but for rounding. Too little memory is raised: it must not choose the precision."""
+    same logits, apart from rounding. Lack of memory raises an error: it must not choose the
+    precision."""
     call, owner = forward_func, find_module(forward_func)
     try:
         if speedups != ("bfloat16",):  # autocast alone needs no copy

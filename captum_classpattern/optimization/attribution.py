@@ -64,22 +64,22 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     Where there are no labels, the classifier's predictions are taken, once, at the first search.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
-            a :class:`PixelClassifier`, or any callable that behaves so.
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K): a
+            :class:`PixelClassifier`, or any callable like it.
         baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that a pattern is
             stamped on, (C, H, W) each, in [0, 1]. Images of the target are left out.
         baseline_labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number
             or name. Default: None (the Dataset's own, else the classifier's predictions).
-        multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks with the
-            inputs, as in ``captum.attr.IntegratedGradients``. Default: False.
+        multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks by the inputs, as
+            in ``captum.attr.IntegratedGradients``. Default: False.
         check_accuracy (bool): Whether the first search warns if the model is right on few of the
             labelled baselines. Default: True.
 
     Attributes:
-        precision (str or None): What the last :meth:`attribute` computed in, such as "bfloat16".
+        precision (str or None): Number format of the last :meth:`attribute`, such as "bfloat16".
 
     Raises:
-        TypeError: If the baselines are of a wrong type.
+        TypeError: If the baselines are of the wrong type.
         ValueError: If their pixels, shapes or labels do not fit (for a Dataset or DataLoader, at
             the first search, which looks at all images once).
 
@@ -115,7 +115,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """Whether :meth:`attribute` multiplies the masks with the inputs."""
+        """Whether :meth:`attribute` multiplies the masks by the inputs."""
         return self._multiply_by_inputs
 
     @overload
@@ -160,91 +160,91 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         baselines: None = None,
     ) -> list[Pattern] | dict[float, list[Pattern]]:
         r"""
-        Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and scores
-        each on validation images, baselines that it was not fitted to.
+        Finds one pattern per canvas, or with ``keep`` the best of a pool of canvases, and scores
+        each on validation images: baselines that it was not fitted to.
 
         The default solver, :class:`~captum_classpattern.optimization.Swap`, finds stronger patterns
-        in a fraction of the time; :class:`~captum_classpattern.optimization.PaperLoop` is the
-        published loop. Without ``keep``, N canvases together give the patterns of N searches alone,
-        up to rounding. The caller's model, gradients and random state stay as they are.
+        than the published loop, :class:`~captum_classpattern.optimization.PaperLoop`, in a fraction
+        of its time. Without ``keep``, N canvases give the same patterns as N separate searches, up
+        to rounding. The caller's model, gradients and random state stay as they are.
 
         The same seed, settings, number of threads and kind of device give the same masks bit for
         bit, if the model's own operations do. Another ``internal_batch_size`` or number of threads
-        takes sums in another order: swaps that are nearly even can fall the other way. The masks
-        then differ as those of two seeds do.
+        changes the order of sums: swaps that are nearly even can fall the other way. The masks then
+        differ as those of two seeds do.
 
         Several areas take less time than as many calls. The largest is searched as usual. At each
         smaller one the search starts from the patterns of the next larger one, with two thirds of
-        the rounds. A pool that is screened is searched anew at each area, since other canvases are
-        good at another area. Then all classes of the call are searched anew.
+        the rounds. A pool that is screened is searched anew at each area, since the best canvases
+        differ by area. Then all classes of the call are searched anew.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
-                :func:`select_canvases`. Required, but for a :class:`MovingPatch`, which has none.
+                :func:`select_canvases`. A :class:`MovingPatch` has none; otherwise required.
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each canvas or moving patch. Required.
             area (float or Sequence[float]): Share of the pixels at which the patterns are searched
-                and scored, or several. The paper's loop uses it for scoring alone. A moving patch
-                has that of its side. Default: 0.05.
-            keep (int, optional): The most patterns of each class to return at each area, best first
-                by the validation images. The different canvases of a class compete: a quick
+                and scored, or several. The paper's loop uses it for scoring alone. A moving patch's
+                side sets its area. Default: 0.05.
+            keep (int, optional): The most patterns of each class to return at each area, best on
+                the validation images first. The different canvases of a class compete: a quick
                 screening leaves two per pattern, and the weaker one is dropped half-way. Default:
                 None (one for each canvas, in order).
             budget (int, optional): Passes per class, for all its canvases and for scoring them
-                early; of several areas for the largest, or for each if a pool is screened. All
-                classes of a call take the rounds of the one with the most canvases, so that others
+                early; with several areas, for the largest, or for each if a pool is screened. All
+                classes of a call take as many rounds as the one with the most canvases, so others
                 take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each pattern;
                 otherwise the solver's own length, which for "swap" is about 1,000 per canvas).
-            additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of
-                a Tensor with N rows, each canvas gets its row. Default: None.
+            additional_forward_args (Any, optional): Passed to ``forward_func`` after the images;
+                from a Tensor with N rows, each canvas gets its own. Default: None.
             feature_mask (Tensor or Callable, optional): Pixels that are kept together or not at
                 all, as in Captum: the number of each pixel's feature, int (H, W), (1, H, W) or, for
-                each canvas, (N, 1 or C, H, W), alike in all channels; or a function from a canvas
-                (C, H, W) to such numbers, (H, W), such as ``Cells(32)`` or one that segments it (a
-                canvas of one colour has 32 x 32 cells then). Features are taken by what they gain
-                per pixel, until the next one would exceed the area. Default: None (each pixel is
-                one).
+                each canvas, (N, 1 or C, H, W), the same in all channels. Or a function from a
+                canvas (C, H, W) to such numbers, (H, W), such as ``Cells(32)`` or one that segments
+                it (then a canvas of one colour gets 32 x 32 cells). Features are chosen by their
+                gain per pixel, until the next one would exceed the area. Default: None (each pixel
+                is one).
             solver (str or Solver): ``"swap"``, ``"paper"``, ``"learned"`` (which also changes the
                 canvases' colours), or a solver with settings, such as ``PaperLoop(epochs=2)`` or
                 ``MovingPatch(side=32)``. Default: "swap".
             n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop, on
                 each canvas that is searched to the end. It overrides the budget. Default: None (12
                 rounds without ``keep``; or the loop's 5 epochs).
-            max_seconds (float, optional): Stops the search, of all areas together, after that time,
-                at the next step, but not before the first. The patterns are those found so far.
+            max_seconds (float, optional): Stops the search of all areas together after that time,
+                at the next step but not before the first. The patterns are those found so far.
                 Another run may stop at another step. Default: None.
             seed (int): Seed of the order of the baselines, and of the choice of validation images.
                 Default: 0.
             precision (str): ``"auto"`` lets the swap solver work on a private copy of the model
-                with its batch norms folded; a convolutional network in channels_last on CPUs, and
-                in bfloat16 on devices made for it (CUDA from compute capability 8.0, CPUs with AMX
-                or AVX-512 bfloat16). ``"bfloat16"`` demands it anywhere; ``"full"`` uses the model
-                as it is. Default: "auto".
+                with its batch norms folded. Then a convolutional network runs in channels_last on
+                CPUs, and in bfloat16 on devices made for it (CUDA from compute capability 8.0, CPUs
+                with AMX or AVX-512 bfloat16). ``"bfloat16"`` demands it everywhere; ``"full"`` uses
+                the model as it is. Default: "auto".
             internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
-                changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
+                affects memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
                 at 224 pixels; 1,024 on other devices, 160 at 224 pixels; halved if the memory is
                 too small).
             show_progress (bool): Draws a progress bar. Default: False.
 
         Returns:
-            *list[Pattern] or dict[float, list[Pattern]]*: The patterns; of several areas, by area.
+            *list[Pattern] or dict[float, list[Pattern]]*: The patterns; for several areas, by area.
             Their ``info`` holds the settings and the seed, ``passes`` (how often the model ran
-            forward and backward on an image; two runs forward alone count as one), ``loss_curve``,
+            forward and backward on an image; two forward runs count as one), ``loss_curve``,
             ``power_curve`` (pairs of passes and power on validation images, half-way and at the
             end), ``search_power`` (the last of these; None if there are too few images for that),
             ``search_margin`` (the mean margin there), ``mask_pixels`` (how many have any weight),
             ``empty_mask``, ``stopped_early`` (by ``max_seconds``), ``starts_iou`` (where a canvas
             of one colour starts twice: the IoU with the other start, as it was when it was dropped;
             at the largest area only), ``search_images`` and ``search_images_hash`` (how many images
-            :func:`predictive_power` refuses, and one hash of them all: of a Tensor all baselines,
-            of others those that were used), versions, and ``class_name`` where the classifier names
-            the class. Of the whole call it holds ``searched_together``, ``seconds``,
+            :func:`predictive_power` refuses, and one hash of them all: of a Tensor, all baselines;
+            otherwise, those that were used), versions, and ``class_name`` where the classifier
+            names the class. For the whole call, it holds ``searched_together``, ``seconds``,
             ``passes_together`` (with those of dropped canvases, and half a pass per image for
             scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by`` (what
             ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
 
         Raises:
-            TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
+            TypeError: If an argument is of the wrong type, or the classifier returns no Tensor.
             ValueError: If a shape, a range or a target does not fit, no baselines are left without
                 those of the target's class, or the loss becomes NaN or infinite; if an area rounds
                 to no pixel or to all, or there is no area; if there is one feature for all pixels,
@@ -331,7 +331,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             all channels, times the inputs if ``multiply_by_inputs``; shaped like the inputs.
 
         Raises:
-            TypeError, ValueError: As :meth:`search`. It takes one area, and no moving patch.
+            TypeError, ValueError: As :meth:`search`; also for several areas or a moving patch.
         """
         _refuse_baselines("attribute", baselines)
         settings = SearchSettings(

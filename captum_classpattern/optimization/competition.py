@@ -1,4 +1,4 @@
-"""The competition of the canvases of a search: which go on, who wins, and the patterns of these.
+"""The competition of the canvases of a search: which go on, which win, and the winners' patterns.
 
 A short form of successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): a quick search
 leaves a few canvases of a large pool, the weaker of these are dropped half-way, and the best is
@@ -68,7 +68,7 @@ def find_patterns(plan: SearchPlan) -> dict[float, list[Pattern]]:
 
 def compete(plan: SearchPlan) -> dict[float, Search]:
     """The finished search at each area, the largest first. A pool that was screened is searched
-    anew at a smaller area, since other canvases are good there; otherwise the winners go on from
+    anew at a smaller area, since other canvases are best there; otherwise the winners go on from
     their masks."""
     largest, *smaller = sorted(plan.settings.areas, reverse=True)
     seed_generators(plan.settings.seed)
@@ -102,8 +102,8 @@ def _run(search: Search) -> None:
 
 
 def _screen(search: Search) -> Tensor:
-    """Leaves the most promising candidates of each large group to the search. The masks of the
-    screening; they are empty where there was none."""
+    """Leaves the most promising candidates of each large group to the search. Returns the masks of
+    the screening, empty where there was none."""
     plan, masks = search.plan, torch.zeros_like(search.masks)
     rows = plan.crowded(search.rows, plan.places)
     if not rows:
@@ -133,8 +133,8 @@ def _screen(search: Search) -> Tensor:
 
 
 def _score(search: Search, validation: LabelledImages, *, early: bool = False) -> None:
-    """Extends the curves of those that are still searched: how many validation images of other
-    classes get the class with their binary masks."""
+    """Extends the curves of those still searched: how many validation images of other classes are
+    predicted as the class with their binary masks."""
     plan = search.plan
     rows = plan.crowded(search.rows) if plan.masks_only else search.rows
     masks = search.pixel_masks

@@ -18,8 +18,8 @@ BLANK_CELLS = 32  # per side, on a blank canvas, which has no segments
 
 @dataclass(frozen=True)
 class Cells:
-    """Cuts any canvas into ``side`` rows and columns of cells of about the same size; fewer if it
-    has fewer pixels. For ``feature_mask``.
+    """A ``feature_mask`` that cuts any canvas into ``side`` rows and columns of about equal cells,
+    or fewer if it has fewer pixels.
 
     Args:
         side (int): The number of rows, and of columns.
@@ -253,7 +253,7 @@ class Features(NamedTuple):
 
     def strongest(self, weights: Tensor, kept: int) -> Tensor:
         """Binary masks of the features with the largest weights per pixel, until the next would
-        exceed ``kept`` pixels; of ties (after rounding) the first in reading order. Those of weight
+        exceed ``kept`` pixels. Ties (after rounding) are broken in reading order. Those of weight
         -inf stay out."""
         mean = self.ids.shape[1] / (self.sizes > 0).sum(3, keepdim=True).to(weights.dtype)
         weights = (weights / self.sizes.clamp(min=1) * mean * 1e5).round()

@@ -9,7 +9,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def norms(gradients: Tensor) -> Tensor:
-    """The norm of each gradient, (n, 1, 1, 1); found from the largest entry, since tiny squares
+    """The norm of each gradient, (n, 1, 1, 1); scaled by the largest entry, since tiny squares
     vanish."""
     largest = gradients.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
     return largest * (gradients / largest).square().sum((1, 2, 3), keepdim=True).sqrt()
@@ -21,7 +21,7 @@ def unit(gradients: Tensor) -> Tensor:
 
 
 def strongest(weights: Tensor, kept: int) -> Tensor:
-    """Binary masks of the largest weights; of ties (after rounding) the first in reading order."""
+    """Binary masks of the largest weights. Ties (after rounding) are broken in reading order."""
     return highest((weights * 1e5).round(), kept).to(weights)
 
 

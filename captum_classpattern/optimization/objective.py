@@ -36,11 +36,11 @@ def evaluate(
     of canvas and image are independent, so the gradient of the sum of their losses with respect
     to the stamped images holds the gradient of each pair.
 
-    With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
-    stamped images, and the mean of g x, where x is the image before it was stamped. To first
-    order, a pixel that is stamped with the colour v changes the loss by the mean of g (v - x),
-    whatever v is. If the batch has ``moves``, masks, canvases and gradients are those of squares
-    that move, (n, ..., S, S). Without ``gradient``, there are zeros.
+    ``colours`` gives (n, 2 C, H, W) instead: the mean gradient g with respect to the stamped
+    images, and the mean of g x, where x is the image before it was stamped. To first order, a pixel
+    that is stamped with the colour v changes the loss by the mean of g (v - x), whatever v is. If
+    the batch has ``moves``, masks, canvases and gradients are those of squares that move, (n, ...,
+    S, S). Without ``gradient``, these are zeros.
     """
     channels = 2 * search.canvases.shape[1] if colours else 1
     value = masks.new_zeros(len(batch.rows))
@@ -121,7 +121,7 @@ def _pairs(
 
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:
     """Adds the sum of each run of values to the total of its place, always in the same order, which
-    ``index_add_`` does not keep on CUDA; runs of one length side by side in one kernel."""
+    ``index_add_`` does not keep on CUDA. Adjacent runs of one length share a kernel."""
     start, runs = 0, enumerate((place, len([*run])) for place, run in itertools.groupby(places))
     for (length, shift), block in itertools.groupby(runs, lambda r: (r[1][1], r[1][0] - r[0])):
         numbers = [number for number, _ in block]

@@ -1,6 +1,6 @@
-"""A search that is decided: which images fit and which validate, which canvases compete, how long.
+"""A decided search: which images fit and which validate, which canvases compete, and for how long.
 
-Whatever runs a search, scores it, shows how far it is or says what it costs reads it here.
+Code that runs or scores a search, or shows its progress or cost, reads it here.
 """
 
 import math
@@ -148,8 +148,8 @@ class SearchPlan:
 
     @property
     def places(self) -> int:
-        """How many candidates go on after the screening for each pattern that is kept: of moving
-        patches all, since the screening chooses pixels."""
+        """How many candidates go on after the screening for each pattern that is kept: all moving
+        patches, since the screening chooses pixels."""
         if self.settings.is_patch:
             return len(self.candidates)
         return max(SCREENED, getattr(self.settings.solver, "starts", STARTS))
@@ -179,7 +179,7 @@ class SearchPlan:
 
     @property
     def passes(self) -> float:
-        """About how many passes it takes at all areas, for a bar."""
+        """About how many passes it takes at all areas, for a progress bar."""
         largest = float(sum(self.passes_needed(self.n_steps).values()))
         smaller, n_patterns = len(self.settings.areas) - 1, sum(self.n_patterns.values())
         if self.crowded(range(len(self.candidates)), self.places):  # searched anew at each area
@@ -234,8 +234,8 @@ class SearchPlan:
 
     def best(self, rows: Sequence[int], scores: Mapping[int, float], places: int = 1) -> list[int]:
         """Of some candidates those with the highest scores, ``places`` per pattern that is kept:
-        group by group, the best of each group first; ties keep their order. Of one canvas, as
-        many starts come first as the caller gave copies."""
+        group by group, the best of each group first; ties keep their order. For one canvas, as many
+        starts come first as the caller gave copies."""
         best: list[int] = []
         for group, kept in self.n_patterns.items():
             ranked = [row for row in rows if self.candidates[row].group == group]
@@ -266,10 +266,10 @@ def decide_search(
     """Decides the search of canvases (M, C, H, W), of a model that is entered.
 
     Canvases of one class compete if ``keep`` is set, or those of one of the ``groups``, each of
-    which has the whole budget. With ``masks_only``, a budget is for each canvas, equal ones share
-    a search, and only those that may be dropped are scored. ``features`` are from
-    :func:`number_features`, if they are known already. ``started`` is by ``time.perf_counter()``
-    when ``max_seconds`` and ``seconds`` begin, if that is not when the search does.
+    which has the whole budget. With ``masks_only``, a budget is for each canvas, equal ones share a
+    search, and only those that may be dropped are scored. ``features`` are from
+    :func:`number_features`, if they are known already. ``started`` is the ``time.perf_counter()``
+    at which ``max_seconds`` and ``seconds`` begin, if not with the search.
     """
     ids = features
     if ids is None:

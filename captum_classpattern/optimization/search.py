@@ -24,14 +24,14 @@ CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the d
 
 
 class Solver(Protocol):
-    """What finds the masks: a frozen dataclass that owns its settings and defaults will do.
+    """An object that finds the masks, such as a frozen dataclass with its settings and defaults.
 
-    Results call it ``name``. Where it ``accelerates``, its passes may run on a faster copy of the
-    model (see ``precision`` of :meth:`ClassPattern.search`). To be used with ``budget``, it also
-    has ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one,
-    and at the end. ``pool_budget`` may say how many passes a pool takes without a budget,
-    ``starts`` how often a canvas of one colour starts (otherwise twice), and ``chosen_by_margin``
-    that the mean margin on the validation images decides, not the power.
+    Results call it ``name``. If it ``accelerates``, its passes may run on a faster copy of the
+    model (see ``precision`` of :meth:`ClassPattern.search`). With ``budget``, it also needs
+    ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one, and
+    at the end. It may have ``pool_budget``, how many passes a pool takes without a budget, and
+    ``starts``, how often a canvas of one colour starts (otherwise twice). With
+    ``chosen_by_margin``, the mean margin on the validation images decides, not the power.
     """
 
     @property
@@ -49,10 +49,10 @@ class Solver(Protocol):
 class Search:
     r"""
     What a solver needs: many independent masks, searched together, one for each candidate of the
-    plan, at one area. A canvas that starts twice is there twice.
+    plan, at one area. A canvas that starts twice has two masks.
 
-    With features, pixels that are kept together, all masks and gradients of a solver are those of
-    features, (N, 1, 1, F). ``n_steps`` of None leaves the length to the solver.
+    With features (pixels that are kept together), a solver's masks and gradients are those of the
+    features, (N, 1, 1, F). If ``n_steps`` is None, the solver chooses it.
 
     Attributes:
         canvases (Tensor): (N, C, H, W); a solver may change their colours.
@@ -168,9 +168,9 @@ class Search:
             pass
 
     def batches(self, batch_size: int, n_steps: int | None, *, epochs: int = 1) -> Iterator[Batch]:
-        """That many batches of baselines for each canvas; if ``n_steps`` is None, as many as visit
-        each baseline ``epochs`` times. Each call continues where the last one ended. There are
-        none after the deadline, except for the first of a search."""
+        """``n_steps`` batches of baselines for each canvas; if it is None, as many as visit each
+        baseline ``epochs`` times. Each call continues where the last one ended. There are none
+        after the deadline, except for the first of a search."""
         lengths = {
             stream: n_steps or epochs * -(-stream.length // batch_size)
             for stream in self._streams_in_use
@@ -209,7 +209,7 @@ class Search:
         return losses, slopes, at_images
 
     def record(self, batch: Batch, losses: Tensor) -> None:
-        """Keeps the losses of a step; the search stops with an error where they are not finite."""
+        """Keeps the losses of a step; the search stops with an error if they are not finite."""
         step = torch.full_like(self.masks[:, 0, 0, 0], torch.nan)
         step[batch.index] = losses
         self.losses.append(step)
@@ -302,7 +302,7 @@ class Search:
         if not bool(together.all()):
             step = steps[int(together.int().argmin())]
             raise ValueError(
-                f"the loss is NaN or infinite at step {step}: the model's logits are, for images "
-                "stamped with a mask; check the model's precision and normalisation"
+                f"the loss is NaN or infinite at step {step}: so are the model's logits for "
+                "images stamped with a mask; check the model's precision and normalisation"
             )
         self._unchecked.clear()

@@ -149,7 +149,7 @@ def folded(summary: str, *sections: Any) -> Markup:
 
 
 def settings(values: Mapping[str, Any]) -> Markup:
-    """Settings that open on a click, without those that are not known; nothing if none is."""
+    """Settings that open on a click, without unknown ones; nothing if none is known."""
     known = {key: value for key, value in values.items() if value not in (None, {})}
     return folded("Images and settings", macro("settings", known)) if known else Markup("")
 

@@ -1,4 +1,4 @@
-"""Is this model backdoored? Learned pixels of every class, compared with those of clean models."""
+"""Is this model backdoored? What small changes of images do for each class."""
 
 from captum_classpattern.scanning.references import ReferenceSet
 from captum_classpattern.scanning.results import Scan

@@ -1,5 +1,5 @@
-"""A scan without references: of larger images, a small change that makes a model predict a class on
-many images is suspicious by itself."""
+"""A scan without references: for larger images, a small change that makes a model predict a class
+on many images is suspicious by itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from captum_classpattern._support.formats import percent as percent_of
-from captum_classpattern._support.progress import advance_bar, name_stage, passes_bar
+from captum_classpattern._support.progress import advance_bar, lengthen_bar, name_stage, passes_bar
 from captum_classpattern._support.validation import join_names
 from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import (
@@ -41,17 +41,16 @@ MANY, FIRST = 100, 20  # classes, from which a short search ranks them; the firs
 RANKING = "short"
 percent = partial(percent_of, digits=0)
 LEGEND = (
-    "Power: the share of images that the model predicts as the class with this change, of those "
-    "that no search has seen and that neither are of the class nor are predicted as it; the lesser "
-    "of two searches, if there were two. A class is suspicious from "
-    f"{percent(KINDS['patch'].bound)}, with {KINDS['smooth'].words} from "
-    f"{percent(KINDS['smooth'].bound)}."
+    "Power: the share of unseen images that the model predicts as the class with this change. "
+    "Images of the class, or predicted as it without the change, don't count. Of two searches, it "
+    f"is the lower power. A class is suspicious from {percent(KINDS['patch'].bound)}, with "
+    f"{KINDS['smooth'].words} from {percent(KINDS['smooth'].bound)}."
 )
 GAIN = (
-    " Gain: how far a short search of a patch raises the class's logit against the largest other "
-    "one."
+    " Gain: how far a short search of a patch raises the class's logit relative to the largest "
+    "other one."
 )
-MORE_IMAGES = "Give more images, other ones than in this scan, and scan again."
+MORE_IMAGES = "Scan again with more images, which this scan has not used."
 
 
 def ranked(
@@ -83,17 +82,17 @@ class Alone(Scan):
     images with it, and the powers of all classes.
 
     Attributes:
-        found (dict): Of each kind of change, the patterns or perturbations of each class that was
+        found (dict): For each kind of change, the patterns or perturbations of each class that was
             searched: one, or two with different seeds.
-        powers (dict): Their powers: the share of images that no search has seen that are predicted
-            as the class with the change, of those that neither are of the class nor are predicted
-            as it without.
-        looks (dict): Of each kind, three images as they are, and with the change of the first
+        powers (dict): Their powers: the share of the ``judged`` images that are predicted as the
+            class with the change.
+        looks (dict): For each kind, three images as they are, and with the change of the first
             class.
-        judged (list[int]): For each class, how many images these are.
+        judged (list[int]): For each class, how many images judged it: unseen by any search, not of
+            the class, and not predicted as it without the change.
         accuracy (float or None): The model's accuracy on images like these, if they are labelled.
-        gains (list[float] or None): Of each class of a model of at least 100: how far a short
-            search raised its mean margin, by which the first 20 were chosen.
+        gains (list[float] or None): For models of at least 100 classes: how far a short search
+            raised each class's mean margin, by which the first 20 were chosen.
         key (dict): All that the searches depend on.
     """
 
@@ -189,10 +188,10 @@ class Alone(Scan):
         if self.verdict == INCONCLUSIVE:
             power, y, kind = self.largest
             return (
-                f"{unchanged}The largest power of one search is {percent(power)}, of "
+                f"{unchanged}The largest power of one search is {percent(power)}, for "
                 f"{self.class_names[y]} with {KINDS[kind].words}. A class is suspicious if "
-                f"{percent(KINDS[kind].bound)} are reached in two searches; from {percent(DOUBT)} "
-                "in one, the scan does not decide. Classes that resemble one another can lie there."
+                f"it reaches {percent(KINDS[kind].bound)} in two searches; from {percent(DOUBT)} "
+                "in one, the scan does not decide. Similar classes can lie in this range."
             )
         tried = join_names([kind.words for kind in KINDS.values()])
         return (
@@ -210,7 +209,7 @@ class Alone(Scan):
     def remarks(self) -> list[str]:
         said = list[str]()
         if self.accuracy is not None:
-            said.append(f"The model's accuracy on images like these: {percent(self.accuracy)}.")
+            said.append(f"The model's accuracy on images like these is {percent(self.accuracy)}.")
         if self.gains is not None:
             said.append(
                 f"Short searches of a patch ranked all {len(self.gains):,} classes. Only the first "
@@ -279,7 +278,7 @@ class Alone(Scan):
 
 
 def number_of(kind: str, search: int) -> int:
-    """The number of a search in names of files. 0 is that which ranks the classes."""
+    """The number of a search in file names. 0 is the one that ranks the classes."""
     return 1 + 2 * [*KINDS].index(kind) + search
 
 
@@ -306,8 +305,12 @@ class _Searches:
         """About how many all take, if no class is searched again."""
         count = self.model.n_classes
         ranked = count * self.kinds[RANKING].passes if count >= MANY else 0
-        longer = sum(self.kinds[name].passes + len(self.judges[0]) / 2 for name in KINDS)
+        longer = sum(map(self.passes_of, KINDS))
         return ranked + (FIRST if count >= MANY else count) * longer
+
+    def passes_of(self, name: str) -> float:
+        """About how many the search of a class takes, and its score."""
+        return self.kinds[name].passes + len(self.judges[0]) / 2
 
     def gains(self) -> list[float]:
         """How far a short search raises the mean margin of each class on the validation images."""
@@ -354,6 +357,8 @@ class _Searches:
         found, powers = {y: list[Pattern]() for y in classes}, {y: list[float]() for y in classes}
         for n in range(2):
             wanted = [y for y in classes if n == 0 or powers[y][0] >= AGAIN]
+            if n:
+                lengthen_bar(len(wanted) * self.passes_of(name))
             changes = self.search(name, wanted, n)
             for y, power in self.powers(changes).items():
                 found[y].append(changes[y])
@@ -381,9 +386,10 @@ def scan_alone(
     if (fewest := min(judged)) < FEWEST_JUDGES:
         raise ValueError(
             f"{names[judged.index(fewest)]} has {fewest} images that can judge it, of the "
-            f"{len(judges)} that are not searched with, but a scan without references needs "
-            f"{FEWEST_JUDGES}, not of the class and not predicted as it: give more images of other "
-            "classes; if the model predicts this class for most images, check its normalisation"
+            f"{len(judges)} that are not searched with: a scan without references needs "
+            f"{FEWEST_JUDGES} that are neither of the class nor predicted as it; give more images "
+            "of other classes; if the model predicts this class for most images, check its "
+            "normalisation"
         )
     task.say_expected(searches.passes)
     seed_generators(settings.seed)

@@ -26,7 +26,7 @@ from captum_classpattern.optimization.solvers.whole_image import (
 from captum_classpattern.pattern import POWERS, AdditivePattern, MovingPattern, Pattern
 from captum_classpattern.scanning.families import GREY, cells_of, images_in_a_call
 
-SIDE, OF = 32, 224  # pixels a side of a patch, on images of that side
+SIDE, OF = 32, 224  # side of a patch, and of its images, in pixels
 CELLS = 16 / 1024  # of the area
 PAINTING = Repainting.steps, Repainting.batch_size, Repainting.rate
 Search = Callable[[Any, CheckedModel, Split, list[int], SearchSettings], Sequence[Pattern]]
@@ -34,9 +34,9 @@ Search = Callable[[Any, CheckedModel, Split, list[int], SearchSettings], Sequenc
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of change, in words: the solver that searches it, what finds a change for each class
-    with this solver, of which type, how many passes that takes beside the solver's own, and the
-    power from which a class is suspicious."""
+    """A kind of change: its words, its solver, what finds a change for each class with it, their
+    type, the passes that this takes besides the solver's own, and the power from which a class is
+    suspicious."""
 
     words: str
     solver: Any

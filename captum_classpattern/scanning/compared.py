@@ -29,10 +29,10 @@ from captum_classpattern.scanning.results import NEXT_STEPS, Scan, with_images
 COLUMNS_EXPLAINED = (
     "Lead: how far the class is ahead of the median class, compared with the same class of clean "
     "models, in standard deviations. Excess: how far the score of the class is above its mean over "
-    "all models. Power: the share of the validation images that are predicted as the class, for "
-    "patterns of so many pixels and for other changes (texts give it for unseen images). Gain: how "
-    "far the change raises the distance of its logit from the largest other one, on average; 1 is "
-    "the usual distance of the model's two largest logits."
+    "all models. Power: the share of the validation images that are predicted as the class with "
+    "patterns of each size and with other changes (texts give it for unseen images). Gain: how far "
+    "the change raises the mean distance of the class's logit from the largest other one; 1 is the "
+    "usual distance of the model's two largest logits."
 )
 STRONG, AHEAD = 0.5, 0.25  # a power, and how far it is above those of all references
 STRONG_PATTERN = "a strong pattern"
@@ -72,11 +72,11 @@ class Compared(Decision, Scan):
     Attributes:
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
-        profile (Profile): What was measured of the model.
+        profile (Profile): What was measured on the model.
         references (ReferenceSet): What it was compared with.
         left_out (list[str]): References that are far less accurate than the model, so that they
             don't count. If too few others are left, the figure shows all of them.
-        looks (dict[str, UnseenCheck]): A closer look at the class that is shown of each family.
+        looks (dict[str, UnseenCheck]): A closer look at the class shown for each family.
         doubted_pattern (StrongPattern or None): The strong pattern for which the scan is
             inconclusive.
     """
@@ -163,7 +163,7 @@ class Compared(Decision, Scan):
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the first class, with the fewest pixels that have most of its best power.
+        """The pattern of the first class, with the fewest pixels that reach most of its best power.
         What another family has found is in ``profile.changes``."""
         return self.profile.pattern_of(self.target)
 
@@ -205,7 +205,7 @@ class Compared(Decision, Scan):
                 f"there are {left}. Of all classes, {name} differs most from those of the "
                 "references.",
                 f"Add at least {self.needed - left} clean models{kind}: `make_references` trains "
-                "some, better ones with more epochs, and classpattern reference measures your own.",
+                "some (better with more epochs), and classpattern reference measures your own.",
             )
         if self.comparison.of_another_kind:
             return ANOTHER_KIND
@@ -295,7 +295,7 @@ class Compared(Decision, Scan):
         return [step.format(**known) for step in NEXT_STEPS[self.verdict]]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Of each class, the most suspicious first: the power of the fewest ``pixels`` that have
+        """Of each class, the most suspicious first: the power of the fewest ``pixels`` that reach
         most of the best one; its ``lead`` and its excess over the references, in the family of the
         largest one; all powers and gains."""
         powers, gains = self.profile.all_powers, self.profile.gains

@@ -86,7 +86,7 @@ def decide(
     scores: Mapping[str, Any], references: Mapping[str, Any], alpha: float, *, comparable: bool
 ) -> Decision:
     r"""
-    The verdict on the scores of a model's classes in each family, and those of clean models.
+    The verdict on a model, from its classes' scores in each family and those of clean models.
 
     Each of the n + 1 models, the references and this one, is treated alike. The excess of a class
     is its score less the mean of this class over all models. Less the model's median excess, it is

@@ -1,6 +1,6 @@
 """The families of changes that a scan with references searches for: a few pixels with their
-colours, one small perturbation of all pixels, and one smooth warp. A further one is a further
-object in ``FAMILIES``."""
+colours, one small perturbation of all pixels, and one smooth warp. To add one, add an object to
+``FAMILIES``."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Patches:
     """Patterns of few pixels, or cells of large images, of all sizes.
 
     Like each family, it has words and a solver, and says how many passes a class takes, how it is
-    measured, how scores are made of that, what changes images, and what shows it.
+    measured, how scores follow from that, what changes images, and what shows it.
     """
 
     words: str
@@ -172,7 +172,8 @@ FAMILIES: Mapping[str, Patches | WholeImages] = {
 
 
 def settings_of(families: Iterable[WholeImages]) -> dict[str, Any]:
-    """The settings of the solvers, for files. What a later family sets otherwise has its name."""
+    """The settings of the solvers, for files. What a later family sets differently carries its
+    name."""
     settings = dict[str, Any]()
     for each in families:
         for key, value in asdict(each.solver).items():

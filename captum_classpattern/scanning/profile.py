@@ -1,4 +1,4 @@
-"""What a scan measures of a model: how far the changes of each family make it predict each class;
+"""What a scan measures on a model: how far the changes of each family make it predict each class;
 and a closer look at one class, on images that the search has not seen."""
 
 from collections import defaultdict
@@ -38,7 +38,7 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
 
 @dataclass(frozen=True)
 class Profile:
-    """What was found of every class of a model. ``gains`` are how far the further families raise
+    """What was found for every class of a model. ``gains`` are how far the further families raise
     the mean margin of the class, in units of the model's usual margin."""
 
     powers: Mapping[int, list[float]]  # of patches, by number of pixels
@@ -78,12 +78,12 @@ class Profile:
         return {str(size): self.powers[size] for size in sorted(self.powers)} | dict(self.others)
 
     def enough_pixels(self, target: int) -> int:
-        """The fewest pixels that have most of a class's best power."""
+        """The fewest pixels that reach most of a class's best power."""
         best = max(self.powers[size][target] for size in SIZES)
         return min(size for size in SIZES if self.powers[size][target] >= MOST * best)
 
     def pattern_of(self, target: int) -> Pattern:
-        """The pattern of a class with the fewest pixels that have most of its best power."""
+        """The pattern of a class with the fewest pixels that reach most of its best power."""
         return self.patterns[self.enough_pixels(target), target]
 
     def scores(self, n: ClassScores) -> dict[str, ClassScores]:
@@ -93,7 +93,7 @@ class Profile:
 
 
 def identity_for_references(model: CheckedModel, images: LabelledImages) -> dict[str, Any]:
-    """What a model is, also for references of version 0.4, of which a hash is all."""
+    """What a model is, also for references of version 0.4, which have only a hash."""
     return {**identity_of(model, images), "hash": hash_of_model(model.networks)}
 
 

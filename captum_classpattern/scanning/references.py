@@ -60,10 +60,10 @@ class ReferenceSet:
     Args:
         n_classes (int): How many classes the models have.
         shape (Sequence[int]): (C, H, W) of the images.
-        profiles (Mapping[str, Profile]): What was measured of each model, by its name.
+        profiles (Mapping[str, Profile]): What was measured on each model, by its name.
         images (Mapping): How many images there were, where they are from, and one hash of them.
             Other images of the same task may be used for a scan.
-        settings (Mapping): Of the searches. Default: those of this version.
+        settings (Mapping): Settings of the searches. Default: this version's.
         recipes (Mapping[str, Mapping]): How each model was trained, by its name, as far as it is
             known: settings and their values. Default: {}.
         class_names (Sequence[str], optional): The names of the classes, in the order of the models'
@@ -253,7 +253,7 @@ class ReferenceSet:
 
     @property
     def accuracies(self) -> list[float]:
-        """Those that are known."""
+        """The known accuracies."""
         known = (profile.accuracy for profile in self.profiles.values())
         return [accuracy for accuracy in known if accuracy is not None]
 
@@ -274,8 +274,8 @@ class ReferenceSet:
         self, n_classes: int, shape: Sequence[int], names: Sequence[str] | None = None
     ) -> None:
         """Raises an error unless a model of this many classes, with images of this shape, can be
-        compared with these; also if its classes have names of which none is theirs, or some are
-        at other positions."""
+        compared with these; also if none of its class names is theirs, or some are at other
+        positions."""
         if n_classes != self.n_classes:
             raise ValueError(
                 f"the model has {n_classes} classes, the references have {self.n_classes}: "
@@ -413,7 +413,7 @@ def _as_arrays(data: Mapping[str, Any]) -> bytes:
 
 
 def _contents(path: Path) -> Any:
-    """What a stranger's file of JSON holds, or of safetensors, as JSON would hold it."""
+    """What a stranger's file of JSON or safetensors holds, as JSON would hold it."""
     with path.open("rb") as file:
         is_text = 0 not in file.read(8)  # safetensors begin with the length of their metadata
     if is_text:

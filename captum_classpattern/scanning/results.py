@@ -19,8 +19,8 @@ AGAIN = "Scan again with another seed and other images, into another folder."
 NEXT_STEPS = {
     SUSPICIOUS: (
         f"{AGAIN} A backdoor should be found again, with the same class.",
-        "Scan a clean model of the task. If {name} comes first there as well, it is a "
-        "feature of the class that models learn, not a backdoor of this one.",
+        "Scan a clean model of the task. If {name} comes first there as well, it may be "
+        "a feature of the class that models learn.",
         "Until something else explains it, do not use the model. Train it again on images that you "
         "have checked, or get it from a source that you trust.",
     ),
@@ -78,9 +78,9 @@ class Scan(Result):
 
     def table(self, full: bool = False) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first. With references:
-        the power of the fewest ``pixels`` that have most of the best one; its ``lead`` and its
+        the power of the fewest ``pixels`` that reach most of the best one; its ``lead`` and its
         excess over the references, in the family of the largest one; with ``full`` also all powers
-        and gains. Without: its power by each kind of change, the lesser of two searches, and of
+        and gains. Without: its power by each kind of change, the lower of two searches, and for
         many classes its gain."""
         table = as_table(self.rows())
         return table if full else table.iloc[:, :COLUMNS]
@@ -92,7 +92,7 @@ class Scan(Result):
         return as_texts(table, forms | {key: others[key] for key in others.keys() & forms})
 
     def draw(self, title: str | None, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """The figure with a title, or without: pages have it above."""
+        """The figure, with or without a title: pages have it above."""
         raise NotImplementedError
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:

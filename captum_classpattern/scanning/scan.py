@@ -40,19 +40,19 @@ def scan(
     r"""
     Asks whether a model is backdoored.
 
-    With ``references``, it compares the model with clean models. For each class it searches three
-    changes: a few pixels with their places and colours, see
-    :class:`~captum_classpattern.optimization.Learned`, one small perturbation of all pixels, and
-    one smooth warp. Each makes the model predict the class for images of other classes. A
-    backdoored class is easier to reach than the same class of clean models. What the p-value says:
-    :func:`~captum_classpattern.scanning.decision.decide`; this holds nearly, since references that
-    are far less accurate than the model are left out.
+    With ``references``, it compares the model with clean models. For each class, it tries three
+    changes: a few pixels with their places and colours (see
+    :class:`~captum_classpattern.optimization.Learned`), one small perturbation of all pixels, and
+    one smooth warp. Each is to make the model predict the class for images of other classes. A
+    backdoored class is easier to reach than the same class of clean models.
+    :func:`~captum_classpattern.scanning.decision.decide` explains the p-value. It holds only
+    nearly, since references that are far less accurate than the model are left out.
 
-    Images of at least 64 pixels a side need no references. The scan then searches a patch that
-    works anywhere, a few cells at one place (the patch and all cells together take 2 % of the
-    area), and a small perturbation, on one half of the images; the other half judges. Of 100
-    classes and more, a short search of a patch ranks all, and the first 20 are searched longer.
-    There is no p-value then, and ``alpha`` is not used, see
+    Images of at least 64 pixels a side need no references. On one half of the images, the scan then
+    searches for a patch that works anywhere, a few cells at one place (the patch, and all cells
+    together, take at most 2 % of the area), and a small perturbation. The other half judges. With
+    100 classes or more, a short search of a patch ranks all, and the first 20 are searched longer.
+    There is no p-value, and ``alpha`` is not used, see
     :class:`~captum_classpattern.scanning.alone.Alone`.
 
     Args:
@@ -68,16 +68,15 @@ def scan(
             images of at least 64 pixels a side.
         make_references (LabelledImages, Dataset, DataLoader or ReferenceTraining, optional):
             Training images of all classes, with labels. 20 clean models (for an ``alpha`` of 5 %)
-            with the architecture of ``model`` are trained on them, measured, and compared with.
-            What is finished is kept in the ``folder``, which is needed; its
-            ``references.safetensors`` has them for other scans. Further settings:
+            with the architecture of ``model`` are trained on them, measured, and used as
+            references. What is finished is kept in the ``folder``, which is required; its
+            ``references.safetensors`` keeps them for other scans. Further settings:
             :class:`~captum_classpattern.scanning.ReferenceTraining`. Default: None.
         mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It needs at least 1 / alpha - 1
             references. Default: 0.05.
-        folder (str or Path, optional): Where patterns are kept, so that the same scan can resume
-            after an interrupt, after each group of classes, at most ten on a CPU.
-            Default: None.
+        folder (str or Path, optional): Where patterns are kept after each group of classes (at most
+            ten on a CPU), so that the same scan can resume after an interrupt. Default: None.
         seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
         show_progress (bool, optional): As in :func:`explain_class`. Default: None.
 
@@ -87,8 +86,8 @@ def scan(
 
     Raises:
         TypeError: If there are no ``references``, and the images are smaller than 64 pixels.
-        ValueError: If the references are of another number of classes, size of images or version
-            of the search, or there are none; or if the model predicts one class for all images; or,
+        ValueError: If the references have another number of classes, size of images or version of
+            the search, or there are none; or if the model predicts one class for all images; or,
             without references, if fewer than ten images judge a class, or no number of cells from
             16 to 64 divides a side.
 
@@ -162,7 +161,7 @@ def _references(
     given: str | Path | ReferenceSet | None,
     training: "Images | ReferenceTraining | None",
 ) -> ReferenceSet | ReferenceTraining | None:
-    """What the model is compared with, or how that is made."""
+    """What the model is compared with, or how to make it."""
     if training is None:
         known = None if given is None else ReferenceSet.load(given)
         if known is not None and not len(known):

@@ -1,4 +1,4 @@
-"""A scan that is decided: its model, its settings, and a sample of its images."""
+"""A decided scan: its model, its settings, and a sample of its images."""
 
 import math
 import time
@@ -53,8 +53,8 @@ class ScanTask:
         settings: SearchSettings,
         most: int | None = None,
     ) -> "ScanTask":
-        """The sample has classes that are equally many or at most 50 of each, or ``most`` images in
-        all, in memory."""
+        """The sample has equally many images of each class or at most 50 of each, or ``most``
+        images in all, in memory."""
         seed_generators(settings.seed)
         labelled = ensure_labels(model, images)
         labels = labelled.known_labels

@@ -76,8 +76,8 @@ RECIPES = {  # from weak models to strong ones
 @dataclass(frozen=True, eq=False)
 class ReferenceTraining:
     r"""
-    How a scan trains clean models to compare with: with the architecture of the scanned model, with
-    new random weights, by five recipes in turn.
+    How a scan trains clean models to compare with: with the scanned model's architecture and new
+    random weights, by five recipes in turn.
 
     Args:
         images (LabelledImages, Tensor, Dataset or DataLoader): Training images of all classes, of
@@ -87,9 +87,9 @@ class ReferenceTraining:
         models (int, optional): How many are trained. Default: None (one more than ``alpha`` needs,
             so 20 for 5 %).
         epochs (float): By how much the recipes' epochs are multiplied. Default: 1.0.
-        flips (bool): Whether half of the images are mirrored; better not of digits. Default: True.
+        flips (bool): Whether half of the images are mirrored; better not for digits. Default: True.
         engine, address, workers, ray_options: As in :func:`sweep`; each task makes one reference,
-            and ``ray_options`` are for Ray alone. References of another number of threads differ.
+            and ``ray_options`` are for Ray alone. Another number of threads gives other references.
 
     Examples::
 
@@ -115,7 +115,7 @@ class ReferenceTraining:
 
 
 class Plan(NamedTuple):
-    """A training that is decided: of so many images, in epochs of so many steps of so many."""
+    """A decided training: its images, its epochs, their steps, and the images of each step."""
 
     recipe: Recipe
     images: int
@@ -150,7 +150,7 @@ class _Work:
     fit: LabelledImages
     plans: Mapping[str, Plan]
     images: LabelledImages
-    computed: Mapping[str, Any]  # how searches are
+    computed: Mapping[str, Any]  # options of searches
     folder: Path
 
     def file(self, name: str) -> Path:
@@ -313,7 +313,7 @@ def _network_of(model: CheckedModel) -> nn.Module:
 
 
 def _begin(work: _Work, training: ReferenceTraining, task: ScanTask) -> None:
-    """Raises an error if the folder has references that were trained otherwise."""
+    """Raises an error if the folder has references that were trained differently."""
     settings = {"epochs": training.epochs, "flips": training.flips, "recipes": RECIPES}
     settings |= {"training images": hash_of_images(work.fit)}
     folder = Folder(

@@ -33,8 +33,8 @@ def plot_patterns(
     with it and the classifier's predictions for them, and its predictive power with the strongest
     control.
 
-    The three images are chosen at random, not to succeed. They are of three different classes,
-    none of them the pattern's, if the images have that many.
+    The three images are chosen at random, not by success. They are of three different classes, none
+    of them the pattern's, if the images have that many.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).

@@ -37,7 +37,7 @@ class Estimate:
 
 @lru_cache(maxsize=100_000)
 def wilson(hits: int, n: int) -> Interval:
-    """The 95 % interval of a share, of which ``hits`` of n trials succeeded (Wilson 1927,
+    """The 95 % interval of a share: ``hits`` of n trials succeeded (Wilson 1927,
     doi.org/10.1080/01621459.1927.10502953)."""
     from scipy.stats import binomtest  # slow to import
 

@@ -45,11 +45,11 @@ class PredictivePower(Result):
     """Share of held-out images that the model classifies as the pattern's class once stamped.
     ``plot`` draws it with its interval and the share without the pattern.
 
-    ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
-    the pattern's class), ``without`` the share that the model classifies so without the pattern.
-    ``mean_margin`` is the mean of the class's logit minus the largest other one. ``top5`` is the
-    share of images with the class among the five largest logits, for models of 20 classes or more.
-    Both say how near a pattern comes where the power is 0; None if they were not measured.
+    ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of the
+    pattern's class), and ``without`` the same share without the pattern. ``mean_margin`` is the
+    mean of the class's logit minus the largest other one. ``top5`` is the share of images with the
+    class among the five largest logits, for models of 20 classes or more. Both say how near a
+    pattern comes where the power is 0; None if they were not measured.
     """
 
     value: float
@@ -81,8 +81,8 @@ class PredictivePower(Result):
         return [self.plot]  # the text has the numbers
 
     def table(self) -> Any:
-        """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:
-        ``power`` with the ends of its 95 % interval (``low``, ``high``), the number of ``images``,
+        """The numbers as a pandas DataFrame of one row, which can be joined with others: ``power``
+        with the ends of its 95 % interval (``low``, ``high``), the number of ``images``,
         ``no_pattern``, ``top5`` and ``mean_margin``."""
         return as_table([self.as_columns()])
 
@@ -132,7 +132,7 @@ class Scores:
 
     @property
     def controls(self) -> dict[str, float]:
-        """The controls that were measured, by name: no pattern, random pixels (of a moving patch
+        """The controls that were measured, by name: no pattern, random pixels (of a moving patch,
         shuffled pixels), other canvas (other patch), best square."""
         controls = {"no pattern": self.power.without}
         for name in CONTROLS:
@@ -253,7 +253,7 @@ def predictive_power(
             place, see :meth:`MovingPattern.at`. Default: 0.
 
     Returns:
-        *PredictivePower*: Value, Wilson 95 % interval, number of images, and the rate without
+        *PredictivePower*: Value, Wilson 95 % interval, number of images, and the share without
         the pattern.
 
     Raises:

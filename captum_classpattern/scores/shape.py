@@ -85,8 +85,8 @@ def components(mask: Tensor) -> int:
 
 def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
     r"""
-    Intersection over union of binary masks, on average over all pairs: whether searches with
-    other seeds, or on other canvases, agree on the pixels.
+    Intersection over union of binary masks, averaged over all pairs: whether searches with other
+    seeds, or on other canvases, agree on the pixels.
 
     Args:
         masks (Sequence[Tensor]): Two or more masks of the same shape, usually (1, H, W), with the

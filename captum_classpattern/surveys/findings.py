@@ -36,8 +36,7 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
     :func:`~captum_classpattern.scores.intervals.newcombe`), and if it beats its controls
     (:attr:`Scores.beats_controls`, which needs at least 100 images).
 
-    The intervals are over the images. They do not include how much another seed or canvas would
-    change.
+    The intervals are over the images. They do not include what another seed or canvas would change.
 
     Args:
         scores (Mapping[int, Scores]): The scores of each class that was searched, on one kind of
@@ -46,7 +45,7 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
         n_classes (int): Number of classes that the model has.
 
     Returns:
-        *bool*: Also False if there are too few classes or images to say so.
+        *bool*: Also False if there are too few classes or images to tell.
 
     Examples::
 
@@ -69,7 +68,7 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
 class Finding(Result):
     r"""
     The best pattern of one class on one kind of canvas for each area, and its scores. Its figure
-    has a row for each kind of canvas, the positive one first: the canvas, the binary pattern of the
+    has a row for each kind of canvas, a patch first: the canvas, the binary pattern of the
     first area, the :attr:`examples`, if there are any, and the power.
 
     Args:
@@ -266,13 +265,14 @@ class Finding(Result):
 
         Returns:
             *pandas.DataFrame*: The columns are ``class``, ``name``, ``power``, the strongest
-            ``control``, ``canvas`` and ``area``. All columns are these; ``low`` and ``high``, the
-            ends of the power's 95 % interval; the number of held-out ``images``; the controls
-            ``no_pattern``, ``random_pixels``, ``other_canvas`` and, of a patch, ``best_square``, if
-            they were measured; and ``beats_controls``, see :attr:`Scores.beats_controls`. Models of
-            at least 20 classes have ``top5``; ``mean_margin`` is the logit of the class minus the
-            largest other one, see :class:`PredictivePower`. Findings of :func:`explain_class` also
-            have the model's ``accuracy``.
+            ``control``, ``canvas`` and ``area``. With ``full``, there are also ``low`` and
+            ``high``, the ends of the power's 95 % interval; the number of held-out ``images``; the
+            controls ``no_pattern``, ``random_pixels``, ``other_canvas`` and, for a patch,
+            ``best_square``, if they were measured; and ``beats_controls``, see
+            :attr:`Scores.beats_controls`. Models of at least 20 classes have ``top5``;
+            ``mean_margin`` is the logit of the class minus the largest other one, see
+            :class:`PredictivePower`. Findings of :func:`explain_class` also have the model's
+            ``accuracy``.
         """
         findings = (self, *self.others)
         return fitting((row for each in findings for row in each.rows()), NAMES, full)

@@ -41,8 +41,8 @@ OF_0_4 = {"predictions", "outputs", "threads"}  # settings of its folders
 
 @dataclass
 class Folder:
-    """Files of JSON, each with the ``settings`` that it depends on. Those that are read must have
-    been written with the same settings, unless these are None.
+    """JSON files, each with the ``settings`` that it depends on. Those that are read must have been
+    written with the same settings, unless these are None.
 
     Args:
         path (Path): The folder. It is made when the first file is written.
@@ -141,7 +141,7 @@ class SurveyFolder(Folder):
         path = self.path / FINDING.format(findings[0].target)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, pack_findings(findings, self.settings))
-        self._by_class.pop(findings[0].target, None)  # what it was is to be read again
+        self._by_class.pop(findings[0].target, None)  # it is to be read again
 
     def write_summary(self, info: Mapping[str, Any]) -> None:
         """Writes results.json, with the classes that other processes search or have added. It is

@@ -44,8 +44,8 @@ def plot_grid(
     r"""
     Draws patterns as a grid, as in the paper: a row for each model, a column for each class, and
     the predictive power below each pattern: bold if it is above its controls, grey if not. With
-    fewer than 100 images it is neither, since they are too few to say so. Of more than 20 classes,
-    those with the highest power on average are drawn.
+    fewer than 100 images it is neither, since they are too few to tell. Of more than 20 classes,
+    the 20 with the highest mean power are drawn.
 
     Args:
         models (Mapping[str, Survey]): For each model, by its name, what was found: a

@@ -43,8 +43,8 @@ def run_on_ray(
     workers: int | None,
     needs: Mapping[str, Any],
 ) -> Iterator[tuple[Any, ...]]:
-    """Each source as its task ends, with what ``run`` returns. A cluster that is connected or
-    started here is left."""
+    """Each source as its task ends, with what ``run`` returns. Disconnects from a cluster that it
+    connected to or started."""
     ray = validation.import_optional("ray")
     connected_here = _connect(ray, address, workers, needs["num_cpus"])
     waiting, pending = [*reversed(sources)], dict[Any, Any]()
@@ -80,7 +80,7 @@ def run_on_ray(
 
 
 def _connect(ray: Any, address: str | None, workers: int | None, threads: float) -> bool:
-    """Connects to a cluster, or starts one here, unless one is connected; whether it did."""
+    """Connects to a cluster, or starts one here, unless connected; returns whether it did."""
     connect = not ray.is_initialized()
     start = connect and (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     if workers is not None and not start:

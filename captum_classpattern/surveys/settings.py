@@ -67,7 +67,7 @@ class SurveySettings(SearchSettings):
         cls, shape: Sequence[int], areas: Any = None, canvases: Any = None, **options: Any
     ) -> "SurveySettings":
         """The settings, with what suits images (C, H, W) where nothing is given. A number is that
-        of positive canvases, next to the usual other kinds. A patch that can't move is left out of
+        of positive canvases, next to the other usual kinds. A patch that can't move is left out of
         these, and so is one next to a ``feature_mask``."""
         large = min(shape[1:]) >= LARGE
         if areas is None:
@@ -92,7 +92,7 @@ class SurveySettings(SearchSettings):
         return [MovingPatch(max(SMALLEST, side)) for side in sides]
 
     def check_budget(self) -> None:
-        """Raises an error if no canvas can be searched with it; after all checks of what is."""
+        """Raises an error if the budget is too small for any canvas. Other checks come first."""
         too_few = self.budget is not None and self.budget < LEAST_BUDGET
         if self.n_steps is None and too_few and {*self.canvases} != {PATCH}:
             raise ValueError(
@@ -101,8 +101,7 @@ class SurveySettings(SearchSettings):
             )
 
     def pool_size(self, kind: str, images: int) -> int:
-        """How many canvases compete: no more than the budget can make use of, and than the class
-        has images."""
+        """How many canvases compete: no more than the budget can use, or the class has images."""
         most: int = self.canvases[kind]
         if self.n_steps is None:
             most = min(most, most_canvases(self.budget or self.solver.pool_budget))

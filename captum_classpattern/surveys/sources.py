@@ -74,7 +74,7 @@ def folder_of(name: str) -> str:
 
 
 def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
-    """The models that a user lists; ``options`` open checkpoints of which nothing else is said."""
+    """The models that a user lists; ``options`` open checkpoints that have none of their own."""
     if isinstance(models, Mapping):
         sources = [_source_of(str(name), given, {}) for name, given in models.items()]
     else:

@@ -215,10 +215,10 @@ def explain_class(
     It splits the images into two halves, class by class. Patterns are searched on the first half,
     on positive, white and black canvases. On images of at least 64 pixels a side, they are searched
     on positive canvases, and as a patch that works anywhere, see :class:`MovingPatch`. The second
-    half only scores them, next to controls, see :class:`~captum_classpattern.scores.Scores`. What
-    did best on the validation images, a part of the first half, is returned.
+    half only scores them, next to controls, see :class:`~captum_classpattern.scores.Scores`. The
+    finding that did best on the validation images, a part of the first half, is returned.
 
-    It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
+    It warns if the model is close to guessing. For all classes, see :func:`survey`.
 
     Args:
         model (Callable): A :class:`PixelClassifier`, or any other classifier from pixels
@@ -243,18 +243,18 @@ def explain_class(
             moving patch; or how many positive ones, next to the other usual kinds. Default: None
             ({"positive": 32, "white": 1, "black": 1}; from 64 pixels a side {"positive": 32,
             "patch": 1}, without the patch if it can't move or a ``feature_mask`` is given).
-        area (float, optional): Share of the pixels in the pattern; of an image that a patch covers.
-            Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
+        area (float, optional): Share of the pixels in the pattern, or of the image that a patch
+            covers. Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
         budget (int, optional): Passes per kind of canvas. Scoring, and the search of the patch that
-            is a control, come on top. On small images, patterns of fewer than 2,000 are weaker, and
-            vary from seed to seed. Default: None (7,000; from 64 pixels a side 960, or 430 next to
-            a patch, which takes about 950).
-        max_seconds (float, optional): Stops the search after that time, with what was found; each
-            kind of canvas has an equal share, but white and black ones, which are searched
-            together, have one. Choosing the canvases and scoring come on top. Default: None.
+            is a control, come on top. On small images, patterns from fewer than 2,000 are weaker,
+            and vary more from seed to seed. Default: None (7,000; from 64 pixels a side 960, or 430 next
+            to a patch, which takes about 950).
+        max_seconds (float, optional): Stops the search after that time, with what was found. Each
+            kind of canvas has an equal share; white and black ones, searched together, share one.
+            Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
-        show_progress (bool, optional): Shows how far it is: as a bar or, where stderr is a log,
-            a line every half minute. Default: None (after five seconds).
+        show_progress (bool, optional): Shows progress: a bar or, where stderr is a log, a line
+            every half minute. Default: None (after five seconds).
         n_steps (int, optional): Rounds on each canvas; without canvases, steps of the patch.
             Default: None.
         feature_mask, precision, internal_batch_size: As in :meth:`ClassPattern.search`. The
@@ -322,15 +322,15 @@ def survey(
     **options: Unpack[SurveyOptions],
 ) -> Survey:
     r"""
-    Searches the patterns of many classes, and scores each with its controls on held-out images.
+    Finds the patterns of many classes, and scores each with its controls on held-out images.
 
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
     on the validation images is kept, see ``keep`` of :meth:`ClassPattern.search`. The controls are:
     no pattern; the same number of random pixels of the canvas (3 draws, each on a third of the
     images); and the same mask on the positive canvas of the next class. The last two are scored on
-    at most 300 of the images. A moving patch has others, see
-    :class:`~captum_classpattern.scores.Scores`: the other patch is that of the next of the classes.
-    For a class that is searched alone, it is searched as well.
+    at most 300 of the images. A moving patch has other controls, see
+    :class:`~captum_classpattern.scores.Scores`: the other patch is that of the next class, which is
+    searched as well if the class is searched alone.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
@@ -357,9 +357,9 @@ def survey(
             second is one more start of the search. ``"patch"`` is a :class:`MovingPatch` that
             covers the area. Default: None, as in :func:`explain_class`.
         classes_together (int, optional): Number of classes that are searched together. It changes
-            masks by rounding at most, but for a class with copies among its canvases, which takes
-            fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of more than 64
-            pixels a side; 32 on another device; half as many if its memory is too small for
+            masks by rounding at most, except for a class with copies among its canvases, which
+            takes fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of more
+            than 64 pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`; at least 430 with canvases. Default:

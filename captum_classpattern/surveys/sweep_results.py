@@ -34,7 +34,7 @@ class Sweep(Result):
     r"""
     The surveys in a sweep's folder, finished or not, as they were when it was read: load it again
     for what a running sweep has added. A notebook and ``plot()`` show the power of each class
-    (columns) of each model (rows) at the first area.
+    (columns) in each model (rows) at the first area.
 
     Attributes:
         folder (Path): The folder.
@@ -42,7 +42,7 @@ class Sweep(Result):
         classes (list[int]): The classes that were searched or will be.
         rows (Mapping[str, Mapping]): The row of each model in the file, by its name.
         failures (Mapping[str, str]): The models that failed, and why.
-        surveys (Mapping[str, Survey]): By model what was found; nothing, if it is damaged.
+        surveys (Mapping[str, Survey]): What was found, by model; nothing if it is damaged.
     """
 
     folder: Path

@@ -48,12 +48,12 @@ def sweep(
     **options: Unpack[SurveyOptions],
 ) -> Sweep:
     r"""
-    Searches the patterns of many models: a :func:`survey` of each, in a folder of its own.
+    Finds the patterns of many models: a :func:`survey` of each, in a folder of its own.
 
     Classes are written as soon as they are finished. After an interruption of any kind, the same
     call continues with the missing classes; more models and classes can be added to a folder. A
-    model that fails stops no other, and is tried again by the next call. The same seed and threads
-    give the same patterns with each engine, bit for bit on the same kind of device, if no call was
+    failed model stops no other, and the next call tries it again. The same seed and threads give
+    the same patterns with each engine, bit for bit on the same kind of device, if no call was
     interrupted; ``classes_together=1`` gives them in any case.
 
     Args:
@@ -64,8 +64,8 @@ def sweep(
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Numbers or names. Default: None (all with images).
         engine (str): "local" (in this process) or "ray" (on a Ray cluster). Default: "local".
-        address (str, optional): Of the Ray cluster, such as ``"auto"``. Default: None (the one that
-            is connected, else that of ``RAY_ADDRESS``, else one that is started here).
+        address (str, optional): Address of the Ray cluster, such as ``"auto"``. Default: None (the
+            one that is connected, else that of ``RAY_ADDRESS``, else one that is started here).
         workers (int, optional): Surveys at a time, if Ray starts here. Default: None (all cores).
         ray_options (Mapping, optional): What each task needs, such as ``{"num_gpus": 1}``, which
             moves the workers' models to the GPU. Its ``num_cpus`` are a survey's threads, also with

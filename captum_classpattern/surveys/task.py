@@ -90,7 +90,7 @@ class SurveyTask:
         self, group: Sequence[int], left: int
     ) -> dict[tuple[int, str], dict[float, Pattern]]:
         """By class and kind of canvas the patterns of all areas that do best on the validation
-        images. So many classes are ``left``, with these."""
+        images. ``left`` classes remain, including these."""
         canvases, patches = self._decide(group), self._decide_patches(group)
         passes = sum(plan.passes for plan in (*(plan for _, plan in canvases), *patches.values()))
         others, settings = len(self.scorer.images), self.settings

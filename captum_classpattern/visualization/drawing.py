@@ -26,10 +26,10 @@ Drawing: TypeAlias = tuple[Figure, npt.NDArray[Any]]  # a figure and its axes
 @contextmanager
 def rc_context(settings: dict[Any, Any]) -> Iterator[None]:
     """
-    As matplotlib's, but what switches pyplot to interactive stays.
+    Like matplotlib's, but a switch to interactive mode stays.
 
-    The first figure of a notebook starts the inline backend, which does so. Without it, a notebook
-    shows no further figure.
+    The first figure of a notebook starts the inline backend, which does this. Without it, a
+    notebook shows no further figure.
     """
     with matplotlib.rc_context(settings):
         yield

@@ -67,8 +67,8 @@ def draw_grid(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws named rows of cells of this width in inches, under the names of the columns. A cell
-    that is also that of the row above reaches over both. A function draws an axis by itself.
-    ``widths`` are those of the columns relative to it."""
+    that is also in the row above spans both. A function draws an axis by itself. ``widths`` are
+    those of the columns relative to it."""
     names, lines = zip(*rows)
     cells = [[partial(_leave_empty) if c is None else c for c in line] for line in lines]
     images = [c.image for line in cells for c in line if isinstance(c, Cell)]

@@ -22,9 +22,8 @@ def plot_heat_map(
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
-    """Draws shares from 0 to 1, by row and column, as a heat map. Cells that are not there are
-    grey; those in ``faint``, pairs of row and column whose powers are not above their controls, are
-    pale."""
+    """Draws shares from 0 to 1, by row and column, as a heat map. Missing cells are grey; those in
+    ``faint``, pairs of row and column whose powers are not above their controls, are pale."""
     import pandas as pd  # takes long to import
 
     frame = pd.DataFrame.from_dict(values, orient="index").dropna(how="all")

@@ -53,8 +53,8 @@ def draw_families(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
-    model's predictions, and the leads of all classes, with a dotted line at each bound. The
-    axes show at least what ``least`` has."""
+    model's predictions, and the leads of all classes, with a dotted line at each bound. The axes
+    show at least the values ``least``."""
     ends = [*least, *(value for row in rows for value in (*row.leads, *row.reference_leads))]
     ends += [bound for row in rows for bound in row.bounds]
     most = max(1, *(len(row.examples) for row in rows))

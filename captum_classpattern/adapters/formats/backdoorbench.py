@@ -71,8 +71,8 @@ class BackdoorBench:
 
 
 def _recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
-    """The patch that all poisoned test images share, that is the pixels that are equal in all of
-    them, and how it was found; or None, and why there is none."""
+    """The patch that all poisoned test images share (the pixels that are equal in all of them), and
+    how it was found; or None, and why there is none."""
     container = bd_test.get("bd_data_container") if isinstance(bd_test, Mapping) else None
     listed = container.get("data_dict") if isinstance(container, Mapping) else None
     if not isinstance(listed, Mapping) or not listed:

@@ -1,4 +1,4 @@
-"""Image classifiers of Hugging Face: folders that ``save_pretrained`` wrote, and by name.
+"""Image classifiers of Hugging Face, by name, or from folders that ``save_pretrained`` wrote.
 
 A folder may come from a stranger. It is read here: transformers and timm get checked settings and
 tensors, never the folder, so they find no code, adapters or kernels there."""
@@ -45,7 +45,7 @@ UNUSABLE = "asks for what is not loaded", "give its weights, and the network its
 
 
 class HuggingFace:
-    """A folder that ``save_pretrained`` of a network and of its image processor wrote."""
+    """A folder written by ``save_pretrained`` of a network and of its image processor."""
 
     name = "huggingface"
 
@@ -163,7 +163,7 @@ def _load_network(arch: str, config: Mapping[str, Any], weights: Weights) -> Loa
 
 def _add_processor(loaded: LoadedNetwork, processor: Mapping[str, Any], source: str) -> None:
     """Sets the size of an image processor, and its mean and std for pixels in [0, 1]. If it is
-    missing, or does more than to scale and to normalise, the caller has to give them."""
+    missing, or does more than scale and normalise, the caller must give them."""
     given = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **processor}
     named = str(given.get("image_processor_type") or given.get("feature_extractor_type"))
     kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", named)

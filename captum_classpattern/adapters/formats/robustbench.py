@@ -15,7 +15,7 @@ SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}  # pixels, by data set
 THREATS = ("Linf", "L2", "corruptions")
 # many files lack a model's normalisation, since the network sets it
 MAY_LACK = ("num_batches_tracked", *(name for pair in NORMALISERS for name in pair))
-CHOICE = ("last", "best")  # of files with two sets of weights RobustBench takes the last
+CHOICE = ("last", "best")  # from files with two sets of weights, RobustBench takes the last
 
 
 class RobustBench:

@@ -78,7 +78,7 @@ def load_timm_folder(config: Mapping[str, Any], weights: Weights) -> LoadedNetwo
 
 
 def _with_names(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
-    """Sets the names of the classes of one of timm's configurations, or ImageNet's."""
+    """Sets the class names from one of timm's configurations, or ImageNet's."""
     ids, names = config.get("label_names"), config.get("label_descriptions")
     data = import_optional("timm").data
     subset = data.infer_imagenet_subset(loaded.network)
@@ -91,7 +91,7 @@ def _with_names(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwo
 
 
 def _with_config(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
-    """Sets the normalisation and input size of one of timm's configurations."""
+    """Sets the normalisation and input size from one of timm's configurations."""
     loaded.mean, loaded.std = config.get("mean"), config.get("std")
     loaded.normalised_by = "timm's configuration of the network"
     loaded.input_size = config.get("input_size")

@@ -25,17 +25,17 @@ SWAPPED = 1 / 6  # share of the pixels that the first round swaps
 @dataclass(frozen=True)
 class Learned:
     r"""
-    Also searches the colours of the pixels: the canvas is only where the colours begin.
+    Also searches the pixels' colours: the canvas only sets the first ones.
 
-    It joins Neural Cleanse (Wang et al. 2019, IEEE S&P, section IV), which finds a soft mask and
-    its colours, to the patterns of Zhao et al. 2021 (arXiv 2101.06898), which have a fixed number
-    of pixels. A trigger whose colours are in no image is hidden from other solvers, and not from
+    It combines Neural Cleanse (Wang et al. 2019, IEEE S&P, section IV), which finds a soft mask and
+    its colours, with the patterns of Zhao et al. 2021 (arXiv 2101.06898), which have a fixed number
+    of pixels. A trigger whose colours are in no image is hidden from other solvers, but not from
     this one; a class pattern with free colours no longer shows pixels of an image.
 
     The start minimises the cross-entropy plus a weight times the sum of the soft mask, over the
     mask and its colours, with Adam. The weight grows while the class is predicted, and shrinks
     while it is not. The strongest pixels make a binary mask. In each round, the colours take a
-    step, and some pixels are swapped for others, in the colours 0 or 1 a channel that promise most.
+    step, and some pixels are swapped for others in the most promising colours, 0 or 1 per channel.
     The swap is kept if both together lower 1 - sqrt(p) on the same batch, where p is the
     probability of the class.
 
@@ -45,7 +45,7 @@ class Learned:
 
     On large images a few pixels are invisible. With a ``feature_mask``, such as
     :class:`~captum_classpattern.Cells`, each feature has one colour, at first that of the canvas in
-    its first pixel; so the search is as hard at any size.
+    its first pixel, so the search is equally hard at any size.
 
     Args:
         rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
@@ -53,7 +53,7 @@ class Learned:
         soft_batch_size (int): Baselines per step of the start. Default: 8.
         rate (float): Learning rate of Adam. Default: 0.1.
         starts (int): How often a canvas of one colour starts: in this colour, and then each time in
-            pixels that are black or white by chance. Default: 1.
+            pixels whose channels are 0 or 1 at random. Default: 1.
         weight (float): The weight of the mask's sum at first. Default: 0.001.
 
     Raises:
@@ -102,7 +102,7 @@ class Learned:
             loss, slope, at_images = search.loss_and_colour_gradients(masks, batch, bounded=True)
             search.record(batch, loss)
             # the loss that a pixel adds, to first order: one of the mask in its colour, any other
-            # in the most promising of 0 and 1 a channel
+            # in the most promising of 0 and 1 per channel
             brightest = (slope < 0).to(slope.dtype)
             held = (slope * colours.detach() - at_images).sum(1, keepdim=True)
             free = (slope * brightest - at_images).sum(1, keepdim=True)
@@ -123,7 +123,7 @@ class Learned:
         yield from ()
 
     def _soft_masks(self, search: Search, rows: Tensor, steps: int) -> Tensor:
-        """The smallest soft masks that still make the class predicted; the canvases get their
+        """The smallest soft masks with which the class is still predicted; the canvases get their
         colours."""
         places = torch.zeros_like(search.masks[rows], requires_grad=True)
         shades = search.units.at(rows).first(search.canvases[rows].float()).clone()

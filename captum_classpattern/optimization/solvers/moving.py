@@ -35,18 +35,18 @@ NATURAL_COLOURS = ((0.932, 0.323, 0.072), (0.968, 0.0, -0.179), (0.968, -0.323, 
 @dataclass(frozen=True)
 class MovingPatch:
     r"""
-    Searches a square with its own colours and opacity that works anywhere on an image. It needs no
+    Finds a square with its own colours and opacity that works anywhere on an image. It needs no
     canvas, and returns a :class:`~captum_classpattern.pattern.MovingPattern`.
 
     In each step, the patch is put at a random place of each image, a little scaled and turned
-    (bilinear), as the adversarial patch of Brown et al. 2017 (arXiv 1712.09665). With the colours c
-    and the opacity a, an image x becomes x (1 - a) + c a. Both are sigmoids: the patch begins grey,
-    with a little noise, and with ``opacity``. Adam minimises the cross-entropy plus ``tv`` times
-    the mean absolute difference of neighbouring pixels of c and of a.
+    (bilinear), like the adversarial patch of Brown et al. 2017 (arXiv 1712.09665). With the colours
+    c and the opacity a, an image x becomes x (1 - a) + c a. Both are sigmoids: the patch begins
+    grey, with a little noise, and with ``opacity``. Adam minimises the cross-entropy plus ``tv``
+    times the mean absolute difference of neighbouring pixels of c and of a.
 
     The colours are the sigmoid of A (w0 + up(w1) + up(w2) + ...): a pyramid of grids, each of half
     the side of the one before and enlarged to that of the patch, so that large shapes are found as
-    easily as single pixels. A mixes the channels as photos do, so that brightness changes more
+    easily as single pixels. A mixes the channels as in photos, so that brightness changes more
     easily than hue (as in feature visualisation: Olah et al. 2017, doi 10.23915/distill.00007).
 
     Several starts race: after 15 % of the steps, the one with the largest mean margin on the
@@ -58,7 +58,7 @@ class MovingPatch:
         batch_size (int): Baselines per step. Default: 4.
         rate (float): Learning rate of Adam. Default: 0.1.
         tv (float): Weight of the differences of neighbouring pixels, from 0. Default: 1.
-        scale (tuple[float, float]): The least and the largest scale, up to 1.4. Default: (0.9,
+        scale (tuple[float, float]): The smallest and largest scale, up to 1.4. Default: (0.9,
             1.05).
         angle (float): The largest angle in degrees, up to 45, either way. Default: 8.
         starts (int): How many patches race. Default: 3.
@@ -211,8 +211,8 @@ class _Patches:
 
 
 def _enlargement(side: int, larger: int) -> Tensor:
-    """The matrix (larger, side) of a bilinear enlargement. As products of it, gradients are summed
-    in the same order on each device."""
+    """The matrix (larger, side) of a bilinear enlargement. In products with it, gradients are
+    summed in the same order on each device."""
     lines = torch.eye(side, dtype=torch.float32)[None]
     return torch.nn.functional.interpolate(lines, larger, mode="linear")[0].mT
 

@@ -52,7 +52,7 @@ class PaperLoop:
         return [n_steps * self.batch_size]
 
     def run(self, search: Search) -> Iterator[None]:
-        """All steps; no canvas is ever dropped. Without features, all areas have one mask."""
+        """All steps; no canvas is ever dropped. Without features, all areas share one mask."""
         if search.trend is None:
             for batch in search.batches(self.batch_size, search.n_steps, epochs=self.epochs):
                 search.record(batch, self.step(search, batch))

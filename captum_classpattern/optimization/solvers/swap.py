@@ -22,16 +22,16 @@ ACCEPTED = 0.2  # the weight of the gradient after a swap that is kept, at all p
 @dataclass(frozen=True)
 class Swap:
     r"""
-    A few steps of the paper's loop, then swaps of pixels.
+    Takes a few steps of the paper's loop, then swaps pixels.
 
-    The strongest pixels of the area make a binary mask, which is what is used in the end. In each
-    round, the pixels in the mask that help least are swapped for as many others that would help
-    most, by a running mean of the gradient of 1 - sqrt(p), where p is the probability of
-    the class. The swap is kept if that loss falls on the same batch. Rejected swaps also teach: the
-    mean of the gradients before and after says what each swapped pixel was worth (as in the
-    trapezoidal rule), and the next proposal of the round uses it. The first round swaps
-    an eighth of the pixels, the last ones a single pixel. The masks hold the pixels of the area
-    alone, with weights from 0.5 to 1 by how much each helps.
+    The strongest pixels of the area make a binary mask, as it is used in the end. In each round,
+    the pixels in the mask that help least are swapped for as many others that would help most, by a
+    running mean of the gradient of 1 - sqrt(p), where p is the probability of the class. The swap
+    is kept if that loss falls on the same batch. Rejected swaps also teach: the mean of the
+    gradients before and after says what each swapped pixel was worth (as in the trapezoidal rule),
+    and the next proposal of the round uses it. The first round swaps an eighth of the pixels, the
+    last ones a single pixel. The masks hold the pixels of the area alone, with weights from 0.5 to
+    1 by how much each helps.
 
     Args:
         rounds (int): Rounds of swaps, unless ``n_steps``, a budget or ``keep`` is given.
@@ -40,9 +40,9 @@ class Swap:
         proposals (int): Swaps that are tried per round. Default: 3.
         swapped (float): Share of the pixels that the first round swaps, in (0, 1].
             Default: 0.125.
-        decay (float): Of the running mean of the gradients, in [0, 1). Default: 0.9.
-        pool_budget (int): Passes of a class and kept pattern where canvases compete and no budget
-            is given. Default: 7,000.
+        decay (float): Decay of the running mean of the gradients, in [0, 1). Default: 0.9.
+        pool_budget (int): Passes per class and kept pattern if canvases compete and no budget is
+            given. Default: 7,000.
 
     Raises:
         ValueError: If a setting is out of range.

@@ -1,5 +1,5 @@
-"""The search for one change of whole images, the same for all of them, that makes a class be
-predicted: a small perturbation, or a smooth warp."""
+"""The search for one change of whole images, the same for all of them, that makes the model predict
+a class: a small perturbation, or a smooth warp."""
 
 import math
 from abc import ABC, abstractmethod
@@ -145,7 +145,7 @@ class SmoothPerturbation(Perturbation):
     in are mostly smooth. The bound holds for the points.
 
     Args:
-        points (int): Points of the grid a side. Default: 8.
+        points (int): Points of the grid per side. Default: 8.
     """
 
     points: int = 8
@@ -168,7 +168,7 @@ class SmoothPerturbation(Perturbation):
 @dataclass(frozen=True, eq=False)
 class Repainting(WholeImage):
     """New colours for the pixels of patterns, (n, C, H, W) canvases with (n, 1, H, W) masks: fine
-    textures, where those were found with one colour for each of their cells."""
+    textures, where these were found with one colour per cell."""
 
     steps: int = 25
     batch_size: int = 12
@@ -197,7 +197,7 @@ class Warp(WholeImage):
     Args:
         shift (float): The bound in pixels at the control points (up to nearly two between them) for
             images of 28x28 pixels, and more for larger ones. Default: 1.
-        points (int): Control points a side. Default: 5.
+        points (int): Control points per side. Default: 5.
     """
 
     shift: float = 1.0
