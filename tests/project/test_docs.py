@@ -208,8 +208,8 @@ def test_the_readme_explains_a_model_of_your_own():
     write_images("my_images")
     code, _ = blocks_of(ROOT / "README.md")
     with pytest.warns(cp.Notice, match="alphabetical order of the folders"):
-        run(code, {"my_model": Net()}, budget="n_steps=2", size="size=8")
-    assert "Class pattern: dog" in Path("dog.html").read_text()
+        run(code, {"my_model": Net()}, std="std=std, n_steps=2", size="size=8")
+    assert "Class pattern: ship" in Path("ship.html").read_text()
 
 
 @pytest.mark.page

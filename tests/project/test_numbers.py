@@ -137,8 +137,8 @@ def test_the_readme_has_what_the_rows_say():
     assert f"were suspicious in {alarms} scans if clean (" in text
     assert f"), in {caught} if backdoored." in text
     by_method = {
-        "the same, with free colours": ["LearnedPattern"],
         "class pattern": ["ClassPattern"],
+        "the same, with free colours": ["LearnedPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
         "best of 350 random masks": ["BestRandomMask"],
     }
