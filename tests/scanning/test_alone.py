@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
 from captum_classpattern import predictive_power, scan
+from captum_classpattern._support.progress import passes_bar
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.solvers.whole_image import Repainting
 from captum_classpattern.scanning import alone, changes, families
@@ -135,7 +136,7 @@ def test_the_rule(found, both, verdict, kind):
     assert scan.suspects == [3] * (verdict == "suspicious")
     if verdict == "inconclusive":  # the search that decides is named
         decides = (
-            f"one search is {100 * both[0]:.0f}\xa0%, of class 3 with {changes.KINDS[kind].words}"
+            f"one search is {100 * both[0]:.0f}\xa0%, for class 3 with {changes.KINDS[kind].words}"
         )
         assert decides in scan.reason
     if min(both):
@@ -154,8 +155,13 @@ def test_a_class_is_searched_again_from_a_power_of_15_percent():
         def powers(self, found):
             return {y: [0.149, 0.15, 1.0][y] for y in found}
 
+        def passes_of(self, name):
+            return 10
+
     searches = Searches()
-    found, powers = alone._Searches.twice(searches, "smooth", [0, 1, 2])
+    with passes_bar("Scanning", 30, shown=True) as bar:
+        found, powers = alone._Searches.twice(searches, "smooth", [0, 1, 2])
+        assert bar.total == 50  # it does not stand at its end while two are searched again
     assert searches.searched == [(0, [0, 1, 2]), (1, [1, 2])]
     assert found[1] == ["smooth 1 0", "smooth 1 1"]
     assert powers == {0: [0.149], 1: [0.15] * 2, 2: [1.0] * 2}
