@@ -62,7 +62,7 @@ def small(name: str, data: Path, out: Path) -> Case:
     load, backdoor, weights = DATA_SETS["cifar10"].load, entry.backdoor, out / f"{name}.safetensors"
     if not weights.exists():
         network = train(entry.recipe, load(data / "cifar10", "train"), entry.seed, backdoor)
-        save_file(network.state_dict(), weights)
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
     network = entry.recipe.build(3)
     network.load_state_dict(load_file(weights))
     test = LabelledImages(*load(data / "cifar10", "test"), CLASS_NAMES)

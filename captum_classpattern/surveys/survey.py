@@ -247,8 +247,8 @@ def explain_class(
             covers. Default: None (0.05; from 64 pixels a side 0.18: 96 x 96 pixels of 224 x 224).
         budget (int, optional): Passes per kind of canvas. Scoring, and the search of the patch that
             is a control, come on top. On small images, patterns from fewer than 2,000 are weaker,
-            and vary more from seed to seed. Default: None (7,000; from 64 pixels a side 960, or 430 next
-            to a patch, which takes about 950).
+            and vary more from seed to seed. Default: None (7,000; from 64 pixels a side 960, or 430
+            next to a patch, which takes about 950).
         max_seconds (float, optional): Stops the search after that time, with what was found. Each
             kind of canvas has an equal share; white and black ones, searched together, share one.
             Choosing the canvases and scoring come on top. Default: None.

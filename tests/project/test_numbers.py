@@ -138,7 +138,7 @@ def test_the_readme_has_what_the_rows_say():
     assert f"), in {caught} if backdoored." in text
     by_method = {
         "class pattern": ["ClassPattern"],
-        "the same, with free colours": ["LearnedPattern"],
+        "LearnedPattern: free colours": ["LearnedPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
         "best of 350 random masks": ["BestRandomMask"],
     }
