@@ -59,7 +59,7 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
 
 
 def import_optional(name: str, *, required: bool = True) -> Any:
-    """A package whose extra has its name. If it is missing, an error says so, or None is returned."""
+    """Imports the package whose extra has its name; an error says so, or None, if it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
