@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import scan_zoo
 import torch
 from cifar10 import CLASS_NAMES
 from findings import Row, append_rows, having, parser_of, read_rows
 from fine_tuned.networks import NETWORKS
 from fine_tuned_scans import trained
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
-from zoo import DATA_SETS, confirmation, train
+from zoo import DATA_SETS, confirmation
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, PixelClassifier
@@ -59,14 +59,10 @@ def demo(data: Path, out: Path) -> Case:
 def small(name: str, data: Path, out: Path) -> Case:
     """A network for CIFAR-10 of the scan's zoo."""
     [entry] = (entry for entry in confirmation("cifar10") if entry.name == name)
-    load, backdoor, weights = DATA_SETS["cifar10"].load, entry.backdoor, out / f"{name}.safetensors"
-    if not weights.exists():
-        network = train(entry.recipe, load(data / "cifar10", "train"), entry.seed, backdoor)
-        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
-    network = entry.recipe.build(3)
-    network.load_state_dict(load_file(weights))
-    test = LabelledImages(*load(data / "cifar10", "test"), CLASS_NAMES)
-    model = PixelClassifier(network.eval(), class_names=CLASS_NAMES)
+    load, backdoor = DATA_SETS["cifar10"].load, entry.backdoor
+    parts = {part: load(data / "cifar10", part) for part in ("train", "test")}
+    model, _ = scan_zoo.trained(entry, "cifar10", parts, out)
+    test = LabelledImages(*parts["test"], CLASS_NAMES)
     change = always(backdoor.trigger(test.shape))
     return Case(model, change, backdoor.target, *test.halves(0), "cifar10")
 

@@ -59,7 +59,7 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
 
 
 def import_optional(name: str, *, required: bool = True) -> Any:
-    """Imports the package whose extra has its name; an error says so, or None, if it is missing."""
+    """Imports a package whose extra has its name. A missing one is an error, or None."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -58,7 +58,7 @@ def blocks_of(page, heading=None):
 def run(code, names=None, **quicker):
     """Runs Python code with other values in some places; returns the code's variables."""
     for slow, quick in quicker.items():
-        [there] = re.findall(rf"\b{slow}=[\w.]+", code)
+        [there] = re.findall(rf"\b{slow}=[\"\w.]+", code)
         code = code.replace(there, quick)
     names = names or {}
     exec(compile(code, "an example", "exec"), names)
@@ -208,8 +208,14 @@ def test_the_readme_explains_a_model_of_your_own():
     write_images("my_images")
     code, _ = blocks_of(ROOT / "README.md")
     with pytest.warns(cp.Notice, match="alphabetical order of the folders"):
-        run(code, {"my_model": Net()}, std="std=std, n_steps=2", size="size=8")
-    assert "Class pattern: ship" in Path("ship.html").read_text()
+        run(
+            code,
+            {"my_model": Net()},
+            std="std=std, n_steps=2",
+            size="size=8",
+            target='target="owl"',
+        )
+    assert "Class pattern: owl" in Path("ship.html").read_text()
 
 
 @pytest.mark.page
