@@ -41,14 +41,20 @@ def number(each: Pooled, value: float) -> str:
 
 
 def said(each: Pooled | None) -> str:
-    """A verdict with the estimate and its interval, or with the number of seeds if it has none."""
+    """A verdict with the estimate and its interval, cut at the possible; without an interval where
+    seeds do not differ, or with the number of seeds if there are too few."""
     if each is None:
         return ""
     if len(each.values) < LEAST_SEEDS:
         seeds = "one seed" if len(each.values) == 1 else f"{len(each.values) or 'no'} seeds"
         return f"{each.verdict} ({seeds})"
-    low, high = (number(each, end) for end in each.interval)
-    return f"{each.verdict}: {number(each, each.mean)} ({low} to {high})"
+    shown = f"{each.verdict}: {number(each, each.mean)}"
+    low, high = each.interval
+    if low == high:
+        return f"{shown} (all seeds)"
+    if not each.statement.startswith("simpler, "):  # a difference of two shares
+        low, high = max(low, -1.0), min(high, 1.0)
+    return f"{shown} ({number(each, low)} to {number(each, high)})"
 
 
 def words_of(each: Pooled) -> str:

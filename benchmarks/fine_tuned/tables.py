@@ -39,7 +39,7 @@ def tables(folder: Path) -> Iterator[Table]:
     clean, planted = ([r for r in rows if is_planted(r) == each] for each in (False, True))
     yield "Clean networks, in short", [*clean_summary(clean)]
     yield "Backdoored networks, by trigger", [*planted_summary(planted)]
-    yield "The ten networks that confirm today's rule", [*confirmation(rows)]
+    yield "The ten networks measured after the change", [*confirmation(rows)]
     yield "Clean networks", [*networks(clean)]
     yield "Backdoored networks", [*networks(planted)]
     if photos := read_rows(folder / "fine_tuned_photos.jsonl"):

@@ -136,20 +136,12 @@ def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iter
         first = [f"{of.count(1)} of {len(of)}" for of in row["edges"].values()]
         learnt = percent(success[row["network"], row["trojan"]])
         shares = learnt, percent(row["power"]), percent(row["without"])
-        named = [*row["ranks"].values(), *first] if row in planted else [""] * 4
-        yield line(f"{row['network']}, {row['trojan']}", *shares, *named)
+        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *first)
     for name, group in {"all": planted, "learnt": learnt_ones(rows, success)}.items():
         named = [f"{sum(row['ranks'][n] == 1 for row in group)} of {len(group)}" for n in NUMBERS]
         tries = {n: [rank == 1 for row in group for rank in row["edges"][n]] for n in NUMBERS}
         of_edges = [percent(fmean(hits)) for hits in tries.values()]
         yield line(f"*first place, {name}*", "", "", "", *named, *of_edges)
-
-
-def ranks_in(rows: Sequence[Row]) -> list[str]:
-    """The ranks of a drawing, by each network; not in a network where it is not planted."""
-    if not (NETWORKS | LATER)[rows[0]["network"]].planted:
-        return [""] * len(NUMBERS)
-    return [", ".join(str(row[name]) for row in rows) for name in NUMBERS]
 
 
 def cleanse(rows: Sequence[Row]) -> Iterator[str]:
@@ -158,7 +150,7 @@ def cleanse(rows: Sequence[Row]) -> Iterator[str]:
     yield head("network, trojan", *(f"{int(n) / 1000:.1%}" for n in shares), *RANKS)
     for row in rows:
         powers = (percent(row["powers"][n]) for n in shares)
-        yield line(f"{row['network']}, {row['trojan']}", *powers, *ranks_in([row]))
+        yield line(f"{row['network']}, {row['trojan']}", *powers, *map(row.get, NUMBERS))
 
 
 def percent(value: float, digits: int = 0) -> str:
