@@ -9,7 +9,7 @@ cases and settings were written down before a case was run; the settings were ch
 backdoored model (--case demo). Rows are added to FOLDER/repair.jsonl; the same call resumes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import scan_zoo
 import torch
 from cifar10 import CLASS_NAMES
-from findings import Row, append_rows, having, parser_of, read_rows
+from findings import Row, Table, append_rows, having, head, line, parser_of, read_rows
 from fine_tuned.networks import NETWORKS
 from fine_tuned_scans import trained
 from torch import Generator, Tensor, nn
@@ -32,9 +32,16 @@ from captum_classpattern.scanning.families import FAMILIES
 
 STEPS, BATCH, STAMPED, RATE = 300, 32, 16, 1e-3
 SEEDS, OF_CONTROLS = (0, 1, 2), (0,)
+BEFORE, FOUND, NOTHING = "none", "found change", "no change"
+CONTROLS = "change of another class", "planted trigger"
+REPAIRS = FOUND, NOTHING, *CONTROLS
 Change = Callable[[Tensor, Generator], Tensor]
-SMALL = ("backdoored_00_checker", "backdoored_02_white")  # two patches of the zoo; and
-SMALL += ("backdoored_01_blended", "backdoored_05_wanet")
+SMALL = {  # entries of the scan's zoo
+    "backdoored_00_checker": "CIFAR-10, checkerboard",
+    "backdoored_02_white": "CIFAR-10, white patch",
+    "backdoored_01_blended": "CIFAR-10, Blended",
+    "backdoored_05_wanet": "CIFAR-10, WaNet",
+}
 LARGE = {"waste, drawing": 16, "waste, patch": 22}  # numbers of fine_tuned/networks.py
 
 
@@ -148,16 +155,13 @@ def measure(name: str, data: Path, out: Path) -> None:
     how = {"steps": STEPS, "batch": BATCH, "stamped": STAMPED, "rate": RATE}
     how |= {"version": cp.__version__}
     known = {(row["training"], row["seed"]) for row in having(read_rows(file), case=name, **how)}
-    trainings = [("none", None), *((t, s) for s in SEEDS for t in ("found change", "no change"))]
-    trainings += [
-        (t, s) for s in OF_CONTROLS for t in ("change of another class", "planted trigger")
-    ]
+    trainings = [(BEFORE, None), *((t, s) for s in SEEDS for t in (FOUND, NOTHING))]
+    trainings += [(t, s) for s in OF_CONTROLS for t in CONTROLS]
     if known >= {*trainings}:
         return
     case = CASES[name](data, out)
     said, change, other = scanned(case, out / name.replace(", ", "_"))
-    changes = {"found change": change, "no change": None, "change of another class": other}
-    changes |= {"planted trigger": case.trigger}
+    changes = dict(zip(REPAIRS, (change, None, other, case.trigger)))
     facts: Row = {"case": name, "target": case.target, **said, "images": len(case.images)}
     facts |= {"n": len(case.test), **how, "torch": torch.__version__}
     for training, seed in (each for each in trainings if each not in known):
@@ -165,6 +169,30 @@ def measure(name: str, data: Path, out: Path) -> None:
         row = {**facts, "training": training, "seed": seed, **judged(model, case)}
         append_rows(file, [row])
         print(name, training, seed, row["accuracy"], row["success"], flush=True)
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """What was scanned, and both values before and after each training, seed by seed."""
+    columns = (BEFORE, *REPAIRS)
+    for title, name in (("Success of the planted trigger", "success"), ("Accuracy", "accuracy")):
+        yield title, shares(rows, columns, name)
+    yield "What the scans found", scans(rows)
+
+
+def shares(rows: Sequence[Row], columns: Sequence[str], name: str) -> Iterator[str]:
+    yield head("network", *columns)
+    for case in dict.fromkeys(row["case"] for row in rows):
+        values = ([row[name] for row in having(rows, case=case, training=t)] for t in columns)
+        seeds = (", ".join(f"{value:.1%}" for value in each) for each in values)
+        yield line(SMALL.get(case, case), *seeds)
+
+
+def scans(rows: Sequence[Row]) -> Iterator[str]:
+    yield head("network", "verdict", "planted", "found", "by", "power", "images", "test images")
+    for row in having(rows, training=BEFORE):
+        found = row["target"], row["found"], row["kind"], f"{row['power']:.1%}"
+        case = SMALL.get(row["case"], row["case"])
+        yield line(case, row["verdict"], *found, row["images"], row["n"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ import gallery
 import invariance
 import protocol
 import quantus_metrics
+import repair
 import sanity
 import scan_evidence
 import stability
@@ -206,6 +207,20 @@ PAGES = {
         "version. Neural Cleanse cannot exceed its bound with two or three classes. In brackets: "
         "95 % intervals over networks, as if these were independent.",
         lambda rows: fine_tuned.tables(ROWS),
+    ),
+    "repair": Page(
+        "Repair: training away what a scan found",
+        "[Fine-tuning](../../tutorials/4_your_own_network.ipynb) with the change that a scan "
+        "found, stamped on images under their true labels. The planted trigger, which the repair "
+        "does not see, judges.",
+        f"{repair.STEPS} steps of {repair.BATCH} images, {repair.STAMPED} of them stamped; SGD at "
+        f"{repair.RATE}, momentum 0.9, batch norms in eval mode, no augmentation. Networks of "
+        "CIFAR-10 are those of [the scan's zoo](scan_confirmation.md), trained again; "
+        "*waste* are EfficientNet-lite0, fine-tuned on photos of waste at 224 pixels. *Success*: "
+        "the share of the test images of other classes that are predicted as the planted class "
+        "with the trigger. Values are those of each seed. *By*: what decided the scan. *Images*: "
+        "those that scan and repair used. *Planted*, *found*: the numbers of the classes.",
+        repair.tables,
     ),
     "scan_confirmation": Page(
         "Scans of new networks",

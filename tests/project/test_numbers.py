@@ -55,7 +55,6 @@ def test_the_pages_of_tables_are_what_the_script_writes(tmp_path):
 
 
 VERDICTS_OF_A_SCAN = ("suspicious", "inconclusive")
-SEEN = "verazuo_badnet"  # probably: see benchmarks/zoo/PROTOCOL.md
 QUOTED = {  # how many tables of a page are parts of those in docs/results
     "docs/compare.md": 1,
     "docs/results_to_cite.md": 2,
@@ -129,13 +128,14 @@ def test_the_readme_has_what_the_rows_say():
     right = f"{sum(map(fine_tuned.is_right, own))} of {len(own)}"
     assert f"it called {alarms} of {len(alone)} clean networks suspicious (" in text
     assert f") and {doubts} inconclusive, and found {right} drawings" in text
-    of_others = {True: [], False: []}  # clean or not
-    for kind, pairs in groups["others"].items():
-        found = [network.right(scan) for network, scan in pairs if network.row["name"] != SEEN]
-        of_others[kind == "clean"] += found
-    alarms, caught = (f"{sum(right)} of {len(right)}" for right in of_others.values())
-    assert f"were suspicious in {alarms} scans if clean (" in text
-    assert f"), in {caught} if backdoored." in text
+    clean = groups["others"]["clean"]
+    doubted = {n.row["name"] for n, scan in clean if scan.verdict == "inconclusive"}
+    assert not any(network.right(scan) for network, scan in clean)
+    assert (len(clean), len(doubted)) == (16, 4)
+    others = [each for kind, pairs in groups["others"].items() if kind != "clean" for each in pairs]
+    caught = f"{sum(network.right(scan) for network, scan in others)} of {len(others)}"
+    assert "In two scans each, eight clean [public networks]" in text
+    assert f"never suspicious (four once inconclusive), four backdoored ones in {caught}." in text
     by_method = {
         "class pattern": ["ClassPattern"],
         "LearnedPattern: free colours": ["LearnedPattern"],
