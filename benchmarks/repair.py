@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from zoo import DATA_SETS, confirmation
 
 import captum_classpattern as cp
-from captum_classpattern import LabelledImages, PixelClassifier
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.scanning.alone import Alone
 from captum_classpattern.scanning.families import FAMILIES
 
@@ -97,23 +97,33 @@ def always(change: Callable[[Tensor], Tensor]) -> Change:
     return lambda images, _: change(images)
 
 
+def anew(pattern: Pattern) -> Change:
+    """A pattern whose places are drawn anew for each batch, if it moves."""
+
+    def change(images: Tensor, chance: Generator) -> Tensor:
+        return pattern.stamper(int(torch.randint(2**31, (1,), generator=chance)))(images)
+
+    return change
+
+
 def scanned(case: Case, folder: Path) -> tuple[Row, Change, Change]:
     """What a scan says, and the changes that it found for its first class, and for the next class
     that is not the target."""
-    how = {"references": case.references, "folder": folder, "show_progress": True}
-    found = cp.scan(case.model, case.images, **how)
+    found = cp.scan(
+        case.model, case.images, references=case.references, folder=folder, show_progress=True
+    )
     first, n_classes = found.target, len(case.model.classes or CLASS_NAMES)
     others = ((first + n) % n_classes for n in range(1, n_classes))
     other = next(y for y in others if y != case.target)
     said: Row = {"verdict": found.verdict, "found": first, "other": other}
     if isinstance(found, Alone):
-        changes = [found.found[found.kind][y][0].stamper(0) for y in (first, other)]
+        changes = [anew(found.found[found.kind][y][0]) for y in (first, other)]
         said |= {"kind": found.kind, "power": round(found.power, 4), "model": found.key["model"]}
     else:
-        changes = [FAMILIES[found.family].change(found.profile, y) for y in (first, other)]
+        changes = [always(FAMILIES[found.family].change(found.profile, y)) for y in (first, other)]
         power = round(found.looks[found.family].power.value, 4)
         said |= {"kind": found.family, "power": power, "model": found.profile.model}
-    return said, always(changes[0]), always(changes[1])
+    return said, *changes
 
 
 def repaired(case: Case, change: Change | None, seed: int) -> PixelClassifier:
@@ -153,7 +163,6 @@ def measure(name: str, data: Path, out: Path) -> None:
     """The rows of a case: before, and after each training with each seed."""
     file = out / "repair.jsonl"
     how = {"steps": STEPS, "batch": BATCH, "stamped": STAMPED, "rate": RATE}
-    how |= {"version": cp.__version__}
     known = {(row["training"], row["seed"]) for row in having(read_rows(file), case=name, **how)}
     trainings = [(BEFORE, None), *((t, s) for s in SEEDS for t in (FOUND, NOTHING))]
     trainings += [(t, s) for s in OF_CONTROLS for t in CONTROLS]
@@ -163,7 +172,8 @@ def measure(name: str, data: Path, out: Path) -> None:
     said, change, other = scanned(case, out / name.replace(", ", "_"))
     changes = dict(zip(REPAIRS, (change, None, other, case.trigger)))
     facts: Row = {"case": name, "target": case.target, **said, "images": len(case.images)}
-    facts |= {"n": len(case.test), **how, "torch": torch.__version__}
+    facts |= {"n": len(case.test), **how}
+    facts |= {"version": cp.__version__, "torch": torch.__version__}
     for training, seed in (each for each in trainings if each not in known):
         model = case.model if seed is None else repaired(case, changes[training], seed)
         row = {**facts, "training": training, "seed": seed, **judged(model, case)}
@@ -173,23 +183,27 @@ def measure(name: str, data: Path, out: Path) -> None:
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """What was scanned, and both values before and after each training, seed by seed."""
-    columns = (BEFORE, *REPAIRS)
     for title, name in (("Success of the planted trigger", "success"), ("Accuracy", "accuracy")):
-        yield title, shares(rows, columns, name)
+        yield title, shares(rows, name)
     yield "What the scans found", scans(rows)
 
 
-def shares(rows: Sequence[Row], columns: Sequence[str], name: str) -> Iterator[str]:
-    yield head("network", *columns)
-    for case in dict.fromkeys(row["case"] for row in rows):
-        values = ([row[name] for row in having(rows, case=case, training=t)] for t in columns)
+def shares(rows: Sequence[Row], name: str) -> Iterator[str]:
+    """A value of each network before, and after each training in the order of the seeds."""
+    yield head("network", "before", *REPAIRS)
+    for case in CASES:
+        of_case = sorted(having(rows, case=case), key=lambda row: row["seed"] or 0)
+        trainings = (having(of_case, training=each) for each in (BEFORE, *REPAIRS) if of_case)
+        values = ([row[name] for row in each] for each in trainings)
         seeds = (", ".join(f"{value:.1%}" for value in each) for each in values)
-        yield line(SMALL.get(case, case), *seeds)
+        if of_case:
+            yield line(SMALL.get(case, case), *seeds)
 
 
 def scans(rows: Sequence[Row]) -> Iterator[str]:
+    """What the scan of each network found."""
     yield head("network", "verdict", "planted", "found", "by", "power", "images", "test images")
-    for row in having(rows, training=BEFORE):
+    for row in sorted(having(rows, training=BEFORE), key=lambda row: [*CASES].index(row["case"])):
         found = row["target"], row["found"], row["kind"], f"{row['power']:.1%}"
         case = SMALL.get(row["case"], row["case"])
         yield line(case, row["verdict"], *found, row["images"], row["n"])

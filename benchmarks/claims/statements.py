@@ -49,12 +49,11 @@ def said(each: Pooled | None) -> str:
         seeds = "one seed" if len(each.values) == 1 else f"{len(each.values) or 'no'} seeds"
         return f"{each.verdict} ({seeds})"
     shown = f"{each.verdict}: {number(each, each.mean)}"
-    low, high = each.interval
-    if low == high:
-        return f"{shown} (all seeds)"
-    if not each.statement.startswith("simpler, "):  # a difference of two shares
-        low, high = max(low, -1.0), min(high, 1.0)
-    return f"{shown} ({number(each, low)} to {number(each, high)})"
+    ends = each.interval
+    if each.claim == "2":  # differences of two shares
+        ends = max(ends[0], -1.0), min(ends[1], 1.0)
+    low, high = (number(each, end) for end in ends)
+    return f"{shown} ({'the same in all seeds' if low == high else f'{low} to {high}'})"
 
 
 def words_of(each: Pooled) -> str:

@@ -126,8 +126,8 @@ def learnt_ones(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -
 
 
 def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iterator[str]:
-    """The power of the patch of each planted class, and the place of its drawing among eight, next
-    to how often the edges of a stamped photo name it."""
+    """The power of the patch of each class, and the place of its drawing among eight, next to how
+    often the edges of a stamped photo name it."""
     places = [f"place of its drawing among eight, by -{name}" for name in NUMBERS]
     edges = [f"edges: first, by -{name}" for name in NUMBERS]
     yield head("network, trojan", "success", "power", "without", *places, *edges)
@@ -136,7 +136,10 @@ def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iter
         first = [f"{of.count(1)} of {len(of)}" for of in row["edges"].values()]
         learnt = percent(success[row["network"], row["trojan"]])
         shares = learnt, percent(row["power"]), percent(row["without"])
-        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *first)
+        edges = (
+            first if row in planted else [""] * len(first)
+        )  # in the clean twin, those of planted
+        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *edges)
     for name, group in {"all": planted, "learnt": learnt_ones(rows, success)}.items():
         named = [f"{sum(row['ranks'][n] == 1 for row in group)} of {len(group)}" for n in NUMBERS]
         tries = {n: [rank == 1 for row in group for rank in row["edges"][n]] for n in NUMBERS}
@@ -150,7 +153,7 @@ def cleanse(rows: Sequence[Row]) -> Iterator[str]:
     yield head("network, trojan", *(f"{int(n) / 1000:.1%}" for n in shares), *RANKS)
     for row in rows:
         powers = (percent(row["powers"][n]) for n in shares)
-        yield line(f"{row['network']}, {row['trojan']}", *powers, *map(row.get, NUMBERS))
+        yield line(f"{row['network']}, {row['trojan']}", *powers, *(row[name] for name in NUMBERS))
 
 
 def percent(value: float, digits: int = 0) -> str:

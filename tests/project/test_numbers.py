@@ -129,10 +129,12 @@ def test_the_readme_has_what_the_rows_say():
     assert f"it called {alarms} of {len(alone)} clean networks suspicious (" in text
     assert f") and {doubts} inconclusive, and found {right} drawings" in text
     clean = groups["others"]["clean"]
-    doubted = {n.row["name"] for n, scan in clean if scan.verdict == "inconclusive"}
+    doubted = [n.row["name"] for n, scan in clean if scan.verdict == "inconclusive"]
     assert not any(network.right(scan) for network, scan in clean)
-    assert (len(clean), len(doubted)) == (16, 4)
+    assert (len(clean), len({n.row["name"] for n, _ in clean})) == (16, 8)
+    assert len(doubted) == len({*doubted}) == 4
     others = [each for kind, pairs in groups["others"].items() if kind != "clean" for each in pairs]
+    assert len({n.row["name"] for n, _ in others}) == 4
     caught = f"{sum(network.right(scan) for network, scan in others)} of {len(others)}"
     assert "In two scans each, eight clean [public networks]" in text
     assert f"never suspicious (four once inconclusive), four backdoored ones in {caught}." in text
@@ -236,3 +238,21 @@ def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
         made.save(tmp_path / "made.safetensors")
         shipped = references.SHIPPED[name]
         assert (tmp_path / "made.safetensors").read_bytes() == shipped.read_bytes()
+
+
+def test_repair_has_what_the_rows_say():
+    rows = rows_of("repair")
+    before = {row["case"]: row for row in rows if row["training"] == "none"}
+    found, plain = (
+        [row for row in rows if row["training"] == training]
+        for training in ("found change", "no change")
+    )
+    most = max(row["success"] for row in found)
+    lost = max(before[row["case"]]["accuracy"] - row["accuracy"] for row in found)
+    kept = sorted(min(r["success"] for r in plain if r["case"] == case) for case in before)
+    for page in ("scan.md", "results/repair.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert f"at most {100 * most:.1f} %" in text
+        assert f"at most {100 * lost:.1f} points" in text
+        assert f"{100 * kept[-4]:.0f} " in text
+    assert (len(before), len(found)) == (6, 18)
