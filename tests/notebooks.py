@@ -18,8 +18,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 ROOT = Path(__file__).parent.parent
 TUTORIALS = ROOT / "tutorials"
 CONCLUSIONS = ROOT / "tests" / "tutorials"  # a file of assertions for each notebook
-PROGRESS = re.compile(  # tqdm's bars, and its advice where there is no ipywidgets
-    r"^.*(?:\d%\||IProgress not found|import tqdm as).*\n?", re.MULTILINE
+PROGRESS = re.compile(  # tqdm's bars, its advice where there is no ipywidgets, expected times
+    r"^.*(?:\d%\||IProgress not found|import tqdm as|This takes about).*\n?", re.MULTILINE
 )
 QUICKER = {  # what the quick form replaces in a notebook's cells; the conclusions hold all the same
     "1_first_class_pattern": {
