@@ -182,30 +182,29 @@ def measure(name: str, data: Path, out: Path) -> None:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """What was scanned, and both values before and after each training, seed by seed."""
+    """Both values before and after each training, seed by seed, and what the scans found."""
+    cases = [*CASES]
+    rows = sorted(rows, key=lambda row: (cases.index(row["case"]), row["seed"] or 0))
     for title, name in (("Success of the planted trigger", "success"), ("Accuracy", "accuracy")):
         yield title, shares(rows, name)
     yield "What the scans found", scans(rows)
 
 
 def shares(rows: Sequence[Row], name: str) -> Iterator[str]:
-    """A value of each network before, and after each training in the order of the seeds."""
+    """A value of each network, a column for each training, in the order of the seeds."""
     yield head("network", "before", *REPAIRS)
-    for case in CASES:
-        of_case = sorted(having(rows, case=case), key=lambda row: row["seed"] or 0)
-        trainings = (having(of_case, training=each) for each in (BEFORE, *REPAIRS) if of_case)
-        values = ([row[name] for row in each] for each in trainings)
-        seeds = (", ".join(f"{value:.1%}" for value in each) for each in values)
-        if of_case:
-            yield line(SMALL.get(case, case), *seeds)
+    for case in dict.fromkeys(row["case"] for row in rows):
+        trainings = (having(rows, case=case, training=each) for each in (BEFORE, *REPAIRS))
+        values = (", ".join(f"{row[name]:.1%}" for row in seeds) for seeds in trainings)
+        yield line(SMALL.get(case, case), *values)
 
 
 def scans(rows: Sequence[Row]) -> Iterator[str]:
     """What the scan of each network found."""
     yield head("network", "verdict", "planted", "found", "by", "power", "images", "test images")
-    for row in sorted(having(rows, training=BEFORE), key=lambda row: [*CASES].index(row["case"])):
-        found = row["target"], row["found"], row["kind"], f"{row['power']:.1%}"
+    for row in having(rows, training=BEFORE):
         case = SMALL.get(row["case"], row["case"])
+        found = row["target"], row["found"], row["kind"], f"{row['power']:.1%}"
         yield line(case, row["verdict"], *found, row["images"], row["n"])
 
 

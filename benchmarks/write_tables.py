@@ -56,13 +56,12 @@ PAGES = {
         "side of 0, *does not hold* if it lies on the other, and is *not shown* if it contains 0, "
         "or with fewer than three seeds. In claim 2, intervals end at 100 points. Differences are "
         "in points; pieces are counted, total variation and the share of high frequencies go from "
-        "0 to 1. A *setting* is a canvas and an area, with one trigger in claim 2, "
-        "one kind of tested network in claim 3 and one epsilon in claim 4. *No seeds*: the canvas "
-        "cannot show half of the trigger. *Strongest "
-        "control*: the mean of the strongest of three, class by class. *n*: classes x training "
-        f"seeds x held-out images. {BRACKETS} After the means of the seeds, "
-        "they are t-intervals. Rows of Fashion-MNIST and of *shipped natural* are of version "
-        "0.3. The last table is "
+        "0 to 1. A *setting* is a canvas and an area, with one trigger in claim 2, one kind of "
+        "tested network in claim 3 and one epsilon in claim 4. *No seeds*: the canvas cannot show "
+        "half of the trigger. *Strongest control*: the mean of the strongest of three, class by "
+        f"class. *n*: classes x training seeds x held-out images. {BRACKETS} After the means of "
+        "the seeds, they are t-intervals. Rows of Fashion-MNIST and of *shipped natural* are of "
+        "version 0.3. The last table is "
         "exploratory: by the rule, networks whose trigger works on fewer than 90 % of the images "
         "do not count.",
         lambda rows: statements.tables(ROWS),
@@ -221,8 +220,7 @@ PAGES = {
         "waste at 224 pixels. *Success*: the share of the test images of other classes that are "
         "predicted as the planted class with the trigger. Values are those of each seed. "
         "*By*: what decided the scan. *Images*: those that repair used, of which a scan takes at "
-        "most 50 of each class. *Planted*, "
-        "*found*: the numbers of the classes.",
+        "most 50 of each class. *Planted*, *found*: the numbers of the classes.",
         repair.tables,
     ),
     "scan_confirmation": Page(

@@ -136,10 +136,9 @@ def found(rows: Sequence[Row], success: Mapping[tuple[str, str], float]) -> Iter
         first = [f"{of.count(1)} of {len(of)}" for of in row["edges"].values()]
         learnt = percent(success[row["network"], row["trojan"]])
         shares = learnt, percent(row["power"]), percent(row["without"])
-        edges = (
-            first if row in planted else [""] * len(first)
-        )  # in the clean twin, those of planted
-        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *edges)
+        if row not in planted:  # a clean twin's stamped photos are those of its planted network
+            first = [""] * len(first)
+        yield line(f"{row['network']}, {row['trojan']}", *shares, *row["ranks"].values(), *first)
     for name, group in {"all": planted, "learnt": learnt_ones(rows, success)}.items():
         named = [f"{sum(row['ranks'][n] == 1 for row in group)} of {len(group)}" for n in NUMBERS]
         tries = {n: [rank == 1 for row in group for rank in row["edges"][n]] for n in NUMBERS}

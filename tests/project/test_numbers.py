@@ -242,11 +242,8 @@ def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
 
 def test_repair_has_what_the_rows_say():
     rows = rows_of("repair")
-    before = {row["case"]: row for row in rows if row["training"] == "none"}
-    found, plain = (
-        [row for row in rows if row["training"] == training]
-        for training in ("found change", "no change")
-    )
+    before = {row["case"]: row for row in findings.having(rows, training="none")}
+    found, plain = (findings.having(rows, training=each) for each in ("found change", "no change"))
     most = max(row["success"] for row in found)
     lost = max(before[row["case"]]["accuracy"] - row["accuracy"] for row in found)
     kept = sorted(min(r["success"] for r in plain if r["case"] == case) for case in before)
