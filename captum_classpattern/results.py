@@ -3,11 +3,13 @@
 Drawing needs slow imports, so results do them inside the methods that show them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from captum_classpattern._support.files import printable
 from captum_classpattern._support.formats import number, shortened
 
 COLUMNS = ("power", "control", "canvas", "area")  # after two names, of a table that fits 80 columns
@@ -18,8 +20,14 @@ class Result:
     """A result shows itself by three methods: ``text()``, ``table()`` and ``plot()``.
 
     Notebooks and pages show all three, the terminal the first two. A class whose page has more
-    overrides :meth:`sections`.
+    overrides :meth:`sections`. Names in them may come from a stranger's file, so ``text()`` and
+    the repr of any class have no characters that control a terminal.
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in {"text", "__repr__"} & vars(cls).keys():
+            setattr(cls, name, _printable_text(vars(cls)[name]))
 
     def text(self) -> str:
         """What the result says, in a few sentences. The first line is the title of its page."""
@@ -81,6 +89,16 @@ class Result:
         from captum_classpattern.pages.parts import write_page
 
         return write_page(Path(path), self.text(), self.sections(whole=True))
+
+
+def _printable_text(method: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A method that returns a text, which becomes safe to print."""
+
+    @wraps(method)
+    def printed(self: Any) -> str:
+        return printable(method(self), keep="\n")
+
+    return printed
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:

@@ -74,6 +74,7 @@ NAMES = {
     "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe\N{LEFT-TO-RIGHT ISOLATE}": "?gpj.exe?",
     "caf\udce9 \N{ZERO WIDTH SPACE}\x9b": "caf? ??",
     "Köter 犬 50 %": "Köter 犬 50 %",
+    "50\N{NO-BREAK SPACE}% of\N{IDEOGRAPHIC SPACE}248": "50 % of 248",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,5 +116,12 @@ def to_json(data: Any, indent: int | None = None) -> str:
 
 def printable(text: object, keep: str = "") -> str:
     """A text that is safe to print: without line breaks and other characters that control a
-    terminal or can't be encoded, which names in files may hold. Some may be kept."""
-    return "".join(c if c.isprintable() or c in keep else "?" for c in str(text))
+    terminal or can't be encoded, which names in files may hold. Some may be kept. Spaces of all
+    kinds become plain ones."""
+
+    def shown(c: str) -> str:
+        if c.isprintable() or c in keep:
+            return c
+        return " " if unicodedata.category(c) == "Zs" else "?"
+
+    return "".join(map(shown, str(text)))
