@@ -132,6 +132,18 @@ class NoLength(Returning):
         raise TypeError("no length")
 
 
+class InFloat8(Returning):
+    """Its first parameter is a scale of one byte, as quantisation stores them."""
+
+    def __init__(self):
+        super().__init__(lambda logits: logits)
+        one = torch.ones(1).to(torch.float8_e4m3fn)
+        self.scale = nn.Parameter(one, requires_grad=False)
+
+    def forward(self, images):
+        return super().forward(images * self.scale.to(images.dtype))
+
+
 class InPlace(nn.Module):
     """Normalises its images in place."""
 
@@ -155,6 +167,7 @@ SAME = {
     "frozen": lambda: torch.jit.freeze(torch.jit.script(NET)),
     "a partial": lambda: functools.partial(NET),
     "no length": lambda: NoLength(lambda logits: logits),
+    "a scale in float8": InFloat8,
     "normalised in place": lambda: InPlace(of_normalised_images()),
     "a function": lambda: lambda images: NET(images),
     "a method": lambda: NET.forward,

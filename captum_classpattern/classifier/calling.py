@@ -53,11 +53,12 @@ def attribute_of(classifier: Any, name: str) -> Any:
 
 def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
     """Device and precision of a classifier's parameters, else of its buffers; those of ``like`` if
-    it has none."""
+    it has none. Numbers of one byte only store weights: nothing is computed in them."""
     module = find_module(forward_func)
     tensors = () if module is None else itertools.chain(module.parameters(), module.buffers())
-    like = next((tensor for tensor in tensors if tensor.is_floating_point()), like)
-    return like.device, like.dtype
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    device = next((tensor.device for tensor in floats), like.device)
+    return device, next((tensor.dtype for tensor in floats if tensor.itemsize > 1), like.dtype)
 
 
 def images_at_once(device: torch.device) -> int:

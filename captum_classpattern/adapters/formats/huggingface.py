@@ -171,11 +171,10 @@ def _add_processor(loaded: LoadedNetwork, processor: Mapping[str, Any], source: 
         if kind not in NAMES or given.get("rescale_offset"):
             raise ValueError(f"a {named:.80}, rescale_offset {given.get('rescale_offset')!r:.80}")
         factor = 255 * (given["rescale_factor"] if given["do_rescale"] else 1)
-        mean, std = [0.0], [1.0]
-        if given["do_normalize"]:
-            mean, std = given["image_mean"], given["image_std"]
-        if given.get("include_top", kind == "EfficientNet"):  # which divides once more
-            std = [one * other for one, other in zip(std, given["image_std"], strict=True)]
+        mean = given["image_mean"] if given["do_normalize"] else [0.0]
+        by_top = given.get("include_top", kind == "EfficientNet")  # which also divides
+        times = bool(given["do_normalize"]) + bool(by_top)
+        std = [each**times for each in given["image_std"]] if times else [1.0]
         loaded.mean, loaded.std = ([each / factor for each in of] for of in (mean, std))
         loaded.normalised_by = PROCESSOR
     except Exception as error:  # of any kind, from settings of any kind

@@ -47,7 +47,11 @@ CASES = {  # a network, an image processor, and its settings
     "scaled to -1 and 1": ("ResNet", "ViT", {"size": SQUARE, **WIDE}),
     "not scaled": ("ResNet", "ViT", {"size": SQUARE, **BYTES}),
     "divided twice": ("ResNet", "EfficientNet", {"size": SQUARE, "image_std": [0.4, 0.5, 0.6]}),
-}
+    "only divided": (
+        "ResNet", "EfficientNet",
+        {"size": SQUARE, "image_std": [0.4, 0.5, 0.6], "do_normalize": False},
+    ),
+}  # fmt: skip
 
 
 def processor_of(kind="ViT", **settings):
