@@ -1,5 +1,7 @@
 """The examples of README and documentation run, each once, and its API reference is complete."""
 
+import ast
+import builtins
 import importlib
 import inspect
 import re
@@ -222,7 +224,7 @@ def test_the_readme_explains_a_model_of_your_own():
 @pytest.mark.usefixtures("_few_images")
 def test_the_readme_uses_captums_tools():
     _, code = blocks_of(ROOT / "README.md")
-    names = run(code, {"cp": cp})
+    names = run(code)
     mask, smooth = names["mask"], names["smooth"]
     assert mask.shape == smooth.shape == (1, 1, 28, 28)
     assert mask.count_nonzero() == 39  # 5 % of the pixels
@@ -255,6 +257,15 @@ def test_the_tutorial_on_own_models_writes_a_checkpoint_that_loads(monkeypatch):
 
 
 # ---- text
+
+
+@pytest.mark.parametrize("code", blocks_of(ROOT / "README.md"))
+def test_each_block_of_the_readme_runs_alone_next_to_the_readers_own_model(code):
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    imported = [node.names for node in ast.parse(code).body if hasattr(node, "names")]
+    made |= {alias.asname or alias.name for aliases in imported for alias in aliases}
+    assert {node.id for node in names} - made - {*dir(builtins)} <= {"my_model"}
 
 
 def test_the_readme_has_the_commands_that_ci_runs():
