@@ -4,15 +4,19 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
 from captum_classpattern._support.files import check_folder, parse_json, read_text, reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)
@@ -180,21 +184,19 @@ class SourceOptions:
         shape: tuple[int, int, int] | None = None,
         source: str | None = None,
     ) -> "cp.LabelledImages":
-        """The images of --data or another source, in the size that the first model takes or else
-        of this shape. They get the class numbers of the models, which must agree. Models without
-        class names get the images'."""
+        """The images of --data or another source, in the shape that the first model states or else
+        this one; without any, grey or in colour as the model takes them. They get the class numbers
+        of the models, which must agree. Models without class names get the images'."""
         from captum_classpattern.classifier import warn
         from captum_classpattern.classifier.class_names import ClassNames
 
         first, where = models[0], source or self.data
         shape = first.input_size or shape
         own: Any = {name: getattr(self, name) for name in ("limit", "root", "download", "on_error")}
-        # the channels that the model states, or else those of its first convolution
-        kernel = next((p for p in first.parameters() if p.ndim == 4), None)
-        channels = None if kernel is None or kernel.shape[1] not in (1, 3) else kernel.shape[1]
-        channels = first.input_size[0] if first.input_size else channels
-        size = self.size or (shape and shape[1:])
-        images = cp.load_images(where, size=size, channels=channels, seed=seed, **own)
+        own |= {"size": self.size or (shape and shape[1:]), "seed": seed}
+        images = cp.load_images(where, channels=shape and shape[0], **own)
+        if shape is None and (channels := _other_channels(first, images.first())):
+            images = cp.load_images(where, channels=channels, **own)
         if images.labels is None and (folder := Path(where)).is_dir():
             warn(
                 f"{folder} has no class folders, so the model's predictions are the classes of its "
@@ -213,6 +215,18 @@ class SourceOptions:
             if images.class_names is not None and ClassNames.of(model) is None:
                 model.class_names = list(images.class_names)
         return numbered[0]
+
+
+def _other_channels(model: "cp.PixelClassifier", image: "Tensor") -> int | None:
+    """1 or 3, if the model takes images with so many channels but fails on this one (1, C, H, W)
+    as it is; None if it takes it, or neither: that error comes with its use."""
+    from captum_classpattern.classifier import enter_model
+
+    for channels in (None, 1, 3):
+        shown = image if channels is None else image[:, :1].expand(-1, channels, -1, -1)
+        with suppress(Exception), enter_model(model, shown):
+            return channels
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,17 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
+import torch
 from command_line import run
+from own_models import Net
+from torch import nn
 
 import captum_classpattern as cp
 from captum_classpattern import cli
 from captum_classpattern.cli.compare import compare as compare_command
-from captum_classpattern.cli.options import CanvasOptions, ComputeOptions
+from captum_classpattern.cli.options import CanvasOptions, ComputeOptions, SourceOptions
 from captum_classpattern.comparison import compare
 from captum_classpattern.optimization.settings import PRECISIONS, SearchSettings
 from captum_classpattern.surveys.settings import SurveySettings
@@ -38,8 +42,8 @@ ARRIVE = {  # the function, the line, and what arrives
     "of the images": (
         "load_images",
         f"search named.pt {OWN} --size 9 --limit 5 --seed 3 --root a --download --on-error skip",
-        {"size": 9, "limit": 5, "seed": 3, "root": Path("a"), "download": True, "channels": 3}
-        | {"on_error": "skip"},
+        {"size": 9, "limit": 5, "seed": 3, "root": Path("a"), "download": True}
+        | {"on_error": "skip", "channels": None},
     ),
     "of a search": (
         "survey",
@@ -95,6 +99,30 @@ def test_options_arrive(case, monkeypatch):
     result = run(line)
     assert result.exit_code == 130, result.output
     assert {name: given[name] for name in expected} == expected
+
+
+class Depthwise(Net):
+    """The first weight has one input channel, images have three."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, groups=3, bias=False)
+
+
+class Repeats(Net):
+    """The first weight has three input channels, images have one."""
+
+    def forward(self, images):
+        return super().forward(images.reshape(-1, 1, 8, 8).expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize(("network", "channels"), [(Depthwise, 3), (Repeats, 1), (Net, 3)])
+def test_images_have_the_channels_that_the_model_takes(network, channels, tmp_path):
+    grey = torch.randint(256, (6, 8, 8), dtype=torch.uint8)
+    np.savez(tmp_path / "grey.npz", x=grey.numpy(), y=[0, 0, 1, 1, 2, 2])
+    model = cp.PixelClassifier(network().eval(), 0, 1, class_names=["cat", "dog", "owl"])
+    for data in ("images", str(tmp_path / "grey.npz")):
+        assert SourceOptions(data=data).load_all([model], seed=0).shape == (channels, 8, 8)
 
 
 def test_of_an_option_that_is_given_twice_the_last_value_counts():
