@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -23,13 +24,17 @@ class Notice(UserWarning):
     """Says what the package decided for the caller, and how to decide otherwise."""
 
 
-def check_options(function: str, options: Mapping[str, Any], known: type) -> None:
-    """Raises an error if a function got keywords that are not in the TypedDict of its options."""
-    names = [*known.__annotations__]
-    for name in options:
-        if name not in names:
-            hint = suggest_names(name, names)
-            raise ArgumentTypeError(f"{function} has no argument `{name}`{hint}")
+def check_options(
+    function: Callable[..., Any], options: Mapping[str, Any], known: type[Any]
+) -> None:
+    """Raises an error if a function got keywords that are neither its own arguments nor in the
+    TypedDict of its options."""
+    own = [name for name in inspect.signature(function).parameters if name != "self"]
+    names = [*own[:-1], *known.__annotations__]  # the last one is **options
+    for name in (name for name in options if name not in names):
+        similar = similar_names(name, names)
+        hint = f": {similar}" if similar else f"; there are {join_names(names, len(names))}"
+        raise ArgumentTypeError(f"{function.__qualname__} has no argument `{name}`{hint}")
 
 
 def import_named(name: str, shown: str) -> Callable[..., Any]:

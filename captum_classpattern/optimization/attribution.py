@@ -193,7 +193,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             budget (int, optional): Passes per class, for all its canvases and for scoring them
                 early; with several areas, for the largest, or for each if a pool is screened. All
                 classes of a call take as many rounds as the one with the most canvases, so others
-                take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each pattern;
+                take fewer passes. One that is too small for any round gives one, with a notice.
+                Default: None ("swap" with ``keep``: 7,000 for each pattern;
                 otherwise the solver's own length, which for "swap" is about 1,000 per canvas).
             additional_forward_args (Any, optional): Passed to ``forward_func`` after the images;
                 from a Tensor with N rows, each canvas gets its own. Default: None.

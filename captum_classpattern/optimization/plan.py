@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_classpattern._support.validation import check_labels
-from captum_classpattern.classifier import CheckedModel, Classifier, check_targets
+from captum_classpattern._support.validation import Notice, check_labels
+from captum_classpattern.classifier import CheckedModel, Classifier, check_targets, warn
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.baselines import Stream
@@ -189,7 +189,8 @@ class SearchPlan:
 
     def steps_within_budget(self) -> int | None:
         """How many steps the solver takes on each canvas: the most that stay within a budget, which
-        is for each class, or for each canvas. None leaves it to the solver."""
+        is for each class, or for each canvas, but at least one, with a notice. None leaves it to
+        the solver."""
         solver, budget = self.settings.solver, self.settings.budget
         pool_budget: int | None = getattr(solver, "pool_budget", None)
         if budget is None and self.settings.keep is not None and pool_budget is not None:
@@ -205,14 +206,14 @@ class SearchPlan:
         def cost(n_steps: int) -> int:
             return max(self.passes_needed(n_steps).values())
 
-        steps = bisect_right(range(1, budget + 1), budget, key=cost)
-        if steps == 0:
-            each, fewer = ("", "") if self.masks_only else (" per class", " or fewer canvases")
-            raise ValueError(
-                f"`budget={budget}` is too small: one step on each canvas takes {cost(1)} passes"
-                f"{each}; give a larger `budget`{fewer}"
+        if (least := cost(1)) > budget:
+            whose = "" if self.masks_only else " per class"
+            warn(
+                f"`budget={budget}` is too small: the search takes the least, one step on each "
+                f"canvas, which is {least:,} passes{whose}",
+                Notice,
             )
-        return steps
+        return max(1, bisect_right(range(1, budget + 1), budget, key=cost))
 
     @property
     def accelerated_by(self) -> list[str]:

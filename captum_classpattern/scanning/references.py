@@ -131,7 +131,7 @@ class ReferenceSet:
             TypeError, ValueError: If the recipe has other values; if the model has another number
                 of classes than the set, or the same weights as another one, or the images differ.
         """
-        check_options("ReferenceSet.add", options, ComputeOptions)
+        check_options(ReferenceSet.add, options, ComputeOptions)
         settings = SearchSettings(**options)
         trained = files.parse_json(files.to_json(dict(recipe or {})))  # as it is read back
         with enter_model(model, first_of(images), settings.seed) as checked:

@@ -103,7 +103,7 @@ def scan(
         >>> found.verdict, found.p_value  # two references are too few
         ('inconclusive', None)
     """
-    check_options("scan", options, ComputeOptions)
+    check_options(scan, options, ComputeOptions)
     where = check_folder(folder)
     settings, sample = SearchSettings(**options), first_of(images)
     if not 0 < alpha < 1:

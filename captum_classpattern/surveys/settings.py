@@ -91,15 +91,6 @@ class SurveySettings(SearchSettings):
         sides = [math.ceil(math.sqrt(a * math.prod(shape[1:])) - 1e-6) for a in self.areas]
         return [MovingPatch(max(SMALLEST, side)) for side in sides]
 
-    def check_budget(self) -> None:
-        """Raises an error if the budget is too small for any canvas. Other checks come first."""
-        too_few = self.budget is not None and self.budget < LEAST_BUDGET
-        if self.n_steps is None and too_few and {*self.canvases} != {PATCH}:
-            raise ValueError(
-                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
-                "class and kind of canvas"
-            )
-
     def pool_size(self, kind: str, images: int) -> int:
         """How many canvases compete: no more than the budget can use, or the class has images."""
         most: int = self.canvases[kind]

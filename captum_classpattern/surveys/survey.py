@@ -99,7 +99,6 @@ def _begin(
             "the search images have other class numbers than the model: number both sets by "
             "images.for_classifier(model)"
         )
-    settings.check_budget()
     model, accuracy = replace(model, given_names=names), None
     scorer = Scorer(model, held_out.to(model.device, model.dtype))
     if held_out.labels is not None:
@@ -292,7 +291,7 @@ def explain_class(
         raise validation.ArgumentTypeError(
             f"`target` is one class (for several: survey), got {target!r:.80}"
         )
-    validation.check_options("explain_class", options, SearchOptions)
+    validation.check_options(explain_class, options, SearchOptions)
     sample, seed = first_of(images), options.get("seed", 0)
     with enter_model(model, sample, seed, mean=mean, std=std, class_names=class_names) as checked:
         given = LabelledImages.of(images, labels, checked)
@@ -362,8 +361,8 @@ def survey(
             than 64 pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
-            area of a pool, as in :meth:`ClassPattern.search`; at least 430 with canvases. Default:
-            None, as in :func:`explain_class`.
+            area of a pool, as in :meth:`ClassPattern.search`. Default: None, as in
+            :func:`explain_class`.
         max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
             are searched together, after that time, with what was found. All areas of a patch
             share it, and so does the patch that is its control. Default: None.
@@ -391,7 +390,7 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
-    validation.check_options("survey", options, SurveyOptions)
+    validation.check_options(survey, options, SurveyOptions)
     place = check_folder(folder)
     if place is not None and not resume and (place / RESULTS).exists():
         raise ValueError(

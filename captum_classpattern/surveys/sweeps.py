@@ -93,7 +93,7 @@ def sweep(
     """
     sources, needs = read_models(models), {"num_cpus": 1, **(ray_options or {})}
     shown, options["show_progress"] = options.get("show_progress"), False  # one bar for all
-    validation.check_options("sweep", options, SurveyOptions)
+    validation.check_options(sweep, options, SurveyOptions)
     check_engine(engine, address, workers, needs, map(_device_of, sources))
     check_folder(folder)
     images = LabelledImages.of(search, argument="search images")
@@ -102,7 +102,6 @@ def sweep(
     check_can_resume(settings.feature_mask)
     check_images(images, unseen, settings)
     targets = find_classes(classes, ClassNames.of(images), images)
-    settings.check_budget()
     place = "cuda" if engine == "ray" and needs.get("num_gpus") else None
     threads = max(1, int(needs["num_cpus"]))
     work = Work(Path(folder), images, unseen, settings, targets, threads, place)

@@ -84,7 +84,6 @@ LATER = {  # after the command has said what it loaded
     f"{SEARCH} --classes 7": "the model has 3 classes, so targets go from 0 to 2",
     f"{UNNAMED} --data flat --classes dog": "give numbers, or --class-names",
     f"{SEARCH} --out other": "choose another folder",
-    f"{SEARCH} --budget 2": "give at least 430 passes per class and kind of canvas",
     f"sweep named.pt {SWEEP} --ray": "is not installed: pip install 'captum_classpattern[ray]'",
 }
 

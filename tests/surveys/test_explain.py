@@ -282,6 +282,8 @@ REFUSALS = {
         images=(IMAGES, ["bed"] * 120), target="bee", class_names=NAMES
     ),
     "a model without values": lambda: explained(META),
+    "an argument that is misspelled": lambda: explained(canvasses="patch"),
+    "an argument that does not exist": lambda: explained(patience=3),
     "several targets": lambda: explained(target=["bee", "cat"], class_names=NAMES),
     "the class at the place of the labels": lambda: explain_class(NET, DATA, "bee"),
     "labels from 1": lambda: explained(images=FROM_1),

@@ -11,7 +11,14 @@ from surveyed import error_of_bar
 from surveyed import finding as made_up
 from torch import nn
 
-from captum_classpattern import Cells, LabelledImages, explain_class, predictive_power, survey
+from captum_classpattern import (
+    Cells,
+    LabelledImages,
+    Notice,
+    explain_class,
+    predictive_power,
+    survey,
+)
 from captum_classpattern.images import evenly_spaced
 from captum_classpattern.optimization import Swap
 from captum_classpattern.pattern import MovingPattern
@@ -244,8 +251,14 @@ def test_a_patch_may_have_a_small_budget():
     found = survey(NET, SEARCH, HELD_OUT, canvases="patch", budget=80, show_progress=False)
     assert {finding.pattern.info["passes"] for finding in found} == {24}  # after the race
     assert {finding.pattern.info["passes_together"] <= 4 * 80 for finding in found} == {True}
-    with pytest.raises(ValueError, match="give at least 430 passes"):
-        survey(NET, SEARCH, HELD_OUT, canvases=["patch", "white"], budget=80)
+
+
+def test_a_search_takes_one_step_where_the_budget_is_too_small_for_it():
+    kinds = ["patch", "positive", "white"]
+    with pytest.warns(Notice, match="`budget=1` is too small: the search takes the least"):
+        found = survey(NET, SEARCH, HELD_OUT, canvases=kinds, budget=1, classes=[1])
+    assert [each.pattern.info["settings"]["n_steps"] for each in found] == [1, 1, 1]
+    assert sum(each.pattern.info["passes_together"] for each in found) < 1_000
 
 
 @pytest.mark.parametrize("find", [survey, explain_class])

@@ -323,10 +323,6 @@ AT_ONCE = {
     "names of unnamed classes": lambda: run("out", two(), classes=["cat"]),
     "an area of no pixel": lambda: run("out", two(), areas=(0.001,)),
     "images without labels": unlabelled,
-    "a small budget": lambda: run("out", two(), budget=60, n_steps=None),
-    "names of unnamed classes, and a small budget": lambda: run(
-        "out", two(), classes=["cat"], budget=60, n_steps=None
-    ),
 }
 
 
