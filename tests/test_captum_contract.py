@@ -524,6 +524,8 @@ REFUSALS = {
     "baselines above 1": lambda: ClassPattern(make_net(), with_pixel(1.01)),
     "search, area []": lambda: search(SOME, 1, area=[]),
     "attribute, area [0.1]": lambda: attribute(SOME, 1, area=[0.1]),
+    "no baselines": lambda: ClassPattern(NET),
+    "a convergence delta": lambda: attribute(SOME, 1, return_convergence_delta=True),
     "baselines of attribute": lambda: attribute(SOME, 1, baselines=SOME),
     "keep of attribute": lambda: attribute(SOME, 1, keep=1),
     "a misspelled argument of search": lambda: search(SOME, 1, n_step=1),

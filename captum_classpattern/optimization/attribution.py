@@ -67,7 +67,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K): a
             :class:`PixelClassifier`, or any callable like it.
         baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that a pattern is
-            stamped on, (C, H, W) each, in [0, 1]. Images of the target are left out.
+            stamped on, (C, H, W) each, in [0, 1]. Images of the target are left out. Required.
         baseline_labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by number
             or name. Default: None (the Dataset's own, else the classifier's predictions).
         multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks by the inputs, as
@@ -79,7 +79,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision (str or None): Number format of the last :meth:`attribute`, such as "bfloat16".
 
     Raises:
-        TypeError: If the baselines are of the wrong type.
+        TypeError: If there are no baselines, or they are of the wrong type.
         ValueError: If their pixels, shapes or labels do not fit (for a Dataset or DataLoader, at
             the first search, which looks at all images once).
 
@@ -98,13 +98,18 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     def __init__(
         self,
         forward_func: Classifier,
-        baselines: Images,
+        baselines: "Images | None" = None,
         baseline_labels: Labels = None,
         multiply_by_inputs: bool = False,
         *,
         check_accuracy: bool = True,
     ) -> None:
         super().__init__(forward_func)
+        if baselines is None:
+            raise ArgumentTypeError(
+                "`baselines` is missing: here, they are the images that patterns are stamped on, "
+                "some of each class, as in ClassPattern(model, baselines, baseline_labels)"
+            )
         names = None if baseline_labels is None else ClassNames.of(forward_func)
         self._baselines = LabelledImages.of(
             baselines, baseline_labels, names=names, argument="baselines"
@@ -310,6 +315,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         baselines: None = None,
+        return_convergence_delta: bool = False,
     ) -> Inputs:
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
@@ -325,6 +331,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 error: a pattern has a class.
             budget (int, optional): Passes per input. Default: None (the solver's own length, for
                 "swap" about 1,000).
+            return_convergence_delta (bool): As in Captum; there is none, so True is an error.
             additional_forward_args and all others: As in :meth:`search`.
 
         Returns:
@@ -335,6 +342,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             TypeError, ValueError: As :meth:`search`; also for several areas or a moving patch.
         """
         _refuse_baselines("attribute", baselines)
+        if return_convergence_delta:
+            raise ArgumentTypeError(
+                "attribute has no convergence delta, since masks don't add up to an output, and "
+                "has_convergence_delta() is False: leave out `return_convergence_delta`"
+            )
         settings = SearchSettings(
             solver=solver,
             areas=[area],
