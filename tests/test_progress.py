@@ -113,8 +113,9 @@ def test_the_reading_of_images_is_seen_in_a_log(clock, capsys, monkeypatch, tmp_
         clock[0] += 10
         return torch.zeros(1, 2, 2)
 
+    (tmp_path / "cat").mkdir()
     for name in "abcdef":
-        (tmp_path / f"{name}.png").touch()
+        (tmp_path / "cat" / f"{name}.png").touch()
     monkeypatch.setattr(sources, "decode", slow)
     load_images(tmp_path)
     assert capsys.readouterr().err == (

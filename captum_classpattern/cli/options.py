@@ -187,7 +187,6 @@ class SourceOptions:
         """The images of --data or another source, in the shape that the first model states or else
         this one; without any, grey or in colour as the model takes them. They get the class numbers
         of the models, which must agree. Models without class names get the images'."""
-        from captum_classpattern.classifier import warn
         from captum_classpattern.classifier.class_names import ClassNames
 
         first, where = models[0], source or self.data
@@ -197,12 +196,6 @@ class SourceOptions:
         images = cp.load_images(where, channels=shape and shape[0], **own)
         if shape is None and (channels := _other_channels(first, images.first())):
             images = cp.load_images(where, channels=channels, **own)
-        if images.labels is None and (folder := Path(where)).is_dir():
-            warn(
-                f"{folder} has no class folders, so the model's predictions are the classes of its "
-                f"images; if it is the folder of one class, give {folder.resolve().parent}",
-                cp.Notice,
-            )
         labelled = images.labels is not None
         numbered = [images.for_classifier(model) for model in models]
         for model, images in zip(models, numbered):

@@ -57,7 +57,7 @@ def load_images(
               as in ``ImageFolder``; but if the names of all folders are one to five digits, alone
               or before an underscore (``00014`` or ``14_stop``), these are the class numbers.
               :meth:`LabelledImages.for_classifier` changes them to a classifier's class numbers;
-            - a folder of images, which then have no labels;
+            - a folder of images, which then have no labels, with a notice;
             - an ``.npz`` file with ``x``, (N, H, W, C), (N, C, H, W) or (N, H, W), uint8 or floats
               in [0, 1]; and, if there are labels, ``y``, integers (N,);
             - ``"torchvision:NAME"``, a data set of ``torchvision.datasets`` such as ``CIFAR10``.

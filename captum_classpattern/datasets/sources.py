@@ -87,6 +87,12 @@ def _of_folder(path: Path) -> Listing:
         numbers, names, numbering = _numbered([folder.name for folder in folders], path)
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
+    else:
+        warn(
+            f"{path} has no class folders, so a model's predictions are the classes of its images; "
+            f"if it is the folder of one class, give {path.resolve().parent}",
+            Notice,
+        )
     file_names = [str(file.relative_to(path)) for file in files]
     return Listing(str(path), file_names, labels, names, lambda i: decode(files[i]), numbering)
 

@@ -176,7 +176,6 @@ def _survey(
     classes: Sequence[Any] | None,
     *,
     folder: Path | None = None,
-    needs_labels: bool = False,
 ) -> Survey:
     """The survey of classes by their numbers or names (None: all that have images). Half of the
     images are held out, unless others are given."""
@@ -187,8 +186,6 @@ def _survey(
     else:
         unseen = LabelledImages.of(held_out, None, model, argument="held-out images")
         search = images
-    if needs_labels:
-        _ = search.known_labels, unseen.known_labels  # or an error
     targets = find_classes(classes, names, search, model)
     return search_classes(model, search, unseen, settings, targets, folder)
 
@@ -227,7 +224,8 @@ def explain_class(
             [0, 1]. Classes of :class:`LabelledImages` are matched with the model's by name, see
             :meth:`LabelledImages.for_classifier`.
         labels (Tensor, Sequence[int] or Sequence[str], optional): Their classes, by the model's
-            numbers or names. Default: None (those that come with the images).
+            numbers or names. Default: None (those that come with the images, else the model's
+            predictions).
         target (int or str): The class, by its number or its name. Required.
         held_out (LabelledImages, optional): The images to score on, none of them among
             ``images``. A Dataset or DataLoader with labels will do, or a pair of images and labels.
@@ -266,8 +264,7 @@ def explain_class(
     Raises:
         TypeError: If the model, the images or the target are of a wrong type, or a model that is
             not an ``nn.Module`` is given ``mean`` or ``std``.
-        ValueError: If there are no labels, the class is unknown or has no images, or as
-            :func:`survey`.
+        ValueError: If the class is unknown or has no images, or as :func:`survey`.
 
     Examples::
 
@@ -302,7 +299,7 @@ def explain_class(
             kinds = settings.canvases
             searches = {shared_search(kind, settings.pool_size(kind, 1)) for kind in kinds}
             settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
-        survey = _survey(checked, given, held_out, settings, [target], needs_labels=True)
+        survey = _survey(checked, given, held_out, settings, [target])
     explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     return Survey(explained).finding(explained[0].target)
 

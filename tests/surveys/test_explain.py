@@ -256,6 +256,13 @@ def test_labels_may_be_names(found):
     assert same(explained(images=listed), found)
 
 
+def test_without_labels_the_classes_are_those_that_the_model_predicts():
+    bare = explained(images=FIRST.images, held_out=LAST.images)
+    parts = [(part.images, NET(part.images).argmax(1)) for part in (FIRST, LAST)]
+    assert same(bare, explained(images=parts[0], held_out=parts[1]))
+    assert bare.accuracy is None
+
+
 META = network().to("meta")
 ONE = torch.where(LABELS == 1, 2, LABELS)
 ONE[HELD_OUT_PLACE] = 1
@@ -296,8 +303,6 @@ REFUSALS = {
     "a mean without a std": lambda: explained(mean=0.5),
     "a mean for a function": lambda: explained(lambda x: NET(x), mean=0.5),
     "a std for a classifier": lambda: explained(PixelClassifier(NET), std=0.5),
-    "images without labels": lambda: explained(images=IMAGES),
-    "held-out images without labels": lambda: explained(held_out=IMAGES),
     "held-out images that were seen": lambda: explained(held_out=LAST),
     "a class without images": lambda: explained(images=DATA.without_class(2), target=2),
     "the name of a model": lambda: explained("resnet18"),
