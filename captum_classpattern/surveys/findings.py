@@ -193,7 +193,7 @@ class Finding(Result):
         return "\n".join(filter(None, lines))
 
     def shown_table(self) -> Any:
-        return scores_table({"": self.on_each_canvas})
+        return scores_table({"": [self, *self.others]})
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         from captum_classpattern.visualization.patterns import draw_patterns
@@ -212,16 +212,16 @@ class Finding(Result):
     def sections(self, whole: bool) -> Iterable[Any]:
         from captum_classpattern.pages import parts
 
-        shown = []
-        for each in self.on_each_canvas:
+        findings, shown = [self, *self.others], []  # first the one that the text is about
+        for each in findings:
             note = "Best on the validation images." * (each is self and bool(self.others))
             shown.append(each.card(canvas_in_words(each.canvas).capitalize(), note))
         accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
-            how_to_read(self.on_each_canvas),
-            parts.folded("All scores", scores_table({"": self.on_each_canvas}, full=True)),
+            how_to_read(findings),
+            parts.folded("All scores", scores_table({"": findings}, full=True)),
             parts.settings({"accuracy": accuracy, **settings}),
         ]
 

@@ -121,7 +121,8 @@ def test_what_a_notebook_and_a_page_show(case, snapshot, tmp_path):
     page = read(result, pictures=pictures)
     assert "\n".join(page.prose) == snapshot
     rows = [row[2:4] + row[6:] for table in page.tables.values() for row in table[1:]]
-    findings = getattr(result, "on_each_canvas", getattr(result, "findings", ()))
+    findings = [result, *result.others] if hasattr(result, "others") else ()
+    findings = findings or getattr(result, "findings", ())
     assert rows == [cells_of(scores) for each in findings for scores in each.scores.values()]
     path = result.to_html(tmp_path / "page.html")
     assert page.text in check(path.read_text(encoding="utf-8")).text
@@ -135,23 +136,24 @@ def test_what_else_is_shown(case):
     assert words in text, text
 
 
-def test_a_finding_shows_all_its_canvases_the_positive_one_first():
-    """Also if another did best, which is said, and with the power of each."""
+def test_a_finding_shows_all_its_canvases():
+    """A page has the one first that did best, which its text is about. Figures and the repr have
+    the positive one first."""
     kinds = {"black": 40, "noise": 70, "white": 90, "positive": 2}  # the last is not above controls
     white, *others = (finding(1, kind, n, n=200) for kind, n in sorted(kinds.items(), reverse=True))
     found = replace(white, others=tuple(others))
     order = ["positive", "white", "black", "noise"]
     assert [each.canvas for each in found.on_each_canvas] == order
     page, powers = read(found, pictures=8), [f"{kinds[kind] / 2:.1f} %" for kind in order]
-    start = [page.text.index(f"{kind.capitalize()} canvas") for kind in order]
+    ranked = [each.canvas for each in (found, *others)]
+    start = [page.text.index(f"{kind.capitalize()} canvas") for kind in ranked]
     assert start == sorted(start)
-    for text, power in zip(
-        map(page.text.__getitem__, map(slice, start, [*start[1:], None])), powers
-    ):
-        assert power in text
-        assert ("not above it" in text) == (power == powers[0])
+    for kind, part in zip(ranked, map(slice, start, [*start[1:], None])):
+        assert f"{kinds[kind] / 2:.1f} %" in page.text[part]
+        assert ("not above it" in page.text[part]) == (kind == "positive")
+    assert "pixels of a white canvas" in page.text
     assert page.text.count("Best on the validation images") == 1
-    assert page.text.index("Best on the validation") > start[1]
+    assert page.text.index("Best on the validation") < start[1]
     assert re.findall(r"(\w+) canvas (\S+ %)", repr(found).split(";")[1]) == [*zip(order, powers)]
     figure, axes = found.plot(use_pyplot=False)
     assert [axis.get_ylabel() for axis in axes[:, 0]] == [f"{kind}\ncanvas" for kind in order]
