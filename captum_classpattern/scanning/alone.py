@@ -90,7 +90,7 @@ class Alone(Scan):
             class.
         judged (list[int]): For each class, how many images judged it: unseen by any search, not of
             the class, and not predicted as it without the change.
-        accuracy (float or None): The model's accuracy on images like these, if they are labelled.
+        accuracy (float or None): The model's accuracy on the search images, if they are labelled.
         gains (list[float] or None): For models of at least 100 classes: how far a short search
             raised each class's mean margin, by which the first 20 were chosen.
         key (dict): All that the searches depend on.
@@ -209,7 +209,7 @@ class Alone(Scan):
     def remarks(self) -> list[str]:
         said = list[str]()
         if self.accuracy is not None:
-            said.append(f"The model's accuracy on images like these is {percent(self.accuracy)}.")
+            said.append(f"The model's accuracy is {percent(self.accuracy)} on the search images.")
         if self.gains is not None:
             said.append(
                 f"Short searches of a patch ranked all {len(self.gains):,} classes. Only the first "

@@ -25,6 +25,8 @@ WHAT = (  # on pages
 )
 NAMES = ("class", "name")  # columns
 LITTLE = 0.1  # power: with less, a result says what to try
+TOO_STRONG = 0.5  # a control: with a stronger one, the area is too large
+HELD_OUT = "on the held-out images"  # of an accuracy
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -110,7 +112,7 @@ class Finding(Result):
         if not self.scores[self.area].enough_images:
             parts.append(f"{self.power.n} images are too few to compare it with its controls")
         if self.accuracy is not None:
-            parts.append(f"the model's accuracy {100 * self.accuracy:.1f} %")
+            parts.append(f"the model's accuracy {100 * self.accuracy:.1f} % {HELD_OUT}")
         if hint := what_to_try(self.on_each_canvas):
             parts.append(hint[0].lower() + hint[1:].removesuffix("."))
         return f"Finding({'; '.join(parts)})"
@@ -216,7 +218,7 @@ class Finding(Result):
         for each in findings:
             note = "Best on the validation images." * (each is self and bool(self.others))
             shown.append(each.card(canvas_in_words(each.canvas).capitalize(), note))
-        accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
+        accuracy = None if self.accuracy is None else f"{100 * self.accuracy:.1f} % {HELD_OUT}"
         settings = {key: self.pattern.info.get(key) for key in ("settings", "passes", "versions")}
         return [
             parts.listed(shown),
@@ -312,8 +314,15 @@ class Finding(Result):
 
 
 def what_to_try(findings: Iterable[Finding]) -> str:
-    """What a text says if none of these is a pattern with power; otherwise nothing."""
+    """What a text says if a control of each class is strong, or none of these is a pattern with
+    power; otherwise nothing."""
     findings = list(findings)
+    if findings and (control := _least_of_the_strongest_controls(findings)) > TOO_STRONG:
+        area = findings[0].area
+        return (
+            f"A control reaches {100 * control:.1f} %, so {100 * area:.3g} % of the pixels is too "
+            f"large an area to tell classes apart: search a smaller one, `area={area / 4:.2g}`."
+        )
     if not findings or not all(
         each.power.value < LITTLE or each.scores[each.area].is_weak for each in findings
     ):
@@ -327,6 +336,17 @@ def what_to_try(findings: Iterable[Finding]) -> str:
         f"No strong pattern was found: try {patch}a larger `area`, a larger `budget`, or another "
         "`seed`."
     )
+
+
+def _least_of_the_strongest_controls(findings: Iterable[Finding]) -> float:
+    """The strongest control of each class, and of these the least. The share without a pattern
+    does not count: no area changes it."""
+    strongest = dict[int, float]()
+    for each in findings:
+        controls = each.scores[each.area].controls
+        highest = max(share for name, share in controls.items() if name != "no pattern")
+        strongest[each.target] = max(highest, strongest.get(each.target, 0.0))
+    return min(strongest.values())
 
 
 def canvas_in_words(canvas: str) -> str:

@@ -11,6 +11,7 @@ from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.results import Result, fitting
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import (
+    HELD_OUT,
     NAMES,
     WHAT,
     Finding,
@@ -140,7 +141,7 @@ class Survey(Result):
         above = sum(each.beats_controls for each in scores)
         texts = ["Class patterns" if source is None else f"Class patterns of {source}"]
         if accuracy is not None:
-            texts.append(f"The model's accuracy is {100 * accuracy:.1f} %.")
+            texts.append(f"The model's accuracy is {100 * accuracy:.1f} % {HELD_OUT}.")
         if any(each.enough_images for each in scores):
             have = "has" if above == 1 else "have"
             texts.append(

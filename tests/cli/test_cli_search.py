@@ -52,7 +52,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert "own.pth: plain, own_models:Pair; normalised by the caller." in result.stdout
     assert "60 images to search with, 60 held out (0 copies dropped)." in result.stdout
     printed = " ".join(result.stdout.split())
-    assert "The model's accuracy is 100.0 %." in printed
+    assert "The model's accuracy is 100.0 % on the held-out images." in printed
     out = tmp_path / "out"
     assert (out / "patterns.png").read_bytes().startswith(b"\x89PNG")
     assert "Class patterns of" in (out / "report.html").read_text()

@@ -89,7 +89,7 @@ def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
     powers = "".join(rf"{kind} canvas {share}, " for kind in ("positive", "white", "black"))
     shape = (
         rf"Finding\(T-shirt; 1 % of the pixels: {powers}controls at most {share}; "
-        rf"the model's accuracy {share}\)"
+        rf"the model's accuracy {share} on the held-out images\)"
     )
     assert re.fullmatch(shape, capsys.readouterr().out.strip())
     assert len(re.findall(rf"prints `{shape}`", text_of(page))) == 1

@@ -225,6 +225,7 @@ def test_images_of_two_channels_and_unequal_sides(tmp_path, monkeypatch):
     found = scan(net, images, labels, mean=0, std=1)
     assert said[0] > 0
     assert found.accuracy == 1.0
+    assert "The model's accuracy is 100\N{NO-BREAK SPACE}% on the search images." in found.remarks
     _, axes = found.plot(use_pyplot=False)
     assert all(dots.lines for *_, dots in axes)
     assert not any(shown.images for shown, *_ in axes)

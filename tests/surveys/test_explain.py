@@ -175,7 +175,7 @@ def test_it_reports_the_accuracy(found):
     accuracy = float((NET(HELD_OUT.images).argmax(1) == HELD_OUT.labels).float().mean())
     for each in (found, *found.others):
         assert each.accuracy == pytest.approx(accuracy)
-    assert f"the model's accuracy {100 * accuracy:.1f} %)" in repr(found)
+    assert f"; the model's accuracy {100 * accuracy:.1f} % on the held-out images; " in repr(found)
     table = found.table(full=True)
     assert list(table["canvas"]) == [found.canvas, *(each.canvas for each in found.others)]
     assert table["power"][0] == found.scores[0.2].power.value

@@ -194,6 +194,23 @@ def test_a_result_without_power_says_what_to_try():
     assert "try" not in Survey([weak, strong]).text()
 
 
+def test_where_a_control_is_strong_the_area_is_too_large():
+    strong, weak = made_up(1, "patch", 100, control=0.68), made_up(1, "positive", 9)
+    said = (
+        "ontrol reaches 68.0 %, so 5 % of the pixels is too large an area to tell classes apart: "
+        "search a smaller one, `area=0.013`"
+    )
+    found = replace(weak, others=(strong,))  # also if the text is about another canvas
+    for each in (found.text(), repr(found), Survey([strong, weak]).text()):
+        assert said in each
+    one_of_two = Survey([strong, made_up(2, "positive", 90)])
+    biased = made_up(1, "white", 90)
+    power = replace(biased.power, without=0.8)
+    biased = replace(biased, scores={0.05: replace(biased.scores[0.05], power=power)})
+    for each in (one_of_two.text(), biased.text()):
+        assert "too large" not in each
+
+
 @pytest.mark.parametrize(
     ("size", "areas", "kinds"),
     [
