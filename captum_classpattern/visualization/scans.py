@@ -53,8 +53,9 @@ def draw_families(
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws a row for each family: what was found for the class shown, images with it and the
-    model's predictions, and the leads of all classes, with a dotted line at each bound. The axes
-    show at least the values ``least``."""
+    model's predictions, and the leads of all classes, with a dotted line at each bound. Predictions
+    as the class are green if it reaches all bounds; clean models have others. The axes show at
+    least the values ``least``."""
     ends = [*least, *(value for row in rows for value in (*row.leads, *row.reference_leads))]
     ends += [bound for row in rows for bound in row.bounds]
     most = max(1, *(len(row.examples) for row in rows))
@@ -63,7 +64,8 @@ def draw_families(
     grid = []
     for row in rows:
         cells: list[Drawn] = [Cell(row.image, row.power)]
-        cells += [Cell(image, caption, hit, HIT) for image, caption, hit in row.examples]
+        color = HIT if row.bounds and row.leads[0] >= max(row.bounds) else "black"
+        cells += [Cell(image, caption, hit, color) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
         cells.append(partial(_draw_leads, row=row, ends=(min(ends), max(ends))))
         grid.append((row.name, cells))

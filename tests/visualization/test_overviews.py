@@ -13,6 +13,8 @@ from captum_classpattern.surveys import Survey
 from captum_classpattern.visualization import heat_map
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.heat_map import plot_heat_map
+from captum_classpattern.visualization.scans import FamilyRow, draw_families
+from captum_classpattern.visualization.style import HIT
 
 PETS = ["ant", "bee", "cat"]
 
@@ -130,6 +132,19 @@ def test_rows_and_columns_of_a_heat_map_stay_in_their_order():
     assert axis.get_xlabel() == "100 classes"
     assert axis.get_ylabel() == "70 models"
     assert not axis.texts
+
+
+@pytest.mark.parametrize(("lead", "bounds"), [(9.0, [4.5]), (0.6, [0.45, 0.6])])
+def test_in_a_scan_predictions_are_green_only_where_the_class_is_suspicious(lead, bounds):
+    examples = [(torch.ones(1, 8, 8), "cat", True), (torch.ones(1, 8, 8), "dog", False)]
+    row = FamilyRow("a warp", PETS, np.array([lead, 0.1]), np.array([]), bounds, None, "", examples)
+    less = replace(row, leads=row.leads / 3)
+    rows = [row, less, replace(row, bounds=[])]
+    _, axes = draw_families(rows, title=None, use_pyplot=False)
+    turned, kept = ([axis.xaxis.label for axis in axes[:, n]] for n in (1, 2))
+    assert [label.get_color() for label in turned] == [HIT, "black", "black"]
+    assert {label.get_fontweight() for label in turned} == {"bold"}
+    assert HIT not in {label.get_color() for label in kept}
 
 
 SWAPPED = {"old": survey(90, 3), "new": survey(50, 50, names=["bee", "ant"])}
