@@ -307,9 +307,9 @@ class ClassOptions(ComputeOptions):
     Args:
         classes: Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have
             images.
-        budget: Passes for each class, kind of canvas and area. By default, 7000. For images of at
-            least 64 pixels a side, 960, or 430 next to a patch, which takes about 950. In compare,
-            3500.
+        budget: Passes for each class, kind of canvas and area. By default, 7000, in compare 3500.
+            For images of at least 64 pixels a side, 960, or 430 next to a patch, which takes about
+            950.
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
         max_seconds: Stop each search after this time, and keep what it found. For small images,
             ten classes are one search (32 on a GPU). By default, never.

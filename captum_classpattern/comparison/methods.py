@@ -22,6 +22,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, evenly_sp
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.attribution import ClassPattern
 from captum_classpattern.optimization.features import grid_cells
+from captum_classpattern.optimization.plan import LARGE, LARGE_BUDGET
 from captum_classpattern.optimization.settings import SearchSettings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
@@ -72,8 +73,8 @@ def known_methods(
             with the model and the search images (:class:`LabelledImages`), and returns an
             ``Attribution``. It is called "Mine".
         budget (int, optional): Passes per canvas of the methods that search; also of a method of
-            your own, if it is a class whose ``attribute`` takes a ``budget``. Default: None (3,500,
-            and those of a scan for LearnedPattern).
+            your own, if it is a class whose ``attribute`` takes a ``budget``. Default: None (3,500;
+            from 64 pixels a side 960; for LearnedPattern, those of a scan).
         n_steps (int, optional): Rounds of ClassPattern and LearnedPattern, instead of a budget.
             BestRandomMask gets the passes of ClassPattern. Default: None.
         max_seconds (float, optional): Stops each search of ClassPattern, LearnedPattern and
@@ -108,8 +109,10 @@ def known_methods(
         "internal_batch_size": internal_batch_size,
     }
     SearchSettings(**learning)  # type: ignore[arg-type]  # refuses those out of range
-    passes = Swap().passes(n_steps)[-1] if n_steps else budget or BUDGET
-    own_budget = budget or (None if n_steps else BUDGET)
+    own_budget = budget
+    if budget is None and n_steps is None:
+        own_budget = LARGE_BUDGET if min(source.shape[1:]) >= LARGE else BUDGET
+    passes = Swap().passes(n_steps)[-1] if n_steps else own_budget
     searches: dict[str, tuple[Any, dict[str, Any]]] = {  # what get the search images
         "ClassPattern": (ClassPattern, {**learning, "budget": own_budget}),
         "LearnedPattern": (LearnedPattern, learning),

@@ -28,6 +28,7 @@ SCREENING = Shrink()
 GREY = 0.5
 SCREENED = 2  # at least how many pass the screening for each pattern that is kept
 PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
+LARGE, LARGE_BUDGET = 64, 960  # pixels a side, from which on so many passes are usual
 LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
 VALIDATION_STRIDE, MAX_VALIDATION = 5, 500
 SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images

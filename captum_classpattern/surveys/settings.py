@@ -8,16 +8,21 @@ from typing import Any
 from captum_classpattern._support.validation import ArgumentTypeError, check_count, is_whole
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
-from captum_classpattern.optimization.plan import LEAST_BUDGET, most_canvases
+from captum_classpattern.optimization.plan import (
+    LARGE,
+    LARGE_BUDGET,
+    LEAST_BUDGET,
+    most_canvases,
+)
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
-LARGE = 64  # pixels a side, from which on these are the defaults; blank canvases show little
+# of large images: blank canvases show little
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
 LARGE_AREAS = (0.18,)
-LARGE_BUDGET, BESIDE_PATCH = 960, LEAST_BUDGET  # passes for canvases alone, and next to a patch
+BESIDE_PATCH = LEAST_BUDGET  # passes for canvases next to a patch
 NO_IMAGES = (*BLANK, PATCH)  # kinds that need no image of the class
 
 

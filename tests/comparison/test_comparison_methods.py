@@ -91,6 +91,10 @@ def test_budgets_and_limits_reach_the_methods_that_search():
     assert keywords("ClassPattern") == {**free, "budget": 3_500}
     assert keywords("LearnedPattern") == {**free, "budget": None}  # its own length
     assert keywords("BestRandomMask") == {"budget": 3_500, "max_seconds": None}
+    for side, expected in ((63, 3_500), (64, 960)):
+        photos = torch.zeros(30, 3, 64, side)
+        for name in ("ClassPattern", "BestRandomMask"):
+            assert keywords(name, photos, labels=None)["budget"] == expected
     for name in ("ClassPattern", "LearnedPattern"):
         found = keywords(name, budget=900, **limits)
         assert found == {**free, **limits, "budget": 900}
@@ -178,10 +182,11 @@ class Unreadable(Dataset):
         return 30
 
     def __getitem__(self, index):
-        raise AssertionError("an image was loaded")
+        assert index == 0, "an image was loaded"
+        return torch.zeros(1, 8, 8)
 
 
-def test_a_method_is_found_by_one_name_without_a_look_at_the_images():
+def test_a_method_is_found_by_one_name_and_the_size_of_the_first_image():
     for name in ("LRP", "IntegratedGradients", "ClassPattern", "GuidedGradCam", "BestRandomMask"):
         assert [*known_methods(Unreadable(), names=name)] == [name]
     with pytest.raises(AssertionError, match="an image was loaded"):
