@@ -37,6 +37,7 @@ from captum_classpattern.classifier.fingerprints import (
     in_few_numbers,
     probes_of,
 )
+from captum_classpattern.classifier.gradients import Gradients
 from captum_classpattern.classifier.pixel_classifier import PixelClassifier, over_pixels
 
 _entered: "list[CheckedModel]" = []  # of this call: preserve_state lets one thread in at a time
@@ -57,6 +58,7 @@ class CheckedModel:
         n_classes (int): K.
         given_names (Sequence[str], optional): The names of its classes that the user gives.
         copies (dict): Faster private copies of it that a search has made, by precision.
+        gradients (Gradients): What searches have seen of its gradients.
     """
 
     call: Classifier
@@ -67,6 +69,7 @@ class CheckedModel:
     n_classes: int
     given_names: Sequence[str] | None = None
     copies: dict[str, Classifier] = field(default_factory=dict)
+    gradients: Gradients = field(default_factory=Gradients)
 
     @cached_property
     def names(self) -> ClassNames | None:

@@ -1,23 +1,30 @@
 """How far a classifier is from predicting the target on stamped images, for many masks at once."""
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from captum_classpattern._support.progress import advance_bar
-from captum_classpattern.classifier import additional_rows, lacks_memory, warn
+from captum_classpattern.classifier import (
+    CheckedModel,
+    additional_rows,
+    lacks_memory,
+    preserve_state,
+    uncounted,
+    warn,
+)
+from captum_classpattern.classifier.gradients import ZERO_GRADIENT
+from captum_classpattern.images import LabelledImages, evenly_spaced
+from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.moves import place, pull_back
 
 if TYPE_CHECKING:
     from captum_classpattern.optimization.search import Search
 
-NO_GRADIENT = (
-    "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
-    "or round them"
-)
+LOOKED_AT, AT_ONCE = 64, 8  # images as they are, where all gradients of a search are zero
 
 
 def evaluate(
@@ -104,19 +111,32 @@ def _pairs(
     loss = -torch.expm1(-entropy / 2) if bounded else entropy
     if not gradient:
         return loss, None
-    if not logits.requires_grad:
-        raise ValueError(NO_GRADIENT)
     # of -log p with respect to the logits: the softmax minus one at the target
     slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
     if bounded:  # the chain rule: sqrt(p) / 2 times as much
         slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
-    (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits), allow_unused=True)
-    if slope is None:
-        raise ValueError(NO_GRADIENT)
+    slope = plan.model.gradients.at(stamped, logits, slope)
     if colours:
         slopes = torch.cat([slope, slope * image], 1).float()
         return loss, slopes if moves is None else pull_back(slopes, moves, mask.shape[-1])
     return loss, (slope * difference).sum(1, keepdim=True).float()
+
+
+def check_gradients(
+    model: CheckedModel, images: LabelledImages, arguments: tuple[Any, ...] = (), count: int = 0
+) -> None:
+    """Raises an error if all gradients so far were zero, and so are those of random sums of the
+    logits at images as they are, with the ``arguments`` of the first of ``count`` canvases."""
+    if not model.gradients.seem_zero():
+        return
+    with preserve_state(model.call, 0), uncounted():
+        for places in in_batches(evenly_spaced(len(images), LOOKED_AT), AT_ONCE):
+            leaf = images.take(places).to(model.device, model.dtype).requires_grad_()
+            first = torch.zeros(len(leaf), dtype=torch.int64, device=model.device)
+            logits = model.logits(leaf.clone(), *additional_rows(arguments, first, count))
+            model.gradients.at(leaf, logits, torch.randn_like(logits))
+    if model.gradients.seem_zero():
+        raise ValueError(ZERO_GRADIENT)
 
 
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:

@@ -15,7 +15,7 @@ from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.classifier import on_device
 from captum_classpattern.optimization.baselines import Batch, Stream
 from captum_classpattern.optimization.features import Features, Pixels
-from captum_classpattern.optimization.objective import evaluate
+from captum_classpattern.optimization.objective import check_gradients, evaluate
 
 if TYPE_CHECKING:
     from captum_classpattern.optimization.plan import SearchPlan
@@ -183,7 +183,7 @@ class Search:
             yield self._next_batch(streams, batch_size)
             self._steps_done += 1
             self._bar.update()
-            if self._steps_done % CHECK_EVERY == 0:
+            if self._steps_done % CHECK_EVERY == 1:
                 self._check_losses()
         self._check_losses()
 
@@ -306,3 +306,5 @@ class Search:
                 "images stamped with a mask; check the model's precision and normalisation"
             )
         self._unchecked.clear()
+        plan = self.plan
+        check_gradients(plan.model, plan.split.fit, plan.arguments, len(self.canvases))

@@ -15,6 +15,7 @@ from captum_classpattern._support.progress import advance_bar
 from captum_classpattern.classifier import CheckedModel, lacks_memory
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.masks import norms, unit
+from captum_classpattern.optimization.objective import check_gradients
 
 SIDE = 28  # pixels of the images that bounds are meant for
 
@@ -81,6 +82,7 @@ class WholeImage(ABC):
             rate = self.rate * (1 - 0.9 * number / max(1, self.steps - 1))
             values = self.step(values, gradient, rate)
             advance_bar(2 * len(targets) * self.batch_size)
+        check_gradients(model, images)
         return values, at_once
 
     def _gradient(
@@ -100,8 +102,10 @@ class WholeImage(ABC):
             try:
                 changed = self.apply(free, batch).flatten(0, 1)[part].to(model.device, model.dtype)
                 logits = model.logits(changed).to(values.device).float()
-                loss = F.cross_entropy(logits, wanted[part], reduction="sum")
-                gradient += torch.autograd.grad(loss, free)[0]
+                known = logits.detach().requires_grad_()
+                loss = F.cross_entropy(known, wanted[part], reduction="sum")
+                (slope,) = torch.autograd.grad(loss, known)
+                gradient += model.gradients.at(free, logits, slope)
                 start = part.stop
             except RuntimeError as error:
                 if at_once == 1 or not lacks_memory(error):
