@@ -1,7 +1,10 @@
 """What all tests have in common."""
 
+from contextlib import ExitStack
+
 import pytest
 from _pytest.capture import CaptureIO
+from perturbed import perturbed
 
 # these run in the kernels of the notebooks, on the output of a command, and before the tests
 collect_ignore_glob = [
@@ -11,6 +14,18 @@ collect_ignore_glob = [
     "conftest.py",
     "cli/conftest.py",
 ]
+
+
+def pytest_addoption(parser):
+    text = "change each matrix product and convolution by this share, as on another processor"
+    parser.addoption("--perturb", type=float, metavar="1e-7", help=text)
+
+
+def pytest_configure(config):
+    if share := config.getoption("perturb"):
+        stack = ExitStack()
+        stack.enter_context(perturbed(share))
+        config.add_cleanup(stack.close)
 
 
 @pytest.fixture

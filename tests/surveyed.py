@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 from torch import nn
 
@@ -39,6 +40,21 @@ def finding(target, canvas, hits, *, search_power=0.5, control=0.02, n=100, clas
         0.01: Scores(power_of(2, n, 1), 0.0, 0.0),
     }
     return Finding(patterns, canvas, scores, class_name)
+
+
+def assert_alike(findings, others):
+    """The same pixels, counts and settings; opacities and margins up to rounding."""
+    for one, other in zip(findings, others, strict=True):
+        assert (one.target, one.canvas) == (other.target, other.canvas)
+        assert one.class_name == other.class_name
+        for area, pattern in one.patterns.items():
+            same, scores = other.patterns[area], other.scores[area].as_columns()
+            assert one.scores[area].as_columns() == pytest.approx(scores, abs=1e-5)
+            assert pattern.seen == same.seen
+            assert pattern.info["settings"] == same.info["settings"]
+            assert torch.equal(pattern.mask > 0, same.mask > 0)
+            torch.testing.assert_close(pattern.mask, same.mask, atol=1e-4, rtol=0)
+            torch.testing.assert_close(pattern.canvas, same.canvas, atol=1e-4, rtol=0)
 
 
 # ---- and short surveys of a small model

@@ -3,6 +3,7 @@
 import time
 
 import torch
+from surveyed import assert_alike
 from torch import nn
 
 from captum_classpattern.surveys.folder import read_findings
@@ -47,21 +48,11 @@ def units_in(folder):
     return {(path.parts[-3], int(path.stem)) for path in folder.glob(UNITS)}
 
 
-def findings_of(folder):
-    """What was found, by unit: scores and pixels, all that two equal sweeps share."""
-    found = {}
-    for path in sorted(folder.glob(UNITS)):
-        _, findings = read_findings(path)
-        found[path.parts[-3], int(path.stem)] = [
-            (each.as_dict(), [pixels_of(pattern) for pattern in each.patterns.values()])
-            for each in findings
-        ]
-    return found
-
-
-def pixels_of(pattern):
-    tensors = [tensor.numpy().tobytes() for tensor in (pattern.canvas, pattern.mask)]
-    return (*tensors, pattern.target, pattern.seen)
+def assert_holds(folder, part):
+    """Each unit of ``part`` is in ``folder``, with the same findings."""
+    for path in part.glob(UNITS):
+        (_, ours), (_, others) = map(read_findings, (folder / path.relative_to(part), path))
+        assert_alike(ours, others)
 
 
 def times_of(folder):

@@ -83,7 +83,8 @@ def test_a_network_in_train_mode_is_seen_behind_anything(way):
     model, found = way(net), []
     warned = warnings_of(lambda: found.append(masks(model)))
     assert sum("the model is in train mode" in text for text in warned) == 1
-    assert torch.equal(found[0], expected)
+    assert torch.equal(found[0] > 0, expected > 0)
+    torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=0)  # half of two, or one
     assert all(torch.equal(before[name], each) for name, each in net.state_dict().items())
     assert all(part.training for part in net.modules())
     net.eval()

@@ -210,7 +210,7 @@ def search(target=1, images=IMAGES, labels=LABELS, net=None, side=SIDE, **option
     solver = options.pop("solver", None) or MovingPatch(side, steps=6, batch_size=8, starts=1)
     net = net or conv_net(images.shape[1], HEIGHT, WIDTH).float()
     explainer = ClassPattern(net, images, labels, check_accuracy=False)
-    return explainer.search(target=target, solver=solver, **options)
+    return explainer.search(target=target, solver=solver, precision="full", **options)
 
 
 def test_numpy_numbers_become_pythons_own(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from entered import entered
 from searched import targets_of
-from surveyed import error_of_bar
+from surveyed import assert_alike, error_of_bar
 from surveyed import finding as made_up
 from torch import nn
 
@@ -347,11 +347,7 @@ def test_each_patch_is_searched_once_and_a_survey_goes_on(tmp_path, monkeypatch)
     searched.clear()
     resumed = survey(NET, SEARCH, HELD_OUT, folder=tmp_path, resume=True, **options)
     assert searched == [(y, side) for y in ([1, 2], [3]) for side in (6, 3)]
-    for one, other in zip(whole, resumed, strict=True):
-        assert one.target == other.target
-        for area, scores in one.scores.items():
-            assert scores.as_columns() == pytest.approx(other.scores[area].as_columns(), abs=1e-5)
-        torch.testing.assert_close(one.pattern.canvas, other.pattern.canvas, atol=1e-4, rtol=0)
+    assert_alike(whole, resumed)
     again = Survey.load(tmp_path)
     assert [each.scores for each in again] == [each.scores for each in resumed]
 

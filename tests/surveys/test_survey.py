@@ -144,11 +144,8 @@ def test_kinds_of_one_colour_are_in_one_search_and_do_not_compete(searches):
         if found.canvas != "positive":
             assert found.pattern.canvas.unique().tolist() == [float(found.canvas == "white")]
         kind = {found.canvas: kinds[found.canvas]}
-        [alone] = surveyed(canvases=kind, classes=[found.target], budget=1_000).findings
-        assert torch.equal(found.pattern.mask > 0, alone.pattern.mask > 0)
-        assert found.scores == alone.scores
-        steps = [each.pattern.info["settings"]["n_steps"] for each in (found, alone)]
-        assert steps[0] == steps[1]
+        alone = surveyed(canvases=kind, classes=[found.target], budget=1_000)
+        assert_alike([found], alone)
 
 
 def test_the_number_of_classes_is_halved_where_the_memory_is_too_small(searched, monkeypatch):
@@ -180,10 +177,7 @@ def test_what_is_found_does_not_depend_on_the_classes_searched_together():
     together, alone = (
         list(surveyed(search=(SEARCH, sizes), classes_together=n, **few)) for n in (3, 1)
     )
-    for one, other in zip(together, alone, strict=True):
-        assert torch.equal(one.pattern.mask > 0, other.pattern.mask > 0)
-        steps = [each.pattern.info["settings"]["n_steps"] for each in (one, other)]
-        assert steps[0] == steps[1]
+    assert_alike(together, alone)
 
 
 @pytest.mark.parametrize(

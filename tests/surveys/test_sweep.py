@@ -13,7 +13,8 @@ import pytest
 import torch
 from refusals import refusal
 from shown import HOSTILE, check, read, table_of
-from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_of, two, units_in
+from surveyed import assert_alike
+from swept import CLASSES, HELD_OUT, QUICK, SEARCH, assert_holds, network, times_of, two, units_in
 from torch import nn
 
 import captum_classpattern as cp
@@ -44,11 +45,7 @@ def test_each_model_is_a_survey_as_survey_finds_it(swept):
     loaded = Survey.load(swept.folder / "old")
     alone = survey(network(0), SEARCH, HELD_OUT, **QUICK)
     assert (loaded.info["complete"], loaded.classes, len(loaded)) == (True, [0, 1, 2], 2 * CLASSES)
-    for ours, theirs in zip(loaded, alone, strict=True):
-        assert (ours.target, ours.canvas) == (theirs.target, theirs.canvas)
-        assert ours.scores == theirs.scores
-        assert torch.equal(ours.pattern.canvas, theirs.pattern.canvas)
-        assert torch.equal(ours.pattern.mask > 0, theirs.pattern.mask > 0)
+    assert_alike(loaded, alone)
     assert swept.survey("old").table().equals(loaded.table())
 
 
@@ -126,7 +123,7 @@ def test_a_finished_class_is_never_searched_again(swept, tmp_path, monkeypatch):
     after = times_of(tmp_path)
     assert (len(before), len(after), before.items() <= after.items()) == (4, 6, True)
     assert all(Survey.load(tmp_path / m).info["complete"] for m in two())
-    assert findings_of(tmp_path) == findings_of(swept.folder)
+    assert_holds(tmp_path, swept.folder)
     monkeypatch.setattr("captum_classpattern.surveys.sources.ModelSource.open", None)
     run(tmp_path, two())  # opens no finished model
     (tmp_path / "new/findings/1.safetensors").unlink()
@@ -142,8 +139,7 @@ def test_a_folder_can_get_more_models_and_classes_and_finds_the_same(swept, tmp_
     assert before.items() <= times_of(tmp_path).items()
     run(tmp_path, {"old": network(0)}, classes=[2])
     assert Survey.load(tmp_path / "old").info["classes"] == [0, 1, 2]
-    whole = findings_of(swept.folder)  # in which more was searched
-    assert {**whole, **findings_of(tmp_path)} == whole
+    assert_holds(swept.folder, tmp_path)  # more was searched in the first
 
 
 class Broken(nn.Module):
@@ -299,7 +295,7 @@ def test_killed_at_any_moment_nothing_is_lost_repeated_or_half(swept, tmp_path):
     assert before
     run(tmp_path, two())  # the lock ended with its process
     assert before.items() <= times_of(tmp_path).items()
-    assert findings_of(tmp_path) == findings_of(swept.folder)
+    assert_holds(tmp_path, swept.folder)
 
 
 @pytest.fixture
