@@ -12,7 +12,7 @@ import pytest
 import torch
 from refusals import refusal, refusals, warnings_of
 from searched import targets_of
-from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun, error_of_bar
+from surveyed import HELD_OUT, LABELS, NET, SEARCH, assert_alike, begun, error_of_bar
 from surveyed import finding as made_up
 from torch import nn
 
