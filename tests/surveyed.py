@@ -1,6 +1,7 @@
 """Findings that are made up, for tests of what is done with them; and short surveys."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -51,7 +52,8 @@ def assert_alike(findings, others):
             same, scores = other.patterns[area], other.scores[area].as_columns()
             assert one.scores[area].as_columns() == pytest.approx(scores, abs=1e-5)
             assert pattern.seen == same.seen
-            assert pattern.info["settings"] == same.info["settings"]
+            settings = [json.dumps(each.info["settings"]) for each in (pattern, same)]
+            assert settings[0] == settings[1]  # in a file, pairs are lists
             assert torch.equal(pattern.mask > 0, same.mask > 0)
             torch.testing.assert_close(pattern.mask, same.mask, atol=1e-4, rtol=0)
             torch.testing.assert_close(pattern.canvas, same.canvas, atol=1e-4, rtol=0)
