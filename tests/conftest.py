@@ -1,6 +1,7 @@
 """What all tests have in common."""
 
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from _pytest.capture import CaptureIO
@@ -19,6 +20,8 @@ collect_ignore_glob = [
 def pytest_addoption(parser):
     text = "change each matrix product and convolution by this share, as on another processor"
     parser.addoption("--perturb", type=float, metavar="1e-7", help=text)
+    kept, text = Path(__file__).parent / "kept/kept.json", "compare searches with those of a file"
+    parser.addoption("--kept", nargs="?", const=kept, metavar="FILE", help=text)
 
 
 def pytest_configure(config):

@@ -173,10 +173,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         of its time. Without ``keep``, N canvases give the same patterns as N separate searches, up
         to rounding. The caller's model, gradients and random state stay as they are.
 
-        The same seed, settings, number of threads and kind of device give the same masks bit for
-        bit, if the model's own operations do. Another ``internal_batch_size`` or number of threads
-        changes the order of sums: swaps that are nearly even can fall the other way. The masks then
-        differ as those of two seeds do.
+        The same seed and settings give the same masks on the same processor with as many threads,
+        if the model's own operations do. Another processor, number of threads or
+        ``internal_batch_size``, or other canvases in the same call, change the rounding of sums:
+        weights differ in their last digits, and swaps that are nearly even can fall the other way.
+        The masks then differ as those of two seeds do.
 
         Several areas take less time than as many calls. The largest is searched as usual. At each
         smaller one the search starts from the patterns of the next larger one, with two thirds of

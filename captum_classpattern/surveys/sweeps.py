@@ -53,8 +53,8 @@ def sweep(
     Classes are written as soon as they are finished. After an interruption of any kind, the same
     call continues with the missing classes; more models and classes can be added to a folder. A
     failed model stops no other, and the next call tries it again. The same seed and threads give
-    the same patterns with each engine, bit for bit on the same kind of device, if no call was
-    interrupted; ``classes_together=1`` gives them in any case.
+    the same patterns with each engine, up to the rounding of sums, which depends on the classes
+    that are searched together.
 
     Args:
         models (Mapping, str, PathLike or Sequence): By name: a classifier, a checkpoint, or a

@@ -3,8 +3,9 @@
     python tests/kept/record.py > tests/kept/kept.json
 
 ``test_kept.py`` runs this on one thread, with vector instructions that every processor has, so that
-sums are rounded alike. It repeats one of the five scans, which take 40 s each (``scan``). Record
-again only where a change is meant to find other masks, and say so in the changelog.
+sums are rounded alike on processors of one kind. It repeats one of the five scans, which take 40 s
+each (``scan``). Record again only where a change is meant to find other masks, and say so in the
+changelog.
 """
 
 import hashlib
