@@ -15,7 +15,7 @@ from captum_classpattern.classifier import (
     uncounted,
     warn,
 )
-from captum_classpattern.classifier.gradients import ZERO_GRADIENT
+from captum_classpattern.classifier.gradients import ZERO_GRADIENT, NoGradient
 from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.baselines import Batch
@@ -136,7 +136,7 @@ def check_gradients(
             logits = model.logits(leaf.clone(), *additional_rows(arguments, first, count))
             model.gradients.at(leaf, logits, torch.randn_like(logits))
     if model.gradients.seem_zero():
-        raise ValueError(ZERO_GRADIENT)
+        raise NoGradient(ZERO_GRADIENT)
 
 
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:

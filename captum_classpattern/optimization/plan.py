@@ -293,7 +293,7 @@ def decide_search(
     shown, size = canvases[chosen], (canvases.shape[-2], canvases.shape[-1])
     fast = model.logits
     if settings.solver.accelerates:
-        fast = accelerated(model, shown, arguments, settings.precision)
+        fast = accelerated(model, split.fit, arguments, settings.precision, len(shown))
     square = slice(settings.solver.side if settings.is_patch else None)  # alone is searched
     plan = SearchPlan(
         model=model,
