@@ -35,7 +35,7 @@ SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images
 CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2
 DEVICE_BATCH, DEVICE_PIXELS = 1024, 160 * 224**2
 CPU_CLASSES, DEVICE_CLASSES = 10, 32  # searched together
-CPU_SIDE = 64  # pixels: of larger images one class fills a batch of a CPU
+LARGE = 64  # pixels a side
 
 
 class Split(NamedTuple):
@@ -384,6 +384,12 @@ def _first_equal(
 # ---- how much at once
 
 
+def is_large(shape: Sequence[int]) -> bool:
+    """Whether images (C, H, W) are large: blank canvases and single pixels do little on them, one
+    class fills a batch of a CPU, and a scan needs no references."""
+    return min(shape[1:]) >= LARGE
+
+
 def most_canvases(budget: int) -> int:
     """How many canvases of a class a budget of passes can make use of."""
     return max(1, budget // PASSES_PER_CANVAS)
@@ -393,7 +399,7 @@ def classes_at_once(device: torch.device, images: LabelledImages) -> int:
     """How many classes of a model are searched together."""
     if device.type != "cpu":
         return DEVICE_CLASSES
-    return CPU_CLASSES if max(images.shape[1:]) <= CPU_SIDE else 1
+    return 1 if is_large(images.shape) else CPU_CLASSES
 
 
 def images_at_once_in_search(like: Tensor) -> int:

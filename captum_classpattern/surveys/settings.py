@@ -8,13 +8,12 @@ from typing import Any
 from captum_classpattern._support.validation import ArgumentTypeError, check_count, is_whole
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
-from captum_classpattern.optimization.plan import LEAST_BUDGET, most_canvases
+from captum_classpattern.optimization.plan import LEAST_BUDGET, is_large, most_canvases
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
 from captum_classpattern.optimization.solvers.moving import SMALLEST
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
-LARGE = 64  # pixels a side, from which on these are the defaults; blank canvases show little
 LARGE_CANVASES: Mapping[str, int] = {"positive": 32, PATCH: 1}
 LARGE_AREAS = (0.18,)
 LARGE_BUDGET, BESIDE_PATCH = 960, LEAST_BUDGET  # passes for canvases alone, and next to a patch
@@ -69,7 +68,7 @@ class SurveySettings(SearchSettings):
         """The settings, with what suits images (C, H, W) where nothing is given. A number is that
         of positive canvases, next to the other usual kinds. A patch that can't move is left out of
         these, and so is one next to a ``feature_mask``."""
-        large = min(shape[1:]) >= LARGE
+        large = is_large(shape)
         if areas is None:
             areas = LARGE_AREAS if large else AREAS
         usual = dict(LARGE_CANVASES if large else CANVASES)
