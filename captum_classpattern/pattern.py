@@ -347,7 +347,8 @@ class MovingPattern(Pattern):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = self.size  # a list in files
-        object.__setattr__(self, "size", tuple(int(n) if is_whole(n) else -1 for n in given))
+        sides = given if isinstance(given, Iterable) else ()
+        object.__setattr__(self, "size", tuple(int(n) if is_whole(n) else -1 for n in sides))
         if len(self.size) != 2 or min(self._room) < 0:
             raise ValueError(
                 f"`size` must be a height and a width of at least {tuple(self.mask.shape[1:])}, "

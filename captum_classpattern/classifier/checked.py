@@ -106,13 +106,13 @@ class CheckedModel:
         """The true trigger of a backdoored model, if it is known."""
         return attribute_of(self.call, "trigger")
 
-    def identity(self, images: Tensor | None = None) -> dict[str, Any]:
+    def identity(self, images: Tensor) -> dict[str, Any]:
         """What tells it from other models, for files: hashes of its weights, and its logits for
-        probes made of two of these images, if there are any, see :func:`probes_of`. Compare it by
+        probes made of two of these images, see :func:`probes_of`. Compare it by
         :func:`difference`."""
         before, probes = self._plain_tensors(), {}
         with preserve_state(self.call, 0), uncounted(), torch.no_grad():
-            for name, probe in ({} if images is None else probes_of(images[:2])).items():
+            for name, probe in probes_of(images[:2]).items():
                 logits = self.logits(probe[None].to(self.device, self.dtype))
                 probes[name] = in_few_numbers(logits[0])
         # what a pass changes is no weight, such as a layer's last output

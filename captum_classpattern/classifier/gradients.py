@@ -13,6 +13,10 @@ ZERO_GRADIENT = f"the model's logits have a gradient of zero at all images: {REM
 LEAST = 1e-3  # slope of a loss: with less, a gradient may underflow
 
 
+class NoGradient(ValueError):
+    """A model has no gradient, or is cut off from its images."""
+
+
 class Gradients:
     """The gradients of a model, and what searches have seen of them so far."""
 
@@ -26,7 +30,7 @@ class Gradients:
         if logits.requires_grad:
             (gradient,) = torch.autograd.grad(logits, leaf, slope, allow_unused=True)
         if gradient is None:
-            raise ValueError(NO_GRADIENT)
+            raise NoGradient(NO_GRADIENT)
         if not self._pass:
             is_large = (slope.abs() > LEAST).any().to(gradient.device)
             self._noted.append(torch.stack([is_large, (gradient != 0).any()]))

@@ -22,7 +22,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, evenly_sp
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.attribution import ClassPattern
 from captum_classpattern.optimization.features import grid_cells
-from captum_classpattern.optimization.plan import LARGE, LARGE_BUDGET
+from captum_classpattern.optimization.plan import LARGE_BUDGET, is_large
 from captum_classpattern.optimization.settings import SearchSettings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
@@ -111,7 +111,7 @@ def known_methods(
     SearchSettings(**learning)  # type: ignore[arg-type]  # refuses those out of range
     own_budget = budget
     if budget is None and n_steps is None:
-        own_budget = LARGE_BUDGET if min(source.shape[1:]) >= LARGE else BUDGET
+        own_budget = LARGE_BUDGET if is_large(source.shape) else BUDGET
     passes = Swap().passes(n_steps)[-1] if n_steps else own_budget
     searches: dict[str, tuple[Any, dict[str, Any]]] = {  # what get the search images
         "ClassPattern": (ClassPattern, {**learning, "budget": own_budget}),

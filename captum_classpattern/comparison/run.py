@@ -35,7 +35,7 @@ from captum_classpattern.comparison.records import STAMPED_KIND, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.optimization.settings import versions
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import MovingPattern, Pattern
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import Scorer
 
@@ -270,14 +270,15 @@ def _with_trigger(
     with it. An error if it changes no pixel of the held-out images, or every one."""
     if trigger is None:
         return task
-    shape = tuple(trigger.canvas.shape)
-    check_same_shape(task.canvases, shape, f"the trigger of {task.model!r}")
+    check_same_shape(task.canvases, trigger.image_shape, f"the trigger of {task.model!r}")
     pixels = changed_pixels(trigger, held_out)
-    if int(pixels.sum()) in (0, pixels.numel()):
+    moves = isinstance(trigger, MovingPattern)
+    if moves or int(pixels.sum()) in (0, pixels.numel()):
+        change = f"changes {'every' if pixels.any() else 'no'} pixel by 0.1 or more"
         raise ValueError(
-            f"the trigger of {task.model!r} changes {'no' if not pixels.any() else 'every'} pixel "
-            "by 0.1 or more, so there is nothing to find: only patches can be localised; pass "
-            "triggers={} to leave it out"
+            f"the trigger of {task.model!r} {'has no place of its own' if moves else change}, so "
+            "there is nothing to find: only patches at one place can be localised; pass triggers={} "
+            f"to leave it out{', or trigger.at(row, column)' if moves else ''}"
         )
     others = torch.nonzero(search.known_labels != trigger.target).flatten()
     chosen = others[evenly_spaced(len(others), stamped)].tolist()

@@ -7,6 +7,7 @@ the same masks on a busy machine.
 import copy
 import types
 import warnings
+from collections import Counter, defaultdict
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from captum_classpattern._support.files import reason_of
+from captum_classpattern._support.validation import Notice
 from captum_classpattern.classifier import (
     CheckedModel,
     Classifier,
@@ -23,7 +26,14 @@ from captum_classpattern.classifier import (
     preserve_state,
     seed_generators,
     uncounted,
+    warn,
 )
+from captum_classpattern.classifier.fingerprints import are_close
+from captum_classpattern.classifier.gradients import NoGradient
+from captum_classpattern.images import LabelledImages, evenly_spaced
+
+FEW = 4  # images, on which a copy is tried
+EXACT, ROUGH = 1e-3, 0.1  # of the logits' range: how far margins may be off, and in bfloat16
 
 
 class NoRoomForCopy(torch.OutOfMemoryError):
@@ -31,14 +41,15 @@ class NoRoomForCopy(torch.OutOfMemoryError):
 
 
 def accelerated(
-    model: CheckedModel, canvases: Tensor, additional: tuple[Any, ...], precision: str
+    model: CheckedModel,
+    images: LabelledImages,
+    arguments: tuple[Any, ...],
+    precision: str,
+    count: int = 0,
 ) -> Classifier:
-    """The classifier itself, or a private copy of it that is faster on its device. Without
-    additional arguments, there is one copy per precision as long as the model is entered.
-
-    A copy that fails on the first canvas is not used: some networks can't run in bfloat16, say.
-    Then the speedups are tried one by one.
-    """
+    """The classifier itself, or a private copy of it that is faster on its device, if that gives
+    the same for a few images, with the ``arguments`` of the first of ``count`` canvases. Without
+    arguments, there is one copy per precision as long as the model is entered."""
     if precision == "bfloat16" and model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(
             f"`precision='bfloat16'` is for float32 models, but this one is {model.dtype}: pass "
@@ -46,39 +57,75 @@ def accelerated(
         )
     if precision == "full" or model.dtype != torch.float32:
         return model.logits
-    if additional or precision not in model.copies:
-        first = canvases[:1].to(model.dtype)  # two images: a copy may fail with several alone
-        rows = torch.zeros(2, dtype=torch.int64, device=canvases.device)
-        sample = torch.cat([first, 1 - first]), additional_rows(additional, rows, len(canvases))
-        faster = _fastest(model.logits, sample, precision)
-        if additional:
-            return faster
+    if not arguments and precision in model.copies:
+        return model.copies[precision]
+    with preserve_state(model.call, 0), uncounted():
+        places = 2 * evenly_spaced(len(images), FEW)  # at least two: a copy may fail with several
+        few = images.take(places[:FEW]).to(model.device, model.dtype)
+        first = torch.zeros(len(few), dtype=torch.int64, device=model.device)
+        faster = _tried(model, precision, few, *additional_rows(arguments, first, count))
+    if not arguments:
         model.copies[precision] = faster
-    return model.copies[precision]
+    return faster
 
 
-def _fastest(
-    forward_func: Classifier, sample: tuple[Tensor, tuple[Any, ...]], precision: str
-) -> Classifier:
-    """The classifier with all speedups that it can have, tried on two images and their additional
-    arguments."""
-    wanted = choose_speedups(forward_func, sample[0].device, precision)
-    with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about speedups that will not be used
-        chosen: tuple[str, ...] = ()
-        classifier = forward_func
-        for more in (wanted, *zip(wanted)):  # all together, or else one by one
-            if chosen == wanted:
-                break
-            faster = _faster(forward_func, (*chosen, *more), *sample)
-            if not isinstance(faster, Exception):
-                chosen, classifier = (*chosen, *more), faster
-            elif more == (precision,):
-                raise ValueError(
-                    f"`precision='bfloat16'` can't be used, since this model fails in it ({faster})"
-                    ": pass `precision='auto'` or `precision='full'`"
-                ) from faster
-    return classifier
+def _tried(model: CheckedModel, precision: str, *sample: Any) -> Classifier:
+    """A faster classifier, or the model as it is, with a notice that says why."""
+    speedups = choose_speedups(model.logits, model.device, precision)
+    if not speedups:
+        return model.logits
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a copy that may not be used
+            faster = _faster(model.logits, speedups, *sample)
+            problem = _difference(model, faster, *sample)
+    except NoGradient:
+        raise
+    except Exception as error:  # in the model's own code, which may work as it is
+        if lacks_memory(error):  # which must not choose the precision
+            raise NoRoomForCopy(
+                "the device has no room for a private copy of the model: pass `precision='full'` "
+                "to search with the model as it is"
+            ) from error
+        problem = reason_of(error).removesuffix(".")
+    if not problem:
+        return faster
+    if precision == "bfloat16":
+        raise ValueError(
+            f"`precision='bfloat16'` can't be used, since this model fails in it ({problem}): pass "
+            "`precision='auto'` or `precision='full'`"
+        )
+    warn(
+        "the search calls the model as it is, which may be slower, since a faster copy of it "
+        f"({', '.join(speedups)}) fails: {problem}; `precision='full'` tries none",
+        Notice,
+    )
+    return model.logits
+
+
+def _difference(
+    model: CheckedModel, faster: "_Accelerated", images: Tensor, *arguments: Any
+) -> str:
+    """How a copy differs from the model by more than rounding; empty if it does not."""
+    with torch.no_grad():
+        own = _exact(model.logits, images, *arguments)
+    for call, tolerance in ((faster.call, EXACT), (faster, ROUGH)):
+        leaf = images.clone().requires_grad_()
+        logits = _exact(call, leaf, *arguments)
+        shift = (logits.detach() - own).mean(1, keepdim=True)  # margins are differences of logits
+        if not are_close(own, logits.detach() - shift, tolerance):
+            return "its logits differ from the model's by more than rounding"
+        gradient = model.gradients.at(leaf, logits, logits.detach().softmax(1))
+        if not bool(gradient.isfinite().all()):
+            return "its gradient is not finite"
+    return ""
+
+
+def _exact(call: Classifier, images: Tensor, *arguments: Any) -> Tensor:
+    """The logits from the same seed, without TF32, whose rounding would seem to change them."""
+    with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
+        seed_generators(0)
+        return call(images.clone(), *arguments).float()
 
 
 def choose_speedups(
@@ -129,71 +176,49 @@ class _Accelerated(nn.Module):
 
 
 def _faster(
-    forward_func: Classifier, speedups: tuple[str, ...], images: Tensor, arguments: tuple[Any, ...]
-) -> Classifier | Exception:
-    """The classifier with these speedups, or the error that it fails with: a copy must have the
-    same logits, apart from rounding. Lack of memory raises an error: it must not choose the
-    precision."""
+    forward_func: Classifier, speedups: tuple[str, ...], images: Tensor, *arguments: Any
+) -> _Accelerated:
+    """A copy of the classifier with these speedups; of all but autocast, which needs none."""
     call, owner = forward_func, find_module(forward_func)
-    try:
-        if speedups != ("bfloat16",):  # autocast alone needs no copy
-            if owner is None:
-                raise ValueError("only a module can be copied")
-            copied = copy.deepcopy(owner).requires_grad_(False)
-            if "channels_last" in speedups:
-                copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            is_method = owner is not forward_func
-            call = types.MethodType(forward_func.__func__, copied) if is_method else copied  # type: ignore[attr-defined]
-            if "folded" in speedups:
-                _fold(copied, call, images, arguments)
-            own, after = (_exact(each, images, arguments) for each in (forward_func, call))
-            if not torch.allclose(own, after, atol=1e-3 * float(own.abs().max()), rtol=0):
-                raise ValueError("a copy of the model has other logits")
-        faster = _Accelerated(call, speedups)
-        leaf = images.detach().clone().requires_grad_()
-        logits = faster(leaf.clone(), *arguments).float()
-        (slope,) = torch.autograd.grad(logits.logsumexp(1).sum(), leaf)
-        if not bool(slope.isfinite().all()):
-            raise ValueError("its gradient is not finite")
-    except Exception as error:  # of any kind: this model can't do all of that
-        if lacks_memory(error):
-            raise NoRoomForCopy(
-                "the device has no room for a private copy of the model: pass `precision='full'` "
-                "to search with the model as it is"
-            ) from error
-        return error
-    return faster
+    if owner is not None and speedups != ("bfloat16",):
+        copied = copy.deepcopy(owner).requires_grad_(False)
+        if "channels_last" in speedups:
+            copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        is_method = owner is not forward_func
+        call = types.MethodType(forward_func.__func__, copied) if is_method else copied  # type: ignore[attr-defined]
+        if "folded" in speedups:
+            _fold(copied, call, images, *arguments)
+    return _Accelerated(call, speedups)
 
 
-def _exact(call: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-    """The logits without TF32, whose rounding would seem to change them, from the same seed."""
-    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
-    with torch.no_grad(), exact:
-        seed_generators(0)
-        return call(images.clone(), *arguments)
-
-
-def _fold(module: nn.Module, call: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> None:
-    """Folds each batch norm into the convolution directly before it, by watching one pass. That
-    changes the logits where the convolution's output is also used elsewhere."""
-    outputs: list[tuple[nn.Conv2d, Tensor]] = []
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+def _fold(module: nn.Module, call: Classifier, images: Tensor, *arguments: Any) -> None:
+    """Folds each batch norm into the convolutions directly before it, by watching one pass, unless
+    something else uses their outputs, as the graph of gradients says."""
+    made = dict[Any, nn.Conv2d]()  # by the node of its output
+    taken = defaultdict[nn.BatchNorm2d, list[Any]](list)  # the nodes of its inputs
 
     def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if type(part) is nn.Conv2d:
-            outputs.append((part, output))
-        elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
-            pairs.extend((source, part) for source, made in outputs if made is inputs[0])
+            made[output.grad_fn] = part
+        elif isinstance(part, nn.BatchNorm2d):
+            taken[part].append(inputs[0].grad_fn)
 
     hooks = [part.register_forward_hook(watch) for part in module.modules()]
-    with torch.no_grad():
-        call(images.clone(), *arguments)
+    nodes: list[Any] = [call(images.clone().requires_grad_().clone(), *arguments).grad_fn]
     for hook in hooks:
         hook.remove()
-    called = [convolution for convolution, _ in outputs]
-    for convolution, norm in (pair for pair in pairs if called.count(pair[0]) == 1):
-        fused = fuse_conv_bn_eval(convolution, norm)
-        convolution.weight, convolution.bias = fused.weight, fused.bias
+    uses, calls = Counter[Any](), Counter(made.values())
+    for node in nodes:
+        before = [each for each, _ in getattr(node, "next_functions", ()) if each is not None]
+        nodes += [each for each in dict.fromkeys(before) if each not in uses]
+        uses.update(before)
+    once = {node: part for node, part in made.items() if uses[node] == calls[part] == 1}
+    for norm, sources in taken.items():
+        if norm.running_mean is None or not {*sources} <= {*once}:
+            continue
+        for convolution in map(once.__getitem__, sources):
+            fused = fuse_conv_bn_eval(convolution, norm)
+            convolution.weight, convolution.bias = fused.weight, fused.bias
         for parent in module.modules():
             for name, child in parent.named_children():
                 if child is norm:

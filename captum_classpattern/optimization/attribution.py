@@ -222,11 +222,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 Another run may stop at another step. Default: None.
             seed (int): Seed of the order of the baselines, and of the choice of validation images.
                 Default: 0.
-            precision (str): ``"auto"`` lets the swap solver work on a private copy of the model
-                with its batch norms folded. Then a convolutional network runs in channels_last on
-                CPUs, and in bfloat16 on devices made for it (CUDA from compute capability 8.0, CPUs
-                with AMX or AVX-512 bfloat16). ``"bfloat16"`` demands it everywhere; ``"full"`` uses
-                the model as it is. Default: "auto".
+            precision (str): ``"auto"`` lets all solvers but the paper's work on a private copy of
+                the model with its batch norms folded. Then a convolutional network runs in
+                channels_last on CPUs, and in bfloat16 on devices made for it (CUDA from compute
+                capability 8.0, CPUs with AMX or AVX-512 bfloat16). If the differences of its logits
+                are others, apart from rounding, or it fails, a notice says so, and the model is
+                used as it is. ``"bfloat16"`` demands bfloat16; ``"full"`` uses the model as it is.
+                Default: "auto".
             internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
                 affects memory, and masks only by rounding (see above). Default: None (32 on CPUs, 8
                 at 224 pixels; 1,024 on other devices, 160 at 224 pixels; halved if the memory is

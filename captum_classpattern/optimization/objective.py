@@ -15,16 +15,15 @@ from captum_classpattern.classifier import (
     uncounted,
     warn,
 )
-from captum_classpattern.classifier.gradients import ZERO_GRADIENT
+from captum_classpattern.classifier.gradients import ZERO_GRADIENT, NoGradient
 from captum_classpattern.images import LabelledImages, evenly_spaced
-from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.baselines import Batch
 from captum_classpattern.optimization.moves import place, pull_back
 
 if TYPE_CHECKING:
     from captum_classpattern.optimization.search import Search
 
-LOOKED_AT, AT_ONCE = 64, 8  # images as they are, where all gradients of a search are zero
+LOOKED_AT = 16  # images as they are, where all gradients of a search are zero
 
 
 def evaluate(
@@ -130,13 +129,14 @@ def check_gradients(
     if not model.gradients.seem_zero():
         return
     with preserve_state(model.call, 0), uncounted():
-        for places in in_batches(evenly_spaced(len(images), LOOKED_AT), AT_ONCE):
-            leaf = images.take(places).to(model.device, model.dtype).requires_grad_()
-            first = torch.zeros(len(leaf), dtype=torch.int64, device=model.device)
-            logits = model.logits(leaf.clone(), *additional_rows(arguments, first, count))
-            model.gradients.at(leaf, logits, torch.randn_like(logits))
+        leaf = images.take(evenly_spaced(len(images), LOOKED_AT)).to(model.device, model.dtype)
+        first = torch.zeros(len(leaf), dtype=torch.int64, device=model.device)
+        logits = model.logits(
+            leaf.requires_grad_().clone(), *additional_rows(arguments, first, count)
+        )
+        model.gradients.at(leaf, logits, torch.randn_like(logits))
     if model.gradients.seem_zero():
-        raise ValueError(ZERO_GRADIENT)
+        raise NoGradient(ZERO_GRADIENT)
 
 
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:

@@ -28,7 +28,7 @@ SCREENING = Shrink()
 GREY = 0.5
 SCREENED = 2  # at least how many pass the screening for each pattern that is kept
 PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
-LARGE, LARGE_BUDGET = 64, 960  # pixels a side, from which on so many passes are usual
+LARGE, LARGE_BUDGET = 64, 960  # pixels a side, and the usual passes of a class from there on
 LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
 VALIDATION_STRIDE, MAX_VALIDATION = 5, 500
 SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images
@@ -36,7 +36,6 @@ SCREENING_IMAGES, EARLY_IMAGES = 48, 100  # of the validation images
 CPU_BATCH, CPU_PIXELS = 32, 8 * 224**2
 DEVICE_BATCH, DEVICE_PIXELS = 1024, 160 * 224**2
 CPU_CLASSES, DEVICE_CLASSES = 10, 32  # searched together
-CPU_SIDE = 64  # pixels: of larger images one class fills a batch of a CPU
 
 
 class Split(NamedTuple):
@@ -295,7 +294,7 @@ def decide_search(
     shown, size = canvases[chosen], (canvases.shape[-2], canvases.shape[-1])
     fast = model.logits
     if settings.solver.accelerates:
-        fast = accelerated(model, shown, arguments, settings.precision)
+        fast = accelerated(model, split.fit, arguments, settings.precision, len(shown))
     square = slice(settings.solver.side if settings.is_patch else None)  # alone is searched
     plan = SearchPlan(
         model=model,
@@ -386,6 +385,12 @@ def _first_equal(
 # ---- how much at once
 
 
+def is_large(shape: Sequence[int]) -> bool:
+    """Whether images (C, H, W) are large: blank canvases and single pixels do little on them, one
+    class fills a batch of a CPU, and a scan needs no references."""
+    return min(shape[1:]) >= LARGE
+
+
 def most_canvases(budget: int) -> int:
     """How many canvases of a class a budget of passes can make use of."""
     return max(1, budget // PASSES_PER_CANVAS)
@@ -395,7 +400,7 @@ def classes_at_once(device: torch.device, images: LabelledImages) -> int:
     """How many classes of a model are searched together."""
     if device.type != "cpu":
         return DEVICE_CLASSES
-    return CPU_CLASSES if max(images.shape[1:]) <= CPU_SIDE else 1
+    return 1 if is_large(images.shape) else CPU_CLASSES
 
 
 def images_at_once_in_search(like: Tensor) -> int:

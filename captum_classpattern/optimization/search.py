@@ -29,9 +29,10 @@ class Solver(Protocol):
     Results call it ``name``. If it ``accelerates``, its passes may run on a faster copy of the
     model (see ``precision`` of :meth:`ClassPattern.search`). With ``budget``, it also needs
     ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one, and
-    at the end. It may have ``pool_budget``, how many passes a pool takes without a budget, and
-    ``starts``, how often a canvas of one colour starts (otherwise twice). With
-    ``chosen_by_margin``, the mean margin on the validation images decides, not the power.
+    at the end; with None, for the steps that it chooses itself. It may have ``pool_budget``, how
+    many passes a pool takes without a budget, and ``starts``, how often a canvas of one colour
+    starts (otherwise twice). With ``chosen_by_margin``, the mean margin on the validation images
+    decides, not the power.
     """
 
     @property

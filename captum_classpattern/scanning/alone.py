@@ -32,7 +32,6 @@ from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.examples import StampedImages, before_and_after
 from captum_classpattern.scores.power import StampTest, judge_each, margins_of
 
-LARGE = 64  # pixels a side, from which no references are needed
 DOUBT = 0.45  # power from which a scan is inconclusive
 AGAIN = 0.15  # power from which a class is searched again, with another seed
 MOST_IMAGES = 300  # to search with; at most as many others judge
@@ -329,7 +328,7 @@ class _Searches:
             if self.store and (known := self.store.find(keys)):
                 advance_bar(2 * len(group) * kind.passes)
                 changes = [known[key] for key in keys]
-                self.check(kind, dict(zip(group, changes)), self.store.path)
+                self.check(kind, dict(zip(group, changes)), n, self.store.path)
             else:
                 of = self.model, self.splits[n], [*group], self.settings[n]
                 changes = kind.search(kind.solver, *of)
@@ -338,11 +337,12 @@ class _Searches:
             found |= {each.target: each for each in changes}
         return found
 
-    def check(self, kind: Kind, changes: Mapping[int, Pattern], path: Path) -> None:
-        """Raises an error if a kept pattern is not what such a search finds."""
-        shape = self.task.sample.shape
+    def check(self, kind: Kind, changes: Mapping[int, Pattern], n: int, path: Path) -> None:
+        """Raises an error if a kept pattern is not what the n-th such search finds."""
+        wanted = kind.finds, self.task.sample.shape, self.settings[n].seed
         for y, each in changes.items():
-            if not (each.target == y and type(each) is kind.finds and each.image_shape == shape):
+            is_own = (type(each), each.image_shape, each.info.get("seed")) == wanted
+            if each.target != y or not is_own:
                 raise ValueError(
                     f"{path} has a pattern of {type(each).__name__} for class {each.target} that "
                     "is not of this scan: remove it, or choose another folder"

@@ -96,7 +96,8 @@ def find_everywhere(
     values = run_solver(solver, model, split, targets, settings).cpu()
     for y, value, change in zip(targets, values, solver.enlarged(values, shape)):
         looks, all_pixels = solver.picture(value, shape), torch.ones(1, *shape[1:])
-        found.append(AdditivePattern(looks, all_pixels, y, seen=seen, change=change))
+        info = {"seed": settings.seed}
+        found.append(AdditivePattern(looks, all_pixels, y, info, seen, change=change))
     return found
 
 

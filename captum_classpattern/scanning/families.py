@@ -23,6 +23,7 @@ from captum_classpattern.optimization.plan import (
     classes_at_once,
     decide_search,
     images_at_once_in_search,
+    is_large,
 )
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp, WholeImage
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 PATCHES = "patches"  # the family whose patterns a scan keeps
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 GREY = 0.5
-LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
+CELLS = 32  # a side, of a grid on large images
 TOGETHER = 4  # classes in one search of whole images on a CPU
 VALIDATION_PASSES = 30  # of a class, for the validation images
 
@@ -198,7 +199,7 @@ def images_in_a_call(solver: WholeImage, like: Tensor, classes: int, wanted: int
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
     """The rows and columns of cells that are searched on large images, (C, H, W); None if pixels
     are searched."""
-    return None if max(shape[1:]) <= LARGE else cells_of(shape)
+    return cells_of(shape) if is_large(shape) else None
 
 
 def cells_of(shape: Sequence[int]) -> tuple[int, int]:

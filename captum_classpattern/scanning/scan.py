@@ -10,8 +10,9 @@ from captum_classpattern._support.validation import ArgumentTypeError, check_opt
 from captum_classpattern.classifier import CheckedModel, Classifier, enter_model
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, first_of
+from captum_classpattern.optimization.plan import LARGE, is_large
 from captum_classpattern.optimization.settings import ComputeOptions, SearchSettings
-from captum_classpattern.scanning.alone import LARGE, MOST_IMAGES, Alone, scan_alone
+from captum_classpattern.scanning.alone import MOST_IMAGES, Alone, scan_alone
 from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.families import PATCHES
 from captum_classpattern.scanning.folder import PATTERNS
@@ -174,7 +175,7 @@ def _references(
 
 def _check_large(shape: Sequence[int]) -> None:
     """Raises an error unless images (C, H, W) can be scanned without references."""
-    if min(shape[1:]) < LARGE:
+    if not is_large(shape):
         shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
         raise ArgumentTypeError(
             f"for images of less than {LARGE} pixels a side (these have {shape[1]}x{shape[2]}) a "

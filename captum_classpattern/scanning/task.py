@@ -79,7 +79,7 @@ class ScanTask:
         images = self.split.fit.take(range(min(CPU_BATCH, len(self.split.fit))))
         images = images.to(self.model.device, self.model.dtype)
         images = images[: self.settings.internal_batch_size or images_at_once_in_search(images)]
-        network = accelerated(self.model, images, (), self.settings.precision)
+        network = accelerated(self.model, self.split.fit, (), self.settings.precision)
         for _ in range(2):  # the first one takes longer
             started, leaf = time.perf_counter(), images.clone().requires_grad_()
             logits = network(leaf)

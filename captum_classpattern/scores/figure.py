@@ -50,7 +50,7 @@ def plot_patterns(
             below the power, and a power that is not above them is grey. Default: None (measured
             here, with the share without a pattern as the control).
         trigger (Pattern, optional): A known trigger, whose place is boxed in the rows of its
-            class. Default: None.
+            class, unless it moves. Default: None.
         class_names (Sequence[str], optional): The names of the classes. Default: None (the
             classifier's ``class_names``, else "class 3").
         title (str, optional): Title of the figure. Default: None.
@@ -83,11 +83,12 @@ def plot_patterns(
         source = ensure_labels(model, LabelledImages.of(images, labels, model))
         powers = powers or [power_on(model, p, source, area, 0) for p in patterns]
         rows = []
+        place = None if isinstance(trigger, MovingPattern) else trigger  # it has none of its own
         for pattern, power in zip(patterns, powers):
             check_unseen(pattern, source)
             binary, label = pattern.topk(area), label_of(pattern.target, model.names)
             stamped = stamp_examples(model, binary, source, model.names, seed)
-            boxed = trigger.mask if trigger and trigger.target == pattern.target else None
+            boxed = place.mask if place and place.target == pattern.target else None
             rows.append(figure_row(label, pattern, binary, stamped, power, boxed))
     areas = {p.area if isinstance(p, MovingPattern) else area for p in patterns}
     one_area = areas.pop() if len(areas) == 1 else None
@@ -106,7 +107,7 @@ def _check(patterns: Any, powers: Any, trigger: Any) -> None:
         if not isinstance(trigger, Pattern):
             raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
         whole = trigger.canvas.new_empty((1, *patterns[0].image_shape))
-        check_same_shape(whole, tuple(trigger.canvas.shape), "`trigger`")
+        check_same_shape(whole, trigger.image_shape, "`trigger`")
 
 
 def figure_row(

@@ -1,7 +1,7 @@
 """What a survey finds for a class: its patterns, and their scores next to their controls."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -86,8 +86,6 @@ class Finding(Result):
             (unknown).
         accuracy (float, optional): The model's accuracy on the held-out images, from
             :func:`explain_class`. Default: None.
-        row (Mapping, optional): What :meth:`as_dict` wrote into the file that the finding was read
-            from. Default: None.
     """
 
     patterns: Mapping[float, Pattern]
@@ -97,7 +95,6 @@ class Finding(Result):
     others: tuple["Finding", ...] = ()
     stamped: Mapping[float, StampedImages] | None = None
     accuracy: float | None = None
-    row: Mapping[str, Any] | None = field(default=None, compare=False)  # of its file
 
     def __repr__(self) -> str:
         parts = [self.label]
@@ -152,7 +149,12 @@ class Finding(Result):
     @property
     def target(self) -> int:
         """The patterns' class."""
-        return self.pattern.target if self.row is None else int(self.row["class"])
+        return int(self._row["class"]) if self._row else self.pattern.target
+
+    @property
+    def _row(self) -> Mapping[str, Any] | None:
+        """What :meth:`as_dict` wrote into the file of the patterns, which need not be read then."""
+        return getattr(self.patterns, "row", None)
 
     @property
     def is_patch(self) -> bool:
@@ -294,14 +296,14 @@ class Finding(Result):
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: those of the file, if the finding was read from one."""
-        if self.row is not None:
-            return dict(self.row)
-        names, info = ("search_power", "passes", "precision"), self.pattern.info
+        """Plain values, for JSON."""
+        names, row = ("search_power", "passes", "precision"), self._row
+        infos = {a: row["areas"][str(a)] if row else self.patterns[a].info for a in self.scores}
+        info = row or self.pattern.info
         return {
             "areas": {
                 str(area): {
-                    **{name: self.patterns[area].info.get(name) for name in names},
+                    **{name: infos[area].get(name) for name in names},
                     **scores.as_dict(),
                 }
                 for area, scores in self.scores.items()

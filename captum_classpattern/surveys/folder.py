@@ -231,13 +231,13 @@ def read_findings(path: Path) -> tuple[dict[str, Any], list[Finding]]:
             if not scores:
                 raise ValueError("it has no areas")
             place = path.absolute(), canvas
-            patterns = Saved(scores, partial(_read_pattern, *place))
+            patterns = Saved(scores, partial(_read_pattern, *place), row)
             shown = {*map(float, words["examples"].get(canvas, ()))}
             if shown and shown != {*scores}:
                 raise ValueError(f"it has examples of the areas {sorted(shown)}")
             examples = Saved(shown, partial(_read_examples, *place, patterns)) or None
             name = row["class_name"]
-            findings.append(Finding(patterns, canvas, scores, name, stamped=examples, row=row))
+            findings.append(Finding(patterns, canvas, scores, name, stamped=examples))
         if not findings or any(f"{each.target}" != path.stem for each in findings):
             raise ValueError("it has no findings of this class")
     return words["settings"] or {}, findings
@@ -276,11 +276,13 @@ def _read_examples(
 
 class Saved(UserDict[float, Any]):
     """What a row has for each area, read when it is used, and kept as long as it is used: the
-    patterns of many classes may be large."""
+    patterns of many classes may be large. The row of patterns says what they are."""
 
-    def __init__(self, areas: Iterable[float], read: Callable[[float], Any]) -> None:
+    def __init__(
+        self, areas: Iterable[float], read: Callable[[float], Any], row: Any = None
+    ) -> None:
         super().__init__(dict.fromkeys(areas))
-        self._read = read
+        self._read, self.row = read, row
 
     def __getitem__(self, area: float) -> Any:
         last = self.data[area]  # a weak reference

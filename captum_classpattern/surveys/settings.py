@@ -9,9 +9,9 @@ from captum_classpattern._support.validation import ArgumentTypeError, check_cou
 from captum_classpattern.optimization import MovingPatch, Swap
 from captum_classpattern.optimization.canvases import BLANK, PATCH, SOLID_COLOURS, STRATEGIES
 from captum_classpattern.optimization.plan import (
-    LARGE,
     LARGE_BUDGET,
     LEAST_BUDGET,
+    is_large,
     most_canvases,
 )
 from captum_classpattern.optimization.settings import SearchOptions, SearchSettings
@@ -74,7 +74,7 @@ class SurveySettings(SearchSettings):
         """The settings, with what suits images (C, H, W) where nothing is given. A number is that
         of positive canvases, next to the other usual kinds. A patch that can't move is left out of
         these, and so is one next to a ``feature_mask``."""
-        large = min(shape[1:]) >= LARGE
+        large = is_large(shape)
         if areas is None:
             areas = LARGE_AREAS if large else AREAS
         usual = dict(LARGE_CANVASES if large else CANVASES)

@@ -104,9 +104,11 @@ def _begin(
     if held_out.labels is not None:
         accuracy = held_out.accuracy_of(scorer.predicted)
         warn_if_guessing(accuracy, held_out.labels, model.n_classes, "held-out images")
-    identity = identity_of(model, search) if kept else model.identity()
     info = {
-        "settings": {MODEL: identity, **survey_identity(settings, search, held_out, kept)},
+        "settings": {
+            MODEL: identity_of(model, search),
+            **survey_identity(settings, search, held_out, kept),
+        },
         "provenance": model.provenance,
         "accuracy": accuracy,
         "n_classes": model.n_classes,
@@ -354,8 +356,8 @@ def survey(
             covers the area. Default: None, as in :func:`explain_class`.
         classes_together (int, optional): Number of classes that are searched together. It changes
             masks by rounding at most, except for a class with copies among its canvases, which
-            takes fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of more
-            than 64 pixels a side; 32 on another device; half as many if its memory is too small for
+            takes fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of at
+            least 64 pixels a side; 32 on another device; half as many if its memory is too small for
             batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`. Default: None, as in

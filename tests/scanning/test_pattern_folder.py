@@ -249,7 +249,7 @@ def test_all_models_cost_the_same_and_a_bar_has_all_passes(kept, monkeypatch, tm
 def test_the_grid_of_large_images_is_the_nearest_to_32_of_those_that_fit(height):
     for width in range(60, 400):
         fitting = [[n for n in range(16, 65) if side % n == 0] for side in (height, width)]
-        if height <= 64 and width <= 64:
+        if min(height, width) < 64:
             assert (grid_of((3, height, width)), unit_of((3, height, width))) == (None, "pixels")
         elif all(fitting):
             nearest = tuple(min(counts, key=lambda n: abs(n - 32)) for counts in fitting)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from safetensors import SafetensorError
+
 from captum_classpattern._support.files import reading
 from captum_classpattern._support.validation import import_optional
 from captum_classpattern.adapters.architectures import check_arch_from_file, unknown_network
@@ -50,7 +52,7 @@ def load_from_timm(name: str) -> LoadedNetwork:
         raise unknown_network(f"timm:{name}")
     try:
         network = timm.create_model(name, pretrained=True)
-    except RuntimeError as error:  # for a name that it has no weights for
+    except (RuntimeError, SafetensorError) as error:  # no weights, or damaged ones
         raise ValueError(f"timm:{name} can't be loaded: {error}") from error
     details = {"arch": f"timm:{name}", "num_classes": network.num_classes}
     config = network.pretrained_cfg

@@ -47,8 +47,10 @@ class PaperLoop:
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
 
-    def passes(self, n_steps: int) -> Sequence[int]:
-        """The passes of one canvas, with whole batches."""
+    def passes(self, n_steps: int | None = None) -> Sequence[int]:
+        """The passes of one canvas, with whole batches; an error without a number of steps."""
+        if n_steps is None:
+            raise ValueError("the passes of the paper's loop depend on the baselines: give n_steps")
         return [n_steps * self.batch_size]
 
     def run(self, search: Search) -> Iterator[None]:

@@ -26,7 +26,8 @@ class WholeImage(ABC):
 
     Args:
         steps (int): Steps of the search. Default: 30.
-        batch_size (int): Images of other classes in each step. Default: 8.
+        batch_size (int): Images of other classes in each step, drawn with replacement, so that one
+            may come twice. Default: 8.
         rate (float): The first step, as a share of the bound; it falls to a tenth of that.
             Default: 0.25.
     """
