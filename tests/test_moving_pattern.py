@@ -148,6 +148,7 @@ def test_it_shows_its_square(tmp_path):
 REFUSED = {
     "images smaller than the patch": lambda: replace(patch(), size=(9, 3)),
     "a size that is no height and width": lambda: replace(patch(), size=(9, 12, 3)),
+    "a size that is one number": lambda: replace(patch(), size=16),
     "a place outside": lambda: patch().at(6, 0),
     "places outside": lambda: patch().stamp(random(2, 3, HEIGHT, WIDTH), [(0, 0), (-1, 9)]),
     "a place between pixels": lambda: patch().stamp(random(1, 3, HEIGHT, WIDTH), (0.5, 1.9)),

@@ -271,14 +271,17 @@ def _with_trigger(
     if trigger is None:
         return task
     check_same_shape(task.canvases, trigger.image_shape, f"the trigger of {task.model!r}")
-    pixels = changed_pixels(trigger, held_out)
-    moves = isinstance(trigger, MovingPattern)
-    if moves or int(pixels.sum()) in (0, pixels.numel()):
-        change = f"changes {'every' if pixels.any() else 'no'} pixel by 0.1 or more"
+    if isinstance(trigger, MovingPattern):
         raise ValueError(
-            f"the trigger of {task.model!r} {'has no place of its own' if moves else change}, so "
-            "there is nothing to find: only patches at one place can be localised; pass triggers={} "
-            f"to leave it out{', or trigger.at(row, column)' if moves else ''}"
+            f"the trigger of {task.model!r} is a patch that moves, so no place of it can be found: "
+            "give it at one place, trigger.at(row, column), or pass triggers={} to leave it out"
+        )
+    pixels = changed_pixels(trigger, held_out)
+    if int(pixels.sum()) in (0, pixels.numel()):
+        raise ValueError(
+            f"the trigger of {task.model!r} changes {'no' if not pixels.any() else 'every'} pixel "
+            "by 0.1 or more, so there is nothing to find: only patches can be localised; pass "
+            "triggers={} to leave it out"
         )
     others = torch.nonzero(search.known_labels != trigger.target).flatten()
     chosen = others[evenly_spaced(len(others), stamped)].tolist()

@@ -357,8 +357,8 @@ def survey(
         classes_together (int, optional): Number of classes that are searched together. It changes
             masks by rounding at most, except for a class with copies among its canvases, which
             takes fewer rounds next to others. Default: None (on a CPU 10, or 1 for images of at
-            least 64 pixels a side; 32 on another device; half as many if its memory is too small for
-            batches of one image).
+            least 64 pixels a side; 32 on another device; half as many if its memory is too small
+            for batches of one image).
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`. Default: None, as in
             :func:`explain_class`.

@@ -42,6 +42,7 @@ from captum_classpattern.comparison import (
     run,
 )
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.pattern import MovingPattern
 
 TWO_MODELS = {"one": linear_net(1), "other": linear_net(2)}
 SEEDED = {
@@ -183,6 +184,9 @@ REFUSED = {
     "a trigger for an unknown model": {"triggers": {"nobody": Pattern(WHITE, CORNER, 0)}},
     "a trigger of another shape": {"triggers": {"linear": Pattern(WHITE[:, :5], CORNER[:, :5], 0)}},
     "a trigger of no pixel": {"triggers": {"linear": Pattern(WHITE, CORNER * 0, 0)}},
+    "a trigger that moves": {
+        "triggers": {"linear": MovingPattern(WHITE[:, :2, :2], CORNER[:, :2, :2], 0, size=(6, 6))}
+    },
     "a trigger of all pixels": {"triggers": {"linear": Pattern(WHITE + 0, CORNER * 0 + 1, 0)}},
 }
 

@@ -29,6 +29,7 @@ REFUSALS = {
     "decay of 1": lambda: Swap(decay=1),
     "negative weight": lambda: Learned(weight=-1),
     "cells of one row": lambda: Cells(1),
+    "passes of the paper's loop without steps": lambda: PaperLoop().passes(),
 }
 
 

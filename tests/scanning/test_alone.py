@@ -210,6 +210,11 @@ def test_kept_patterns_of_others_are_refused(tmp_path):
     (patterns / "1_1.safetensors").write_bytes((patterns / "0_1.safetensors").read_bytes())
     with pytest.raises(ValueError, match="for class 0 that is not of this scan: remove it, or"):
         scan(net, IMAGES, mean=0, std=1, folder=tmp_path)
+    again, first = (patterns / f"{TARGET}_{n}.safetensors" for n in (2, 1))  # of two searches
+    (patterns / "1_1.safetensors").unlink()
+    again.write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match=f"for class {TARGET} that is not of this scan"):
+        scan(net, IMAGES, mean=0, std=1, folder=tmp_path)
 
 
 def test_images_of_two_channels_and_unequal_sides(tmp_path, monkeypatch):

@@ -57,6 +57,15 @@ def test_all_of_a_class_is_one_file_that_is_read_back_and_copied(name, tmp_path)
     assert again[0].examples is again[0].stamped[0.05]
 
 
+def test_what_is_changed_in_a_finding_that_was_read_is_what_is_saved(tmp_path):
+    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path / "one")
+    changed = replace(Survey.load(tmp_path / "one").findings[0], canvas="black", class_name="fox")
+    Survey([changed], info={"settings": SETTINGS}).save(tmp_path / "other")
+    [read] = Survey.load(tmp_path / "other").findings
+    assert (read.canvas, read.class_name, read.target) == ("black", "fox", 2)
+    assert read.search_powers == changed.search_powers == class_of(2)[0].search_powers
+
+
 @pytest.mark.parametrize("seen", [None, frozenset({"0" * 12, "a" * 12})])
 def test_a_moving_patch_and_the_hashes_of_search_images_are_read_back(seen, tmp_path):
     one = finding(2, "patch", 5)

@@ -431,6 +431,23 @@ def test_the_same_model_continues_whatever_calls_and_rounds_it(tmp_path):
     assert len(begun(classes=[0, 1], folder=tmp_path, resume=True, net=nearly)) == 4
 
 
+class Remembers(nn.Module):
+    """A network that keeps what it was last shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.last = NET, None
+
+    def forward(self, images):
+        self.last = images
+        return self.network(images)
+
+
+def test_a_model_that_remembers_images_continues_what_was_saved(tmp_path):
+    begun(net=Remembers().eval(), classes=[0]).save(tmp_path)
+    assert len(begun(net=Remembers().eval(), folder=tmp_path, resume=True)) == 6
+
+
 def test_a_survey_is_saved_and_loaded(tmp_path, monkeypatch):
     found = begun()
     found.save(tmp_path)

@@ -50,7 +50,9 @@ class PaperLoop:
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
         """The passes of one canvas, with whole batches; an error without a number of steps."""
         if n_steps is None:
-            raise ValueError("the passes of the paper's loop depend on the baselines: give n_steps")
+            raise ValueError(
+                "the passes of the paper's loop depend on the baselines: give `n_steps`"
+            )
         return [n_steps * self.batch_size]
 
     def run(self, search: Search) -> Iterator[None]:
