@@ -149,10 +149,10 @@ def choose_speedups(
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device has matrix products in bfloat16: CUDA from compute capability 8.0 and ROCm;
-    CPUs with AMX or AVX-512 bfloat16."""
+    CPUs with AMX or AVX-512 bfloat16, unless torch is told to use older instructions."""
     if device.type == "cuda":
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
+    if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

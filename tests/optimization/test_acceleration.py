@@ -1,6 +1,7 @@
 """The faster private copies: when they are made, that they say the same, and whose model stays."""
 
 import warnings
+from itertools import product
 
 import pytest
 import torch
@@ -179,15 +180,16 @@ def test_refusals(with_bfloat16, snapshot):
 
 
 def test_what_a_device_can_do(monkeypatch):
-    """CUDA by the compute capability, CPUs by their instructions."""
+    """CUDA by the compute capability, CPUs by their instructions and by those torch may use."""
     for capability, hip, has in ((8, 0), None, True), ((7, 5), None, False), ((0, 0), "6", True):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, own=capability: own)
         monkeypatch.setattr(torch.version, "hip", hip)
         assert acceleration.has_bfloat16(torch.device("cuda")) == has
-    for avx, amx in (True, False), (False, True), (False, False):
+    for allowed, avx, amx in product(("AVX512", "AVX2", "DEFAULT"), (True, False), (True, False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda own=allowed: own)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda own=avx: own)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda own=amx: own)
-        assert acceleration.has_bfloat16(CPU) == (avx or amx)
+        assert acceleration.has_bfloat16(CPU) == (allowed == "AVX512" and (avx or amx))
         assert not acceleration.has_bfloat16(torch.device("mps"))
 
 
