@@ -14,6 +14,10 @@ from typing import TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
+from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.families import FAMILIES, PATCHES
+from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.references import ReferenceSet
 from findings import Row, Table, head, line, parser_of, read_rows
 from matplotlib.figure import Figure
 from rivals import cbd_alarm, mm_bd_p_value
@@ -24,7 +28,6 @@ from zoo.backdoors import COLOURS
 from zoo.entries import STRONG
 
 from captum_classpattern.comparison.records import grouped
-from captum_classpattern.scanning.compared import Compared
 from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
     LEAST,
@@ -33,9 +36,6 @@ from captum_classpattern.scanning.decision import (
     ClassScores,
     Decision,
 )
-from captum_classpattern.scanning.families import FAMILIES, PATCHES
-from captum_classpattern.scanning.profile import Profile
-from captum_classpattern.scanning.references import ReferenceSet
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.visualization.style import HIGHLIGHTS
 

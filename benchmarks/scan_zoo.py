@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.references import TRAINED_ON, ReferenceSet, describe
 from demo_training import accuracy
 from findings import parser_of, read_record, read_rows, write_rows
 from rivals import cbd, mm_bd, neural_cleanse
@@ -31,8 +33,6 @@ from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
-from captum_classpattern.scanning.references import TRAINED_ON, ReferenceSet, describe
 from captum_classpattern.scanning.task import PACKAGE_VERSION, PER_CLASS, ScanTask
 
 sys.path.append(str(Path(__file__).parents[1] / "tutorials"))

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.families import CHANGES, SIZES
+from captum_classpattern.scanning.profile import Profile, check_on_unseen
 from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.compared import Compared
-from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import Profile, check_on_unseen
 from captum_classpattern.scanning.task import ScanTask
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]

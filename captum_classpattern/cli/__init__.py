@@ -14,7 +14,7 @@ from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.options import MAIN, MORE
 from captum_classpattern.cli.printing import NO_READER, plain_errors
-from captum_classpattern.cli.scan import reference, scan_command
+from captum_classpattern.cli.scan import scan_command
 from captum_classpattern.cli.search import search
 from captum_classpattern.cli.sweep import sweep_command
 
@@ -22,7 +22,7 @@ from captum_classpattern.cli.sweep import sweep_command
 COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo},
     "One model": {"search": search, "scan": scan_command, "compare": compare},
-    "Many models": {"sweep": sweep_command, "reference": reference},
+    "Many models": {"sweep": sweep_command},
 }
 PACKAGES = ("captum_classpattern", "captum", "torch", "torchvision", "numpy")
 HELP = """\
@@ -32,7 +32,7 @@ For example:
 
     classpattern demo
     classpattern search my_model.pt --arch my_net:MyNet --data my_images
-    classpattern scan my_model.pt --data my_images --references my.json
+    classpattern scan my_model.pt --data my_images
 
 Each command shows its options and examples with --help.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from captum_classpattern.scanning.families import SIZES
 from command_line import documented, error_of, run
 from matplotlib.figure import Figure
 from PIL import Image
@@ -22,7 +23,6 @@ from captum_classpattern.adapters.load import folder_name
 from captum_classpattern.cli.scan import EXIT_CODES
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, families
-from captum_classpattern.scanning.families import SIZES
 
 
 class Backdoored(Net):

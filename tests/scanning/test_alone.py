@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from captum_classpattern.scanning.alone import DOUBT
 from searched import targets_of
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
@@ -15,7 +16,6 @@ from captum_classpattern._support.progress import passes_bar
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.solvers.whole_image import Repainting
 from captum_classpattern.scanning import alone, changes, families
-from captum_classpattern.scanning.alone import DOUBT
 
 SIDE, CLASSES, TARGET = 64, 4, 2
 COARSE = 0.2 * (2 * torch.rand(CLASSES, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1)

@@ -8,6 +8,8 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
+from captum_classpattern.scanning.families import CHANGES, settings_of
+from captum_classpattern.scanning.profile import SETTINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_captum_contract import make_net, random_images, state_of_caller
@@ -18,8 +20,6 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp, WholeImage
-from captum_classpattern.scanning.families import CHANGES, settings_of
-from captum_classpattern.scanning.profile import SETTINGS
 from captum_classpattern.scanning.task import ScanTask
 
 HEIGHT, WIDTH = 7, 6

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from captum_classpattern.scanning.families import FAMILIES, SIZES, SOLVER, grid_of, unit_of
 from refusals import refusal
 from scanned import CLASSES, Net, images_of, task_of
 from searched import targets_of
@@ -17,7 +18,6 @@ from searched import targets_of
 from captum_classpattern import Pattern
 from captum_classpattern._support import progress
 from captum_classpattern.scanning import families, profile
-from captum_classpattern.scanning.families import FAMILIES, SIZES, SOLVER, grid_of, unit_of
 from captum_classpattern.scanning.folder import SEARCH, PatternFolder
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.families import FAMILIES
+from captum_classpattern.scanning.profile import SETTINGS
 from refusals import refusal
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -16,9 +19,6 @@ import captum_classpattern as cp
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
-from captum_classpattern.scanning.compared import Compared
-from captum_classpattern.scanning.families import FAMILIES
-from captum_classpattern.scanning.profile import SETTINGS
 
 SETS = {
     "made up": replace(made_up(3), images={"count": 80, "hash": "a1"}, class_names=NAMES),

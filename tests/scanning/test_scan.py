@@ -8,6 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES
+from captum_classpattern.scanning.profile import SETTINGS, Profile, check_on_unseen
 from refusals import refusal
 from scanned import (
     CLASSES,
@@ -23,10 +26,7 @@ from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.optimization.solvers.whole_image import WholeImage
 from captum_classpattern.scanning import ReferenceSet, families, scan
 from captum_classpattern.scanning import task as tasks
-from captum_classpattern.scanning.compared import Compared
-from captum_classpattern.scanning.families import CHANGES, FAMILIES, SIZES
 from captum_classpattern.scanning.folder import SEARCH, PatternFolder
-from captum_classpattern.scanning.profile import SETTINGS, Profile, check_on_unseen
 
 
 @pytest.fixture(scope="module")

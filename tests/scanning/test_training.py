@@ -7,6 +7,8 @@ from functools import partial
 
 import pytest
 import torch
+from captum_classpattern.scanning.families import FAMILIES
+from captum_classpattern.scanning.training import RECIPES, Plan, augmented, untrained
 from refusals import refusals
 from safetensors.torch import load_file
 from scanned import NAMES, Net, images_of, made_up
@@ -17,8 +19,6 @@ import captum_classpattern as cp
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp
 from captum_classpattern.scanning import ReferenceSet, ReferenceTraining, training
-from captum_classpattern.scanning.families import FAMILIES
-from captum_classpattern.scanning.training import RECIPES, Plan, augmented, untrained
 from captum_classpattern.surveys.folder import locked
 
 FEW = {Learned: {"rounds": 2, "starts": 1}, Perturbation: {"steps": 3}, Warp: {"steps": 3}}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from captum_classpattern.scanning.families import grid_of
 from entered import entered
 from searched import targets_of
 from surveyed import assert_alike, error_of_bar
@@ -23,7 +24,6 @@ from captum_classpattern.images import evenly_spaced
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.plan import classes_at_once
 from captum_classpattern.pattern import MovingPattern
-from captum_classpattern.scanning.families import grid_of
 from captum_classpattern.scores.power import best_square
 from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted, task
 from captum_classpattern.surveys.settings import SurveySettings

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from captum_classpattern.scanning.training import train_references
 from scanned import images_of
 from swept import HELD_OUT, QUICK, SEARCH, assert_holds, network, slow, times_of, two, units_in
 from torch import nn
@@ -19,7 +20,6 @@ from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceTraining
 from captum_classpattern.scanning.task import ScanTask
-from captum_classpattern.scanning.training import train_references
 
 ray = pytest.importorskip("ray")
 IGNORED = (  # of Ray's own code
