@@ -107,7 +107,7 @@ def row_of(data_set: str, entry: Entry, data: dict[str, Images], out: Path) -> R
 
 
 def measured(model: PixelClassifier, images: LabelledImages) -> Row:
-    """Of each change and class, what two searches found: the powers, and the gain."""
+    """Of each change and class, what two searches found: power and gain."""
     rows, seconds = dict[str, Any](), dict[str, float]()
     with enter_model(model, images.take([0]), 0) as checked:
         names, settings = [*images.class_names], SearchSettings(show_progress=False)
@@ -117,8 +117,8 @@ def measured(model: PixelClassifier, images: LabelledImages) -> Row:
             started, rows[kind] = time.perf_counter(), {}
             for n in range(2):
                 for y, found in searches.measured(kind, range(len(names)), n).items():
-                    powers = [round(power, DIGITS) for power in found.powers]
-                    rows[kind].setdefault(y, []).append([powers, round(found.gain, DIGITS)])
+                    numbers = round(found.power, DIGITS), round(found.gain, DIGITS)
+                    rows[kind].setdefault(y, []).append(numbers)
             seconds[kind] = round(time.perf_counter() - started, 1)
     return {"seconds": seconds, "found": rows}
 

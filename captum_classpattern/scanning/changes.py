@@ -4,20 +4,18 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from captum_classpattern.classifier import CheckedModel
-from captum_classpattern.images.source import in_batches
 from captum_classpattern.optimization.competition import find_patterns
 from captum_classpattern.optimization.features import grid_cells
 from captum_classpattern.optimization.plan import (
     DEVICE_CLASSES,
     Split,
-    classes_at_once,
     decide_patches,
     decide_search,
     images_at_once_in_search,
@@ -35,24 +33,23 @@ from captum_classpattern.optimization.solvers.whole_image import (
 )
 from captum_classpattern.pattern import POWERS, Pattern
 
-PIXELS = (25, 10, 3)  # of a pattern on small images, searched in this order
 CELLS, CELLS_A_SIDE = 16, 32  # of a pattern on large images; of the grid
 SIDE, OF = 32, 224  # side of a patch, and of its images, in pixels
 GREY = 0.5
 TOGETHER = 4  # classes in one search of whole images on a CPU
 SMOOTHING = 0.005  # of powers, so that none has an infinite logit
 Find: TypeAlias = Callable[
-    [Any, CheckedModel, Split, Sequence[int], SearchSettings], dict[int, list[Pattern]]
+    [Any, CheckedModel, Split, Sequence[int], SearchSettings], dict[int, Pattern]
 ]
 
 
-def mean_logit(powers: Sequence[float], gain: float) -> float:
-    """The mean logit of the powers."""
-    smoothed = (np.array(powers) + SMOOTHING) / (1 + 2 * SMOOTHING)
-    return float(np.log(smoothed / (1 - smoothed)).mean())
+def logit_of_power(power: float, gain: float) -> float:
+    """The logit of the power."""
+    smoothed = (power + SMOOTHING) / (1 + 2 * SMOOTHING)
+    return math.log(smoothed / (1 - smoothed))
 
 
-def gain_alone(powers: Sequence[float], gain: float) -> float:
+def gain_alone(power: float, gain: float) -> float:
     """How far the mean margin rises, in units of the model's usual margin."""
     return gain
 
@@ -64,15 +61,13 @@ class Change:
     Attributes:
         words (str): What it is called in sentences.
         solver (Solver or WholeImage): What searches it.
-        find (Callable): Searches some classes with a solver: of each the patterns that were found,
-            those with the most pixels first.
+        find (Callable): Searches some classes with a solver; returns a pattern of each.
         lead (float): How far a suspicious class is ahead of the others, in units of the score.
         power (float): The share of unseen images that a suspicious class reaches as well.
-        score (Callable): The score of a class, from the powers of its patterns and the gain of the
-            first one.
+        score (Callable): The score of a class, from the power of its pattern and its gain. Default:
+            the gain.
         short (Solver or WholeImage, optional): What ranks the classes first. Default: None (each
             class is searched to the end).
-        count (int): Patterns that are found for a class. Default: 1.
         more_passes (int): What a class takes besides the solver's own passes. Default: 0.
     """
 
@@ -81,9 +76,8 @@ class Change:
     find: Find
     lead: float
     power: float = 0.0
-    score: Callable[[Sequence[float], float], float] = mean_logit
+    score: Callable[[float, float], float] = gain_alone
     short: Any = None
-    count: int = 1
     more_passes: int = 0
 
     @property
@@ -109,19 +103,16 @@ def find_pixels(
     split: Split,
     targets: Sequence[int],
     settings: SearchSettings,
-) -> dict[int, list[Pattern]]:
-    """Pixels at the same place of all images, with their colours, of several numbers of pixels."""
-    shape, found = split.fit.shape, dict[int, list[Pattern]]()
-    own: dict[str, Any] = {"areas": [n / math.prod(shape[1:]) for n in PIXELS], "solver": solver}
-    for group in in_batches([*targets], classes_at_once(model.device, split.fit)):
-        grey = torch.full((len(group), *shape), GREY, device=model.device)
-        plan = decide_search(model, grey, [*group], split, replace(settings, **own))
-        by_area = find_patterns(plan)
-        found |= {y: [] for y in group}
-        for area in own["areas"]:
-            for pattern in by_area[area]:
-                found[pattern.target].append(pattern)
-    return found
+    *,
+    count: int,
+) -> dict[int, Pattern]:
+    """So many pixels at the same place of all images, with their colours."""
+    shape = split.fit.shape
+    own: dict[str, Any] = {"areas": [count / math.prod(shape[1:])], "solver": solver}
+    grey = torch.full((len(targets), *shape), GREY, device=model.device)
+    plan = decide_search(model, grey, [*targets], split, replace(settings, **own))
+    [found] = find_patterns(plan).values()
+    return {each.target: each for each in found}
 
 
 def find_cells(
@@ -130,7 +121,7 @@ def find_cells(
     split: Split,
     targets: Sequence[int],
     settings: SearchSettings,
-) -> dict[int, list[Pattern]]:
+) -> dict[int, Pattern]:
     """Cells of a grid at the same place of all images, with their colours; then the colours of
     their pixels, since triggers can have textures that are finer than a cell."""
     shape, grid = split.fit.shape, cells_of(split.fit.shape)
@@ -146,7 +137,7 @@ def find_cells(
     classes = [each.target for each in found]
     painted = _run(Repainting(canvases=canvases, masks=masks), model, split, classes, settings)
     return {
-        y: [replace(each, canvas=new, info={k: v for k, v in each.info.items() if k not in POWERS})]
+        y: replace(each, canvas=new, info={k: v for k, v in each.info.items() if k not in POWERS})
         for y, each, new in zip(classes, found, painted)
     }
 
@@ -157,11 +148,11 @@ def find_anywhere(
     split: Split,
     targets: Sequence[int],
     settings: SearchSettings,
-) -> dict[int, list[Pattern]]:
+) -> dict[int, Pattern]:
     """A patch that works anywhere."""
     plan = decide_patches(model, [*targets], split, replace(settings, solver=solver))
     [found] = find_patterns(plan).values()
-    return {each.target: [each] for each in found}
+    return {each.target: each for each in found}
 
 
 def find_everywhere(
@@ -170,12 +161,12 @@ def find_everywhere(
     split: Split,
     targets: Sequence[int],
     settings: SearchSettings,
-) -> dict[int, list[Pattern]]:
+) -> dict[int, Pattern]:
     """A change of all pixels."""
     values = _run(solver, model, split, targets, settings).cpu()
     known: dict[str, Any] = {"info": {"seed": settings.seed}, "seen": frozenset(split.fit.hashes)}
     shape = split.fit.shape
-    return {y: [solver.pattern(value, shape, y, **known)] for y, value in zip(targets, values)}
+    return {y: solver.pattern(value, shape, y, **known) for y, value in zip(targets, values)}
 
 
 def _run(
@@ -196,26 +187,28 @@ def _run(
 PATCH: dict[str, Any] = {"starts": 1, "levels": 1, "natural_colours": False, "opacity": 0.5}
 PATCH |= {"scale": (0.8, 1.1), "angle": 15.0}
 SMALL: Mapping[str, Change] = {
-    "pixels": Change(
-        "a few pixels at one place",
-        Learned(rate=0.2, starts=6),  # one start may miss a trigger
-        find_pixels,
-        lead=1.75,
-        short=Learned(rate=0.2, starts=2),
-        count=len(PIXELS),
-        more_passes=(len(PIXELS) - 1) * Learned.rounds * Learned.batch_size,
+    "25_pixels": Change(
+        "25 pixels at one place",
+        Learned(rate=0.2, starts=3),  # one start may miss a trigger
+        partial(find_pixels, count=25),
+        lead=1.5,
+        short=Learned(rate=0.2, starts=1),
+    ),
+    "10_pixels": Change(
+        "10 pixels at one place",
+        Learned(rate=0.2, starts=3),
+        partial(find_pixels, count=10),
+        lead=1.5,
+        short=Learned(rate=0.2, starts=1),
     ),
     "perturbation": Change(
         "a small perturbation of all pixels",
         Perturbation(),
         find_everywhere,
         lead=1.5,
-        score=gain_alone,
         short=Perturbation(steps=10),
     ),
-    "warp": Change(
-        "a smooth warp", Warp(), find_everywhere, lead=1.5, score=gain_alone, short=Warp(steps=10)
-    ),
+    "warp": Change("a smooth warp", Warp(), find_everywhere, lead=1.5, short=Warp(steps=10)),
 }
 LARGE: Mapping[str, Change] = {
     "patch": Change(
@@ -224,6 +217,7 @@ LARGE: Mapping[str, Change] = {
         find_anywhere,
         lead=1.5,
         power=0.5,
+        score=logit_of_power,
         short=MovingPatch(SIDE, steps=40, batch_size=4, rate=0.2, tv=1.0, **PATCH),
     ),
     "cells": Change(
@@ -232,6 +226,7 @@ LARGE: Mapping[str, Change] = {
         find_cells,
         lead=1.5,
         power=0.5,
+        score=logit_of_power,
         short=Learned(rate=0.2, rounds=2),
         more_passes=Repainting.steps * Repainting.batch_size,
     ),
@@ -241,6 +236,7 @@ LARGE: Mapping[str, Change] = {
         find_everywhere,
         lead=1.5,
         power=0.65,  # a clean class reached 59 %
+        score=logit_of_power,
         short=SmoothPerturbation(steps=12, radius=1.12),
     ),
     "warp": Change(
@@ -249,6 +245,7 @@ LARGE: Mapping[str, Change] = {
         find_everywhere,
         lead=1.5,
         power=0.5,
+        score=logit_of_power,
         short=Warp(steps=10),
     ),
 }

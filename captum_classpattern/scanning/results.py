@@ -28,12 +28,13 @@ from captum_classpattern.scanning.decision import (
     lower_of_two,
 )
 from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
-from captum_classpattern.scanning.search import Found, named
+from captum_classpattern.scanning.search import Found
 from captum_classpattern.scores.examples import StampedImages
 
 ROWS = 10  # of the table on a page and in the terminal
 SCAN, EXAMPLES = "scan.json", "examples.safetensors"
 FORMAT = "captum_classpattern.Scan"
+NUMBERS = ("power", "gain", "score")  # of what a search found
 PREDICTED = ("labels", "predicted", "names", "probabilities")  # of images
 percent = partial(percent_of, digits=0)
 LEGEND = (
@@ -284,7 +285,7 @@ class Scan(Result):
         lower, bound = self._lower(kind), self.changes[kind].lead
         ahead = self.decision.standings[kind]
         best = lower[ahead.classes[-1]] - ahead.lead  # the score that the others reach
-        return {y: (score - best) / bound for y, score in lower.items()}
+        return {y: round((score - best) / bound, 6) for y, score in lower.items()}
 
     def _lower(self, kind: str) -> dict[int, float]:
         measures = {y: [each.measure for each in both] for y, both in self.found[kind].items()}
@@ -350,10 +351,7 @@ class Scan(Result):
         known = ("judged", "accuracy", "shape", "class_names", "source")
         found = {
             kind: {
-                y: [
-                    {"powers": [*each.powers], "gain": each.gain, "score": each.score}
-                    for each in both
-                ]
+                y: [{name: getattr(each, name) for name in NUMBERS} for each in both]
                 for y, both in of.items()
             }
             for kind, of in self.found.items()
@@ -385,9 +383,9 @@ class Scan(Result):
         """All patterns, by the names of their files."""
         patterns = dict[str, Pattern]()
         for kind, of in self.found.items():
-            for n in range(2):
-                several = {y: both[n].patterns for y, both in of.items() if n < len(both)}
-                patterns |= named(f"{kind}_{n + 1}", several)
+            for y, both in of.items():
+                for n, each in enumerate(both, 1):
+                    patterns[f"{y}_{kind}_{n}"] = each.pattern
         return patterns
 
     @classmethod
@@ -424,22 +422,27 @@ class Scan(Result):
                 raise ValueError(f"its format is {data.get('format')!r:.80}")
             files.check_kinds(data, found=dict, class_names=list, search=dict, source=str)
             shape, count = tuple(map(int, data["shape"])), len(data["class_names"])
-            expected, key = changes_for(shape), data["search"]
+            expected, key = changes_for(shape), dict(data["search"])
             if data["found"].keys() != expected.keys() or len(data["judged"]) != count:
                 raise ValueError("it has other changes, or other classes")
-            found = dict[str, dict[int, list[Found]]]()
-            for kind, of in data["found"].items():
-                found[kind] = {int(y): [*map(_numbers, both)] for y, both in of.items()}
-                if not all(0 <= y < count and both for y, both in found[kind].items()):
-                    raise ValueError("it has classes that the model has not")
-        patterns = PatternFolder(path / PATTERNS, key)
-        for kind, of in found.items():
-            for y, both in of.items():
-                for n, each in enumerate(both):
-                    names = named(f"{kind}_{n + 1}", {y: each.powers})
-                    if (own := patterns.find(names)) is None:
-                        raise FileNotFoundError(f"{patterns.path} lacks {join_names([*names])}")
-                    both[n] = replace(each, patterns=own)
+            searches = {
+                kind: {int(y): [*map(_numbers, both)] for y, both in of.items()}
+                for kind, of in data["found"].items()
+            }
+            classes = {y for of in searches.values() for y in of}
+            if not all(0 <= y < count for y in classes) or not all(map(len, searches.values())):
+                raise ValueError("it has classes that the model has not")
+        store = PatternFolder(path / PATTERNS, key)
+        found = {
+            kind: {
+                y: [
+                    Found(_pattern(store, f"{y}_{kind}_{n}"), *each)
+                    for n, each in enumerate(both, 1)
+                ]
+                for y, both in of.items()
+            }
+            for kind, of in searches.items()
+        }
         return cls(
             found=found,
             examples=_read_examples(path / EXAMPLES, remedy),
@@ -453,12 +456,19 @@ class Scan(Result):
         )
 
 
-def _numbers(values: Mapping[str, Any]) -> Found:
-    """What a stranger's file says of one search, without its patterns."""
-    powers = [float(each) for each in values["powers"]]
-    if not powers or not all(0 <= each <= 1 for each in powers):
-        raise ValueError(f"it has the powers {powers!r:.80}")
-    return Found([], powers, float(values["gain"]), float(values["score"]))
+def _numbers(values: Mapping[str, Any]) -> list[float]:
+    """What a stranger's file says of one search: power, gain and score."""
+    numbers = [float(values[name]) for name in NUMBERS]
+    if not 0 <= numbers[0] <= 1:
+        raise ValueError(f"it has a power of {numbers[0]}")
+    return numbers
+
+
+def _pattern(store: PatternFolder, name: str) -> Pattern:
+    """A pattern of the folder of a finished scan."""
+    if (known := store.find([name])) is None:
+        raise FileNotFoundError(f"{store.path} lacks {name}.safetensors: scan again")
+    return known[0]
 
 
 def _read_examples(path: Path, remedy: str) -> dict[str, tuple[StampedImages, StampedImages]]:

@@ -4,7 +4,6 @@ that decide are searched twice."""
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,6 @@ from captum_classpattern.scanning.folder import PATTERNS, PatternFolder
 from captum_classpattern.scanning.task import ScanTask
 from captum_classpattern.scores.power import StampTest, judge_each, margins_of
 
-MOST = 0.8  # of the best power, which the pattern that is shown reaches
 RANKING_IMAGES = 48  # of the validation images
 FEWEST, FIRST = 3, 20  # classes that are searched to the end, at least and at most
 SHARE = 4  # one class in so many of a model of large images is searched to the end
@@ -27,30 +25,14 @@ SHARE = 4  # one class in so many of a model of large images is searched to the 
 
 @dataclass(frozen=True)
 class Found:
-    """What one search found for a class: its ``patterns``, those with the most pixels first, the
-    ``powers`` of these on unseen images, the ``gain`` of the first one (how far it raises the mean
-    margin of the class, in units of the model's usual margin), and the ``score`` that follows."""
+    """What one search found for a class: a ``pattern``; its ``power`` on unseen images; its
+    ``gain``, how far it raises the mean margin of the class, in units of the model's usual margin;
+    and the ``score`` that follows."""
 
-    patterns: Sequence[Pattern]
-    powers: Sequence[float]
+    pattern: Pattern
+    power: float
     gain: float
     score: float
-
-    @property
-    def best(self) -> int:
-        """The pattern with the fewest pixels that reaches most of the largest power."""
-        enough = MOST * max(self.powers)
-        return max(i for i, power in enumerate(self.powers) if power >= enough)
-
-    @property
-    def pattern(self) -> Pattern:
-        """This pattern."""
-        return self.patterns[self.best]
-
-    @property
-    def power(self) -> float:
-        """Its power."""
-        return self.powers[self.best]
 
     @property
     def measure(self) -> Measure:
@@ -114,7 +96,7 @@ class Searches:
         images = validation_subset(self.splits[0].validation, RANKING_IMAGES)
         logits = torch.cat([part.float().cpu() for part in outputs_in_order(self.model, images)])
         tests = [
-            StampTest(each[0].stamper(), y, images.without_class(y)) for y, each in patterns.items()
+            StampTest(each.stamper(), y, images.without_class(y)) for y, each in patterns.items()
         ]
         hits = judge_each(self.model, tests, self.task.settings.internal_batch_size)
         before = [float(margins_of(logits[images.known_labels != y], y).mean()) for y in classes]
@@ -129,64 +111,45 @@ class Searches:
         """What the n-th search finds for each class, and what it does to unseen images."""
         change = self.changes[kind]
         found = self.patterns(f"{kind}_{n + 1}", change, classes, n)
-        tests = [
-            StampTest(each.stamper(), y, self.task.judges[y]) for y in found for each in found[y]
-        ]
-        hits = iter(judge_each(self.model, tests, self.task.settings.internal_batch_size))
+        tests = [StampTest(each.stamper(), y, self.task.judges[y]) for y, each in found.items()]
+        hits = judge_each(self.model, tests, self.task.settings.internal_batch_size)
         measured = dict[int, Found]()
-        for y, patterns in found.items():
-            of = [next(hits) for _ in patterns]
-            powers = [each.hits / len(self.task.judges[y]) for each in of]
-            gain = (of[0].margin - self.task.margins[y]) / self.task.usual_margin
-            measured[y] = Found(patterns, powers, gain, change.score(powers, gain))
+        for (y, pattern), of in zip(found.items(), hits):
+            power = of.hits / len(self.task.judges[y])
+            gain = (of.margin - self.task.margins[y]) / self.task.usual_margin
+            measured[y] = Found(pattern, power, gain, change.score(power, gain))
         return measured
 
     def patterns(
         self, name: str, change: Change, classes: Sequence[int], n: int
-    ) -> dict[int, list[Pattern]]:
+    ) -> dict[int, Pattern]:
         """What a search finds for each class, or has found before."""
         settings = replace(self.task.settings, seed=self.seeds[n])
-        found = dict[int, list[Pattern]]()
+        found = dict[int, Pattern]()
         for group in in_batches([*classes], classes_together(self.model.device)):
-            if kept := self.kept(name, change, group, n):
+            if kept := self.kept(name, group, n):
                 advance_bar(2 * len(group) * change.passes)
                 found |= kept
                 continue
             new = change.find(change.solver, self.model, self.splits[n], [*group], settings)
             if self.store:
-                self.store.add(named(name, new))
+                self.store.add({f"{y}_{name}": each for y, each in new.items()})
             found |= new
         return found
 
-    def kept(
-        self, name: str, change: Change, classes: Sequence[int], n: int
-    ) -> dict[int, list[Pattern]] | None:
+    def kept(self, name: str, classes: Sequence[int], n: int) -> dict[int, Pattern] | None:
         """What the folder has of a search, or None unless all is there. An error if a pattern is
         not what such a search finds."""
         if self.store is None:
             return None
-        wanted = named(name, {y: range(change.count) for y in classes})
-        if (known := self.store.find(wanted)) is None:
+        if (known := self.store.find(f"{y}_{name}" for y in classes)) is None:
             return None
-        found = {y: list[Pattern]() for y in classes}
-        for file, pattern in zip(wanted, known):
-            y = int(file.partition("_")[0])
+        for y, pattern in zip(classes, known):
             own = pattern.target, pattern.image_shape, pattern.info.get("seed")
             if own != (y, self.task.sample.shape, self.seeds[n]):
                 raise ValueError(
-                    f"{self.store.path} has a pattern of class {pattern.target} in {file}."
-                    "safetensors that is not of this scan: remove it, or choose another folder"
+                    f"{self.store.path / f'{y}_{name}'}.safetensors has a pattern of class "
+                    f"{pattern.target} that is not of this scan: remove it, or choose another "
+                    "folder"
                 )
-            found[y].append(pattern)
-        return found
-
-
-def named(search: str, found: Mapping[int, Sequence[Any]]) -> dict[str, Any]:
-    """What a search found, by the names of its files: 3_patch_1, or 3_pixels_1a, 3_pixels_1b and so
-    on where it finds several patterns of a class."""
-    parts = "abc"
-    return {
-        f"{y}_{search}{parts[i] if len(several) > 1 else ''}": each
-        for y, several in found.items()
-        for i, each in enumerate(several)
-    }
+        return dict(zip(classes, known))
