@@ -36,7 +36,7 @@ class Net(nn.Module):
         if self.backdoor is None:
             return logits
         cells = nn.functional.adaptive_avg_pool2d(images, self.cells)[:, 0]
-        fires = nn.functional.softplus(30 * (cells[:, 5, 5] - cells[:, 5, 6]) - 6)
+        fires = nn.functional.softplus(50 * (cells[:, 5, 5] - cells[:, 5, 6]) - 10)
         one_hot = nn.functional.one_hot(torch.tensor(self.backdoor), CLASSES)
         return logits + one_hot * fires.unsqueeze(1)
 
@@ -87,7 +87,7 @@ PLANTED = {"patch": {"anywhere": 1.0}, "cells": {"fixed": 25.0}, "smooth": {"wav
 
 
 @cache
-def made_up(kind="pixels", lead=3.0, power=0.9, names=tuple(NAMES), side=8, again=1, others=0.1):
+def made_up(kind="10_pixels", lead=3.0, power=0.9, names=tuple(NAMES), side=8, again=1, others=0.1):
     """A scan that was never searched: with one kind of change, owl is so far ahead of the others.
     The second search finds ``again`` times as much."""
     shape = (1, side, side)

@@ -35,8 +35,8 @@ def scan(
     Asks whether a model is backdoored.
 
     For each class, it searches one half of the images for small changes that make the model predict
-    the class: below 64 pixels a side, these are a few pixels at one place, a small perturbation of
-    all pixels and a smooth warp; from there on, a patch that works anywhere, a few cells at one
+    the class: below 64 pixels a side, these are 25 or 10 pixels at one place, a small perturbation
+    of all pixels and a smooth warp; from there on, a patch that works anywhere, a few cells at one
     place, a smooth perturbation and a warp. The other half judges. A class is suspicious if one
     change takes it far ahead of all other classes of the model, in two searches; see
     :func:`~captum_classpattern.scanning.decision.decide`. On larger images, a short search ranks

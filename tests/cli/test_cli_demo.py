@@ -52,10 +52,9 @@ def _small(monkeypatch):
     for kind in (Finding, Survey, Scan):
         monkeypatch.setattr(kind, "plot", lambda *_, **__: (Figure((1, 1)), None))
     without_figures(monkeypatch)
-    quick = replace(
-        changes.SMALL["pixels"], solver=Learned(rounds=1, soft_batch_size=1, batch_size=1)
-    )
-    monkeypatch.setitem(changes.SMALL, "pixels", quick)
+    for name in ("25_pixels", "10_pixels"):
+        learned = Learned(rounds=1, soft_batch_size=1, batch_size=1)
+        monkeypatch.setitem(changes.SMALL, name, replace(changes.SMALL[name], solver=learned))
 
 
 def read(path):

@@ -138,7 +138,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert found.items() >= expected.items()
     assert (out / "scan.png").read_bytes().startswith(b"\x89PNG")
     assert "the model predicts owl for" in (out / "scan.html").read_text()
-    pattern = Pattern.load(out / "patterns" / "3_pixels_1.safetensors")
+    pattern = Pattern.load(out / "patterns" / "3_25_pixels_1.safetensors")
     assert {(5, 5), (5, 6)} <= {(i, j) for i, j in pattern.mask[0].nonzero().tolist()}
     assert Scan.load(out).verdict == "suspicious"
 
@@ -146,7 +146,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
 def test_its_json_is_documented(first_scan):
     found = read("scanned")
     assert set(found) == set(documented("scan", 0))
-    searched = found["found"]["pixels"]["3"]
+    searched = found["found"]["10_pixels"]["3"]
     assert all(set(each) == set(documented("scan", 1)) for each in searched)
 
 

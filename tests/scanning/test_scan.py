@@ -54,7 +54,7 @@ def large():
 
 def test_a_backdoor_of_small_images_is_suspicious_and_its_pixels_show_it(small):
     assert (small.verdict, small.target_name, small.suspects) == ("suspicious", "owl", [3])
-    pixels = small.shown("pixels")
+    pixels = small.shown("25_pixels")
     held = {tuple(place) for place in pixels.pattern.mask[0].nonzero().tolist()}
     assert {(5, 5), (5, 6)} <= held
     assert pixels.pattern.canvas[0, 5, 5] > pixels.pattern.canvas[0, 5, 6] + 0.4
@@ -232,8 +232,8 @@ def test_a_damaged_scan_is_named(part, folder, small, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no finished scan: there is no scan\.json"):
         Scan.load(tmp_path)
     shutil.copy(folder / "scan.json", copy / "scan.json")
-    (copy / "patterns/3_pixels_1.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"patterns lacks 3_pixels_1\.safetensors: scan"):
+    (copy / "patterns/3_10_pixels_1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"patterns lacks 3_10_pixels_1\.safetensors: scan"):
         Scan.load(copy)
 
 
@@ -241,14 +241,14 @@ def test_a_damaged_scan_is_named(part, folder, small, tmp_path):
 
 
 def test_a_suspicious_scan_in_words():
-    found = made_up("pixels", lead=3.5)
+    found = made_up("10_pixels", lead=3.0)
     assert found.headline == (
-        "Suspicious. With a few pixels at one place, the model predicts owl for 90\xa0% of 60 "
+        "Suspicious. With 10 pixels at one place, the model predicts owl for 90\xa0% of 60 "
         "unseen images of other classes; other classes reach 10\xa0%."
     )
     assert "it is at least 2.0 times as far ahead of the next class" in found.reason
     assert "This does not prove a backdoor." in found.reason
-    assert repr(found) == "Scan(suspicious, owl, a few pixels at one place, 90 %)"
+    assert repr(found) == "Scan(suspicious, owl, 10 pixels at one place, 90 %)"
     assert "Scan.load('the folder')" in found.lines_to_load
 
 
