@@ -191,7 +191,7 @@ SMALL: Mapping[str, Change] = {
         "25 pixels at one place",
         Learned(rate=0.2, starts=3),  # one start may miss a trigger
         partial(find_pixels, count=25),
-        lead=1.5,
+        lead=2.0,
         short=Learned(rate=0.2, starts=1),
     ),
     "10_pixels": Change(
@@ -205,10 +205,10 @@ SMALL: Mapping[str, Change] = {
         "a small perturbation of all pixels",
         Perturbation(),
         find_everywhere,
-        lead=1.5,
+        lead=2.5,
         short=Perturbation(steps=10),
     ),
-    "warp": Change("a smooth warp", Warp(), find_everywhere, lead=1.5, short=Warp(steps=10)),
+    "warp": Change("a smooth warp", Warp(), find_everywhere, lead=1.0, short=Warp(steps=10)),
 }
 LARGE: Mapping[str, Change] = {
     "patch": Change(
