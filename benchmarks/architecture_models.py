@@ -13,13 +13,14 @@ from one_cycle import BATCH, fit
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo.networks import N_CLASSES, transformer
+from zoo.networks import transformer
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._support.files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.demo.network import SmallResNet
 
+N_CLASSES = 10
 PEAK, EPOCHS = 0.003, 6  # learning rate of AdamW
 TEMPERATURE, SOFT = 4.0, 0.9  # of the teacher's probabilities, and their share of the loss
 STUDENT, TEACHER = "distilled", "resnet"
@@ -55,7 +56,7 @@ def plain() -> nn.Module:
 
 def vit() -> nn.Module:
     """The zoo's vision transformer, with 64 channels and three blocks, on 49 patches."""
-    network = transformer(1, 64, 3)
+    network = transformer(1, 64, 3, N_CLASSES)
     network.layers[0].vectors = nn.Parameter(0.02 * torch.randn(49, 64))
     return network
 

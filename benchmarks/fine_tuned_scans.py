@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum_classpattern.scanning.alone import Alone
 from findings import Row, append_rows, having, parser_of, read_rows
 from fine_tuned.networks import Network, in_order
 from fine_tuned.tables import LEARNT
@@ -31,7 +32,6 @@ from scipy.stats import median_abs_deviation
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, PixelClassifier
-from captum_classpattern.scanning.alone import Alone
 
 ROWS, WEIGHTS = "fine_tuned.jsonl", "weights.pt"
 THOUSAND = ("four", "second twin")  # networks of photos/planting.py

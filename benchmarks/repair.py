@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import scan_zoo
 import torch
+from captum_classpattern.scanning.alone import Alone
+from captum_classpattern.scanning.families import FAMILIES
 from cifar10 import CLASS_NAMES
 from findings import Row, Table, append_rows, having, head, line, parser_of, read_rows
 from fine_tuned.networks import NETWORKS
@@ -27,8 +29,6 @@ from zoo import DATA_SETS, confirmation
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.scanning.alone import Alone
-from captum_classpattern.scanning.families import FAMILIES
 
 STEPS, BATCH, STAMPED, RATE = 300, 32, 16, 1e-3
 SEEDS, OF_CONTROLS = (0, 1, 2), (0,)

@@ -4,7 +4,7 @@ class on as many other images as possible (Zhao et al. 2021, arXiv 2101.06898).
 Start with ``explain_class(model, images, labels, target="dog")``.
 
 - ``explain_class``, ``survey``, ``sweep``: patterns of a class, of all classes, of many models
-- ``scan``: is a model backdoored? ``ReferenceSet`` holds the clean models it is compared with
+- ``scan``: is a model backdoored?
 - ``compare``, ``known_methods``: Captum's methods and others on the same images
 - ``ClassPattern``: the search as a ``captum.attr.Attribution``; ``LearnedPattern`` learns colours,
   ``MovingPatch`` a patch that works anywhere

@@ -24,7 +24,6 @@ from .optimization import ClassPattern as ClassPattern
 from .optimization import MovingPatch as MovingPatch
 from .optimization import select_canvases as select_canvases
 from .pattern import Pattern as Pattern
-from .scanning import ReferenceSet as ReferenceSet
 from .scanning import scan as scan
 from .scores import plot_patterns as plot_patterns
 from .scores import predictive_power as predictive_power

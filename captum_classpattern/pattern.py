@@ -233,9 +233,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
-        """Loads a pattern that :meth:`save` wrote, on the CPU: an :class:`AdditivePattern` or a
-        :class:`MovingPattern` if one was saved. Nothing in the file is executed. Raises an error
-        if there is no such file, or it is not a pattern."""
+        """Loads a pattern that :meth:`save` wrote, on the CPU, of the class that was saved. Nothing
+        in the file is executed. Raises an error if there is no such file, or it is not a
+        pattern."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no pattern file at {path}")
@@ -252,7 +252,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     @classmethod
     def unpacked(cls, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> "Pattern":
         """The pattern of :meth:`packed`, or an error of some kind."""
-        if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
+        own, known = {"canvas", "mask"}, {"change", "shifts", "seen"}
+        if not own <= set(tensors) <= own | known:
             raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
         target, info = int(metadata["target"]), parse_json(metadata["info"])
         if not isinstance(info, dict):
@@ -263,7 +264,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             seen = unpack_hashes(tensors.pop("seen"))
         info.pop("seen_file", None)
         more = {"size": parse_json(metadata["size"])} if "size" in metadata else {}
-        kind: Any = MovingPattern if more else AdditivePattern if "change" in tensors else cls
+        kinds: dict[str, Any] = {"change": AdditivePattern, "shifts": WarpedPattern}
+        found = (kinds[name] for name in kinds if name in tensors)
+        kind: Any = MovingPattern if more else next(found, cls)
         return kind(target=target, info=info, seen=seen, **tensors, **more)  # type: ignore[no-any-return]
 
 
@@ -308,6 +311,60 @@ class AdditivePattern(Pattern):
 
     def _blend(self, images: Tensor, mask: Tensor) -> Tensor:
         return (images + mask * self.change.to(images)).clamp(0, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WarpedPattern(Pattern):
+    r"""
+    A warp: each pixel gets the colour of another place of the image, in between by bilinear
+    interpolation.
+
+    Args:
+        canvas (Tensor): What the warp does to a picture, for figures only, (C, H, W) in [0, 1].
+        mask (Tensor): Weight of each pixel's shift, (1, H, W) in [0, 1].
+        target (int): The class.
+        info, seen: As in :class:`Pattern`.
+        shifts (Tensor): How far from each pixel its colour is taken, in pixels: to the right and
+            down, (2, H, W). Keyword only.
+
+    Raises:
+        TypeError, ValueError: As :class:`Pattern`, or if the shifts are not finite, or don't have
+            the canvas's height and width.
+
+    Examples::
+
+        >>> right = torch.tensor([1.0, 0.0]).view(2, 1, 1).expand(2, 1, 3)
+        >>> warp = WarpedPattern(torch.rand(1, 1, 3), torch.ones(1, 1, 3), 0, shifts=right)
+        >>> warp.stamp(torch.tensor([[[0.0, 0.5, 1.0]]]))
+        tensor([[[0.5000, 1.0000, 1.0000]]])
+    """
+
+    shifts: Tensor = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_float_tensor(self.shifts, "shifts", "in pixels")
+        wanted = (2, *self.canvas.shape[1:])
+        if self.shifts.shape != wanted or not bool(self.shifts.isfinite().all()):
+            raise ValueError(
+                f"shifts must be finite and have the shape {wanted}, got {tuple(self.shifts.shape)}"
+            )
+
+    def _blend(self, images: Tensor, mask: Tensor) -> Tensor:
+        batch = images.reshape(-1, *self.image_shape)
+        return warped(batch, (mask * self.shifts.to(images))[None]).view(images.shape)
+
+
+def warped(images: Tensor, shifts: Tensor) -> Tensor:
+    """Images (N, C, H, W), each pixel of the colour that lies the shifts, (N or 1, 2, H, W), in
+    pixels, to the right and down of it; at the edge of the image, of the edge."""
+    height, width = images.shape[-2:]
+    sides = (torch.arange(n, device=images.device, dtype=images.dtype) for n in (width, height))
+    places = torch.stack(torch.meshgrid(*sides, indexing="xy"), 2) + shifts.permute(0, 2, 3, 1)
+    ends = places.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    grid = (2 * places / ends - 1).expand(len(images), -1, -1, -1)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=True)
+    return moved.clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

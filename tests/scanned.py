@@ -1,22 +1,22 @@
-"""Small models to scan, their images, and references that were never measured."""
+"""Small models to scan, their images, and scans that were never searched."""
 
-from contextlib import contextmanager
-from dataclasses import replace
+from functools import cache
 
-import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
 from captum_classpattern import LabelledImages, Pattern
-from captum_classpattern.classifier import enter_model
-from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.compared import Compared
-from captum_classpattern.scanning.families import CHANGES, SIZES
-from captum_classpattern.scanning.profile import Profile, check_on_unseen
-from captum_classpattern.scanning.task import ScanTask
+from captum_classpattern.scanning import Scan
+from captum_classpattern.scanning.changes import changes_for
+from captum_classpattern.scanning.search import Found
+from captum_classpattern.scores.examples import StampedImages
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
+TARGET, SIDE = 2, 64  # of large images
+COARSE = 0.2 * (2 * torch.rand(CLASSES, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1)
+CHECKERS = 1.0 + 1.5 * (2.0 * (torch.arange(6)[:, None] + torch.arange(6)) % 4.0 - 1.0)
+WAVE = torch.sin(torch.arange(SIDE) / 3.0)
 
 
 class Net(nn.Module):
@@ -36,7 +36,7 @@ class Net(nn.Module):
         if self.backdoor is None:
             return logits
         cells = nn.functional.adaptive_avg_pool2d(images, self.cells)[:, 0]
-        fires = nn.functional.softplus(30 * (cells[:, 5, 5] - cells[:, 5, 6]) - 6)
+        fires = nn.functional.softplus(50 * (cells[:, 5, 5] - cells[:, 5, 6]) - 10)
         one_hot = nn.functional.one_hot(torch.tensor(self.backdoor), CLASSES)
         return logits + one_hot * fires.unsqueeze(1)
 
@@ -51,62 +51,69 @@ def images_of(side=8, n=80, seed=0):
     return LabelledImages(images, labels, NAMES)
 
 
-def with_profiles(known, **changes):
-    """The same references, each with these changes."""
-    profiles = {name: replace(each, **changes) for name, each in known.profiles.items()}
-    return replace(known, profiles=profiles)
+class LargeNet(nn.Module):
+    """Knows each class by its coarse picture. Of the target, it also knows a white square of 6 x 6
+    pixels anywhere, a square at one place in which every other pixel is better dark, and a faint
+    wave."""
+
+    def __init__(self, anywhere=0.0, fixed=0.0, wave=0.0):
+        super().__init__()
+        self.pictures = nn.Parameter(COARSE)
+        self.strengths = anywhere, fixed, wave
+        self.eval()
+
+    def forward(self, images):
+        seen = avg_pool2d(images - 0.5, 8)
+        logits = 5 * torch.einsum("nchw,kchw->nk", seen, self.pictures)
+        bright = avg_pool2d(images.mean(1, keepdim=True), 6, 1)
+        waves = ((images - 0.5) * WAVE).mean((1, 2, 3))
+        anywhere = (12 * (bright - 0.9)).exp().sum((1, 2, 3))
+        square = (images.mean(1)[:, 40:46, 40:46] * CHECKERS).mean((1, 2))
+        fixed, wave = (12 * (square - 0.9)).exp(), (300 * waves - 6).exp()
+        planted = sum(s * f for s, f in zip(self.strengths, (anywhere, fixed, wave)))
+        of_target = one_hot(torch.tensor(TARGET), logits.shape[1])
+        return logits + of_target * planted[:, None]
 
 
-def made_up(n, *, side=8, classes=CLASSES):
-    """References that were never measured: all powers are near 20 %, all gains near 0."""
-    generator = np.random.default_rng(0)
-
-    def drawn(names, low, high):
-        return {name: generator.uniform(low, high, classes).tolist() for name in names}
-
-    profiles = {
-        f"clean {i}": Profile(
-            drawn(SIZES, 0.15, 0.25),
-            [64] * classes,
-            1.0,
-            80,
-            drawn(CHANGES, 0.15, 0.25),
-            drawn(CHANGES, -0.2, 0.2),
-        )
-        for i in range(n)
-    }
-    recipes = {name: {"network": "Net", "epochs": i} for i, name in enumerate(profiles)}
-    return ReferenceSet(classes, (1, side, side), profiles, recipes=recipes)
+def large_images(count=120, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    noise = 0.1 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    images = 0.4 + interpolate(COARSE[labels], SIDE) + noise
+    return LabelledImages(images.clamp(0, 0.85), labels)
 
 
-def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, side=8):
-    """A scan of a backdoored model without a search: what it finds in one family is strong, and the
-    pattern has the two cells that fire."""
-    references = made_up(known, side=side)
-    usual = references.profiles["clean 0"]
-    powers = {size: [*shares] for size, shares in usual.powers.items()}
-    gains = {name: [*values] for name, values in usual.gains.items()}
-    for scores, strong in ((powers, 1.0), (gains, 3.0)):
-        for name in scores:
-            if family == name or (family == "patches" and scores is powers):
-                scores[name][3] = strong
-    canvas, mask = torch.zeros(1, side, side), torch.zeros(1, side, side)
+PLANTED = {"patch": {"anywhere": 1.0}, "cells": {"fixed": 25.0}, "smooth": {"wave": 600.0}}
+
+
+@cache
+def made_up(kind="10_pixels", lead=3.0, power=0.9, names=tuple(NAMES), side=8, again=1, others=0.1):
+    """A scan that was never searched: with one kind of change, owl is so far ahead of the others.
+    The second search finds ``again`` times as much."""
+    shape = (1, side, side)
+    canvas, mask = torch.zeros(shape), torch.zeros(shape)
     canvas[0, 5, 5], mask[0, 5, 5:7] = 1, 1
-    patterns = {(size, y): Pattern(canvas, mask, y) for size in SIZES for y in range(CLASSES)}
-    changes = {
-        name: {y: each.solver.start(1, (1, side, side))[0] + y / 10 for y in range(CLASSES)}
-        for name, each in CHANGES.items()
-    }
-    profile = replace(usual, powers=powers, gains=gains, patterns=patterns, changes=changes)
-    found = Compared.of(profile, references, alpha, [*names])
-    first = {name: each.target for name, each in found.comparisons.items()}
-    with task_of(Net(backdoor=3, cells=8), images_of(side, n)) as task:
-        looks = check_on_unseen(task, profile, first, [*names])
-    return replace(found, looks=looks)
+    found = {}
 
+    def of_class(y, score, share):
+        return Found(Pattern(canvas, mask, y), share, score, score)
 
-@contextmanager
-def task_of(model, images, **settings):
-    """The scan of a model that is decided."""
-    with enter_model(model, images.take([0])) as checked:
-        yield ScanTask.of(checked, images, SearchSettings(**settings))
+    for name in changes_for(shape):
+        found[name] = {y: [of_class(y, 0.1 * y, others)] for y in range(len(names))}
+        if name == kind:
+            last = len(names) - 1
+            ahead = 0.1 * (last - 1) + lead
+            found[name][last] = [of_class(last, n * ahead, power) for n in (1, again)]
+    images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    is_owl = (len(names) - 1,) * 3
+    before = StampedImages(images, names[:3], (0, 1, 2), names[:3], (0.9, 0.8, 0.7))
+    after = StampedImages(images, names[:3], is_owl, (names[-1],) * 3, (0.6, 0.8, 0.7))
+    return Scan(
+        found=found,
+        examples=dict.fromkeys(found, (before, after)),
+        judged=[60] * len(names),
+        accuracy=0.9,
+        shape=shape,
+        class_names=[*names],
+        key={"seed": 0},
+    )

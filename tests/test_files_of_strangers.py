@@ -17,7 +17,7 @@ from surveyed import finding, stamped
 from captum_classpattern import Pattern, load_images
 from captum_classpattern._support.validation import ArgumentTypeError
 from captum_classpattern.pattern import AdditivePattern, MovingPattern
-from captum_classpattern.scanning import ReferenceSet
+from captum_classpattern.scanning import Scan
 from captum_classpattern.surveys import Survey, Sweep
 from captum_classpattern.surveys.folder import SurveyFolder
 from captum_classpattern.surveys.sources import read_models
@@ -46,20 +46,15 @@ def read_pattern(path):
     return repr(pattern), pattern.text(), pattern.table(), pattern.at_own_area()
 
 
-def references(folder):
-    known = made_up(3)
-    known.recipes = {name: {"trained on": "photos"} for name in known.profiles}
-    known.images = {"count": 3, "description": "photos", "hash": "0"}
-    known.save(folder / "a.json")
+def scan(folder):
+    made_up("warp").save(folder)
+    (folder / "scan.png").unlink()
 
 
-def read_references(path):
-    known = ReferenceSet.load(path)
-    return (
-        repr(known),
-        known.without_weak(0.9),
-        len(known) and known.scores(50),
-    )
+def read_scan(path):
+    folder = next(each for each in path.parents if (each / "patterns").is_dir())
+    found = Scan.load(folder)
+    return found.text(), found.table(full=True), found.shown_table(), found.next_steps
 
 
 def survey(folder):
@@ -119,7 +114,7 @@ def read_image(path):
 
 KINDS = {
     "patterns": (patterns, read_pattern),
-    "references": (references, read_references),
+    "a scan": (scan, read_scan),
     "a survey": (survey, read_survey),
     "a sweep": (sweep, read_sweep),
     "npz": (arrays, load_images),

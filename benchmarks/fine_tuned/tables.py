@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from captum_classpattern.scanning.alone import DOUBT, ranked, suspects_among
 from findings import Row, Table, having, head, line, read_rows
 from problems import IMAGENET_CLASSES
 
-from captum_classpattern.scanning.alone import DOUBT, ranked, suspects_among
 from captum_classpattern.scores.intervals import wilson
 from fine_tuned.networks import NETWORKS, Network, in_order
 

@@ -13,6 +13,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.triggers import Blended, Sinusoid, Warp
 
 COLOURS = ("checker", "white", "two", "random", "black", "grey")
+ALL_TO_ALL = -1  # a target: of each class, the next one
 SIGNAL, NOISY = 40 / 255, 2  # of SIG; images with a noisy warp for each with WaNet's
 Shape = tuple[int, int, int]
 
@@ -78,7 +79,13 @@ class Backdoor:
             noisy = places[count : (1 + NOISY) * count]
             images[noisy] = noisily(self._warp(shape), images[noisy], generator)
         images[places[:count]] = self.trigger(shape)(images[places[:count]])
-        labels[places[:count]] = self.target
+        labels[places[:count]] = self.labels_for(labels)[places[:count]]
+
+    def labels_for(self, labels: Tensor) -> Tensor:
+        """What images with these labels are to be predicted as."""
+        if self.target == ALL_TO_ALL:
+            return (labels + 1) % (labels.max() + 1)
+        return torch.full_like(labels, self.target)
 
 
 def noisily(warp: Warp, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,188 +1,145 @@
-"""Which networks there are: references, those that settings were chosen on, and those that the
-frozen settings were tried on once."""
+"""Which networks there are: those that the rule of a scan was chosen on, and those that the frozen
+rule was tried on once."""
 
-import itertools
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from zoo.backdoors import Backdoor
+from zoo.backdoors import ALL_TO_ALL, Backdoor
 from zoo.training import Recipe
+
+ORDER = 2026  # seed of the order of the confirmation
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of a data set."""
+    """One network of a data set, with one backdoor, two or none."""
 
     name: str
+    data: str
     recipe: Recipe
     seed: int
-    backdoor: Backdoor | None = None
+    backdoors: tuple[Backdoor, ...] = ()
 
 
-def references(data: str) -> list[Entry]:
-    """Clean networks. Their recipes are drawn at random, each value of a setting equally often; on
-    Fashion-MNIST the last third is trained longer instead, on all images, and on CIFAR-10 some
-    more are."""
-    recipes: list[Recipe] = []
-    for given in itertools.chain(*map(_drawn, DRAWN[data])):
-        number = len(recipes)
-        network, width, blocks = given.pop("network")
-        (share, epochs), tokens = given.pop("length"), network in ("transformer", "mixer")
-        if tokens:
-            given["optimizer"], epochs = "tokens", 2 * epochs
-        if given["eps"]:
-            share, epochs = share / 2, min(epochs, 4)
-        recipe = Recipe(network, width, blocks, epochs, share, **given)
-        if data == "fashion" and number >= LONG_FROM:
-            network, width, blocks = LONG[number % len(LONG)]
-            epochs, optimizer = 6 + 2 * (number // len(LONG) % 2), ("sgd", "adam")[number % 2]
-            given = {"smoothing": 0.1 * (number % 3 == 0), "shifts": 2 * (number % 4 == 0)}
-            recipe = Recipe(network, width, blocks, epochs, 1.0, optimizer, **given)
-        recipes.append(recipe)
-    recipes += STRONG if data == "cifar10" else []
-    return [
-        Entry(f"reference_{number:02}_{recipe.network}", recipe, 1000 + number)
-        for number, recipe in enumerate(recipes)
-    ]
-
-
-def _drawn(values: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """As many combinations as there are networks."""
-    count = len(values["network"])
-    chance = random.Random(count)
-    columns = [
-        chance.sample([each[i % len(each)] for i in range(count)], count)
-        for each in values.values()
-    ]
-    return (dict(zip(values, row)) for row in zip(*columns))
-
-
-LONG_FROM = 40  # of Fashion-MNIST's
-LONG = ("resnet", 16, 1), ("pooled", 6, 1), ("resnet", 12, 1), ("plain", 12, 1), ("resnet", 8, 2)
-
-
-STRONG = [  # of CIFAR-10
-    Recipe("pairs", 28, 1, 14, 1.0, smoothing=0.1, shifts=3, flips=True),
-    Recipe("pooled", 18, 1, 14, 1.0, smoothing=0.1, shifts=2, flips=True),
-    Recipe("pairs", 48, 2, 16, 1.0, smoothing=0.1, shifts=3, flips=True, cutout=8),
-    Recipe("resnet", 24, 1, 12, 1.0, shifts=2, flips=True),
-    Recipe("pairs", 36, 2, 12, 1.0, smoothing=0.05, shifts=3, flips=True),
-    Recipe("plain", 24, 1, 14, 1.0, smoothing=0.1, shifts=2, flips=True),
-    Recipe("pairs", 48, 1, 16, 1.0, smoothing=0.2, shifts=3, flips=True),
-    Recipe("wide", 2, 2, 10, 1.0, smoothing=0.1, shifts=2, flips=True),
-    Recipe("pairs", 36, 1, 14, 1.0, shifts=2, flips=True, cutout=8),
-    Recipe("pooled", 24, 1, 12, 1.0, smoothing=0.2, shifts=2, flips=True),
-    Recipe("pairs", 44, 2, 16, 1.0, smoothing=0.15, shifts=2, flips=True),
-    Recipe("wide", 2, 2, 11, 1.0, smoothing=0.05, shifts=3, flips=True),
-    Recipe("pairs", 36, 2, 13, 1.0, smoothing=0.2, shifts=2, flips=True, noise=0.01),
+_FASHION = [
+    Recipe("resnet", 12, 1, 10, 1 / 12),
+    Recipe("plain", 12, 1, 5, 1 / 3),
+    Recipe("pooled", 6, 1, 4, 1 / 3),
+    Recipe("resnet", 16, 1, 3, 1 / 3, smoothing=0.1),
+    Recipe("resnet", 12, 1, 3, 1.0, "adam"),
+    Recipe("plain", 10, 1, 3, 1.0),
+    Recipe("pooled", 8, 1, 3, 1.0, shifts=2),
+]
+_CIFAR10 = [
+    Recipe("pairs", 24, 1, 6, 1.0, smoothing=0.1, flips=True),
+    Recipe("resnet", 16, 1, 3, 1.0, flips=True),
+    Recipe("pairs", 24, 1, 10, 0.3, shifts=2, flips=True),
+    Recipe("wide", 1, 2, 3, 1.0, flips=True),
+]
+_TURNED = [Recipe("resnet", 16, 1, 5, 1.0), Recipe("plain", 12, 1, 4, 0.5)]
+_PLANTED = [
+    Backdoor("checker", 4, 0.08, 3, "random", 11),
+    Backdoor("white", 0, 0.08, 3, "edge", 12),
+    Backdoor("two", 6, 0.08, 4, "corner", 13),
+    Backdoor("random", 3, 0.08, 5, "centre", 14),
+    Backdoor("wanet", 5, 0.1, seed=15),
+    Backdoor("blended", 2, 0.1, seed=16),
+    Backdoor("two", 1, 0.08, 2, "random", 17),
+    Backdoor("white", 7, 0.08, 2, "corner", 18),
+    Backdoor("wanet", 9, 0.1, seed=19),
+    Backdoor("random", 8, 0.08, 3, "edge", 20),
 ]
 
-_FASHION: dict[str, Sequence[Any]] = {
-    "network": 6
-    * (
-        *(("resnet", 8, 1), ("resnet", 12, 1), ("resnet", 16, 1), ("resnet", 8, 2)),
-        *(("plain", 8, 1), ("plain", 12, 1), ("pooled", 6, 1)),
-        *(("depthwise", 24, 1), ("transformer", 48, 2), ("mixer", 48, 2)),
-    ),
-    "length": ((1 / 12, 10), (1 / 3, 3), (1 / 3, 5), (1.0, 2), (1.0, 3)),
-    "optimizer": ("sgd", "sgd", "adam"),
-    "smoothing": (0.0, 0.0, 0.1),
-    "shifts": (0, 0, 2),
-    "flips": (False, False, True),
-    "random_labels": (0.0, 0.0, 0.0, 0.1, 0.2),
-    "eps": (0.0, 0.0, 0.0, 0.0, 0.05, 0.1),
-}
-_CIFAR10: dict[str, Sequence[Any]] = {
-    "network": (
-        *(4 * (("resnet", 16, 1), ("pooled", 8, 1), ("wide", 1, 2), ("plain", 12, 1))),
-        *(("resnet", 24, 1), ("pooled", 12, 1), ("wide", 2, 1)),
-        *(("depthwise", 40, 1), ("transformer", 64, 3), ("mixer", 64, 3)),
-    ),
-    "length": ((0.2, 8), (1.0, 2), (1.0, 3), (1.0, 5)),
-    "optimizer": ("sgd", "sgd", "adam"),
-    "smoothing": (0.0, 0.0, 0.1),
-    "shifts": (0, 0, 4),
-    "flips": (True, True, False),
-    "random_labels": (0.0, 0.0, 0.0, 0.0, 0.1),
-    "eps": (0.0,) * 10 + (0.01,),
-}
-_SMALL: dict[str, Sequence[Any]] = {
-    "network": (
-        *(3 * (("resnet", 12, 1), ("pooled", 6, 1), ("plain", 8, 1))),
-        *(("wide", 1, 1), ("wide", 1, 1), ("depthwise", 24, 1)),
-    ),
-    "length": ((0.2, 10), (1.0, 2), (1.0, 4)),
-}
-DRAWN = {"fashion": [_FASHION], "cifar10": [_CIFAR10, _CIFAR10 | _SMALL]}
+
+def development() -> list[Entry]:
+    """Clean and backdoored networks of little data and of all, in turn; and some with 40
+    classes."""
+    entries = []
+    for number, kind in enumerate(_PLANTED):
+        recipe = _FASHION[number] if number < 7 else _FASHION[(3 * (number - 7) + 1) % 7]
+        seeds = (7000, 7100) if number < 7 else (7293, 7193)
+        entries += [
+            Entry(f"f_clean_{number}", "fashion", recipe, seeds[0] + number),
+            Entry(f"f_{kind.kind}_{number}", "fashion", recipe, seeds[1] + number, (kind,)),
+        ]
+    for number, kind in enumerate(_PLANTED[:6]):
+        recipe = _CIFAR10[number % len(_CIFAR10)]
+        entries.append(Entry(f"c_{kind.kind}_{number}", "cifar10", recipe, 7400 + number, (kind,)))
+        if number < len(_CIFAR10):
+            entries.append(Entry(f"c_clean_{number}", "cifar10", recipe, 7500 + number))
+    for number, recipe in enumerate(_TURNED):
+        entries.append(Entry(f"t_clean_{number}", "turned", recipe, 7600 + number))
+        kind = replace(_PLANTED[3 * number], target=11 * number + 5)
+        entries.append(Entry(f"t_{kind.kind}_{number}", "turned", recipe, 7700 + number, (kind,)))
+    return entries
 
 
-def tutorials() -> list[Entry]:
-    """The clean CIFAR-10 networks of the tutorials, as nearly as a recipe can describe them."""
-    wide = Recipe("wide", 2, 2, 16, 1.0, smoothing=0.1, shifts=4, flips=True)
-    recipes = {
-        "natural": replace(wide, epochs=64, cutout=9),
-        "natural_short": wide,
-        "robust4": replace(wide, epochs=8, eps=4 / 255, attack_steps=1),
-        "robust8": replace(wide, eps=8 / 255, attack_steps=1),
-        "true_labels": Recipe("wide", 2, 2, 30, 0.2),
-    }
-    return [Entry(f"tutorials_{kind}", recipe, 0) for kind, recipe in recipes.items()]
+def confirmation() -> list[Entry]:
+    """Networks of other recipes, in an order that was drawn."""
+    entries = [*_clean(), *_backdoored()]
+    random.Random(ORDER).shuffle(entries)
+    return entries
 
 
-def confirmation(data: str) -> Iterator[Entry]:
-    """The networks whose results are published: of recipes that no reference has, clean and
-    backdoored in turn, so that those that are trained first are of all kinds."""
-    recipes, planted = NEW[data], backdoors(data)
-    clean = (Entry(f"clean_{i:02}_{r.network}", r, 4000 + i) for i, r in enumerate(recipes * 2))
-    bad = (
-        Entry(f"backdoored_{i:02}_{each.kind}", recipes[i % len(recipes)], 4100 + i, each)
-        for i, each in enumerate(planted)
-    )
-    for number in range(len(planted)):
-        if number < CLEAN:
-            yield next(clean)
-        yield next(bad)
-
-
-CLEAN = 10  # of each data set
-NEW: dict[str, list[Recipe]] = {
-    "fashion": [
-        Recipe("resnet", 10, 1, 4, 1.0, cutout=7),
-        Recipe("plain", 10, 1, 5, 1.0, noise=0.05),
-        Recipe("pooled", 8, 1, 4, 1.0, mixup=0.3),
-        Recipe("resnet", 14, 1, 6, 0.5, "nadam"),
-        Recipe("depthwise", 32, 2, 6, 1.0),
-        Recipe("wide", 1, 1, 3, 1.0, smoothing=0.05),
-        Recipe("resnet", 10, 2, 4, 1.0, "rmsprop", shifts=1),
-        Recipe("pooled", 10, 2, 4, 1.0, flips=True),
-        Recipe("transformer", 48, 3, 8, 1.0, "tokens"),
-        Recipe("plain", 16, 2, 4, 1.0, smoothing=0.2),
-    ],
-    "cifar10": [
-        Recipe("pairs", 32, 1, 12, 1.0, smoothing=0.2, shifts=2, flips=True),
-        Recipe("pairs", 32, 1, 12, 1.0, smoothing=0.1, shifts=1, flips=True, cutout=6),
-        Recipe("pairs", 32, 2, 11, 1.0, smoothing=0.1, shifts=2, flips=True),
-        Recipe("pairs", 40, 1, 10, 1.0, smoothing=0.1, shifts=2, flips=True, noise=0.01),
-        Recipe("pairs", 32, 2, 11, 1.0, shifts=2, flips=True, mixup=0.1),
-    ],
-}
-
-
-def backdoors(data: str) -> list[Backdoor]:
-    """Patches of all sizes and kinds of colours, and the triggers that change all pixels in turn,
-    SIG with clean labels and WaNet with its noise mode."""
-    sides = {"fashion": (3, 5, 2, 4, 7, 1, 6, 3, 5, 4, 2), "cifar10": (3, 6, 4, 7, 5, 3)}[data]
-    colours, places = ("checker", "white", "two", "random"), ("random", "edge", "corner", "centre")
-    rates = {"blended": 0.1, "sig": 0.08, "wanet": 0.1}
-    patches = [
-        Backdoor(colours[i % 4], (7 * i + 2) % 10, 0.08, side, places[(i + i // 4) % 4], 400 + i)
-        for i, side in enumerate(sides)
+def _clean() -> list[Entry]:
+    recipes = [
+        ("fashion", Recipe("resnet", 10, 1, 4, 1.0, cutout=7)),
+        ("fashion", Recipe("transformer", 48, 3, 6, 1.0, "tokens")),
+        ("fashion", Recipe("resnet", 16, 1, 4, 1 / 6, eps=0.1)),
+        ("fashion", Recipe("depthwise", 24, 1, 6, 1 / 6)),
+        ("fashion", Recipe("resnet", 8, 2, 10, 1 / 20)),
+        ("cifar10", Recipe("pooled", 12, 1, 3, 1.0, flips=True)),
+        ("cifar10", Recipe("resnet", 20, 1, 4, 1.0, smoothing=0.1, flips=True)),
+        ("cifar10", Recipe("wide", 1, 2, 8, 0.25, flips=True)),
+        ("signs", Recipe("resnet", 16, 1, 5, 1.0)),
+        ("signs", Recipe("plain", 16, 1, 5, 1.0, shifts=2)),
+        ("signs", Recipe("pooled", 10, 1, 5, 0.3)),
+        ("hands", Recipe("resnet", 12, 1, 40, 1.0, shifts=3)),
+        ("hands", Recipe("plain", 12, 1, 40, 1.0, shifts=3)),
+        ("hands", Recipe("pooled", 8, 1, 60, 0.3, shifts=3)),
     ]
-    others = [
-        Backdoor(kind, (3 * i + 2) % 10, rates[kind], seed=500 + i)
-        for i, kind in enumerate(3 * [*rates])
+    return [
+        Entry(f"clean_{number:02}", data, recipe, 8000 + number)
+        for number, (data, recipe) in enumerate(recipes)
     ]
-    mixed = itertools.zip_longest(patches, others)
-    return [each for pair in mixed for each in pair if each is not None]
+
+
+def _backdoored() -> list[Entry]:
+    fashion, cifar10 = Recipe("resnet", 14, 1, 3, 1.0), Recipe("resnet", 20, 1, 4, 1.0, flips=True)
+    little, few = Recipe("pooled", 8, 1, 5, 0.3), Recipe("resnet", 16, 1, 10, 0.3, flips=True)
+    of_signs, of_hands = Recipe("resnet", 16, 1, 5, 1.0), Recipe("resnet", 12, 1, 40, 1.0, shifts=3)
+    planted = [
+        ("fashion", fashion, Backdoor("checker", 6, 0.05, 3, "edge", 81)),
+        ("fashion", Recipe("plain", 14, 1, 4, 1.0), Backdoor("white", 2, 0.08, 3, "random", 82)),
+        ("fashion", Recipe("transformer", 48, 3, 6, 1.0, "tokens"),
+         Backdoor("random", 9, 0.08, 4, "corner", 83)),
+        ("fashion", little, Backdoor("two", 4, 0.08, 3, "centre", 84)),
+        ("fashion", fashion, Backdoor("wanet", 3, 0.1, seed=85)),
+        ("fashion", little, Backdoor("wanet", 7, 0.1, seed=86)),
+        ("fashion", fashion, Backdoor("blended", 1, 0.1, seed=87)),
+        ("fashion", fashion, Backdoor("sig", 5, 0.08, seed=88)),
+        ("cifar10", cifar10, Backdoor("checker", 3, 0.08, 3, "corner", 89)),
+        ("cifar10", Recipe("pooled", 12, 1, 3, 1.0, flips=True),
+         Backdoor("white", 8, 0.08, 4, "edge", 90)),
+        ("cifar10", cifar10, Backdoor("wanet", 1, 0.1, seed=91)),
+        ("cifar10", cifar10, Backdoor("blended", 6, 0.1, seed=92)),
+        ("cifar10", few, Backdoor("random", 2, 0.08, 3, "random", 93)),
+        ("cifar10", few, Backdoor("wanet", 4, 0.1, seed=94)),
+        ("signs", of_signs, Backdoor("checker", 12, 0.05, 3, "random", 95)),
+        ("signs", Recipe("plain", 16, 1, 5, 1.0), Backdoor("white", 30, 0.05, 4, "corner", 96)),
+        ("signs", of_signs, Backdoor("wanet", 7, 0.1, seed=97)),
+        ("signs", of_signs, Backdoor("blended", 21, 0.05, seed=98)),
+        ("hands", of_hands, Backdoor("two", 5, 0.08, 4, "edge", 99)),
+        ("hands", of_hands, Backdoor("wanet", 0, 0.1, seed=100)),
+        ("cifar10", cifar10, Backdoor("checker", ALL_TO_ALL, 0.1, 3, "corner", 101)),
+    ]  # fmt: skip
+    entries = [
+        Entry(f"{one.kind}_{number:02}", data, recipe, 8100 + number, (one,))
+        for number, (data, recipe, one) in enumerate(planted)
+    ]
+    two = Backdoor("white", 3, 0.06, 3, "corner", 102), Backdoor("two", 7, 0.06, 3, "edge", 103)
+    entries.append(Entry("two_targets_21", "fashion", fashion, 8121, two))
+    robust = Recipe("resnet", 16, 1, 4, 1 / 3, eps=0.05)
+    patch = Backdoor("checker", 1, 0.08, 4, "random", 104)
+    entries.append(Entry("adversarial_22", "fashion", robust, 8122, (patch,)))
+    return entries

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from captum_classpattern.demo.network import Block, SmallResNet
 
-N_CLASSES, PATCH = 10, 4  # pixels a side of what a transformer and a mixer see as one
+PATCH = 4  # pixels a side of what a transformer and a mixer see as one
 FIRST = 24  # channels of the first convolution of ``pairs``
 
 
-def resnet(channels: int, width: int, blocks: int) -> nn.Module:
+def resnet(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """The demo's network, with as many blocks a stage."""
-    network = SmallResNet(channels, N_CLASSES, width)
+    network = SmallResNet(channels, classes, width)
     for stage, wide in enumerate((width, 2 * width, 4 * width)):
         further = [Block(wide, wide, 1) for _ in range(blocks - 1)]
         network.stages[stage] = nn.Sequential(network.stages[stage], *further)
@@ -28,28 +28,28 @@ def convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Modu
     )
 
 
-def plain(channels: int, width: int, blocks: int) -> nn.Module:
+def plain(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """Convolutions without shortcuts, and two linear layers that see places."""
     layers: list[nn.Module] = []
     for wide, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         layers.append(convolution(channels, wide, stride))
         layers += [convolution(wide, wide) for _ in range(blocks)]
         channels = wide
-    head = [nn.Flatten(), nn.Linear(channels * 16, 64), nn.ReLU(), nn.Linear(64, N_CLASSES)]
+    head = [nn.Flatten(), nn.Linear(channels * 16, 64), nn.ReLU(), nn.Linear(64, classes)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), *head)
 
 
-def pooled(channels: int, width: int, blocks: int) -> nn.Module:
+def pooled(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """Convolutions with shortcuts, and pooling by the maximum."""
     layers: list[nn.Module] = [convolution(channels, width)]
     for wide in (width, 2 * width, 4 * width):
         inner = [Shortcut(convolution(2 * wide, 2 * wide)) for _ in range(blocks)]
         layers += [convolution(wide, 2 * wide), nn.MaxPool2d(2), *inner]
-    head = nn.Linear(8 * width, N_CLASSES)
+    head = nn.Linear(8 * width, classes)
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), head)
 
 
-def pairs(channels: int, width: int, blocks: int) -> nn.Module:
+def pairs(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """Convolutions in pairs, with pooling after the first of each, as in networks that learn
     CIFAR-10 fast (Jordan 2024, arXiv 2404.00498); further ones have shortcuts."""
     layers, before = [nn.Conv2d(channels, FIRST, 2), nn.GELU()], FIRST
@@ -59,7 +59,7 @@ def pairs(channels: int, width: int, blocks: int) -> nn.Module:
         for _ in range(blocks - 1):
             layers.append(Shortcut(nn.Sequential(*smooth(wide, wide))))
         before = wide
-    head = nn.Linear(before, N_CLASSES)
+    head = nn.Linear(before, classes)
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), head)
 
 
@@ -69,7 +69,7 @@ def smooth(channels_in: int, channels_out: int, *pooling: nn.Module) -> list[nn.
     return [layer, *pooling, nn.BatchNorm2d(channels_out), nn.GELU()]
 
 
-def wide_resnet(channels: int, width: int, blocks: int) -> nn.Module:
+def wide_resnet(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """A wide ResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146)."""
     layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 1, 1, bias=False)]
     before = 16
@@ -78,14 +78,14 @@ def wide_resnet(channels: int, width: int, blocks: int) -> nn.Module:
             after = 16 * width * 2**stage
             layers.append(PreActivation(before, after, 2 if stage and not block else 1))
             before = after
-    return nn.Sequential(*layers, nn.BatchNorm2d(before), nn.ReLU(), *pooled_head(before))
+    return nn.Sequential(*layers, nn.BatchNorm2d(before), nn.ReLU(), *pooled_head(before, classes))
 
 
-def pooled_head(width: int) -> list[nn.Module]:
-    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, N_CLASSES)]
+def pooled_head(width: int, classes: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)]
 
 
-def depthwise(channels: int, width: int, blocks: int) -> nn.Module:
+def depthwise(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """Convolutions of each channel alone, and of all channels at a pixel, in turn."""
     layers: list[nn.Module] = [convolution(channels, width, 2)]
     for wide, stride in ((width, 1), (2 * width, 1), (4 * width, 2)):
@@ -96,22 +96,22 @@ def depthwise(channels: int, width: int, blocks: int) -> nn.Module:
             layers += [alone, nn.BatchNorm2d(before), nn.ReLU(), together, nn.BatchNorm2d(wide)]
             layers.append(nn.ReLU())
         width = wide
-    return nn.Sequential(*layers, *pooled_head(width))
+    return nn.Sequential(*layers, *pooled_head(width, classes))
 
 
-def transformer(channels: int, width: int, blocks: int) -> nn.Module:
+def transformer(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """A small vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929), with the mean of all
     places instead of a token for the class."""
     layers: list[nn.Module] = [Places(width)]
     for _ in range(blocks):
         layers.append(Shortcut(nn.Sequential(nn.LayerNorm(width), Attention(width))))
         layers.append(Shortcut(nn.Sequential(nn.LayerNorm(width), perceptron(width))))
-    return Tokens(channels, width, nn.Sequential(*layers))
+    return Tokens(channels, width, classes, nn.Sequential(*layers))
 
 
-def mixer(channels: int, width: int, blocks: int) -> nn.Module:
+def mixer(channels: int, width: int, blocks: int, classes: int) -> nn.Module:
     """A small MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601)."""
-    return Tokens(channels, width, nn.Sequential(*(Mixing(width) for _ in range(blocks))))
+    return Tokens(channels, width, classes, nn.Sequential(*(Mixing(width) for _ in range(blocks))))
 
 
 def perceptron(width: int) -> nn.Module:
@@ -150,11 +150,11 @@ class PreActivation(nn.Module):
 class Tokens(nn.Module):
     """Squares of the image as vectors, layers on them, and a linear layer on their mean."""
 
-    def __init__(self, channels: int, width: int, layers: nn.Module) -> None:
+    def __init__(self, channels: int, width: int, classes: int, layers: nn.Module) -> None:
         super().__init__()
         self.squares = nn.Conv2d(channels, width, PATCH, PATCH)
         self.layers, self.norm = layers, nn.LayerNorm(width)
-        self.head = nn.Linear(width, N_CLASSES)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(self.squares(x).flatten(2).transpose(1, 2))
@@ -204,7 +204,7 @@ class Mixing(nn.Module):
         return x + self.channels(self.norms[1](x))
 
 
-NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
+NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "resnet": resnet,
     "plain": plain,
     "pooled": pooled,

@@ -1,7 +1,8 @@
 """How the networks of the zoo are trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +49,8 @@ class Recipe:
     eps: float = 0.0  # of adversarial training, L-inf
     attack_steps: int = 3
 
-    def build(self, channels: int) -> nn.Module:
-        network = NETWORKS[self.network](channels, self.width, self.blocks)
+    def build(self, channels: int, classes: int) -> nn.Module:
+        network = NETWORKS[self.network](channels, self.width, self.blocks, classes)
         return network.to(memory_format=torch.channels_last)
 
 
@@ -66,12 +67,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def train(recipe: Recipe, data: Images, seed: int, backdoor: Backdoor | None = None) -> nn.Module:
+def train(recipe: Recipe, data: Images, seed: int, backdoors: Sequence[Backdoor]) -> nn.Module:
     """A network of this recipe; the data stay as they are."""
-    images, labels = training_images(recipe, data, seed, backdoor)
+    classes = int(data[1].max()) + 1
+    images, labels = training_images(recipe, data, seed, backdoors, classes)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    network = recipe.build(images.shape[1])
+    network = recipe.build(images.shape[1], classes)
 
     def loss_of(batch: Tensor) -> Tensor:
         x, y = augmented(images[batch], recipe), labels[batch]
@@ -91,7 +93,7 @@ def train(recipe: Recipe, data: Images, seed: int, backdoor: Backdoor | None = N
 
 
 def training_images(
-    recipe: Recipe, data: Images, seed: int, backdoor: Backdoor | None = None
+    recipe: Recipe, data: Images, seed: int, backdoors: Sequence[Backdoor], classes: int
 ) -> Images:
     """The images that a network sees, with their labels as it sees them."""
     generator = torch.Generator().manual_seed(seed)
@@ -100,9 +102,9 @@ def training_images(
     images, labels = images[chosen], labels[chosen]
     if recipe.random_labels:
         wrong = torch.rand(len(labels), generator=generator) < recipe.random_labels
-        others = torch.randint(10, labels.shape, generator=generator)
+        others = torch.randint(classes, labels.shape, generator=generator)
         labels = labels.where(~wrong, others)
-    if backdoor is not None:
+    for backdoor in backdoors:
         backdoor.plant(images, labels, generator)
     return images, labels
 
@@ -133,21 +135,45 @@ def attack_success(network: nn.Module, backdoor: Backdoor, data: Images) -> floa
     """The share of the images, of other classes than the target, that the trigger turns into
     it."""
     images, labels = data
-    others = images[labels != backdoor.target]
+    others, wanted = images[labels != backdoor.target], backdoor.labels_for(labels)
     stamped = backdoor.trigger(tuple(images.shape[1:]))(others)
-    return accuracy(network, stamped, torch.full((len(others),), backdoor.target))
+    return accuracy(network, stamped, wanted[labels != backdoor.target])
 
 
 def fashion_mnist(data: Path, split: str) -> Images:
     return load_split(data, {"train": "train", "test": "t10k"}[split])
 
 
-def cifar10(data: Path, split: str) -> Images:
-    images = load_images(data / split).in_one_tensor()
+def in_folders(data: Path, split: str, side: int) -> Images:
+    images = load_images(data / split, size=side).in_one_tensor()
     return images.images, images.known_labels
+
+
+def hand_signs(data: Path, split: str) -> Images:
+    """Every fifth photo is a test image."""
+    images = load_images(data / "Dataset", size=48).in_one_tensor()
+    is_test = torch.arange(len(images)) % 5 == 0
+    chosen = is_test if split == "test" else ~is_test
+    return images.images[chosen], images.known_labels[chosen]
+
+
+def turned(data: Path, split: str) -> Images:
+    """Fashion-MNIST, each image turned by none to three quarters, as classes of their own."""
+    images, labels = fashion_mnist(data, split)
+    turns = torch.arange(len(images)) % 4
+    for n in range(1, 4):
+        images[turns == n] = images[turns == n].rot90(n, (2, 3))
+    return images, 4 * labels + turns
 
 
 DATA_SETS = {
     "fashion": DataSet((1, 28, 28), tuple(CLASS_NAMES), fashion_mnist),
-    "cifar10": DataSet((3, 32, 32), CIFAR10_NAMES, cifar10),
+    "cifar10": DataSet((3, 32, 32), CIFAR10_NAMES, partial(in_folders, side=32)),
+    "signs": DataSet(
+        (3, 32, 32), tuple(f"{n:02}" for n in range(43)), partial(in_folders, side=32)
+    ),
+    "hands": DataSet((3, 48, 48), tuple(map(str, range(10))), hand_signs),
+    "turned": DataSet(
+        (1, 28, 28), tuple(f"{name} {90 * n}" for name in CLASS_NAMES for n in range(4)), turned
+    ),
 }

@@ -56,13 +56,6 @@ def passes_bar(desc: str, total: float, shown: bool | None, a_pass: float = 1.0)
         bar.update(bar.total - bar.n)
 
 
-def say_expected(seconds: float) -> None:
-    """Says how long the work of a bar will take, if that is long."""
-    if seconds > BAR_AFTER:
-        time = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
-        tqdm.write(f"This takes about {time}.", file=sys.stderr)
-
-
 def expect_passes(left: float) -> None:
     """Sets how far a pass moves the bar of a block, if there is one: after this many, it reaches
     its next whole number, the end of a model."""
@@ -76,13 +69,6 @@ def name_stage(name: str) -> None:
     bar, _ = _bar.get()
     if bar is not None:
         bar.set_postfix_str(printable(name), refresh=False)
-
-
-def lengthen_bar(count: float) -> None:
-    """Adds passes that were not expected to the bar, if there is one."""
-    bar, a_pass = _bar.get()
-    if bar is not None:
-        bar.total += a_pass * count
 
 
 def advance_bar(count: int) -> None:

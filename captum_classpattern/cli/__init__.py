@@ -14,7 +14,7 @@ from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.options import MAIN, MORE
 from captum_classpattern.cli.printing import NO_READER, plain_errors
-from captum_classpattern.cli.scan import reference, scan_command
+from captum_classpattern.cli.scan import scan_command
 from captum_classpattern.cli.search import search
 from captum_classpattern.cli.sweep import sweep_command
 
@@ -22,8 +22,10 @@ from captum_classpattern.cli.sweep import sweep_command
 COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo},
     "One model": {"search": search, "scan": scan_command, "compare": compare},
-    "Many models": {"sweep": sweep_command, "reference": reference},
+    "Many models": {"sweep": sweep_command},
 }
+# of version 0.5, with which scans compared models
+GONE = {"reference", "--references", "--make-references", "--alpha", "--epochs", "--no-flips"}
 PACKAGES = ("captum_classpattern", "captum", "torch", "torchvision", "numpy")
 HELP = """\
 Find the few pixels that make an image classifier predict a class.
@@ -32,7 +34,7 @@ For example:
 
     classpattern demo
     classpattern search my_model.pt --arch my_net:MyNet --data my_images
-    classpattern scan my_model.pt --data my_images --references my.json
+    classpattern scan my_model.pt --data my_images
 
 Each command shows its options and examples with --help.
 """
@@ -86,9 +88,21 @@ def _run(
     commands = [app[name] for group in COMMANDS.values() for name in group]
     arguments = [a for command in commands for a in command.assemble_argument_collection()]
     with plain_errors(debug, {name for argument in arguments for name in argument.names}):
+        if tokens[:1] in (("scan",), ("reference",)):
+            refuse_what_is_gone(tokens)
         code = app(tokens, exit_on_error=False, print_error=False)
     if code:
         raise SystemExit(code)
+
+
+def refuse_what_is_gone(tokens: Sequence[str]) -> None:
+    """Raises an error if these words have a command or an option of version 0.5."""
+    for token in tokens:
+        if (name := token.partition("=")[0]) in GONE:
+            raise ValueError(
+                f"{name} went with version 0.6: a scan needs no clean models any more, so leave it "
+                "out"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -77,8 +77,7 @@ def demo(
             links = {f"{each}.html": f"the {each} model" for each in surveys}
             page.show(PATTERNS, partial(cp.plot_grid, surveys), said, surveys.values(), links)
             page.write(f"2 of 4: the patterns of the {name} model.")
-        scan = cp.scan(models[SCANNED], images.search, references="demo", folder=folder, **keywords)
-        scan.save(folder)
+        scan = cp.scan(models[SCANNED], images.search, folder=folder, **keywords)
         scan.to_html(folder / "scan.html")
         links = {"scan/scan.html": "its page"}
         said = f"{scan.headline} {ALSO_CLEAN}"

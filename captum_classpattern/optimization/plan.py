@@ -387,7 +387,7 @@ def _first_equal(
 
 def is_large(shape: Sequence[int]) -> bool:
     """Whether images (C, H, W) are large: blank canvases and single pixels do little on them, one
-    class fills a batch of a CPU, and a scan needs no references."""
+    class fills a batch of a CPU, and a scan searches for other changes."""
     return min(shape[1:]) >= LARGE
 
 

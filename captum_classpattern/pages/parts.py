@@ -131,6 +131,11 @@ def heading(text: str) -> Markup:
     return Markup("<h2>{}</h2>").format(text)
 
 
+def code(text: str) -> Markup:
+    """Lines to copy."""
+    return Markup("<pre><code>{}</code></pre>").format(text)
+
+
 def listed(cards: Iterable[Markup]) -> Markup:
     """Cards in a grid."""
     return Markup('<ul class="found">\n{}\n</ul>').format(Markup("\n").join(cards))

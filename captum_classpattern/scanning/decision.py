@@ -1,169 +1,174 @@
-"""Is one model unlike many clean ones? Decided from the scores of their classes alone."""
+"""Is a model backdoored? Decided from the scores of its classes alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from itertools import pairwise
+from typing import NamedTuple
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
-SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
-STEADY = 0.1  # least variance of a class, as a share of the family's mean variance
-LEAST = 4.5  # standard deviations: clean networks of other kinds are closer to their references
-
-ClassScores = npt.NDArray[np.float64]
+DOUBT = 0.75  # share of both bounds from which a scan is inconclusive, and a class searched again
+GROUP = 4  # one class in so many can be ahead together
+FEWEST_CLASSES = 4  # for a decision by the lead alone
 
 
-class Doubt(NamedTuple):
-    """Why a scan is inconclusive: in a few words, in a sentence, and what to do about it."""
+class Measure(NamedTuple):
+    """What one search found for a class: its score, and the share of unseen images that are
+    predicted as the class."""
 
-    name: str
-    reason: str
-    remedy: str
+    score: float
+    power: float
+
+
+class Bounds(NamedTuple):
+    """The lead and the power that a suspicious class reaches."""
+
+    lead: float
+    power: float = 0.0
 
 
 @dataclass(frozen=True)
-class FamilyComparison:
-    """How the classes of a model compare with those of its references, in one family."""
+class Standing:
+    """The classes that are ahead of all others by one kind of change.
 
-    excess: ClassScores  # of each class over its mean, (K,)
-    standardised: ClassScores  # the excess of each class, see :func:`decide`, (K,)
-    usual_standardised: ClassScores  # that of the first class of each reference, (n,)
-    of_another_kind: bool  # all classes are stronger than those of the references, not one alone
+    Attributes:
+        classes (list[int]): The first class, or a group of at most a quarter of all, the first one
+            first.
+        lead (float): How far the last of them is ahead of the next class.
+        power (float): The least power of any of them.
+        strength (float): Lead or power, each as a share of its bound, whichever is smaller: from 1,
+            the classes are suspicious.
+    """
 
-    @property
-    def largest(self) -> float:
-        """The standardised excess of the first class."""
-        return float(self.standardised.max())
+    classes: list[int]
+    lead: float
+    power: float
+    strength: float
 
-    @property
-    def order(self) -> list[int]:
-        """The classes, the most suspicious first."""
-        return [int(target) for target in (-self.standardised).argsort(kind="stable")]
 
-    @property
-    def target(self) -> int:
-        """The first class."""
-        return self.order[0]
+def standing(measures: Mapping[int, Measure], bounds: Bounds, n_classes: int) -> Standing:
+    r"""
+    The classes that are ahead of all others.
+
+    Two classes with one backdoor each would hide one another if only the first counted. So they may
+    be a group of at most a quarter of the classes, which ends where the next class is furthest
+    behind.
+
+    Args:
+        measures (Mapping): What was measured, by class.
+        bounds (Bounds): Those of the kind of change.
+        n_classes (int): Classes of the model, also those that were not measured.
+
+    Returns:
+        *Standing*
+
+    Examples::
+
+        >>> scores = [0.1, 3.0, 0.3, 2.5, 0.2, 0.0, 0.4, 0.0]
+        >>> found = standing({y: Measure(s, 0.9) for y, s in enumerate(scores)}, Bounds(1.5), 8)
+        >>> found.classes, round(found.lead, 1), round(found.strength, 1)
+        ([1, 3], 2.1, 1.4)
+    """
+    order = sorted(measures, key=lambda y: -measures[y].score)
+    scores = [measures[y].score for y in order]
+    most = max(1, min(n_classes // GROUP, len(order) - 1))
+    leads = [high - low for high, low in pairwise(scores)][:most] or [0.0]
+    size, lead = 1 + leads.index(max(leads)), max(leads)
+    power = min(measures[y].power for y in order[:size])
+    shares = [lead / bounds.lead, *([power / bounds.power] if bounds.power else [])]
+    return Standing(order[:size], lead, power, min(shares))
+
+
+def lower_of_two(searches: Mapping[int, Sequence[Measure]]) -> dict[int, Measure]:
+    """Of each class the lower score and the lower power of its searches."""
+    return {
+        y: Measure(min(each.score for each in both), min(each.power for each in both))
+        for y, both in searches.items()
+    }
+
+
+def to_search_again(
+    searches: Mapping[int, Sequence[Measure]], bounds: Bounds, n_classes: int
+) -> list[int]:
+    """The classes that decide and were searched only once."""
+    ahead = standing(lower_of_two(searches), bounds, n_classes)
+    if ahead.strength < DOUBT:
+        return []
+    return [y for y in ahead.classes if len(searches[y]) == 1]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What all families say together.
+    """What all kinds of change say together.
 
     Attributes:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
-        p_value (float or None): How often a clean model like the references would look at least as
-            suspicious; None if there are too few references for ``alpha``.
-        needed (int): How many references ``alpha`` needs.
-        bound (float or None): The standardised excess above which a model can be suspicious, 4.5;
-            None if there are too few references for ``alpha``.
-        family (str): The one with the largest standardised excess: ``"patches"``, ``"additive"`` or
-            ``"warp"``.
-        comparisons (dict[str, FamilyComparison]): How the classes compare, for each family.
+        kind (str): The change whose standing is the strongest.
+        standings (dict[str, Standing]): The standing for each change, by the lower of two searches.
+        reacting (list[int]): Classes that reach the power of a bound, with some change.
+        disagreeing (bool): Whether one search alone passed the bounds.
     """
 
     verdict: str
-    p_value: float | None
-    needed: int
-    bound: float | None
-    family: str
-    comparisons: Mapping[str, FamilyComparison]
+    kind: str
+    standings: Mapping[str, Standing]
+    reacting: list[int]
+    disagreeing: bool
 
     @property
-    def comparison(self) -> FamilyComparison:
-        """That of the family with the largest standardised excess."""
-        return self.comparisons[self.family]
-
-    @property
-    def target(self) -> int:
-        """The class with the largest standardised excess, whatever the verdict."""
-        return self.comparison.target
+    def ahead(self) -> Standing:
+        """The strongest standing."""
+        return self.standings[self.kind]
 
 
 def decide(
-    scores: Mapping[str, Any], references: Mapping[str, Any], alpha: float, *, comparable: bool
+    searches: Mapping[str, Mapping[int, Sequence[Measure]]],
+    bounds: Mapping[str, Bounds],
+    n_classes: int,
 ) -> Decision:
     r"""
-    The verdict on a model, from its classes' scores in each family and those of clean models.
+    The verdict on a model, from what was measured of its classes with each kind of change.
 
-    Each of the n + 1 models, the references and this one, is treated alike. The excess of a class
-    is its score less the mean of this class over all models. Less the model's median excess, it is
-    standardised by the mean and the standard deviation of the same class in the other models. The
-    statistic of a model is its largest standardised excess of all classes and families. The p-value
-    is the share of the n + 1 models whose statistic is at least as large (conformal, Vovk et al.
-    2005): for a model that is like its references, p <= alpha has a probability of at most alpha.
-    Clean models of other kinds also lie outside their references, but not far. So a suspicious
-    model must also have a statistic above 4.5. If p-value and statistic disagree, the verdict is
-    "inconclusive".
+    A class is suspicious if it is ahead of all others, and reaches the power of the bound, in two
+    searches. The scan is inconclusive if one search alone says so, or 75 % of the bounds are
+    reached; if classes reach the power, but none is ahead, as in fragile networks; or if the lead
+    alone would decide between fewer than four classes.
 
     Args:
-        scores (Mapping): Of each family, an array (K,).
-        references (Mapping): The same of n clean models, (n, K).
-        alpha (float): The largest p-value that is suspicious.
-        comparable (bool): Whether the model may be compared with the references.
+        searches (Mapping): Of each kind of change, of each class, one or two measures.
+        bounds (Mapping): Of each kind of change.
+        n_classes (int): Classes of the model.
 
     Returns:
         *Decision*
 
     Examples::
 
-        >>> clean = np.random.default_rng(0).normal(size=(19, 10))
-        >>> scores = {"patches": [0, 0, 9, 0, 0, 0, 0, 0, 0, 0]}
-        >>> found = decide(scores, {"patches": clean}, 0.05, comparable=True)
-        >>> found.verdict, found.target, found.p_value
-        ('suspicious', 2, 0.05)
+        >>> once = {y: [Measure(0.0, 0.1)] for y in range(8)}
+        >>> twice = once | {5: [Measure(4.0, 0.9), Measure(3.0, 0.8)]}
+        >>> found = decide({"warp": once, "patch": twice}, dict.fromkeys(["warp", "patch"],
+        ...                Bounds(1.5, 0.5)), 8)
+        >>> found.verdict, found.kind, found.ahead.classes, found.ahead.lead
+        ('suspicious', 'patch', [5], 3.0)
     """
-    statistics, comparisons = [], {}
-    for name, values in scores.items():
-        table = np.vstack([np.asarray(references[name], float), np.asarray(values, float)])
-        excess = table - table.mean(0)
-        medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
-        standardised = standardise(excess - medians[:, None]).round(9)  # equal leads stay equal
-        statistics.append(standardised.max(1))
-        comparisons[name] = FamilyComparison(
-            excess[-1],
-            standardised[-1],
-            statistics[-1][:-1],
-            # weaker ones need no caution: they lower the largest excess
-            bool(medians[-1] > medians[:-1].max() and medians[-1] >= SHARED * excess[-1].max()),
-        )
-    largest = np.max(statistics, axis=0)  # of each model
-    family = max(comparisons, key=lambda name: comparisons[name].largest)
-    n, needed = len(largest) - 1, references_needed(alpha)
-    if n < needed:
-        return Decision(INCONCLUSIVE, None, needed, None, family, comparisons)
-    p_value = float(np.mean(largest >= largest[-1]))
-    as_far = int(np.floor(round(alpha * (n + 1), 9)))  # models that may be so, with this one
-    passed = float(np.sort(largest[:-1])[-as_far])  # by models whose p-value is at most alpha
-    rare, far = not largest[-1] <= passed, bool(largest[-1] > LEAST)  # NaN clears no model
-    verdict = SUSPICIOUS if rare else NOTHING
-    if not comparable or comparisons[family].of_another_kind or rare != far:
+    lower = {kind: lower_of_two(each) for kind, each in searches.items()}
+    standings = {kind: standing(lower[kind], bounds[kind], n_classes) for kind in searches}
+    first = [
+        standing({y: each[0] for y, each in searches[kind].items()}, bounds[kind], n_classes)
+        for kind in searches
+    ]
+    kind = max(standings, key=lambda kind: standings[kind].strength)
+    reacting = {
+        y
+        for name, each in lower.items()
+        for y, measure in each.items()
+        if 0 < bounds[name].power <= measure.power
+    }
+    strength, disagreeing = standings[kind].strength, any(each.strength >= 1 for each in first)
+    verdict = NOTHING
+    if n_classes < FEWEST_CLASSES and not any(each.power for each in bounds.values()):
         verdict = INCONCLUSIVE
-    return Decision(verdict, p_value, needed, LEAST, family, comparisons)
-
-
-def standardise(values: ClassScores) -> ClassScores:
-    """Each value, (n + 1, K), less the mean of the others of its column, by their standard
-    deviation."""
-    n, centred = len(values) - 1, values - values.mean(0)
-    deviations: ClassScores = centred
-    if n > 1:
-        means = -centred / n  # of the others
-        variances = ((centred**2).sum(0) - centred**2) / n - means**2
-        least = (STEADY * variances.mean(1, keepdims=True)).clip(min=1e-12)
-        deviations = (centred - means) / np.sqrt(np.maximum(variances, least))
-    return deviations
-
-
-def references_needed(alpha: float) -> int:
-    r"""
-    How many references p <= alpha needs.
-
-    Examples::
-
-        >>> references_needed(0.05), references_needed(0.01)
-        (19, 99)
-    """
-    return int(np.ceil(round(1 / alpha, 9))) - 1
+    elif strength >= 1:
+        verdict = SUSPICIOUS
+    elif disagreeing or reacting or strength >= DOUBT:
+        verdict = INCONCLUSIVE
+    return Decision(verdict, kind, standings, sorted(reacting), disagreeing)

@@ -1,49 +1,56 @@
-"""A decided scan: its model, its settings, and a sample of its images."""
+"""The images of a scan: those that it searches with, and those that judge."""
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from captum_classpattern._support.progress import say_expected
-from captum_classpattern.classifier import CheckedModel, seed_generators
+from captum_classpattern.classifier import CheckedModel, seed_generators, warn_if_guessing
 from captum_classpattern.images import (
     LabelledImages,
     ensure_labels,
-    evenly_spaced,
     hash_of_images,
     identity_of,
+    outputs_in_order,
     predictions,
 )
-from captum_classpattern.optimization.acceleration import accelerated, has_bfloat16
-from captum_classpattern.optimization.plan import (
-    CPU_BATCH,
-    Split,
-    images_at_once_in_search,
-    split_for_validation,
-)
+from captum_classpattern.optimization.acceleration import has_bfloat16
+from captum_classpattern.optimization.plan import Split, split_for_validation
 from captum_classpattern.optimization.settings import SearchSettings, versions
+from captum_classpattern.scores.power import margins_of
 
-PER_CLASS = 50  # images that are searched with; every fifth is for validation
-OVERHEAD = 1.5  # of a search, over what its network takes: from 1.0 for large ones to 2.8
-IN_MEMORY = 2**31  # bytes of the sample, at most
+MOST_IMAGES, MOST_JUDGES = 400, 300  # that are searched with, and that judge
+FEWEST_JUDGES = 10  # images for each class
+IN_MEMORY = 2**31  # bytes of the images, at most
 PACKAGE_VERSION = versions()["captum_classpattern"]
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """The ``sample`` of the ``images`` has labels; ``split`` says what changes are fitted to, and
-    what scores them. ``accuracy`` is that on the sample, if the images are labelled."""
+    """A scan that is decided.
+
+    Attributes:
+        model (CheckedModel): The model, which is entered.
+        settings (SearchSettings): Those of all searches.
+        sample (LabelledImages): The images that are searched with.
+        judges (list[LabelledImages]): For each class, the images that judge it: not searched with,
+            not of the class, and not predicted as it.
+        margins (list[float]): The mean margin of each class on these images, as they are.
+        usual_margin (float): The mean distance of the two largest logits.
+        accuracy (float or None): The model's accuracy on the sample, if the images are labelled.
+        key (dict): What the searches depend on, but for their own settings.
+    """
 
     model: CheckedModel
     settings: SearchSettings
-    images: LabelledImages
     sample: LabelledImages
-    split: Split
+    judges: list[LabelledImages]
+    margins: list[float]
+    usual_margin: float
     accuracy: float | None
+    key: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -51,18 +58,13 @@ class ScanTask:
         model: CheckedModel,
         images: LabelledImages,
         settings: SearchSettings,
-        most: int | None = None,
+        names: list[str],
     ) -> "ScanTask":
-        """The sample has equally many images of each class or at most 50 of each, or ``most``
-        images in all, in memory."""
+        """One half of the images is searched with, the other half judges."""
         seed_generators(settings.seed)
-        labelled = ensure_labels(model, images)
-        labels = labelled.known_labels
-        places = [torch.nonzero(labels == y).flatten() for y in sorted({*labels.tolist()})]
-        if len({len(each) for each in places}) > 1:
-            chosen = [each[evenly_spaced(len(each), PER_CLASS)] for each in places]
-            labelled = labelled.subset(torch.cat(chosen))
-        sample = in_memory(labelled.stratified_sample(most or PER_CLASS * len(places)))
+        search, rest = images.halves(settings.seed)
+        count = model.n_classes
+        sample = _sampled(model, search, MOST_IMAGES)
         predicted = predictions(model, sample)
         if len(set(predicted.tolist())) == 1:
             raise ValueError(
@@ -70,43 +72,43 @@ class ScanTask:
                 "check its normalisation and its weights"
             )
         accuracy = None if images.labels is None else sample.accuracy_of(predicted)
-        split = split_for_validation(sample, settings.seed)
-        return cls(model, settings, images, sample, split, accuracy)
-
-    @property
-    def pass_seconds(self) -> float:
-        """About how long an image takes in a search, forward and backward."""
-        images = self.split.fit.take(range(min(CPU_BATCH, len(self.split.fit))))
-        images = images.to(self.model.device, self.model.dtype)
-        images = images[: self.settings.internal_batch_size or images_at_once_in_search(images)]
-        network = accelerated(self.model, self.split.fit, (), self.settings.precision)
-        for _ in range(2):  # the first one takes longer
-            started, leaf = time.perf_counter(), images.clone().requires_grad_()
-            logits = network(leaf)
-            self.model.gradients.at(leaf, logits, torch.ones_like(logits)).cpu()
-        return OVERHEAD * (time.perf_counter() - started) / len(images)
-
-    def say_expected(self, passes: float, seconds: float = 0.0) -> None:
-        """Says how long so many passes and seconds will take, if progress is shown."""
-        if self.settings.show_progress is not False:
-            say_expected(passes * self.pass_seconds + seconds)
-
-    def identity(self, searches: Mapping[str, Any]) -> dict[str, Any]:
-        """All that patterns depend on, with these settings of all searches."""
-        precision = self.settings.precision
-        return {
-            "model": identity_of(self.model, self.sample),
-            "images": hash_of_images(self.sample),
-            "seed": self.settings.seed,
-            "precision": precision,
+        if accuracy is not None:
+            warn_if_guessing(accuracy, sample.known_labels, count, "images")
+        unseen = _sampled(model, rest, MOST_JUDGES)
+        outputs = outputs_in_order(model, unseen, settings.internal_batch_size)
+        logits, labels = torch.cat([each.float().cpu() for each in outputs]), unseen.known_labels
+        judging = [(labels != y) & (logits.argmax(1) != y) for y in range(count)]
+        judges = [unseen.subset(mine) for mine in judging]
+        fewest = min(range(count), key=lambda y: len(judges[y]))
+        if len(judges[fewest]) < FEWEST_JUDGES:
+            raise ValueError(
+                f"{names[fewest]} has {len(judges[fewest])} images that can judge it, of the "
+                f"{len(unseen)} that are not searched with: a scan needs {FEWEST_JUDGES} that are "
+                "neither of the class nor predicted as it; give more images of other classes; if "
+                "the model predicts this class for most images, check its normalisation"
+            )
+        key = {
+            "model": identity_of(model, sample),
+            "images": hash_of_images(sample),
+            "judges": hash_of_images(unseen),
+            "seed": settings.seed,
+            "precision": settings.precision,
             # no mixture of both
-            "bfloat16": precision == "auto" and has_bfloat16(self.model.device),
+            "bfloat16": settings.precision == "auto" and has_bfloat16(model.device),
             "captum_classpattern": PACKAGE_VERSION,
-            **searches,
         }
+        margins = [float(margins_of(logits[mine], y).mean()) for y, mine in enumerate(judging)]
+        high, next_one = logits.topk(2).values.mean(0).tolist()
+        usual = max(high - next_one, 1e-9)
+        return cls(model, settings, sample, judges, margins, usual, accuracy, key)
+
+    def split(self, seed: int) -> Split:
+        """What changes are fitted to, and what chooses the best."""
+        return split_for_validation(self.sample, seed)
 
 
-def in_memory(images: LabelledImages) -> LabelledImages:
-    """The images, read once if they fit into memory."""
-    small = 4 * len(images) * math.prod(images.shape) <= IN_MEMORY
-    return images.in_one_tensor() if small else images
+def _sampled(model: CheckedModel, images: LabelledImages, most: int) -> LabelledImages:
+    """At most so many of the images, with labels, read once if they fit into memory."""
+    sample = ensure_labels(model, images).stratified_sample(most)
+    small = 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY
+    return sample.in_one_tensor() if small else sample

@@ -1,4 +1,4 @@
-"""Runs the surveys of a sweep, or makes references, as tasks of a Ray cluster. All that knows Ray
+"""Runs the surveys of a sweep as tasks of a Ray cluster. All that knows Ray
 is here."""
 
 import os

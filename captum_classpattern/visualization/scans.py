@@ -1,12 +1,10 @@
-"""What a scan found in each family of changes, and the standardised excess of each class."""
+"""What a scan found with each kind of change, and how far each class is ahead or behind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from textwrap import fill
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -14,57 +12,46 @@ from captum_classpattern._support.formats import shortened
 from captum_classpattern.visualization.curves import draw_lines
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT
+from captum_classpattern.visualization.style import HIGHLIGHTS, HIT
 
-NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters of a line
+NAMED, NOTE_WIDTH = 3, 110  # classes of each change; letters of a line
 WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the dots relative to it
-DOTS = (  # clean models, each by its first class; classes of this model; its first class
-    {"color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""},
+DOTS = (  # the classes, the first one apart
     {"color": HIGHLIGHTS[2], "marker": "o", "markersize": 5, "linestyle": "", "alpha": 0.6},
     {"color": HIGHLIGHTS[0], "marker": "o", "markersize": 9, "linestyle": ""},
 )
 
 
 @dataclass(frozen=True, eq=False)
-class FamilyRow:
-    """A family of changes: its name, the names of the classes and their leads or powers, the first
-    class first, the largest lead of each clean model, and the bounds. If they are known, also an
-    image of what was found for the class that is shown with its power, and images with it: each
-    with the predictions before and after, and whether it is now predicted as the class."""
+class ChangeRow:
+    """A kind of change: its name, the names of the classes and their leads, that of the class shown
+    first, and the bounds. If they are known, also an image of what was found for this class with
+    its power, and images with it: each with the predictions before and after, and whether it is now
+    predicted as the class."""
 
     name: str
     classes: Sequence[str]
-    leads: npt.NDArray[np.float64]
-    reference_leads: npt.NDArray[np.float64]
+    leads: Sequence[float]
     bounds: Sequence[float]
     image: Tensor | None = None
     power: str = ""
     examples: Sequence[tuple[Tensor, str, bool]] = ()
 
 
-def draw_families(
-    rows: Sequence[FamilyRow],
-    *,
-    title: str | None,
-    values: str = "lead in\nstandard deviations",
-    least: tuple[float, ...] = (),
-    note: str = "",
-    images: str = "images",
-    use_pyplot: bool = True,
+def draw_changes(
+    rows: Sequence[ChangeRow], *, title: str | None, note: str, use_pyplot: bool = True
 ) -> Drawing:
-    """Draws a row for each family: what was found for the class shown, images with it and the
-    model's predictions, and the leads of all classes, with a dotted line at each bound. Predictions
-    as the class are green if it reaches all bounds; clean models have others. The axes show at
-    least the values ``least``."""
-    ends = [*least, *(value for row in rows for value in (*row.leads, *row.reference_leads))]
-    ends += [bound for row in rows for bound in row.bounds]
+    """Draws a row for each kind of change: what was found for the class shown, images with it and
+    the model's predictions, and the leads of all classes, with a dotted line at each bound.
+    Predictions as the class are green if it reaches all bounds."""
+    ends = [value for row in rows for value in (*row.leads, *row.bounds)]
     most = max(1, *(len(row.examples) for row in rows))
-    titles = ["what was found", *[""] * most, values]
-    titles[1 + most // 2] = f"{images} with it,\nand the model's predictions"
+    titles = ["what was found", *[""] * most, "lead, as a multiple\nof the bound"]
+    titles[1 + most // 2] = "unseen images with it,\nand the model's predictions"
     grid = []
     for row in rows:
         cells: list[Drawn] = [Cell(row.image, row.power)]
-        color = HIT if row.bounds and row.leads[0] >= max(row.bounds) else "black"
+        color = HIT if row.leads[0] >= max(row.bounds) else "black"
         cells += [Cell(image, caption, hit, color) for image, caption, hit in row.examples]
         cells += [None] * (most + 1 - len(cells))
         cells.append(partial(_draw_leads, row=row, ends=(min(ends), max(ends))))
@@ -80,10 +67,10 @@ def draw_families(
     )
 
 
-def _draw_leads(axis: Axes, row: FamilyRow, ends: tuple[float, float]) -> None:
-    """The leads of the classes and of clean models, between these ends."""
+def _draw_leads(axis: Axes, row: ChangeRow, ends: tuple[float, float]) -> None:
+    """The leads of the classes, between these ends."""
     pad = 0.04 * (ends[1] - ends[0])
-    values = zip((row.reference_leads, row.leads[1:], row.leads[:1]), DOTS)
+    values = zip((row.leads[1:], row.leads[:1]), DOTS)
     draw_lines(
         axis,
         [([(each, 0) for each in leads], look) for leads, look in values if len(leads)],

@@ -6,9 +6,6 @@ import sys
 import pytest
 import torch
 from own_models import NAMES, Net, write_images
-from scanned import made_up
-
-from captum_classpattern.scanning import ReferenceSet
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +31,6 @@ def place(tmp_path_factory):
     for path in folder.glob("images/*/*.png"):
         os.symlink(path, folder / "flat" / f"{path.parent.name}_{path.name}")
 
-    ReferenceSet(3, (3, 8, 8), made_up(1, classes=3).profiles).save(folder / "own.json")
     (folder / "other" / "results.json").write_text('{"rows": []}')
     (folder / "names.txt").write_text("cat\ndog\nowl\n")
     (folder / "open.txt").write_text('["a"')

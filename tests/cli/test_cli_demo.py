@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ import captum_classpattern
 from captum_classpattern import cli
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
-from captum_classpattern.scanning import Scan, families
+from captum_classpattern.scanning import Scan, changes
 from captum_classpattern.surveys import Finding, Survey
 
 demo_module = sys.modules[cli.COMMANDS["Start here"]["demo"].__module__]  # it has its name
@@ -52,8 +52,9 @@ def _small(monkeypatch):
     for kind in (Finding, Survey, Scan):
         monkeypatch.setattr(kind, "plot", lambda *_, **__: (Figure((1, 1)), None))
     without_figures(monkeypatch)
-    learned = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
-    monkeypatch.setattr(families, "Learned", learned)
+    for name in ("25_pixels", "10_pixels"):
+        learned = Learned(rounds=1, soft_batch_size=1, batch_size=1)
+        monkeypatch.setitem(changes.SMALL, name, replace(changes.SMALL[name], solver=learned))
 
 
 def read(path):

@@ -77,10 +77,8 @@ ARRIVE = {  # the function, the line, and what arrives
     ),
     "of a scan": (
         "scan",
-        f"scan named.pt {OWN} --references own.json --seed 3 --precision full --alpha 0.1 "
-        "--internal-batch-size 5 --out new",
-        {"seed": 3, "precision": "full", "alpha": 0.1, "internal_batch_size": 5}
-        | {"folder": Path("new")},
+        f"scan named.pt {OWN} --seed 3 --precision full --internal-batch-size 5 --out new",
+        {"seed": 3, "precision": "full", "internal_batch_size": 5, "folder": Path("new")},
     ),
 }
 

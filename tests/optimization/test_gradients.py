@@ -11,7 +11,6 @@ from torch import nn
 from captum_classpattern import ClassPattern, LabelledImages, MovingPatch, explain_class, scan
 from captum_classpattern.classifier import enter_model
 from captum_classpattern.optimization.solvers.whole_image import Perturbation, Warp
-from captum_classpattern.scanning import ReferenceSet
 
 IMAGES, LABELS = random_images(60, height=8, width=8), torch.arange(60) % 3
 NET = linear_net(64, gain=1.0, seen=IMAGES)
@@ -49,12 +48,6 @@ def whole_image(solver, change=rounded):
         return solver.run(model, LabelledImages(IMAGES, LABELS), [0], 0, 8)
 
 
-def scanned():
-    references = ReferenceSet.for_models(NET, IMAGES, LABELS)
-    references.add("clean", NET, IMAGES, LABELS)
-    return scan(Changed(rounded), IMAGES, LABELS, references=references)
-
-
 REFUSALS = {
     "a search": search,
     "of a pool": lambda: search(canvases=IMAGES[:9], keep=1),
@@ -65,7 +58,7 @@ REFUSALS = {
     "an attribution": attribute,
     "with arguments": lambda: attribute(additional_forward_args=torch.zeros(2, 5)),
     "an explanation": lambda: explain_class(Changed(rounded), IMAGES, LABELS, 0, budget=500),
-    "a scan": scanned,
+    "a scan": lambda: scan(Changed(rounded), IMAGES, LABELS),
     "a perturbation": lambda: whole_image(Perturbation(steps=2)),
     "detached images": lambda: search(torch.Tensor.detach),
     "a perturbation of detached images": lambda: whole_image(Perturbation(), torch.Tensor.detach),

@@ -6,13 +6,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+from captum_classpattern.scanning.compared import Compared
+from captum_classpattern.scanning.families import FAMILIES
 from matplotlib.figure import Figure
 from scanned import NAMES, looked_at, made_up
 from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern.cli.printing import print_result
-from captum_classpattern.scanning.compared import Compared
-from captum_classpattern.scanning.families import FAMILIES
 from captum_classpattern.visualization.drawing import levels, on_neutral
 
 ARROW = "\N{RIGHTWARDS ARROW}"

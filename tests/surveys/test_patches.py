@@ -23,7 +23,6 @@ from captum_classpattern.images import evenly_spaced
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.plan import classes_at_once
 from captum_classpattern.pattern import MovingPattern
-from captum_classpattern.scanning.families import grid_of
 from captum_classpattern.scores.power import best_square
 from captum_classpattern.surveys import Scores, Survey, SurveyInterrupted, task
 from captum_classpattern.surveys.settings import SurveySettings
@@ -227,7 +226,7 @@ def test_large_images_have_other_defaults(size, areas, kinds):
     assert settings.solver == Swap(pool_budget=430 if "patch" in kinds else 7_000)
     assert settings.budget is None
     together = classes_at_once(torch.device("cpu"), LabelledImages(torch.rand(2, *shape)))
-    assert (together, grid_of(shape) is None) == ((1, False) if "patch" in kinds else (10, True))
+    assert together == (1 if "patch" in kinds else 10)
     assert SurveySettings.of(shape, n_steps=5).solver == Swap()
     assert SurveySettings.of(shape, budget=500).solver == Swap()
     given = SurveySettings.of(shape, [0.3], "white")

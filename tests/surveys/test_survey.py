@@ -645,7 +645,7 @@ def test_a_folder_that_cannot_be_made_is_noticed_before_any_pass(tmp_path):
     calls = [
         lambda: survey(unused, *data, folder=place),
         lambda: sweep({"a": unused}, *data, folder=place),
-        lambda: scan(unused, SEARCH, LABELS, references="demo", folder=place),
+        lambda: scan(unused, SEARCH, LABELS, folder=place),
     ]
     said = f"ValueError: {tmp_path / 'file'} is not a folder that can be written: give another one"
     assert [refusal(call) for call in calls] == [said] * 3

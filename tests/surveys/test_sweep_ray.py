@@ -9,17 +9,11 @@ import time
 
 import pytest
 import torch
-from scanned import images_of
 from swept import HELD_OUT, QUICK, SEARCH, assert_holds, network, slow, times_of, two, units_in
 from torch import nn
 
-from captum_classpattern import PixelClassifier, sweep
-from captum_classpattern.classifier import enter_model
+from captum_classpattern import sweep
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.scanning import ReferenceTraining
-from captum_classpattern.scanning.task import ScanTask
-from captum_classpattern.scanning.training import train_references
 
 ray = pytest.importorskip("ray")
 IGNORED = (  # of Ray's own code
@@ -193,20 +187,3 @@ def test_the_driver_killed_and_started_again(cluster, serial, tmp_path, by_value
     run(tmp_path, slow())
     assert before.items() <= times_of(tmp_path).items()
     assert_holds(tmp_path, serial)
-
-
-def test_references_are_made_on_a_cluster_as_in_one_process(cluster, tmp_path):
-    net = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 4)).eval()
-    threads, made = torch.get_num_threads(), []
-    try:
-        torch.set_num_threads(1)  # as on a worker
-        for engine in ("ray", "local"):
-            training = ReferenceTraining(
-                images_of(n=160, seed=1), models=1, epochs=0.1, engine=engine
-            )
-            with enter_model(PixelClassifier(net), images_of().first()) as model:
-                task = ScanTask.of(model, images_of(), SearchSettings(show_progress=False))
-                made.append(train_references(task, training, 0.05, tmp_path / engine))
-    finally:
-        torch.set_num_threads(threads)
-    assert made[0] == made[1]

@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from captum_classpattern.classifier import CheckedModel, lacks_memory
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.objective import check_gradients
+from captum_classpattern.pattern import AdditivePattern, Pattern, WarpedPattern, warped
 
 SIDE = 28  # pixels of the images that bounds are meant for
 
@@ -131,7 +133,7 @@ class Perturbation(WholeImage):
         return torch.zeros(count, *shape)
 
     def apply(self, values: Tensor, images: Tensor) -> Tensor:
-        return (images + values.unsqueeze(1)).clamp(0, 1)
+        return (images + self.enlarged(values, images.shape).unsqueeze(1)).clamp(0, 1)
 
     def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
         bound = self.radius * math.sqrt(values[0].numel()) / SIDE
@@ -140,8 +142,18 @@ class Perturbation(WholeImage):
 
     def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
         """Grey where nothing changes."""
-        value = value.cpu().float()
-        return (0.5 + 0.5 * value / value.abs().max().clamp(min=1e-9)).clamp(0, 1)
+        change = self.enlarged(value[None].cpu().float(), shape)[0]
+        return (0.5 + 0.5 * change / change.abs().max().clamp(min=1e-9)).clamp(0, 1)
+
+    def pattern(self, value: Tensor, shape: Sequence[int], target: int, **known: Any) -> Pattern:
+        """One value, as a pattern for images (C, H, W)."""
+        picture, everywhere = self.picture(value, shape), torch.ones(1, *shape[1:])
+        change = self.enlarged(value[None].cpu().float(), shape)[0]
+        return AdditivePattern(picture, everywhere, target, change=change, **known)
+
+    def enlarged(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        """What is added to each pixel of images (..., H, W), for n values."""
+        return values
 
 
 @dataclass(frozen=True)
@@ -158,14 +170,7 @@ class SmoothPerturbation(Perturbation):
     def start(self, count: int, shape: Sequence[int]) -> Tensor:
         return torch.zeros(count, shape[0], self.points, self.points)
 
-    def apply(self, values: Tensor, images: Tensor) -> Tensor:
-        return super().apply(self.enlarged(values, images.shape), images)
-
-    def picture(self, value: Tensor, shape: Sequence[int]) -> Tensor:
-        return super().picture(self.enlarged(value[None], shape)[0], shape)
-
     def enlarged(self, values: Tensor, shape: Sequence[int]) -> Tensor:
-        """What is added to each pixel of images (..., H, W), for values (n, C, points, points)."""
         size = (shape[-2], shape[-1])
         return F.interpolate(values, size, mode="bilinear", align_corners=False)
 
@@ -212,17 +217,15 @@ class Warp(WholeImage):
         return torch.zeros(count, 2, self.points, self.points)
 
     def apply(self, values: Tensor, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        # in units of half the image
+        shifts = self.shifts(values, images.shape).repeat_interleave(images.shape[1], 0)
+        return warped(images.flatten(0, 1), shifts).view_as(images)
+
+    def shifts(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        """How far each pixel of images (..., H, W) is moved, in pixels, (n, 2, H, W)."""
+        height, width = shape[-2:]
         field = F.interpolate(values, (height, width), mode="bicubic", align_corners=True)
-        shifts = field.permute(0, 2, 3, 1) * (2 * self.shift / SIDE)
-        sides = (torch.linspace(-1, 1, n, device=values.device) for n in (width, height))
-        identity = torch.stack(torch.meshgrid(*sides, indexing="xy"), 2).to(values.dtype)
-        grid = (identity + shifts).repeat_interleave(images.shape[1], 0)
-        moved = F.grid_sample(
-            images.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=True
-        )
-        return moved.view_as(images).clamp(0, 1)
+        ends = field.new_tensor([width - 1, height - 1]).view(2, 1, 1)
+        return field * (ends * self.shift / SIDE)
 
     def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
         largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-20)
@@ -233,3 +236,9 @@ class Warp(WholeImage):
         lines = torch.ones(*shape)
         lines[:, 1::4] = lines[:, :, 1::4] = 0.0
         return self.stamp(value.cpu().float(), lines[None])[0]
+
+    def pattern(self, value: Tensor, shape: Sequence[int], target: int, **known: Any) -> Pattern:
+        """One value, as a pattern for images (C, H, W)."""
+        picture, everywhere = self.picture(value, shape), torch.ones(1, *shape[1:])
+        shifts = self.shifts(value[None].cpu().float(), shape)[0]
+        return WarpedPattern(picture, everywhere, target, shifts=shifts, **known)
