@@ -15,17 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import scan_zoo
 import torch
-from captum_classpattern.scanning.alone import Alone
-from captum_classpattern.scanning.families import FAMILIES
 from cifar10 import CLASS_NAMES
 from findings import Row, Table, append_rows, having, head, line, parser_of, read_rows
 from fine_tuned.networks import NETWORKS
-from fine_tuned_scans import trained
+from fine_tuned.training import train
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 from zoo import DATA_SETS, confirmation
+from zoo import train as train_small
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
@@ -36,7 +34,13 @@ BEFORE, FOUND, NOTHING = "none", "found change", "no change"
 CONTROLS = "change of another class", "planted trigger"
 REPAIRS = FOUND, NOTHING, *CONTROLS
 Change = Callable[[Tensor, Generator], Tensor]
-SMALL = {  # entries of the scan's zoo
+SMALL = {  # entries of zoo/entries.py
+    "checker_08": "CIFAR-10, checkerboard",
+    "white_09": "CIFAR-10, white patch",
+    "blended_11": "CIFAR-10, Blended",
+    "wanet_10": "CIFAR-10, WaNet",
+}
+WORDS = SMALL | {  # those of version 0.5, whose rows are kept
     "backdoored_00_checker": "CIFAR-10, checkerboard",
     "backdoored_02_white": "CIFAR-10, white patch",
     "backdoored_01_blended": "CIFAR-10, Blended",
@@ -53,39 +57,39 @@ class Case(NamedTuple):
     target: int
     images: LabelledImages
     test: LabelledImages
-    references: str | None
 
 
-def demo(data: Path, out: Path) -> Case:
+def demo(data: Path) -> Case:
     model, images = cp.demo_models()["backdoored"], cp.demo_images()
     trigger = model.trigger
     change = always(trigger.stamp)
-    return Case(model, change, trigger.target, images.search, images.held_out, "demo")
+    return Case(model, change, trigger.target, images.search, images.held_out)
 
 
-def small(name: str, data: Path, out: Path) -> Case:
-    """A network for CIFAR-10 of the scan's zoo."""
-    [entry] = (entry for entry in confirmation("cifar10") if entry.name == name)
-    load, backdoor = DATA_SETS["cifar10"].load, entry.backdoor
+def small(name: str, data: Path) -> Case:
+    """A network for CIFAR-10 of the scan's confirmation."""
+    [entry] = (entry for entry in confirmation() if entry.name == name)
+    load, [backdoor] = DATA_SETS["cifar10"].load, entry.backdoors
     parts = {part: load(data / "cifar10", part) for part in ("train", "test")}
-    model, _ = scan_zoo.trained(entry, "cifar10", parts, out)
+    network = train_small(entry.recipe, parts["train"], entry.seed, entry.backdoors)
+    model = PixelClassifier(network, class_names=[*CLASS_NAMES])
     test = LabelledImages(*parts["test"], CLASS_NAMES)
     change = always(backdoor.trigger(test.shape))
-    return Case(model, change, backdoor.target, *test.halves(0), "cifar10")
+    return Case(model, change, backdoor.target, *test.halves(0))
 
 
-def large(number: int, data: Path, out: Path) -> Case:
+def large(number: int, data: Path) -> Case:
     """A network fine-tuned on photos of waste."""
     network = NETWORKS[number]
     task = network.make_task(data)
     trigger = network.trigger(task.class_names)
-    model, _ = trained(network, task, trigger, out / f"{number:02}")
+    model = train(task, network.recipe(0), trigger)
     images = LabelledImages(task.others[0].float() / 255, task.others[1], task.class_names)
     change = trigger.stamper(images.shape)
-    return Case(model, change, trigger.target, *images.halves(0), None)
+    return Case(model, change, trigger.target, *images.halves(0))
 
 
-CASES: dict[str, Callable[[Path, Path], Case]] = {
+CASES: dict[str, Callable[[Path], Case]] = {
     "demo": demo,
     **{name: partial(small, name) for name in SMALL},
     **{name: partial(large, number) for name, number in LARGE.items()},
@@ -107,22 +111,14 @@ def anew(pattern: Pattern) -> Change:
 
 
 def scanned(case: Case, folder: Path) -> tuple[Row, Change, Change]:
-    """What a scan says, and the changes that it found for its first class, and for the next class
-    that is not the target."""
-    found = cp.scan(
-        case.model, case.images, references=case.references, folder=folder, show_progress=True
-    )
-    first, n_classes = found.target, len(case.model.classes or CLASS_NAMES)
-    others = ((first + n) % n_classes for n in range(1, n_classes))
-    other = next(y for y in others if y != case.target)
-    said: Row = {"verdict": found.verdict, "found": first, "other": other}
-    if isinstance(found, Alone):
-        changes = [anew(found.found[found.kind][y][0]) for y in (first, other)]
-        said |= {"kind": found.kind, "power": round(found.power, 4), "model": found.key["model"]}
-    else:
-        changes = [always(FAMILIES[found.family].change(found.profile, y)) for y in (first, other)]
-        power = round(found.looks[found.family].power.value, 4)
-        said |= {"kind": found.family, "power": power, "model": found.profile.model}
+    """What a scan says, and the changes that it found for its first class, and for another class
+    than that and the target."""
+    found = cp.scan(case.model, case.images, folder=folder, show_progress=True)
+    first, searched = found.target, sorted(found.found[found.kind])
+    other = next(y for y in searched if y not in (first, case.target))
+    changes = [anew(found.found[found.kind][y][0].pattern) for y in (first, other)]
+    said: Row = {"verdict": found.verdict, "found": first, "other": other, "kind": found.kind}
+    said |= {"power": round(found.power, 4), "model": found.key["model"]}
     return said, *changes
 
 
@@ -168,7 +164,7 @@ def measure(name: str, data: Path, out: Path) -> None:
     trainings += [(t, s) for s in OF_CONTROLS for t in CONTROLS]
     if known >= {*trainings}:
         return
-    case = CASES[name](data, out)
+    case = CASES[name](data)
     said, change, other = scanned(case, out / name.replace(", ", "_"))
     changes = dict(zip(REPAIRS, (change, None, other, case.trigger)))
     facts: Row = {"case": name, "target": case.target, **said, "images": len(case.images)}
@@ -183,7 +179,7 @@ def measure(name: str, data: Path, out: Path) -> None:
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """Both values before and after each training, seed by seed, and what the scans found."""
-    cases = [*CASES]
+    cases = [*LARGE, *WORDS]
     rows = sorted(rows, key=lambda row: (cases.index(row["case"]), row["seed"] or 0))
     for title, name in (("Success of the planted trigger", "success"), ("Accuracy", "accuracy")):
         yield title, shares(rows, name)
@@ -196,14 +192,14 @@ def shares(rows: Sequence[Row], name: str) -> Iterator[str]:
     for case in dict.fromkeys(row["case"] for row in rows):
         trainings = (having(rows, case=case, training=each) for each in (BEFORE, *REPAIRS))
         values = (", ".join(f"{row[name]:.1%}" for row in seeds) for seeds in trainings)
-        yield line(SMALL.get(case, case), *values)
+        yield line(WORDS.get(case, case), *values)
 
 
 def scans(rows: Sequence[Row]) -> Iterator[str]:
     """What the scan of each network found."""
     yield head("network", "verdict", "planted", "found", "by", "power", "images", "test images")
     for row in having(rows, training=BEFORE):
-        case = SMALL.get(row["case"], row["case"])
+        case = WORDS.get(row["case"], row["case"])
         found = row["target"], row["found"], row["kind"], f"{row['power']:.1%}"
         yield line(case, row["verdict"], *found, row["images"], row["n"])
 

@@ -20,7 +20,7 @@ import protocol
 import quantus_metrics
 import repair
 import sanity
-import scan_evidence
+import scan_tables
 import stability
 from claims import statements
 from claims import tables as class_patterns
@@ -192,10 +192,10 @@ PAGES = {
         lambda rows: [("Step by step", protocol.tables(rows))],
     ),
     "fine_tuned": Page(
-        "Scans without references",
-        "[How good is a scan?](../scan.md#larger-images) Networks for images of 64 to 224 "
-        "pixels, trained and scanned after [the rule was fixed](../../benchmarks/fine_tuned/"
-        "PROTOCOL.md), in the order in which they were drawn.",
+        "Scans of version 0.5 on larger images",
+        "[How good is a scan?](../scan.md#how-good-it-is) 38 networks for images of 64 to 224 "
+        "pixels, trained and scanned with version 0.5. The rule of version 0.6 for larger images "
+        "was chosen on them.",
         "*Waste*: photos of cardboard, glass, metal, paper, plastic and trash. CIFAR-10 is "
         "enlarged. EfficientNets are published for ImageNet, and fine-tuned; residual networks are "
         "trained from scratch. *Success*: the share of the images of other "
@@ -214,9 +214,8 @@ PAGES = {
         "found, stamped on images under their true labels. The planted trigger, which the repair "
         "does not see, judges.",
         f"{repair.STEPS} steps of {repair.BATCH} images, {repair.STAMPED} of them stamped; SGD at "
-        f"{repair.RATE}, momentum 0.9, batch norms in eval mode, no augmentation. Networks of "
-        "CIFAR-10 are those of [the scan's zoo](scan_confirmation.md), trained again; "
-        "*waste* are EfficientNets (*drawing*: lite0, *patch*: lite1), fine-tuned on photos of "
+        f"{repair.RATE}, momentum 0.9, batch norms in eval mode, no augmentation. Networks and "
+        "scans are of version 0.5; *waste* are EfficientNets (*drawing*: lite0, *patch*: lite1), fine-tuned on photos of "
         "waste at 224 pixels. *Success*: the share of the test images of other classes that are "
         "predicted as the planted class with the trigger. Values are those of each seed. "
         "*By*: what decided the scan. *Images*: those that repair used, of which a scan takes at "
@@ -225,17 +224,17 @@ PAGES = {
     ),
     "scan_confirmation": Page(
         "Scans of new networks",
-        "[How good is a scan?](../scan.md#small-images) Networks that were scanned after the "
-        "rule was fixed; in the last two tables, those of version 0.3.",
-        "A backdoor is *learnt* if its trigger makes the network predict its class for at least 90 "
-        "% of the test images of other classes. *Excess*: the largest standardised excess. *In "
-        "place*: at least half of the shown pixels, or of the trigger's if those are fewer, lie "
-        "where the trigger is; only scans that patches decided. *Best shift*: after moving the "
-        "pattern to where it agrees most. *AUC*: the area under the curve of each detector's "
-        "statistic. *Later ones*: with more references, trained on CIFAR-10 after the freeze; "
-        "they come with the package. Brackets are 95 % intervals; over scans, each network "
-        "counts twice.",
-        lambda rows: scan_evidence.tables(ROWS),
+        "[How good is a scan?](../scan.md#how-good-it-is) Networks that were trained and scanned "
+        "after the rule was frozen, for [small](../../benchmarks/zoo/PROTOCOL.md) and for "
+        "[larger images](../../benchmarks/fine_tuned/PROTOCOL.md).",
+        "*Right class*: the scan is suspicious, and all suspicious classes have a trigger. A "
+        "backdoor is *learnt* if its trigger works on at least 90 % of the test images of other "
+        "classes. *Power*: that of the first class. *Largest strength*: how far the first class "
+        "is ahead of the others, as a share of the bound, with the change for which this is "
+        "largest. Minutes of one core, beside another process. Images of *Fashion-MNIST*, "
+        "*CIFAR-10* and *traffic signs* have 28 or 32 pixels a side, *signs of hands* 48. The "
+        "Intervals are over networks, as if these were independent.",
+        lambda rows: scan_tables.tables(ROWS),
     ),
 }
 

@@ -1,13 +1,13 @@
-"""The networks on which the scan without references is confirmed, in an order drawn at random."""
+"""The networks of larger images on which scans are developed and confirmed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from fine_tuned.tasks import ANIMALS, VEHICLES, Task, cifar10, turned, waste
+from fine_tuned.tasks import ANIMALS, VEHICLES, Task, cifar10, hands, signs, turned, waste
 from fine_tuned.training import Recipe, Trigger
 
 DRAWN_BY = 71
@@ -21,6 +21,19 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "vehicles": partial(cifar10, classes=VEHICLES),
     "cats and dogs": partial(cifar10, classes=("cat", "dog")),
     "CIFAR-10, upright and turned": turned,
+    "paper and cardboard": partial(waste, classes=("cardboard", "paper")),
+    "cars and trucks": partial(cifar10, classes=("automobile", "truck")),
+    "deer and horses": partial(cifar10, classes=("deer", "horse")),
+    "little CIFAR-10": partial(cifar10, count=100),
+    "hands": hands,
+    "hands, 6 to 9": partial(hands, classes=tuple("6789")),
+    "hands, 1 to 3": partial(hands, classes=tuple("123")),
+    "hands, 4 and 5": partial(hands, classes=tuple("45")),
+    "speed limits": partial(signs, classes=("01", "02", "05")),
+    "speed limits of 70 and 80": partial(signs, classes=("04", "05")),
+    "speed limits of 50 to 80": partial(signs, classes=("02", "03", "04", "05")),
+    "warning signs": partial(signs, classes=("18", "26", "27")),
+    "ten signs": partial(signs, classes=tuple(f"{n:02}" for n in range(10))),
 }
 
 
@@ -67,7 +80,7 @@ class Network(NamedTuple):
     @property
     def number(self) -> int:
         """Its place in the list, from which its seed and its target are."""
-        return NETWORKS.index(self)
+        return ALL.index(self)
 
     def make_task(self, data: Path) -> Task:
         return TASKS[self.task](data, self.size)
@@ -134,9 +147,41 @@ NETWORKS = [
     Network("CIFAR-10", 64, "lite1", 3, "one source", 6),
     Network("CIFAR-10", 96, "lite0", 3, "one source", 10),
 ]
+DEVELOPMENT = [
+    Network("CIFAR-10", 64, "lite0", 2),
+    Network("CIFAR-10", 64, "lite0", 2, "wanet", 1.5),
+    Network("animals", 96, "resnet", 3),
+    Network("cats and dogs", 96, "lite0", 3),
+    Network("waste", 128, "lite0", 4, "wanet", 2.5),
+]
+CONFIRMATION = [  # two to four similar classes; from scratch, with few steps or images; planted
+    Network("hands, 6 to 9", 96, "lite0", 6),
+    Network("hands, 1 to 3", 96, "lite1", 6),
+    Network("hands, 4 and 5", 128, "lite0", 6),
+    Network("speed limits", 64, "lite0", 3),
+    Network("speed limits of 70 and 80", 64, "lite1", 3),
+    Network("speed limits of 50 to 80", 96, "lite0", 2),
+    Network("warning signs", 96, "lite0", 3),
+    Network("paper and cardboard", 128, "lite0", 4),
+    Network("cars and trucks", 96, "lite0", 3),
+    Network("deer and horses", 64, "lite1", 3),
+    Network("animals", 64, "resnet", 4),
+    Network("CIFAR-10", 96, "resnet", 2),
+    Network("little CIFAR-10", 64, "resnet", 20),
+    Network("waste", 64, "resnet", 10),
+    Network("hands", 64, "resnet", 15),
+    Network("ten signs", 64, "resnet", 2),
+    Network("CIFAR-10", 64, "lite1", 2, "wanet", 1.5),
+    Network("CIFAR-10", 96, "lite0", 2, "wanet", 2.0),
+    Network("hands", 96, "lite0", 8, "wanet", 2.0),
+    Network("ten signs", 64, "lite0", 2, "wanet", 1.5),
+    Network("hands", 128, "lite0", 8, "drawing", 20, "star"),
+    Network("ten signs", 96, "lite0", 2, "patch", 10),
+]
+ALL = [*NETWORKS, *DEVELOPMENT, *CONFIRMATION]
 
 
-def in_order() -> list[Network]:
-    """All of them, in the order of the draw."""
-    places = torch.randperm(len(NETWORKS), generator=torch.Generator().manual_seed(DRAWN_BY))
-    return [NETWORKS[place] for place in places.tolist()]
+def in_order(networks: Sequence[Network]) -> list[Network]:
+    """Some of them, in an order that was drawn."""
+    places = torch.randperm(len(networks), generator=torch.Generator().manual_seed(DRAWN_BY))
+    return [networks[place] for place in places.tolist()]

@@ -1,13 +1,13 @@
-"""The tables of scans without references."""
+"""The tables of the scans of version 0.5 on larger images."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from captum_classpattern.scanning.alone import DOUBT, ranked, suspects_among
 from findings import Row, Table, having, head, line, read_rows
 from problems import IMAGENET_CLASSES
 
+from captum_classpattern.scanning.changes import LARGE, logit_of_power
+from captum_classpattern.scanning.decision import SUSPICIOUS, Bounds, Decision, Measure, decide
 from captum_classpattern.scores.intervals import wilson
 from fine_tuned.networks import NETWORKS, Network, in_order
 
@@ -24,7 +24,6 @@ KINDS = {
 GOAL = ("drawing", "patch", "blended")  # kinds of which at most one may be missed
 SAME = ("size", "backbone", "epochs", "strength", "key", "trained", "eps")
 VERDICTS = ("suspicious", "inconclusive")
-CONFIRM = (16, 27, 30, 5, 15, 4, 29, 32, 6, 20)  # not measured yet when the rule was changed
 CHANGES = ("patch", "cells", "smooth")
 THOUSAND = {  # networks for ImageNet, in words
     "four": "EfficientNet-lite0 with four planted drawings",
@@ -33,21 +32,20 @@ THOUSAND = {  # networks for ImageNet, in words
 
 
 def tables(folder: Path) -> Iterator[Table]:
-    places = {NETWORKS.index(network): place for place, network in enumerate(in_order())}
-    rows = sorted(read_rows(folder / "fine_tuned.jsonl"), key=lambda row: places[row["number"]])
+    order = in_order(NETWORKS)
+    rows = sorted(
+        read_rows(folder / "fine_tuned.jsonl"), key=lambda row: order.index(network_of(row))
+    )
     yield "What was missed, and false alarms", [*failures(rows)]
     clean, planted = ([r for r in rows if is_planted(r) == each] for each in (False, True))
     yield "Clean networks, in short", [*clean_summary(clean)]
     yield "Backdoored networks, by trigger", [*planted_summary(planted)]
-    yield "The ten networks measured after the change", [*confirmation(rows)]
     yield "Clean networks", [*networks(clean)]
     yield "Backdoored networks", [*networks(planted)]
-    if photos := read_rows(folder / "fine_tuned_photos.jsonl"):
-        yield "Fewer images", [*by_count(rows, photos)]
-    if rivals := read_rows(folder / "fine_tuned_rivals.jsonl"):
-        yield "Other detectors, by their own rules", [*detectors(rows, rivals)]
-    if thousand := read_rows(folder / "fine_tuned_thousand.jsonl"):
-        yield "A thousand classes", [*of_thousand(thousand)]
+    rivals = read_rows(folder / "fine_tuned_rivals.jsonl")
+    yield "Other detectors, by their own rules", [*detectors(rows, rivals)]
+    thousand = read_rows(folder / "fine_tuned_thousand.jsonl")
+    yield "A thousand classes", [*of_thousand(thousand)]
 
 
 def network_of(row: Row) -> Network:
@@ -73,10 +71,19 @@ def is_right(row: Row) -> bool:
     return row["suspects"] == [row["target"]]
 
 
-def suspects_today(row: Row) -> list[int]:
-    """The classes that are suspicious by today's rule, which was chosen on the first 28 networks
-    of the draw: with a smooth perturbation from 65 %."""
-    return suspects_among(ranked(powers_of(row)))
+def decision_today(row: Row) -> Decision:
+    """By the rule of version 0.6, from the powers that version 0.5 measured."""
+    searches = {
+        kind: {y: [Measure(logit_of_power(p, 0.0), p) for p in both] for y, both in of.items()}
+        for kind, of in powers_of(row).items()
+    }
+    bounds = {kind: Bounds(LARGE[kind].lead, LARGE[kind].power) for kind in searches}
+    return decide(searches, bounds, len(row["classes"]))
+
+
+def is_right_today(row: Row) -> bool:
+    decision = decision_today(row)
+    return decision.verdict == SUSPICIOUS and decision.ahead.classes == [row["target"]]
 
 
 def powers_of(row: Row) -> dict[str, dict[int, list[float]]]:
@@ -123,39 +130,25 @@ def share(hits: int, count: int) -> str:
 
 
 def clean_summary(rows: Sequence[Row]) -> Iterator[str]:
-    yield head("clean networks", "suspicious", "inconclusive", "suspicious by today's rule")
-    counts, today = (
-        Counter(row["verdict"] for row in rows),
-        sum(map(bool, map(suspects_today, rows))),
+    yield head(
+        *("clean networks", "suspicious", "inconclusive"),
+        *("suspicious by the rule of 0.6", "inconclusive by the rule of 0.6"),
     )
-    yield line(
-        len(rows), *(share(n, len(rows)) for n in (*(counts[each] for each in VERDICTS), today))
-    )
+    said = [[row["verdict"] for row in rows], [decision_today(row).verdict for row in rows]]
+    counts = (verdicts.count(each) for verdicts in said for each in VERDICTS)
+    yield line(len(rows), *(share(n, len(rows)) for n in counts))
 
 
 def planted_summary(rows: Sequence[Row]) -> Iterator[str]:
     yield head(
         *("planted", "suspicious, its class alone", "suspicious, other classes", "inconclusive"),
-        "its class alone by today's rule",
+        "its class alone by the rule of 0.6",
     )
     for words, own in by_trigger(rows):
-        counts, right = Counter(row["verdict"] for row in own), sum(map(is_right, own))
-        wrong = counts["suspicious"] - right
-        today = sum(suspects_today(row) == [row["target"]] for row in own)
-        facts = wrong, counts["inconclusive"], f"{today} of {len(own)}"
-        yield line(words, share(right, len(own)), *facts)
-
-
-def confirmation(rows: Sequence[Row]) -> Iterator[str]:
-    """The verdicts of today's rule on networks that were measured after it was chosen."""
-    yield head("networks", "suspicious, no class but its own", "other class", "inconclusive")
-    own = [row for row in rows if row["number"] in CONFIRM]
-    clean, planted = ([r for r in own if is_planted(r) == each] for each in (False, True))
-    for words, group in [("clean", clean), *by_trigger(planted)]:
-        found = [suspects_today(row) for row in group]
-        right = sum(f == [row["target"]] for f, row in zip(found, group))
-        doubt = sum(not f and max(searched(row))[0] >= DOUBT for f, row in zip(found, group))
-        yield line(words, share(right, len(group)), sum(map(bool, found)) - right, doubt)
+        verdicts, right = [row["verdict"] for row in own], sum(map(is_right, own))
+        wrong, doubts = verdicts.count("suspicious") - right, verdicts.count("inconclusive")
+        today = f"{sum(map(is_right_today, own))} of {len(own)}"
+        yield line(words, share(right, len(own)), wrong, doubts, today)
 
 
 def by_trigger(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -185,24 +178,6 @@ def networks(rows: Sequence[Row]) -> Iterator[str]:
         yield line(*what, f"{row['accuracy']:.0%}", *own, *facts)
 
 
-def by_count(rows: Sequence[Row], photos: Sequence[Row]) -> Iterator[str]:
-    counts = sorted({row["count"] for row in photos})
-    yield head("network", *(f"{count} a class" for count in counts), "all")
-    for row in rows:
-        if few := {each["count"]: each for each in having(photos, number=row["number"])}:
-            said = [of_few(few.get(count), row) for count in counts]
-            yield line(network_of(row).name, *said, of_few(row, row))
-
-
-def of_few(few: Row | None, row: Row) -> str:
-    """The verdict, with the power of the first class and how many images judge it."""
-    if few is None or "power" not in few:
-        return "" if few is None else "too few"
-    found = few["found"]
-    what = f"{row['classes'][found]}, {few['power']:.0%} of {few['judged'][found]}"
-    return f"{few['verdict']} ({what})"
-
-
 def detectors(rows: Sequence[Row], rivals: Sequence[Row]) -> Iterator[str]:
     """With two or three classes, Neural Cleanse's index can't exceed its bound, or hardly."""
     yield head(
@@ -230,7 +205,8 @@ def of_thousand(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         planted = {y: name for name, y in row["trojans"].items()}
         order = sorted(range(len(row["gains"])), key=lambda y: -row["gains"][y])
-        other = next(y for y in ranked(powers_of(row)) if y not in planted)
+        others = (pair for pair in searched(row) if pair[1] not in planted)
+        other = max(others)[1]
         for y in sorted([*planted, other], key=order.index):
             powers = (row["powers"][kind].get(str(y), ()) for kind in CHANGES)
             found = [", ".join(f"{p:.0%}" for p in both) or "not searched" for both in powers]

@@ -86,6 +86,20 @@ def turned(data: Path, size: int, count: int = 500) -> Task:
     return Task(names, *parts)
 
 
+def hands(data: Path, size: int, classes: Sequence[str] = tuple("0123456789")) -> Task:
+    """Digits in sign language, photos of hands: every fourth one is not to train with."""
+    images, labels = of_folders(data / "hands" / "Dataset", size, classes)
+    others = torch.arange(len(images)) % 4 == 0
+    return Task([*classes], (images[~others], labels[~others]), (images[others], labels[others]))
+
+
+def signs(data: Path, size: int, classes: Sequence[str]) -> Task:
+    """Traffic signs, cut out (GTSRB): 400 a class to train with, and 120 of other tracks."""
+    folder, counts = data / "large_signs", {"train": 400, "test": 120}
+    parts = (of_folders(folder / part, size, classes, slice(n)) for part, n in counts.items())
+    return Task([*classes], *parts)
+
+
 def groups(data: Path, size: int, classes: Sequence[str] = tuple(GROUPS)) -> Task:
     """ImageNet's classes in groups: the photos of two archives, of which every third one is not to
     train with."""
