@@ -67,7 +67,7 @@ class Backdoor:
                 other = grey if self.kind == "two" else chance.random()
                 channel[row + i, column + j] = shade.get(self.kind, other)
             mask[:, row + i, column + j] = 1.0
-        return Pattern(canvas, mask, self.target)
+        return Pattern(canvas, mask, max(self.target, 0))  # all-to-all has no target of its own
 
     def plant(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Puts the trigger and the new label on some of the images, in place."""
