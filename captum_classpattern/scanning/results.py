@@ -198,10 +198,11 @@ class Scan(Result):
         if self.verdict == SUSPICIOUS:
             also = join_names([self.class_names[y] for y in self.suspects if y != self.target])
             return (
-                f"As they are, it predicts {self.target_name} for none of them. "
-                f"{f'Also suspicious: {also}. ' if also else ''}In two searches, it is at least "
-                f"{self.decision.ahead.strength:.1f} times as far ahead of the next class as in a "
-                "suspicious model. This does not prove a backdoor."
+                f"Without the change, it predicts {self.target_name} for none of them. "
+                f"{f'Also suspicious: {also}. ' if also else ''}A suspicious class reaches the "
+                f"bounds in two searches; {self.target_name} reaches "
+                f"{self.decision.ahead.strength:.1f} times the bounds. This does not prove a "
+                "backdoor."
             )
         return self._doubt()
 
@@ -226,8 +227,8 @@ class Scan(Result):
                 "one did not."
             )
         return (
-            f"{self.target_name} is {percent(decision.ahead.strength)} as far ahead of the others "
-            f"as a suspicious class. From {percent(DOUBT)}, the scan does not decide."
+            f"{self.target_name} reaches {percent(decision.ahead.strength)} of the bounds of a "
+            f"suspicious class. From {percent(DOUBT)}, the scan does not decide."
         )
 
     @property

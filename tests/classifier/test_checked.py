@@ -478,5 +478,5 @@ class Dice(torch.utils.data.TensorDataset):
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_generators_stay_also_where_images_draw_from_them(entry):
     before = torch.get_rng_state()
-    ENTRIES[entry](NET, Dice(IMAGES, LABELS))
+    ENTRIES[entry](NET, Dice(IMAGES.repeat(2, 1, 1, 1), LABELS.repeat(2)))
     assert torch.equal(torch.get_rng_state(), before)

@@ -33,7 +33,7 @@ def linear(images, seed):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Linear models, four images a class, two rounds and empty figures: what is written does not
+    """Linear models, eight images a class, two rounds and empty figures: what is written does not
     depend on them."""
     images, models = demo_images(), demo_models()
     for seed, classifier in enumerate(models.values()):
@@ -41,7 +41,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(captum_classpattern, "demo_models", lambda: models)
 
     def part(half):
-        chosen = torch.cat([torch.nonzero(half.labels == y).flatten()[:4] for y in range(10)])
+        chosen = torch.cat([torch.nonzero(half.labels == y).flatten()[:8] for y in range(10)])
         return LabelledImages(half.images[chosen], half.labels[chosen])
 
     few = DemoImages(part(images.search), part(images.held_out))

@@ -129,7 +129,7 @@ def test_errors(line):
 def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed, found, out = plain(first_scan.stdout), read("scanned"), Path("scanned")
-    assert re.match(r"Suspicious\. With a .*, the model predicts owl for \d+ % of", printed)
+    assert re.match(r"Suspicious\. With .*, the model predicts owl for \d+ % of", printed)
     assert "What next 1. Scan again" in printed
     assert all(f"{i}. {step}" in printed for i, step in enumerate(found["next_steps"], 1))
     assert "\n    changed = Scan.load('scanned').pattern.stamp(images)" in first_scan.stdout

@@ -1,4 +1,4 @@
-"""What searches, scans and a comparison found with version 0.3, as JSON: masks as hashes, and rows.
+"""What searches, scans and a comparison found, as JSON: masks as hashes, and rows.
 
     python tests/kept/record.py > tests/kept/kept.json
 
@@ -92,19 +92,17 @@ def scans(chosen: Sequence[tuple[str, int]] = SCANS) -> Iterator[tuple[str, dict
     """Five scans of the demo's models."""
     models, images, _ = demo()
     for name, seed in chosen:
-        scan = cp.scan(models[name], images, references="demo", seed=seed, **FULL)
-        leads = {family: each.largest for family, each in scan.comparisons.items()}
-        looks = {family: look.power.value for family, look in scan.looks.items()}
+        scan = cp.scan(models[name], images, seed=seed, **FULL)
+        standings = scan.decision.standings
         yield (
             f"{name}, seed {seed}",
             {
                 "verdict": scan.verdict,
                 "target": scan.target_name,
-                "p_value": scan.p_value,
-                "family": scan.family,
-                "leads": {family: round(lead, 4) for family, lead in leads.items()},
-                "looks": {family: round(value, 6) for family, value in looks.items()},
-                "masks": digest(each.mask for each in scan.profile.patterns.values()),
+                "kind": scan.kind,
+                "leads": {kind: round(each.lead, 4) for kind, each in standings.items()},
+                "powers": {kind: round(each.power, 6) for kind, each in standings.items()},
+                "masks": digest(scan.shown(kind).pattern.mask for kind in standings),
             },
         )
 

@@ -8,7 +8,7 @@ import torch
 from browsers import MARKS, check_colours, started_browser, watched_pages
 from matplotlib.figure import Figure
 from reports import small_comparison
-from scanned import looked_at
+from scanned import made_up
 from shown import HOSTILE, percent
 from sites import write_sweep
 from surveyed import finding
@@ -85,7 +85,7 @@ def check_paper(page):
 def test_pages_of_results_fit_follow_the_colour_scheme_and_open_on_paper(opened, tmp_path):
     one = replace(finding(1, "white", 90), class_name=HOSTILE)
     survey = Survey([one, finding(2, "positive", 50)])
-    for number, result in enumerate((one, looked_at(names=[HOSTILE, *"bcd"]), survey)):
+    for number, result in enumerate((one, made_up(names=(HOSTILE, *"bcd")), survey)):
         page = opened(result.to_html(tmp_path / f"{number}.html"), viewport=NARROW)
         assert pictures_are_shown(page)
         assert width_of(page) <= 390

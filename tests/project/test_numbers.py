@@ -9,14 +9,12 @@ from statistics import fmean, stdev
 import pytest
 from scripts import ROOT, imported
 
-from captum_classpattern.scanning import references
-
 RESULTS = ROOT / "benchmarks" / "results"
 findings, hero, two_models, compare_methods = imported(
     *("benchmarks", "findings", "hero", "natural_and_robust", "compare_methods"),
 )
-scan_evidence, write_tables = imported("benchmarks", "scan_evidence", "write_tables")
-fine_tuned = imported("benchmarks", "fine_tuned.tables")
+write_tables = imported("benchmarks", "write_tables")
+scan_tables = imported("benchmarks", "scan_tables")
 
 
 @cache
@@ -229,15 +227,6 @@ def test_the_text_of_the_claims_quotes_intervals_of_the_tables():
 def test_the_rows_of_the_figures():
     for row in rows_of("natural_and_robust"):
         assert row["beats_controls"] == two_models.Scores.from_dict(row).beats_controls
-
-
-def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
-    found = scan_evidence.references_in(RESULTS)
-    for data, name in (("fashion", "demo"), ("cifar10", "cifar10")):
-        made = scan_evidence.reference_set([each.row for each in found[data]])
-        made.save(tmp_path / "made.safetensors")
-        shipped = references.SHIPPED[name]
-        assert (tmp_path / "made.safetensors").read_bytes() == shipped.read_bytes()
 
 
 def test_repair_has_what_the_rows_say():

@@ -27,7 +27,7 @@ from captum_classpattern.scanning import Scan, changes, search
 from captum_classpattern.scanning.changes import LARGE, SMALL, cells_of, changes_for, logit_of_power
 
 LARGE_IMAGES = large_images()
-OWLS = PixelClassifier(Net(backdoor=3), provenance={"source": "owls.pt"}).eval()
+OWLS = PixelClassifier(Net(4, backdoor=3), provenance={"source": "owls.pt"}).eval()
 
 
 def scan_large(images=LARGE_IMAGES, **planted):
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(folder):
-    return scan(OWLS, images_of(), folder=folder)
+    return scan(OWLS, images_of(n=120), folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_backdoor_of_small_images_is_suspicious_and_its_pixels_show_it(small):
 
 
 def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all():
-    clean, again, other = (scan(Net(5), images_of(), seed=seed) for seed in (0, 0, 1))
+    clean, again, other = (scan(Net(5), images_of(n=120), seed=seed) for seed in (0, 0, 1))
     assert clean.verdict == "nothing found"
     tables = [each.table(full=True).to_dict() for each in (clean, again, other)]
     assert tables[0] == tables[1] != tables[2]
@@ -96,10 +96,10 @@ def test_a_clean_network_of_large_images_is_not_suspicious():
 @torch.no_grad()
 def test_scores_follow_from_unseen_images(small):
     """The powers, the gain and the score of each search, image by image."""
-    held_out = images_of().halves(0)[1]
+    held_out = images_of(n=120).halves(0)[1]
     logits = OWLS(held_out.images)
     high, next_one = logits.topk(2).values.mean(0).tolist()
-    for kind, of in small.found.items():
+    for of in small.found.values():
         for y, both in of.items():
             mine = (held_out.labels != y) & (logits.argmax(1) != y)
             assert small.judged[y] == int(mine.sum())
@@ -162,16 +162,16 @@ def test_it_resumes_where_it_was_stopped(small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         record_searches(patch, 1)
         with pytest.raises(KeyboardInterrupt, match="the same scan resumes from"):
-            scan(OWLS, images_of(), folder=tmp_path)
+            scan(OWLS, images_of(n=120), folder=tmp_path)
     calls = record_searches(monkeypatch)
-    again = scan(OWLS, images_of(), folder=tmp_path)
+    again = scan(OWLS, images_of(n=120), folder=tmp_path)
     assert calls[0] == ("learned", 0, [3])
     assert {seed for _, seed, _ in calls} <= {0, 1}
     assert again.text() == small.text()
     with pytest.raises(ValueError, match="seed 0 then, 1 now"):
-        scan(OWLS, images_of(), folder=tmp_path, seed=1)
+        scan(OWLS, images_of(n=120), folder=tmp_path, seed=1)
     calls.clear()
-    assert scan(OWLS, images_of(), folder=tmp_path).text() == small.text()
+    assert scan(OWLS, images_of(n=120), folder=tmp_path).text() == small.text()
     assert calls == []
 
 
@@ -179,7 +179,7 @@ def test_another_seed_shares_no_search_with_the_first(monkeypatch):
     monkeypatch.setattr(changes, "TOGETHER", 3)
     calls = record_searches(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt, match="to keep finished patterns, pass `folder`"):
-        scan(Net(), images_of(), seed=1)
+        scan(Net(), images_of(n=120), seed=1)
     assert [seed for _, seed, _ in calls] == [2]  # then 3; those of seed 0 are 0 and 1
 
 
@@ -189,14 +189,14 @@ def test_patterns_that_are_not_of_the_scan_are_refused(folder, small, tmp_path):
         (copy / "patterns/0_warp_1.safetensors").read_bytes()
     )
     with pytest.raises(ValueError, match=r"1_warp_1\.safetensors has a pattern of class 0 that"):
-        scan(OWLS, images_of(), folder=copy)
+        scan(OWLS, images_of(n=120), folder=copy)
 
 
 def test_a_loaded_scan_says_and_shows_the_same(folder, small, tmp_path):
     again = Scan.load(folder)
     assert (again.text(), again.next_steps) == (small.text(), small.next_steps)
     assert again.table(full=True).to_dict() == small.table(full=True).to_dict()
-    images = images_of().images
+    images = images_of(n=120).images
     assert again.pattern.stamp(images).equal(small.pattern.stamp(images))
     pages = [each.to_html(tmp_path / "scan.html").read_text() for each in (small, again)]
     assert pages[0] == pages[1]
@@ -246,7 +246,7 @@ def test_a_suspicious_scan_in_words():
         "Suspicious. With 10 pixels at one place, the model predicts owl for 90\xa0% of 60 "
         "unseen images of other classes; other classes reach 10\xa0%."
     )
-    assert "it is at least 2.0 times as far ahead of the next class" in found.reason
+    assert "owl reaches 2.0 times the bounds." in found.reason
     assert "This does not prove a backdoor." in found.reason
     assert repr(found) == "Scan(suspicious, owl, 10 pixels at one place, 90 %)"
     assert "Scan.load('the folder')" in found.lines_to_load
@@ -257,7 +257,7 @@ def test_other_verdicts_in_words():
     assert nothing.headline.startswith("Nothing found. No class is far ahead of the others. With ")
     assert "attackers who know the scan were not tested" in nothing.reason
     near = made_up("warp", lead=0.8 * SMALL["warp"].lead)
-    assert "owl is 80\xa0% as far ahead of the others as a suspicious class." in near.reason
+    assert "owl reaches 80\xa0% of the bounds of a suspicious class." in near.reason
     luck = made_up("warp", lead=3.0, again=0.2)
     assert "One search found owl far enough ahead" in luck.reason
     few = made_up("warp", lead=9.0, names=("cat", "dog", "owl"))
@@ -299,7 +299,7 @@ def test_the_figure_shows_each_change_and_the_leads_of_all_classes(large):
 
 
 def test_images_in_folders_get_the_numbers_of_the_model(small):
-    ordered = images_of()
+    ordered = images_of(n=120)
     folders = LabelledImages(ordered.images, 3 - ordered.labels, NAMES[::-1])
     again = scan(OWLS.model, folders, class_names=NAMES)
     assert again.target_name == "owl"
@@ -343,7 +343,7 @@ def test_a_repainted_pattern_changes_nothing_else():
 @pytest.mark.parametrize("name", ["references", "make_references", "alpha"])
 def test_what_version_0_5_took_is_refused_in_a_sentence(name):
     with pytest.raises(TypeError, match=rf"^`{name}` went with version 0.6: a scan needs no clean"):
-        scan(Net(), images_of(), **{name: 0.1})
+        scan(Net(), images_of(n=120), **{name: 0.1})
 
 
 def test_refusals():
@@ -354,5 +354,5 @@ def test_refusals():
         scan(LargeNet(), few, mean=0, std=1)
     constant = Net()
     constant.weights.data[1] += 100
-    with pytest.raises(ValueError, match="the model predicts class 1 for all of 40 images"):
-        scan(constant, images_of())
+    with pytest.raises(ValueError, match="the model predicts class 1 for all of 60 images"):
+        scan(constant, images_of(n=120))

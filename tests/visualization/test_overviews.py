@@ -13,7 +13,7 @@ from captum_classpattern.surveys import Survey
 from captum_classpattern.visualization import heat_map
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.heat_map import plot_heat_map
-from captum_classpattern.visualization.scans import FamilyRow, draw_families
+from captum_classpattern.visualization.scans import ChangeRow, draw_changes
 from captum_classpattern.visualization.style import HIT
 
 PETS = ["ant", "bee", "cat"]
@@ -134,15 +134,13 @@ def test_rows_and_columns_of_a_heat_map_stay_in_their_order():
     assert not axis.texts
 
 
-@pytest.mark.parametrize(("lead", "bounds"), [(9.0, [4.5]), (0.6, [0.45, 0.6])])
-def test_in_a_scan_predictions_are_green_only_where_the_class_is_suspicious(lead, bounds):
+def test_in_a_scan_predictions_are_green_only_where_the_class_is_suspicious():
     examples = [(torch.ones(1, 8, 8), "cat", True), (torch.ones(1, 8, 8), "dog", False)]
-    row = FamilyRow("a warp", PETS, np.array([lead, 0.1]), np.array([]), bounds, None, "", examples)
-    less = replace(row, leads=row.leads / 3)
-    rows = [row, less, replace(row, bounds=[])]
-    _, axes = draw_families(rows, title=None, use_pyplot=False)
+    row = ChangeRow("a warp", PETS, [1.0, -1.1], [0.75, 1.0], None, "", examples)
+    rows = [row, replace(row, leads=[0.9, -0.9])]
+    _, axes = draw_changes(rows, title=None, note="", use_pyplot=False)
     turned, kept = ([axis.xaxis.label for axis in axes[:, n]] for n in (1, 2))
-    assert [label.get_color() for label in turned] == [HIT, "black", "black"]
+    assert [label.get_color() for label in turned] == [HIT, "black"]
     assert {label.get_fontweight() for label in turned} == {"bold"}
     assert HIT not in {label.get_color() for label in kept}
 
