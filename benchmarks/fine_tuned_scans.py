@@ -33,7 +33,7 @@ def row_of(network: Network, data: Path, stage: str) -> Row:
         "number": network.number,
         "name": network.name,
         "classes": task.class_names,
-        "target": trigger and trigger.target,
+        "planted": trigger and trigger.target,
         "success": trigger and round(success(model, task, trigger), DIGITS),
         "accuracy": round(share_of(model, images, labels), DIGITS),
         "training_seconds": seconds,

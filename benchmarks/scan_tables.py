@@ -90,7 +90,8 @@ def of_larger(row: Row) -> Scanned:
     group = "from scratch" if network.backbone == SCRATCH else "fine-tuned"
     words = f"{network.task} at {network.size} px: {network.made}"
     trigger = KINDS.get(network.kind, CLEAN)
-    planted = () if row["target"] is None else (row["target"],)
+    made = network.trigger(row["classes"])
+    planted = () if made is None else (made.target,)
     successes = () if row["success"] is None else (row["success"],)
     return Scanned(row, group, words, trigger, frozenset(planted), successes, row["classes"])
 

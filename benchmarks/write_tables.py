@@ -215,9 +215,10 @@ PAGES = {
         "does not see, judges.",
         f"{repair.STEPS} steps of {repair.BATCH} images, {repair.STAMPED} of them stamped; SGD at "
         f"{repair.RATE}, momentum 0.9, batch norms in eval mode, no augmentation. Networks and "
-        "scans are of version 0.5; *waste* are EfficientNets (*drawing*: lite0, *patch*: lite1), fine-tuned on photos of "
-        "waste at 224 pixels. *Success*: the share of the test images of other classes that are "
-        "predicted as the planted class with the trigger. Values are those of each seed. "
+        "scans are of version 0.5; *waste* are EfficientNets (*drawing*: lite0, *patch*: lite1), "
+        "fine-tuned on photos of waste at 224 pixels. *Success*: the share of the test images of "
+        "other classes that are predicted as the planted class with the trigger. Values are those "
+        "of each seed. "
         "*By*: what decided the scan. *Images*: those that repair used, of which a scan takes at "
         "most 50 of each class. *Planted*, *found*: the numbers of the classes.",
         repair.tables,

@@ -24,10 +24,7 @@ PLANTED = (
     "did not know it. With the pattern found, the model predicts {} for {:.1f} % of {} other "
     "images."
 )
-ALSO_CLEAN = (
-    "Perturbations and warps also work on clean models: only a class right of the dotted line is "
-    "suspicious."
-)
+BOUND = "Only a class right of the second dotted line is suspicious."
 SCAN, PATTERNS, COMPARISON = HEADINGS = (  # of the page, in their order
     "Is this model backdoored?", "The patterns of all classes", "Next to Captum's methods"
 )  # fmt: skip
@@ -80,7 +77,7 @@ def demo(
         scan = cp.scan(models[SCANNED], images.search, folder=folder, **keywords)
         scan.to_html(folder / "scan.html")
         links = {"scan/scan.html": "its page"}
-        said = f"{scan.headline} {ALSO_CLEAN}"
+        said = f"{scan.headline} {BOUND}"
         page.show(SCAN, partial(scan.draw, None), said, [scan], links)
         page.write(f"3 of 4: the scan of the {SCANNED} model.")
         compared = _compare(out / "comparison", searches)
