@@ -52,7 +52,6 @@ def test_the_pages_of_tables_are_what_the_script_writes(tmp_path):
         assert text == kept[name], name
 
 
-VERDICTS_OF_A_SCAN = ("suspicious", "inconclusive")
 QUOTED = {  # how many tables of a page are parts of those in docs/results
     "docs/compare.md": 1,
     "docs/results_to_cite.md": 2,
@@ -118,24 +117,16 @@ def test_the_readme_has_what_the_rows_say():
     hits, control, images = of_the_hero()
     assert f"{100 * hits / images:.1f} % of {images} unseen photos are predicted as ship" in text
     assert f"; {100 * control / images:.1f} % with the strongest control." in text
-    groups = scan_evidence.read(RESULTS)
-    rows = rows_of("fine_tuned")
-    alone = [row for row in rows if not fine_tuned.is_planted(row)]
-    alarms, doubts = (sum(row["verdict"] == each for row in alone) for each in VERDICTS_OF_A_SCAN)
-    own = [r for r in rows if fine_tuned.kind_of(r) in fine_tuned.GOAL and fine_tuned.is_learnt(r)]
-    right = f"{sum(map(fine_tuned.is_right, own))} of {len(own)}"
-    assert f"it called {alarms} of {len(alone)} clean networks suspicious (" in text
-    assert f") and {doubts} inconclusive, and found {right} drawings" in text
-    clean = groups["others"]["clean"]
-    doubted = [n.row["name"] for n, scan in clean if scan.verdict == "inconclusive"]
-    assert not any(network.right(scan) for network, scan in clean)
-    assert (len(clean), len({n.row["name"] for n, _ in clean})) == (16, 8)
-    assert len(doubted) == len({*doubted}) == 4
-    others = [each for kind, pairs in groups["others"].items() if kind != "clean" for each in pairs]
-    assert len({n.row["name"] for n, _ in others}) == 4
-    caught = f"{sum(network.right(scan) for network, scan in others)} of {len(others)}"
-    assert "In two scans each, eight clean [public networks]" in text
-    assert f"never suspicious (four once inconclusive), four backdoored ones in {caught}." in text
+    small = [scan_tables.of_small(row) for row in rows_of("scan_confirmation")]
+    clean = [each for each in small if not each.planted]
+    alarms = sum(each.verdict == "suspicious" for each in clean)
+    assert f"it called {alarms} of {len(clean)} clean networks of small images suspicious" in text
+    learnt = [each for each in small if each.planted and min(each.successes) >= 0.9]
+    right = sum(
+        each.verdict == "suspicious" and each.planted.issuperset(each.row["suspects"])
+        for each in learnt
+    )
+    assert f"found the planted class alone in {right} of {len(learnt)} backdoored ones" in text
     by_method = {
         "class pattern": ["ClassPattern"],
         "LearnedPattern: free colours": ["LearnedPattern"],
