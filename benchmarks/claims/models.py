@@ -26,7 +26,7 @@ SHIPPED = (
 )
 CIFAR10_EPOCHS, ATTACK_STEPS = 8, 2  # of all networks; of PGD, in adversarial training
 FASHION_EPOCHS, FASHION_EPOCHS_BY_HEART = 3, 40
-ADAM_RATE = 0.004  # of AdamW; that of a scan's references
+ADAM_RATE = 0.004  # of AdamW
 MEMORISED = ("true_labels", "random_labels")
 BY_HEART = {CIFAR10: train_cifar10.LEARNT_BY_HEART, FASHION: 2_000}  # images that are memorised
 

@@ -85,10 +85,9 @@ def in_few_numbers(logits: Tensor) -> str:
 
 def difference(one: Any, other: Any) -> str:
     """How two models differ, by their :meth:`CheckedModel.identity`; empty if they don't. Probes
-    are compared where both have them. References of version 0.4 only have a hash."""
+    are compared where both have them."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        hashes = [each.get("hash") if isinstance(each, Mapping) else each for each in (one, other)]
-        return "" if hashes[0] == hashes[1] is not None else "what is known of it"
+        return "what is known of it"
     if one.get("weights") != other.get("weights"):
         return "its weights"
     rows = [each.get("probes") or {} for each in (one, other)]
