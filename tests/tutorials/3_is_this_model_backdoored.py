@@ -8,8 +8,10 @@ assert of_class["suspect"][T_SHIRT] > 10 * of_class["clean"][T_SHIRT], "not on t
 assert max(of_class["clean"], key=of_class["clean"].get) == BAG
 assert "stands out" in surveys["clean"].strongest("white", area=0.01), "no proof"
 
-assert (scan.verdict, scan.target_name, scan.kind) == ("inconclusive", "T-shirt", "pixels")
-leads = scan.leads("pixels")
+# by rounding alone, the T-shirt can reach the bound in one search or in two
+assert scan.verdict in ("inconclusive", "suspicious")
+assert (scan.target_name, scan.kind) == ("T-shirt", "10_pixels")
+leads = scan.leads("10_pixels")
 assert sorted(leads, key=leads.get)[:-3:-1] == [T_SHIRT, BAG], "the bag is close behind"
 
 assert (control.verdict, control.target) == ("nothing found", BAG)
