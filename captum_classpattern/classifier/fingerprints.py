@@ -87,7 +87,7 @@ def difference(one: Any, other: Any) -> str:
     """How two models differ, by their :meth:`CheckedModel.identity`; empty if they don't. Probes
     are compared where both have them."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return "what is known of it"
+        return "" if one == other and one is not None else "what is known of it"
     if one.get("weights") != other.get("weights"):
         return "its weights"
     rows = [each.get("probes") or {} for each in (one, other)]

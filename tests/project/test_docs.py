@@ -101,9 +101,10 @@ def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
 
 @pytest.mark.page
 def test_the_page_on_scans_finds_the_backdoor():
-    names = run_page("scan.md")
-    assert (names["found"].verdict, names["found"].target_name) == ("suspicious", "T-shirt")
-    assert size_of("scan/scan.json")
+    found = run_page("scan.md")["found"]
+    assert found.target_name == "T-shirt"
+    assert found.verdict in ("inconclusive", "suspicious")  # one search or two, by rounding
+    assert size_of("scanned/scan.json")
 
 
 @pytest.mark.page
