@@ -127,6 +127,10 @@ def test_the_readme_has_what_the_rows_say():
         for each in learnt
     )
     assert f"found the planted class alone in {right} of {len(learnt)} backdoored ones" in text
+    larger = [scan_tables.of_larger(row) for row in rows_of("scan_larger_confirmation")]
+    clean = [each for each in larger if not each.planted]
+    alarms = sum(each.verdict == "suspicious" for each in clean)
+    assert f"larger images, it called {alarms} of {len(clean)} clean networks suspicious" in text
     by_method = {
         "class pattern": ["ClassPattern"],
         "LearnedPattern: free colours": ["LearnedPattern"],
