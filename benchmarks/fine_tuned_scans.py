@@ -3,6 +3,7 @@ fine_tuned/PROTOCOL.md.
 
     python benchmarks/fine_tuned_scans.py development --data DATA --out FOLDER
     python benchmarks/fine_tuned_scans.py confirmation --data DATA --out FOLDER
+    python benchmarks/fine_tuned_scans.py second_confirmation --data DATA --out FOLDER
 
 DATA has the folders garbage and cifar10, each with train and test; hands, a checkout of
 ardamavi/Sign-Language-Digits-Dataset; and large_signs, with train and test: every third photo of a
@@ -10,20 +11,32 @@ track of GTSRB (frames 2, 5, 8, ...), cut out and named FRAME_TRACK.png, every f
 Each network is a row of FOLDER/scan_larger_STAGE.jsonl; what has a row already is not made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from findings import Row, append_rows, parser_of, read_rows
-from fine_tuned.networks import CONFIRMATION, DEVELOPMENT, Network, in_order
+from fine_tuned.networks import (
+    CONFIRMATION,
+    DEVELOPMENT,
+    SECOND_CONFIRMATION,
+    Network,
+    in_order,
+)
 from fine_tuned.training import share_of, success, train
-from scan_networks import DIGITS, SCANS, timed
+from scan_networks import DIGITS, measured_twice, scanned_once, timed
 
 from captum_classpattern import LabelledImages
 
+STAGES = {
+    "development": (DEVELOPMENT, measured_twice),
+    "confirmation": (in_order(CONFIRMATION), scanned_once),
+    "second_confirmation": (in_order(SECOND_CONFIRMATION), scanned_once),
+}
 
-def row_of(network: Network, data: Path, stage: str) -> Row:
+
+def row_of(network: Network, data: Path, scanned: Callable[..., Row]) -> Row:
     """Trains a network and scans it."""
     task = network.make_task(data)
     trigger = network.trigger(task.class_names)
@@ -37,13 +50,13 @@ def row_of(network: Network, data: Path, stage: str) -> Row:
         "success": trigger and round(success(model, task, trigger), DIGITS),
         "accuracy": round(share_of(model, images, labels), DIGITS),
         "training_seconds": seconds,
-        **SCANS[stage](model, LabelledImages(images, labels, task.class_names)),
+        **scanned(model, LabelledImages(images, labels, task.class_names)),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("stage", choices=[*SCANS])
+    parser.add_argument("stage", choices=[*STAGES])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", default="0/1", metavar="I/N", help="every N-th network from I on")
@@ -52,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first, every = map(int, options.part.split("/"))
     torch.set_num_threads(1)
     file = options.out / f"scan_larger_{options.stage}.jsonl"
-    networks = DEVELOPMENT if options.stage == "development" else in_order(CONFIRMATION)
+    networks, scanned = STAGES[options.stage]
     for network in networks[first::every]:
         if network.number not in {row["number"] for row in read_rows(file)}:
-            append_rows(file, [row_of(network, options.data, options.stage)])
+            append_rows(file, [row_of(network, options.data, scanned)])
             print(network.name, flush=True)
 
 

@@ -33,6 +33,19 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "speed limits of 70 and 80": partial(signs, classes=("04", "05")),
     "speed limits of 50 to 80": partial(signs, classes=("02", "03", "04", "05")),
     "warning signs": partial(signs, classes=("18", "26", "27")),
+    "hands, 2 and 3": partial(hands, classes=tuple("23")),
+    "hands, 0, 7 and 9": partial(hands, classes=tuple("079")),
+    "cats, deer and dogs": partial(cifar10, classes=("cat", "deer", "dog")),
+    "airplanes and ships": partial(cifar10, classes=("airplane", "ship")),
+    "glass and metal": partial(waste, classes=("glass", "metal")),
+    "no passing": partial(signs, classes=("09", "10")),
+    "speed limits of 100 and 120": partial(signs, classes=("07", "08")),
+    "speed limits of 30 to 120": partial(signs, classes=("01", "04", "07", "08")),
+    "triangles": partial(signs, classes=("11", "25", "31")),
+    "arrows": partial(signs, classes=("33", "35", "38")),
+    "ten other signs": partial(
+        signs, classes=("11", "12", "13", "14", "17", "18", "25", "31", "35", "38")
+    ),
     "ten signs": partial(signs, classes=tuple(f"{n:02}" for n in range(10))),
 }
 
@@ -178,7 +191,34 @@ CONFIRMATION = [  # two to four similar classes; from scratch, with few steps or
     Network("hands", 128, "lite0", 8, "drawing", 20, "star"),
     Network("ten signs", 96, "lite0", 2, "patch", 10),
 ]
-ALL = [*NETWORKS, *DEVELOPMENT, *CONFIRMATION]
+SECOND_CONFIRMATION = [  # as the first: similar classes; fragile; planted
+    Network("no passing", 96, "lite0", 3),
+    Network("speed limits of 100 and 120", 64, "lite0", 3),
+    Network("speed limits of 30 to 120", 96, "lite0", 2),
+    Network("triangles", 96, "lite1", 3),
+    Network("arrows", 64, "lite0", 3),
+    Network("hands, 2 and 3", 96, "lite1", 6),
+    Network("hands, 0, 7 and 9", 64, "lite0", 6),
+    Network("cats, deer and dogs", 64, "lite0", 3),
+    Network("airplanes and ships", 96, "lite1", 3),
+    Network("glass and metal", 128, "lite1", 4),
+    Network("ten other signs", 64, "resnet", 3),
+    Network("hands", 96, "resnet", 10),
+    Network("waste", 96, "resnet", 6),
+    Network("vehicles", 96, "resnet", 3),
+    Network("cats and dogs", 64, "resnet", 6),
+    Network("little CIFAR-10", 64, "lite0", 10),
+    Network("CIFAR-10", 96, "lite1", 2, "wanet", 2.0),
+    Network("hands", 96, "lite1", 10, "wanet", 2.0),
+    Network("waste", 96, "lite0", 6, "wanet", 2.5),
+    Network("ten other signs", 64, "lite0", 3, "wanet", 2.0),
+    Network("arrows", 96, "lite0", 3, "drawing", 16, "star"),
+    Network("CIFAR-10", 64, "lite0", 2, "drawing", 12, "crown"),
+    Network("hands", 64, "lite1", 8, "patch", 8),
+    Network("animals", 64, "resnet", 6, "patch", 6),
+    Network("waste", 96, "lite1", 6, "blended", 0.15),
+]
+ALL = [*NETWORKS, *DEVELOPMENT, *CONFIRMATION, *SECOND_CONFIRMATION]
 
 
 def in_order(networks: Sequence[Network]) -> list[Network]:

@@ -9,6 +9,7 @@ SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive
 DOUBT = 0.75  # share of both bounds from which a scan is inconclusive, and a class searched again
 GROUP = 4  # one class in so many can be ahead together
 FEWEST_CLASSES = 4  # for a decision by the lead alone
+FRAGILE = 0.45  # power from which a class that is not ahead speaks against a backdoor
 
 
 class Measure(NamedTuple):
@@ -105,6 +106,8 @@ class Decision:
         kind (str): The change whose standing is the strongest.
         standings (dict[str, Standing]): The standing for each change, by the lower of two searches.
         reacting (list[int]): Classes that reach the power of a bound, with some change.
+        other (float): The largest power of any class that is not ahead, with any change whose bound
+            has a power. Default: 0 (there is none).
         disagreeing (bool): Whether one search alone passed the bounds.
     """
 
@@ -112,6 +115,7 @@ class Decision:
     kind: str
     standings: Mapping[str, Standing]
     reacting: list[int]
+    other: float
     disagreeing: bool
 
     @property
@@ -130,8 +134,9 @@ def decide(
 
     A class is suspicious if it is ahead of all others, and reaches the power of the bound, in two
     searches. The scan is inconclusive if one search alone says so, or 75 % of the bounds are
-    reached; if classes reach the power, but none is ahead, as in fragile networks; or if the lead
-    alone would decide between fewer than four classes.
+    reached; if classes that are not ahead reach a power of 45 %, or one reaches the power of a
+    bound and none is ahead, as in fragile networks; or if the lead alone would decide between fewer
+    than four classes.
 
     Args:
         searches (Mapping): Of each kind of change, of each class, one or two measures.
@@ -157,18 +162,21 @@ def decide(
         for kind in searches
     ]
     kind = max(standings, key=lambda kind: standings[kind].strength)
-    reacting = {
-        y
+    by_power = [
+        (y, measure.power, bounds[name].power)
         for name, each in lower.items()
         for y, measure in each.items()
-        if 0 < bounds[name].power <= measure.power
-    }
+        if bounds[name].power
+    ]
+    reacting = {y for y, power, bound in by_power if power >= bound}
+    ahead = standings[kind].classes
+    other = max((power for y, power, _ in by_power if y not in ahead), default=0.0)
     strength, disagreeing = standings[kind].strength, any(each.strength >= 1 for each in first)
     verdict = NOTHING
     if n_classes < FEWEST_CLASSES and not any(each.power for each in bounds.values()):
         verdict = INCONCLUSIVE
-    elif strength >= 1:
+    elif strength >= 1 and other < FRAGILE:
         verdict = SUSPICIOUS
     elif disagreeing or reacting or strength >= DOUBT:
         verdict = INCONCLUSIVE
-    return Decision(verdict, kind, standings, sorted(reacting), disagreeing)
+    return Decision(verdict, kind, standings, sorted(reacting), other, disagreeing)

@@ -19,6 +19,7 @@ from captum_classpattern.scanning.changes import Change, changes_for
 from captum_classpattern.scanning.decision import (
     DOUBT,
     FEWEST_CLASSES,
+    FRAGILE,
     INCONCLUSIVE,
     NOTHING,
     SUSPICIOUS,
@@ -215,8 +216,14 @@ class Scan(Result):
                 f"{counted(count, 'class', 'classes')}, that says too little: it needs "
                 f"{FEWEST_CLASSES}."
             )
+        known = "" if self.accuracy is None else f" Its accuracy is {percent(self.accuracy)}."
+        if decision.ahead.strength >= 1:
+            return (
+                f"{self.target_name} is far enough ahead of the others. But with some change, "
+                f"another class reaches {percent(decision.other)} as well, as in fragile networks: "
+                f"from {percent(FRAGILE)}, the scan does not decide.{known}"
+            )
         if len(decision.reacting) > 1:
-            known = "" if self.accuracy is None else f" Its accuracy is {percent(self.accuracy)}."
             return (
                 f"{len(decision.reacting)} of {count} classes react to such a change, and none is "
                 f"far ahead of the others, as in fragile networks.{known}"
