@@ -359,8 +359,10 @@ def warped(images: Tensor, shifts: Tensor) -> Tensor:
     """Images (N, C, H, W), each pixel of the colour that lies the shifts, (N or 1, 2, H, W), in
     pixels, to the right and down of it; at the edge of the image, of the edge."""
     height, width = images.shape[-2:]
-    sides = (torch.arange(n, device=images.device, dtype=images.dtype) for n in (width, height))
-    places = torch.stack(torch.meshgrid(*sides, indexing="xy"), 2) + shifts.permute(0, 2, 3, 1)
+    across = torch.arange(width, device=images.device, dtype=images.dtype)
+    down = torch.arange(height, device=images.device, dtype=images.dtype)[:, None]
+    places = torch.stack((across.expand(height, -1), down.expand(-1, width)), 2)
+    places = places + shifts.permute(0, 2, 3, 1)
     ends = places.new_tensor([max(width - 1, 1), max(height - 1, 1)])
     grid = (2 * places / ends - 1).expand(len(images), -1, -1, -1)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=True)

@@ -81,12 +81,11 @@ class Scan(Result):
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
         target (int), target_name (str): The most suspicious class, whatever the verdict.
         suspects (list[int]): All suspicious classes.
-        kind (str): The kind of change that makes the target so, such as ``"pixels"``.
+        kind (str): The kind of change that makes the target so, such as ``"25_pixels"``.
         power (float): The share of unseen images that the model predicts as the target with this
             change, the lower of two searches.
         pattern (Pattern): What was found for it: its ``stamp`` changes images.
         headline, reason (str): The verdict in a line, and why.
-        next_steps (list[str]): What to do now.
         found (dict): For each kind of change, of each class that was searched to the end, what one
             or two searches found.
         examples (dict): For each kind, three unseen images as they are, and with the change of the
@@ -240,7 +239,7 @@ class Scan(Result):
 
     @property
     def next_steps(self) -> list[str]:
-        """What to do now."""
+        """What to do now (list[str])."""
         return [step.format(name=self.target_name) for step in NEXT_STEPS[self.verdict]]
 
     @property
@@ -376,7 +375,7 @@ class Scan(Result):
         tensors, words = dict[str, Tensor](), dict[str, Any]()
         for kind, both in self.examples.items():
             for when, each in zip(("before", "after"), both):
-                tensors[f"{kind}/{when}"] = each.images.float().contiguous()
+                tensors[f"{kind}/{when}"] = each.images.float().clone().contiguous()
                 words[f"{kind}/{when}"] = {name: getattr(each, name) for name in PREDICTED}
         metadata = {"format": FORMAT, "examples": files.to_json(words)}
         files.write_atomically(path / EXAMPLES, save(tensors, metadata))
@@ -414,9 +413,10 @@ class Scan(Result):
         Examples::
 
             >>> import tempfile
-            >>> folder, images = tempfile.mkdtemp(), torch.rand(60, 1, 8, 8)
-            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-            >>> found = scan(net, images, torch.arange(60) % 3, folder=folder)
+            >>> folder, images = tempfile.mkdtemp(), torch.rand(120, 1, 8, 8)
+            >>> layers = torch.nn.Flatten(), torch.nn.LayerNorm(64), torch.nn.Linear(64, 3)
+            >>> net = torch.nn.Sequential(*layers).eval()
+            >>> found = scan(net, images, torch.arange(120) % 3, folder=folder)
             >>> Scan.load(folder).verdict == found.verdict
             True
         """

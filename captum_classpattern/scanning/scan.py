@@ -67,13 +67,14 @@ def scan(
 
     Examples::
 
-        >>> images, labels = torch.rand(80, 1, 8, 8), torch.arange(80) % 4
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)).eval()
+        >>> images, labels = torch.rand(160, 1, 8, 8), torch.arange(160) % 4
+        >>> layers = torch.nn.Flatten(), torch.nn.LayerNorm(64), torch.nn.Linear(64, 4)
+        >>> net = torch.nn.Sequential(*layers).eval()
         >>> found = scan(net, images, labels)
         >>> found.verdict in ("suspicious", "nothing found", "inconclusive")
         True
         >>> found.pattern.stamp(images).shape
-        torch.Size([80, 1, 8, 8])
+        torch.Size([160, 1, 8, 8])
     """
     if gone := [f"`{name}`" for name in GONE if name in options]:
         raise ArgumentTypeError(
