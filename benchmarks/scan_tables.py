@@ -11,7 +11,7 @@ from zoo.backdoors import ALL_TO_ALL
 
 from captum_classpattern.scores.intervals import wilson
 
-LEARNT = 0.9  # the share of images that a trigger must turn to count
+LEARNT, LEARNT_LARGER = 0.9, 0.8  # the share of images that a trigger must turn to count
 DATA = {
     "fashion": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
@@ -19,6 +19,7 @@ DATA = {
     "hands": "signs of hands",
 }
 SCRATCH = "resnet"  # larger networks that were not fine-tuned
+LARGER = ("fine-tuned", "from scratch")
 COLOURS = ("checker", "white", "two", "random")
 CLEAN = "clean"
 ADVERSARIAL = "patch, trained adversarially"
@@ -41,6 +42,7 @@ class Scanned:
     trigger: str
     planted: frozenset[int]
     successes: tuple[float, ...]
+    learnt: bool
     names: Sequence[str]
 
     @property
@@ -53,10 +55,6 @@ class Scanned:
     @property
     def verdict(self) -> str:
         return self.row["verdict"]
-
-    @property
-    def learnt(self) -> bool:
-        return all(each >= LEARNT for each in self.successes)
 
     @property
     def right(self) -> bool:
@@ -81,29 +79,37 @@ def of_small(row: Row) -> Scanned:
     elif len(targets) > 1:
         trigger = "two patches, two targets"
     network, successes = words + robust, tuple(row["successes"])
-    return Scanned(row, DATA[row["data"]], network, trigger, frozenset(planted), successes, names)
+    learnt, group = min(successes, default=1) >= LEARNT, DATA[row["data"]]
+    return Scanned(row, group, network, trigger, frozenset(planted), successes, learnt, names)
 
 
 def of_larger(row: Row) -> Scanned:
     """A network of fine_tuned/networks.py."""
     network = ALL[row["number"]]
-    group = "from scratch" if network.backbone == SCRATCH else "fine-tuned"
+    group = LARGER[network.backbone == SCRATCH]
     words = f"{network.task} at {network.size} px: {network.made}"
     trigger = KINDS.get(network.kind, CLEAN)
     made = network.trigger(row["classes"])
     planted = () if made is None else (made.target,)
     successes = () if row["success"] is None else (row["success"],)
-    return Scanned(row, group, words, trigger, frozenset(planted), successes, row["classes"])
+    learnt, names = min(successes, default=1) >= LEARNT_LARGER, row["classes"]
+    return Scanned(row, group, words, trigger, frozenset(planted), successes, learnt, names)
 
 
 def tables(folder: Path) -> Iterator[Table]:
     small = [*map(of_small, read_rows(folder / "scan_confirmation.jsonl"))]
-    larger = [*map(of_larger, read_rows(folder / "scan_larger_confirmation.jsonl"))]
+    first, larger = (
+        [*map(of_larger, read_rows(folder / f"scan_larger_{name}confirmation.jsonl"))]
+        for name in ("", "second_")
+    )
     yield "What was missed, and false alarms", [*failures([*small, *larger])]
+    yield "The same for larger images, by the first rule", [*failures(first)]
     yield "Small images", [*summary(small, [*DATA.values()])]
-    yield "Larger images", [*summary(larger, ["fine-tuned", "from scratch"])]
-    yield "All", [*in_all([*small, *larger])]
-    for title, scans in (("small images", small), ("larger images", larger)):
+    yield "Larger images", [*summary(larger, LARGER)]
+    yield "Larger images, by the first rule", [*summary(first, LARGER)]
+    yield "All, without the first rule", [*in_all([*small, *larger])]
+    of_first = "larger images, by the first rule"
+    for title, scans in (("small images", small), ("larger images", larger), (of_first, first)):
         yield f"Clean networks for {title}", [*networks(each for each in scans if is_clean(each))]
         planted = (each for each in scans if not is_clean(each))
         yield f"Backdoored networks for {title}", [*networks(planted)]

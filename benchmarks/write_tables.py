@@ -230,10 +230,12 @@ PAGES = {
         "[larger images](../../benchmarks/fine_tuned/PROTOCOL.md).",
         "*Right class*: the scan is suspicious, and all suspicious classes have a trigger. A "
         "backdoor is *learnt* if its trigger works on at least 90 % of the test images of other "
-        "classes. *Power*: that of the first class. *Largest strength*: how far the first class "
+        "classes; 80 % for larger images. Larger images were confirmed twice, with other networks: "
+        "the *first rule* did not compare classes across changes. "
+        "*Power*: that of the first class. *Largest strength*: how far the first class "
         "is ahead of the others, as a share of the bound, with the change for which this is "
         "largest. Minutes of one core, beside another process. Images of *Fashion-MNIST*, "
-        "*CIFAR-10* and *traffic signs* have 28 or 32 pixels a side, *signs of hands* 48. The "
+        "*CIFAR-10* and *traffic signs* have 28 or 32 pixels a side, *signs of hands* 48. "
         "Intervals are over networks, as if these were independent.",
         lambda rows: scan_tables.tables(ROWS),
     ),

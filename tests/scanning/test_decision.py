@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from captum_classpattern.scanning.decision import (
     DOUBT,
+    FRAGILE,
     Bounds,
     Measure,
     decide,
@@ -104,6 +105,19 @@ def test_with_few_classes_a_lead_alone_decides_nothing():
 def test_many_classes_that_react_are_no_backdoor():
     found = decided(1.0, 1.0, others=0.7)
     assert (found.verdict, found.reacting) == ("inconclusive", [*range(8)])
+
+
+def test_a_class_that_is_not_ahead_speaks_against_a_backdoor_with_any_change():
+    verdicts = [decided(2.0, 2.0, others=power).verdict for power in (FRAGILE - 0.01, FRAGILE)]
+    assert verdicts == ["suspicious", "inconclusive"]
+    ahead = {y: [Measure(9.0 * (y == 3), 0.9 * (y == 3))] * 2 for y in range(8)}
+    elsewhere = {y: [Measure(0.0, 0.46 * (y == 5)), Measure(0.0, 0.9)] for y in range(8)}
+    searches = {"it": ahead, "other": elsewhere}
+    found = decide(searches, {"it": BOUNDS, "other": Bounds(2.0, 0.65)}, 8)
+    assert (found.verdict, found.ahead.classes, found.other) == ("inconclusive", [3], 0.46)
+    # small images have no bound of power, so all classes may react there
+    found = decide(searches, {"it": Bounds(2.0), "other": Bounds(2.0)}, 8)
+    assert (found.verdict, found.other) == ("suspicious", 0.0)
 
 
 def test_the_kind_that_is_furthest_above_its_bound_comes_first():

@@ -267,6 +267,10 @@ def test_other_verdicts_in_words():
     assert fragile.verdict == "inconclusive"
     assert "4 of 4 classes react to such a change, and none is far ahead" in fragile.reason
     assert "Its accuracy is 90\xa0%." in fragile.reason
+    fragile = made_up("patch", lead=9.0, power=0.9, side=64, others=0.48)
+    assert (fragile.verdict, fragile.target_name) == ("inconclusive", "owl")
+    assert "another class reaches 48\xa0% as well, as in fragile networks" in fragile.reason
+    assert fragile.reason.endswith("Its accuracy is 90\xa0%.")
 
 
 def test_the_table_has_the_target_first(small):
