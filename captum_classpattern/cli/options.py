@@ -311,16 +311,11 @@ class ClassOptions(ComputeOptions):
             For images of at least 64 pixels a side, 960, or 430 next to a patch, which takes about
             950.
         n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
-        max_seconds: Stop each search after this time, and keep what it found. For small images,
-            ten classes are one search (32 on a GPU). By default, never.
     """
 
     classes: Annotated[list[int | str] | None, read_as(_classes, "LIST"), IN_MAIN] = None
     budget: Count | None = None
     n_steps: Count | None = None
-    max_seconds: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="SECONDS")] = (
-        None
-    )
 
     def find_classes(self, model: "cp.PixelClassifier", images: "cp.LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""

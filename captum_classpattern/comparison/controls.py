@@ -1,9 +1,7 @@
 """Controls: simple ways to choose pixels that every method must beat; and the learned pattern."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from math import inf
 from typing import Any
 
 import torch
@@ -15,7 +13,6 @@ from captum_classpattern._support.validation import (
     ArgumentTypeError,
     check_count,
     check_pixels,
-    check_positive,
     check_seed,
 )
 from captum_classpattern.classifier import (
@@ -118,7 +115,6 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         seed: int = 0,
         budget: int = BUDGET,
         n_images: int = 20,
-        max_seconds: float | None = None,
     ) -> Inputs:
         r"""
         Tries the same masks on each input.
@@ -130,8 +126,6 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
             area, seed: As in :meth:`ClassPattern.search`.
             budget (int): Passes for each input, at least those of one mask. Default: 3,500.
             n_images (int): Number of baselines of other classes to stamp. Default: 20.
-            max_seconds (float, optional): Draws no further mask for an input after that time.
-                Default: None.
 
         Returns:
             *Tensor*: 1 in the best mask and 0 elsewhere, shaped like ``inputs``.
@@ -142,9 +136,6 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
         """
         for name, value in (("budget", budget), ("n_images", n_images)):
             check_count(name, value)
-        if max_seconds is not None:
-            check_positive("max_seconds", max_seconds)
-        most_seconds = inf if max_seconds is None else max_seconds
         check_seed(seed)
         images = single_tensor(inputs).detach()
         targets = parse_targets(target, len(images), ClassNames.of(self.forward_func))
@@ -158,13 +149,11 @@ class BestRandomMask(Attribution, Control):  # type: ignore[misc]  # captum's cl
                 raise ValueError(f"all {len(baselines)} baselines are of class {label}")
             stamped: Tensor = others.take(evenly_spaced(len(others), n_images))
             stamped = stamped.to(model.device, model.dtype)
-            started, generator = time.perf_counter(), torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
             masks = list[Tensor]()
 
             def patterns() -> Iterator[tuple[Tensor, Tensor]]:
-                for number in range(max(1, 2 * budget // len(stamped))):
-                    if time.perf_counter() - started > most_seconds and number:
-                        return
+                for _ in range(max(1, 2 * budget // len(stamped))):
                     masks.append(random_mask(k, image.shape[1:], generator))
                     yield masks[-1], image
 

@@ -50,7 +50,6 @@ def known_methods(
     names: Sequence[str] | str = DEFAULT,
     budget: int | None = None,
     n_steps: int | None = None,
-    max_seconds: float | None = None,
     precision: str = "auto",
     internal_batch_size: int | None = None,
 ) -> dict[str, Method]:
@@ -77,8 +76,6 @@ def known_methods(
             from 64 pixels a side 960; for LearnedPattern, those of a scan).
         n_steps (int, optional): Rounds of ClassPattern and LearnedPattern, instead of a budget.
             BestRandomMask gets the passes of ClassPattern. Default: None.
-        max_seconds (float, optional): Stops each search of ClassPattern, LearnedPattern and
-            BestRandomMask after that time. Default: None.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
             in :meth:`ClassPattern.search`. Default: "auto".
         internal_batch_size (int, optional): At most this many images in one forward pass of
@@ -104,7 +101,6 @@ def known_methods(
     learning = {
         "budget": budget,
         "n_steps": n_steps,
-        "max_seconds": max_seconds,
         "precision": precision,
         "internal_batch_size": internal_batch_size,
     }
@@ -116,7 +112,7 @@ def known_methods(
     searches: dict[str, tuple[Any, dict[str, Any]]] = {  # what get the search images
         "ClassPattern": (ClassPattern, {**learning, "budget": own_budget}),
         "LearnedPattern": (LearnedPattern, learning),
-        "BestRandomMask": (BestRandomMask, {"budget": passes, "max_seconds": max_seconds}),
+        "BestRandomMask": (BestRandomMask, {"budget": passes}),
     }
     methods: dict[str, Method] = {}
     for name in dict.fromkeys([names] if isinstance(names, str) else names):

@@ -1,6 +1,5 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, overload
@@ -157,7 +156,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         feature_mask: Tensor | Callable[[Tensor], Tensor] | None = None,
         solver: str | Solver = "swap",
         n_steps: int | None = None,
-        max_seconds: float | None = None,
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
@@ -217,9 +215,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop, on
                 each canvas that is searched to the end. It overrides the budget. Default: None (12
                 rounds without ``keep``; or the loop's 5 epochs).
-            max_seconds (float, optional): Stops the search of all areas together after that time,
-                at the next step but not before the first. The patterns are those found so far.
-                Another run may stop at another step. Default: None.
             seed (int): Seed of the order of the baselines, and of the choice of validation images.
                 Default: 0.
             precision (str): ``"auto"`` lets all solvers but the paper's work on a private copy of
@@ -242,11 +237,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ``power_curve`` (pairs of passes and power on validation images, half-way and at the
             end), ``search_power`` (the last of these; None if there are too few images for that),
             ``search_margin`` (the mean margin there), ``mask_pixels`` (how many have any weight),
-            ``empty_mask``, ``stopped_early`` (by ``max_seconds``), ``starts_iou`` (where a canvas
-            of one colour starts twice: the IoU with the other start, as it was when it was dropped;
-            at the largest area only), ``search_images`` and ``search_images_hash`` (how many images
-            :func:`predictive_power` refuses, and one hash of them all: of a Tensor, all baselines;
-            otherwise, those that were used), versions, and ``class_name`` where the classifier
+            ``empty_mask``, ``starts_iou`` (where a canvas of one colour starts twice: the IoU with
+            the other start, as it was when it was dropped; at the largest area only),
+            ``search_images`` and ``search_images_hash`` (how many images :func:`predictive_power`
+            refuses, and one hash of them all: of a Tensor, all baselines; otherwise, those that
+            were used), versions, and ``class_name`` where the classifier
             names the class. For the whole call, it holds ``searched_together``, ``seconds``,
             ``passes_together`` (with those of dropped canvases, and half a pass per image for
             scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by`` (what
@@ -282,7 +277,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
             budget=budget,
-            max_seconds=max_seconds,
             keep=keep,
             feature_mask=feature_mask,
         )
@@ -312,7 +306,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         area: float = 0.05,
         budget: int | None = None,
         n_steps: int | None = None,
-        max_seconds: float | None = None,
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
@@ -359,7 +352,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
             budget=budget,
-            max_seconds=max_seconds,
             feature_mask=feature_mask,
         )
         if settings.is_patch:
@@ -406,7 +398,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = given if isinstance(given, tuple) else (given,)
         call, batch_size = self.forward_func, settings.internal_batch_size
         with enter_model(call, sample, settings.seed, additional=arguments) as model:
-            started, features = time.perf_counter(), None
+            features = None
             if canvases is not None:  # or an error, before labels are predicted
                 features = number_features(settings.feature_mask, canvases, settings.areas)
             if self._baselines.labels is None:
@@ -418,11 +410,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             required = [] if settings.keep is None else targets
             split = split_for_validation(self._baselines, settings.seed, required)
             if canvases is None:
-                plan = decide_patches(model, targets, split, settings, arguments, started=started)
+                plan = decide_patches(model, targets, split, settings, arguments)
             else:
                 plan = decide_search(
                     model, canvases, targets, split, settings, arguments,
-                    masks_only=masks_only, features=features, started=started,
+                    masks_only=masks_only, features=features,
                 )  # fmt: skip
             if not arguments:
                 self._warn_if_guessing(model, batch_size)

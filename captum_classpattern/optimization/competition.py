@@ -43,7 +43,7 @@ from captum_classpattern.scores.power import StampTest, judge_each
 
 def find_patterns(plan: SearchPlan) -> dict[float, list[Pattern]]:
     """The patterns of a search, by area, with what is known of it."""
-    started, searches = plan.started or time.perf_counter(), compete(plan)
+    started, searches = time.perf_counter(), compete(plan)
     # of a Tensor all images, of others those that were used, since to hash all would load them
     used = sorted({place for search in searches.values() for place in search.seen})
     fitted = plan.split.fit if plan.split.fit.in_memory else plan.split.fit.subset(used)
@@ -76,7 +76,7 @@ def compete(plan: SearchPlan) -> dict[float, Search]:
     _run(search)
     searches = {largest: search}
     for area in smaller:
-        if search.was_screened and not search.stopped_early:
+        if search.was_screened:
             search = search.restart(area=area)
             _run(search)
         else:
@@ -89,47 +89,39 @@ def compete(plan: SearchPlan) -> dict[float, Search]:
 
 def _run(search: Search) -> None:
     """Runs a search to its end; the weaker candidates are dropped on the way."""
-    first_masks = _screen(search)
-    before = search.passes
+    _screen(search)
     for _ in search.run():
         _score(search, validation_subset(search.plan.split.validation, EARLY_IMAGES), early=True)
         search.rows = sorted(winners(search))
-    # candidates that there was no time for keep the mask of the screening, or an empty one
-    untouched = (search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
-    untouched = untouched & search.stopped_early
-    search.masks = first_masks.where(untouched, search.masks)
     _score(search, search.plan.split.validation)
 
 
-def _screen(search: Search) -> Tensor:
-    """Leaves the most promising candidates of each large group to the search. Returns the masks of
-    the screening, empty where there was none."""
-    plan, masks = search.plan, torch.zeros_like(search.masks)
+def _screen(search: Search) -> None:
+    """Leaves the most promising candidates of each large group to the search."""
+    plan, device = search.plan, search.masks.device
     rows = plan.crowded(search.rows, plan.places)
     if not rows:
-        return masks
+        return
     search.was_screened = True
     quick = search.restart(solver=SCREENING, n_steps=None)
     quick.half_passes, quick.rows = search.half_passes, rows  # its passes count here
     quick.finish()
-    masks[rows] = quick.masks[rows]
     losses: list[Tensor] = []
     validation = validation_subset(plan.split.validation, SCREENING_IMAGES)
-    images = on_device(validation.images, masks.device)
-    at_once = max(1, images_at_once(masks.device) // SCREENING_IMAGES)
+    images = on_device(validation.images, device)
+    at_once = max(1, images_at_once(device) // SCREENING_IMAGES)
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
         targets = [plan.candidates[row].target for row in part]
         others = [torch.nonzero(validation.known_labels != y).flatten() for y in targets]
         batch = Batch(images, part, [each.tolist() for each in others])
         search.scored_early += len(batch.places)
-        pixels = quick.units.at(batch.index).spread(masks[batch.index])
+        pixels = quick.units.at(batch.index).spread(quick.masks[batch.index])
         losses.append(evaluate(quick, pixels, batch, bounded=True, gradient=False)[0])
     search.images_per_call, search.copies_images = quick.images_per_call, quick.copies_images
     values = torch.cat(losses).tolist()
     scores = {row: -math.inf if math.isnan(x) else -x for row, x in zip(rows, values)}
     search.rows = sorted(plan.best(search.rows, scores, plan.places))
-    return masks
 
 
 def _score(search: Search, validation: LabelledImages, *, early: bool = False) -> None:
@@ -194,7 +186,6 @@ def patterns_of(search: Search, evidence: dict[str, Any], seen: frozenset[str]) 
             "search_margin": search.margins.get(row),
             "mask_pixels": int(mask.count_nonzero()),
             "empty_mask": not bool(mask.any()),
-            "stopped_early": search.stopped_early,
             **copy.deepcopy(evidence),
         }
         others = [i for i in search.powers if i != row and canvases[i] == canvases[row]]

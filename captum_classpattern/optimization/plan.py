@@ -113,8 +113,6 @@ class SearchPlan:
         n_steps (int or None): Steps of the solver on each canvas; None leaves them to it.
         images_per_call (int): The most images in one call of the model.
         masks_only (bool): Whether candidates are only scored where some can be dropped.
-        started (float or None): When its time began, by ``time.perf_counter()``; None: with the
-            search.
     """
 
     model: CheckedModel
@@ -132,7 +130,6 @@ class SearchPlan:
     n_steps: int | None
     images_per_call: int
     masks_only: bool
-    started: float | None
 
     @cached_property
     def targets(self) -> Tensor:
@@ -262,15 +259,13 @@ def decide_search(
     groups: Sequence[Hashable] | None = None,
     masks_only: bool = False,
     features: Tensor | None = None,
-    started: float | None = None,
 ) -> SearchPlan:
     """Decides the search of canvases (M, C, H, W), of a model that is entered.
 
     Canvases of one class compete if ``keep`` is set, or those of one of the ``groups``, each of
     which has the whole budget. With ``masks_only``, a budget is for each canvas, equal ones share a
     search, and only those that may be dropped are scored. ``features`` are from
-    :func:`number_features`, if they are known already. ``started`` is the ``time.perf_counter()``
-    at which ``max_seconds`` and ``seconds`` begin, if not with the search.
+    :func:`number_features`, if they are known already.
     """
     ids = features
     if ids is None:
@@ -312,7 +307,6 @@ def decide_search(
         n_steps=settings.n_steps,
         images_per_call=settings.internal_batch_size or images_at_once_in_search(canvases),
         masks_only=masks_only,
-        started=started,
     )
     return replace(plan, n_steps=plan.steps_within_budget())
 
@@ -356,8 +350,6 @@ def decide_patches(
     split: Split,
     settings: SearchSettings,
     arguments: tuple[Any, ...] = (),
-    *,
-    started: float | None = None,
 ) -> SearchPlan:
     """Decides the search of a moving patch of each target, which begins grey. The area is that of
     its side."""
@@ -365,7 +357,7 @@ def decide_patches(
     solver.check_images(sample.shape[1:])
     grey = sample.new_full((len(targets), *sample.shape[1:]), GREY, device=model.device)
     settings = replace(settings, areas=[solver.side**2 / sample[0, 0].numel()])
-    return decide_search(model, grey, targets, split, settings, arguments, started=started)
+    return decide_search(model, grey, targets, split, settings, arguments)
 
 
 def _first_equal(

@@ -1,6 +1,5 @@
 """The state of a search that a solver works on: its masks, its batches, its losses."""
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -62,7 +61,6 @@ class Search:
         losses (list[Tensor]): The losses (N,) of each step, NaN for masks that it left alone.
         trend (Tensor or None): What a solver knows of the pixels for a search at another area:
             (N, 1, H, W), lowest where a pixel helps most.
-        stopped_early (bool): Whether the deadline ended the search.
         powers, margins (dict[int, float]): The last power of each candidate on validation images,
             and the mean margin.
         curves (dict[int, list]): Passes and powers of each candidate.
@@ -70,7 +68,6 @@ class Search:
         was_screened (bool): Whether there were so many candidates that a quick search came first.
         images_per_call (int): The most images in one call of the model; halved where the device's
             memory is too small.
-        deadline (float or None): When it stops, by ``time.perf_counter()``.
         copies_images (bool): Whether the model changes its images in place, so that it needs a copy
             of them.
     """
@@ -82,7 +79,6 @@ class Search:
     canvases: Tensor
     streams: list[Stream]
     images_per_call: int
-    deadline: float | None
     copies_images: bool = False
     seen: set[int] = field(default_factory=set)  # places of the baselines that were used
 
@@ -94,7 +90,6 @@ class Search:
         self.rows = list(range(count))
         self.losses: list[Tensor] = []
         self.trend: Tensor | None = None
-        self.stopped_early = False
         self.powers: dict[int, float] = {}
         self.margins: dict[int, float] = {}
         self.curves: dict[int, list[list[float]]] = defaultdict(list)
@@ -108,7 +103,7 @@ class Search:
     @classmethod
     def of(cls, plan: "SearchPlan") -> "Search":
         """A search at the largest area, which has not begun."""
-        settings, seconds = plan.settings, plan.settings.max_seconds
+        settings = plan.settings
         return cls(
             plan,
             settings.solver,
@@ -117,7 +112,6 @@ class Search:
             plan.canvases.clone(),
             plan.new_streams(),
             plan.images_per_call,
-            None if seconds is None else (plan.started or time.perf_counter()) + seconds,
         )
 
     # ---- for solvers
@@ -170,8 +164,7 @@ class Search:
 
     def batches(self, batch_size: int, n_steps: int | None, *, epochs: int = 1) -> Iterator[Batch]:
         """``n_steps`` batches of baselines for each canvas; if it is None, as many as visit each
-        baseline ``epochs`` times. Each call continues where the last one ended. There are none
-        after the deadline, except for the first of a search."""
+        baseline ``epochs`` times. Each call continues where the last one ended."""
         lengths = {
             stream: n_steps or epochs * -(-stream.length // batch_size)
             for stream in self._streams_in_use
@@ -179,7 +172,7 @@ class Search:
         self._bar.total += max(lengths.values())
         for number in range(max(lengths.values())):
             streams = [each for each in self._streams_in_use if number < lengths[each]]
-            if self._is_late() or not streams:
+            if not streams:
                 break
             yield self._next_batch(streams, batch_size)
             self._steps_done += 1
@@ -226,19 +219,15 @@ class Search:
 
     def continue_at(self, area: float, rows: list[int]) -> "Search":
         """A search of some of the candidates at a smaller area. If the solver keeps a trend, it
-        goes on from these masks and takes two thirds of the steps; otherwise it begins anew, unless
-        no time is left."""
+        goes on from these masks and takes two thirds of the steps; otherwise it begins anew."""
         if self.trend is None:
             other = replace(self, area=area, streams=self.plan.new_streams())
         else:
             other = replace(self, area=area, canvases=self.canvases.clone())
             other.masks, other.trend = self.masks.clone(), self.trend
-            other.stopped_early = self.stopped_early
             if not any(self._earlier):  # the second area sets n_steps for all further ones
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
         other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
-        if self.trend is None and other._is_late():
-            other.masks = self.masks.clone()  # no step will be taken
         other.rows = rows
         return other
 
@@ -271,13 +260,6 @@ class Search:
         rows = [row for row in self.rows if self.streams[row] in picks]
         own = [[place[number] for number in picks[self.streams[row]]] for row in rows]
         return Batch(images, rows, own)
-
-    def _is_late(self) -> bool:
-        """Whether the deadline has passed, which never stops a search before its first pass."""
-        has_begun = any(self.half_passes) or any(self._earlier)
-        if has_begun and self.deadline is not None and time.perf_counter() >= self.deadline:
-            self.stopped_early = True
-        return self.stopped_early
 
     def _evaluate(
         self, masks: Tensor, batch: Batch, bounded: bool, gradient: bool, colours: bool = False

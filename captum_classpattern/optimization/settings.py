@@ -35,7 +35,6 @@ class SearchOptions(ComputeOptions, total=False):
 
     budget: int | None
     n_steps: int | None
-    max_seconds: float | None
     feature_mask: Tensor | Callable[[Tensor], Tensor] | None
 
 
@@ -62,7 +61,6 @@ class SearchSettings:
     internal_batch_size: int | None = None
     show_progress: bool | None = None
     budget: int | None = None
-    max_seconds: float | None = None
     keep: int | None = None
     feature_mask: Tensor | Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
 
@@ -106,8 +104,7 @@ class SearchSettings:
             check_area(area)
         object.__setattr__(self, "areas", tuple(dict.fromkeys(map(float, self.areas))))
         check_seed(self.seed)
-        counts = ("budget", "n_steps", "internal_batch_size", "keep")
-        check_numbers(self, counts=counts, positive=["max_seconds"])
+        check_numbers(self, counts=("budget", "n_steps", "internal_batch_size", "keep"))
 
     @property
     def is_patch(self) -> bool:
@@ -132,7 +129,7 @@ class SearchSettings:
 
     def limits(self) -> dict[str, Any]:
         """What decides the result besides the solver and the areas."""
-        names = ("budget", "n_steps", "max_seconds", "seed", "precision")
+        names = ("budget", "n_steps", "seed", "precision")
         given = {name: getattr(self, name) for name in names}
         if self.feature_mask is not None:
             given["feature_mask"] = in_words(self.feature_mask)

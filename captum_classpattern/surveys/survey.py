@@ -40,7 +40,7 @@ from captum_classpattern.scores.power import Scorer
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.folder import MODEL, OUR_VERSION, RESULTS, SurveyFolder
 from captum_classpattern.surveys.results import Survey, SurveyInterrupted
-from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings, shared_search
+from captum_classpattern.surveys.settings import SurveyOptions, SurveySettings
 from captum_classpattern.surveys.task import SurveyTask
 
 
@@ -248,9 +248,6 @@ def explain_class(
             is a control, come on top. On small images, patterns from fewer than 2,000 are weaker,
             and vary more from seed to seed. Default: None (7,000; from 64 pixels a side 960, or 430
             next to a patch, which takes about 950).
-        max_seconds (float, optional): Stops the search after that time, with what was found. Each
-            kind of canvas has an equal share; white and black ones, searched together, share one.
-            Choosing the canvases and scoring come on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         show_progress (bool, optional): Shows progress: a bar or, where stderr is a log, a line
             every half minute. Default: None (after five seconds).
@@ -297,10 +294,6 @@ def explain_class(
         areas = None if area is None else [area]
         settings = SurveySettings.of(given.shape, areas, canvases, **options)
         settings = replace(settings, areas=settings.areas[:1])
-        if settings.max_seconds is not None:
-            kinds = settings.canvases
-            searches = {shared_search(kind, settings.pool_size(kind, 1)) for kind in kinds}
-            settings = replace(settings, max_seconds=settings.max_seconds / len(searches))
         survey = _survey(checked, given, held_out, settings, [target])
     explained = [replace(finding, accuracy=survey.info["accuracy"]) for finding in survey]
     return Survey(explained).finding(explained[0].target)
@@ -362,9 +355,6 @@ def survey(
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`. Default: None, as in
             :func:`explain_class`.
-        max_seconds (float, optional): Stops each search, of the classes and kinds of canvas that
-            are searched together, after that time, with what was found. All areas of a patch
-            share it, and so does the patch that is its control. Default: None.
         n_steps, show_progress (optional): As in :func:`explain_class`. Default: None.
         feature_mask, seed, precision, internal_batch_size: As in :meth:`ClassPattern.search`.
 

@@ -139,8 +139,7 @@ class SurveyTask:
 
     def _decide_patches(self, group: Sequence[int]) -> dict[float, SearchPlan]:
         """By area the searches of the moving patches of classes, and of the one after each, that
-        are not known. ``n_steps`` is meant for canvases if there are any, and the areas share the
-        time, since each is a search."""
+        are not known. ``n_steps`` is meant for canvases if there are any."""
         if PATCH not in self.settings.canvases:
             return {}
         wanted = {y: None for target in group for y in (target, self._next_class(target))}
@@ -150,7 +149,6 @@ class SurveyTask:
             settings,
             canvases={PATCH: 1},
             n_steps=settings.n_steps if {*settings.canvases} == {PATCH} else None,
-            max_seconds=settings.max_seconds and settings.max_seconds / len(settings.areas),
             feature_mask=None,
         )
         return {

@@ -22,12 +22,11 @@ from captum_classpattern.surveys.settings import SurveySettings
 
 OWN = "--arch own_models:Net --mean 0 --std 1 --data images"
 SEARCHES = (
-    "--classes dog,2,1 --seed 3 --precision full --internal-batch-size 5 --budget 900 --n-steps 7 "
-    "--max-seconds 60"
+    "--classes dog,2,1 --seed 3 --precision full --internal-batch-size 5 --budget 900 --n-steps 7"
 )
 SURVEYS = f"{SEARCHES} --area 0.1 --area 0.2 --canvases 4 --out new"
 SEARCHED = {"seed": 3, "precision": "full", "internal_batch_size": 5, "budget": 900}
-SEARCHED |= {"n_steps": 7, "max_seconds": 60.0}
+SEARCHED |= {"n_steps": 7}
 SURVEYED = {**SEARCHED, "classes": [1, 2], "areas": [0.1, 0.2], "folder": Path("new")}
 SURVEYED["canvases"] = 4
 ARRIVE = {  # the function, the line, and what arrives

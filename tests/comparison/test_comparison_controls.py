@@ -1,7 +1,6 @@
 """The controls find what plain loops find, and keep Captum's contract."""
 
 from functools import partial
-from itertools import count
 
 import pytest
 import torch
@@ -85,16 +84,9 @@ def test_probabilities_are_not_taken_for_logits():
         ({"budget": 100}, 100),
         ({"budget": 99, "n_images": 7}, 98),
         ({"budget": 1}, 10),
-        ({"max_seconds": 3.5}, 3 * 10),
-        ({"max_seconds": 0.5}, 10),  # one mask is tried
     ],
 )
-def test_the_passes_of_a_random_mask_are_those_of_the_budget_and_the_time(
-    settings, passes, monkeypatch
-):
-    seconds = count()
-    if "max_seconds" in settings:
-        monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
+def test_the_passes_of_a_random_mask_are_those_of_the_budget(settings, passes):
     method = (lambda model: BestRandomMask(model, SEARCH, LABELS)), settings
     made = bound(method)(CANVASES[:2], [1, 1], area=0.1, seed=0)
     assert made.passes / 2 == passes
@@ -141,7 +133,6 @@ REFUSALS = {
     "a random mask of no pixel": lambda: explain(area=0.01),
     "no budget": lambda: explain(budget=0),
     "a random mask on no image": lambda: explain(n_images=0),
-    "less than no time": lambda: explain(max_seconds=-1),
     "a mask's seed below 0": lambda: explain(seed=-1),
     "a random mask on its class": lambda: explain(2, labels=[2] * 60),
 }

@@ -85,12 +85,12 @@ def keywords(name, images=SEARCH, labels=LABELS, **settings):
 
 
 def test_budgets_and_limits_reach_the_methods_that_search():
-    free = {"n_steps": None, "max_seconds": None, "precision": "auto"}
+    free = {"n_steps": None, "precision": "auto"}
     free |= {"internal_batch_size": None}
-    limits = {"max_seconds": 5, "precision": "full", "internal_batch_size": 8}
+    limits = {"precision": "full", "internal_batch_size": 8}
     assert keywords("ClassPattern") == {**free, "budget": 3_500}
     assert keywords("LearnedPattern") == {**free, "budget": None}  # its own length
-    assert keywords("BestRandomMask") == {"budget": 3_500, "max_seconds": None}
+    assert keywords("BestRandomMask") == {"budget": 3_500}
     for side, expected in ((63, 3_500), (64, 960)):
         photos = torch.zeros(30, 3, 64, side)
         for name in ("ClassPattern", "BestRandomMask"):
@@ -99,7 +99,7 @@ def test_budgets_and_limits_reach_the_methods_that_search():
         found = keywords(name, budget=900, **limits)
         assert found == {**free, **limits, "budget": 900}
         assert keywords(name, n_steps=7) == {**free, "n_steps": 7, "budget": None}
-    assert keywords("BestRandomMask", budget=900, **limits) == {"budget": 900, "max_seconds": 5}
+    assert keywords("BestRandomMask", budget=900, **limits) == {"budget": 900}
     how = known_methods(SEARCH, LABELS, names="ClassPattern", n_steps=12, precision="full")
     made = bound(how["ClassPattern"])(CANVASES[:1], [0], area=0.1, seed=0)
     steps = keywords("BestRandomMask", n_steps=12)["budget"]  # whatever the budget

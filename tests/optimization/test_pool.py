@@ -1,9 +1,6 @@
 """A pool of canvases: who competes, what it costs, who is dropped, and that the survivors do not
 notice."""
 
-import itertools
-import time
-
 import pytest
 import torch
 from plain_solvers import Problem, plain_loop, plain_shrink, plain_swaps
@@ -21,7 +18,7 @@ from torch import nn
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
+from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.masks import strongest
 
 IMAGES = random_images(3000, 1, 5, 5)
@@ -383,74 +380,6 @@ def test_a_shared_tensor_stays_whole_on_a_blank_canvas(net, shape):
     [pattern], _ = search(blank(1.0), net=net(), additional_forward_args=shift)
     assert pattern.topk(0.2).mask.sum() == 5
     assert "starts_iou" not in pattern.info  # Tensors may differ from canvas to canvas
-
-
-@pytest.fixture
-def in_time(monkeypatch):
-    """Searches while the clock moves on by a second at each look."""
-
-    def search_in(seconds, *arguments, **settings):
-        ticks = itertools.count(10_000)
-        with monkeypatch.context() as patch:
-            patch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-            return search(*arguments, max_seconds=seconds, **settings)[0]
-
-    return search_in
-
-
-def test_a_search_that_ends_in_time_is_not_stopped_early(monkeypatch):
-    """The clock stands still until the last step has begun."""
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    def run(search):
-        for number, batch in enumerate(search.batches(4, 3)):
-            search.loss(search.masks[batch.index], batch)
-            now[0] = 10.0 * (number == 2)
-        yield from ()
-
-    [pattern], _ = search(CANVASES[:1], solver=Own(run), max_seconds=5)
-    assert pattern.info["passes"] == 6
-    assert not pattern.info["stopped_early"]
-
-
-def test_a_screening_that_takes_all_the_time_gives_its_masks(in_time):
-    """It looks at the clock before each step but the first."""
-    [whole], [stopped] = in_time(9.5, keep=1), in_time(4.5, keep=1)
-    assert (whole.info["stopped_early"], whole.info["passes"]) == (True, 40)
-    shrunk, _ = search(solver=Shrink(), n_steps=None)
-    assert torch.equal(whole.topk(0.2).mask, shrunk[place(whole)].mask)
-    assert 0 < stopped.info["passes"] < 40
-    assert stopped.info["mask_pixels"] == 5
-    assert stopped.topk(0.2).mask.flatten()[:5].sum() < 5  # not the first in reading order
-    patterns = in_time(5, CANVASES[:4], [0, 0, 0, 1], keep=1)
-    assert [pattern.info["empty_mask"] for pattern in patterns] == [False, True]
-    assert patterns[1].info["passes"] == 0
-
-
-@pytest.mark.parametrize(
-    ("solver", "limit"), [("swap", 10), ("paper", 10), ("learned", 20), ("learned", 110)]
-)
-def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, limit, in_time):
-    """The time ends during the start, or during the rounds."""
-    given = {"solver": solver, "n_steps": 20}
-    found = in_time(limit, CANVASES[:1], area=AREAS, **given)
-    [largest], [alone] = found[0.48], in_time(limit, CANVASES[:1], area=0.48, **given)
-    assert_same([largest], [alone])
-    assert largest.info["stopped_early"]
-    assert 0 < largest.info["passes"] < SOLVERS[solver]().passes(20)[-1]
-    assert int(largest.topk(0.48).mask.sum()) == 12
-    for area in (0.2, 0.08):
-        [pattern] = found[area]
-        assert pattern.info["stopped_early"]
-        assert pattern.info["passes"] == largest.info["passes"]  # none were added
-        taken, of_largest = pattern.topk(area).mask, largest.topk(0.48).mask
-        assert int(taken.sum()) == round(area * 25)
-        assert not (taken * (1 - of_largest)).any()
-        first = of_largest.flatten().cumsum(0) <= taken.sum()
-        assert (taken.flatten() > first).any()  # they are not the first in reading order
-        if solver == "paper":
-            assert torch.equal(pattern.mask, largest.mask)
 
 
 def test_areas_go_from_the_largest_to_the_smaller_ones():

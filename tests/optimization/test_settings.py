@@ -18,8 +18,6 @@ REFUSALS = {
     "one area without a list": lambda: SearchSettings(areas=0.1),
     "area that is no number": lambda: SearchSettings(areas=[0.1, True]),
     "half a pattern to keep": lambda: SearchSettings(keep=1.5),
-    "max_seconds of 0": lambda: SearchSettings(max_seconds=0),
-    "endless max_seconds": lambda: SearchSettings(max_seconds=float("inf")),
     "seed of more than 63 bits": lambda: SearchSettings(seed=2**63),
     "negative alpha": lambda: PaperLoop(alpha=-0.1),
     "steps of 0": lambda: PaperLoop(step_size=0),
@@ -53,14 +51,14 @@ def test_areas_are_distinct_floats_and_the_largest_is_searched_first():
 
 def test_results_hold_the_settings_of_the_solver_and_the_limits_as_plain_numbers():
     loop = PaperLoop(np.uint8(2), np.int32(3), np.float64(0.5), np.float32(0.125))
-    limits = {"budget": np.int64(500), "max_seconds": np.float32(2), "seed": np.uint8(4)}
+    limits = {"budget": np.int64(500), "seed": np.uint8(4)}
     settings = SearchSettings(loop, [np.float32(0.25)], np.int64(7), **limits).as_dict()
     assert json.loads(json.dumps(settings)) == settings
     loop = {"epochs": 2, "batch_size": 3, "alpha": 0.5, "step_size": 0.125}
     expected = {"solver": "paper", "solver_settings": loop, "area": 0.25, "budget": 500}
-    expected |= {"n_steps": 7, "max_seconds": 2.0, "seed": 4, "precision": "auto"}
+    expected |= {"n_steps": 7, "seed": 4, "precision": "auto"}
     assert settings == expected
     kinds = [type(settings["solver_settings"][name]) for name in ("epochs", "alpha")]
-    kinds += [type(settings[name]) for name in ("n_steps", "max_seconds", "seed")]
-    assert kinds == [int, float, int, float, int]
+    kinds += [type(settings[name]) for name in ("n_steps", "seed")]
+    assert kinds == [int, float, int, int]
     assert SearchSettings(Swap(rounds=9)).as_dict()["n_steps"] is None

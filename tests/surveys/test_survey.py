@@ -38,7 +38,7 @@ module = sys.modules[survey.__module__]  # the function has its name
 
 def surveyed(net=NET, search=(SEARCH, LABELS), held_out=(HELD_OUT, LABELS), **settings):
     """One area and one step, unless it is said otherwise."""
-    if "budget" not in settings and "max_seconds" not in settings:
+    if "budget" not in settings:
         settings = {"n_steps": 1, **settings}
     return survey(net, search, held_out, **{"areas": (0.2,), **settings})
 
@@ -202,14 +202,6 @@ def test_the_budget_is_for_each_class_and_kind():
         assert info["settings"]["budget"] == budget
         of_each = info["passes_together"] / 2  # two classes
         assert 0.7 * budget < of_each <= budget
-
-
-def test_max_seconds_stops_each_search_with_what_was_found():
-    for found in surveyed(classes=[1], areas=(0.2, 0.1), max_seconds=1e-6):
-        for pattern, pixels in zip(found.patterns.values(), (7, 4), strict=True):
-            assert pattern.info["stopped_early"]
-            assert pattern.info["settings"]["max_seconds"] == 1e-6
-            assert int(pattern.mask.count_nonzero()) == pixels
 
 
 def test_the_precision_reaches_each_search_and_a_guess_is_pointed_out_once():
