@@ -29,7 +29,7 @@ from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.classifier import enter_model
-from captum_classpattern.classifier.fingerprints import hash_of_model
+from captum_classpattern.classifier.fingerprints import hash_of_weights
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
@@ -136,7 +136,7 @@ def measure(
     done = {(row["model"], row["canvases"], row["solver"], row["class"]) for row in rows}
     for name in names:
         network = trained(name, weights) if weights else model(name)
-        made_by = {"weights": hash_of_model(network), "versions": versions()}
+        made_by = {"weights": hash_of_weights([network], []), "versions": versions()}
         missing = [
             (search, target)
             for search in (AUTHORS, OUR_SOLVER, OURS)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern._support.files import write_json
-from captum_classpattern.classifier.fingerprints import hash_of_model
+from captum_classpattern.classifier.fingerprints import hash_of_weights
 from captum_classpattern.images import hash_of_images
 from captum_classpattern.optimization.plan import split_for_validation
 from captum_classpattern.optimization.settings import versions
@@ -51,7 +51,7 @@ class Study:
             for name, part in self.images._asdict().items()
         }
         return {
-            "weights": hash_of_model(self.classifier),
+            "weights": hash_of_weights([self.classifier], []),
             "canvases": hash_of_canvases(self.canvases),
             "images": images,
             "areas": list(AREAS),

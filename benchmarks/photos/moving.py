@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 import captum_classpattern
 from captum_classpattern import ClassPattern, LabelledImages
 from captum_classpattern.classifier import CheckedModel
-from captum_classpattern.classifier.fingerprints import hash_of_model
+from captum_classpattern.classifier.fingerprints import hash_of_weights
 from captum_classpattern.optimization.solvers.moving import MovingPatch
 from captum_classpattern.pattern import MovingPattern
 from captum_classpattern.scores.power import SQUARES, Scorer, best_of
@@ -56,7 +56,7 @@ def photo_parts(folder: Path, network: str = "plain") -> tuple[LabelledImages, L
 def about(network: str, model: nn.Module) -> Row:
     """What a row depends on."""
     version = captum_classpattern.__version__
-    return {"network": network, "model": hash_of_model(model), "version": version}
+    return {"network": network, "model": hash_of_weights([model], []), "version": version}
 
 
 def found_rows(network: str, photos: Path, out: Path, done: set) -> Iterator[list[Row]]:

@@ -15,19 +15,6 @@ NUMBERS = 10  # of a probe
 STAMPED = 0.05  # of the pixels
 
 
-def hash_of_model(networks: nn.Module | Iterable[nn.Module]) -> str | None:
-    """A hash of the types, the weights and all other tensors of a model's layers, as in version
-    0.4; None without any network."""
-    networks = [networks] if isinstance(networks, nn.Module) else [*networks]
-    digest = hashlib.sha256()
-    for layer in (layer for network in networks for layer in network.modules()):
-        digest.update(type(layer).__name__.encode())
-        for name, value in {**layer._parameters, **layer._buffers, **vars(layer)}.items():
-            if isinstance(value, Tensor):
-                _add(digest, name, value)
-    return digest.hexdigest() if networks else None
-
-
 def hash_of_weights(networks: Iterable[nn.Module], constants: Iterable[Tensor]) -> str | None:
     """A hash of the weights of networks, whatever wraps them, and of other tensors; None without
     any network."""

@@ -8,13 +8,10 @@ from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import compare
 
-CanvasResult = Record  # its name in version 0.4, where a metric got it
-
 __all__ = [
     "DEFAULT",
     "METRICS",
     "BestRandomMask",
-    "CanvasResult",
     "Comparison",
     "Failure",
     "Interrupted",

@@ -36,7 +36,6 @@ REMEDY = "remove it, or choose another folder"
 AGAIN = "remove it and search its class again, or choose another folder"
 OUR_VERSION = "captum_classpattern"  # the setting that has it
 MODEL = "model"  # the setting that says which model it is
-OF_0_4 = {"predictions", "outputs", "threads"}  # settings of its folders
 
 
 @dataclass
@@ -86,11 +85,6 @@ class Folder:
             return
         ours = files.parse_json(files.to_json(self.settings))
         models = theirs.get(MODEL), ours.get(MODEL)
-        if OF_0_4 & theirs.keys():
-            raise ValueError(
-                f"{path} is of version {theirs.get(OUR_VERSION)}, which did not write down what "
-                "tells one model from another: choose another folder"
-            )
         both = {key: (theirs.get(key), ours.get(key)) for key in {**ours, **theirs}}
         differing = {k: pair for k, pair in both.items() if k != MODEL and pair[0] != pair[1]}
         if differing.keys() - ({OUR_VERSION} if self.any_version else set()):
@@ -124,11 +118,6 @@ class SurveyFolder(Folder):
     def contents(self) -> tuple[dict[str, Any], list[Finding]]:
         """The summary, if there is one, and all findings, class by class, on each kind of canvas;
         an error if any file has other settings."""
-        if any(self.path.glob("findings/*.json")):
-            raise ValueError(
-                f"{self.path} was written by version 0.4 or earlier, which kept findings in other "
-                "files: choose another folder, or read it with that version"
-            )
         summary = self.summary()
         self._read_new()
         return summary, self._all()

@@ -125,14 +125,6 @@ def test_a_class_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] == before
 
 
-def test_a_folder_of_version_0_4_is_refused_in_a_sentence(tmp_path):
-    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path)
-    (tmp_path / "findings/2.json").write_text('{"settings": {}, "rows": []}')
-    said = f"ValueError: {tmp_path} was written by version 0.4 or earlier, which kept findings in"
-    for call in (lambda: Survey.load(tmp_path), lambda: Survey(class_of(1)).save(tmp_path)):
-        assert refusal(call).startswith(said)
-
-
 def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
     stores = [SurveyFolder(tmp_path, SETTINGS) for _ in range(16)]
 
