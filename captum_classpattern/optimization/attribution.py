@@ -173,14 +173,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         The same seed and settings give the same masks on the same processor with as many threads,
         if the model's own operations do. Another processor, number of threads or
-        ``internal_batch_size``, or other canvases in the same call, change the rounding of sums:
-        weights differ in their last digits, and swaps that are nearly even can fall the other way.
-        The masks then differ as those of two seeds do.
+        ``internal_batch_size``, or other canvases in the same call, change the rounding of sums,
+        and swaps that are nearly even can fall the other way. The masks then differ as those of two
+        seeds do.
 
-        Several areas take less time than as many calls. The largest is searched as usual. At each
-        smaller one the search starts from the patterns of the next larger one, with two thirds of
-        the rounds. A pool that is screened is searched anew at each area, since the best canvases
-        differ by area. Then all classes of the call are searched anew.
+        Several areas take less time than as many calls: at each smaller area, the search starts
+        from the patterns of the next larger one, with two thirds of the rounds. A pool that is
+        screened is searched anew at each area, since the best canvases differ by area.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
@@ -232,20 +231,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         Returns:
             *list[Pattern] or dict[float, list[Pattern]]*: The patterns; for several areas, by area.
-            Their ``info`` holds the settings and the seed, ``passes`` (how often the model ran
-            forward and backward on an image; two forward runs count as one), ``loss_curve``,
-            ``power_curve`` (pairs of passes and power on validation images, half-way and at the
-            end), ``search_power`` (the last of these; None if there are too few images for that),
-            ``search_margin`` (the mean margin there), ``mask_pixels`` (how many have any weight),
-            ``empty_mask``, ``starts_iou`` (where a canvas of one colour starts twice: the IoU with
-            the other start, as it was when it was dropped; at the largest area only),
-            ``search_images`` and ``search_images_hash`` (how many images :func:`predictive_power`
-            refuses, and one hash of them all: of a Tensor, all baselines; otherwise, those that
-            were used), versions, and ``class_name`` where the classifier
-            names the class. For the whole call, it holds ``searched_together``, ``seconds``,
-            ``passes_together`` (with those of dropped canvases, and half a pass per image for
-            scoring early), ``precision`` (such as "bfloat16") and ``accelerated_by`` (what
-            ``precision="auto"`` chose). Their ``seen`` has the hashes of the search images.
+            Their ``info`` holds the settings, the seed, what the search cost and how it went; the
+            keys are explained on the page *JSON for other programs*. Their ``seen`` has the
+            hashes of the search images.
 
         Raises:
             TypeError: If an argument is of the wrong type, or the classifier returns no Tensor.
