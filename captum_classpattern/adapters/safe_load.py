@@ -42,14 +42,6 @@ REFUSAL = (
 )
 NOT_SAVED, AGAIN = "was not written by torch.save", "download it again"  # if a file is damaged
 ARCHIVE = "an archive: unpack it, and give the checkpoint inside"
-KERAS = "open it in Keras 3 with KERAS_BACKEND=torch, and give a function of images (N, C, H, W)"
-OTHER_LIBRARIES = {  # by the end of a file's name
-    ".onnx": "convert it by a library such as onnx2torch, and give the network itself",
-    ".keras": KERAS,
-    ".h5": KERAS,
-    ".hdf5": KERAS,
-    ".tflite": "it has no gradients; give the network that it was made from, in PyTorch",
-}
 OTHER_FILES = {  # by their first bytes
     b"<": "a web page, as a failed or blocked download leaves it",
     b"version https://git-lfs": "a git-lfs pointer, not the file that it points to",
@@ -194,8 +186,6 @@ class CheckpointFile:
         if not path.is_file():
             hint = " (a folder is read without `arch` and `num_classes`)" if path.is_dir() else ""
             raise FileNotFoundError(f"there is no checkpoint file at {path}{hint}")
-        if remedy := OTHER_LIBRARIES.get(path.suffix.lower()):
-            raise ValueError(f"{path} is not a checkpoint of PyTorch: {remedy}")
         self._check_size(path.stat().st_size, "has")
         with path.open("rb") as file:
             head = file.read(512)

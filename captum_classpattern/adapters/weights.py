@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +20,6 @@ KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "model_stat
 AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # how the keys of a normalisation inside a model end: mean, then std
 NORMALISERS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
-# keys of older versions of torchvision, and what they are called now
-FORMER_KEYS = (
-    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
-    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
-    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
-)
 ITSELF = (0.0,), (1.0,), "the model itself"  # mean and std of a model that normalises its pixels
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 4
@@ -161,10 +154,10 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
         with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
             expected = build(arch, PROBE).state_dict()
     expected = expected or build(arch, PROBE).state_dict()
-    _, key_of = _match_names(expected, state)
+    keys = _keys_of(expected, state)
     counts = [
         size
-        for name, key in key_of.items()
+        for name, key in keys.items()
         if not is_lazy(expected[name]) and state[key].ndim == expected[name].ndim
         for size, probe in zip(state[key].shape, expected[name].shape)
         if probe == PROBE
@@ -200,10 +193,10 @@ def load_weights(
     must be a normalisation, which is taken out and returned, or a second copy of what was loaded.
     Keys of the network that end in ``may_lack`` may be missing."""
     expected, state = network.state_dict(), weights.state
-    prefix, key_of = _match_names(expected, state)
-    fitting = {name: state[key] for name, key in key_of.items()}
-    renamed = {key: name for name, key in key_of.items() if key != name}
-    used = {*key_of.values()}
+    prefix, keys = _find_prefix(expected, state), _keys_of(expected, state)
+    fitting = {name: state[key] for name, key in keys.items()}
+    renamed = {key: name for name, key in keys.items() if key != name}
+    used = {*keys.values()}
     leftover = {key: value for key, value in state.items() if key not in used}
     absent = [name for name in expected if name not in fitting]
     loaded = LoadedNetwork(network)
@@ -261,23 +254,19 @@ def _explain_leftover(
     return ignored | dict.fromkeys(counters, "how often weights were averaged")
 
 
-def _match_names(
-    expected: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[str, dict[str, str]]:
-    """The prefix of the network's names in the state dict, that with which most fit; and the key of
-    each name that is there, perhaps a former name."""
+def _keys_of(expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
+    """The key in the state dict of each of the network's names that is there."""
+    prefix = _find_prefix(expected, state)
+    return {name: prefix + name for name in expected if prefix + name in state}
+
+
+def _find_prefix(expected: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """The prefix of the network's names in the state dict: that with which most fit."""
     prefixes = {""}
     for name in list(expected)[:3] + list(expected)[-3:]:
         prefixes.update(key.removesuffix(name) for key in state if key.endswith("." + name))
     shortest_first = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
-    prefix = max(shortest_first, key=lambda start: sum(start + name in state for name in expected))
-    keys = {}
-    for key in (key for key in state if key.startswith(prefix)):
-        given = name = key.removeprefix(prefix)
-        for former, current in FORMER_KEYS:
-            name = former.sub(current, name)
-        keys[given if given in expected else name] = key
-    return prefix, {name: keys[name] for name in expected if name in keys}
+    return max(shortest_first, key=lambda start: sum(start + name in state for name in expected))
 
 
 def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:

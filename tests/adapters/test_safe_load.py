@@ -430,19 +430,3 @@ def test_files_are_distinguished_by_content_and_not_by_name(tmp_path):
         opened = open_checkpoint(tmp_path / name)
         assert opened.opened_by == opened_by
         assert same(state, {key: opened.content[key] for key in state})
-
-
-@pytest.mark.parametrize(
-    ("end", "remedy"),
-    {
-        "onnx": "convert it by a library such as onnx2torch",
-        "keras": "open it in Keras 3 with KERAS_BACKEND=torch",
-        "H5": "open it in Keras 3 with KERAS_BACKEND=torch",
-        "tflite": "it has no gradients; give the network that it was made from",
-    }.items(),
-)
-def test_a_file_of_another_library_says_what_to_do(tmp_path, end, remedy):
-    path = tmp_path / f"net.{end}"
-    path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match=rf"net.{end} is not a checkpoint of PyTorch: {remedy}"):
-        load_model(path, arch="resnet18")

@@ -1,6 +1,5 @@
 """From a checkpoint's content to a network: weights found, renamed, and loaded strictly."""
 
-import re
 from collections import OrderedDict
 
 import pytest
@@ -9,7 +8,6 @@ from checkpoints import prefixed
 from refusals import refusal, refusals
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torchvision.models import DenseNet, VisionTransformer
 
 from captum_classpattern.adapters import weights
 from captum_classpattern.adapters.weights import (
@@ -220,26 +218,6 @@ def test_batch_counters_may_be_missing_and_second_copies_are_ignored():
 def test_a_counter_of_averaged_weights_is_ignored():
     averaged = AveragedModel(net()).state_dict()
     assert [*load("Net", averaged).details["ignored"]] == ["n_averaged"]
-
-
-def test_keys_of_older_versions_of_torchvision():
-    settings = {"growth_rate": 2, "block_config": (1, 1), "num_init_features": 2}
-    vit = VisionTransformer(8, 4, 1, 1, 4, 8, num_classes=3)
-    for network, ways in (
-        (DenseNet(**settings, num_classes=3), [(r"(denselayer\d\.\w+)([12])\.", r"\1.\2.")]),
-        (vit, [(r"mlp\.0\.", "mlp.linear_1."), (r"mlp\.3\.", "mlp.linear_2.")]),
-    ):
-        expected, former = network.state_dict(), {}
-        for key, value in expected.items():
-            for now, before in ways:
-                key = re.sub(now, before, key)
-            former["module." + key] = value.clone()
-        assert former.keys() != {"module." + key for key in expected}
-        for values in network.parameters():
-            nn.init.zeros_(values)
-        loaded = weights.load_weights(network, find_weights(former, "m.pt"))
-        assert all(torch.equal(v, former[k]) for k, v in zip(former, network.state_dict().values()))
-        assert len(loaded.details["renamed"]) == len(former)
 
 
 class Lazy(nn.Module):
