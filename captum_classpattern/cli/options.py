@@ -166,7 +166,6 @@ class SourceOptions:
             chosen at random. By default, all.
         root: The folder of torchvision's data sets. By default, the folder data.
         download: Download torchvision's data set if it is not in its folder.
-        on_error: Raise an error about unreadable images, or skip them.
     """
 
     data: Annotated[Source, IN_MAIN]
@@ -174,7 +173,6 @@ class SourceOptions:
     limit: Count | None = None
     root: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
     download: bool = False
-    on_error: Literal["raise", "skip"] = "raise"
 
     def load_all(
         self,
@@ -191,7 +189,7 @@ class SourceOptions:
 
         first, where = models[0], source or self.data
         shape = first.input_size or shape
-        own: Any = {name: getattr(self, name) for name in ("limit", "root", "download", "on_error")}
+        own: Any = {name: getattr(self, name) for name in ("limit", "root", "download")}
         own |= {"size": self.size or (shape and shape[1:]), "seed": seed}
         images = cp.load_images(where, channels=shape and shape[0], **own)
         if shape is None and (channels := _other_channels(first, images.first())):

@@ -72,7 +72,7 @@ def interrupted(what_next: str) -> Iterator[None]:
 
 def with_options(message: str) -> str:
     """A message of the library with the arguments in backticks as options: `size` as --size, and
-    `on_error='skip'` as --on-error skip. What is for Python alone is left out."""
+    `limit=100` as --limit 100. What is for Python alone is left out."""
 
     def replaced(found: re.Match[str]) -> str:
         name, value = found.groups()

@@ -2,20 +2,18 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from captum_classpattern._support.progress import passes_bar
 from captum_classpattern._support.validation import (
-    Notice,
     check_count,
     is_whole,
     join_names,
     suggest_names,
 )
-from captum_classpattern.classifier import warn
 from captum_classpattern.datasets import sources
 from captum_classpattern.datasets.pixels import decode_all, fit
 from captum_classpattern.images import LabelledImages
@@ -36,7 +34,6 @@ def load_images(
     split: str = "test",
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
-    on_error: str = "raise",
 ) -> LabelledImages:
     r"""
     Loads images and their classes.
@@ -74,10 +71,6 @@ def load_images(
             has. Default: "test".
         root (str or PathLike, optional): Folder of torchvision's data sets. Default: ``data``.
         download (bool): Whether torchvision may download a missing data set. Default: False.
-        on_error (str): What to do about images that can't be read: ``"raise"`` an error that names
-            them, or ``"skip"`` them, with a warning of the category
-            ``captum_classpattern.Notice``; the result's ``description`` says how many.
-            Default: "raise".
 
     Returns:
         *LabelledImages*: The images, in the order of the source, and their labels.
@@ -105,8 +98,6 @@ def load_images(
         raise ValueError(f"`classes` must be a list of names or numbers, or None, got {classes!r}")
     if limit is not None:
         check_count("limit", limit)
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
     listing = sources.list_images(source, split, root, download)
     chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
@@ -115,25 +106,15 @@ def load_images(
             lambda place: fit(listing.load(chosen[place]), sides, channels), names, description
         )
     if errors:
-        _report(errors, names, description, skip=on_error == "skip")
-        description += f" ({len(errors)} unreadable images skipped)"
-        kept = [place for place in range(len(names)) if place not in errors]
-        pixels, chosen = pixels[kept], [chosen[place] for place in kept]
+        listed = join_names([f"{names[place]} ({error})" for place, error in errors.items()])
+        raise ValueError(
+            f"{len(errors)} of {len(names)} images of {description} can't be read: {listed}; "
+            "repair or remove them"
+        )
     labels = None if listing.labels is None else [listing.labels[i] for i in chosen]
     return LabelledImages(
         pixels, labels, listing.class_names, description, numbering=listing.numbering
     )
-
-
-def _report(errors: Mapping[int, str], names: Sequence[str], source: str, skip: bool) -> None:
-    """Raises an error about the images that can't be read, or warns that they are skipped."""
-    count = f"{len(errors)} of {len(names)} images of {source} can't be read"
-    if not skip or len(errors) == len(names):
-        listed = join_names([f"{names[place]} ({error})" for place, error in errors.items()])
-        raise ValueError(
-            f"{count}: {listed}; repair or remove them, or skip them (`on_error='skip'`)"
-        )
-    warn(f"{count} and are skipped: {join_names([names[place] for place in errors])}", Notice)
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:

@@ -49,7 +49,7 @@ ERRORS = {  # lines, and what they say
     # the images and their classes
     f"{UNNAMED} --data two": "or number the folders, such as 3_dog",
     f"{SEARCH} --held-out images": "nothing is left to hold out; give other images",
-    f"{SEARCH} --data damaged": "repair or remove them, or skip them (--on-error skip)",
+    f"{SEARCH} --data damaged": "repair or remove them",
     f"{UNNAMED} --data torchvision:CIFAR10": "give the --root that has it, or --download",
     # values, before anything is loaded
     f"{EARLY} --classes 5-3": "Invalid value for --classes: the range 5-3 is empty: give 3-5",
@@ -162,13 +162,13 @@ def test_what_a_function_raises(monkeypatch):
         ("pass `arch`, or `num_classes=10`", "pass --arch, or --num-classes 10"),
         ("only if `trust_pickle=True`", "only if --trust-pickle"),
         ("pass `num_classes=10` (in Python: here(1))", "pass --num-classes 10"),
-        ("skip them (`on_error='skip'`)", "skip them (--on-error skip)"),
+        ("choose `split='train'`", "choose --split train"),
         ("`output=-1`, not `folder`", "--output -1, not folder"),
         ("a folder `with spaces`", "a folder `with spaces`"),
     ],
 )
 def test_arguments_become_options(message, said):
-    options = {"--arch", "--num-classes", "--trust-pickle", "--on-error", "--output"}
+    options = {"--arch", "--num-classes", "--trust-pickle", "--split", "--output"}
     with plain_errors(False, options):
         assert with_options(message) == said
 

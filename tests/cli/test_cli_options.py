@@ -40,9 +40,8 @@ ARRIVE = {  # the function, the line, and what arrives
     ),
     "of the images": (
         "load_images",
-        f"search named.pt {OWN} --size 9 --limit 5 --seed 3 --root a --download --on-error skip",
-        {"size": 9, "limit": 5, "seed": 3, "root": Path("a"), "download": True}
-        | {"on_error": "skip", "channels": None},
+        f"search named.pt {OWN} --size 9 --limit 5 --seed 3 --root a --download",
+        {"size": 9, "limit": 5, "seed": 3, "root": Path("a"), "download": True, "channels": None},
     ),
     "of a search": (
         "survey",

@@ -388,7 +388,6 @@ REFUSALS = {
     "a class that is not there": pet_classes("emu"),
     "a negative number": pet_classes(-1),
     "classes without labels": lambda: load_images("pets/cat", classes=[0]),
-    "another word for what to do": lambda: load_images("pets", on_error="ignore"),
     "pixels from 0 to 200": of_floats,
     "npz of a pickle": of_file("a.npz", b"\x80\x04K\x01."),
     "npz of half the bytes": of_file("a.npz", npz(x=GOOD)[:150]),
@@ -496,22 +495,13 @@ def test_images_that_do_not_fit_into_memory_are_refused():
 # Files that can't be read
 
 
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_stripes_are_not_resized(photos, on_error):
+def test_stripes_are_not_resized(photos):
     """One of 60000 x 1 pixels has 138 bytes, and would take gigabytes."""
-    expected = by_hand(photos, 224)
     Image.new("L", (3_000, 1)).save(photos / "a" / "1.png")
-    if on_error == "raise":
-        said = refusal(lambda: load_images(photos, size=224))
-        assert said == (
-            f"ValueError: 1 of 11 images of {photos} can't be read: a/1.png (its 1x3000 pixels "
-            "are too long a stripe for 224x224); repair or remove them, or skip them "
-            "(`on_error='skip'`)"
-        )
-        return
-    with pytest.warns(Notice, match=r"1 of 11 images .* skipped: a/1\.png"):
-        loaded = load_images(photos, size=224, on_error="skip")
-    assert torch.equal(loaded.images, expected)
+    assert refusal(lambda: load_images(photos, size=224)) == (
+        f"ValueError: 1 of 11 images of {photos} can't be read: a/1.png (its 1x3000 pixels "
+        "are too long a stripe for 224x224); repair or remove them"
+    )
 
 
 NO_FILES = {
@@ -524,33 +514,19 @@ NO_FILES = {
 
 @pytest.mark.parametrize("case", NO_FILES)
 def test_what_is_no_file_can_not_be_read(photos, case):
-    expected = by_hand(photos)
     NO_FILES[case](photos / "a" / "x.png")
     with pytest.raises(ValueError, match=r"a/x\.png \(it is no file, or a link to none\); repair"):
         load_images(photos)
-    with pytest.warns(Notice, match=r"skipped: a/x\.png"):
-        assert torch.equal(load_images(photos, on_error="skip").images, expected)
 
 
-def test_unreadable_files_are_named_or_skipped_and_counted(photos):
-    expected = by_hand(photos)
+def test_unreadable_files_are_named_and_counted(photos):
     spoil(photos / "a" / "0.png", photos / "b" / "9.png")
     with pytest.raises(
         ValueError,
         match=r"2 of 10 images of .* can't be read: a/0\.png \(cannot .*\), b/9\.png \(.*\); "
-        r"repair or remove them, or skip them \(`on_error='skip'`\)",
+        r"repair or remove them",
     ):
         load_images(photos)
-    with pytest.warns(Notice, match=r"2 of 10 images .* are skipped: a/0\.png, b/9\.png"):
-        loaded = load_images(photos, on_error="skip")
-    assert loaded.counts == {"a": 4, "b": 4}
-    assert loaded.description == f"{photos} (2 unreadable images skipped)"
-    assert torch.equal(loaded.images, expected[1:-1])
-    assert loaded.labels.tolist() == [0] * 4 + [1] * 4
-    assert loaded.hashes == LabelledImages(expected[1:-1]).hashes
-    spoil(*photos.rglob("*.png"))
-    with pytest.raises(ValueError, match=r"10 of 10 images of .* can't be read"):
-        load_images(photos, on_error="skip")
 
 
 @pytest.mark.parametrize("error", [TypeError, KeyError, ZeroDivisionError])
@@ -568,8 +544,6 @@ def test_any_error_of_pillow_names_the_file(tmp_path, monkeypatch, error):
     named = rf"a\.png \({error.__name__}: .*of an odd file"
     with pytest.raises(ValueError, match=f"1 of 2 images .* can't be read: {named}"):
         _ = load_images(tmp_path).images
-    with pytest.warns(UserWarning, match=r"are skipped: a\.png"):
-        assert len(load_images(tmp_path, on_error="skip")) == 1
 
 
 @pytest.mark.parametrize("limit", [63, 40, 10])
