@@ -440,6 +440,9 @@ class Scan(Result):
             classes = {y for of in searches.values() for y in of}
             if not all(0 <= y < count for y in classes) or not all(map(len, searches.values())):
                 raise ValueError("it has classes that the model has not")
+            accuracy, source = data["accuracy"], data["source"]
+            accuracy = None if accuracy is None else _share(accuracy)
+            judged = [*map(int, data["judged"])]
         store = PatternFolder(path / PATTERNS, key)
         found = {
             kind: {
@@ -454,22 +457,27 @@ class Scan(Result):
         return cls(
             found=found,
             examples=_read_examples(path / EXAMPLES, remedy),
-            judged=data["judged"],
-            accuracy=data["accuracy"],
+            judged=judged,
+            accuracy=accuracy,
             shape=shape,
             class_names=[*map(str, data["class_names"])],
             key=key,
-            source=data["source"],
+            source=source,
             folder=path,
         )
 
 
 def _numbers(values: Mapping[str, Any]) -> list[float]:
     """What a stranger's file says of one search: power, gain and score."""
-    numbers = [float(values[name]) for name in NUMBERS]
-    if not 0 <= numbers[0] <= 1:
-        raise ValueError(f"it has a power of {numbers[0]}")
-    return numbers
+    power, *others = (values[name] for name in NUMBERS)
+    return [_share(power), *map(float, others)]
+
+
+def _share(value: Any) -> float:
+    """A share in a stranger's file."""
+    if not 0 <= (share := float(value)) <= 1:
+        raise ValueError(f"it has a share of {share}")
+    return share
 
 
 def _pattern(store: PatternFolder, name: str) -> Pattern:
@@ -487,6 +495,7 @@ def _read_examples(path: Path, remedy: str) -> dict[str, tuple[StampedImages, St
         for name, packed in words.items():
             images = file.get_tensor(name)
             predicted: dict[str, Any] = {each: tuple(packed[each]) for each in PREDICTED}
+            predicted["probabilities"] = tuple(map(_share, predicted["probabilities"]))
             if {len(images), *map(len, predicted.values())} != {len(images)} or not all(
                 map(is_whole, predicted["predicted"])
             ):
