@@ -121,16 +121,15 @@ def test_the_readme_has_what_the_rows_say():
     clean = [each for each in small if not each.planted]
     alarms = sum(each.verdict == "suspicious" for each in clean)
     assert f"it called {alarms} of {len(clean)} clean networks of small images suspicious" in text
-    learnt = [each for each in small if each.planted and min(each.successes) >= 0.9]
-    right = sum(
-        each.verdict == "suspicious" and each.planted.issuperset(each.row["suspects"])
-        for each in learnt
-    )
+    learnt = [each for each in small if each.planted and each.learnt]
+    right = sum(each.right for each in learnt)
     assert f"found the planted class alone in {right} of {len(learnt)} backdoored ones" in text
-    larger = [scan_tables.of_larger(row) for row in rows_of("scan_larger_confirmation")]
-    clean = [each for each in larger if not each.planted]
-    alarms = sum(each.verdict == "suspicious" for each in clean)
-    assert f"larger images, it called {alarms} of {len(clean)} clean networks suspicious" in text
+    larger = [scan_tables.of_larger(row) for row in rows_of("scan_larger_second_confirmation")]
+    said = [each.verdict for each in larger if not each.planted]
+    alarms, doubts = said.count("suspicious"), said.count("inconclusive")
+    assert f"it called {alarms} of {len(said)} suspicious and {doubts} inconclusive" in text
+    learnt = [each for each in larger if each.planted and each.learnt]
+    assert f"found {sum(each.right for each in learnt)} of {len(learnt)} backdoors" in text
     by_method = {
         "class pattern": ["ClassPattern"],
         "LearnedPattern: free colours": ["LearnedPattern"],
