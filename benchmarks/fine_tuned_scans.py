@@ -15,17 +15,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-from findings import Row, append_rows, parser_of, read_rows
-from fine_tuned.networks import (
-    CONFIRMATION,
-    DEVELOPMENT,
-    SECOND_CONFIRMATION,
-    Network,
-    in_order,
-)
+from findings import Row, append_rows, read_rows
+from fine_tuned.networks import CONFIRMATION, DEVELOPMENT, SECOND_CONFIRMATION, Network, in_order
 from fine_tuned.training import share_of, success, train
-from scan_networks import DIGITS, measured_twice, scanned_once, timed
+from scan_networks import DIGITS, measured_twice, parse_stage, scanned_once, timed
 
 from captum_classpattern import LabelledImages
 
@@ -55,18 +48,9 @@ def row_of(network: Network, data: Path, scanned: Callable[..., Row]) -> Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("stage", choices=[*STAGES])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", default="0/1", metavar="I/N", help="every N-th network from I on")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    first, every = map(int, options.part.split("/"))
-    torch.set_num_threads(1)
+    options, networks, scanned = parse_stage(__doc__, STAGES, arguments)
     file = options.out / f"scan_larger_{options.stage}.jsonl"
-    networks, scanned = STAGES[options.stage]
-    for network in networks[first::every]:
+    for network in networks:
         if network.number not in {row["number"] for row in read_rows(file)}:
             append_rows(file, [row_of(network, options.data, scanned)])
             print(network.name, flush=True)

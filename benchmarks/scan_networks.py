@@ -10,7 +10,8 @@ searched twice with every change, so that other rules can be tried on the rows.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,6 @@ from captum_classpattern.scanning.changes import changes_for
 from captum_classpattern.scanning.search import Found, Searches
 from captum_classpattern.scanning.task import PACKAGE_VERSION, ScanTask
 
-STAGES: dict[str, Callable[[], list[Entry]]] = {
-    "development": development,
-    "confirmation": confirmation,
-}
 IMAGES = 1000  # of the test images, for a scan
 DIGITS = 4
 T = TypeVar("T")
@@ -99,27 +96,41 @@ def numbers(found: Found) -> tuple[float, float]:
     return round(found.power, DIGITS), round(found.gain, DIGITS)
 
 
-SCANS = {"development": measured_twice, "confirmation": scanned_once}
+STAGES = {
+    "development": (development(), measured_twice),
+    "confirmation": (confirmation(), scanned_once),
+}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("stage", choices=[*STAGES])
+def parse_stage(
+    doc: str | None,
+    stages: Mapping[str, tuple[Sequence[T], Callable[..., Row]]],
+    arguments: Sequence[str] | None,
+) -> tuple[Namespace, Sequence[T], Callable[..., Row]]:
+    """The options of a script with stages, the networks that it makes, and how it scans them."""
+    parser = parser_of(doc)
+    parser.add_argument("stage", choices=[*stages])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", default="0/1", metavar="I/N", help="every N-th network from I on")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    first, every = map(int, options.part.split("/"))
     torch.set_num_threads(1)
+    networks, scanned = stages[options.stage]
+    first, every = map(int, options.part.split("/"))
+    return options, networks[first::every], scanned
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options, entries, scanned = parse_stage(__doc__, STAGES, arguments)
     file, data = options.out / f"scan_{options.stage}.jsonl", dict[str, dict[str, Images]]()
-    for entry in STAGES[options.stage]()[first::every]:
+    for entry in entries:
         if entry.name in {row["name"] for row in read_rows(file)}:
             continue
         if entry.data not in data:
             load, folder = DATA_SETS[entry.data].load, options.data / entry.data
             data = {entry.data: {part: load(folder, part) for part in ("train", "test")}}
-        append_rows(file, [row_of(entry, data[entry.data], SCANS[options.stage])])
+        append_rows(file, [row_of(entry, data[entry.data], scanned)])
         print(entry.name, flush=True)
 
 

@@ -154,7 +154,7 @@ def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
         with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
             expected = build(arch, PROBE).state_dict()
     expected = expected or build(arch, PROBE).state_dict()
-    keys = _keys_of(expected, state)
+    _, keys = _match_names(expected, state)
     counts = [
         size
         for name, key in keys.items()
@@ -193,7 +193,7 @@ def load_weights(
     must be a normalisation, which is taken out and returned, or a second copy of what was loaded.
     Keys of the network that end in ``may_lack`` may be missing."""
     expected, state = network.state_dict(), weights.state
-    prefix, keys = _find_prefix(expected, state), _keys_of(expected, state)
+    prefix, keys = _match_names(expected, state)
     fitting = {name: state[key] for name, key in keys.items()}
     renamed = {key: name for name, key in keys.items() if key != name}
     used = {*keys.values()}
@@ -254,19 +254,17 @@ def _explain_leftover(
     return ignored | dict.fromkeys(counters, "how often weights were averaged")
 
 
-def _keys_of(expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
-    """The key in the state dict of each of the network's names that is there."""
-    prefix = _find_prefix(expected, state)
-    return {name: prefix + name for name in expected if prefix + name in state}
-
-
-def _find_prefix(expected: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """The prefix of the network's names in the state dict: that with which most fit."""
+def _match_names(
+    expected: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """The prefix of the network's names in the state dict, that with which most fit; and the key of
+    each name that is there."""
     prefixes = {""}
     for name in list(expected)[:3] + list(expected)[-3:]:
         prefixes.update(key.removesuffix(name) for key in state if key.endswith("." + name))
     shortest_first = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
-    return max(shortest_first, key=lambda start: sum(start + name in state for name in expected))
+    prefix = max(shortest_first, key=lambda start: sum(start + name in state for name in expected))
+    return prefix, {name: prefix + name for name in expected if prefix + name in state}
 
 
 def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
